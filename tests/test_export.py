@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from disks import full_disk
 
 import ribcage
 from ribcage import cli
@@ -255,6 +256,15 @@ def test_files_that_are_no_exports_are_a_line(tmp_path: Path) -> None:
         way = deployment.OPENED[{"onnx": "onnx", "ts": "torchscript", "xml": "openvino"}[name[2:]]]
         with pytest.raises(OSError, match="regular file"):
             way(tmp_path / name, 1)
+
+
+@pytest.mark.parametrize("way", ["onnx", "torchscript", "openvino"])
+def test_a_full_disk_is_named_as_the_reason(way: str, tmp_path: Path) -> None:
+    pytest.importorskip({"torchscript": "torch"}.get(way, way))
+    folder = made(tmp_path / "model")
+    with full_disk(), pytest.raises(OSError, match="No space left"):
+        ribcage.export(folder, to=way, latency=False)  # type: ignore[arg-type]
+    assert [file for file in folder.iterdir() if "export" in file.name or file.name.startswith("model.o")] == []
 
 
 def test_the_runtime_prints_nothing_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,6 @@
 """A run: stopped and resumed to the bit, validated, patient, safe from full disks and other runs in its folder."""
 
 import contextlib
-import errno
 import io
 import json
 import math
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import toys
+from disks import full_disk
 from trainings import equal, words
 
 from ribcage import cli
@@ -209,15 +209,15 @@ def test_who_is_killed_while_validating_loses_no_training(tmp_path: Path, monkey
 def test_a_full_disk_ends_a_run_with_a_clear_line_and_a_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = torch.save
+    save, filled = torch.save, contextlib.ExitStack()
 
     def full(state: Any, part: Path) -> None:
-        save(state, part)
         if state["run"]["step"] > 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            filled.enter_context(full_disk(100))
+        save(state, part)
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match=r"No space left for .* the last checkpoint is whole"):
+    with filled, pytest.raises(OSError, match=r"No space left for .* the last checkpoint is whole"):
         list(toy(tmp_path, lambda run: {"auroc": 0.5}).steps())
     assert checkpoint.load_checkpoint(tmp_path / checkpoint.FILE)["run"]["step"] == 2
     assert not list(tmp_path.glob("*.part"))

@@ -8,6 +8,7 @@ write them again. Findings, thresholds and the way an image becomes square stand
 
 import contextlib
 import importlib.util
+import io
 import json
 import math
 import warnings
@@ -156,7 +157,10 @@ def write_torchscript(opened: Classifier, file: Path) -> None:
     side, module = opened.spec.stored, Deployed(opened)
     with quiet(), torch.inference_mode(False), torch.no_grad():
         traced = torch.jit.trace(module, torch.zeros(2, side, side, dtype=torch.uint8), check_trace=False)
-        torch.jit.save(traced, str(file), _extra_files=export_metadata(opened.spec))
+        content = io.BytesIO()  # torch's own writer ends the process where the disk is full
+        torch.jit.save(traced, content, _extra_files=export_metadata(opened.spec))
+    with files.atomic(file) as part:
+        part.write_bytes(content.getbuffer())
 
 
 def write_openvino(source: Path, model: ModelSpec, file: Path) -> None:
@@ -166,7 +170,8 @@ def write_openvino(source: Path, model: ModelSpec, file: Path) -> None:
     content = openvino.Core().read_model(str(source))
     for name, text in export_metadata(model).items():
         content.set_rt_info(text, name.split("."))
-    openvino.save_model(content, str(file), compress_to_fp16=False)
+    with files.disk_errors(file):
+        openvino.save_model(content, str(file), compress_to_fp16=False)
 
 
 def write_int8(source: Path, images: np.ndarray, file: Path) -> None:

@@ -58,6 +58,8 @@ def onnx(
             network, (torch.zeros(2, *shape, dtype=kind),), file, dynamo=True, external_data=False, verbose=False,
             input_names=["images"], output_names=[answers], dynamic_shapes=({0: torch.export.Dim("batch")},),
         )  # fmt: skip
+    except OSError:
+        raise
     except Exception as error:  # the exporter refuses in many ways
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"torch cannot export it: {reason}") from None

@@ -29,14 +29,14 @@ class Options:
 
 def run(options: Options) -> "list[Recipe] | str":
     """Print; return all recipes, or the text of one."""
-    from ribcage.runtime import recipe
+    from ribcage.runtime import files, recipe
 
     if options.do == "show" and not options.name:
         raise ValueError(f"NAME is missing: ribcage recipes show NAME. Recipes: {', '.join(recipe.recipe_names())}.")
     if options.do == "list" and options.name:
         raise ValueError(f"'list' takes no NAME. To show one: ribcage recipes show {options.name}.")
     if options.do == "show":
-        text = recipe.recipe_file(options.name).read_text(encoding="utf-8")
+        text = files.regular(recipe.recipe_file(options.name)).read_text(encoding="utf-8")
         print(text, end="")
         return text
     known = [recipe.read_recipe(name) for name in recipe.recipe_names()]

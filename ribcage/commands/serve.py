@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ribcage.runtime import files
+
 if TYPE_CHECKING:
     import socket
 
@@ -133,9 +135,11 @@ def secret(options: Options) -> tuple[str, str]:
     if options.token_file:
         where = str(options.token_file)
         try:
-            token = options.token_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            return "", f"--token-file {where} cannot be read ({getattr(error, 'strerror', None) or 'not text'})"
+            token = files.regular(options.token_file).read_text(encoding="utf-8").strip()
+        except UnicodeDecodeError:
+            return "", f"--token-file {where} cannot be read (not text)"
+        except OSError as error:
+            return "", f"--token-file {where} cannot be read ({error.strerror or 'not a regular file'})"
     if (options.token_file or token) and (len(token) < SHORTEST or not token.isascii() or not token.isprintable()):
         return "", f"{where}: the token needs at least {SHORTEST} ASCII letters or digits"
     return token, ""

@@ -36,9 +36,9 @@ def open_regular(file: Path, mode: str, *, rights: int = 0o666, **how: Any) -> A
 
 
 def regular(file: Path) -> Path:
-    """The file, if it is one: a pipe or a device in a folder from elsewhere would be read for ever."""
+    """The file, if it is one: a pipe or a device would be read for ever, or replaced."""
     if not stat.S_ISREG(file.stat().st_mode):
-        raise OSError(f"{file} is not a regular file: Ribcage does not read it. Remove it, or choose another folder.")
+        raise OSError(f"{file} is not a regular file: Ribcage does not use it. Remove it, or name another one.")
     return file
 
 
@@ -72,7 +72,10 @@ def atomic(file: Path) -> Iterator[Path]:
     """A new, empty file beside `file`; it takes its place when the block ends without error, and goes when it does not.
 
     What lay under its name before, of a process that was killed or a link from elsewhere, is removed, never written to.
+    A device, a pipe or a folder under the name of `file` is refused: the new file would replace it.
     """
+    with contextlib.suppress(FileNotFoundError):
+        regular(file)
     part = file.with_name(file.name + ".part")
     part.unlink(missing_ok=True)
     open_regular(part, "x").close()
@@ -176,6 +179,17 @@ def explained(folder: Path, advice: str) -> Iterator[None]:
             raise OSError(f"No space left for {folder}. {advice}") from None
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise OSError(f"{folder} cannot be written ({error.strerror}). Choose another folder.") from None
+        raise
+
+
+@contextlib.contextmanager
+def disk_errors(part: Path) -> Iterator[None]:
+    """Raise the OSError of a failed write that a writer in C++, such as torch's, hides behind a RuntimeError."""
+    try:
+        yield
+    except RuntimeError:
+        with part.open("ab") as stream:  # the disk itself says why
+            stream.write(bytes(1 << 20))
         raise
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal
 
-from ribcage.runtime import recipe
+from ribcage.runtime import files, recipe
 from ribcage.runtime.spelling import nearest_word
 
 NEEDED: Any = object()  # the default of an option without one
@@ -177,7 +177,7 @@ def take_recipe(words: list[str]) -> tuple[list[str], Path | None]:
 def recipe_words(file: Path) -> list[str]:
     """A recipe, which is a TOML file of options, as words."""
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        values = tomllib.loads(files.regular(file).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"There is no recipe {file}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -15,6 +15,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from ribcage.runtime import files
 from ribcage.runtime.spelling import did_you_mean
 
 FOLDER = Path(__file__).parents[1] / "recipes"
@@ -59,7 +60,7 @@ def read_recipe(word: str) -> Recipe:
     """The recipe of this name or in this file."""
     found = recipe_file(word)
     try:
-        lines = found.read_text(encoding="utf-8").splitlines()
+        lines = files.regular(found).read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
         raise ValueError(f"Unknown recipe {word!r}. 'ribcage recipes' lists all.") from None
     head = [line.removeprefix("#").removeprefix(" ") for line in lines if line.startswith("#")]

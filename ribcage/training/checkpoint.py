@@ -21,7 +21,8 @@ def save_checkpoint(file: Path, state: dict[str, Any], *, again: bool = False) -
     again: the old one is of the same step; it is replaced, and the older one stays.
     """
     with files.explained(file.parent, "Free some; the last checkpoint is whole."), files.atomic(file) as part:
-        torch.save({"ribcage": FORMAT, **state}, part)
+        with files.disk_errors(part):
+            torch.save({"ribcage": FORMAT, **state}, part)
         digest.append_digest(part)
         files.sync(part)
         if file.exists() and not again:

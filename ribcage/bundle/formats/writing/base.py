@@ -114,6 +114,6 @@ def write_weights(content: Any, target: Path, name: str) -> Path:
     """Write the file, whole or not at all; into a folder under the layout's usual name."""
     file = target / name if target.is_dir() else target
     file.parent.mkdir(parents=True, exist_ok=True)
-    with files.explained(file.parent, "Free some."), files.atomic(file) as part:
+    with files.explained(file.parent, "Free some."), files.atomic(file) as part, files.disk_errors(part):
         torch.save(content, part)
     return file
