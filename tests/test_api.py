@@ -50,21 +50,21 @@ def test_what_is_positional_there_is_positional_here(monkeypatch: pytest.MonkeyP
 
 
 def test_a_wrong_option_is_answered_with_the_nearest() -> None:
-    with pytest.raises(TypeError, match=r"ribcage.finetune has no option 'modle'. Did you mean 'model'\?"):
+    with pytest.raises(TypeError, match=r"ribcage\.finetune .*'modle'.*'model'"):
         ribcage.finetune(data="d", out="o", modle="densenet121")
 
 
 def test_too_many_arguments_a_wrong_choice_and_a_wrong_type_are_said() -> None:
-    with pytest.raises(TypeError, match="takes 1 arguments without a name, not 2"):
+    with pytest.raises(TypeError, match=r"probe .*\b1\b.*\b2\b"):
         ribcage.probe("runs/x", "d")
     with pytest.raises(ValueError, match="optimizer is 'adamw' or 'sgd' or 'lars', not 'adam'"):
         ribcage.finetune(data="d", out="o", optimizer="adam")
-    with pytest.raises(ValueError, match="epochs is a int, not '3'"):
+    with pytest.raises(ValueError, match=r"epochs .*\bint\b.*'3'"):
         ribcage.finetune(data="d", out="o", epochs="3")
 
 
 def test_an_unknown_verb_is_no_attribute() -> None:
-    with pytest.raises(AttributeError, match="ribcage has no 'finetun'"):
+    with pytest.raises(AttributeError, match=r"ribcage .*'finetun'"):
         _ = ribcage.finetun
     assert "finetune" in api.function_names() and "import_" in api.function_names()
 

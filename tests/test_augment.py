@@ -328,9 +328,7 @@ def test_a_view_survives_json(view: View) -> None:
 
 
 def test_an_unknown_setting_is_told_with_the_nearest_known_one() -> None:
-    with pytest.raises(
-        ValueError, match=r"Unknown setting 'rotatoin'. Did you mean 'rotation'\?.* A view has: size, crop"
-    ):
+    with pytest.raises(ValueError, match=r"'rotatoin'.*'rotation'.*: size, crop"):
         View.from_dict({"rotatoin": 3, "xyz": 1})
 
 

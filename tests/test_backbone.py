@@ -196,7 +196,7 @@ def test_folding_is_part_of_loading(tmp_path: Path) -> None:
 
 def test_a_stem_that_cannot_be_folded_is_named() -> None:
     model = timm.create_model("test_vit", in_chans=1)
-    with pytest.raises(ValueError, match=r"no convolution of three channels at patch_embed.proj: use --channels 3"):
+    with pytest.raises(ValueError, match=r"patch_embed\.proj.*--channels 3"):
         fold_stem(model, timm.get_pretrained_cfg("test_vit"), *GRAY)
 
 
@@ -223,7 +223,7 @@ def test_a_stem_of_several_convolutions_is_folded_wholly(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, "do not exist"), (b"junk", "cannot be read as weights"), ({"a": torch.zeros(1)}, "do not fit")],
+    [(None, "exist"), (b"junk", "cannot be read"), ({"a": torch.zeros(1)}, "conv1")],
 )
 def test_a_missing_damaged_or_foreign_file_is_one_line(content: object, says: str, tmp_path: Path) -> None:
     file = tmp_path / "w.pth"
@@ -242,7 +242,7 @@ def test_code_in_a_file_of_weights_is_not_run(tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "ran",)  # type: ignore[return-value]
 
     torch.save({"state_dict": Evil()}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match="cannot be read as weights"):
+    with pytest.raises(ValueError, match=r"w\.pth cannot be read"):
         Backbone("test_resnet", init=str(tmp_path / "w.pth"))
     assert not (tmp_path / "ran").exists()
 
@@ -256,14 +256,14 @@ def test_without_a_network_the_wanted_file_is_named_at_once(
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     start = time.perf_counter()
-    with pytest.raises(OSError, match=r"model.safetensors of timm/test_resnet.r160_in1k is neither on disk") as error:
+    with pytest.raises(OSError, match=r"model\.safetensors .*timm/test_resnet\.r160_in1k") as error:
         Backbone("test_resnet", init="imagenet")
     assert time.perf_counter() - start < 5
     assert "\n" not in str(error.value) and capfd.readouterr() == ("", "")
 
 
 def test_a_model_without_published_weights_says_so() -> None:
-    with pytest.raises(OSError, match="No pretrained weights for resnet18_small"):
+    with pytest.raises(OSError, match="resnet18_small"):
         Backbone("resnet18_small", init="imagenet")
 
 

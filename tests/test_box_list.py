@@ -1,10 +1,12 @@
 """Boxes of one's own come in by a table, and a detector learns from them."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import trees
+from refusals import has_facts
 
 from ribcage import cli
 from ribcage.data import dataset_folder, datasets
@@ -59,31 +61,31 @@ def test_labels_of_a_table_stay_and_what_speaks_against_them_is_said(
     trees.text(root / "boxes.csv", "file,finding,x,y,width,height", "x0.png,Mass,1,1,5,5", "gone.png,Mass,1,1,5,5")
     found = datasets.index("folder", root, boxes="boxes.csv")
     assert found.table["Mass"].tolist() == [0, 0, 0, 1, 0, 0] and len(found.boxes) == 1
-    assert "boxes of 1 images that are not there, such as gone.png" in caplog.text
+    assert has_facts(caplog.text, "1 images", "gone.png")
     assert "Mass" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("header", "line", "said"),
     [
-        ("file,x,y,width,height", "x0.png,1,1,5,5", "no column looks like a finding. Columns: file, x, y"),
-        ("a,b,x,y,width", "x0.png,Mass,1,1,5", "like an image's file; nor like a finding; nor like x, y, width"),
-        ("file,finding,x,y,width,height", "x0.png,Mass,1,1,five,5", "holds 'five' in line 2 of the column 'width'"),
-        ("file,finding,x,y,width,height", "x0.png,Mass,1,1,inf,5", "holds 'inf' in line 2"),
-        ("file,finding,x,y,width,height", "x0.png,Mass,1,1,,5", "some of a box's four numbers in line 2"),
-        ("file,finding,x,y,width,height", "x0.png,,1,1,5,5", "a box without a finding in line 2"),
-        ("file,finding,x,y,width,height", ",Mass,1,1,5,5", "a box without an image in line 2"),
-        ("file,finding,x,y,width,height", "x0.png,Mass,1,1,0,5", "a box that is not wider and higher than nothing"),
-        ("file,finding,xmin,ymin,xmax,ymax", "x0.png,Mass,9,1,5,5", "not wider and higher than nothing in line 2"),
-        ("file,finding,x,y,width,height", "other.png,Mass,1,1,5,5", "names no image of this dataset: its first"),
-        ("file,finding,x,y,width,height", "x0.png,View,1,1,5,5", "No finding can be called View"),
+        ("file,x,y,width,height", "x0.png,1,1,5,5", "finding.*: file, x, y"),
+        ("a,b,x,y,width", "x0.png,Mass,1,1,5", "file; .*finding; .*x, y, width"),
+        ("file,finding,x,y,width,height", "x0.png,Mass,1,1,five,5", "'five' in line 2 .*'width'"),
+        ("file,finding,x,y,width,height", "x0.png,Mass,1,1,inf,5", "'inf' in line 2"),
+        ("file,finding,x,y,width,height", "x0.png,Mass,1,1,,5", "four numbers in line 2"),
+        ("file,finding,x,y,width,height", "x0.png,,1,1,5,5", "without a finding in line 2"),
+        ("file,finding,x,y,width,height", ",Mass,1,1,5,5", "without an image in line 2"),
+        ("file,finding,x,y,width,height", "x0.png,Mass,1,1,0,5", "wider .*line 2"),
+        ("file,finding,xmin,ymin,xmax,ymax", "x0.png,Mass,9,1,5,5", "wider .*line 2"),
+        ("file,finding,x,y,width,height", "other.png,Mass,1,1,5,5", "no image .*other.png"),
+        ("file,finding,x,y,width,height", "x0.png,View,1,1,5,5", "finding .*View"),
     ],
 )
 def test_what_is_wrong_is_one_line(header: str, line: str, said: str, root: Path) -> None:
     trees.text(root / "boxes.csv", header, line)
     with pytest.raises(ValueError, match=r"boxes\.csv|View") as error:
         datasets.index("folder", root, boxes="boxes.csv")
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert re.search(said, str(error.value)) and "\n" not in str(error.value)
     with pytest.raises(FileNotFoundError, match=r"no table .*gone\.csv"):
         datasets.index("folder", root, boxes="gone.csv")
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from refusals import has_facts
 from safetensors.torch import load_file, save_file
 
 from ribcage.bundle import card, init
@@ -70,7 +71,7 @@ def test_initial_weights_are_ambiguous_where_shapes_alone_tell_of_two_preprocess
     if not refused:
         assert read_initial_weights(Path("x.pt")) is one
     else:
-        with pytest.raises(ValueError, match="could be of one or of two"):
+        with pytest.raises(ValueError, match=r"x\.pt .*\bone\b.*\btwo\b"):
             read_initial_weights(Path("x.pt"))
 
 
@@ -170,7 +171,7 @@ def test_the_card_names_teachers_and_those_of_unknown_training_data(tmp_path: Pa
         save_bundle(tmp_path, method, replace(facts, training={**COUNTS, "teachers": lessons}), whose)
         text = (tmp_path / "README.md").read_text(encoding="utf-8")
         assert "- distilled from densenet121 (1 finding)" + ", the table 答案.csv (Edema)" * says + "\n" in text
-        assert ("**The training data of 答案.csv are not known**" in text) == says
+        assert has_facts(text, "training data", "答案.csv", "not known") == says
     assert "distilled" not in card.model_card(facts)
 
 
@@ -187,12 +188,12 @@ def test_a_run_is_opened_by_its_bundle(saved: Path) -> None:
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere does not exist"):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
         load_classifier(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="holds no model"):
+    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path))):
         load_classifier(tmp_path)
     (tmp_path / "checkpoint.pt").touch()
-    with pytest.raises(FileNotFoundError, match="has not finished its first validation"):
+    with pytest.raises(FileNotFoundError, match="first validation"):
         load_classifier(tmp_path)
 
 
@@ -212,9 +213,12 @@ def test_a_missing_torn_or_foreign_file_is_one_line(saved: Path, file: str, cont
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda weights: weights.pop("fc.bias"), r"1 missing, 0 unexpected, 0 of another shape \(fc.bias"),
-        (lambda weights: weights.update(extra=torch.zeros(1)), r"0 missing, 1 unexpected, 0 of another shape \(extra"),
-        (lambda weights: weights.update({"fc.weight": torch.zeros(3, 96)}), r"1 of another shape \(fc.weight"),
+        (lambda weights: weights.pop("fc.bias"), r"1 missing, 0 unexpected, 0 .*\(fc\.bias"),
+        (lambda weights: weights.update(extra=torch.zeros(1)), r"0 missing, 1 unexpected, 0 .*\(extra"),
+        (
+            lambda weights: weights.update({"fc.weight": torch.zeros(3, 96)}),
+            r"0 missing, 0 unexpected, 1 .*\(fc\.weight",
+        ),
     ],
 )
 def test_weights_that_are_not_exactly_the_models_are_refused(saved: Path, change: Any, says: str) -> None:
@@ -229,9 +233,9 @@ def test_weights_that_are_not_exactly_the_models_are_refused(saved: Path, change
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"format": 99}, "another version of Ribcage"),
-        ({"surprise": 1}, "another version of Ribcage"),
-        ({"name": 5}, "damaged: name is '5'"),
+        ({"format": 99}, "another version"),
+        ({"surprise": 1}, "another version"),
+        ({"name": 5}, "damaged: name .*'5'"),
         ({"name": "densnet121"}, "Did you mean 'densenet121'"),
         ({"findings": []}, "damaged: temperature"),
         ({"findings": "Mass"}, "damaged: findings"),
@@ -250,7 +254,7 @@ def test_weights_that_are_not_exactly_the_models_are_refused(saved: Path, change
         ({"thresholds": {"youden": ["x", "y"]}}, "damaged: thresholds"),
         ({"metrics": {"validation": [0.9]}}, "damaged: metrics"),
         ({"metrics": {"validation": {"auroc": "0.9"}}}, "damaged: metrics"),
-        ({"data": [{"name": "nih"}]}, "damaged: data is"),
+        ({"data": [{"name": "nih"}]}, "damaged: data"),
     ],
 )
 def test_facts_of_another_version_or_kind_are_refused(saved: Path, change: dict[str, Any], says: str) -> None:
@@ -300,7 +304,7 @@ def test_what_a_model_has_seen_must_have_its_form(saved: Path) -> None:
         {"patients": np.zeros(2)},
     ):
         np.savez(saved / "bundle" / "provenance.npz", **{**vars(seen()), **change})
-        with pytest.raises(ValueError, match="arrays are not in"):
+        with pytest.raises(ValueError, match=r"provenance\.npz"):
             load_classifier(saved)
 
 
@@ -343,7 +347,7 @@ def test_a_save_that_is_killed_leaves_the_old_bundle_the_new_one_or_none_that_op
         try:
             opened = load_classifier(folder)
         except FileNotFoundError as error:
-            assert "holds no model" in str(error)
+            assert str(folder) in str(error)
             found["none"] = moment
             continue
         which = {(1.5, 0.7): old.method, (9.0, 9.0): method}[opened.spec.temperature]
@@ -406,7 +410,7 @@ def test_another_architecture_is_not_filled_with_a_bundles_weights(saved: Path) 
 
 def test_another_number_of_channels_is_one_line(saved: Path) -> None:
     _, model = made(channels=3)
-    with pytest.raises(ValueError, match=r"do not fit: 1 differ \(conv1.0.weight"):
+    with pytest.raises(ValueError, match=r"\b1 differ \(conv1\.0\.weight"):
         initial_backbone(model, str(saved), 0.0)
 
 

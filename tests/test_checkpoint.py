@@ -52,7 +52,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, how: s
 def test_without_a_good_checkpoint_nothing_goes_on(tmp_path: Path) -> None:
     for name in (checkpoint.FILE, checkpoint.OLDER):
         (tmp_path / name).write_bytes(b"text")
-    with pytest.raises(ValueError, match=r"checkpoint\.pt.*checkpoint\.previous\.pt.*No checkpoint is left"):
+    with pytest.raises(ValueError, match=r"checkpoint\.pt.*checkpoint\.previous\.pt"):
         checkpoint.newest(tmp_path)
 
 
@@ -91,11 +91,11 @@ def test_a_save_that_is_killed_at_any_moment_leaves_one_to_go_on_from(
 def test_a_checkpoint_of_another_kind_is_one_line(tmp_path: Path, content: dict[str, Any]) -> None:
     checkpoint.save_checkpoint(tmp_path / checkpoint.FILE, content)
     work = Run(toys.run([(1.0, 1.0)]), tmp_path, Plan(), dict, lambda: None)
-    with pytest.raises(ValueError, match=r"checkpoint\.pt is not a checkpoint of this run"):
+    with pytest.raises(ValueError, match=r"/checkpoint\.pt .*this run"):
         work.resume()
     torch.save({"anything": 1}, tmp_path / "d.pt")
     digest.append_digest(tmp_path / "d.pt")
-    with pytest.raises(ValueError, match="not a checkpoint of this version"):
+    with pytest.raises(ValueError, match=r"/d\.pt .*this version"):
         checkpoint.load_checkpoint(tmp_path / "d.pt")
 
 
@@ -106,7 +106,7 @@ def test_a_checkpoint_runs_nothing_that_is_in_it(tmp_path: Path) -> None:
 
     torch.save({"ribcage": checkpoint.FORMAT, "x": Evil()}, tmp_path / "evil.pt")
     digest.append_digest(tmp_path / "evil.pt")
-    with pytest.raises(ValueError, match="not a checkpoint"):
+    with pytest.raises(ValueError, match=r"/evil\.pt "):
         checkpoint.load_checkpoint(tmp_path / "evil.pt")
     assert not (tmp_path / "ran").exists()
 

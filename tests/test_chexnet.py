@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from refusals import has_facts
 from torch import Tensor, nn
 
 from ribcage import cli
@@ -196,18 +198,18 @@ def test_a_model_for_gray_answers_the_same_in_its_own_program(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "findings", "options", "says"),
     [
-        ("resnet18", CHESTXRAY14, {}, "it is of a densenet121, not of a resnet18"),
-        ("densenet121", ("Edema",), {}, "it answers the 14 findings of ChestX-ray14, this model others or none"),
-        ("densenet121", CHESTXRAY14, {"loss": "cross-entropy"}, "it asks each finding for itself"),
-        ("densenet121", CHESTXRAY14, {"pool": "max"}, "it pools by the mean, not by 'max'"),
+        ("resnet18", CHESTXRAY14, {}, "densenet121.*resnet18"),
+        ("densenet121", ("Edema",), {}, "14 findings of ChestX-ray14"),
+        ("densenet121", CHESTXRAY14, {"loss": "cross-entropy"}, "each finding"),
+        ("densenet121", CHESTXRAY14, {"pool": "max"}, "mean.*'max'"),
     ],
 )
 def test_what_its_program_would_not_take_is_one_line(
     layout: str, name: str, findings: tuple[str, ...], options: dict[str, str], says: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=f"The {layout} layout does not fit: ") as error:
+    with pytest.raises(ValueError, match=f"{layout} layout") as error:
         formats.load_layout(layout).export(Supervised(Backbone(name), findings), facts(name, **options), tmp_path)
-    assert says in str(error.value) and "\n" not in str(error.value) and not any(tmp_path.iterdir())
+    assert re.search(says, str(error.value)) and "\n" not in str(error.value) and not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -224,7 +226,7 @@ def test_a_file_with_a_weight_too_few_is_refused(lost: str, tmp_path: Path, caps
     torch.save({"state_dict": found}, tmp_path / "w.pth")
     assert cli.main(["convert", str(tmp_path / "w.pth"), "--out", str(tmp_path / "out"), "--model", "densenet121"]) == 2
     said = capsys.readouterr().err
-    assert f"1 are not there ({now(lost)} …)" in said and said.count("\n") == 1
+    assert has_facts(said, "w.pth", 1, f"{now(lost)} …") and said.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
@@ -234,7 +236,7 @@ def test_a_file_that_is_cut_off_is_refused(
     (tmp_path / "w.pth.tar").write_bytes(chexnet[0].read_bytes()[:20_000_000])
     assert cli.main(["convert", str(tmp_path / "w.pth.tar"), "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
-    assert "w.pth.tar cannot be read as weights: " in said and said.count("\n") == 1
+    assert has_facts(said, "w.pth.tar cannot be read") and said.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
@@ -243,7 +245,7 @@ def test_a_weight_of_two_names_is_refused(tmp_path: Path) -> None:
     found = {f"densenet121.{name}": value for name, value in numbered(densenet()).items()}
     twice = "densenet121.features.denseblock1.denselayer1.norm{}.weight"
     torch.save(found | {twice.format(1): torch.zeros(64)}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match="a weight twice, as") as error:
+    with pytest.raises(ValueError, match=r"w\.pth .*twice") as error:
         formats.published(tmp_path / "w.pth")
     assert twice.format(1) in str(error.value) and twice.format(".1") in str(error.value)
 

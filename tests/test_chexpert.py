@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trees
+from refusals import has_facts
 
 from ribcage.data import datasets
 from ribcage.data.findings import CHEXPERT14
@@ -36,7 +37,7 @@ def test_a_training_table_alone_gives_one_patient_in_eight_to_validation(
     lines = trees.chexpert_lines("train", "CheXpert-v1.0", range(1, 201))
     trees.text(folder / "train.csv", trees.CHEXPERT_HEADER, *lines)
     table = datasets.index("chexpert", folder).table
-    assert set(table["split"]) == {"train", "val"} and "no test split" in caplog.text
+    assert set(table["split"]) == {"train", "val"} and has_facts(caplog.text, "no test")
 
 
 def test_valid_may_become_test_and_validation_then_comes_from_training(folder: Path) -> None:
@@ -90,7 +91,7 @@ def test_paths_that_no_chexpert_csv_has_are_refused(folder: Path) -> None:
         f"../../etc/passwd,,,,{blank}",
     )
     trees.text(folder / "valid.csv", trees.CHEXPERT_HEADER, f"valid/patient1/study1/a.jpg,,,,{blank}")
-    with pytest.raises(ValueError, match=r"train.csv: its paths must all look like CheXpert"):
+    with pytest.raises(ValueError, match=r"train\.csv.*CheXpert"):
         datasets.index("chexpert", folder)
 
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from refusals import has_facts
 
 import ribcage
 from ribcage import cli
@@ -89,17 +90,17 @@ def test_what_only_the_policy_makes_judgeable_chooses_and_is_tested_so(
 ) -> None:
     out = tmp_path / "run"
     assert cli.main(words(data, out, "--policy", "ones+lsr,blank=zeros")) == 0
-    assert "only one class of Hernia" in capsys.readouterr().out
+    assert has_facts(capsys.readouterr().out, "one class", "Hernia")
     model = json.loads((out / "bundle" / "model.json").read_text(encoding="utf-8"))
     place = model["findings"].index("Mass")
     assert {"auroc_Mass", "auroc_Edema"} <= set(model["metrics"]["validation"])
     assert model["thresholds"]["youden"][place] is not None and model["temperature"][place] != 1
     found = ribcage.evaluate(out, data=[data], resamples=5)
     assert found["policy"] == "ones,blank=zeros" and found["findings"][place]["n"] == 12
-    assert any("as in the model's own validation" in note for note in found["notes"])
+    assert any(has_facts(note, "ones,blank=zeros", "validation") for note in found["notes"])
     other = ribcage.evaluate(out, data=[data], resamples=5, policy="ignore")
     assert other["findings"][place]["auroc"]["value"] is None
-    assert any("'ones,blank=zeros' in the model's own validation" in note for note in other["notes"])
+    assert any(has_facts(note, "ignore", "ones,blank=zeros", "validation") for note in other["notes"])
 
 
 def test_without_a_judgeable_finding_no_training_begins(
@@ -116,9 +117,9 @@ def test_images_that_are_learnt_from_choose_nothing(
 ) -> None:
     assert cli.main(words(data, tmp_path / "run", "--val", "train")) == 2
     said = capsys.readouterr().err
-    assert "12 images are in --train train and in --val train" in said and said.count("\n") == 1
+    assert has_facts(said, "12 images", "--train train", "--val train") and said.count("\n") == 1
     assert cli.main(["probe", "test_resnet", "--data", str(data), "--size", "32", "--val", "train"]) == 2
-    assert "12 images are in --train train" in capsys.readouterr().err
+    assert has_facts(capsys.readouterr().err, "12 images", "--train train")
 
 
 def test_patients_in_training_and_validation_are_said_loudly(
@@ -127,7 +128,7 @@ def test_patients_in_training_and_validation_are_said_loudly(
     rows = people().assign(patient=[f"p{number % 12}" if number < 20 else f"q{number}" for number in range(36)])
     shared = imported(tmp_path / "shared", rows)
     assert cli.main(words(shared, tmp_path / "run")) == 0
-    assert "WARNING: 8 patients are in 'train' and in 'val'" in capsys.readouterr().out
+    assert has_facts(capsys.readouterr().out, "WARNING: 8 patients", "'train'", "'val'")
     card = (tmp_path / "run" / "bundle" / "README.md").read_text(encoding="utf-8")
     assert "8 patients" in card
 
@@ -141,8 +142,8 @@ def test_patients_in_training_and_validation_are_said_loudly(
         (["--model", "test_vit", "--size", "30"], "test_vit for 32 × 30 pixels: Input width (30) should"),
         (["--micro-batch", "1"], "--micro-batch 1"),
         (["--batch", "1"], "--batch 1"),
-        (["--loss", "cross-entropy", "--policy", "ones,blank=zeros"], "2 have several, 4 none, and 12 are known in"),
-        (["--data", "{data}", "{data}"], "72 images stand in more than one of"),
+        (["--loss", "cross-entropy", "--policy", "ones,blank=zeros"], "2 have several, 4 none, and 12 "),
+        (["--data", "{data}", "{data}"], "72 images "),
         (["--lr", "1e18", "--optimizer", "sgd", "--warmup", "0", "--epochs", "3"], "Try a lower --lr"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import pytest
+from refusals import has_facts
 
 from ribcage import cli
 from ribcage.bundle import cost
@@ -92,7 +93,7 @@ def test_a_model_without_thresholds_has_no_accuracy_and_says_so() -> None:
     assert second["macro"]["accuracy"]["value"] is None
     assert found["differences"][0]["macro"]["f1"]["value"] is None
     assert found["differences"][0]["macro"]["auroc"]["value"] is not None
-    assert any(note.startswith("b has no accuracy") for note in comparison.comparison_notes(result))
+    assert any(has_facts(note, "b", "no accuracy") for note in comparison.comparison_notes(result))
     assert report.model_table(result).rows[2][2] == "–"
     json.dumps(found, allow_nan=False)
 
@@ -116,10 +117,8 @@ def test_means_are_over_the_same_findings_so_that_rows_add_up() -> None:
     titles = ["AUROC", "AP", "accuracy, of 1 finding", "F1, of 1 finding"]
     assert [row[0] for row in report.model_table(result).rows][:4] == titles
     assert [row[0] for row in report.mean_difference_table(result, 1).rows] == titles
-    assert (
-        "Edema: not in the means of accuracy and F1, since b has no threshold for it."
-        in comparison.comparison_notes(result)
-    )
+    notes = comparison.comparison_notes(result)
+    assert any(has_facts(note, "Edema", "accuracy", "F1", "b", "no threshold") for note in notes)
 
 
 def test_patients_are_those_of_the_table_that_knows_them_whichever_comes_first() -> None:
@@ -130,7 +129,7 @@ def test_patients_are_those_of_the_table_that_knows_them_whichever_comes_first()
     widths = [one["differences"][0]["macro"]["auroc"] for one in found]
     assert widths[0]["high"] - widths[0]["low"] == pytest.approx(widths[1]["high"] - widths[1]["low"])
     blind = comparison.compare([own, replace(own, name="too")], resamples=50)
-    assert "The patient of 120 images is not known" in " ".join(comparison.comparison_notes(blind))
+    assert any(has_facts(note, "120 images", "not known") for note in comparison.comparison_notes(blind))
 
 
 def test_a_finding_of_one_class_is_named() -> None:
@@ -199,7 +198,7 @@ def test_thresholds_of_the_tested_images_are_called_so(tmp_path: Path) -> None:
     predictions.save_predictions(table(1, 1.0), tmp_path / "predictions.parquet")
     write(tmp_path / "metrics.json", "peers")
     one = comparison_entries.comparison_entry(str(tmp_path))
-    assert (one.rule, one.bundle) == ("youden on the tested images", None)
+    assert has_facts(one.rule, "youden", "tested images") and one.bundle is None
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"warnings": [], "rule": "x", "protocol": "honest", "findings": [{}]}'])
@@ -295,7 +294,7 @@ def test_what_is_not_there_and_what_goes_with_nothing_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
-    assert capsys.readouterr().err == f"ribcage: {tmp_path / 'a'} does not exist.\n"
+    assert has_facts(capsys.readouterr().err, f"ribcage: {tmp_path / 'a'} ")
     assert cli.main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--threads", "1"]) == 2
     assert "--latency" in capsys.readouterr().err
 
@@ -328,11 +327,11 @@ def test_of_several_evaluations_the_test_that_all_have_in_common_is_compared(tmp
     for on in ("", "nih-test*", "bbbb22", "bbbb"):
         names = [file.parent.name for file in comparison_entries.chosen([one, two], on)]
         assert names == ["nih-test-bbbb22", "nih-test"], on
-    with pytest.raises(FileNotFoundError, match="It was evaluated on nih-test, nih-test-bbbb22"):
+    with pytest.raises(FileNotFoundError, match=r"cccc33.*nih-test, nih-test-bbbb22"):
         comparison_entries.chosen([one, two], "cccc33")
     three = evaluated(tmp_path / "three", nih_test="aaaa11", nih_test_bbbb22="bbbb22")
     assert [file.parent.name for file in comparison_entries.chosen([one, three], "nih-test")] == ["nih-test"] * 2
-    with pytest.raises(ValueError, match=r"evaluated 2 times: nih-test \(aaaa11\).*2 tests are common.*--on"):
+    with pytest.raises(ValueError, match=r"\b2\b.*nih-test \(aaaa11\).*\b2\b.*--on"):
         comparison_entries.chosen([one, three])
     old = [evaluated(tmp_path / name, nih_test="", nih_val="") for name in ("four", "five")]
     assert [file.parent.name for file in comparison_entries.chosen(old, "nih-test")] == ["nih-test"] * 2

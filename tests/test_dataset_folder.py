@@ -61,10 +61,10 @@ def test_a_table_from_another_folder_is_refused(tmp_path: Path) -> None:
     one, two = (imported(images(tmp_path / name, 20), tmp_path / f"{name} out") for name in ("a", "b"))
     reversed_index = two.index.take(np.arange(20)[::-1])
     reversed_index.save(two.folder / "index.parquet")
-    with pytest.raises(ValueError, match="is not the table that was imported"):
+    with pytest.raises(ValueError, match=r"index\.parquet"):
         dataset_folder.open(two.folder)
     shutil.copy(one.folder / "fingerprints.parquet", one.folder / "index.parquet")
-    with pytest.raises(ValueError, match="is not the table that was imported"):
+    with pytest.raises(ValueError, match=r"index\.parquet"):
         dataset_folder.open(one.folder)
 
 
@@ -72,7 +72,7 @@ def test_a_table_from_another_folder_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     opened = imported(images(tmp_path / "in", 5), tmp_path / "out")
     (tmp_path / "out" / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"{name} is missing. Import the dataset again"):
+    with pytest.raises(FileNotFoundError, match=f"{name} is missing"):
         _ = dataset_folder.open(opened.folder).fingerprints
 
 

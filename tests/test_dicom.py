@@ -18,6 +18,7 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
     JPEGLSLossless,
 )
+from refusals import has_facts
 
 from ribcage.imaging import dicom, image_file
 from ribcage.imaging.image_file import Limits, UnreadableError
@@ -29,18 +30,18 @@ def test_several_frames_are_refused_with_their_number() -> None:
     pixels = np.zeros((30, 8, 8), np.uint8)
     made = dataset(pixels[0], 8, NumberOfFrames=30)
     made.PixelData = pixels.tobytes()
-    assert "30 frames; one image is expected" in refused(made)
+    assert has_facts(refused(made), "a.dcm", "30 frames")
 
 
 def test_a_dicom_without_a_image_says_what_it_is() -> None:
     made = dataset(PixelData=None, SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1")
-    assert refused(made) == "a.dcm has no pixels (its kind is Encapsulated PDF Storage)."
+    assert has_facts(refused(made), "a.dcm", "no pixels", "Encapsulated PDF Storage")
 
 
 def test_absurd_sizes_are_refused_before_anything_is_allocated() -> None:
-    assert "65535 x 65535 pixels; the limit is" in refused(dataset(Rows=65535, Columns=65535))
+    assert has_facts(refused(dataset(Rows=65535, Columns=65535)), "65535 x 65535 pixels", "limit")
     large = encapsulated(jpeg_frame(np.zeros((600, 600), np.uint8)), JPEGBaseline8Bit, np.zeros((8, 8), np.uint8), 8)
-    assert "its compressed image" in refused(large)
+    assert has_facts(refused(large), "compressed")
 
 
 def test_a_deflated_bomb_is_refused() -> None:
@@ -49,13 +50,13 @@ def test_a_deflated_bomb_is_refused() -> None:
     made.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     small = written(made)
     assert len(small) < len(data) / 100
-    with pytest.raises(UnreadableError, match="inflates to more than the limit of 1 MB"):
+    with pytest.raises(UnreadableError, match=r"a\.dcm .*1 MB"):
         image_file.decode_image(small, "a.dcm", limits=Limits(max_bytes=1e6))
 
 
 @pytest.mark.parametrize("elements", [{"Rows": None}, {"BitsAllocated": None}, {"Columns": 0}])
 def test_missing_elements_are_named(elements: dict) -> None:
-    assert f"it has no {next(iter(elements))}" in refused(dataset(**elements))
+    assert has_facts(refused(dataset(**elements)), "no", next(iter(elements)))
 
 
 def test_other_than_8_to_16_bits_are_refused() -> None:
@@ -74,7 +75,7 @@ def test_a_retired_syntax_and_an_unknown_one_are_named() -> None:
     made = encapsulated(b"\xff\xd8\xff\xd9", pydicom.uid.UID("1.2.840.10008.1.2.4.55"), RAMP, 12)
     assert "JPEG Full Progression" in (line := refused(made)) and "retired" in line
     video = encapsulated(b"\xff\xd8\xff\xd9", pydicom.uid.MPEG2MPML, RAMP, 12)
-    assert "MPEG2 Main Profile" in (line := refused(video)) and "cannot be read" in line
+    assert has_facts(refused(video), "MPEG2 Main Profile")
 
 
 def test_a_missing_decoder_is_named_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +84,7 @@ def test_a_missing_decoder_is_named_with_the_line_that_installs_it(monkeypatch: 
     data = written(made)
     monkeypatch.setitem(sys.modules, "jpeg_ls", None)
     told = refused(data)
-    assert "JPEG-LS Lossless Image Compression (1.2.840.10008.1.2.4.80). To read it: pip install pyjpegls" in told
+    assert has_facts(told, "JPEG-LS", "1.2.840.10008.1.2.4.80", "pip install pyjpegls")
 
 
 def test_mutated_files_only_ever_raise_unreadable() -> None:
@@ -215,7 +216,7 @@ def test_an_inverted_twin_is_read_as_the_exact_negative() -> None:
 @needs_real
 def test_known_odd_files() -> None:
     odd = image_file.read_image(REAL / "JPEG2KLossless_1s_1f_u_16_16.dcm")
-    assert odd.notes[0] == "window 2725/5310 set aside: it would saturate the image" and odd.pixels.std() > 20
+    assert has_facts(odd.notes[0], "window 2725/5310", "saturate") and odd.pixels.std() > 20
     assert odd.notes[1].startswith("range 32744 to 47410.9 of")  # its letters reach 65535
     fixed, twin = (
         image_file.read_image(REAL / name).pixels.astype(int) for name in ("RG2_JPLY_fixed.dcm", "RG2_JLSN.dcm")

@@ -12,6 +12,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     RLELossless,
 )
+from refusals import has_facts
 
 from ribcage.imaging import image_file
 from ribcage.imaging.dicom import gray as dicom_gray
@@ -110,12 +111,10 @@ def test_without_a_window_the_occurring_range_is_shown(bits: int) -> None:
 def test_a_window_that_would_saturate_is_set_aside_and_noted() -> None:
     bright = RAMP + np.uint16(20000)
     made = dataset(bright, 16, WindowCenter=["500", "22000"], WindowWidth=["1000", "4096"])
-    assert read(made).notes == (
-        "window 500/1000 (one of 2) set aside: it would saturate the image",
-        "window 22000/4096 (one of 2)",
-    )
+    first, second = read(made).notes
+    assert has_facts(first, "window 500/1000 (one of 2)", "saturate") and second == "window 22000/4096 (one of 2)"
     only = read(dataset(bright, 16, WindowCenter="500", WindowWidth="1000"))
-    assert only.notes == ("window 500/1000 set aside: it would saturate the image", "range 20000 to 24095")
+    assert has_facts(only.notes[0], "window 500/1000", "saturate") and only.notes[1:] == ("range 20000 to 24095",)
     assert len(np.unique(only.pixels)) == 4096
 
 
@@ -167,7 +166,7 @@ def test_padding_is_black_and_does_not_count() -> None:
     made = dataset(pixels, PixelPaddingValue=4000, PhotometricInterpretation="MONOCHROME1")
     image = read(made)
     assert image.pixels[:, :8].max() == 0
-    assert image.notes == ("range 1002 to 2023", "inverted (MONOCHROME1)", "padding made black")
+    assert image.notes[:2] == ("range 1002 to 2023", "inverted (MONOCHROME1)") and "padding" in image.notes[2]
 
 
 @pytest.mark.parametrize(
@@ -224,7 +223,7 @@ def test_letters_of_several_values_do_not_squeeze_it_either(marker: list[int]) -
 
 def test_a_window_that_uses_next_to_nothing_of_the_gray_range_is_set_aside() -> None:
     made = dataset(chest() // 10, 16, WindowCenter="32768", WindowWidth="65536")
-    assert read(made).notes[0] == "window 32768/65536 set aside: it would use 0 % of the gray range"
+    assert has_facts(read(made).notes[0], "window 32768/65536", "0 %")
     assert read(made).pixels.std() > 10000
 
 
@@ -232,7 +231,7 @@ def test_a_lut_of_fewer_bits_than_it_says_is_not_black() -> None:
     item = lut(np.arange(4096).astype(np.uint16), 0, 16)
     image = read(dataset(VOILUTSequence=[item]))
     assert np.abs(image.pixels / 65535 - RAMP / 4095).max() < 1e-4
-    assert image.notes == ("VOI LUT; a LUT says 16 bits and ends at 4095: 12 bits taken",)
+    assert len(image.notes) == 1 and has_facts(image.notes[0], "VOI LUT", "16 bits", 4095, "12 bits")
 
 
 def test_empty_and_short_tables_are_no_obstacle() -> None:
@@ -272,9 +271,9 @@ def test_a_lut_takes_as_many_bits_as_its_last_entry_needs() -> None:
 def test_a_window_is_judged_by_what_lies_between_the_border_and_the_letters() -> None:
     values, counts = np.arange(5.0), np.array([1000, 10, 10, 10, 1000])
     assert value_of_interest.useless(np.array([0, 0.3, 0.5, 0.7, 1]), values, counts) == ""
-    assert value_of_interest.useless(np.array([0, 0, 0, 0.5, 1]) / 255, values, counts) == "saturate the image"
+    assert value_of_interest.useless(np.array([0, 0, 0, 0.5, 1]) / 255, values, counts).startswith("saturate")
     black = np.array([0, 1 / 255, 1 / 255, 254 / 255, 1])  # the first and the last gray are black and white
-    assert value_of_interest.useless(black, values, counts) == "saturate the image"
+    assert value_of_interest.useless(black, values, counts).startswith("saturate")
 
 
 def test_the_robust_range_leaves_out_a_border_and_letters_however_large() -> None:
@@ -303,7 +302,7 @@ def test_negative_padding_is_found_as_it_is_written(bits: int, value: int) -> No
     made = dataset(pixels, bits, WindowCenter="0", WindowWidth="4000", PhotometricInterpretation="MONOCHROME1")
     made.add_new("PixelPaddingValue", "US", value)
     image = read(made)
-    assert image.notes[-1] == "padding made black" and image.pixels[:, :8].max() == 0
+    assert "padding" in image.notes[-1] and image.pixels[:, :8].max() == 0
 
 
 def test_what_enhanced_images_say_in_functional_groups_is_done() -> None:
@@ -330,12 +329,13 @@ def test_a_functional_group_that_cannot_be_read_does_not_spoil_the_image() -> No
     group.FrameVOILUTSequence = [macro]
     data = written(dataset(SharedFunctionalGroupsSequence=[group])).replace(b"\x18\0\x03\x93LO", b"\x18\0\x03\x93FD")
     notes = image_file.decode_image(data, "a").notes
-    assert notes == ("caution: a functional group cannot be read and was ignored", "window 2048/4096")
+    assert has_facts(notes[0], "caution: ", "functional group", "ignored") and notes[1:] == ("window 2048/4096",)
 
 
 def test_a_window_that_is_asked_for_of_colours_is_said_to_be_missing() -> None:
     made = dataset(np.zeros((8, 8, 3), np.uint8), 8, PhotometricInterpretation="RGB", PlanarConfiguration=0)
-    assert "caution: no window" in image_file.decode_image(written(made), "a", window="40,400").notes[-1]
+    note = image_file.decode_image(written(made), "a", window="40,400").notes[-1]
+    assert note.startswith(image_file.CAUTION) and "window" in note
 
 
 def test_padding_that_leaves_nothing_is_not_believed() -> None:
@@ -357,7 +357,7 @@ def with_text(keyword: str, text: str, **elements: object) -> bytes:
 )
 def test_numbers_that_are_none_are_said_and_their_text_is_not(keyword: str, text: str) -> None:
     notes = image_file.decode_image(with_text(keyword, text), "a").notes
-    assert notes[0] == f"caution: {keyword} cannot be read and was ignored" and text not in " ".join(notes)
+    assert has_facts(notes[0], "caution: ", keyword, "ignored") and text not in " ".join(notes)
 
 
 def test_one_window_that_is_none_does_not_shift_the_others() -> None:
@@ -418,7 +418,8 @@ def test_of_several_windows_the_normal_one_is_taken_or_the_one_asked_for() -> No
     data = written(made)
     for asked, note in (("lung", "window 3000/1500 (LUNG, one of 3)"), ("900,1200", "window 900/1200 as asked for")):
         assert image_file.decode_image(data, "a", window=asked).notes == (note,)
-    assert image_file.decode_image(data, "a", window="BONE").notes[0] == "caution: no window of the name asked for"
+    note = image_file.decode_image(data, "a", window="BONE").notes[0]
+    assert note.startswith(image_file.CAUTION) and "window" in note
     with pytest.raises(ValueError, match="--window '9,0'"):
         image_file.decode_image(data, "a", window="9,0")
 
@@ -488,7 +489,7 @@ def test_what_a_shutter_covers_is_black_and_does_not_count(shape: str) -> None:
     plain, shut = (read(dataset(each, 16, ShutterShape=shape, **SHUTTERS[shape])) for each in (pixels, covered))
     assert np.array_equal(plain.pixels, shut.pixels) and plain.notes == shut.notes
     assert plain.pixels[:8].max() == 0 < plain.pixels[30, 30]
-    assert plain.notes[-1] == f"outside of the {shape.lower()} shutter made black"
+    assert has_facts(plain.notes[-1], f"{shape.lower()} shutter")
     white = read(dataset(pixels, 16, ShutterShape=shape, ShutterPresentationValue=65535, **SHUTTERS[shape]))
     assert white.pixels[:8].min() == 65535
 
@@ -496,25 +497,27 @@ def test_what_a_shutter_covers_is_black_and_does_not_count(shape: str) -> None:
 def test_a_shutter_that_makes_no_sense_is_not_applied_and_that_is_said() -> None:
     for elements in ({"ShutterShape": "RECTANGULAR"}, {"ShutterShape": "CIRCULAR", "RadiusOfCircularShutter": 1}):
         image = read(dataset(**elements))
-        assert np.array_equal(image.pixels, read(dataset()).pixels) and "was not applied" in " ".join(image.notes)
+        assert np.array_equal(image.pixels, read(dataset()).pixels) and has_facts(
+            " ".join(image.notes), "shutter", "not applied"
+        )
 
 
 @pytest.mark.parametrize(
     ("elements", "told"),
     [
-        ({"PatientOrientation": ["R", "F"]}, "mirrored (PatientOrientation R/F)"),
-        ({"PatientOrientation": ["R", "H"]}, "upside down (PatientOrientation R/H)"),
-        ({"PatientOrientation": ["L", "H"]}, "upside down and mirrored (PatientOrientation L/H)"),
-        ({"PatientOrientation": ["F", "R"]}, "turned by 90 degrees (PatientOrientation F/R)"),
-        ({"PixelSpacing": ["0.2", "0.1"]}, "pixels are not square (PixelSpacing): 2 times as high as wide"),
-        ({"PixelAspectRatio": ["2", "1"]}, "pixels are not square (PixelAspectRatio)"),
-        ({"BurnedInAnnotation": "YES"}, "burned into the pixels"),
-        ({"PresentationIntentType": "FOR PROCESSING"}, "not meant for the eye"),
+        ({"PatientOrientation": ["R", "F"]}, ("mirrored", "PatientOrientation R/F")),
+        ({"PatientOrientation": ["R", "H"]}, ("upside down", "PatientOrientation R/H")),
+        ({"PatientOrientation": ["L", "H"]}, ("mirrored", "PatientOrientation L/H")),
+        ({"PatientOrientation": ["F", "R"]}, ("90 degrees", "PatientOrientation F/R")),
+        ({"PixelSpacing": ["0.2", "0.1"]}, ("PixelSpacing", "2 times")),
+        ({"PixelAspectRatio": ["2", "1"]}, ("not square", "PixelAspectRatio")),
+        ({"BurnedInAnnotation": "YES"}, ("burned",)),
+        ({"PresentationIntentType": "FOR PROCESSING"}, ("eye",)),
     ],
 )
-def test_what_is_not_done_to_an_image_is_said(elements: dict, told: str) -> None:
+def test_what_is_not_done_to_an_image_is_said(elements: dict, told: tuple[str, ...]) -> None:
     notes = read(dataset(**elements)).notes
-    assert any(note.startswith(image_file.CAUTION) and told in note for note in notes)
+    assert any(note.startswith(image_file.CAUTION) and has_facts(note, *told) for note in notes)
     assert not any("Orientation" in note for note in read(dataset(PatientOrientation=["RX", "F"])).notes)
     upright = {"PatientOrientation": ["L", "F"], "PixelSpacing": ["0.143", "0.143"], "BurnedInAnnotation": "NO"}
     assert not any(note.startswith(image_file.CAUTION) for note in read(dataset(**upright)).notes)

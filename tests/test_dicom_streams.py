@@ -33,6 +33,7 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
+from refusals import has_facts
 
 from ribcage.imaging import image_file
 from ribcage.imaging.dicom import stored_pixels, streams
@@ -212,7 +213,7 @@ def test_a_stream_of_another_kind_than_the_header_says_is_decoded_and_noted() ->
     made.compress(JPEG2000Lossless, generate_instance_uid=False)
     made.file_meta.TransferSyntaxUID = JPEGLSLossless
     found = read(made)
-    assert np.array_equal(found.pixels, expected) and "JPEG 2000 stream where the header says JPEG-LS" in found.notes[0]
+    assert np.array_equal(found.pixels, expected) and has_facts(found.notes[0], "JPEG 2000", "JPEG-LS")
 
 
 def test_a_high_bit_that_contradicts_the_pixels_is_not_followed() -> None:
@@ -228,7 +229,7 @@ def test_an_overlay_in_unused_bits_is_left_out() -> None:
     made = dataset(over)
     made.add_new((0x6000, 0x0102), "US", 15)
     assert np.array_equal(read(made).pixels, read(dataset()).pixels)
-    assert read(made).notes[0] == "an overlay above bit 11 left out"
+    assert has_facts(read(made).notes[0], "overlay", "bit 11")
 
 
 @pytest.mark.parametrize(
@@ -236,7 +237,7 @@ def test_an_overlay_in_unused_bits_is_left_out() -> None:
     [
         ({"BitsStored": 17}, "1 x 17 bits in 16"),
         ({"PixelRepresentation": 3}, "PixelRepresentation 3"),
-        ({"Rows": 32}, "8192 bytes of pixels"),
+        ({"Rows": 32}, "8192 bytes"),
     ],
 )
 def test_contradictions_that_stay_are_refused(elements: dict, told: str) -> None:
@@ -246,7 +247,7 @@ def test_contradictions_that_stay_are_refused(elements: dict, told: str) -> None
 def test_bytes_after_the_pixels_are_noted() -> None:
     made = dataset()
     made.PixelData += bytes(10)
-    assert read(made).notes[0] == f"{image_file.CAUTION}10 bytes after the pixels left out"
+    assert has_facts(read(made).notes[0], image_file.CAUTION, "10 bytes")
 
 
 def test_pixels_that_are_compressed_against_the_header_are_refused() -> None:
@@ -297,7 +298,7 @@ def test_bits_above_the_lowest_of_a_compressed_image_are_those_that_the_header_s
     made.compress(JPEG2000Lossless)
     made.BitsStored, made.HighBit = 12, 15
     assert np.array_equal(read(made).pixels, read(dataset(**said)).pixels)
-    assert read(made).notes[0] == "pixels taken from bits 4 to 15"
+    assert has_facts(read(made).notes[0], "bits 4 to 15")
 
 
 def test_what_follows_the_pixels_means_nothing() -> None:
@@ -310,7 +311,7 @@ def test_what_follows_the_pixels_means_nothing() -> None:
 def test_a_kind_of_jpeg_that_is_not_read_is_not_called_damaged() -> None:
     frame = deep_jpeg(np.full((8, 8), 2000))
     made = encapsulated(frame.replace(b"\xff\xc1", b"\xff\xc2"), JPEGExtended12Bit, np.zeros((8, 8), np.uint16), 12)
-    assert "cannot be read" in refused(made) and "damaged" not in refused(made)
+    assert has_facts(refused(made), "JPEG") and "damaged" not in refused(made)
 
 
 def test_colours_in_lossless_jpeg_are_made_gray() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import trees
+from refusals import has_facts
 
 from ribcage import cli
 from ribcage.bundle.io import load_classifier
@@ -54,8 +55,8 @@ def test_an_allowed_leak_stamps_report_and_numbers(nih: Path, tmp_path: Path) ->
     assert evaluate(nih, "--allow-leak", "--out", str(tmp_path / "结果"), on="official") == 0
     found = json.loads((tmp_path / "结果" / "metrics.json").read_text(encoding="utf-8"))
     assert found["leak"]["found"] and found["leak"]["identical"] == 9
-    assert found["warnings"][0].startswith("Not an honest test")
-    assert "Not an honest test" in (tmp_path / "结果" / "index.html").read_text(encoding="utf-8")
+    assert "honest" in found["warnings"][0]
+    assert found["warnings"][0].split(":")[0] in (tmp_path / "结果" / "index.html").read_text(encoding="utf-8")
 
 
 def test_an_evaluation_leaves_a_table_numbers_and_a_page(nih: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,9 +82,9 @@ def test_tests_by_other_rules_do_not_overwrite_each_other(nih: Path, tmp_path: P
 
 def test_wrong_numbers_and_images_given_twice_are_refused(nih: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(nih, "--batch", "0", "--worst", "-1") == 2
-    assert "--batch 0 is not at least 1; --worst -1 is not 0 or more" in capsys.readouterr().err
+    assert has_facts(capsys.readouterr().err, "--batch 0", "--worst -1")
     assert cli.main(["evaluate", str(nih / "run"), "--data", *[str(nih / "arnoweng")] * 2]) == 2
-    assert "images stand in more than one of" in capsys.readouterr().err
+    assert has_facts(capsys.readouterr().err, "images", "more than one")
 
 
 def test_who_learnt_from_frontal_images_is_not_tested_on_others_in_silence(
@@ -102,7 +103,7 @@ def test_who_learnt_from_frontal_images_is_not_tested_on_others_in_silence(
         json.loads((tests / name / "metrics.json").read_text(encoding="utf-8"))
         for name in ("phantom-test", "phantom-test-frontal")
     )
-    assert lateral > 3 and any(f"{lateral} of these are not known to be frontal" in text for text in every["warnings"])
+    assert lateral > 3 and any(has_facts(text, lateral, "frontal") for text in every["warnings"])
     assert every["images"] - frontal["images"] == lateral and not any("frontal" in text for text in frontal["warnings"])
 
 
@@ -120,7 +121,7 @@ def test_validation_images_are_a_leak_unless_peers_are_followed(nih: Path, tmp_p
     assert evaluate(nih, "--split", "val", "--protocol", "peers", "--out", str(tmp_path)) == 0
     found = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert found["leak"]["selected_on"] == 3
-    assert any("chosen on the tested images" in text for text in found["warnings"])
+    assert any("tested images" in text for text in found["warnings"])
     assert evaluate(nih, "--split", "train", "--protocol", "peers") == 2
 
 
@@ -152,7 +153,7 @@ def test_what_cannot_be_tested_is_one_clear_line(
 
 def test_a_run_without_a_bundle_is_one_clear_line(nih: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", str(nih), "--data", str(nih / "arnoweng")]) == 1
-    assert "holds no model" in capsys.readouterr().err
+    assert has_facts(capsys.readouterr().err, "no model")
 
 
 def test_findings_the_data_lacks_are_left_out_and_named(nih: Path) -> None:
@@ -162,7 +163,7 @@ def test_findings_the_data_lacks_are_left_out_and_named(nih: Path) -> None:
     found = labelled_predictions(said, Datasets.of([some]), model)
     assert found.findings == ("Effusion", "Mass") and found.predictions.logits.shape == (6, 2)
     none = replace(opened, index=replace(opened.index, findings=()))
-    with pytest.raises(ValueError, match="no finding in common"):
+    with pytest.raises(ValueError, match="no finding"):
         labelled_predictions(said, Datasets.of([none]), model)
 
 
@@ -177,7 +178,7 @@ def test_compare_reads_runs_and_writes_a_page(nih: Path, tmp_path: Path, capsys:
     assert cli.main(words) == 0
     assert "第二 run" in page.read_text(encoding="utf-8") and "<script" not in page.read_text(encoding="utf-8")
     assert cli.main(["compare", str(nih / "run"), str(tmp_path)]) == 1
-    assert "holds no predictions" in capsys.readouterr().err
+    assert has_facts(capsys.readouterr().err, "no predictions")
 
 
 def test_an_honest_test_stands_on_the_card_and_a_leak_does_not(
@@ -192,9 +193,9 @@ def test_an_honest_test_stands_on_the_card_and_a_leak_does_not(
     words = ["evaluate", str(tmp_path / "模型"), "--data", str(nih / "arnoweng"), "--resamples", "20"]
     assert cli.main([*words, "--split", "train", "--allow-leak"]) == 0
     said = capsys.readouterr().out
-    assert "\nTest 1 of this model" in said and "\n! Not an honest test" in said  # a first test is no warning
+    assert "\nTest 1 " in said and re.search(r"\n! .*honest", said)  # a first test is no warning
     leaky = file.read_text(encoding="utf-8")
-    assert "## Test:" not in leaky and "| 1 | nih, train (leak) |" in leaky and "**not an honest test**" in leaky
+    assert "## Test:" not in leaky and "| 1 | nih, train (leak) |" in leaky and re.search(r"\*\*[^*]*honest", leaky)
     assert (
         cli.main([*words, "--out", str(tmp_path / "one")]) == 0
         and cli.main([*words, "--out", str(tmp_path / "two")]) == 0
@@ -210,11 +211,11 @@ def test_an_honest_test_stands_on_the_card_and_a_leak_does_not(
         f"mean AUROC {mean['value']:.3f} ({mean['low']:.3f}–{mean['high']:.3f}) of {mean['findings']} findings" in text
     )
     assert text.replace(text[text.index("<!-- tests") : text.index("## Limitations")], "") == plain
-    assert "3 tests; the most used test data were used 2 times" in text and "2nd use of this data, as test 2" in text
+    assert has_facts(text, "3 tests", "2 times") and has_facts(text, "2nd use", "test 2")
     assert result["test"]["number"] == 3 and result["test"]["before"] == [2]
-    assert "\n! Test 3 of this model" in capsys.readouterr().out
+    assert "\n! Test 3 " in capsys.readouterr().out
     page = (tmp_path / "two" / "index.html").read_text(encoding="utf-8")
-    assert "Test 3 of this model, the 2nd on this data (before: test 2)" in page
+    assert has_facts(page, "Test 3", "2nd", "test 2")
 
 
 def test_a_tested_split_gives_way_to_what_the_model_has_seen(nih: Path, tmp_path: Path) -> None:
@@ -224,12 +225,12 @@ def test_a_tested_split_gives_way_to_what_the_model_has_seen(nih: Path, tmp_path
     kept, left = leakage.unseen(opened.provenance, datasets, rows)
     assert 0 < len(kept) == len(rows) - left.images and left.patients and left.copies
     assert not leakage.check_leakage(opened.provenance, datasets, kept).found
-    with pytest.raises(ValueError, match="leaves nothing to test"):
+    with pytest.raises(ValueError, match="nothing to test"):
         leakage.unseen(opened.provenance, datasets, np.setdiff1d(rows, kept))
     assert evaluate(nih, "--split", "all", "--drop-shared", "all", "--out", str(tmp_path), on="official") == 0
     found = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert found["images"] == len(kept) and not found["leak"]["found"]
-    assert any(f"{left.images:,} images are left out" in note for note in found["notes"])
+    assert any(has_facts(note, f"{left.images:,} images", "left out") for note in found["notes"])
     assert evaluate(nih, "--drop-shared", "train") == 2
 
 

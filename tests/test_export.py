@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from disks import full_disk
+from refusals import has_facts
 
 import ribcage
 from ribcage import cli
@@ -104,7 +105,7 @@ def test_the_file_says_what_it_answers(tmp_path: Path) -> None:
     said = {one.key: one.value for one in onnx.load(tmp_path / "a.onnx").metadata_props}
     assert json.loads(said["ribcage.findings"]) == ["Mass", "Nodule", "Edema"]
     assert json.loads(said["ribcage.thresholds"]) == {"youden": [0.2, None, 0.9]}
-    assert json.loads(said["ribcage.input"])["side"] == 48 and said["ribcage.use"] == "research use only"
+    assert json.loads(said["ribcage.input"])["side"] == 48 and "research" in said["ribcage.use"]
 
 
 def test_the_file_of_a_model_of_made_up_images_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,16 +171,16 @@ def test_images_of_another_side_are_refused(tmp_path: Path, capsys: pytest.Captu
     data = tmp_path / "data"
     assert cli.main(["import", "phantom", "--out", str(data), "--images", "40", "--size", "32"]) == 0
     assert cli.main(["export", str(made(tmp_path / "m")), "--data", str(data), "--no-latency"]) == 2
-    assert "the model was made for 48 px, pad, 8 bit" in capsys.readouterr().err
+    assert has_facts(capsys.readouterr().err, "32 px", "48 px")
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--out", "a.pt"], "does not end in .onnx"),
+        (["--out", "a.pt"], "a.pt.*\\.onnx"),
         (["--to", "torchscript", "--int8", "--data", "d"], "--int8"),
-        (["--runs", "0"], "--runs 0 is not at least 1"),
-        (["--tolerance", "nan"], "--tolerance takes a number, not 'nan'"),
+        (["--runs", "0"], "--runs 0 .*1"),
+        (["--tolerance", "nan"], "--tolerance .*'nan'"),
     ],
 )
 def test_what_cannot_be_is_a_line(
@@ -187,7 +188,7 @@ def test_what_cannot_be_is_a_line(
 ) -> None:
     assert cli.main(["export", str(tmp_path), *words]) == 2
     said = capsys.readouterr().err
-    assert says in said and said.count("\n") == 1
+    assert re.search(says, said) and said.count("\n") == 1
 
 
 def test_what_is_no_number_is_no_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,7 +203,7 @@ def test_what_is_no_number_is_no_answer(tmp_path: Path, capsys: pytest.CaptureFi
     cv2.imwrite(str(tmp_path / "p.png"), deployment.patterns(48)[5])
     for words in (["export", str(folder), "--no-latency"], ["predict", str(folder), str(tmp_path / "p.png")]):
         assert cli.main(words) == 2
-        assert "fc.bias holds numbers that are not finite" in capsys.readouterr().err
+        assert has_facts(capsys.readouterr().err, "fc.bias", "not finite")
     assert not (folder / "model.onnx").exists()
     wanted = np.zeros((5, 3))
     assert deployment.away(lambda images: np.full((len(images), 3), np.nan), wanted, wanted) == float("inf")
@@ -297,5 +298,5 @@ def test_weights_in_another_file_are_not_opened(tmp_path: Path) -> None:
             inner = onnx.helper.make_graph([constant], "inner", [], [])
             graph.node.append(onnx.helper.make_node("If", ["c"], [], then_branch=inner, else_branch=inner))
         (tmp_path / "model.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
-        with pytest.raises(ValueError, match="weights in other files"):
+        with pytest.raises(ValueError, match=r"model\.onnx .*other files"):
             deployment.opened_onnx(tmp_path / "model.onnx")

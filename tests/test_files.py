@@ -5,6 +5,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -77,7 +78,7 @@ def test_nothing_is_written_through_a_link(
 
 def test_a_link_where_a_log_should_be_is_one_line(tmp_path: Path, theirs: Path) -> None:
     (tmp_path / "log").symlink_to(theirs)
-    with pytest.raises(OSError, match=r"log is a symbolic link.*Remove it"):
+    with pytest.raises(OSError, match="log is a symbolic link"):
         append(tmp_path / "log")
 
 
@@ -128,7 +129,7 @@ def test_a_lock_file_that_its_last_owner_removed_locks_nobody_out(
 
     monkeypatch.setattr(fcntl, "flock", late)
     with files.only_writer(tmp_path):
-        with pytest.raises(OSError, match="Another process is writing"), files.only_writer(tmp_path):
+        with pytest.raises(OSError, match=re.escape(str(tmp_path))), files.only_writer(tmp_path):
             pass
         assert files.is_written(tmp_path)
     assert files.is_written(tmp_path) is False and not (tmp_path / files.LOCK).exists()

@@ -1,7 +1,10 @@
 """One vocabulary for all datasets, and policies that can be said in a line and read back."""
 
+import re
+
 import numpy as np
 import pytest
+from refusals import has_facts
 
 from ribcage.data import findings
 from ribcage.data.findings import CHESTXRAY14, CHEXPERT5, CHEXPERT14, FINDINGS, TREATMENTS, Policy, canonical
@@ -133,14 +136,13 @@ def test_all_that_is_wrong_with_a_policy_is_said_at_once() -> None:
     with pytest.raises(ValueError) as error:
         Policy.parse("onse,Edemma=zeros,Mass=zero,blank=ones")
     message = str(error.value)
-    assert "'onse' (did you mean ones?)" in message and "'Edemma=zeros' (did you mean Edema?)" in message
-    assert "'Mass=zero' (did you mean zeros?)" in message and "'blank=ones'" in message
+    assert has_facts(message, "'onse'", "ones", "'Edemma=zeros'", "Edema", "'Mass=zero'", "zeros", "'blank=ones'")
     assert "\n" not in message
 
 
 @pytest.mark.parametrize("text", ["", "ones,zeros", "ones,Edema=ones,水肿=zeros", "blank=zeros,blank=zeros", "ones,,"])
 def test_a_policy_that_says_a_thing_twice_or_nothing_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not clear at"):
+    with pytest.raises(ValueError, match=re.escape(repr(text))):
         Policy.parse(text)
 
 

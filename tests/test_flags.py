@@ -1,6 +1,7 @@
 """Options survive being written as words, recipes are options in a file, and what is wrong with either is one line."""
 
 import dataclasses
+import re
 import shlex
 import typing
 from dataclasses import dataclass, field
@@ -182,19 +183,19 @@ def test_what_is_typed_goes_before_the_recipe(made_up: ModuleType, tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("rte = 1", "unknown option --rte (did you mean --rate?) in "),
-        ("rate = 'high'", "--rate takes a number, not 'high'"),
+        ("rte = 1", "--rte .*--rate"),
+        ("rate = 'high'", "--rate .*'high'"),
         ("rate = [1, 2]", "unexpected '2' in "),
-        ("[rate]\nx = 1", "must hold lines like 'lr = 0.1', not tables or dates: see 'rate'"),
-        ("rate = 2020-01-01", "not tables or dates: see 'rate'"),
-        ("rate = ", "cannot be read"),
-        ("rate = 1\nrate = 2", "cannot be read"),
+        ("[rate]\nx = 1", "tables.*'rate'"),
+        ("rate = 2020-01-01", "dates.*'rate'"),
+        ("rate = ", "line 1"),
+        ("rate = 1\nrate = 2", "line 2"),
     ],
 )
 def test_a_wrong_recipe_is_one_line(made_up: ModuleType, tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(flags.UsageError) as error:
         read("x", made_up, ["it", "--recipe", recipe(tmp_path, text)])
-    assert says in str(error.value) and "\n" not in str(error.value)
+    assert re.search(says, str(error.value)) and "\n" not in str(error.value)
 
 
 def test_a_recipe_that_is_missing_or_no_text_is_one_line(made_up: ModuleType, tmp_path: Path) -> None:

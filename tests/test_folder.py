@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import trees
+from refusals import has_facts
 
 from ribcage.data import datasets
 from ribcage.data.index import Index
@@ -73,7 +74,7 @@ def test_wrong_columns_are_said_with_the_nearest_ones(folder: Path) -> None:
     root = trees.own_csv(folder)
     with pytest.raises(
         ValueError,
-        match=r"--patient-column 'patientid': no such column. Did you mean 'patient_id'\?.*--age-column 'years'",
+        match=r"--patient-column 'patientid'.*'patient_id'.*--age-column 'years'",
     ):
         datasets.index("folder", root, patient_column="patientid", age_column="years")
     with pytest.raises(ValueError, match=r"no 'Pleural Efusion' Did you mean 'Pleural Effusion'\?|'Pleural Efusion'"):
@@ -91,12 +92,10 @@ def test_a_csv_without_a_image_column_or_with_unclear_splits_is_refused(folder: 
     with pytest.raises(ValueError, match="fold3"):
         datasets.index("folder", file)
     trees.text(file, "path,Mass", "1.png,0", "1.png,1")
-    with pytest.raises(
-        ValueError, match=r"1 images stand in several rows that differ \(1 in label Mass\), such as 1.png"
-    ):
+    with pytest.raises(ValueError, match=r"\b1 images .*\(1 in label Mass\).*\b1\.png"):
         datasets.index("folder", file)
     trees.text(file, "path,Effusion,Pleural Effusion", "1.png,0,1")
-    with pytest.raises(ValueError, match="Two label columns mean Effusion"):
+    with pytest.raises(ValueError, match=r"mean Effusion.*--label-columns"):
         datasets.index("folder", file)
 
 
@@ -221,9 +220,8 @@ def test_findings_are_told_apart_at_any_usual_sign(folder: Path, cell: str, capl
 def test_new_findings_keep_their_commas_and_are_said_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     trees.text(folder / "a.csv", "path;label", "1.png;Silicosis, stage 1", "2.png;Efusion|Mass", "3.png;Efusion")
     assert datasets.index("folder", folder).findings == ("Mass", "Efusion", "Silicosis_stage_1")
-    assert [text for text in caplog.messages if "vocabulary" in text] == [
-        "New findings outside the vocabulary: Efusion (did you mean Effusion?), Silicosis_stage_1."
-    ]
+    (text,) = (text for text in caplog.messages if "vocabulary" in text)
+    assert has_facts(text, "Efusion", "Effusion", "Silicosis_stage_1")
 
 
 def test_a_table_that_names_no_patient_or_no_finding_says_so(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -263,7 +261,7 @@ def test_dicom_in_class_folders_and_folders_in_them_are_said_too(
 ) -> None:
     trees.images(folder, ["normal/s/a.dcm", "tb/b.dcm"])
     assert datasets.index("folder", folder).findings == ()
-    assert "since they hold DICOM files and they hold further folders" in caplog.text
+    assert has_facts(caplog.text, "DICOM files", "folders")
     assert datasets.index("folder", folder, classes="yes").findings == ("Tuberculosis",)
 
 
@@ -271,7 +269,7 @@ def test_masks_are_left_out_and_images_are_no_class(folder: Path, caplog: pytest
     trees.images(folder, ["images/1.png", "images/2.png", "masks/1.png"])
     found = datasets.index("folder", folder)
     assert found.findings == () and found.table["path"].tolist() == ["images/1.png", "images/2.png"]
-    assert "Left out: 1 images in folders called mask or the like." in caplog.messages
+    assert any(has_facts(text, "1 images", "mask") for text in caplog.messages)
     shutil.rmtree(folder)
     trees.images(folder, [f"{kind}/{what}/1.png" for kind in ("COVID", "Normal") for what in ("images", "masks")])
     assert datasets.index("folder", folder).labels.tolist() == [[1], [0]]
@@ -287,10 +285,10 @@ def test_images_that_cannot_be_read_are_counted(folder: Path, caplog: pytest.Log
 @pytest.mark.parametrize("name", ["view", "set", "Row", "split_a", "width"])
 def test_a_finding_called_like_a_column_of_ours_is_refused(folder: Path, name: str) -> None:
     trees.images(folder, [f"{name}/a.png", "normal/b.png"])
-    with pytest.raises(ValueError, match=f"No finding can be called {name}: Ribcage has a column of that name"):
+    with pytest.raises(ValueError, match=f"finding .*{name}"):
         datasets.index("folder", folder)
     table = datasets.index("phantom", images=1).table
-    with pytest.raises(ValueError, match=f"a finding cannot be called '{name}'"):
+    with pytest.raises(ValueError, match=f"finding .*'{name}'"):
         Index("x", table.assign(**{name: 0.0}) if name not in table else table, (name,))
 
 
@@ -311,10 +309,10 @@ def test_a_csv_whose_rows_name_no_image_is_refused_and_some_are_counted(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trees.text(folder / "a.csv", "path,Mass", ",0", " ,1")
-    with pytest.raises(ValueError, match="The column 'path' is blank in every row"):
+    with pytest.raises(ValueError, match="'path' is blank"):
         datasets.index("folder", folder)
     trees.text(folder / "a.csv", "path,Mass", ",0", "1.png,1")
-    assert len(datasets.index("folder", folder)) == 1 and "1 rows that name no image" in caplog.text
+    assert len(datasets.index("folder", folder)) == 1 and has_facts(caplog.text, "1 rows", "no image")
 
 
 def test_columns_of_other_things_are_kept_as_they_are(folder: Path) -> None:
@@ -346,5 +344,5 @@ def test_bits_say_what_is_white_in_16_bit_images(folder: Path) -> None:
 
 def test_a_header_in_the_wrong_letters_hints_at_the_encoding(folder: Path) -> None:
     trees.text(folder / "a.csv", "图像名称,肿块", "1.png,1")
-    with pytest.raises(ValueError, match=r"Columns: .* If these names look wrong, give --encoding\.$"):
+    with pytest.raises(ValueError, match=r"Columns: .*--encoding"):
         datasets.index("folder", folder, encoding="latin-1")

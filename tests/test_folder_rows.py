@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trees
+from refusals import has_facts
 
 from ribcage.data import datasets
 from ribcage.data.index import Index
@@ -40,7 +41,7 @@ TWICE = ("path,patient,split,Mass,Nodule", "1.png,A,train,1,0", "1.png,B,train,1
 
 
 def test_all_conflicts_are_said_at_once_with_what_differs_and_a_way_on(folder: Path) -> None:
-    with pytest.raises(ValueError, match="3 images stand in several rows") as error:
+    with pytest.raises(ValueError, match=r"\b3 images") as error:
         read(folder, *TWICE)
     for fact in ("1 in patient", "1 in split", "1 in label Mass", "2 in label Nodule", "1.png", "3.png", "--conflicts"):
         assert fact in str(error.value)
@@ -59,7 +60,7 @@ def test_ways_on_from_conflicts(folder: Path) -> None:
 
 def test_rows_that_differ_in_other_columns_only_are_no_conflict(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert len(read(folder, "path,Mass,reader", "1.png,1,a", "1.png,1,b")) == 1
-    assert "Kept the first of several rows of 1 images" in caplog.text
+    assert has_facts(caplog.text, "first", "1 images")
     with pytest.raises(ValueError, match="--boxes"):
         read(folder, "path,Mass,x,y,width,height", "1.png,1,1,1,2,2", "1.png,1,5,5,2,2")
 
@@ -71,7 +72,7 @@ def test_another_ending_is_tried_and_said(folder: Path, caplog: pytest.LogCaptur
     trees.images(folder, ["images/1.jpg", "images/2.jpg"])
     found = read(folder, "path,Mass", "1.png,1", "2.png,0")
     assert found.table["path"].tolist() == ["images/1.jpg", "images/2.jpg"]
-    assert "2 files were found under another ending" in caplog.text
+    assert has_facts(caplog.text, "2 files", "ending")
 
 
 def test_files_outside_the_root_are_refused_unless_told(folder: Path) -> None:
@@ -80,7 +81,7 @@ def test_files_outside_the_root_are_refused_unless_told(folder: Path) -> None:
     (folder / "deep").symlink_to(folder.parent)
     paths = ("../secret.png", str(folder.parent / "secret.png"), "link.png", "deep/secret.png", "x/../../secret.png")
     for path in paths:
-        with pytest.raises(ValueError, match="1 of 1 files lie outside"):
+        with pytest.raises(ValueError, match=r"1 of 1 files .*outside"):
             read(folder, "path,Mass", f"{path},1")
     assert len(read(folder, "path,Mass", *(f"{path},1" for path in paths[2:4]), allow_outside=True)) == 2
     (folder / "a.csv").unlink()
@@ -119,7 +120,7 @@ def test_patients_in_names_are_proposed(
 def test_no_patient_is_proposed_where_names_tell_none(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     trees.images(folder, [f"scan-{place}.png" for place in range(5)])
     datasets.index("folder", folder)
-    assert "Names seem to tell" not in caplog.text
+    assert "--patient-pattern" not in caplog.text
 
 
 # ---- on the real thing

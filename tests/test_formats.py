@@ -192,7 +192,7 @@ def test_a_file_with_a_weight_too_few_is_refused(part: str, tmp_path: Path) -> N
     weights, lost = published("eeea_net_c2"), f"blocks.7.mobile_inverted_conv.{part}"
     del weights[lost]
     torch.save(weights, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"w.pth do not fit eeea_net_c2: 1 are not there") as error:
+    with pytest.raises(ValueError, match=r"w\.pth .*eeea_net_c2: 1 ") as error:
         initial_backbone(model("eeea_net_c2"), str(tmp_path / "w.pth"), 0.0)
     assert lost in str(error.value) and "\n" not in str(error.value)
 
@@ -200,13 +200,13 @@ def test_a_file_with_a_weight_too_few_is_refused(part: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "of", "says"),
     [
-        ("eeea_net_c2", "ofa_595", "have another shape"),
+        ("eeea_net_c2", "ofa_595", "another shape"),
         ("autoformer_v2_tiny", "autoformer_v2_small", "no attribute `6`"),
     ],
 )
 def test_a_file_of_another_model_is_refused_in_a_line(name: str, of: str, says: str, tmp_path: Path) -> None:
     torch.save(published(of), tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=rf"w.pth do not fit {name}: .*{says}") as error:
+    with pytest.raises(ValueError, match=rf"w\.pth .*{name}: .*{says}") as error:
         initial_backbone(model(name), str(tmp_path / "w.pth"), 0.0)
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
@@ -229,5 +229,5 @@ def test_names_of_no_known_layout_stay_as_they_are(tmp_path: Path) -> None:
 def test_without_its_layout_a_file_of_visformers_does_not_fit(tmp_path: Path) -> None:
     """Its norms would stay what they were when nothing had been learnt."""
     torch.save(published("visformer_tiny"), tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"do not fit visformer_tiny: 112 are not there \(stem.1.weight …\)"):
+    with pytest.raises(ValueError, match=r"w\.pth .*visformer_tiny: 112 .*\(stem\.1\.weight …\)"):
         Backbone("visformer_tiny", channels=3, init=str(tmp_path / "w.pth"))

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from refusals import has_facts
 from safetensors.torch import save_file
 from torch import nn
 
@@ -150,7 +151,7 @@ def test_nothing_in_a_file_runs(form: str, payload: str, tmp_path: Path) -> None
     for place, put in PLACES.items():
         FORMS[form](put(PAYLOADS[payload](marker)), file)
         said = refused(file, marker)
-        assert ", which no weights need" in said or "not a function" in said, (place, said)
+        assert "weights need" in said or "not a function" in said, (place, said)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,7 @@ def test_the_commands_refuse_it_in_a_line(
     for words in (["convert", str(file)], ["convert", str(file), "--model", "resnet18", "--partial"], tuned):
         assert cli.main([*words, "--out", str(out)]) == 2
         said = capsys.readouterr().err
-        assert said.count("\n") == 1 and f"{file} cannot be read as weights: it " in said
+        assert said.count("\n") == 1 and f"{file} cannot be read" in said
         assert not marker.exists() and not (out / "model.json").exists() and not (out / "bundle").exists()
 
 
@@ -240,12 +241,12 @@ def test_what_is_in_itself_many_times_takes_no_time(tmp_path: Path) -> None:
     """Dicts of dicts, two to the power of sixty of them, and one in itself."""
     dicts = twice(60, b"}", lambda n: step(b"}", "a", b"h", bytes([n]), b"s", "b", b"h", bytes([n]), b"s"))
     (tmp_path / "w.pdparams").write_bytes(b"\x80\x04" + dicts + b".")
-    assert "holds no weights" in refused(tmp_path / "w.pdparams")
+    assert "no weights" in refused(tmp_path / "w.pdparams")
     (tmp_path / "w.pdparams").write_bytes(b"\x80\x04" + step(b"}\x94", "model", b"h\x00s", "state_dict", b"h\x00s."))
-    assert "holds no weights" in refused(tmp_path / "w.pdparams")
+    assert "no weights" in refused(tmp_path / "w.pdparams")
     tuples = twice(60, b")", lambda n: step(b"h", bytes([n]), b"h", bytes([n]), b"\x86"))
     (tmp_path / "w.pdparams").write_bytes(b"\x80\x04" + tuples + b"}h\x3cK\x01s.")
-    assert "keys are not names" in refused(tmp_path / "w.pdparams")
+    assert "keys" in refused(tmp_path / "w.pdparams")
     (tmp_path / "w.pdparams").write_bytes(b"\x80\x04" + b"}\x8c\x01a" * 10_000 + b"N" + b"s" * 10_000 + b".")
     assert "damaged" in refused(tmp_path / "w.pdparams")
 
@@ -272,23 +273,23 @@ def array(shape: tuple[int, ...], kind: str, content: Any, columns: bool = False
 @pytest.mark.parametrize(
     ("shape", "kind", "content", "says"),
     [
-        ((2**40, 2**20), "f4", b"1234", "has not so many numbers behind it"),
-        ((3,), "f4", b"1234", "has not so many numbers behind it"),
-        ((1,), "f4", b"12345678", "has not so many numbers behind it"),
-        ((-1,), "f4", b"1234", "has not so many numbers behind it"),
+        ((2**40, 2**20), "f4", b"1234", "numbers behind"),
+        ((3,), "f4", b"1234", "numbers behind"),
+        ((1,), "f4", b"12345678", "numbers behind"),
+        ((-1,), "f4", b"1234", "numbers behind"),
         ((1,) * 70, "f4", b"1234", "damaged"),
         ((0, 2**62, 2**62), "f4", b"", "damaged"),
         (("a",), "f4", b"1234", "damaged"),
         (None, "f4", b"1234", "damaged"),
-        ((1,), "f4", None, "has not so many numbers behind it"),
-        ((1,), "f4", [1.0], "has not so many numbers behind it"),
-        ((1,), "O", [1.0], "is of objects, not of numbers"),
-        ((1,), "O", b"12345678", "is of objects, not of numbers"),
-        ((1,), "U1", b"1234", "is of U1, not of numbers"),
-        ((1,), "c8", b"12345678", "is of c8, not of numbers"),
-        ((1,), "M8[s]", b"12345678", "is of M8, not of numbers"),
-        ((1,), "f4,f4", b"12345678", "is of V8, not of numbers"),
-        ((1,), "V4", b"1234", "is of V4, not of numbers"),
+        ((1,), "f4", None, "numbers behind"),
+        ((1,), "f4", [1.0], "numbers behind"),
+        ((1,), "O", [1.0], "of objects"),
+        ((1,), "O", b"12345678", "of objects"),
+        ((1,), "U1", b"1234", "of U1"),
+        ((1,), "c8", b"12345678", "of c8"),
+        ((1,), "M8[s]", b"12345678", "of M8"),
+        ((1,), "f4,f4", b"12345678", "of V8"),
+        ((1,), "V4", b"1234", "of V4"),
     ],
 )
 def test_an_array_that_claims_what_it_has_not_is_refused(
@@ -304,11 +305,11 @@ def test_the_same_bytes_a_thousand_times_are_refused(tmp_path: Path) -> None:
     found = {f"w{number}": array((2**14,), "f4", content) for number in range(1000)}
     (tmp_path / "w.pdparams").write_bytes(pickle.dumps(found, protocol=4))
     assert (tmp_path / "w.pdparams").stat().st_size < 2**18
-    assert "its arrays hold more than the file" in refused(tmp_path / "w.pdparams")
+    assert "arrays" in refused(tmp_path / "w.pdparams")
     texts = step(b"\x8c\xffa", b"a" * 254, b"\x94")
     texts += b"]" + step(name("_codecs", "encode"), b"h\x00\x85Ra") * 100
     (tmp_path / "w.pdparams").write_bytes(b"\x80\x04" + texts + b".")
-    assert "more than the file" in refused(tmp_path / "w.pdparams")
+    assert "arrays" in refused(tmp_path / "w.pdparams")
 
 
 @pytest.mark.parametrize("kind", ["B", "\x8e", "\x96", "\x8d", "X", "T", "\x95"])
@@ -334,12 +335,12 @@ def test_a_tensor_that_is_no_plain_one_is_refused(tmp_path: Path) -> None:
     }
     for kind, value in strange.items():
         torch.save({**WEIGHTS, "fc.scale": value}, tmp_path / "w.pth")
-        assert "fc.scale is not a plain array of numbers" in refused(tmp_path / "w.pth"), kind
+        assert has_facts(refused(tmp_path / "w.pth"), "fc.scale", "array"), kind
 
 
 def test_a_tensor_that_repeats_a_number_for_ever_is_refused(tmp_path: Path) -> None:
     torch.save({**WEIGHTS, "fc.scale": torch.ones(1).expand(2**40)}, tmp_path / "w.pth")
-    assert "it would grow to 4,398.0 GB" in refused(tmp_path / "w.pth")
+    assert "4,398.0 GB" in refused(tmp_path / "w.pth")
     torch.save({**WEIGHTS, "fc.scale": torch.ones(1).expand(64)}, tmp_path / "w.pth")
     assert formats.published(tmp_path / "w.pth").state["fc.scale"].shape == (64,)
 
@@ -359,7 +360,7 @@ def test_a_tensor_larger_than_its_numbers_is_refused(tmp_path: Path) -> None:
     for save in (torch_zip, torch_old):
         save({"w": tensor(4, (2**40,), {})}, tmp_path / "w.pth")
         said = refused(tmp_path / "w.pth")
-        assert " storage" in said or "more memory than there is" in said
+        assert " storage" in said or " memory" in said
         save({"w": tensor(4, (8,), {})}, tmp_path / "w.pth")
         assert " storage" in refused(tmp_path / "w.pth")
         save({"w": tensor(4, (-4,), {})}, tmp_path / "w.pth")
@@ -388,18 +389,18 @@ def test_names_upon_a_dict_or_a_tensor_change_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("odd", ["a\nb", "a\x1b[2Jb", "a" * 501, "a\u202eb"])
 def test_names_that_would_spoil_a_line_are_refused(odd: str, tmp_path: Path) -> None:
     torch.save({**WEIGHTS, odd: torch.ones(1)}, tmp_path / "w.pth")
-    assert "it has names that are not names of weights" in refused(tmp_path / "w.pth")
+    assert "names of weights" in refused(tmp_path / "w.pth")
 
 
 def test_a_weight_with_and_without_a_wrapper_is_refused(tmp_path: Path) -> None:
     torch.save({**WEIGHTS, "module.fc.bias": torch.zeros(2)}, tmp_path / "w.pth")
-    assert "it has two weights with the same name" in refused(tmp_path / "w.pth")
+    assert "two weights" in refused(tmp_path / "w.pth")
 
 
 def test_a_whole_program_of_torchs_is_refused(tmp_path: Path) -> None:
     """TorchScript, and a pickled module: both hold code."""
     torch.save(nn.Linear(3, 2), tmp_path / "w.pth")
-    assert "it asks for torch.nn.modules.linear.Linear, which no weights need" in refused(tmp_path / "w.pth")
+    assert "torch.nn.modules.linear.Linear" in refused(tmp_path / "w.pth")
     with zipfile.ZipFile(tmp_path / "s.pth", "w") as packed:
         packed.writestr("s/constants.pkl", pickle.dumps((), protocol=2))
         packed.writestr("s/data.pkl", pickle.dumps((), protocol=2))
@@ -418,14 +419,14 @@ def test_a_packed_bomb_is_refused(tmp_path: Path) -> None:
         packed.writestr("w/data/0", numbers.tobytes())
     np.savez_compressed(tmp_path / "w.npz", w=numbers)
     for file in ("w.pth", "w.npz"):
-        assert "it would grow to 0.0 GB" in refused(tmp_path / file)
+        assert "0.0 GB" in refused(tmp_path / file)
 
 
 def test_a_npz_of_objects_is_refused(tmp_path: Path) -> None:
     marker, objects = tmp_path / "mark", np.empty(1, object)
     objects[0] = PAYLOADS["os.system"](marker)
     np.savez(tmp_path / "w.npz", fc=objects)
-    assert "cannot be loaded when allow_pickle=False" in refused(tmp_path / "w.npz", marker)
+    assert "allow_pickle" in refused(tmp_path / "w.npz", marker)
     with pytest.raises(ValueError, match=r"w\.npz") as error:
         initial_backbone(ModelSpec("resnet18", (), (32, 32), 32, "pad", 0.5, 0.3), str(tmp_path / "w.npz"), 0.0)
     assert "\n" not in str(error.value) and not marker.exists()
@@ -544,25 +545,25 @@ def in_tar(folder: Path) -> bytes:
 
 
 OTHERS: dict[str, tuple[Callable[[Path], bytes], str]] = {
-    "empty": (lambda _: b"", "it is empty"),
-    "text": (lambda _: b"fc.weight 1 2 3\n" * 9, "it is text"),
-    "json": (lambda _: json.dumps({"fc.weight": [1, 2, 3]}).encode(), "it is text"),
-    "page": (lambda _: b"\n\n<!DOCTYPE html><html><title>Google Drive</title></html>" * 9, "it is a web page"),
-    "page in capitals": (lambda _: b"\xef\xbb\xbf<HTML><body>404</body></HTML>" * 9, "it is a web page"),
+    "empty": (lambda _: b"", "empty"),
+    "text": (lambda _: b"fc.weight 1 2 3\n" * 9, "is text"),
+    "json": (lambda _: json.dumps({"fc.weight": [1, 2, 3]}).encode(), "is text"),
+    "page": (lambda _: b"\n\n<!DOCTYPE html><html><title>Google Drive</title></html>" * 9, "web page"),
+    "page in capitals": (lambda _: b"\xef\xbb\xbf<HTML><body>404</body></HTML>" * 9, "web page"),
     "pointer": (
         lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 28\n",
-        "it is a Git LFS pointer, not the file itself",
+        "Git LFS pointer",
     ),
-    "image": (lambda _: b"\x89PNG\r\n\x1a\n" + bytes(99), "it is of no form that is known"),
-    "tar": (in_tar, "it is of no form that is known"),
-    "gzip": (lambda _: b"\x1f\x8b\x08" + bytes(99), "it is of no form that is known"),
-    "zeros": (lambda _: bytes(999), "it is of no form that is known"),
-    "one byte": (lambda _: b"\x80", "it is of no form that is known"),
-    "half a beginning": (lambda _: pickled.TORCH[:9], "it is cut off or damaged"),
-    "a beginning": (lambda _: pickled.TORCH, "it is cut off or damaged"),
-    "empty zip": (lambda _: b"PK\x05\x06" + bytes(18), "it is an empty archive"),
-    "a number": (lambda _: pickle.dumps(3), "holds no weights"),
-    "no weights": (lambda _: pickle.dumps({"epoch": 3, "names": ["a"]}), "holds no weights"),
+    "image": (lambda _: b"\x89PNG\r\n\x1a\n" + bytes(99), "no form"),
+    "tar": (in_tar, "no form"),
+    "gzip": (lambda _: b"\x1f\x8b\x08" + bytes(99), "no form"),
+    "zeros": (lambda _: bytes(999), "no form"),
+    "one byte": (lambda _: b"\x80", "no form"),
+    "half a beginning": (lambda _: pickled.TORCH[:9], "damaged"),
+    "a beginning": (lambda _: pickled.TORCH, "damaged"),
+    "empty zip": (lambda _: b"PK\x05\x06" + bytes(18), "empty archive"),
+    "a number": (lambda _: pickle.dumps(3), "no weights"),
+    "no weights": (lambda _: pickle.dumps({"epoch": 3, "names": ["a"]}), "no weights"),
 }
 
 
@@ -576,11 +577,12 @@ def test_what_is_no_file_of_weights_is_said_in_a_line(kind: str, called: str, tm
 
 def test_a_folder_and_nothing_at_all_are_said_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "w.pth").mkdir()
-    assert refused(tmp_path / "w.pth") == " is a folder: name a file of weights."
+    assert "folder" in refused(tmp_path / "w.pth")
     assert cli.main(["convert", str(tmp_path / "w.pth"), "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert cli.main(["convert", str(tmp_path / "v.pth"), "--out", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err == f"ribcage: {tmp_path / 'v.pth'} does not exist.\n"
+    said = capsys.readouterr().err
+    assert has_facts(said, f"ribcage: {tmp_path / 'v.pth'} ") and said.count("\n") == 1
 
 
 # ---- what stands beside weights
@@ -689,5 +691,5 @@ def test_reading_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_torch_s_own_calls_cost_no_more_than_the_file(tmp_path: Path, call: Any, zipped: bool) -> None:
     """Longer texts would be encoded for hours, and bytes made until the memory is full."""
     torch.save(WEIGHTS | {"x": Call(*call)}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match="byte strings that no weights need"):
+    with pytest.raises(ValueError, match=r"w\.pth .*byte strings"):
         formats.published(tmp_path / "w.pth")

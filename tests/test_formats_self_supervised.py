@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from refusals import has_facts
 from test_convert import line, ours
 from test_formats_writing import facts, gray, stirred, theirs
 from test_formats_writing import ours as seen
@@ -242,11 +243,11 @@ def test_a_file_that_lacks_a_weight_or_is_cut_off_is_refused_in_a_line(
     del next((content[one] for one in ("state_dict", "model") if one in content), content)[lost]
     torch.save(content, file)
     said = line(["convert", str(file), "--out", str(folder / "less")], capsys)
-    assert "99 of the 100 weights" in said and "1 are not there" in said and lost.rsplit(".", 1)[1] in said
+    assert has_facts(said, 99, 100, 1) and lost.rsplit(".", 1)[1] in said
     with file.open("r+b") as stream:
         stream.truncate(file.stat().st_size // 2)
     said = line(["convert", str(file), "--out", str(folder / "less")], capsys)
-    assert "less.pth cannot be read as weights: it is cut off or damaged" in said
+    assert has_facts(said, "less.pth cannot be read", "damaged")
     assert not (folder / "less").exists()
 
 
@@ -311,7 +312,7 @@ def test_a_weight_that_no_layout_knows_is_not_dropped_in_silence(
     torch.save(content, folder / "more.pth")
     assert formats.published(folder / "more.pth").layout == layout
     said = line(["convert", str(folder / "more.pth"), "--out", str(folder / "more")], capsys)
-    assert "1 of the file's have no place (adapter.weight …)" in said
+    assert has_facts(said, 1, "(adapter.weight …)")
 
 
 @pytest.mark.parametrize(
@@ -475,7 +476,7 @@ def test_supcontrasts_own_network_takes_our_file(tmp_path: Path) -> None:
         ("swav", lambda: made(MoCo, queue=8), "swav.*MoCo"),
         ("byol", lambda: made(MoCo, queue=8), "byol.*MoCo"),
         ("supcontrast", lambda: made(MoCo, queue=8), "supcontrast.*MoCo"),
-        ("supcontrast", lambda: made(SupCon, findings=("Mass",)), "have a stem of 3 × 3, resnet18 has not"),
+        ("supcontrast", lambda: made(SupCon, findings=("Mass",)), "3 × 3.*resnet18"),
     ],
     ids=["swav", "byol", "supcontrast", "supcontrast of another stem"],
 )

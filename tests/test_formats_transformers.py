@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from refusals import line
+from refusals import has_facts, line
 from safetensors.torch import load_file
 from test_formats import FILES, linear, ours, published
 from test_formats_writing import gray, stirred, theirs
@@ -238,7 +238,7 @@ def test_two_heads_on_two_tokens_are_not_made_one(tmp_path: Path, capsys: pytest
     state = drawn(vit(rows=2, prefix=2) | {"dist_token": (1, 1, WIDTH)} | linear("head_dist", 2, WIDTH))
     torch.save({"model": state}, tmp_path / "w.pth")
     words = ["convert", str(tmp_path / "w.pth"), "--out", str(tmp_path / "out"), "--findings", "Mass", "Hernia"]
-    assert "last layers on different tokens (head, head_dist)" in line(words, capsys)
+    assert has_facts(line(words, capsys), "tokens", "(head, head_dist)")
     assert not (tmp_path / "out").exists()
 
 
@@ -345,4 +345,4 @@ def test_half_a_file_is_refused(pretrained: Any, folder: Path, capsys: pytest.Ca
     whole = (folder / "mae.pth").read_bytes()
     (folder / "half.pth").write_bytes(whole[: len(whole) // 2])
     said = line(["convert", str(folder / "half.pth"), "--out", str(folder / "half")], capsys)
-    assert "cut off or damaged" in said and not (folder / "half").exists()
+    assert "damaged" in said and not (folder / "half").exists()

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from refusals import has_facts
 
 from ribcage.imaging import image_file
 from ribcage.imaging.image_file import Limits, UnreadableError
@@ -93,7 +94,7 @@ def test_transparent_parts_become_black() -> None:
         encoded(np.dstack([GRAY, np.where(GRAY > 99, 255, 0).astype(np.uint8)]), "PNG"), "a"
     )
     assert np.array_equal(image.pixels, np.where(GRAY > 99, GRAY, 0))
-    assert "transparent parts made black" in image.notes
+    assert any("transparent" in note for note in image.notes)
 
 
 def test_16_bits_keep_their_values_or_are_scaled_to_8() -> None:
@@ -115,7 +116,7 @@ def test_12_bits_stored_unscaled_in_16_span_the_range_where_that_is_said(brighte
     for depth, top in ((8, 255), (16, 65535)):
         image = image_file.decode_image(data, "a", depth=depth, bits=12)  # type: ignore[arg-type]
         assert np.abs(image.pixels - deep * (top / 4095)).max() <= 0.51
-        assert image.notes[0] == "12 bit stored in 16: 0-4095 made the whole range"
+        assert has_facts(image.notes[0], "12 bit", 16, "0-4095")
 
 
 def test_white_does_not_depend_on_a_images_brightest_pixel_and_a_dark_image_is_noted() -> None:
@@ -129,7 +130,7 @@ def test_white_does_not_depend_on_a_images_brightest_pixel_and_a_dark_image_is_n
 
 def test_a_value_beyond_the_bits_that_were_said_is_refused() -> None:
     data = cv2.imencode(".png", np.full((8, 8), 4096, np.uint16))[1].tobytes()
-    with pytest.raises(UnreadableError, match=r"a holds the value 4096\b.* 4095"):
+    with pytest.raises(UnreadableError, match=r"^a .*\b4096\b.* 4095"):
         image_file.decode_image(data, "a", bits=12)
     eight = cv2.imencode(".png", np.full((8, 8), 200, np.uint8))[1].tobytes()
     assert (image_file.decode_image(eight, "a", bits=12).pixels == 200).all()
@@ -185,7 +186,7 @@ def test_a_jpeg_whose_pixels_end_too_early_is_refused_although_it_has_an_end_mar
     pixels = np.add.outer(np.arange(163), np.arange(181)).astype(np.uint8)
     data = encoded(pixels, "JPEG")
     cut = data[: len(data) * 3 // 4] + b"\xff\xd9"
-    with pytest.raises(UnreadableError, match="end before the image does"):
+    with pytest.raises(UnreadableError, match=r"^a\b.*\bend"):
         image_file.decode_image(cut, "a", min_side=min_side)
     flat = encoded(np.full_like(pixels, 128), "JPEG")
     assert image_file.decode_image(flat, "a", min_side=min_side).notes == ()
@@ -197,7 +198,7 @@ def test_a_jpeg_whose_pixels_end_too_early_is_refused_although_it_has_an_end_mar
 def test_a_progressive_jpeg_cut_between_scans_is_refused() -> None:
     data = encoded(GRAY, "JPEG", progressive=True)
     image_file.decode_image(data, "a")
-    with pytest.raises(UnreadableError, match="no end marker"):
+    with pytest.raises(UnreadableError, match=r"^a\b.*end marker"):
         image_file.decode_image(data[: data.rindex(b"\xff\xda")], "a")
 
 
@@ -239,9 +240,9 @@ def test_transparency_of_a_tiff_is_told() -> None:
     clear = np.full((8, 8, 4), 200, np.uint8)
     clear[:4, :, 3] = 0
     image = image_file.decode_image(encoded(clear, "TIFF"), "a")
-    assert image.pixels[:4].max() == 0 and image.notes[-1] == "an alpha channel applied: transparent is black"
+    assert image.pixels[:4].max() == 0 and has_facts(image.notes[-1], "alpha channel applied")
     image = image_file.decode_image(encoded(Image.fromarray(clear[..., [0, 3]], "LA"), "TIFF"), "a")
-    assert image.pixels.min() == 200 and image.notes == ("an alpha channel left out",)
+    assert image.pixels.min() == 200 and [has_facts(note, "alpha channel left out") for note in image.notes] == [True]
 
 
 def test_a_png_with_too_few_rows_is_refused() -> None:
@@ -251,13 +252,13 @@ def test_a_png_with_too_few_rows_is_refused() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP"])
 def test_too_many_pixels_are_refused_from_the_header(kind: str) -> None:
-    with pytest.raises(UnreadableError, match=rf"{WIDTH} x {HEIGHT} pixels; the limit is"):
+    with pytest.raises(UnreadableError, match=rf"{WIDTH} x {HEIGHT} pixels.*limit"):
         image_file.decode_image(encoded(GRAY, kind), "a", limits=Limits(max_pixels=WIDTH * HEIGHT - 1))
 
 
 def test_a_decompression_bomb_is_refused_without_being_inflated() -> None:
     bomb = png(50_000, 50_000, 8, 0, bytes(1_000))
-    with pytest.raises(UnreadableError, match=r"50000 x 50000 pixels; the limit is 100 million"):
+    with pytest.raises(UnreadableError, match=r"50000 x 50000 pixels.*100 million"):
         image_file.decode_image(bomb, "a")
     with pytest.raises(UnreadableError, match="a line"):
         image_file.decode_image(png(90_000, 1, 8, 0, bytes(90_001)), "a")
@@ -266,7 +267,7 @@ def test_a_decompression_bomb_is_refused_without_being_inflated() -> None:
 def test_too_many_bytes_are_refused(folder: Path) -> None:
     file = folder / "large.png"
     file.write_bytes(encoded(GRAY, "PNG"))
-    with pytest.raises(UnreadableError, match="the limit is"):
+    with pytest.raises(UnreadableError, match=r"limit .*\b100\b"):
         image_file.read_image(file, limits=Limits(max_bytes=100))
 
 
@@ -274,10 +275,10 @@ def test_too_many_bytes_are_refused(folder: Path) -> None:
     ("content", "said"),
     [
         (b"", "is empty"),
-        (b"hello, world", "is not an image"),
+        (b"hello, world", "not an image"),
         (b"\x89PNG\r\n\x1a\n", "truncated"),
         (b"\xff\xd8\xff\xe0", "truncated"),
-        (b"<!doctype html><html>", "is a web page"),
+        (b"<!doctype html><html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
         (b"%PDF-1.7", "is a PDF"),
     ],
@@ -293,20 +294,20 @@ def test_what_is_no_image_gets_one_clear_line(folder: Path, content: bytes, said
 def test_several_pages_and_animations_are_refused() -> None:
     for kind in ("TIFF", "PNG"):
         data = encoded(Image.fromarray(GRAY), kind, save_all=True, append_images=[Image.fromarray(255 - GRAY)])
-        with pytest.raises(UnreadableError, match="one image is expected"):
+        with pytest.raises(UnreadableError, match="one image"):
             image_file.decode_image(data, "a")
 
 
 def test_missing_directory_and_forbidden_files_have_their_own_line(folder: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no\.png does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"no\.png"):
         image_file.read_image(folder / "no.png")
-    with pytest.raises(UnreadableError, match="is a directory"):
+    with pytest.raises(UnreadableError, match="directory"):
         image_file.read_image(folder)
     secret = folder / "secret.png"
     secret.write_bytes(encoded(GRAY, "PNG"))
     secret.chmod(0)
     if not os.access(secret, os.R_OK):
-        with pytest.raises(UnreadableError, match="cannot be opened"):
+        with pytest.raises(UnreadableError, match=r"secret\.png .*opened"):
             image_file.read_image(secret)
 
 
@@ -314,14 +315,14 @@ def test_a_pipe_does_not_hang(folder: Path) -> None:
     if not hasattr(os, "mkfifo"):
         pytest.skip("no pipes on this system")
     os.mkfifo(folder / "pipe")
-    with pytest.raises(UnreadableError, match="not an ordinary file"):
+    with pytest.raises(UnreadableError, match=r"pipe .*ordinary file"):
         image_file.read_image(folder / "pipe")
 
 
 def test_an_error_never_carries_control_characters() -> None:
     with pytest.raises(UnreadableError) as error:
         image_file.decode_image(b"x", "a\x1b[31m\nb")
-    assert str(error.value).startswith("a?[31m b is not an image")
+    assert str(error.value).startswith("a?[31m b ")
 
 
 def test_mutated_files_only_ever_raise_unreadable() -> None:

@@ -90,13 +90,13 @@ def test_impossible_values_are_refused_by_name(column: str, value: object, says:
 
 def test_a_box_of_no_image_is_refused() -> None:
     boxes = small().boxes.assign(row=[0, 3])
-    with pytest.raises(ValueError, match="points at a row"):
+    with pytest.raises(ValueError, match=r"\brow\b"):
         Index("bad", small().table, small().findings, boxes)
 
 
 def test_a_foreign_parquet_file_is_refused(tmp_path: Path) -> None:
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match="not one that Ribcage wrote"):
+    with pytest.raises(ValueError, match=r"x\.parquet"):
         Index.load(tmp_path / "x.parquet")
 
 

@@ -81,7 +81,7 @@ def test_predicting_leaves_the_method_as_it_was(dataset: DatasetFolder) -> None:
 
 
 def test_no_rows_are_one_clear_line(dataset: DatasetFolder) -> None:
-    with pytest.raises(ValueError, match="no image to predict"):
+    with pytest.raises(ValueError, match="no image"):
         answer(dataset, np.array([], np.int64))
 
 
@@ -149,7 +149,7 @@ def test_a_table_reads_back_as_it_was_written(tmp_path: Path, dataset: DatasetFo
 def test_what_is_no_table_of_predictions_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("path,Mass\nx,1\n", encoding="utf-8")
     (tmp_path / "b.parquet").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="no set, no patient"):
+    with pytest.raises(ValueError, match=r"a\.csv .*\bset\b.*\bpatient\b"):
         predictions.read_predictions(tmp_path / "a.csv")
-    with pytest.raises(ValueError, match="cannot be read as a table of predictions"):
+    with pytest.raises(ValueError, match=r"b\.parquet cannot be read"):
         predictions.read_predictions(tmp_path / "b.parquet")

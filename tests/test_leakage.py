@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from refusals import has_facts
 from test_provenance import radiograph
 
 from ribcage.commands import import_
@@ -67,7 +68,7 @@ def test_first_weights_that_learnt_from_what_chooses_are_warned_of(sets: dict[st
         Provenance.of(Datasets.of([sets["large"]]), TRAIN, VAL),
     )
     said = leakage.first_weights(learnt, Datasets.of([sets["small"]]), VAL, "val")
-    assert said.startswith("WARNING: the first weights have learnt from split 'val'") and "4 validation images" in said
+    assert has_facts(said, "WARNING", "split 'val'") and "4 validation images" in said
     assert leakage.first_weights(chose, Datasets.of([sets["small"]]), VAL, "val") == ""
     assert leakage.first_weights(Provenance.nothing(), Datasets.of([sets["small"]]), VAL, "val") == ""
 
@@ -150,7 +151,4 @@ def test_a_resized_compressed_or_inverted_copy_is_found() -> None:
 
 def test_the_sentence_names_all_counts() -> None:
     leak = leakage.find_leak(SEEN, prints_of([IMAGES[0], *OTHERS], [1, 1, 2, 0, 0, 9]))
-    assert str(leak) == (
-        "Of 6 test images, 3 show 2 patients that the model has seen in training or selection; "
-        "1 are copies of images it has seen, 1 of them to the bit"
-    )
+    assert has_facts(str(leak), "6 test images", 3, "2 patients", 1, "copies", 1, "bit")

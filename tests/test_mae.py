@@ -281,7 +281,7 @@ def test_attention_in_plain_steps_gives_what_fused_attention_gives(monkeypatch: 
 
 
 def test_a_cnn_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"mae needs a vision transformer .*not test_resnet; for a CNN use mae_unet"):
+    with pytest.raises(ValueError, match=r"\bmae .*test_resnet.*mae_unet"):
         made("test_resnet")
 
 
@@ -301,12 +301,10 @@ def test_images_of_another_size_are_refused() -> None:
 
 
 def test_a_mask_that_is_no_number_is_one_clear_line() -> None:
-    with pytest.raises(
-        ValueError, match=r"^--mask nan: of 12 patches at least one must stay visible and one be hidden\.$"
-    ):
+    with pytest.raises(ValueError, match=r"^--mask nan: .*\b12 patches\b"):
         made(mask=float("nan"))
 
 
 def test_all_wrong_options_are_said_at_once() -> None:
-    with pytest.raises(ValueError, match=r"--mask 0.95: of 12 patches .*--decoder dec: one of .*--decode-share 0"):
+    with pytest.raises(ValueError, match=r"--mask 0\.95: .*\b12 patches .*--decoder dec: .*--decode-share 0"):
         made(mask=0.95, decoder="dec", decode_share=0.0)

@@ -131,7 +131,7 @@ def test_a_narrow_decoder_draws_with_fewer_channels() -> None:
     assert wanted == [32, 16, 8, 4, 2] and method.head.in_channels == 2
     shown = images(2, (64, 64))
     assert method._drawn(shown.views[0]).shape == shown.views[0].shape
-    with pytest.raises(ValueError, match="--width 8: 16 channels at least"):
+    with pytest.raises(ValueError, match="--width 8: 16 "):
         made("resnet18", width=8)
 
 
@@ -144,19 +144,19 @@ def test_the_papers_view_flips_and_ours_does_not() -> None:
 
 
 def test_a_vision_transformer_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"mae_unet needs a CNN.*not test_vit; for a vision transformer use mae\."):
+    with pytest.raises(ValueError, match=r"\bmae_unet .*test_vit.*\bmae\b"):
         made("test_vit")
 
 
 def test_squares_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"--patch 16 --mask 0.75, images of 100×100: squares do not fit"):
+    with pytest.raises(ValueError, match=r"--patch 16 --mask 0\.75, .*100×100: .*fit"):
         made()(images(size=(100, 100)))
 
 
 def test_what_cannot_be_is_said_with_the_views_before_a_image_comes() -> None:
-    with pytest.raises(ValueError, match="squares do not fit"):
+    with pytest.raises(ValueError, match=r"100×100: .*fit"):
         made().views((100, 100))
-    with pytest.raises(ValueError, match="none would stay visible"):
+    with pytest.raises(ValueError, match=r"--mask 0\.97, .*64×64: .*visible"):
         made(mask=0.97).views((64, 64))
     with pytest.raises(ValueError, match=r"^--mask nan: between 0 and 1\.$"):
         made(mask=float("nan"))
@@ -168,7 +168,7 @@ def test_compiling_leaves_the_loss_as_it_is() -> None:
 
 
 def test_a_mask_that_leaves_nothing_visible_is_refused() -> None:
-    with pytest.raises(ValueError, match="of 4×4 squares none would stay visible"):
+    with pytest.raises(ValueError, match=r"4×4 .*visible"):
         made(mask=0.97)(images())
 
 

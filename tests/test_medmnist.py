@@ -48,7 +48,7 @@ def test_another_medmnist_set_a_broken_file_and_wrong_labels_are_one_line_each(f
     with pytest.raises(ValueError, match="neither pneumoniamnist"):
         datasets.index("medmnist", root / "breastmnist.npz")
     assert len(datasets.index("medmnist", root / "breastmnist.npz", flavour="pneumonia")) == 14
-    with pytest.raises(ValueError, match=r"not whole numbers \(7, 14\)"):
+    with pytest.raises(ValueError, match=r"breastmnist\.npz.*\(7, 14\)"):
         datasets.index("medmnist", root / "breastmnist.npz", flavour="chest")
     whole = (root / "breastmnist.npz").read_bytes()
     (root / "chestmnist.npz").write_bytes(whole[: len(whole) // 2])

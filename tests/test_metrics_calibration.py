@@ -63,12 +63,12 @@ def test_the_temperature_is_found_and_is_the_most_likely(truth: float) -> None:
 @pytest.mark.parametrize(
     ("logits", "labels", "note"),
     [
-        ([1.0, 2.0], [1.0, 1.0], "only one class"),
-        ([1.0], [NAN], "only one class"),
+        ([1.0, 2.0], [1.0, 1.0], "one class"),
+        ([1.0], [NAN], "one class"),
         ([3.0, -2.0, 1.0], [1.0, 0.0, 1.0], "separates"),
         ([-3.0, 2.0], [1.0, 0.0], "no higher"),
         ([0.0, 0.0], [1.0, 0.0], "no higher"),
-        ([INF, -INF], [1.0, 0.0], "only one class"),
+        ([INF, -INF], [1.0, 0.0], "one class"),
         ([1e300, -1e300, 1e-300], [1.0, 0.0, 0.0], "separates"),  # 1e-300 beside 1e300 is nothing
         ([5e-324, -5e-324, 5e-324], [1.0, 0.0, 0.0], ""),
         ([1e300, -1e300, 1e299], [1.0, 0.0, 0.0], ""),

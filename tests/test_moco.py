@@ -149,7 +149,7 @@ def test_who_only_looks_leaves_no_keys() -> None:
 def test_a_queue_that_is_too_short_says_so() -> None:
     method = made(queue=3)
     method(pair(4))
-    with pytest.raises(ValueError, match="--queue 3 cannot hold the 4 keys of one step"):
+    with pytest.raises(ValueError, match=r"--queue 3 .*4 keys"):
         method.after_step(0.0)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from refusals import has_facts
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
@@ -94,7 +95,7 @@ def test_a_warning_says_what_fell_and_what_to_do() -> None:
     fell = warning(
         [{"rank": 20.0, "feature_std": 0.3}, {"rank": 90.0, "feature_std": 0.8}, {"rank": 4.0, "feature_std": 0.03}]
     )
-    assert "rank 4 is below 5 % of what it was (90) and feature_std 0.03 is below 5 %" in fell
+    assert has_facts(fell, "rank 4", "5 %", "(90)", "feature_std 0.03", "5 %")
     assert "--lr" in fell and "\n" not in fell
     assert warning([{"rank": 1.0, "feature_std": 0.5}, {"rank": 9.0, "feature_std": 0.5}]) == ""  # it has recovered
 
@@ -119,7 +120,7 @@ def test_a_run_that_collapses_is_seen(data: dataset_folder.DatasetFolder) -> Non
     losses = [log.loss for log in in_training(method, data, 4, 1e-2).fit()]
     assert losses[-1] < losses[0] / 20  # the loss is delighted
     watch()
-    assert "The features have collapsed: feature_std" in watch.warning()
+    assert has_facts(watch.warning(), "collapsed", "feature_std")
 
 
 def test_looking_changes_nothing(data: dataset_folder.DatasetFolder) -> None:
@@ -151,7 +152,7 @@ def test_the_same_images_are_looked_at_every_time_whatever_the_batch(data: datas
     assert len(first.rows) == 40 and set(first.rows) <= set(Datasets.of([data]).rows_of("train"))
     assert first() == first() == pytest.approx(second(), rel=1e-4)
     assert np.array_equal(monitor.sample(np.arange(9), 20), np.arange(9))
-    with pytest.raises(ValueError, match="2 images or more, not 1"):
+    with pytest.raises(ValueError, match=r"2 images.*not 1"):
         watching(method, data, images=1)
 
 
@@ -212,4 +213,4 @@ def test_a_resumed_run_remembers(tmp_path: Path) -> None:
     ]
     log.write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 2, "valid', encoding="utf-8")
     assert monitor.before(log) == [{"rank": 40.0, "feature_std": 0.5}]
-    assert "what it was (0.5)" in warning([*monitor.before(log), {"rank": 40.0, "feature_std": 0.024}])
+    assert has_facts(warning([*monitor.before(log), {"rank": 40.0, "feature_std": 0.024}]), "(0.5)")

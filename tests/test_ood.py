@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from models import trained
+from refusals import has_facts
 
 from ribcage import cli
 from ribcage.bundle import counterexamples, ood
@@ -204,9 +205,7 @@ def test_a_check_says_what_it_is_worth(check: OODCheck) -> None:
 def test_without_held_out_images_there_is_a_check_that_says_so() -> None:
     alone = ood.fitted_check([appearance.cropped_content(chest(seed)) for seed in range(20)], [])
     assert (
-        alone.held_out == 0
-        and np.isfinite(alone.limits).all()
-        and "20 images and tested on none" in ood.weakness(alone)
+        alone.held_out == 0 and np.isfinite(alone.limits).all() and has_facts(ood.weakness(alone), "20 images", "none")
     )
     assert any(noticed(alone, range(1000, 1003), np.rot90))
 
@@ -215,26 +214,26 @@ def test_without_held_out_images_there_is_a_check_that_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tags", "start"),
+    ("tags", "facts"),
     [
-        ({"modality": "CT"}, "No plain radiograph: its DICOM says modality CT."),
-        ({"body": "HIP"}, "Perhaps no chest: its DICOM says body part HIP."),
-        ({"view": "LATERAL"}, "Not a frontal image: its DICOM says it is a lateral; how many"),
-        ({"age": "7"}, "A child: its DICOM says age 7; how many"),
-        ({"age": "0.8333"}, "A child: its DICOM says age 0.833;"),
-        ({"body": "\x1b[31m" + "X" * 99}, "Perhaps no chest: its DICOM says body part that is no DICOM word."),
+        ({"modality": "CT"}, ("DICOM", "modality CT")),
+        ({"body": "HIP"}, ("chest", "DICOM", "body part HIP")),
+        ({"view": "LATERAL"}, ("frontal", "DICOM", "lateral")),
+        ({"age": "7"}, ("child", "DICOM", "age 7")),
+        ({"age": "0.8333"}, ("child", "DICOM", "age 0.833")),
+        ({"body": "\x1b[31m" + "X" * 99}, ("chest", "DICOM", "body part")),
     ],
     ids=["modality", "body", "lateral", "child", "infant", "hostile"],
 )
-def test_what_a_dicom_says_is_said(tags: dict[str, str], start: str) -> None:
+def test_what_a_dicom_says_is_said(tags: dict[str, str], facts: tuple[str, ...]) -> None:
     (said,) = ood.image_warnings(None, chest(0), tags)
-    assert said.startswith(start)
+    assert has_facts(said, *facts) and "X" * 50 not in said
 
 
 def test_adults_shown_to_a_model_of_children_are_said_to_be_adults(check: OODCheck) -> None:
     children = replace(check, ages=np.array([1000, 990]))
     (said,) = ood.image_warnings(children, chest(1000), {"age": "45"})
-    assert said.startswith("An adult: its DICOM says age 45; of the training images") and "10 were of adults" in said
+    assert has_facts(said, "adult", "DICOM", "age 45", 10)
     assert ood.image_warnings(check, chest(1000), {"age": "45"}) == ()  # of unknown ages most are of adults
 
 
@@ -257,8 +256,8 @@ def test_who_has_learnt_from_laterals_and_children_does_not_call_them_strange(ch
     few = replace(check, ages=np.array([1000, 49]), views=np.array([1000, 0]))
     many = replace(check, ages=np.array([1000, 50]), views=np.array([1000, 300]))
     lateral, child = ood.image_warnings(few, chest(1000), tags)
-    assert "of the training images with a known view, 1,000, 0 were laterals" in lateral
-    assert "with a known age, 1,000, 49 were of children" in child
+    assert has_facts(lateral, "training images", "view", "1,000", 0)
+    assert has_facts(child, "age", "1,000", 49)
     assert ood.image_warnings(many, chest(1000), tags) == ()
 
 
@@ -305,7 +304,7 @@ def test_somebody_elses_model_knows_the_images_that_its_thresholds_are_from(data
     found = ood.halved(datasets, np.arange(COUNT))
     assert found and not found.learnt and 40 <= found.held_out <= 60
     (said,) = ood.image_warnings(found, chest(1000), {"age": "7"} | {"view": "LATERAL"})
-    assert "of the images that its thresholds were chosen on with a known view" in said
+    assert has_facts(said, "thresholds", "view")
     assert ood.kept(check, found) is check and ood.kept(found, check) is check
     assert ood.kept(None, found) is found is ood.kept(found, None)
 
@@ -414,6 +413,6 @@ def test_of_real_files_the_inverted_twin_is_inverted_and_a_leg_is_no_chest() -> 
 def test_a_dark_image_and_a_tag_that_is_no_word_are_told_without_what_it_says() -> None:
     plain = chest(0)
     (dark,) = ood.image_warnings(None, plain, {}, ("only 12 of 16 bits used, which is dark", "16 bit to 8"))
-    assert dark == "Perhaps too dark: only 12 of 16 bits used."
+    assert has_facts(dark, "dark", "12 of 16 bits")
     (body,) = ood.image_warnings(None, plain, {"body": "SECRET^NAME"})
-    assert "SECRET" not in body and "that is no DICOM word" in body
+    assert "SECRET" not in body and "DICOM" in body

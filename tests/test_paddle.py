@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from refusals import has_facts
 from torch import Tensor
 
 from ribcage import cli
@@ -181,10 +182,10 @@ def test_paddles_own_densenet_is_read_too(tmp_path: Path) -> None:
     [
         (
             "densenet121.db_conv_4.conv4_24.bn_ac_func2._batch_norm._mean",
-            "1 are not there (features.denseblock3.denselayer24.norm2.running_mean …)",
+            "1 .*(features.denseblock3.denselayer24.norm2.running_mean …)",
         ),
-        ("+densenet121.db_conv_2.conv3_1.bn_ac_func1._conv.weight", "1 of the file's have no place"),
-        ("+densenet121.db_conv_2.conv2_7.bn_ac_func1._conv.weight", "1 of the file's have no place"),
+        ("+densenet121.db_conv_2.conv3_1.bn_ac_func1._conv.weight", "1 .*._conv.weight"),
+        ("+densenet121.db_conv_2.conv2_7.bn_ac_func1._conv.weight", "1 .*._conv.weight"),
     ],
 )
 def test_a_weight_too_few_or_too_many_is_refused(
@@ -199,7 +200,9 @@ def test_a_weight_too_few_or_too_many_is_refused(
     words = ["convert", str(tmp_path / "w.pdparams"), "--out", str(tmp_path / "out"), "--model", "densenet121"]
     assert cli.main(words) == 2
     said = capsys.readouterr().err
-    assert says in said and said.count("\n") == 1 and not (tmp_path / "out").exists()
+    assert (
+        has_facts(said, "w.pdparams", *says.split(".*")) and said.count("\n") == 1 and not (tmp_path / "out").exists()
+    )
 
 
 @pytest.mark.parametrize("share", [0.0001, 0.3, 0.999])
@@ -210,7 +213,7 @@ def test_a_file_that_is_cut_off_is_refused(
     (tmp_path / "w.pdparams").write_bytes(data[: int(share * len(data))])
     assert cli.main(["convert", str(tmp_path / "w.pdparams"), "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
-    assert said == f"ribcage: {tmp_path / 'w.pdparams'} cannot be read as weights: it is cut off or damaged.\n"
+    assert has_facts(said, f"ribcage: {tmp_path / 'w.pdparams'} cannot be read", "damaged") and said.count("\n") == 1
 
 
 def test_findings_go_out_in_the_order_of_the_layout(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from refusals import line
+from refusals import has_facts, line
 from test_formats_writing import stirred
 from torch import Tensor
 
@@ -68,9 +68,9 @@ def test_shapes_alone_are_no_evidence(
     assert not (tmp_path / "out").exists()
     assert cli.main([*words, "--layout", layout]) == 0
     told = capsys.readouterr().out
-    assert "names and shapes that other programs share" in told and "preprocessing: " in told and "ASSUMED" in told
+    assert "other programs" in told and "preprocessing: " in told and "ASSUMED" in told
     training = load_bundle(tmp_path / "out").spec.training
-    assert training["agreed"] and "other programs share" in training["evidence"]
+    assert training["agreed"] and "other programs" in training["evidence"]
     assert "ASSUMED" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
@@ -80,7 +80,7 @@ def test_who_says_all_that_is_guessed_need_not_agree(resnet: State, tmp_path: Pa
     assert cli.main([*words, "--findings", "Mass", "Edema", "Hernia"]) == 0
     model = load_classifier(tmp_path / "out").spec
     assert model.rgb_normalisation == ((0.5,) * 3, (0.25,) * 3) and not model.training["agreed"]
-    assert [one for one in model.training["claims"] if "given: by an option" in one]
+    assert [one for one in model.training["claims"] if "given" in one and "option" in one]
 
 
 def test_one_file_can_be_read_as_another_layout(
@@ -89,8 +89,8 @@ def test_one_file_can_be_read_as_another_layout(
     """An own ResNet of eighteen answers is not TorchXRayVision's because of their number."""
     torch.save(one_channel(headed(resnet, 18)), tmp_path / "own.pth")
     words = ["convert", str(tmp_path / "own.pth"), "--out", str(tmp_path / "out")]
-    assert "could also be of torchvision" in line(words, capsys)
-    assert "is not of the layout moco" in line([*words, "--layout", "moco"], capsys)
+    assert has_facts(line(words, capsys), "xrayvision", "torchvision")
+    assert has_facts(line([*words, "--layout", "moco"], capsys), "own.pth", "layout moco")
     assert "Did you mean 'torchvision'" in line([*words, "--layout", "torchvison"], capsys)
     assert cli.main([*words, "--layout", "torchvision"]) == 0
     model = load_bundle(tmp_path / "out").spec
@@ -169,7 +169,7 @@ def test_every_tensor_of_a_file_is_in_the_account(
     beside = {f"state_dict.module.{name}" for name in resnet} | {"optimizer.state.0.exp_avg", "scores.0"}
     assert reasons.keys() == resnet.keys() | beside
     assert {name for name, reason in reasons.items() if reason} == beside
-    assert f"{2 * len(resnet) + 2} tensors in the file: {len(resnet)} used" in capsys.readouterr().out
+    assert has_facts(capsys.readouterr().out, f"{2 * len(resnet) + 2} tensors", f"{len(resnet)} used")
 
 
 def test_two_weights_that_would_become_one_are_refused(resnet: State, tmp_path: Path) -> None:
@@ -193,13 +193,13 @@ def test_initial_weights_say_what_they_are_taken_for_and_what_is_left_out(
     torch.save(resnet | {"adapter.weight": torch.ones(1)}, tmp_path / "own.pth")
     initial_backbone(facts(), str(tmp_path / "own.pth"), 0.0)
     said = capsys.readouterr().out
-    assert "read as torchvision by names and shapes that other programs share" in said and "ASSUMED" in said
-    assert "1 left out, the model has no such weight (adapter.weight)" in said
+    assert has_facts(said, "torchvision", "other programs") and "ASSUMED" in said
+    assert has_facts(said, "1 left out", "(adapter.weight)")
     (row,) = file_source(str(tmp_path / "own.pth"))
-    assert row["source"] == "unknown" and "read as torchvision" in row["evidence"]
+    assert row["source"] == "unknown" and "torchvision" in row["evidence"]
 
 
 def test_initial_weights_of_either_scale_are_refused(resnet: State, tmp_path: Path) -> None:
     torch.save(one_channel(headed(resnet, 18)), tmp_path / "own.pth")
-    with pytest.raises(ValueError, match="could be of xrayvision or of torchvision"):
+    with pytest.raises(ValueError, match=r"own\.pth .*xrayvision.*torchvision"):
         initial_backbone(facts(1), str(tmp_path / "own.pth"), 0.0)

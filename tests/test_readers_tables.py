@@ -124,29 +124,29 @@ def test_a_image_is_located_by_name_then_stem_and_in_the_preferred_folder_first(
     assert tables.locate(names, paths, prefer=["^small/"]).iloc[0] == "small/1.png"
     assert tables.locate(names, paths, "small/").iloc[0] == "small/1.png"
     assert tables.locate(names, paths).isna().tolist() == [False, False, True, False]
-    with pytest.raises(FileNotFoundError, match="The folder large holds no images"):
+    with pytest.raises(FileNotFoundError, match="folder large"):
         tables.locate(names, paths, "large")
 
 
 def test_an_encoding_given_is_used_and_a_wrong_one_is_one_line(folder: Path) -> None:
     file = trees.text(folder / "a.csv", "path,患者", "1.png,镕", encoding="gbk")
     assert tables.sniffed(file, "gbk")["患者"].tolist() == ["镕"]
-    with pytest.raises(ValueError, match="There is no encoding 'gkb'"):
+    with pytest.raises(ValueError, match="encoding 'gkb'"):
         tables.sniffed(file, "gkb")
-    with pytest.raises(ValueError, match="is not utf-8 text"):
+    with pytest.raises(ValueError, match="utf-8"):
         tables.sniffed(file, "utf-8")
 
 
 def test_rows_with_more_cells_than_the_header_are_refused_not_cut(folder: Path) -> None:
     file = trees.text(folder / "a.csv", "path,Mass", "1.png,0,1", "2.png,0,1")
-    with pytest.raises(ValueError, match=r"a.csv has 3 cells in line 2, but 2 in its header"):
+    with pytest.raises(ValueError, match=r"a\.csv .*3 cells in line 2\b.*\b2\b.*header"):
         tables.sniffed(file)
 
 
 @pytest.mark.parametrize(("row", "cells"), [("2.png", 1), ('"2.png,0', 1), ("2.png,0,", 3)])
 def test_a_row_of_another_width_is_named_by_its_line(folder: Path, row: str, cells: int) -> None:
     file = trees.text(folder / "a.csv", "", "path,Mass", "1.png,0", " ", row)
-    with pytest.raises(ValueError, match=rf"a.csv has {cells} cells in line [56], but 2 in its header\."):
+    with pytest.raises(ValueError, match=rf"a\.csv .*\b{cells} cells in line [56]\b.*\b2\b.*header"):
         tables.sniffed(file)
 
 
@@ -159,7 +159,7 @@ def test_lines_end_as_on_any_system(folder: Path, ending: str) -> None:
 def test_a_header_without_rows_is_said(folder: Path) -> None:
     file = trees.text(folder / "a.csv", "path,Mass")
     for read in (tables.sniffed, lambda file: tables.read_table(file, ["path"])):
-        with pytest.raises(ValueError, match=r"a.csv has a header, but no rows\."):
+        with pytest.raises(ValueError, match=r"a\.csv .*no rows"):
             read(file)
 
 

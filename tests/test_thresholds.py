@@ -1,5 +1,7 @@
 """Thresholds: the best of all by each rule, the rates at them, and rules that do not exist."""
 
+import re
+
 import numpy as np
 import pytest
 from scores import INF, NAN, case
@@ -103,7 +105,7 @@ def test_a_certain_image_moves_the_midpoint_no_further_than_a_nearly_certain_one
 
 def test_the_midpoint_is_only_for_probabilities_and_for_two_classes() -> None:
     assert np.isnan(metrics.choose_thresholds(np.array([0.1, 0.2]), np.array([1.0, 1.0]), "midpoint"))
-    with pytest.raises(ValueError, match="is for probabilities"):
+    with pytest.raises(ValueError, match=r"midpoint .*probabilities"):
         metrics.choose_thresholds(np.array([-1.0, 2.0]), np.array([0.0, 1.0]), "midpoint")
 
 
@@ -138,7 +140,7 @@ def test_thresholds_of_one_class_are_nan_and_strange_rules_are_refused() -> None
 
 @pytest.mark.parametrize("least", [-0.1, 1.1])
 def test_a_least_rate_that_cannot_be_is_refused(least: float) -> None:
-    with pytest.raises(ValueError, match="must be between 0 and 1"):
+    with pytest.raises(ValueError, match=re.escape(f"{least:g}")):
         metrics.choose_thresholds(np.array([0.1, 0.9]), np.array([0.0, 1.0]), "sensitivity", least)
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_a_loss_that_is_no_number_stops_and_leaves_the_rows(data: Path, tmp_path
     run = made(data, precision="float32")
     with torch.no_grad():
         run.method.head.weight.fill_(float("nan"))  # type: ignore[union-attr, operator]
-    with pytest.raises(ValueError, match=r"not finite at step 0. Try a lower --lr"):
+    with pytest.raises(ValueError, match=r"step 0\b.*--lr"):
         trained(run, tmp_path / "run")
     rows = json.loads((tmp_path / "run" / "diverged.json").read_text())["rows"]
     assert rows == next(run.loader.epoch(0)).rows.tolist()
@@ -117,7 +118,7 @@ def test_the_rows_of_a_divergence_are_kept_until_the_run_is_beyond_it(tmp_path: 
             work.resume()
             work.save()
             assert (out / "diverged.json").exists()  # it is not beyond it yet
-        with contextlib.nullcontext() if worst == 1.0 else pytest.raises(ValueError, match="not finite at step 2"):
+        with contextlib.nullcontext() if worst == 1.0 else pytest.raises(ValueError, match=r"step 2\b.*--lr"):
             list(work.steps())
         assert (out / "diverged.json").exists() is there
 
@@ -183,7 +184,7 @@ def test_a_signal_before_a_validation_is_answered_at_once_and_the_validation_mad
         work.signal = signal.SIGTERM if work.trainer.step == 2 else None
 
     work.trainer._move = asked_in_the_last_step  # type: ignore[method-assign]
-    with pytest.raises(InterruptedRun, match="saved at step 2"):
+    with pytest.raises(InterruptedRun, match=r"step 2\b"):
         list(work.steps())
     assert asked == []
     again = toy(tmp_path, validate)
@@ -217,7 +218,7 @@ def test_a_full_disk_ends_a_run_with_a_clear_line_and_a_good_checkpoint(
         save(state, part)
 
     monkeypatch.setattr(torch, "save", full)
-    with filled, pytest.raises(OSError, match=r"No space left for .* the last checkpoint is whole"):
+    with filled, pytest.raises(OSError, match=r"No space .*checkpoint"):
         list(toy(tmp_path, lambda run: {"auroc": 0.5}).steps())
     assert checkpoint.load_checkpoint(tmp_path / checkpoint.FILE)["run"]["step"] == 2
     assert not list(tmp_path.glob("*.part"))
@@ -233,7 +234,7 @@ def test_a_second_training_in_a_folder_touches_nothing(tmp_path: Path) -> None:
         for resume in (False, True):
             second = toy(asked.out, lambda run: {"auroc": 0.5})
             with (
-                pytest.raises((OSError, ValueError), match=r"Another process is writing|holds a run already"),
+                pytest.raises((OSError, ValueError), match=re.escape(str(asked.out))),
                 opened_run("finetune", replace(asked, resume=resume), second, []),
             ):
                 pytest.fail("it must not begin")
@@ -251,7 +252,7 @@ def test_a_strangers_run_with_links_in_it_does_not_go_on(tmp_path: Path) -> None
         checkpoint.save_checkpoint(asked.out / checkpoint.FILE, {"run": {}, "standing": {}})
         (asked.out / name).symlink_to(theirs)
         with (
-            pytest.raises(OSError, match=f"{name} is a symbolic link"),
+            pytest.raises(OSError, match=f"{name} .*symbolic link"),
             opened_run("finetune", asked, toy(asked.out, dict), []),
         ):
             pytest.fail("it must not go on")
