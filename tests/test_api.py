@@ -54,7 +54,7 @@ def test_a_wrong_option_is_answered_with_the_nearest() -> None:
         ribcage.finetune(data="d", out="o", modle="densenet121")
 
 
-def test_too_many_arguments_a_wrong_choice_and_a_wrong_type_are_said() -> None:
+def test_too_many_arguments_a_wrong_choice_and_a_wrong_type_are_named() -> None:
     with pytest.raises(TypeError, match=r"probe .*\b1\b.*\b2\b"):
         ribcage.probe("runs/x", "d")
     with pytest.raises(ValueError, match="optimizer is 'adamw' or 'sgd' or 'lars', not 'adam'"):

@@ -126,7 +126,7 @@ def test_lists_are_compared_and_their_leaks_named(tmp_path: Path) -> None:
     assert [(each["images"], each["patients"]) for each in found] == [(1, 2)]
 
 
-def test_lists_are_compared_without_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lists_are_compared_without_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By their stems; where a list has a stem twice, by whole paths."""
     (tmp_path / "a.txt").write_text("x/1.png\n2\n4.png\n")
     (tmp_path / "b.txt").write_text("image\n2.png 0 1\ny/1.png 1 0\n3.png 0 0\n")
@@ -260,9 +260,7 @@ def test_a_few_small_images_do_not_decide_the_size() -> None:
     assert "--size" not in said
 
 
-def test_inspecting_something_that_is_no_folder_says_what_to_do(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inspecting_no_dataset_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", str(tmp_path)]) == 1
     assert has_facts(capsys.readouterr().err, tmp_path, "dataset folder")
 

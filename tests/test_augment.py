@@ -64,7 +64,7 @@ def test_a_plain_view_of_the_same_size_changes_nothing() -> None:
     np.testing.assert_allclose(gray(batch), images, atol=1e-4)
 
 
-def test_pixels_are_where_the_affine_says() -> None:
+def test_pixels_lie_where_the_affine_matrix_puts_them() -> None:
     images = smooth(16, 48)
     numbers = draw_numbers(GEOMETRY, 1, 2, rows(16), 0, 48)
     expected = np.stack(
@@ -327,12 +327,12 @@ def test_a_view_survives_json(view: View) -> None:
     assert View.from_dict(json.loads(json.dumps(view.to_dict()))) == view
 
 
-def test_an_unknown_setting_is_told_with_the_nearest_known_one() -> None:
+def test_an_unknown_setting_is_named_with_the_nearest_known_one() -> None:
     with pytest.raises(ValueError, match=r"'rotatoin'.*'rotation'.*: size, crop"):
         View.from_dict({"rotatoin": 3, "xyz": 1})
 
 
-def test_all_wrong_settings_are_told_at_once() -> None:
+def test_all_wrong_settings_are_named_at_once() -> None:
     with pytest.raises(ValueError, match=r"flip is 2.0; .*crop is") as error:
         View(crop=(0.9, 0.1), flip=2.0)
     assert "\n" not in str(error.value)

@@ -51,7 +51,7 @@ def test_features_are_the_mean_of_the_maps_where_the_model_pools_so(name: str) -
         torch.testing.assert_close(backbone(images), backbone.maps(images).mean((2, 3)), rtol=1e-4, atol=1e-5)
 
 
-def test_a_map_says_where_in_the_image_it_is() -> None:
+def test_a_map_knows_its_place_in_the_image() -> None:
     """Tokens go back on their grid row by row: a change of one patch changes most the map at its place."""
     backbone = Backbone("test_vit", size=(96, 64)).eval()
     images = torch.zeros(1, 1, 96, 64)
@@ -262,7 +262,7 @@ def test_without_a_network_the_wanted_file_is_named_at_once(
     assert "\n" not in str(error.value) and capfd.readouterr() == ("", "")
 
 
-def test_a_model_without_published_weights_says_so() -> None:
+def test_a_model_without_published_weights_is_named() -> None:
     with pytest.raises(OSError, match="resnet18_small"):
         Backbone("resnet18_small", init="imagenet")
 

@@ -26,7 +26,7 @@ def test_what_waits_is_answered_together() -> None:
     batcher.end()
 
 
-def test_a_image_waits_only_for_others_on_their_way() -> None:
+def test_an_image_waits_only_for_others_on_their_way() -> None:
     sizes = list[int]()
     batcher = Batcher(lambda items: sizes.append(len(items)) or items, most=2, wait=5, room=10)  # type: ignore[func-returns-value]
     began = time.monotonic()

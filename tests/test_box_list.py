@@ -45,7 +45,7 @@ def test_columns_and_files_are_found_as_people_name_them(kind: str, root: Path) 
     assert found.boxes["finding"].tolist() == ["Nodule_Mass", "Effusion"]
 
 
-def test_who_was_looked_at_has_no_other_finding_and_of_others_nothing_is_known(root: Path) -> None:
+def test_an_image_with_boxes_has_no_other_finding_and_others_are_unknown(root: Path) -> None:
     lines = ["x0.png,Mass,1,1,5,5", "x0.png,Mass,9,9,5,5", "x1.png,No finding,,,,", "x2.png,Effusion,0,0,8,8"]
     trees.text(root / "boxes.csv", "file,finding,x,y,width,height", *lines)
     found = datasets.index("folder", root, boxes="boxes.csv")
@@ -54,7 +54,7 @@ def test_who_was_looked_at_has_no_other_finding_and_of_others_nothing_is_known(r
     assert found.boxes["row"].tolist() == [0, 0, 2]
 
 
-def test_labels_of_a_table_stay_and_what_speaks_against_them_is_said(
+def test_labels_of_a_table_stay_and_contradicting_boxes_are_reported(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trees.text(root / "list.csv", "file,Mass", *(f"{name},{int(place == 3)}" for place, name in enumerate(NAMES)))

@@ -63,7 +63,7 @@ def test_a_file_that_the_digests_do_not_name_is_refused(saved: Path) -> None:
         load_classifier(saved)
 
 
-def test_a_model_without_digests_opens_and_says_so(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_without_digests_opens_with_a_warning(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (saved / "SHA256SUMS").unlink()
     load_classifier(saved)
     assert "SHA256SUMS" in capsys.readouterr().err

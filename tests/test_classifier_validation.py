@@ -122,9 +122,7 @@ def test_images_that_are_learnt_from_choose_nothing(
     assert has_facts(capsys.readouterr().err, "12 images", "--train train")
 
 
-def test_patients_in_training_and_validation_are_said_loudly(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_patients_in_training_and_validation_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = people().assign(patient=[f"p{number % 12}" if number < 20 else f"q{number}" for number in range(36)])
     shared = imported(tmp_path / "shared", rows)
     assert cli.main(words(shared, tmp_path / "run")) == 0
@@ -168,6 +166,6 @@ def test_the_loss_is_that_of_the_known_labels() -> None:
     assert validation.loss() == pytest.approx(-np.log(np.exp(2) / (np.exp(2) + np.exp(9))))
 
 
-def test_a_head_on_random_features_is_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_head_on_random_features_is_warned_of(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(words(data, tmp_path / "run", "--freeze", "backbone", "--findings", "Edema")) == 0
     assert "WARNING: --freeze backbone without --init" in capsys.readouterr().out

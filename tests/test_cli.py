@@ -67,7 +67,7 @@ def test_an_unknown_command_is_one_line_with_the_nearest_name_and_code_2() -> No
     assert "Did you mean 'import'?" in result.stderr
 
 
-def test_all_wrong_options_are_said_at_once_in_one_line() -> None:
+def test_all_wrong_options_are_named_in_one_line() -> None:
     result = answer("import", "nih", "/data", "--sise", "256", "--fit", "padd", "--limit", "x", "--out", "o")
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
@@ -86,7 +86,9 @@ def test_an_error_of_the_users_shows_no_traceback_unless_asked() -> None:
 
 
 @pytest.mark.parametrize("package", ["prometheus_client", "fastapi", "onnxruntime"])
-def test_serving_without_its_packages_says_how_to_install_them(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serving_without_its_packages_names_the_command_that_installs_them(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in [name for name in sys.modules if name.startswith("ribcage.server")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
@@ -141,7 +143,7 @@ def test_defaults_stay_when_nothing_is_given(made_up: ModuleType) -> None:
     assert parsed(made_up, "it") == Options("it")
 
 
-def test_a_missing_argument_a_bad_choice_and_an_unexpected_word_are_said_together(made_up: ModuleType) -> None:
+def test_a_missing_argument_a_bad_choice_and_an_unexpected_word_are_named_together(made_up: ModuleType) -> None:
     with pytest.raises(flags.UsageError) as error:
         parsed(made_up, "--mode", "fst", "--rate")
     for part in (
@@ -163,7 +165,7 @@ def test_a_members_help_comes_from_its_docstring(made_up: ModuleType) -> None:
     assert has_facts(page, "--queue", "(default: 8)")
 
 
-def test_options_may_stand_before_the_data_set() -> None:
+def test_options_may_stand_before_the_dataset() -> None:
     from ribcage.commands import import_
 
     words = ["--out", "o", "nih", "ROOT", "--split", "arnoweng"]
@@ -182,7 +184,7 @@ def test_all_folders_that_cannot_be_inspected_are_named_at_once() -> None:
     assert all(text in result.stderr for text in ("nowhere", "elsewhere", "Did you mean 'nih'?"))
 
 
-def test_an_unknown_data_set_is_answered_with_all_of_them() -> None:
+def test_an_unknown_dataset_is_refused_with_the_list_of_all() -> None:
     from ribcage.data import datasets
 
     said = answer("import", "nhi", "/data", "--out", "o").stderr

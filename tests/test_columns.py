@@ -81,13 +81,13 @@ def test_views_in_more_than_a_word(cell: str, view: str) -> None:
     assert columns.views(pd.Series([cell], dtype="str")).tolist() == [view]
 
 
-def test_views_nobody_knows_are_said_with_their_count(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_views_are_reported_with_their_count(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     read(folder, "path,view,Mass", "1.png,PA,1", "2.png,sideways,1", "3.png,sideways,0")
     assert "2 × 'sideways'" in caplog.text
 
 
 @pytest.mark.parametrize("header", ["view", "modality", "kind"])
-def test_slices_of_ct_are_left_out_and_said(folder: Path, header: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_slices_of_ct_are_left_out_and_counted(folder: Path, header: str, caplog: pytest.LogCaptureFixture) -> None:
     lines = (f"path,{header},Mass", "1.png,X-ray,1", "2.png,CT Axial,1")
     assert read(folder, *lines).table["path"].tolist() == ["1.png"]
     assert "1 slices of CT or MR" in caplog.text and "--slices keep" in caplog.text

@@ -85,7 +85,7 @@ def test_accuracy_and_f1_are_paired_each_at_the_model_s_own_thresholds() -> None
             assert found["findings"][f][name]["value"] == pytest.approx(whole[place, f])
 
 
-def test_a_model_without_thresholds_has_no_accuracy_and_says_so() -> None:
+def test_a_model_without_thresholds_has_no_accuracy() -> None:
     result = comparison.compare([entry("a", 1, 1.0, (0.5, 0.5)), entry("b", 2, 2.0)], resamples=300)
     found = to_json(result)
     first, second = found["models"]
@@ -183,7 +183,7 @@ def write(file: Path, protocol: Literal["honest", "peers"] = "honest") -> None:
     write_evaluation(found, file)
 
 
-def test_an_evaluation_says_its_thresholds_and_whose_it_is(runs: Path) -> None:
+def test_an_evaluation_names_its_thresholds_and_its_model(runs: Path) -> None:
     by_run = comparison_entries.comparison_entry(str(runs / "big"))
     by_evaluation = comparison_entries.comparison_entry(str(runs / "big" / "evaluation" / "made-test"))
     by_table = comparison_entries.comparison_entry(
@@ -226,7 +226,7 @@ def test_what_is_no_score_is_named_with_its_row(tmp_path: Path, end: str) -> Non
         assert str(error.value).startswith(begins)
 
 
-def test_a_column_of_remarks_is_no_hindrance(tmp_path: Path) -> None:
+def test_a_column_of_remarks_is_kept_as_it_is(tmp_path: Path) -> None:
     predictions.save_predictions(table(1, 1.0).assign(remark="seen by two"), tmp_path / "one.csv")
     found = predictions.read_predictions(tmp_path / "one.csv")
     assert found["remark"][0] == "seen by two"

@@ -97,7 +97,7 @@ def test_folded_for_gray_it_answers_nearly_so(chexnet: nn.Module, folder: Path) 
     assert (found - expected).abs().max() < 0.05 * expected.std()
 
 
-def test_what_is_exported_and_what_looks_inside_sees_the_same_colours(converted: Path) -> None:
+def test_exports_and_saliency_maps_use_the_same_rgb_normalisation(converted: Path) -> None:
     """Also maps for detectors and for heat."""
     opened = load_classifier(converted)
     images, method = ours(gray(96), opened.spec), opened.method
@@ -308,7 +308,7 @@ def test_a_last_layer_behind_dropout_is_the_last_layer(folder: Path) -> None:
     assert torch.equal(load_classifier(folder / "of dropout.pth").method.head.weight, weight)
 
 
-def test_rows_named_by_their_number_are_said_to_be_so(
+def test_findings_inferred_from_the_number_of_rows_are_reported_as_inferred(
     converted: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """CheXpert has fourteen findings, too."""

@@ -18,7 +18,7 @@ def test_the_images_open_with_plain_numpy(tmp_path: Path) -> None:
     assert np.load(tmp_path / "out" / "images.npy").shape == (5, SIZE, SIZE)
 
 
-def test_an_unfinished_folder_does_not_open_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_an_unfinished_folder_does_not_open(tmp_path: Path) -> None:
     with writer.Writer(images(tmp_path / "in", 10), facts(tmp_path), tmp_path / "out"):
         pass
     with pytest.raises(FileNotFoundError, match=r"unfinished import.*same 'ribcage import' again"):

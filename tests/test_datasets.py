@@ -56,7 +56,7 @@ def test_every_dataset_has_a_tree_to_be_tested_on(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", datasets.dataset_names())
-def test_a_data_set_says_what_it_is_where_it_comes_from_and_what_its_licence_is(name: str) -> None:
+def test_a_dataset_has_a_title_a_source_and_a_licence(name: str) -> None:
     module = datasets.load_dataset(name)
     assert datasets.description(name).endswith(".") and len(datasets.description(name)) <= 120
     assert module.SOURCE and module.LICENCE
@@ -90,7 +90,7 @@ def test_no_patient_is_in_two_parts_of_a_split(layout: tuple[str, Path]) -> None
         assert (table[table[name] != ""].groupby("patient")[name].nunique() == 1).all()
 
 
-def test_every_image_is_a_file_or_is_given_by_the_data_set(layout: tuple[str, Path]) -> None:
+def test_every_image_is_a_file_or_is_made_by_the_dataset(layout: tuple[str, Path]) -> None:
     found = index(layout)
     read = datasets.images(layout[0], found, size=32, depth=8, no_such_option=1)
     for row in range(len(found)):
@@ -176,14 +176,14 @@ def test_all_missing_files_are_named_in_one_line_with_where_to_get_them(name: st
         datasets.index(name, folder / "no-such-folder")
 
 
-def test_an_unknown_data_set_is_one_line_with_the_nearest() -> None:
+def test_an_unknown_dataset_is_one_line_with_the_nearest() -> None:
     with pytest.raises(
         ValueError, match=r"Unknown dataset 'chexprt'\. Did you mean 'chexpert'\? Datasets: chexpert, folder"
     ):
         datasets.load_dataset("chexprt")
 
 
-def test_all_wrong_options_are_said_at_once(folder: Path) -> None:
+def test_all_wrong_options_are_named_at_once(folder: Path) -> None:
     with pytest.raises(ValueError) as error:
         datasets.index("nih", trees.nih(folder), splitt="official", images="images", split="oficial")
     assert has_facts(str(error.value), "'splitt'", "'split'")

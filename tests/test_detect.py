@@ -117,7 +117,7 @@ def test_where_nobody_drew_the_boxes_there_is_no_right_and_wrong() -> None:
     assert half.asked.tolist() == [[False, True]]  # the finding whose boxes there are is known, the other is not
 
 
-def test_fcos_finds_what_its_targets_say() -> None:
+def test_fcos_finds_the_boxes_of_its_targets() -> None:
     boxes = [[0, 1, 1, 5, 23, 19], [0, 0, 25, 25, 31, 31], [1, 0, 3, 3, 30, 30]]
     true, head, outputs = truth(boxes, images=2), small_fcos(), said(-12.0, 2)
     image, cell, box = head._assigned(true, grid())
@@ -195,7 +195,7 @@ def test_the_loss_of_yolo_cell_by_cell() -> None:
     assert head.count(true, []).item() == 2
 
 
-def test_yolo_finds_what_its_targets_say() -> None:
+def test_yolo_finds_the_boxes_of_its_targets() -> None:
     head = YOLO({8: 4, 16: 4, 32: 4}, 2, width=4)
     true, [_, outputs] = truth(BOXES, images=2), yolo_said(head)
     for each in outputs:
@@ -387,7 +387,7 @@ def test_boxes_that_a_view_does_not_show_are_counted() -> None:
     assert [made().counts(part)["boxes_dropped"].item() for part in parts] == [2, 1]
 
 
-def test_all_wrong_options_are_told_at_once() -> None:
+def test_all_wrong_options_are_named_together() -> None:
     with pytest.raises(ValueError, match=r"--head ssd: .*--width 0: .*--overlap 2.*--keep 0") as error:
         made("ssd", width=0, overlap=2.0, keep=0)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)

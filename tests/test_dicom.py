@@ -33,7 +33,7 @@ def test_several_frames_are_refused_with_their_number() -> None:
     assert has_facts(refused(made), "a.dcm", "30 frames")
 
 
-def test_a_dicom_without_a_image_says_what_it_is() -> None:
+def test_a_dicom_without_an_image_is_named_by_its_kind() -> None:
     made = dataset(PixelData=None, SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1")
     assert has_facts(refused(made), "a.dcm", "no pixels", "Encapsulated PDF Storage")
 

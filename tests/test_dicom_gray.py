@@ -305,7 +305,7 @@ def test_negative_padding_is_found_as_it_is_written(bits: int, value: int) -> No
     assert "padding" in image.notes[-1] and image.pixels[:, :8].max() == 0
 
 
-def test_what_enhanced_images_say_in_functional_groups_is_done() -> None:
+def test_functional_groups_of_enhanced_images_are_applied() -> None:
     """Supplement 83: one frame, whose rescaling and window stand in sequences and not beside the pixels."""
     said = {"RescaleSlope": "2", "RescaleIntercept": "-1000", "WindowCenter": "3000", "WindowWidth": "5000"}
     expected = read(dataset(**said))
@@ -332,7 +332,7 @@ def test_a_functional_group_that_cannot_be_read_does_not_spoil_the_image() -> No
     assert has_facts(notes[0], "caution: ", "functional group", "ignored") and notes[1:] == ("window 2048/4096",)
 
 
-def test_a_window_that_is_asked_for_of_colours_is_said_to_be_missing() -> None:
+def test_a_window_asked_for_of_colour_images_is_reported_missing() -> None:
     made = dataset(np.zeros((8, 8, 3), np.uint8), 8, PhotometricInterpretation="RGB", PlanarConfiguration=0)
     note = image_file.decode_image(written(made), "a", window="40,400").notes[-1]
     assert note.startswith(image_file.CAUTION) and "window" in note
@@ -355,7 +355,7 @@ def with_text(keyword: str, text: str, **elements: object) -> bytes:
 @pytest.mark.parametrize(
     ("keyword", "text"), [("RescaleSlope", "two"), ("WindowCenter", "1e999"), ("NumberOfFrames", "abc")]
 )
-def test_numbers_that_are_none_are_said_and_their_text_is_not(keyword: str, text: str) -> None:
+def test_values_that_are_no_numbers_are_reported_without_their_text(keyword: str, text: str) -> None:
     notes = image_file.decode_image(with_text(keyword, text), "a").notes
     assert has_facts(notes[0], "caution: ", keyword, "ignored") and text not in " ".join(notes)
 
@@ -424,7 +424,7 @@ def test_of_several_windows_the_normal_one_is_taken_or_the_one_asked_for() -> No
         image_file.decode_image(data, "a", window="9,0")
 
 
-def test_a_contradiction_of_polarity_is_told_and_settled_by_the_physics() -> None:
+def test_a_contradiction_of_polarity_is_noted_and_settled_by_the_physics() -> None:
     for photometric, shape in (("MONOCHROME2", "INVERSE"), ("MONOCHROME1", "IDENTITY")):
         made = dataset(PhotometricInterpretation=photometric, PresentationLUTShape=shape)
         assert f"PresentationLUTShape {shape} contradicts {photometric}" in " ".join(read(made).notes)
@@ -434,7 +434,7 @@ def test_a_contradiction_of_polarity_is_told_and_settled_by_the_physics() -> Non
 
 
 @pytest.mark.parametrize(("said", "taken"), [(None, "missing, MONOCHROME2"), ("RGB", "RGB with 1 sample")])
-def test_a_photometric_interpretation_that_cannot_be_is_told(said: str | None, taken: str) -> None:
+def test_an_impossible_photometric_interpretation_is_noted(said: str | None, taken: str) -> None:
     assert taken in read(dataset(PhotometricInterpretation=said)).notes[0]
     assert np.array_equal(read(dataset(PhotometricInterpretation=said)).pixels, read(dataset()).pixels)
     assert gray(dataset(PhotometricInterpretation="MONOCHROME 1"))[0, 0] == 1
@@ -494,7 +494,7 @@ def test_what_a_shutter_covers_is_black_and_does_not_count(shape: str) -> None:
     assert white.pixels[:8].min() == 65535
 
 
-def test_a_shutter_that_makes_no_sense_is_not_applied_and_that_is_said() -> None:
+def test_a_shutter_that_makes_no_sense_is_not_applied_and_noted() -> None:
     for elements in ({"ShutterShape": "RECTANGULAR"}, {"ShutterShape": "CIRCULAR", "RadiusOfCircularShutter": 1}):
         image = read(dataset(**elements))
         assert np.array_equal(image.pixels, read(dataset()).pixels) and has_facts(
@@ -515,7 +515,7 @@ def test_a_shutter_that_makes_no_sense_is_not_applied_and_that_is_said() -> None
         ({"PresentationIntentType": "FOR PROCESSING"}, ("eye",)),
     ],
 )
-def test_what_is_not_done_to_an_image_is_said(elements: dict, told: tuple[str, ...]) -> None:
+def test_what_is_not_corrected_in_an_image_is_noted(elements: dict, told: tuple[str, ...]) -> None:
     notes = read(dataset(**elements)).notes
     assert any(note.startswith(image_file.CAUTION) and has_facts(note, *told) for note in notes)
     assert not any("Orientation" in note for note in read(dataset(PatientOrientation=["RX", "F"])).notes)

@@ -35,7 +35,7 @@ def test_a_sealed_file_that_is_not_what_was_written_is_refused(tmp_path: Path, s
         digest.check_appended_digest(file, "Import again.")
 
 
-def test_a_folder_says_which_of_its_files_is_not_what_was_written(tmp_path: Path) -> None:
+def test_a_changed_file_of_a_folder_is_named(tmp_path: Path) -> None:
     written = {name: made(tmp_path / name) for name in ("a.bin", "影像 b.bin")}
     digest.check_folder(tmp_path, "")  # an older folder has no digests
     (tmp_path / digest.SUMS).write_text(digest.digest_lines(written), encoding="utf-8")

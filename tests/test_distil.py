@@ -72,7 +72,7 @@ def loosened(teacher: Path, data: Path, folder: Path, learnt: str, chose: str = 
 
 
 @every_way
-def test_a_run_leaves_a_student_that_answers_all_findings_and_says_whom_it_learnt_from(
+def test_a_run_leaves_a_student_of_all_findings_with_its_teachers_on_the_card(
     how: str, runs: dict[str, Path], data: Path, teacher: Path
 ) -> None:
     one, findings = load_classifier(runs[how]), dataset_folder.open(data).index.findings
@@ -119,7 +119,9 @@ def test_two_processes_train_what_one_trains(
     assert set(initial_provenance(str(tmp_path / "two")).pixels) == set(initial_provenance(str(runs[how])).pixels)
 
 
-def test_a_table_teaches_what_it_speaks_of(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_teaches_the_findings_that_it_has(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     index = dataset_folder.open(data).index
     learning = Datasets.open([data]).rows_of("train")
     table = index.table.iloc[learning[:30]][["path"]].assign(prob_Edema=0.3)
@@ -206,7 +208,7 @@ def test_a_teacher_that_answers_no_number_stops_the_run_by_its_name(
         assert f"{tmp_path / 'broken' / 'bundle'}" in said.splitlines()[-1] and "not finite" in said.splitlines()[-1]
 
 
-def test_what_is_strange_about_teachers_is_said(
+def test_odd_teachers_are_warned_of(
     data: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One that learnt from cropped images, and labels that pass for answers; and what each of them weighs."""
@@ -238,7 +240,7 @@ def test_relations_need_more_than_one_place(data: Path, teacher: Path, tmp_path:
 # ---- the leak guard
 
 
-def test_who_learnt_from_what_chooses_may_not_teach_unless_told(
+def test_a_teacher_trained_on_validation_images_is_refused_unless_allowed(
     data: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen = loosened(teacher, data, tmp_path / "seen", "val")

@@ -99,7 +99,7 @@ def test_the_exit_code_is_that_of_the_one_that_failed() -> None:
     assert launcher._outcome([python("import os; os.kill(os.getpid(), 9)"), python("pass")]) == 137
 
 
-def test_a_killed_process_is_said_to_be_one(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_process_is_named_with_its_signal(capfd: pytest.CaptureFixture[str]) -> None:
     """And not the one that missed it, however early that ends."""
     assert launcher._first_failure([1, -9, None]) == -9
     said = capfd.readouterr().err

@@ -52,7 +52,7 @@ def test_each_kind_is_shown() -> None:
     assert sorted(Path(path).parent.name for path in files()) == sorted(FOLDERS)
 
 
-def test_a_data_set_is_one_file(work: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_dataset_is_one_file(work: Path, capsys: pytest.CaptureFixture) -> None:
     names = [f"{number}.png" for number in range(12)]
     read = ("yes,no", "perhaps,", "no,yes")
     rows = [f"{name},P{place},{('PA', 'AP')[place % 2]},{read[place % 3]}" for place, name in enumerate(names)]

@@ -21,7 +21,7 @@ from ribcage.training.checkup import InstallationCheck
 
 
 @pytest.mark.parametrize("syntax", samples.SYNTAXES)
-def test_every_syntax_is_really_read_or_said_to_be_untried(syntax: str) -> None:
+def test_every_syntax_is_really_read_or_reported_as_untried(syntax: str) -> None:
     said, good, package = samples.try_syntax(syntax)
     assert good and package
     assert said.startswith("not tested") == (syntax in samples.UNWRITTEN)
@@ -68,7 +68,7 @@ def test_a_decoder_that_is_missing_is_named_with_the_line_that_installs_it(monke
 # ---- packages
 
 
-def test_what_is_asked_for_is_what_the_project_says() -> None:
+def test_packages_asked_for_are_those_of_pyproject() -> None:
     known = {one.name: one for one in checkup.requirements()}
     assert known["numpy"].least == "2.0" and known["numpy"].extra == ""
     assert known["onnxruntime"].extra == "export" and known["fastapi"].extra == "serve"
@@ -78,7 +78,7 @@ def test_what_is_asked_for_is_what_the_project_says() -> None:
 @pytest.mark.parametrize(
     ("error", "says"), [(ImportError("undefined symbol: x"), "undefined symbol"), (AttributeError("a\nb"), "a b")]
 )
-def test_a_broken_package_is_told_and_stops_nothing(
+def test_a_broken_package_is_reported_and_stops_nothing(
     error: Exception, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = importlib.import_module
@@ -94,7 +94,7 @@ def test_a_broken_package_is_told_and_stops_nothing(
     assert found.fix == 'pip install --force-reinstall "rich>=13"'
 
 
-def test_a_missing_and_an_old_package_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_and_an_old_package_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     gone = checkup.check_package("packages", checkup.Requirement("no-such-thing-at-all", "1", ""), needed=True)
     assert (gone.result, gone.broken, gone.fix) == ("missing", True, 'pip install "no-such-thing-at-all>=1"')
     old = checkup.check_package("packages", checkup.Requirement("rich", "999.1", ""), needed=True)
@@ -119,7 +119,7 @@ def test_without_an_installed_package_that_is_what_is_wrong(monkeypatch: pytest.
     assert own.broken and own.fix == "pip install -e ."
 
 
-def test_without_torch_the_rest_is_still_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_the_rest_is_still_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def broken(name: str, *more: Any) -> Any:
@@ -147,7 +147,7 @@ def test_memory_and_cores_are_those_that_may_be_used(monkeypatch: pytest.MonkeyP
     assert checkup.available_memory() == (1e9, 4e9)
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tempfile
 
     folder = tmp_path / "数 据"
@@ -166,12 +166,12 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: py
     assert found["temporary files"].result.endswith("free") and not any(one.broken for one in found.values())
 
 
-def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkup, "_free", lambda folder: 1e6)
     assert not any(one.good for one in checkup.folders())
 
 
-def test_a_terminal_of_few_letters_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_of_few_letters_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     found = {one.name: one for one in checkup.terminal()}["encoding of the terminal"]
     assert not found.good and not found.broken and found.fix == "export PYTHONUTF8=1"

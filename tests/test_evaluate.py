@@ -51,7 +51,7 @@ def test_a_model_of_one_split_family_is_not_tested_on_the_other(nih: Path, capsy
     assert not (nih / "run" / "evaluation" / "nih-test" / "metrics.json").exists()
 
 
-def test_an_allowed_leak_stamps_report_and_numbers(nih: Path, tmp_path: Path) -> None:
+def test_an_allowed_leak_is_a_warning_in_report_and_numbers(nih: Path, tmp_path: Path) -> None:
     assert evaluate(nih, "--allow-leak", "--out", str(tmp_path / "结果"), on="official") == 0
     found = json.loads((tmp_path / "结果" / "metrics.json").read_text(encoding="utf-8"))
     assert found["leak"]["found"] and found["leak"]["identical"] == 9
@@ -125,7 +125,7 @@ def test_validation_images_are_a_leak_unless_peers_are_followed(nih: Path, tmp_p
     assert evaluate(nih, "--split", "train", "--protocol", "peers") == 2
 
 
-def test_a_linked_folder_is_fingerprinted_for_the_guard(
+def test_a_linked_folder_is_fingerprinted_for_the_leakage_check(
     nih: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["import", "nih", str(nih / "download"), "--out", str(tmp_path / "linked"), "--split", "official"]

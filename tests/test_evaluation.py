@@ -113,7 +113,7 @@ def test_rates_at_other_thresholds_have_the_same_intervals(result: dict) -> None
         assert all(own[rate] == row[rate] for rate in ("accuracy", "f1", "sensitivity", "specificity", "ppv", "npv"))
 
 
-def test_without_thresholds_rates_are_at_one_half_and_that_is_said(data: LabelledPredictions) -> None:
+def test_without_thresholds_rates_are_at_one_half_and_noted(data: LabelledPredictions) -> None:
     found = evaluated(replace(data, thresholds={}, temperature=()), resamples=20)
     assert found["rule"] == "half" and found["findings"][0]["threshold"] == 0.5
     assert any("no thresholds" in text for text in found["notes"])
@@ -127,7 +127,7 @@ def test_peers_choose_thresholds_on_the_tested_images(data: LabelledPredictions)
     assert found["findings"][0]["threshold"] == own[0]
 
 
-def test_labels_that_the_policy_settles_are_not_said_to_be_left_out(data: LabelledPredictions) -> None:
+def test_labels_that_the_policy_settles_are_not_counted_as_left_out(data: LabelledPredictions) -> None:
     source = data.source.copy()
     source[:5, 0], source[5:9, 0] = -1, np.nan
     settled, known = data.labels.copy(), int(np.isnan(data.labels[9:]).sum() + np.isnan(data.labels[:9, 1:]).sum())
@@ -152,14 +152,14 @@ def test_baselines_do_not_look_at_the_model(result: dict) -> None:
 
 
 @pytest.mark.parametrize(("share", "accuracy"), [(0.6, 0.75), (0.5, 0.75), (0.4, 0.25)])
-def test_who_does_not_look_calls_everybody_by_what_is_likelier(share: float, accuracy: float) -> None:
+def test_the_constant_baseline_predicts_the_likelier_class(share: float, accuracy: float) -> None:
     labels = np.array([[1.0], [1.0], [1.0], [0.0], [np.nan]])
     found = constant_row("Mass", share, labels[:, 0])
     assert (found.ap, found.accuracy) == (0.75, accuracy)
     assert found.brier == pytest.approx(0.75 * (1 - share) ** 2 + 0.25 * share**2)
 
 
-def test_a_finding_that_follows_the_view_is_told_by_the_view_alone(data: LabelledPredictions) -> None:
+def test_a_finding_that_follows_the_view_is_predicted_by_the_view_alone(data: LabelledPredictions) -> None:
     lying = (data.about["view"] == "AP").to_numpy(float)
     labels = np.stack([lying, lying, lying], axis=1)
     fitting = BaselineData("others", labels, data.about["view"].to_numpy(str))
@@ -219,7 +219,7 @@ def test_findings_that_exclude_each_other_get_the_accuracy_of_the_first_choice()
     assert found["top1"]["low"] < found["top1"]["value"] < found["top1"]["high"]
 
 
-def test_a_temperature_mends_logits_that_are_too_sure() -> None:
+def test_a_temperature_corrects_overconfident_logits() -> None:
     random = np.random.default_rng(0)
     logits = random.normal(0, 1, (4000, 1))
     labels = (random.random((4000, 1)) < 1 / (1 + np.exp(-logits))).astype(float)

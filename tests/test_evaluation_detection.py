@@ -114,7 +114,7 @@ def test_numbers_come_back_from_their_file(evaluation: DetectionEvaluation, tmp_
     assert read_evaluation(tmp_path / "metrics.json") == evaluation
 
 
-def test_a_detector_beats_what_does_not_look(result: dict[str, Any]) -> None:
+def test_a_detector_beats_the_baseline(result: dict[str, Any]) -> None:
     beside, row = result["baselines"], result["findings"][0]
     assert beside["mean_box"][0]["box"] == pytest.approx([10 / 48, 8 / 48, 30 / 48, 24 / 48])
     for name in detection_baselines.BASELINE:
@@ -139,7 +139,7 @@ def test_a_subgroup_is_compared_with_all_others(data: LabelledDetections, evalua
     assert f"{women.gap.metrics['map'].high:+.3f}".replace("-", "−") in shown
 
 
-def test_nothing_to_learn_a_baseline_from_is_said(data: LabelledDetections) -> None:
+def test_a_missing_source_of_the_baseline_is_noted(data: LabelledDetections) -> None:
     alone = replace(evaluate_detector(data, resamples=2), context=CONTEXT)
     assert alone.baselines.mean_box is None
     shown = detection_page(alone, data)
@@ -155,12 +155,14 @@ def test_sizes_count_every_box_once(data: LabelledDetections, result: dict[str, 
     assert sizes[0]["low"] <= np.sqrt(20 * 16) / 48 <= sizes[-1]["high"]
 
 
-def test_without_a_cut_there_is_no_number_that_needs_one(data: LabelledDetections) -> None:
+def test_without_a_score_threshold_no_number_needs_one(data: LabelledDetections) -> None:
     found = evaluate_detector(replace(data, thresholds=None), resamples=2)
     assert "kaggle" not in found.macro and "score threshold" in " ".join(found.notes)
 
 
-def test_peers_choose_their_cut_on_what_they_test(data: LabelledDetections, result: dict[str, Any]) -> None:
+def test_peers_choose_their_score_threshold_on_the_tested_images(
+    data: LabelledDetections, result: dict[str, Any]
+) -> None:
     found = evaluate_detector(data, protocol="peers", resamples=2)
     boxes = data.boxes[0]
     cut = best_score_threshold(boxes.found, boxes.true, COUNT)[0]
@@ -178,7 +180,7 @@ def test_data_without_boxes_of_what_is_found_is_refused(data_set: DatasetFolder)
 # ---- errors
 
 
-def test_the_worst_misses_are_never_found_or_after_most_false_marks(data: LabelledDetections) -> None:
+def test_the_worst_misses_are_never_found_or_after_most_false_positives(data: LabelledDetections) -> None:
     errors, boxes = detection_errors.missed_boxes(data, 60), data.boxes[0]
     assert len(errors) > 20 and len({error.image for error in errors}) == len(errors)
     late = [error.false for error in errors]
@@ -189,7 +191,7 @@ def test_the_worst_misses_are_never_found_or_after_most_false_marks(data: Labell
         assert error.score < data.shown[0]
 
 
-def test_the_worst_false_marks_are_the_surest_that_hit_nothing(data: LabelledDetections) -> None:
+def test_the_worst_false_positives_have_the_highest_scores(data: LabelledDetections) -> None:
     errors, boxes = detection_errors.false_marks(data, 5), data.boxes[0]
     assert [error.score for error in errors] == sorted((error.score for error in errors), reverse=True)
     positive = set(boxes.true.images.tolist())
@@ -309,7 +311,7 @@ def test_a_detector_is_not_tested_on_what_it_learnt_from(
     assert "honest" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
-def test_what_a_detector_cannot_be_asked_is_said_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_that_do_not_fit_a_detector_are_named_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert asked(folder, "test", "--ten-crop", "--rule", "f1", "--table", "chexnet") == 2
     said = capsys.readouterr().err
     assert "--ten-crop" in said and "--rule f1" in said and "--table chexnet" in said

@@ -91,7 +91,7 @@ def test_what_was_cut_off_has_no_heat() -> None:
     assert (everywhere[:, 100:200] > 0).all() and not everywhere[:, :100].any() and not everywhere[:, 200:].any()
 
 
-def test_a_finding_that_nothing_speaks_for_is_named_and_a_detector_refused() -> None:
+def test_a_finding_without_evidence_is_named_and_a_detector_refused() -> None:
     found = explanation.file_saliency(opened(), image(90, 90, (0.5, 0.5)))
     assert found.empty == ("肺不张",) and not found.heat("肺不张").any()
     with pytest.raises(ValueError, match="detector"):
@@ -100,7 +100,7 @@ def test_a_finding_that_nothing_speaks_for_is_named_and_a_detector_refused() -> 
         )  # type: ignore[arg-type]
 
 
-def test_a_16_bit_image_is_looked_at_as_its_8_bit_twin() -> None:
+def test_a_16_bit_image_has_the_maps_of_its_8_bit_twin() -> None:
     eight = image(120, 120, (0.4, 0.4))
     sixteen = replace(eight, pixels=eight.pixels.astype(np.uint16) * 257)
     assert np.array_equal(*(explanation.stored_square(each, opened().spec) for each in (eight, sixteen)))
@@ -304,7 +304,7 @@ def test_rank_correlation_is_spearmans() -> None:
     assert np.isnan(found[0, 1]) and found[1, 0] == 0 and np.isnan(found[2, 0])
 
 
-def test_where_no_map_has_heat_nothing_is_said_to_depend_on_anything() -> None:
+def test_maps_without_heat_prove_no_dependence() -> None:
     one = opened(stored=64)
     with torch.no_grad():
         one.method.head.weight.fill_(-1)

@@ -87,7 +87,7 @@ def test_openvino_answers_as_the_model(tmp_path: Path) -> None:
     assert result["away"] < 1e-5 and (tmp_path / "a b.bin").is_file()
 
 
-def test_what_is_expected_is_what_predict_says(tmp_path: Path) -> None:
+def test_expected_values_are_those_of_predict(tmp_path: Path) -> None:
     import cv2
 
     folder = made(tmp_path / "m", stored=64)
@@ -98,7 +98,7 @@ def test_what_is_expected_is_what_predict_says(tmp_path: Path) -> None:
     np.testing.assert_allclose(said[["Mass", "Nodule", "Edema"]].to_numpy()[0], found, atol=1e-6)
 
 
-def test_the_file_says_what_it_answers(tmp_path: Path) -> None:
+def test_the_file_names_its_inputs_and_outputs(tmp_path: Path) -> None:
     import onnx
 
     ribcage.export(made(tmp_path / "m"), out=tmp_path / "a.onnx", latency=False)
@@ -108,7 +108,9 @@ def test_the_file_says_what_it_answers(tmp_path: Path) -> None:
     assert json.loads(said["ribcage.input"])["side"] == 48 and "research" in said["ribcage.use"]
 
 
-def test_the_file_of_a_model_of_made_up_images_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_file_of_a_model_of_synthetic_images_has_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import onnx
 
     folder = made(tmp_path / "m", data=({"name": "phantom", "source": phantom.SOURCE, "licence": ""},))
@@ -136,7 +138,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.onnx", "m"]
 
 
-def test_whole_numbers_are_made_of_images_and_their_price_is_told(
+def test_int8_weights_are_calibrated_on_images_and_their_cost_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"

@@ -130,7 +130,7 @@ def test_files_are_read_again_only_when_all_is_as_it_was(dataset: DatasetFolder,
     assert not tmp_path.exists()
 
 
-def test_what_is_in_the_way_of_a_cache_is_said(dataset: DatasetFolder) -> None:
+def test_what_prevents_a_cache_is_reported(dataset: DatasetFolder) -> None:
     source = loader(dataset)
     needed = feature_cache.cache_bytes(made(), source, "float16")
     assert needed == 2 * 18 * 2 * sum(c * h * w for c, h, w in made().shapes(torch.zeros(1, 1, 32, 32)))

@@ -33,11 +33,11 @@ def test_the_fourteen_of_chestxray14_come_first_and_in_their_published_order() -
         ("正常", "No_Finding"),
     ],
 )
-def test_every_data_sets_name_for_a_finding_leads_to_one_word(name: str, finding: str) -> None:
+def test_every_datasets_name_for_a_finding_leads_to_one_word(name: str, finding: str) -> None:
     assert canonical(name) == finding and findings.is_known_finding(name)
 
 
-def test_a_word_may_mean_something_in_one_data_set_only() -> None:
+def test_a_word_may_mean_something_in_one_dataset_only() -> None:
     assert canonical("Target", "rsna") == "Lung_Opacity"
     assert canonical("pleural", "medmnist") == "Pleural_Thickening"
     assert not findings.is_known_finding("Target")
@@ -82,7 +82,7 @@ NAMES = ("Edema", "Effusion", "Mass")
         ("competition", [[1, 0, 0], [1, 0, NAN], [0, 1, 0]]),
     ],
 )
-def test_a_policy_says_what_uncertain_and_blank_labels_become(text: str, wanted: list[list[float]]) -> None:
+def test_a_policy_maps_uncertain_and_blank_labels(text: str, wanted: list[list[float]]) -> None:
     labels = LABELS.copy()
     targets = Policy.parse(text).apply(labels, NAMES)
     np.testing.assert_array_equal(targets, np.array(wanted, np.float32))
@@ -132,7 +132,7 @@ def test_a_policy_may_name_findings_of_ones_own_only_when_they_are_given() -> No
         Policy.parse("zeros,my_finding=ones")
 
 
-def test_all_that_is_wrong_with_a_policy_is_said_at_once() -> None:
+def test_all_faults_of_a_policy_are_named_at_once() -> None:
     with pytest.raises(ValueError) as error:
         Policy.parse("onse,Edemma=zeros,Mass=zero,blank=ones")
     message = str(error.value)
@@ -141,7 +141,7 @@ def test_all_that_is_wrong_with_a_policy_is_said_at_once() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "ones,zeros", "ones,Edema=ones,水肿=zeros", "blank=zeros,blank=zeros", "ones,,"])
-def test_a_policy_that_says_a_thing_twice_or_nothing_is_refused(text: str) -> None:
+def test_a_policy_with_a_repeated_or_empty_rule_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=re.escape(repr(text))):
         Policy.parse(text)
 

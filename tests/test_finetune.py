@@ -133,7 +133,7 @@ def test_another_run_in_the_folder_is_not_touched(
     assert "--resume" in capsys.readouterr().err
 
 
-def test_first_weights_that_know_the_validation_are_warned_of(
+def test_initial_weights_trained_on_validation_images_are_warned_of(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(words(data, tmp_path / "a", "--epochs", "1", "--train", "val", "--val", "train")) == 0
@@ -208,7 +208,7 @@ def test_what_helps_a_run_may_change_when_it_goes_on_and_is_written_down(
     assert "--epochs 2" in capsys.readouterr().err
 
 
-def test_what_is_not_said_stays_as_the_run_was_begun(tmp_path: Path) -> None:
+def test_options_that_are_not_given_stay_as_the_run_began(tmp_path: Path) -> None:
     """A script that goes on without --lr, --clip or --epochs does not fall back to the defaults."""
     asked = finetune.Options(data=("set",), out=tmp_path, lr=0.1, clip=2.0, epochs=3)
     run_folder._write(tmp_path, run_folder.record("finetune", options.with_defaults(asked), []))
@@ -259,7 +259,9 @@ def test_wrong_options_are_one_clear_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_last_epoch_is_the_result_when_told(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_last_epoch_is_the_result_when_asked_for(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     kept = {}
     for keep in ("best", "last"):
         asked = words(data, tmp_path / keep, "--keep", keep, "--lr", "0.3", "--optimizer", "sgd", "--epochs", "4")

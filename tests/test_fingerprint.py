@@ -353,7 +353,7 @@ def test_pixel_hash_tells_shape_and_type_apart() -> None:
     assert 0 <= fp.pixel_hash(pixels) < 2**64
 
 
-def test_patients_are_hashed_per_data_set() -> None:
+def test_patients_are_hashed_per_dataset() -> None:
     assert fp.patient_fingerprint("nih", "00000013") == fp.patient_fingerprint("NIH ", "13")
     assert fp.patient_fingerprint("nih", "p１３") == fp.patient_fingerprint("nih", "P13")
     assert (

@@ -70,7 +70,7 @@ def test_paths_written_on_another_machine_are_found_below_the_root(folder: Path)
     assert found == ["pics/1.png", "pics/2.png", "pics/3.png", "pics/4.png", "twice.png"]
 
 
-def test_wrong_columns_are_said_with_the_nearest_ones(folder: Path) -> None:
+def test_wrong_columns_are_named_with_the_nearest_ones(folder: Path) -> None:
     root = trees.own_csv(folder)
     with pytest.raises(
         ValueError,
@@ -84,7 +84,7 @@ def test_wrong_columns_are_said_with_the_nearest_ones(folder: Path) -> None:
     assert (datasets.index("folder", root, patient_column="none").table["patient"] == "").all()
 
 
-def test_a_csv_without_a_image_column_or_with_unclear_splits_is_refused(folder: Path) -> None:
+def test_a_csv_without_an_image_column_or_with_unclear_splits_is_refused(folder: Path) -> None:
     file = trees.text(folder / "a.csv", "who,Mass", "1,0")
     with pytest.raises(ValueError, match=r"--path-column. Columns: who, Mass"):
         datasets.index("folder", file)
@@ -217,14 +217,14 @@ def test_findings_are_told_apart_at_any_usual_sign(folder: Path, cell: str, capl
     assert "vocabulary" not in caplog.text
 
 
-def test_new_findings_keep_their_commas_and_are_said_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_new_findings_keep_their_commas_and_are_reported_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     trees.text(folder / "a.csv", "path;label", "1.png;Silicosis, stage 1", "2.png;Efusion|Mass", "3.png;Efusion")
     assert datasets.index("folder", folder).findings == ("Mass", "Efusion", "Silicosis_stage_1")
     (text,) = (text for text in caplog.messages if "vocabulary" in text)
     assert has_facts(text, "Efusion", "Effusion", "Silicosis_stage_1")
 
 
-def test_a_table_that_names_no_patient_or_no_finding_says_so(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_table_without_patients_or_findings_is_reported(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Else one patient would come into training and test without a word."""
     trees.text(folder / "a.csv", "影像路径,卡号,所见", "1.png,7,渗出", "2.png,7,")
     assert datasets.index("folder", folder).findings == ()
@@ -256,7 +256,7 @@ def test_folders_that_may_be_patients_lose_no_labels_in_silence(folder: Path, ca
     assert datasets.index("folder", folder, classes="yes").labels.tolist() == [[0], [1]]
 
 
-def test_dicom_in_class_folders_and_folders_in_them_are_said_too(
+def test_dicom_in_class_folders_and_folders_in_them_are_reported_too(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trees.images(folder, ["normal/s/a.dcm", "tb/b.dcm"])

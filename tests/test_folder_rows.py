@@ -40,7 +40,7 @@ TWICE = ("path,patient,split,Mass,Nodule", "1.png,A,train,1,0", "1.png,B,train,1
          "2.png,A,test,0,1", "3.png,C,test,1,0", "3.png,C,test,0,-1", "4.png,D,test,0,0", "4.png,D,test,0,0")  # fmt: skip
 
 
-def test_all_conflicts_are_said_at_once_with_what_differs_and_a_way_on(folder: Path) -> None:
+def test_all_conflicts_are_named_at_once_with_what_differs_and_the_option(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"\b3 images") as error:
         read(folder, *TWICE)
     for fact in ("1 in patient", "1 in split", "1 in label Mass", "2 in label Nodule", "1.png", "3.png", "--conflicts"):
@@ -68,14 +68,14 @@ def test_rows_that_differ_in_other_columns_only_are_no_conflict(folder: Path, ca
 # ---- files
 
 
-def test_another_ending_is_tried_and_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_ending_is_tried_and_reported(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     trees.images(folder, ["images/1.jpg", "images/2.jpg"])
     found = read(folder, "path,Mass", "1.png,1", "2.png,0")
     assert found.table["path"].tolist() == ["images/1.jpg", "images/2.jpg"]
     assert has_facts(caplog.text, "2 files", "ending")
 
 
-def test_files_outside_the_root_are_refused_unless_told(folder: Path) -> None:
+def test_files_outside_the_root_are_refused_unless_allowed(folder: Path) -> None:
     trees.image(folder.parent / "secret.png")
     (folder / "link.png").symlink_to(folder.parent / "secret.png")
     (folder / "deep").symlink_to(folder.parent)

@@ -569,13 +569,13 @@ OTHERS: dict[str, tuple[Callable[[Path], bytes], str]] = {
 
 @pytest.mark.parametrize("kind", OTHERS)
 @pytest.mark.parametrize("called", ["模型 w.pth", "w.safetensors", "w.npz"])
-def test_what_is_no_file_of_weights_is_said_in_a_line(kind: str, called: str, tmp_path: Path) -> None:
+def test_what_is_no_file_of_weights_is_refused_in_a_line(kind: str, called: str, tmp_path: Path) -> None:
     make, says = OTHERS[kind]
     (tmp_path / called).write_bytes(make(tmp_path))
     assert says in refused(tmp_path / called)
 
 
-def test_a_folder_and_nothing_at_all_are_said_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_and_a_missing_file_are_refused_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "w.pth").mkdir()
     assert "folder" in refused(tmp_path / "w.pth")
     assert cli.main(["convert", str(tmp_path / "w.pth"), "--out", str(tmp_path / "out")]) == 2

@@ -23,7 +23,7 @@ def bare() -> Iterator[Running]:
         yield made
 
 
-def test_a_body_that_says_it_is_too_large_is_not_waited_for(bare: Running) -> None:
+def test_a_body_whose_length_is_too_large_is_not_waited_for(bare: Running) -> None:
     answer = bare.raw(head())
     assert answer.startswith(b"HTTP/1.1 413") and b'{"error":"The request is larger than' in answer
 

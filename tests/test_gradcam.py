@@ -101,7 +101,7 @@ def _last(model: nn.Module, name: str) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", BY_TOKEN)
-def test_what_only_a_class_token_reads_is_still_looked_at(name: str) -> None:
+def test_models_that_read_a_class_token_have_maps(name: str) -> None:
     method = classifier(name)
     seen = saliency_maps(method, torch.randn(4, 1, 64, 64))
     assert (seen.maps.amax((2, 3)) == 1).float().mean() > 0.5
@@ -158,7 +158,7 @@ def _patches() -> Backbone:
     return backbone
 
 
-def test_exclusive_findings_are_looked_for_against_the_others() -> None:
+def test_maps_of_exclusive_findings_are_of_the_difference_to_the_others() -> None:
     """The same number added to all logits changes no answer, and so no map."""
     method = classifier(loss="cross-entropy")
     images = torch.randn(2, 1, 64, 64)
@@ -168,7 +168,7 @@ def test_exclusive_findings_are_looked_for_against_the_others() -> None:
     torch.testing.assert_close(saliency_maps(method, images).maps, before, rtol=1e-3, atol=1e-3)
 
 
-def test_two_exclusive_findings_speak_against_each_other() -> None:
+def test_maps_of_two_exclusive_findings_are_opposite() -> None:
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet", size=(64, 64)), FINDINGS[:2], loss="cross-entropy").eval()
     nn.init.normal_(method.head.weight)
@@ -180,7 +180,7 @@ def test_two_exclusive_findings_speak_against_each_other() -> None:
     torch.testing.assert_close(seen[1], (-cam).relu() / (-cam).max(), rtol=1e-4, atol=1e-5)
 
 
-def test_a_head_of_zeros_looks_nowhere_and_one_without_findings_is_refused() -> None:
+def test_a_head_of_zeros_has_empty_maps_and_one_without_findings_is_refused() -> None:
     for name in ("test_resnet", "test_vit"):
         method = classifier(name)
         nn.init.zeros_(method.head.weight)
@@ -189,7 +189,7 @@ def test_a_head_of_zeros_looks_nowhere_and_one_without_findings_is_refused() -> 
         saliency_maps(Supervised(Backbone("test_resnet"), ()), torch.randn(1, 1, 64, 64))
 
 
-def test_maps_of_a_image_do_not_depend_on_its_batch() -> None:
+def test_maps_of_an_image_do_not_depend_on_its_batch() -> None:
     method = classifier("densenet121")
     images = torch.randn(3, 1, 64, 96)
     torch.testing.assert_close(

@@ -173,7 +173,7 @@ def test_a_folder_of_timms_own_is_known_by_what_lies_beside(tmp_path: Path) -> N
     assert described(tmp_path / "c", architecture="test_resnet", mean=[0.5] * 3, std=[0.5] * 3).mean == (0.5,) * 3
 
 
-def test_a_description_by_another_program_is_not_looked_at(tmp_path: Path) -> None:
+def test_a_description_by_another_program_is_ignored(tmp_path: Path) -> None:
     assert described(tmp_path, model_type="vit", hidden_size=768).layout == ""
 
 

@@ -159,7 +159,7 @@ def test_numbers_that_are_none_are_not_gone_on_with(tmp_path: Path) -> None:
     assert settled("moco", out=tmp_path, resume=True) == replace(settled("moco", out=tmp_path), resume=True)
 
 
-def test_the_help_of_a_method_says_how_it_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_of_a_method_has_the_options_of_its_training(capsys: pytest.CaptureFixture[str]) -> None:
     said = {}
     for name in ("mae", "swav"):
         assert cli.main(["pretrain", name, "--help-all"]) == 0
@@ -191,7 +191,9 @@ SMALL = Backbone("test_resnet", size=(32, 32))
         (SwAV(SMALL, prototypes=82, queue=50, hidden=4, dim=4, crops=0), 100, 32, []),
     ],
 )  # fmt: skip
-def test_what_would_learn_nothing_is_said_all_at_once(method: Method, images: int, batch: int, says: list[str]) -> None:
+def test_options_that_would_train_nothing_are_named_at_once(
+    method: Method, images: int, batch: int, says: list[str]
+) -> None:
     found = method.faults(images, batch)
     assert len(found) == len(says) and all(part in text for part, text in zip(says, found, strict=True))
 
@@ -243,7 +245,7 @@ def test_epochs_below_one_are_the_only_fault() -> None:
         assert fault.startswith(f"--epochs {epochs} ")
 
 
-def test_what_trains_nothing_says_nothing_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_without_training_have_no_training_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its words to other processes would be refused there."""
     seen: list[Any] = []
     monkeypatch.setattr(setup, "run_processes", lambda *given: seen.append(given[2]))

@@ -53,7 +53,7 @@ def test_a_gray_image_comes_back_pixel_by_pixel(folder: Path, kind: str) -> None
     assert [note for note in image.notes if "palette" not in note] == []  # a BMP has no other gray
 
 
-def test_the_type_is_told_by_content_not_by_name(folder: Path) -> None:
+def test_the_type_follows_from_the_content_not_the_name(folder: Path) -> None:
     file = folder / "photo.jpg"
     file.write_bytes(encoded(GRAY, "PNG"))
     assert np.array_equal(image_file.read_image(file).pixels, GRAY)
@@ -110,7 +110,7 @@ def test_16_bits_keep_their_values_or_are_scaled_to_8() -> None:
 
 
 @pytest.mark.parametrize("brightest", [2047, 2048, 4095])
-def test_12_bits_stored_unscaled_in_16_span_the_range_where_that_is_said(brightest: int) -> None:
+def test_12_bits_stored_unscaled_in_16_span_the_range_where_bits_are_given(brightest: int) -> None:
     deep = np.linspace(0, brightest, HEIGHT * WIDTH).astype(np.uint16).reshape(HEIGHT, WIDTH)
     data = cv2.imencode(".png", deep)[1].tobytes()
     for depth, top in ((8, 255), (16, 65535)):
@@ -119,7 +119,7 @@ def test_12_bits_stored_unscaled_in_16_span_the_range_where_that_is_said(brighte
         assert has_facts(image.notes[0], "12 bit", 16, "0-4095")
 
 
-def test_white_does_not_depend_on_a_images_brightest_pixel_and_a_dark_image_is_noted() -> None:
+def test_white_does_not_depend_on_the_brightest_pixel_and_a_dark_image_is_noted() -> None:
     for brightest, used in ((2047, 11), (2048, 12), (16383, 14), (16384, 15)):
         deep = np.full((8, 8), brightest, np.uint16)
         image = image_file.decode_image(cv2.imencode(".png", deep)[1].tobytes(), "a", depth=16)
@@ -128,7 +128,7 @@ def test_white_does_not_depend_on_a_images_brightest_pixel_and_a_dark_image_is_n
         assert image.notes == ((note,) if used < 15 else ())
 
 
-def test_a_value_beyond_the_bits_that_were_said_is_refused() -> None:
+def test_a_value_beyond_the_given_bits_is_refused() -> None:
     data = cv2.imencode(".png", np.full((8, 8), 4096, np.uint16))[1].tobytes()
     with pytest.raises(UnreadableError, match=r"^a .*\b4096\b.* 4095"):
         image_file.decode_image(data, "a", bits=12)
@@ -146,7 +146,7 @@ def test_a_tiff_whose_white_is_zero_is_inverted(dtype: type) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
-def test_a_image_is_turned_as_a_person_sees_it(kind: str, orientation: int) -> None:
+def test_an_image_is_turned_upright(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x112] = orientation
     smooth = cv2.resize(np.array([[0, 80], [160, 250]], np.uint8), (WIDTH, HEIGHT))
@@ -236,7 +236,7 @@ def test_an_interlaced_png_is_read_pixel_by_pixel(colour: int) -> None:
     assert np.array_equal(image_file.decode_image(woven, "a").pixels, GRAY)
 
 
-def test_transparency_of_a_tiff_is_told() -> None:
+def test_transparency_of_a_tiff_is_noted() -> None:
     clear = np.full((8, 8, 4), 200, np.uint8)
     clear[:4, :, 3] = 0
     image = image_file.decode_image(encoded(clear, "TIFF"), "a")
@@ -356,7 +356,7 @@ def centre(pixels: np.ndarray) -> tuple[float, float]:
 
 @pytest.mark.parametrize(("width", "height"), [(800, 1000), (1001, 803), (1207, 1543)])
 @pytest.mark.parametrize("how", ["pad", "crop", "squash"])
-def test_a_point_lands_where_the_matrix_says_reduced_or_not(width: int, height: int, how: image_file.Fit) -> None:
+def test_a_point_lands_where_the_matrix_puts_it_reduced_or_not(width: int, height: int, how: image_file.Fit) -> None:
     x, y = width * 0.6, height * 0.55
     data = encoded(spot(width, height, x, y), "JPEG", quality=95)
     matrix = image_file.fit_matrix(width, height, 96, how)

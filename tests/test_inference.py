@@ -97,7 +97,7 @@ def one_of_two(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_say_to_the_bit_what_one_says(dataset: DatasetFolder, tmp_path: Path) -> None:
+def test_predictions_of_two_processes_equal_those_of_one(dataset: DatasetFolder, tmp_path: Path) -> None:
     processes.together(one_of_two, tmp_path, said=tmp_path / "said")
     theirs = torch.load(tmp_path / "said.pt", weights_only=True)
     before = torch.get_num_threads()

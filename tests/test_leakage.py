@@ -40,7 +40,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DatasetFolder]:
 
 @pytest.mark.parametrize("whose", ["large", "linked"])
 @pytest.mark.parametrize("mine", ["large", "small"])
-def test_what_a_model_was_only_selected_on_is_told_from_what_it_learnt_from(
+def test_selection_images_are_told_apart_from_training_images(
     whose: str, mine: str, sets: dict[str, DatasetFolder]
 ) -> None:
     seen, tested = Provenance.of(Datasets.of([sets[whose]]), TRAIN, VAL), Datasets.of([sets[mine]])
@@ -54,7 +54,7 @@ def test_what_a_model_was_only_selected_on_is_told_from_what_it_learnt_from(
     assert error.value.leak.said("validation").startswith("Of 4 validation images, 2 show 1 patients")
 
 
-def test_an_older_file_does_not_say_whose_images_chose_but_the_images_do(sets: dict[str, DatasetFolder]) -> None:
+def test_roles_of_patients_follow_from_images_in_older_files(sets: dict[str, DatasetFolder]) -> None:
     old = replace(Provenance.of(Datasets.of([sets["large"]]), TRAIN, VAL), selected=NOBODY)
     assert leakage.check_leakage(old, Datasets.of([sets["small"]]), VAL, selected=True).selected_on == 4
     with pytest.raises(leakage.LeakError):
@@ -62,7 +62,7 @@ def test_an_older_file_does_not_say_whose_images_chose_but_the_images_do(sets: d
                     selected=True)  # fmt: skip
 
 
-def test_first_weights_that_learnt_from_what_chooses_are_warned_of(sets: dict[str, DatasetFolder]) -> None:
+def test_initial_weights_trained_on_validation_rows_are_warned_of(sets: dict[str, DatasetFolder]) -> None:
     learnt, chose = (
         Provenance.of(Datasets.of([sets["large"]]), VAL, TRAIN),
         Provenance.of(Datasets.of([sets["large"]]), TRAIN, VAL),

@@ -34,7 +34,7 @@ def test_a_number_out_of_its_limits_is_named(name: str, value: float) -> None:
     assert fault.startswith(f"--{name.replace('_', '-')} {value:g} is not ")
 
 
-def test_all_that_is_wrong_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_faults_are_named_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["finetune", "--data", "set", "--out", "run", "--lr", "-1", "--decay-at", "0.5", "2", "--devices", "0"]
     assert cli.main([*words, "--size", "32", "40", "50", "--findings", "Mass", "Edema", "Mass"]) == 2
     said = capsys.readouterr().err

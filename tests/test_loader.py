@@ -147,7 +147,7 @@ def test_four_ranks_hold_what_one_holds(dataset: DatasetFolder, other: DatasetFo
     assert all(same(one, many) for one, many in zip(whole, shared, strict=True))
 
 
-def test_the_last_batch_is_shared_without_repeating_a_image(dataset: DatasetFolder) -> None:
+def test_the_last_batch_is_shared_without_repeating_an_image(dataset: DatasetFolder) -> None:
     ranks = [
         list(Loader([dataset], [plain_view(48)], batch=16, shuffle=False, rank=r, world=4).epoch(0)) for r in range(4)
     ]
@@ -229,7 +229,7 @@ def test_weights_per_set_share_the_epoch(dataset: DatasetFolder, other: DatasetF
     assert abs((drawn == 1).mean() - 0.75) < 0.02
 
 
-def test_a_image_drawn_twice_is_not_shown_twice_the_same(dataset: DatasetFolder) -> None:
+def test_an_image_drawn_twice_has_two_views(dataset: DatasetFolder) -> None:
     weights = np.zeros(50)
     weights[7] = 1
     batch = next(Loader([dataset], [strong_view(40)], batch=4, weights=weights).epoch(0))
@@ -328,7 +328,7 @@ def test_the_way_of_a_gpu_gives_the_same_batch(dataset: DatasetFolder, other: Da
         ({"weights": (1, 2, 3)}, "3 values.*per dataset"),
     ],
 )
-def test_wrong_options_are_told_in_one_line(dataset: DatasetFolder, options: dict, message: str) -> None:
+def test_wrong_options_are_named_in_one_line(dataset: DatasetFolder, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         Loader([dataset], [plain_view(48)], **options)
     assert "\n" not in str(error.value)
@@ -363,7 +363,7 @@ def test_a_policy_may_be_text(dataset: DatasetFolder) -> None:
     assert str(Loader([dataset], [plain_view(16)], policy="ones").policy) == "ones"
 
 
-def test_one_set_instead_of_a_list_is_said(dataset: DatasetFolder) -> None:
+def test_one_dataset_instead_of_a_list_is_refused(dataset: DatasetFolder) -> None:
     with pytest.raises(ValueError, match="list"):
         Loader(dataset, [plain_view(16)])  # type: ignore[arg-type]
 
@@ -381,7 +381,7 @@ def test_patients_are_equal_where_the_patient_is_and_nobody_is_nobody_else(datas
     )
 
 
-def test_a_row_that_is_drawn_again_is_told_how_often_it_stood_in_front() -> None:
+def test_repeats_of_a_row_are_counted() -> None:
     assert repeats(np.array([5, 4, 5, 0, 4, 5, 6])).tolist() == [0, 0, 1, 0, 1, 2, 0]
 
 
@@ -406,7 +406,7 @@ def test_the_other_views_show_images_of_the_same_patient(dataset: DatasetFolder)
     assert other > 8
 
 
-def test_what_is_drawn_for_a_image_does_not_depend_on_ranks(dataset: DatasetFolder) -> None:
+def test_random_numbers_of_an_image_do_not_depend_on_ranks(dataset: DatasetFolder) -> None:
     views = [strong_view(24), strong_view(24)]
     parts = [Loader([dataset], views, batch=8, rank=rank, world=2, same_patient=True) for rank in range(2)]
     whole = Loader([dataset], views, batch=8, same_patient=True)

@@ -98,7 +98,7 @@ def test_a_run_leaves_a_detector_that_opens_and_answers(run: Path, data: Path) -
         load_classifier(run)
 
 
-def test_the_card_says_that_it_finds_boxes_and_how_to_ask(run: Path) -> None:
+def test_the_card_of_a_detector_has_its_boxes_and_commands(run: Path) -> None:
     card = (run / "bundle" / "README.md").read_text(encoding="utf-8")
     for part in (
         "# test_resnet: detector for 1 finding",
@@ -201,7 +201,7 @@ def test_a_backbone_that_learns_moves_and_a_detector_is_a_first_weight_too(
 # ---- a classifier that looks
 
 
-def test_a_classifier_becomes_a_detector_by_what_it_looks_at(
+def test_a_classifier_becomes_a_detector_by_its_saliency_maps(
     data: Path, classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["localise", "--data", str(data), "--out", str(tmp_path / "cam"), "--init", str(classifier)]
@@ -400,13 +400,13 @@ def test_what_a_reader_asked_for_is_one_line(
     assert re.search(says, said) and said.count("\n") == 1
 
 
-def test_a_diverged_detector_is_said_to_be_one(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_diverged_detector_is_reported(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(words(data, tmp_path / "run", "--lr", "1e6", "--clip", "0")) == 2
     said = capsys.readouterr().err
     assert "diverged" in said or "not finite" in said or "nan" in said
 
 
-def test_a_finding_without_a_cut_is_not_shown(
+def test_a_finding_without_a_score_threshold_is_not_shown(
     run: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mute = tmp_path / "mute"
@@ -420,7 +420,7 @@ def test_a_finding_without_a_cut_is_not_shown(
     assert (ribcage.predict(mute, [Path(image)], min_score=0.0)["finding"] != "").any()
 
 
-def test_the_protocol_of_peers_calls_nothing_where_that_is_best(run: Path, data: Path, tmp_path: Path) -> None:
+def test_the_protocol_of_peers_may_choose_a_threshold_above_all_scores(run: Path, data: Path, tmp_path: Path) -> None:
     """A detector that is never right: JSON knows no infinity."""
     report = ribcage.evaluate(
         run, data=(str(data),), split="all", allow_leak=True, protocol="peers", out=tmp_path / "e", resamples=20

@@ -87,7 +87,7 @@ def test_cross_entropy_is_torchs_when_averaged_over_all_entries() -> None:
     torch.testing.assert_close(found.sum(1) / 3, F.cross_entropy(LOGITS, ONE_HOT.argmax(1), reduction="none"))
 
 
-def test_a_image_with_an_unknown_finding_says_nothing_when_findings_exclude_each_other() -> None:
+def test_an_image_with_an_unknown_finding_is_left_out_of_the_softmax_loss() -> None:
     targets = ONE_HOT.clone()
     targets[1, 0] = nan
     found = losses.cross_entropy(LOGITS, targets)

@@ -305,6 +305,6 @@ def test_a_mask_that_is_no_number_is_one_clear_line() -> None:
         made(mask=float("nan"))
 
 
-def test_all_wrong_options_are_said_at_once() -> None:
+def test_all_wrong_options_are_named_at_once() -> None:
     with pytest.raises(ValueError, match=r"--mask 0\.95: .*\b12 patches .*--decoder dec: .*--decode-share 0"):
         made(mask=0.95, decoder="dec", decode_share=0.0)

@@ -153,7 +153,7 @@ def test_squares_that_do_not_fit_are_refused() -> None:
         made()(images(size=(100, 100)))
 
 
-def test_what_cannot_be_is_said_with_the_views_before_a_image_comes() -> None:
+def test_impossible_masks_are_refused_before_the_first_image() -> None:
     with pytest.raises(ValueError, match=r"100×100: .*fit"):
         made().views((100, 100))
     with pytest.raises(ValueError, match=r"--mask 0\.97, .*64×64: .*visible"):
@@ -172,6 +172,6 @@ def test_a_mask_that_leaves_nothing_visible_is_refused() -> None:
         made(mask=0.97)(images())
 
 
-def test_all_wrong_options_are_said_at_once() -> None:
+def test_all_wrong_options_are_named_at_once() -> None:
     with pytest.raises(ValueError, match=r"--mask 1.0: .*; --patch 0: .*; --loss-on some"):
         made(mask=1.0, patch=0, loss_on="some")

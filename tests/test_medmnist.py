@@ -17,7 +17,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "病人 数据 set"
 
 
-def test_medmnist_names_no_patient_and_says_the_size(folder: Path) -> None:
+def test_medmnist_has_no_patients_and_one_size(folder: Path) -> None:
     found = datasets.index("medmnist", trees.medmnist(folder) / "pneumoniamnist.npz")
     assert (found.table["patient"] == "").all() and set(found.table["width"]) == {28}
     read = datasets.images("medmnist", found, size=28, depth=8)

@@ -130,7 +130,7 @@ def test_views_are_no_larger_than_asked_and_the_first_is_as_large(name: str, aug
 
 
 @every_method
-def test_every_option_has_a_default_and_says_what_it_is(name: str) -> None:
+def test_every_option_has_a_default_and_a_help_text(name: str) -> None:
     kind = methods.load_method(name)
     keywords = {
         option: parameter

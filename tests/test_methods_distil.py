@@ -97,7 +97,7 @@ def test_mse_is_what_kl_becomes_for_a_high_temperature(loss: str) -> None:
 
 @pytest.mark.parametrize("loss", ["bce", "cross-entropy"])
 @pytest.mark.parametrize("match", ["kl", "mse"])
-def test_who_says_what_the_teacher_says_is_not_moved(match: str, loss: str) -> None:
+def test_a_student_that_equals_its_teacher_has_no_gradient(match: str, loss: str) -> None:
     z = torch.tensor([[0.3, -2.0, 40.0], [1.0, 0.0, -90.0]], requires_grad=True)
     apart = made(match=match, loss=loss).apart(z, z.detach())
     apart.sum().backward()

@@ -102,7 +102,7 @@ def test_a_change_of_brier_is_paired_and_of_patients() -> None:
     assert np.isnan(metrics.brier_change(after, before, labels, np.zeros(60, int)).low).all()
 
 
-def test_a_temperature_of_the_same_population_is_seldom_said_to_do_harm() -> None:
+def test_a_temperature_of_the_same_population_is_seldom_reported_harmful() -> None:
     """More than 1 % worse is what chance alone gives in 18 % of tests of 100 images; beyond its interval 5 % at most."""
     random = np.random.default_rng(0)
     logits = random.normal(-1.5, 1.2, (100, 400))

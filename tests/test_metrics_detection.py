@@ -394,7 +394,7 @@ def test_findings_have_their_own_numbers_and_a_mean_of_what_is_defined() -> None
 # --- borders --------------------------------------------------------------------------------------------------------
 
 
-def test_marks_that_cannot_be_are_refused() -> None:
+def test_impossible_detections_are_refused() -> None:
     with pytest.raises(ValueError, match="boxes \\(M, 4\\)"):
         BoxTable(np.zeros(2, np.int64), np.zeros((1, 4)), np.ones(2))
     with pytest.raises(ValueError, match="finite"):

@@ -72,7 +72,7 @@ def test_the_loss_is_that_of_lightly(lightly_loss: Any) -> None:
     torch.testing.assert_close(method(shown).loss, theirs(*embedded(method, shown)), rtol=1e-5, atol=1e-5)
 
 
-def test_accuracy_says_how_often_the_key_is_the_nearest_or_among_five_and_a_tie_is_wrong() -> None:
+def test_accuracy_is_the_share_of_keys_ranked_first_or_among_five_and_ties_are_wrong() -> None:
     method, shown = made(queue=6).eval(), pair(4)
     q, k = embedded(method, shown)
     method.queue.copy_(-q[0].expand(6, 3))
@@ -100,7 +100,7 @@ def test_keys_of_the_same_patient_are_positives_and_never_negatives() -> None:
     assert method(shown).loss.item() == pytest.approx(sum(losses) / 4, rel=1e-5)
 
 
-def test_without_mates_in_the_queue_minding_patients_changes_nothing() -> None:
+def test_without_same_patient_keys_in_the_queue_excluding_them_changes_nothing() -> None:
     shown = pair()
     plain, mindful = (made(patient_aware=aware).eval()(shown) for aware in (False, True))
     assert torch.equal(plain.loss, mindful.loss) and plain.logs == mindful.logs
@@ -140,13 +140,13 @@ def test_a_step_does_not_see_its_own_keys_and_the_oldest_leave_first() -> None:
     torch.testing.assert_close(method.queue.norm(dim=1), torch.ones(5))
 
 
-def test_who_only_looks_leaves_no_keys() -> None:
+def test_evaluation_mode_leaves_no_keys() -> None:
     method = made().eval()
     method(pair())
     assert not method.arrived
 
 
-def test_a_queue_that_is_too_short_says_so() -> None:
+def test_a_queue_that_is_too_short_is_refused() -> None:
     method = made(queue=3)
     method(pair(4))
     with pytest.raises(ValueError, match=r"--queue 3 .*4 keys"):

@@ -88,7 +88,7 @@ def test_the_spread_is_0_for_one_point_and_1_for_directions_scattered_over_the_s
     assert feature_std(two) == pytest.approx(np.sqrt(2) * 0.2)
 
 
-def test_a_warning_says_what_fell_and_what_to_do() -> None:
+def test_a_warning_names_the_number_that_fell_and_the_option() -> None:
     assert warning([]) == warning([{"rank": 3.0, "feature_std": 0.06}]) == ""
     assert "rank 1.9 is below 2" in warning([{"rank": 1.9, "feature_std": 0.5}])
     assert "feature_std 0.01 is below 0.02" in warning([{"rank": 50.0, "feature_std": 0.01}])
@@ -146,7 +146,7 @@ def test_every_part_keeps_its_mode(data: dataset_folder.DatasetFolder) -> None:
     assert len(set(before.values())) == 2
 
 
-def test_the_same_images_are_looked_at_every_time_whatever_the_batch(data: dataset_folder.DatasetFolder) -> None:
+def test_the_monitored_images_are_the_same_whatever_the_batch(data: dataset_folder.DatasetFolder) -> None:
     method = Agree(Backbone("test_resnet"))
     first, second = watching(method, data, images=40), watching(method, data, images=40, batch=7)
     assert len(first.rows) == 40 and set(first.rows) <= set(Datasets.of([data]).rows_of("train"))

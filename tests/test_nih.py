@@ -49,7 +49,9 @@ def test_lists_with_validation_already_carved_out_are_kept(folder: Path) -> None
     assert table.loc[table["split_official"] == "val", "path"].str[-16:].tolist() == names[15:21]
 
 
-def test_without_lists_patients_are_dealt_out_and_that_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_lists_patients_are_assigned_and_that_is_reported(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     trees.nih_table(folder / "Data_Entry_2017.csv.gz")
     assert set(datasets.index("nih", folder).table["split"]) <= {"train", "val", "test"}
     assert "70/10/20" in caplog.text
@@ -78,7 +80,7 @@ def test_labels_of_chestxray14_and_their_boxes(folder: Path) -> None:
     assert found.table["study"].iloc[1] == "1-1"
 
 
-def test_a_image_under_its_own_name_wins_over_a_re_encoded_one(folder: Path) -> None:
+def test_an_image_under_its_own_name_wins_over_a_re_encoded_one(folder: Path) -> None:
     root = trees.nih(folder)
     name = trees.NIH_ROWS[0][0]
     trees.image(root / "a" / name.replace(".png", ".jpg"))
@@ -89,7 +91,7 @@ def test_a_image_under_its_own_name_wins_over_a_re_encoded_one(folder: Path) -> 
     assert datasets.index("nih", root, images="a").table["path"].iloc[0] == f"a/{name}".replace(".png", ".jpg")
 
 
-def test_a_image_that_is_not_on_disk_keeps_its_row_and_name(folder: Path) -> None:
+def test_an_image_that_is_not_on_disk_keeps_its_row_and_name(folder: Path) -> None:
     root = trees.nih(folder)
     (root / "images_001" / "images" / trees.NIH_ROWS[0][0]).unlink()
     found = datasets.index("nih", root)

@@ -162,7 +162,7 @@ def test_an_empty_image_is_empty_whatever_is_known(check: OODCheck) -> None:
         assert ood.image_warnings(check, square, {}) == ood.image_warnings(None, square, {}) != ()
 
 
-def test_sixteen_bits_look_as_eight(check: OODCheck) -> None:
+def test_sixteen_bits_have_the_appearance_of_eight(check: OODCheck) -> None:
     strange = 255 - chest(1000)
     assert (
         ood.image_warnings(check, strange.astype(np.uint16) * 257, {}) == ood.image_warnings(check, strange, {}) != ()
@@ -187,13 +187,13 @@ def test_the_scores_are_those_of_the_docstring(check: OODCheck) -> None:
     assert check.distances(vector[None])[0] == pytest.approx(np.linalg.norm(rest - axes.T @ (axes @ rest)), rel=1e-2)
 
 
-def test_the_limit_is_what_it_is_said_to_be() -> None:
+def test_the_limit_has_the_documented_false_alarm_rate() -> None:
     many = np.arange(2000.0)
     assert (many <= ood.kept_by(many, 0.995)).mean() == 0.9955  # 1,991: the least that a new one keeps in 99.5 %
     assert ood.kept_by(many[:9], 0.995) == 8  # of so few, their greatest
 
 
-def test_a_check_says_what_it_is_worth(check: OODCheck) -> None:
+def test_the_weakness_of_a_check_is_reported(check: OODCheck) -> None:
     assert check.fitted_on == TRAIN and check.held_out == COUNT - TRAIN
     assert (check.altered[1:6] >= 0.9 * check.held_out).all() and check.alarms.sum() <= 3
     assert "few images" in ood.weakness(check) and "no OOD check" in ood.weakness(None)
@@ -202,7 +202,7 @@ def test_a_check_says_what_it_is_worth(check: OODCheck) -> None:
     assert "10%" in ood.weakness(replace(plenty, alarms=np.array([0, 20, 0, 0, 0, 0, 0, 0])))
 
 
-def test_without_held_out_images_there_is_a_check_that_says_so() -> None:
+def test_a_check_without_held_out_images_is_reported_as_untested() -> None:
     alone = ood.fitted_check([appearance.cropped_content(chest(seed)) for seed in range(20)], [])
     assert (
         alone.held_out == 0 and np.isfinite(alone.limits).all() and has_facts(ood.weakness(alone), "20 images", "none")
@@ -225,12 +225,12 @@ def test_without_held_out_images_there_is_a_check_that_says_so() -> None:
     ],
     ids=["modality", "body", "lateral", "child", "infant", "hostile"],
 )
-def test_what_a_dicom_says_is_said(tags: dict[str, str], facts: tuple[str, ...]) -> None:
+def test_tags_of_a_dicom_lead_to_warnings(tags: dict[str, str], facts: tuple[str, ...]) -> None:
     (said,) = ood.image_warnings(None, chest(0), tags)
     assert has_facts(said, *facts) and "X" * 50 not in said
 
 
-def test_adults_shown_to_a_model_of_children_are_said_to_be_adults(check: OODCheck) -> None:
+def test_adults_are_reported_to_users_of_a_model_of_children(check: OODCheck) -> None:
     children = replace(check, ages=np.array([1000, 990]))
     (said,) = ood.image_warnings(children, chest(1000), {"age": "45"})
     assert has_facts(said, "adult", "DICOM", "age 45", 10)
@@ -247,11 +247,11 @@ def test_adults_shown_to_a_model_of_children_are_said_to_be_adults(check: OODChe
     ],
     ids=["none", "full", "portable", "unknown"],
 )
-def test_of_an_ordinary_dicom_nothing_is_said(tags: dict[str, str]) -> None:
+def test_an_ordinary_dicom_has_no_warning(tags: dict[str, str]) -> None:
     assert ood.image_warnings(None, chest(0), tags) == ()
 
 
-def test_who_has_learnt_from_laterals_and_children_does_not_call_them_strange(check: OODCheck) -> None:
+def test_a_model_trained_on_laterals_and_children_has_no_warning_of_them(check: OODCheck) -> None:
     tags = {"view": "LATERAL", "age": "7"}
     few = replace(check, ages=np.array([1000, 49]), views=np.array([1000, 0]))
     many = replace(check, ages=np.array([1000, 50]), views=np.array([1000, 300]))
@@ -322,7 +322,7 @@ def test_a_trained_model_keeps_its_check_and_predict_tells(data: Path, tmp_path:
     assert not plain and inverted.startswith("Looks inverted.")
 
 
-def test_a_bundle_without_a_check_says_nothing_of_pixels(data: Path, tmp_path: Path, check: OODCheck) -> None:
+def test_a_bundle_without_a_check_has_no_warning_of_pixels(data: Path, tmp_path: Path, check: OODCheck) -> None:
     opened = load_classifier(trained(tmp_path, dataset_folder.open(data)))
     assert opened.ood is None
     save_bundle(opened.folder, opened.method, opened.spec, Provenance.nothing(), check)
@@ -337,7 +337,7 @@ def test_a_check_holds_no_image(check: OODCheck) -> None:
     assert len(saved(check)) < 100_000
 
 
-def test_a_model_of_made_up_images_says_so_with_every_prediction(data: Path, tmp_path: Path) -> None:
+def test_a_model_of_synthetic_images_warns_with_every_prediction(data: Path, tmp_path: Path) -> None:
     opened = load_classifier(trained(tmp_path / "own", dataset_folder.open(data)))
     assert not opened.spec.warning
     drawn = {"name": "phantom", "source": phantom.SOURCE, "licence": "CC0-1.0"}
@@ -410,7 +410,7 @@ def test_of_real_files_the_inverted_twin_is_inverted_and_a_leg_is_no_chest() -> 
     assert said("syntaxes/CTImage.dcm")[0] == "No plain radiograph"
 
 
-def test_a_dark_image_and_a_tag_that_is_no_word_are_told_without_what_it_says() -> None:
+def test_a_dark_image_and_an_invalid_tag_are_warned_of_without_its_text() -> None:
     plain = chest(0)
     (dark,) = ood.image_warnings(None, plain, {}, ("only 12 of 16 bits used, which is dark", "16 bit to 8"))
     assert has_facts(dark, "dark", "12 of 16 bits")

@@ -47,7 +47,7 @@ def test_numbers_of_an_address_never_change() -> None:
 PINNED = [519246, 713183, 207489]
 
 
-def test_a_longer_data_set_begins_with_the_shorter_one(small: Index) -> None:
+def test_a_longer_dataset_begins_with_the_shorter_one(small: Index) -> None:
     longer = dataset.index(images=500, seed=1)
     columns = ["patient", "view", "split", "hospital", "severity_Edema", "age"]
     assert longer.table[columns].iloc[:400].equals(small.table[columns])

@@ -88,7 +88,7 @@ def test_delong_and_bootstrap_agree_on_errors_macro_and_difference() -> None:
     assert (found["auroc"].p < 0.05).all() and (found["auroc_delong"].p < 0.05).all()
 
 
-def test_the_paired_test_says_five_percent_when_nothing_differs() -> None:
+def test_the_paired_test_rejects_five_percent_when_nothing_differs() -> None:
     chance = np.random.default_rng(7)
     p = []
     for _ in range(400):
@@ -169,7 +169,7 @@ def test_scores_of_few_levels_that_seem_not_to_vary_still_may() -> None:
     )
 
 
-def test_delong_says_nothing_where_it_knows_nothing() -> None:
+def test_delong_is_nan_where_it_is_undefined() -> None:
     labels = np.array([1.0, 0, 0, 0])
     assert np.isnan(metrics.delong(np.arange(4.0), labels).error)  # one positive shows no variance
     assert np.isnan(metrics.delong(np.arange(4.0), np.zeros(4)).value)

@@ -113,7 +113,7 @@ def test_our_own_maps_are_not_asked_about(model: Path, tmp_path: Path) -> None:
     assert len(asked(model, tmp_path / "in" / "maps", maps=tmp_path / "in" / "maps")) == 1
 
 
-def test_no_image_is_one_line_and_says_what_is_there(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_one_line_with_the_count_of_other_files(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     with pytest.raises(ValueError, match=r"1 other file"):
         image_files.image_files([tmp_path])
@@ -126,7 +126,7 @@ def test_no_image_is_one_line_and_says_what_is_there(tmp_path: Path) -> None:
 # ---- the table
 
 
-def test_thresholds_crossed_are_told_and_unknown_ones_left_open(model: Path, tmp_path: Path) -> None:
+def test_findings_above_their_threshold_are_listed_and_unknown_ones_left_open(model: Path, tmp_path: Path) -> None:
     for number in range(6):
         image(tmp_path / f"{number}.png", number)
     table = asked(model, tmp_path, out=tmp_path / "表 1.csv")
@@ -147,7 +147,7 @@ def test_thresholds_crossed_are_told_and_unknown_ones_left_open(model: Path, tmp
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
-def test_a_dicom_says_its_study_and_series_and_never_who_it_is(
+def test_a_dicom_is_listed_by_study_and_series_and_never_by_patient(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = changed(
@@ -166,7 +166,7 @@ def test_a_dicom_says_its_study_and_series_and_never_who_it_is(
     assert "SECRET" not in capsys.readouterr().out
 
 
-def test_what_is_unusual_is_said_beside_the_answers(
+def test_unusual_images_are_marked_beside_the_predictions(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lateral = changed(image(tmp_path / "l.dcm"), ViewPosition="LL", Modality="CT")
@@ -177,7 +177,7 @@ def test_what_is_unusual_is_said_beside_the_answers(
     assert has_facts(said, "unusual", "No plain radiograph") and has_facts(said, 1, "unusual")
 
 
-def test_a_image_that_is_no_file_is_shown_as_the_file_is(model: Path, tmp_path: Path) -> None:
+def test_an_image_in_memory_is_read_as_the_file_is(model: Path, tmp_path: Path) -> None:
     opened = load_classifier(model)
     data = image(tmp_path / "a.jpg", width=200, height=300).read_bytes()
     of_bytes = image_files.model_input(image_file.decode_image(data, "a.jpg", min_side=64), opened.spec)
@@ -261,7 +261,7 @@ def test_of_a_long_table_the_first_are_shown_and_all_that_is_wrong(
     assert "predict 24/24" in shown.err
 
 
-def test_a_model_without_thresholds_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_without_thresholds_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bare = made(tmp_path / "m", thresholds={})
     table = asked(bare, image(tmp_path / "a.png"))
     assert table[[f"{name}_above_threshold" for name in THREE]].isna().all(axis=None)
@@ -342,7 +342,7 @@ def test_a_detectors_boxes_are_drawn(tmp_path: Path) -> None:
     assert cli.main(["predict", str(folder), str(file), "--sheet", "s", "--ten-crop"]) == 2
 
 
-def test_whether_maps_depend_on_weights_is_told(
+def test_dependence_of_maps_on_weights_is_reported(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked(model, image(tmp_path / "a.png"), image(tmp_path / "b.png", 5), check_maps=True)
@@ -388,13 +388,13 @@ def test_unread_files_end_with_a_code_of_their_own_unless_they_are_allowed(
     assert "1 of 2 files" in said and has_facts(said, "exit code", 3) == (code == 3)
 
 
-def test_options_that_make_no_sense_are_told_before_anything_is_read(model: Path, tmp_path: Path) -> None:
+def test_options_that_make_no_sense_are_refused_before_anything_is_read(model: Path, tmp_path: Path) -> None:
     file = image(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"--allow-unread 'some'.*--window '9,0'"):
         asked(model, file, allow_unread="some", window="9,0")
 
 
-def test_what_a_dicom_says_of_itself_is_unusual_and_its_window_can_be_chosen(model: Path, tmp_path: Path) -> None:
+def test_a_lateral_ct_is_unusual_and_its_window_can_be_chosen(model: Path, tmp_path: Path) -> None:
     from dicoms import dataset, written
 
     file = tmp_path / "a.dcm"

@@ -156,7 +156,7 @@ def test_the_labelled_set_is_probed_while_it_learns(data: Path, tmp_path: Path) 
     assert 0 <= found["probe"] <= 1 and 0 <= found["knn"] <= 1
 
 
-def test_other_splits_are_learnt_from_only_when_told(data: Path, tmp_path: Path) -> None:
+def test_other_splits_are_trained_on_only_when_asked_for(data: Path, tmp_path: Path) -> None:
     opened = dataset_folder.open(data)
     pixels = opened.fingerprints.pixels
     for splits in (["train"], ["train", "val"]):
@@ -195,7 +195,7 @@ def test_findings_are_needed_where_they_are_learnt_from() -> None:
         pretrain.describe(options, Datasets(()), np.arange(0))
 
 
-def test_several_data_sets_keep_their_own_scale_and_share(data: Path, tmp_path: Path) -> None:
+def test_several_datasets_keep_their_own_scale_and_share(data: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     assert cli.main(["import", "phantom", "--out", str(other), "--images", "40", "--seed", "5", "--size", "32"]) == 0
     asked = words("byol", data, tmp_path / "run", "--share", "0.5", "0.5", "--epochs", "1")
@@ -207,7 +207,7 @@ def test_several_data_sets_keep_their_own_scale_and_share(data: Path, tmp_path: 
     assert len(facts.data) == 2
 
 
-def test_a_method_that_looks_at_no_label_takes_no_policy(data: Path, tmp_path: Path, capsys: Any) -> None:
+def test_a_method_without_labels_takes_no_policy(data: Path, tmp_path: Path, capsys: Any) -> None:
     assert cli.main(words("moco", data, tmp_path / "run", "--policy", "ones")) == 2
     assert "--findings and --policy" in capsys.readouterr().err
 
@@ -218,7 +218,7 @@ def test_a_layout_can_be_asked_for_when_the_run_is_done(runs: dict[str, Path], d
     assert "decoder_pred.weight" in torch.load(file, weights_only=True)["model"]
 
 
-def test_a_method_that_has_a_command_of_its_own_says_which(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_method_with_a_command_of_its_own_is_refused_with_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["pretrain", "distil", "--help"]) == 2
     told = capsys.readouterr().err
     assert "ribcage distil" in told and told.count("\n") == 1

@@ -85,7 +85,7 @@ def test_times_are_shown_beside_each_other_and_a_missing_one_is_a_dash(
     assert "1 thread of" in shown
 
 
-def test_all_that_is_wrong_is_said_at_once(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_faults_are_named_at_once(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["profile", str(run), "densnet121", "--classes", "0", "--runs", "0", "--size", "1", "2", "3"]) == 2
     text = capsys.readouterr().err
     for part in ("densenet121", "--classes 0 is", "--runs 0 is", "--size", str(run)):
@@ -110,7 +110,7 @@ def test_brackets_and_colons_of_a_folder_are_shown_as_they_are(
     assert capsys.readouterr().out.count("a[/b]:x:") == 2  # counts, and what they take
 
 
-def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["profile", str(tmp_path / "none")]) == 1
     assert has_facts(capsys.readouterr().err, f"ribcage: {tmp_path / 'none'} ")
 

@@ -74,7 +74,7 @@ def test_shapes_alone_are_no_evidence(
     assert "ASSUMED" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
-def test_who_says_all_that_is_guessed_need_not_agree(resnet: State, tmp_path: Path) -> None:
+def test_options_instead_of_guesses_need_no_agreement(resnet: State, tmp_path: Path) -> None:
     torch.save(resnet, tmp_path / "own.pth")
     words = ["convert", str(tmp_path / "own.pth"), "--out", str(tmp_path / "out"), "--mean", "0.5", "--std", "0.25"]
     assert cli.main([*words, "--findings", "Mass", "Edema", "Hernia"]) == 0
@@ -97,7 +97,7 @@ def test_one_file_can_be_read_as_another_layout(
     assert model.findings == () and model.training["layout"] == "torchvision"
 
 
-def test_fourteen_rows_are_named_by_nobody_but_who_says_so(
+def test_fourteen_rows_get_names_only_by_an_option(
     resnet: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also where the names are one program's own: CheXpert has fourteen findings, too."""
@@ -187,7 +187,7 @@ def facts(channels: int = 3) -> ModelSpec:
     return ModelSpec("resnet18", (), (64, 64), 64, "pad", 0.5, 0.25, channels=channels)
 
 
-def test_initial_weights_say_what_they_are_taken_for_and_what_is_left_out(
+def test_initial_weights_are_reported_with_their_layout_and_what_is_left_out(
     resnet: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.save(resnet | {"adapter.weight": torch.ones(1)}, tmp_path / "own.pth")

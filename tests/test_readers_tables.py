@@ -56,7 +56,7 @@ def test_very_deep_folders_and_loops_of_links_come_to_an_end(folder: Path) -> No
     assert [path[-5:] for path in found] == ["x.png"]
 
 
-def test_a_file_name_that_is_not_utf_8_is_left_out_and_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_name_that_is_not_utf_8_is_left_out_and_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in (b"caf\xe9.png", b"b.png"):
         (folder / os.fsdecode(name)).write_bytes(b"x")
     assert tables.files_below(folder) == ["b.png"]
@@ -117,7 +117,7 @@ def test_ages_come_in_every_unit() -> None:
     np.testing.assert_allclose(ages, [58, 0.5, 26 / 52.18, 73 / 365.25, 7, 7.5, *[np.nan] * 4], rtol=1e-5)
 
 
-def test_a_image_is_located_by_name_then_stem_and_in_the_preferred_folder_first() -> None:
+def test_an_image_is_located_by_name_then_stem_and_in_the_preferred_folder_first() -> None:
     names = pd.Series(["1.png", "2.png", "3.png", "1.2.840.99"], dtype="str")
     paths = ["small/1.png", "images/1.png", "small/2.jpg", "x/1.2.840.99.dcm", "3.txt"]
     assert tables.locate(names, paths).tolist()[:2] == ["images/1.png", "small/2.jpg"]
@@ -156,7 +156,7 @@ def test_lines_end_as_on_any_system(folder: Path, ending: str) -> None:
     assert tables.sniffed(folder / "a.csv")["Mass"].tolist() == ["0", "1"]
 
 
-def test_a_header_without_rows_is_said(folder: Path) -> None:
+def test_a_header_without_rows_is_refused(folder: Path) -> None:
     file = trees.text(folder / "a.csv", "path,Mass")
     for read in (tables.sniffed, lambda file: tables.read_table(file, ["path"])):
         with pytest.raises(ValueError, match=r"a\.csv .*no rows"):

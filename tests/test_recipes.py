@@ -257,7 +257,7 @@ def learnt_as_it_says(run: Path, recipe: str, side: int) -> None:
 
 
 @pytest.mark.parametrize("name", recipe.recipe_names())
-def test_every_recipe_says_what_it_is_and_how_it_is_run(name: str) -> None:
+def test_every_recipe_has_a_title_and_its_commands(name: str) -> None:
     one = recipe.read_recipe(name)
     assert one.title and one.data and one.source and one.expected and one.cost
     assert one.training[0] in ("pretrain", "finetune", "distil", "localise")
@@ -292,7 +292,7 @@ def test_the_list_and_one_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ],
     ids=("unknown", "which", "list", "run-unknown", "option", "data", "init", "pretrained", "download"),
 )
-def test_what_cannot_be_run_is_said_in_a_line_before_anything_is_done(
+def test_what_cannot_be_run_is_refused_in_a_line_before_anything_is_done(
     words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -39,7 +39,7 @@ def recipe(name: str) -> Path:
     return RECIPES / f"rsna-frozen-{name}.toml"
 
 
-def test_the_three_differ_in_their_first_weights_alone() -> None:
+def test_the_three_differ_in_their_initial_weights_alone() -> None:
     said = {name: tomllib.loads(recipe(name).read_text(encoding="utf-8")) for name in NAMES}
     assert said["imagenet"].pop("init") == "imagenet"
     assert said["imagenet"] == said["ce"] == said["supcon"]

@@ -35,7 +35,7 @@ def test_every_known_image_is_in_one_band_and_the_top_is_narrow() -> None:
     assert [one.low for one in bands] == sorted(one.low for one in bands)
 
 
-def test_the_limits_hold_the_truth_as_often_as_they_say() -> None:
+def test_the_limits_cover_the_truth_as_often_as_they_promise() -> None:
     held = []
     for seed in range(300):
         said, labels = drawn(400, seed)
@@ -112,7 +112,7 @@ def test_the_auroc_is_the_one_of_the_metrics() -> None:
     assert blind.auroc == (None, None, None)
 
 
-def test_the_card_says_how_it_fared_with_intervals() -> None:
+def test_the_card_has_validation_results_with_intervals() -> None:
     fared = FindingReliability(200, 31, (0.8123, 0.7, 0.9), ())
     blind = FindingReliability(9, 0, (None, None, None), ())
     model = ModelSpec("resnet18", ("Mass", "Edema"), (64, 64), 64, "pad", 0.5, 0.25, reliability=(fared, blind))

@@ -97,7 +97,7 @@ def test_undefined_is_a_dash(result: ClassificationEvaluation) -> None:
     assert table.total is not None and table.total[0] == "mean of 2"
 
 
-def test_means_over_other_findings_say_of_how_many(result: ClassificationEvaluation) -> None:
+def test_means_over_other_findings_have_their_count(result: ClassificationEvaluation) -> None:
     assert result.macro["auroc"].findings == 2 and result.macro["brier"].findings == 3
     assert report.other_means(result) == "Brier 3" and "Brier 3" in report.metrics_note(result)
     macro = {"specificity": MeanEstimate(0.5, 0.4, 0.6, 3)}
@@ -159,7 +159,7 @@ def test_missed_are_below_the_threshold_and_false_alarms_reach_it(data: Labelled
         assert all((data.probabilities[place, column] < cuts[column]) == present for place, column in found)
 
 
-def test_of_one_finding_no_mean_is_shown_and_its_rates_are_said(data: LabelledPredictions) -> None:
+def test_one_finding_has_no_mean_and_its_rates_are_shown(data: LabelledPredictions) -> None:
     one = replace(
         data,
         predictions=replace(data.predictions, findings=("Mass",), logits=data.predictions.logits[:, :1]),

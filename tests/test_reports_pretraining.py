@@ -80,7 +80,7 @@ def test_the_page_is_whole_and_needs_no_other_file(tmp_path: Path, datasets: Dat
     assert len(re.findall('class="plot"', page)) == 5  # loss, rank, feature_std, acc1, and both readers in one
 
 
-def test_a_collapse_is_said_first(tmp_path: Path, datasets: Datasets) -> None:
+def test_a_collapse_is_reported_first(tmp_path: Path, datasets: Datasets) -> None:
     logged(tmp_path, feature_std=0.001)
     page = written(tmp_path, datasets)
     assert 0 < page.index("The features have collapsed: feature_std 0.001") < page.index(HEADINGS[0])

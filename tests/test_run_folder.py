@@ -31,7 +31,7 @@ def test_a_start_that_came_to_no_step_leaves_the_folder_free(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("file", ["dataset.json", "model.json"])
-def test_no_run_begins_in_a_data_set_or_a_model(tmp_path: Path, file: str) -> None:
+def test_no_run_begins_in_a_dataset_folder_or_a_bundle(tmp_path: Path, file: str) -> None:
     (tmp_path / file).touch()
     with pytest.raises(ValueError, match=f"{file}.*--out"):
         run_folder.create("finetune", Asked(tmp_path), [])

@@ -111,7 +111,7 @@ def test_how_a_run_ended_is_written_down(error: BaseException | None, name: str,
     assert run_folder.read_state(run) == run_folder.RunState(name, DONE, why)
 
 
-def test_an_end_before_the_last_step_says_why(tmp_path: Path) -> None:
+def test_an_end_before_the_last_step_is_reported_with_its_reason(tmp_path: Path) -> None:
     with run_folder.recorded_state(tmp_path, lambda: PLACE):
         pass
     assert run_folder.read_state(tmp_path).name == "finished" and "--patience" in run_folder.read_state(tmp_path).why
@@ -164,7 +164,7 @@ def test_runs_are_found_wherever_they_lie_once_and_the_latest_first(tmp_path: Pa
     assert found == [new, old]
 
 
-def test_the_table_and_the_file_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_and_the_file_have_the_same_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = made(tmp_path / "runs" / "跑 one", command="pretrain", method="moco")
     with run_folder.recorded_state(run, lambda: DONE):
         pass
@@ -179,14 +179,14 @@ def test_the_table_and_the_file_say_the_same(tmp_path: Path, capsys: pytest.Capt
     assert ribcage.runs(tmp_path / "runs") == [facts]
 
 
-def test_a_folder_that_is_not_there_or_has_none_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_missing_or_has_no_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["runs", str(tmp_path / "nowhere")]) == 1
     assert "ribcage runs FOLDER" in capsys.readouterr().err
     assert cli.main(["runs", str(tmp_path)]) == 0
     assert "no run" in capsys.readouterr().out
 
 
-def test_a_real_training_says_how_far_it_is(tmp_path: Path) -> None:
+def test_a_real_training_reports_its_progress(tmp_path: Path) -> None:
     data, run = tmp_path / "数 据", tmp_path / "runs" / "a b"
     assert cli.main(["import", "phantom", "--out", str(data), "--images", "120", "--size", "32"]) == 0
     words = ["--model=test_resnet", "--size=32", "--epochs=2", "--batch=32", "--threads=1"]

@@ -197,7 +197,7 @@ def test_before_a_training_shared_patients_and_images_are_counted_with_what_solv
     assert not selection.sharing(opened, train[:0], val[:0], ("train", "val"))
 
 
-def test_before_a_training_it_is_said_that_no_patient_is_known(tmp_path: Path) -> None:
+def test_before_a_training_unknown_patients_are_warned_of(tmp_path: Path) -> None:
     rows = [("a", "train"), ("", "train"), ("", "val"), ("", "val"), ("b", "test")]
     opened = Datasets.of([made(tmp_path, [{"patient": p, "split": s, "Mass": 0} for p, s in rows])])
     train, val = opened.rows_of("train"), opened.rows_of("val")

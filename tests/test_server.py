@@ -155,7 +155,7 @@ def test_boxes_are_those_of_predict(server: Running, folders: dict[str, Path], t
     assert found["findings"] == [] and len(found["boxes"]) > 0
 
 
-def test_models_say_what_they_know(server: Running, folders: dict[str, Path]) -> None:
+def test_models_are_listed_with_their_findings(server: Running, folders: dict[str, Path]) -> None:
     told = server.get("/v1/models").json()
     assert [one["id"] for one in told["models"]] == ["learnt", "either", "boxes"] and told["token_required"] is False
     learnt, model = told["models"][0], load_classifier(folders["learnt"]).spec
@@ -204,7 +204,7 @@ def test_the_window_of_dicom_files_can_be_chosen() -> None:
         serve.run(serve.Options((Path("model"),), window="9,0"))
 
 
-def test_a_image_comes_back_to_be_shown(server: Running) -> None:
+def test_an_image_comes_back_to_be_shown(server: Running) -> None:
     pixels = cloud(90, 70, np.uint16)
     answer = server.post("/v1/image?side=64", png(pixels))
     sizes = [int(answer.headers[f"X-{name}"]) for name in ("Width", "Height", "Original-Width", "Original-Height")]
@@ -336,7 +336,7 @@ FORMS: dict[str, tuple[dict[str, str], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", FORMS)
-def test_a_strange_form_is_one_sentence(kind: str, server: Running) -> None:
+def test_a_malformed_form_is_one_sentence(kind: str, server: Running) -> None:
     headers, body = FORMS[kind]
     answer = httpx.post(server.base + "/v1/predict", headers=headers, content=body, timeout=60)
     assert answer.status_code in (400, 415), answer.text

@@ -84,7 +84,7 @@ def test_a_folder_keeps_no_hashes_of_patients(tmp_path: Path) -> None:
     assert (again.prints == prints.prints).all() and not again.patients.any()
 
 
-def test_patients_meet_within_a_site_and_across_sites_it_is_said_that_they_cannot(
+def test_patients_match_within_a_site_and_across_sites_a_warning_is_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ward, rows = linked("folder", ["7", "8"]), np.arange(2)

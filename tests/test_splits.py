@@ -38,7 +38,7 @@ def test_spellings_with_one_fingerprint_are_in_one_part() -> None:
         assert splits.by_patient(names, PATHS[:4]).nunique() == 1
 
 
-def test_a_split_is_completed_where_it_lacks_something_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_incomplete_split_is_completed_and_that_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     blank = pd.Series("", index=PATHS.index, dtype="str")
     assert splits.completed_splits(blank, PATIENTS, PATHS).equals(splits.by_patient(PATIENTS, PATHS))
     assert len(caplog.messages) == 1 and "70/10/20" in caplog.messages[0]
@@ -68,7 +68,9 @@ def test_carving_takes_whole_patients_from_training_only() -> None:
     assert 0.10 < (carved[:6000] == "val").mean() < 0.15
 
 
-def test_choosing_takes_the_first_published_split_and_says_when_there_is_none(caplog: pytest.LogCaptureFixture) -> None:
+def test_choosing_takes_the_first_published_split_and_reports_when_there_is_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     frame = pd.DataFrame({"patient": PATIENTS, "path": PATHS, "split_b": "train"})
     assert set(splits.choose(frame, "auto", ("a", "b"))) == {"train"} and not caplog.text
     assert set(splits.choose(frame, "patient", ("a", "b"))) == {"train", "val", "test"} and not caplog.text
@@ -78,7 +80,7 @@ def test_choosing_takes_the_first_published_split_and_says_when_there_is_none(ca
         splits.choose(frame, "a", ("a", "b"))
 
 
-def test_lists_make_a_split_and_what_they_share_is_refused_or_said(
+def test_lists_make_a_split_and_shared_images_are_refused_or_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     paths = pd.Series([f"images/{number}.png" for number in range(20)], dtype="str")

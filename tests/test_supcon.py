@@ -160,7 +160,7 @@ def test_a_patients_image_of_which_nothing_is_known_is_still_a_positive() -> Non
     assert steps[0].loss != steps[1].loss
 
 
-def test_labels_that_say_nothing_are_refused() -> None:
+def test_labels_without_information_are_refused() -> None:
     with pytest.raises(ValueError, match=r"supcon .*labels"):
         made().count(torch.full((4, 3), nan))
     made().count(MIXED)
@@ -217,6 +217,6 @@ def test_the_authors_values_are_the_defaults() -> None:
     assert method.views((64, 48), "paper") == [published_view((64, 48), crop=(0.2, 1.0))] * 2
 
 
-def test_all_that_is_wrong_is_said_at_once() -> None:
+def test_all_faults_are_named_at_once() -> None:
     with pytest.raises(ValueError, match=r"none.*--temperature 0 .*--dim 0 "):
         SupCon(Backbone("test_resnet"), (), temperature=0, dim=0)

@@ -69,7 +69,7 @@ def asked(
 
 
 @pytest.mark.parametrize(("own", "students"), [(1, 1), (1, 3), (3, 1), (3, 3)])
-def test_a_teacher_says_what_it_says_of_the_image_at_its_own_size_scale_and_channels(
+def test_a_teacher_predicts_as_at_its_own_size_scale_and_channels(
     own: int, students: int, dataset: DatasetFolder
 ) -> None:
     bundle, findings = opened(channels=own), ("Mass", "Nodule", "Edema")
@@ -161,7 +161,7 @@ def test_the_validation_of_a_model_is_its_score(dataset: DatasetFolder) -> None:
     np.testing.assert_array_equal(weighting.validation_aurocs(replace(model, metrics={}), ("Mass",)), [nan])
 
 
-def test_a_table_is_scored_on_what_it_says_of_the_validation_part(dataset: DatasetFolder) -> None:
+def test_a_table_is_scored_on_its_predictions_of_the_validation_split(dataset: DatasetFolder) -> None:
     rows, labels = Datasets.of([dataset]).rows_of("val"), dataset.index.table[["Mass", "Edema"]].to_numpy(np.float32)
     answers = np.full((24, 3), nan, np.float32)
     answers[:, 0] = np.where(labels[:, 0] == 1, 1.0, -1.0)
@@ -325,7 +325,7 @@ def test_paths_agree_from_their_ends_as_far_as_both_go(
     assert said[23] == 0 and np.isnan(said[0]) != wanted and np.isnan(said[1:23]).all()
 
 
-def test_another_set_is_not_spoken_of_by_its_names(dataset: DatasetFolder, tmp_path: Path) -> None:
+def test_names_of_files_are_matched_within_their_dataset(dataset: DatasetFolder, tmp_path: Path) -> None:
     paths = [f"{n}_x.png" for n in range(24)]
     data, rows = [placed(dataset, paths, "甲")], pd.DataFrame({"path": paths, "Mass": 0.5})
     for sets, wanted in ((["甲"] * 24, 24), (["train"] * 24, 24), (["乙"] * 20 + ["甲"] * 4, 4), ([""] * 24, 24)):
@@ -337,7 +337,7 @@ def test_another_set_is_not_spoken_of_by_its_names(dataset: DatasetFolder, tmp_p
         tables.table_logits(tables.read_prediction_table(tmp_path / "s.csv"), data, ("Mass",))
 
 
-def test_what_was_not_understood_of_a_table_is_said(tmp_path: Path) -> None:
+def test_what_was_not_understood_of_a_table_is_noted(tmp_path: Path) -> None:
     rows = {"path": ["1.png", "1.png", "2.png"], "prob_Mass": ["1", "0", "unsure"], "prob_Atelectassis": [0.1] * 3}
     pd.DataFrame(rows | {"quality": "good"}).to_csv(tmp_path / "n.csv", index=False)
     notes = tables.read_prediction_table(tmp_path / "n.csv").notes
@@ -379,7 +379,7 @@ def test_what_is_no_table_of_predictions_is_one_line(
     assert says in str(error.value) and str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_columns_of_strange_types_are_no_answers(dataset: DatasetFolder, tmp_path: Path) -> None:
+def test_columns_of_other_types_are_no_predictions(dataset: DatasetFolder, tmp_path: Path) -> None:
     strange = {"Edema": [[0.5]] * 24, "Nodule": [pd.Timestamp(0)] * 24, "Fibrosis": [True] * 24, "Mass": [0.5] * 24}
     pd.DataFrame({"path": dataset.index.table["path"], **strange}).to_parquet(tmp_path / "x.parquet")
     said = tables.table_logits(

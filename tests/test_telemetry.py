@@ -9,7 +9,7 @@ import pytest
 import ribcage
 
 
-def test_runtimes_are_told_not_to_report(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_telemetry_of_runtimes_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
     monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
     importlib.reload(ribcage)

@@ -38,7 +38,7 @@ def test_a_busy_machine_is_pointed_out(
     assert ("about 3.0 of 4 cores" in threads.advice()) == said
 
 
-def test_where_the_system_does_not_tell_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_information_from_the_system_there_is_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "STAT", Path("no where"))
     monkeypatch.setattr(threads.time, "sleep", lambda _: None)
     assert threads.busy_cores() == 0.0 and threads.advice() == ""

@@ -129,7 +129,7 @@ def test_from_few_images_the_midpoint_varies_less_than_youden() -> None:
     assert gains["midpoint"] > gains["youden"]
 
 
-def test_thresholds_of_one_class_are_nan_and_strange_rules_are_refused() -> None:
+def test_thresholds_of_one_class_are_nan_and_unknown_rules_are_refused() -> None:
     assert np.isnan(metrics.choose_thresholds(np.array([0.1, 0.2]), np.array([1.0, 1.0])))
     assert np.isnan(metrics.choose_thresholds(np.array([INF, 0.2]), np.array([0.0, 1.0]), "specificity", 1.0))
     with pytest.raises(ValueError, match=r"'yuden'.*youden, midpoint, f1"):

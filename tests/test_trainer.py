@@ -83,7 +83,7 @@ def test_nothing_moves_from_the_first_step_on_that_is_not_finite(kind: str, pois
         assert torch.equal(ours, theirs)
 
 
-def test_a_step_that_is_not_finite_is_found_at_the_end_and_when_a_state_is_looked_at() -> None:
+def test_a_step_that_is_not_finite_is_found_at_the_end_and_when_the_state_is_read() -> None:
     for ask in (lambda run: None, lambda run: run.check()):
         run = toys.run([GOOD, POISON["gradient"]])
         run.lag = 5
@@ -92,7 +92,7 @@ def test_a_step_that_is_not_finite_is_found_at_the_end_and_when_a_state_is_looke
                 ask(run)
 
 
-def test_parts_of_a_batch_are_looked_at_together() -> None:
+def test_parts_of_a_batch_are_checked_together() -> None:
     run = toys.run([POISON["gradient of the second part"]], accumulate=2, clip=1.0)
     with pytest.raises(DivergedError, match="gradient is not finite"):
         list(run.fit())

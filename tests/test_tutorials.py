@@ -218,7 +218,7 @@ def asked(words: list[str]) -> str:
     ],
     ids=["chestx-ray14", "chexpert", "mimic"],
 )
-def test_a_page_on_a_public_data_set_can_be_followed(
+def test_a_page_on_a_public_dataset_can_be_followed(
     page: str,
     name: str,
     build: Callable[[Path], Path],
@@ -235,7 +235,7 @@ def test_a_page_on_a_public_data_set_can_be_followed(
 
 
 @pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.stem)
-def test_a_tutorial_says_what_is_needed_what_can_go_wrong_and_where_to_go(page: Path) -> None:
+def test_a_tutorial_has_requirements_troubleshooting_and_next_steps(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert all(part in text for part in ("**You need**", "## What can go wrong", "## Where to go next"))
     assert steps(page)

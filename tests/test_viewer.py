@@ -275,7 +275,7 @@ def test_a_png_is_answered_with_bars_thresholds_and_intervals(opening: Opening, 
     expect(page.locator("#use")).to_have_text("Research use only; not a medical device.")
 
 
-def test_a_dicom_shows_what_its_tags_say_and_a_warning_but_never_a_name(opening: Opening) -> None:
+def test_a_dicom_shows_its_tags_and_a_warning_but_never_a_name(opening: Opening) -> None:
     page = opening()
     add(page, dicom())
     head = page.locator(".pane >> nth=0").locator("header")
@@ -306,7 +306,7 @@ def test_a_finding_shows_its_saliency_map_and_hides_it_again(opening: Opening) -
     assert seen(page) == (plain, 0)
 
 
-def test_boxes_lie_where_the_server_says_and_can_be_hidden(opening: Opening, base: str) -> None:
+def test_boxes_lie_where_the_response_has_them_and_can_be_hidden(opening: Opening, base: str) -> None:
     page = opening()
     page.select_option("#model", "finder")
     add(page, file := png(pixels=chest() // 2))
@@ -386,7 +386,7 @@ def test_the_wheel_zooms_at_the_pointer_and_shift_moves(opening: Opening) -> Non
     expect(page.locator(FILM.format(0))).to_have_attribute("aria-label", told)
 
 
-def test_a_large_image_is_asked_for_again_when_looked_at_closely(opening: Opening) -> None:
+def test_a_large_image_is_requested_again_at_full_size_when_zoomed(opening: Opening) -> None:
     page = opening()
     add(page, png(pixels=chest(1600, 1200, np.uint8)))
     with page.expect_response(lambda one: "/v1/image?side=4096" in one.url) as answer:
@@ -464,7 +464,7 @@ def test_models_are_chosen_and_answers_are_kept(opening: Opening) -> None:
 # ---- what goes wrong
 
 
-def test_a_broken_file_is_told_at_its_place_and_the_others_go_on(opening: Opening) -> None:
+def test_a_broken_file_is_reported_in_its_place_and_the_others_go_on(opening: Opening) -> None:
     page = opening()
     broken = {**png("broken.png"), "buffer": png()["buffer"][:2000]}
     text = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no image"}

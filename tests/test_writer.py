@@ -108,7 +108,7 @@ def test_five_kills_at_random_moments_leave_the_same_bytes(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("step", range(5))
-def test_dying_while_the_folder_is_completed_is_mended(
+def test_an_import_killed_while_the_folder_is_completed_can_be_finished(
     tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = images(tmp_path / "in", 70)
@@ -278,7 +278,7 @@ def test_a_box_that_the_crop_cuts_away_is_dropped(tmp_path: Path) -> None:
     assert opened.index.boxes[["x", "y", "width", "height"]].to_numpy().tolist() == [[0, 0, 5, 5]]
 
 
-def test_patients_without_a_published_split_are_dealt_out_whole(tmp_path: Path) -> None:
+def test_patients_without_a_published_split_are_assigned_whole(tmp_path: Path) -> None:
     index = images(tmp_path / "in", 100)
     blank = replace(index, table=index.table.assign(split=pd.Series("", index.table.index, dtype="str")))
     table = imported(blank, tmp_path / "out").index.table
@@ -352,7 +352,7 @@ def interrupted(index: Index, out: Path, **changes: object) -> None:
         run.close()
 
 
-def test_files_that_change_between_two_runs_are_read_again_and_that_is_said(
+def test_files_that_change_between_two_runs_are_read_again_and_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     index = images(tmp_path / "in", 3 * writer.CHUNK)
