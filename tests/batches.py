@@ -1,4 +1,4 @@
-"""Batches for tests of methods: random images, labels that know some things and not others."""
+"""Batches for tests of methods: random images, known and unknown labels, boxes."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ def batch(
     patients: Sequence[int] = (),
     seed: int = 0,
 ) -> Batch:
-    """`sides` has the side of every view; patients are all different unless told."""
+    """`sides` has the side of every view; patients are all different unless given."""
     random = torch.Generator().manual_seed(seed)
     labels = torch.randint(-1, 2, (count, findings), generator=random).float()
     return Batch(
@@ -41,7 +41,7 @@ def boxes(count: int, side: int, findings: int, seed: int = 0) -> torch.Tensor:
 
 
 def part(whole: Batch, rank: int, world: int) -> Batch:
-    """What one of several ranks sees of a batch."""
+    """The share of a batch that one of several ranks has."""
 
     def own(values: torch.Tensor) -> torch.Tensor:
         return values.chunk(world)[rank]

@@ -1,4 +1,4 @@
-"""A clinic that does not exist: synthetic radiographs as files, beside the table that somebody keeps of them."""
+"""A synthetic clinic: radiographs as files, with a table of their labels in the words of the clinic."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ NAMES = {"Effusion": "胸腔积液", "Cardiomegaly": "Cardiomegaly", "Pneumothor
 
 
 def clinic(folder: Path, images: int = 300, side: int = 96) -> Path:
-    """PNG files and list.csv; one file that the table names is not there, and one is cut off."""
+    """PNG files and list.csv; one file of the table is missing, and one is truncated."""
     index = datasets.index("phantom", images=images, uncertain=0.02, missing=0.0, lateral=0.1)
     drawn = phantom.images(index, size=side, depth=8)
     lines = [f"image,patient,view,sex,age,scanner,{','.join(NAMES.values())}"]

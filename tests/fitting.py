@@ -1,4 +1,4 @@
-"""What goes with what, tried out: methods, kinds of networks, datasets – as a table for README."""
+"""Compatibility of methods, networks and datasets, determined by trying: the table in the README."""
 
 import tempfile
 from functools import cache
@@ -18,18 +18,18 @@ NETWORKS = {
     "Visformer": "visformer_tiny",
     "Swin, AutoFormerV2": "autoformer_v2_tiny",
 }
-"""Kinds of networks → the one that is tried."""
+"""Kinds of networks → the model that is tried."""
 
 
 def called(name: str) -> str:
-    """How a method is asked for."""
+    """The command of a method."""
     verb = methods.load_method(name).command
     return f"{verb} {name}" if verb == "pretrain" else verb
 
 
 @cache
 def table() -> str:
-    """Every method takes a step on every kind of network, and finds in a dataset what it learns from."""
+    """✓ where a method takes a step on a network, and where a dataset has the labels or boxes that it needs."""
     known = {name: _has(name) for name in datasets.dataset_names()}
     rows = [f"| | {' | '.join([*NETWORKS, *(f'`{name}`' for name in known)])} |"]
     rows.append("|---|" + ":-:|" * (len(NETWORKS) + len(known)))

@@ -1,4 +1,4 @@
-"""A few made-up image files with their index, and the dataset folder that an import makes of them."""
+"""A few synthetic image files with their index, and the dataset folder of their import."""
 
 from dataclasses import replace
 from pathlib import Path

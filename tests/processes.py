@@ -26,11 +26,11 @@ SERVER.set_forkserver_preload(
     ]
 )
 LONG = 240.0
-"""Seconds after which a process that has not ended hangs."""
+"""Seconds after which a process counts as hanging."""
 
 
 class Forked:
-    """A process; what it says lies in the file `said`."""
+    """A process; its output goes to the file `said`."""
 
     def __init__(self, target: Callable[..., Any], *arguments: Any, said: Path, env: Mapping[str, str]) -> None:
         said.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ class Forked:
         os.kill(self.process.pid or 0, number)
 
     def end(self) -> tuple[int | None, str]:
-        """Wait for its end: exit code, and all that it said."""
+        """Wait for its end: exit code and output."""
         self.process.join(LONG)
         if self.process.exitcode is None:
             self.process.kill()

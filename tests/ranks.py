@@ -1,6 +1,6 @@
 """Every method for a few steps, by as many processes as the environment says.
 
-What many find is compared with what one process finds.
+Losses, gradients and weights of several processes are compared with those of one.
 """
 
 import inspect
@@ -29,16 +29,16 @@ SIZE, FINDINGS, BATCH, STEPS = (32, 32), ("a", "b", "c"), 16, 2
 TRANSFORMERS_ONLY = ("mae",)
 CNNS_ONLY = ("mae_unet",)
 SMALL = {"queue": 32, "hidden": 24, "dim": 12, "group": 4, "prototypes": 20, "crops": 2, "decoder": "dec128d2b"}
-"""What makes a method small where it has such an option."""
+"""Options that make a method small, where it has them."""
 DETECTOR = {"width": 16, "depth": 1, "freeze": False}
-"""A small detector all of which learns."""
+"""A small detector without frozen layers."""
 TAUGHT = {"features": 0.5, "relations": 0.5}
-"""What more a method that has teachers learns from them."""
+"""Additional options of a method with teachers."""
 
 
 @dataclass(frozen=True)
-class Course:
-    """How a method went."""
+class Trace:
+    """Losses, gradients and weights of a short training."""
 
     losses: list[float]
     gradients: dict[str, Tensor]
@@ -102,7 +102,7 @@ def doubled() -> Iterator[None]:
 
 
 @doubled()
-def course(name: str, **more: Any) -> Course:
+def trace(name: str, **more: Any) -> Trace:
     """A few steps on this process's part of each batch, in the loop's order."""
     method = made(name, "test_vit" if name in TRANSFORMERS_ONLY else "test_resnet", **more)
     if not method.own_norms:
@@ -125,13 +125,13 @@ def course(name: str, **more: Any) -> Course:
         optimizer.step()
         method.after_step((number + 1) / STEPS)
         losses.append(float(distributed.total(loss)) / distributed.world())
-    return Course(losses, gradients, method.state_dict())
+    return Trace(losses, gradients, method.state_dict())
 
 
 def write(file: str, name: str, more: dict[str, Any]) -> None:
-    """Go through a course together; rank 0 writes it, as a plain dict."""
+    """A training by all processes together; rank 0 writes its trace, as a plain dict."""
     torch.set_num_threads(1)
     with launcher.started():
-        found = course(name, **more)
+        found = trace(name, **more)
         if distributed.rank() == 0:
             torch.save(vars(found), file)

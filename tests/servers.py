@@ -29,7 +29,7 @@ SIDE = 48
 
 
 def made(folder: Path, stored: int = SIDE, **options: Any) -> Path:
-    """A model whose answers differ from image to image."""
+    """A model whose predictions differ from image to image."""
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet", size=(32, 32)), ("Mass", "Nodule"), loss=options.get("loss", "bce"))
     torch.nn.init.normal_(method.head.weight, std=3.0)

@@ -1,4 +1,4 @@
-"""Commands are functions too: the same options, paths as text, a list for several, mistakes said at once."""
+"""Commands as Python functions: the same options as on the command line, paths as text, all faults named at once."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The house: a package imports only from packages that docs/architecture.md lists before it."""
+"""The order of the packages: a package imports only from packages that docs/architecture.md lists before it."""
 
 import ast
 import re

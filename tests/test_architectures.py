@@ -1,4 +1,4 @@
-"""Backbones of our own: any name behaves as timm's do, and has as many weights as its paper's."""
+"""Ribcage's own architectures: the interface of timm's models, and as many weights as the papers give."""
 
 import pkgutil
 from pathlib import Path

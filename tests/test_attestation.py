@@ -1,4 +1,4 @@
-"""An exported file is taken up only where this site has made it of just that model."""
+"""An exported file is used only if this site made it from exactly this model."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""An audit finds what makes an evaluation dishonest."""
+"""Audits find patients, images and labels that would bias an evaluation."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def test_a_patient_on_both_sides_is_named() -> None:
 def test_what_is_in_no_split_is_no_problem_and_what_splits_share_can_be_left_out() -> None:
     rows: dict[str, list[object]] = {"path": list("abc"), "patient": ["p", "p", ""], "split": ["train", "test", ""]}
     shared = "\n".join(audit.audit([tables(rows)])["problems"])
-    assert "--drop-shared test" in shared and "1 image" not in shared
+    assert "--drop-shared test" in shared and "not known" not in shared
     aside = "\n".join(audit.audit([tables(rows | {"split": ["train", "", "test"]})])["problems"])
     assert "--drop-shared" not in aside and "1 patient" not in aside
     assert has_facts(aside, "patient", "1 image", "not known")

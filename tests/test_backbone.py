@@ -1,4 +1,4 @@
-"""Any timm model for gray images of any size, its RGB weights folded so that they give what they gave."""
+"""Any timm model for gray images of any size; folding RGB weights does not change the output."""
 
 import copy
 import time

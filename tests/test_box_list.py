@@ -1,4 +1,4 @@
-"""Boxes of one's own come in by a table, and a detector learns from them."""
+"""Boxes from a table of one's own: read, checked, and used to train a detector."""
 
 import re
 from pathlib import Path

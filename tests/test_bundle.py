@@ -1,4 +1,4 @@
-"""A bundle is whole or does not open, gives the answers of the model that was saved, and runs nothing."""
+"""Bundles: complete or refused, the same predictions as the saved model, and no code is executed."""
 
 import contextlib
 import itertools

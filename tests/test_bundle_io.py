@@ -1,4 +1,4 @@
-"""A model's folder from anywhere: flipped bits are noticed, and what it asks for is checked before anything is built."""
+"""Untrusted bundles: flipped bits are detected, and model.json is checked before a network is built."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""BYOL: the loss of the paper's equation, both ways round, and a target that follows ever more slowly."""
+"""BYOL: the symmetric loss of the paper's equation, and the schedule of the target network."""
 
 import math
 import os

@@ -122,7 +122,7 @@ def test_what_is_not_finite_is_never_saved(tmp_path: Path, spoil: str) -> None:
             if log.step == 2 and spoil == "gradient":
                 run.loader.pixels = bad  # type: ignore[attr-defined]
             if log.step == 3 and spoil == "statistics":
-                run.method.follower.fill_(float("inf"))  # type: ignore[operator, union-attr]
+                run.method.ema.fill_(float("inf"))  # type: ignore[operator, union-attr]
     saved = checkpoint.load_checkpoint(tmp_path / "checkpoint.pt")["run"]
     assert saved["step"] == (3 if spoil == "gradient" else 2)
     assert all(value.isfinite().all() for value in saved["method"].values())

@@ -1,4 +1,4 @@
-"""CheXNet's file of 2017 is read as its own program read it, and is written so that this program reads it again."""
+"""Weights of CheXNet (2017) are read as its own program reads them, and written so that it reads them again."""
 
 import io
 import pickle

@@ -1,4 +1,4 @@
-"""Validation judges by the labels the model learns by, without smoothing, and nothing is chosen by nothing."""
+"""Validation of classifiers: labels by the training policy without smoothing, and no selection without labels."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The command line answers at once, and says all that is wrong in one line."""
+"""The command line: fast help, and all wrong options in one line."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Models beside each other: accuracy and F1 with paired intervals at thresholds from validation, and what each costs."""
+"""Comparisons of models: accuracy and F1 with paired intervals at thresholds from validation, and the cost of each model."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Loops as machine code: where nothing can be kept on disk they run all the same."""
+"""Compiled loops also run where their cache cannot be written."""
 
 import numba
 import pytest

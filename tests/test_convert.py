@@ -1,4 +1,4 @@
-"""A published file becomes a finished model that answers as its authors' program does, or nothing is written."""
+"""ribcage convert: the converted model predicts as the authors' program does, or nothing is written."""
 
 import json
 import re

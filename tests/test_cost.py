@@ -1,4 +1,4 @@
-"""What a model costs is counted to the digit, and measured, not guessed."""
+"""Parameters and operations are counted exactly; memory and time are measured."""
 
 import math
 from pathlib import Path

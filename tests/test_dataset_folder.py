@@ -1,4 +1,4 @@
-"""A dataset folder: opened whole or refused by name, and format 1 opens."""
+"""Dataset folders: opened whole or refused by name; folders of format 1 open."""
 
 import json
 import shutil

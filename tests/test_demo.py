@@ -1,4 +1,4 @@
-"""The demo goes from nothing to a served model and one page, and resumes where it was."""
+"""The demo runs from nothing to a served model and one page, and resumes after a stop."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Detectors: targets and losses by hand on small grids, and that what is right is found again."""
+"""Detectors: targets and losses by hand on small grids, and decoding of perfect outputs."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Found boxes keep their place: in the table, between views, stored images and files, whatever the shapes."""
+"""Detections keep their coordinates in tables, views, stored images and files of any shape."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A flipped bit, zeroed bytes and a cut-off file are noticed, whichever byte it is."""
+"""Digests detect a flipped bit, zeroed bytes and a truncated file, whichever byte is concerned."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Processes find each other however they were started, pass signals on, and do not outlive one that failed."""
+"""Processes find each other under every launcher, pass signals on, and end when one fails."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The files that docs/extending.md shows are real: put into their folders they are found, and do what the page says."""
+"""The example files of docs/extending.md work: put into their folders they are found and run."""
 
 import re
 import sys

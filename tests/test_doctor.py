@@ -1,4 +1,4 @@
-"""The doctor looks at everything, whatever is broken, how to fix it, and ends with 1 where something needed is."""
+"""ribcage doctor checks everything whatever is broken, names the cure, and exits with 1 if a requirement fails."""
 
 import builtins
 import importlib

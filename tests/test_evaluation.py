@@ -1,4 +1,4 @@
-"""An evaluation is honest: nothing the model has seen, nothing undefined made up, every number with its interval."""
+"""Evaluation of classifiers: no leakage, undefined numbers stay undefined, every number has an interval."""
 
 import json
 from dataclasses import replace

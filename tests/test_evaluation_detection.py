@@ -1,4 +1,4 @@
-"""Boxes are evaluated as findings are: every number with its interval, baselines beside it, and a page that shows errors."""
+"""Evaluation of detectors: every number with its interval, baselines beside it, and a page with the worst errors."""
 
 import json
 import re

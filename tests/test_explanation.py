@@ -1,4 +1,4 @@
-"""Where a classifier looks lies over the file's own image, can be read, and depends on what it has learnt."""
+"""Saliency maps of files: in the file's own pixels, readable, and dependent on the trained weights."""
 
 import xml.etree.ElementTree as ET
 from dataclasses import replace

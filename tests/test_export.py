@@ -1,4 +1,4 @@
-"""An exported file answers as the model, from bytes on, or is not kept."""
+"""Exported files predict as the model does, from bytes on, or are deleted."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is kept of a frozen backbone is what it makes, however a run comes by it."""
+"""Cached features of a frozen backbone equal fresh ones, in new and resumed runs."""
 
 from dataclasses import replace
 from pathlib import Path

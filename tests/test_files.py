@@ -1,4 +1,4 @@
-"""What is written is written wholly or not at all, by one writer at a time, and never through a link."""
+"""Files are written atomically, by one process at a time, and never through a link."""
 
 import ast
 import contextlib

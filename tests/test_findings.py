@@ -1,4 +1,4 @@
-"""One vocabulary for all datasets, and policies that can be said in a line and read back."""
+"""One vocabulary of findings for all datasets; policies are parsed and printed without loss."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Fingerprints: altered copies are found, other images are not, and the fast search finds what counting finds."""
+"""Fingerprints: altered copies are found, other images are not, and the fast search equals the exhaustive one."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Dataset folders and bundles that Ribcage 0.1.0 wrote still open: format_1.zip holds what it wrote."""
+"""Dataset folders and bundles of format 1 open: format_1.zip holds files that Ribcage 0.1.0 wrote."""
 
 import zipfile
 from pathlib import Path

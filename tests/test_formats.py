@@ -1,4 +1,4 @@
-"""Published files load by their own names, every weight of them: names and shapes are written out here from the papers' code."""
+"""Published files load completely: names and shapes are written out here from the papers' code."""
 
 from pathlib import Path
 

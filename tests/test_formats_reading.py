@@ -1,4 +1,4 @@
-"""A file of weights from anywhere: nothing in it runs, it is refused in one line, and what stands beside weights is no hindrance."""
+"""Untrusted files of weights: no code is executed, hostile files are refused in one line, and other contents are ignored."""
 
 import argparse
 import builtins

@@ -1,4 +1,4 @@
-"""Files of torchvision, timm and TorchXRayVision: they tell their architecture, arrive to the bit, and answer the same."""
+"""Files of torchvision, timm and TorchXRayVision: the architecture is recognised, weights are bit-equal, predictions the same."""
 
 import re
 from pathlib import Path

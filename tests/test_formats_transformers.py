@@ -1,4 +1,4 @@
-"""Published transformers and mobile nets: names and shapes are written out here, and what they answer is calculated by hand."""
+"""Published transformers and mobile nets: names and shapes are written out here, and predictions are computed by hand."""
 
 import argparse
 import math

@@ -1,4 +1,4 @@
-"""Other people's programs find our weights: their names, their shapes, and the same answers."""
+"""Other programs load exported weights: their names, their shapes, and the same predictions."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who may ask, and how much at once: hosts, origins, tokens, sizes, times."""
+"""Access and load of the server: hosts, origins, tokens, sizes, times."""
 
 import contextlib
 import socket

@@ -1,4 +1,4 @@
-"""Where a classifier looks: CAM where it is one, on every kind of network, in the right place, and boxes around it."""
+"""Saliency maps: equal to CAM where that is defined, on every kind of network, in the right place; boxes around them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Tests of a model are kept: nothing replaces a test of other data, and it is known how often a test set was used."""
+"""The history of tests: no entry is overwritten by a test of other data, and uses of test data are counted."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A slice of the hostile corpus: whatever a file holds, reading it ends in what can be read of it or in one clear line."""
+"""A sample of the corpus of hostile files: each is read or refused in one line."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Pages are made by templates that escape all they print and let nothing be missing."""
+"""Templates escape all values, and a missing value is an error."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""A folder for Hugging Face: timm makes of it the model that the bundle is, and the folder is read back as it was."""
+"""Folders for Hugging Face: timm builds the same model from them, and they are read back unchanged."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Each method is trained as its paper says, in any batch and in short runs, and what is asked for goes before it."""
+"""Hyperparameters of each method as in its paper, scaled to any batch and to short runs; given options take precedence."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""An Index keeps what the source says, and refuses what no source can mean."""
+"""An Index keeps the labels of its source, and refuses impossible tables."""
 
 from pathlib import Path
 from typing import Any

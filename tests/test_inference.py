@@ -1,4 +1,4 @@
-"""A model and rows become predictions, the same ones however the work is shared out."""
+"""Predictions of rows do not depend on batches, order or processes."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Heads have the widths they were given, copies follow, and batch norms see no further than their group."""
+"""Widths of heads, momentum encoders, and batch norm within groups."""
 
 import copy
 

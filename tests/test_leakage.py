@@ -1,4 +1,4 @@
-"""Leakage: patients, identical images and near-copies are found, and nothing else; training is told from selection."""
+"""The leakage check finds patients, identical images and near-copies, and nothing else; it tells training from selection."""
 
 from dataclasses import replace
 from pathlib import Path

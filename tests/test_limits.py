@@ -1,4 +1,4 @@
-"""Limits of options: a number out of its range is named with its value, and all that is wrong in one line."""
+"""Limits of options: a number out of range is named with its value, and all faults stand in one line."""
 
 from pathlib import Path
 

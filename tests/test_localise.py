@@ -1,4 +1,4 @@
-"""ribcage localise: a detector on a backbone, frozen or not, killed and resumed, on one process as on two; and predict."""
+"""ribcage localise: frozen and trainable backbones, resumed runs, one and two processes; prediction of boxes."""
 
 import json
 import re

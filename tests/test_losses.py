@@ -1,4 +1,4 @@
-"""Every loss against its equation by hand, on four images and three findings, with what is not known."""
+"""Every loss against its equation by hand, on four images and three findings, with unknown labels."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""MAE: what is hidden is drawn from what is visible, the same patches however many processes there are."""
+"""MAE: hidden patches are reconstructed from visible ones; masks do not depend on the number of processes."""
 
 import os
 import warnings

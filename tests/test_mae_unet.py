@@ -1,4 +1,4 @@
-"""MAE for CNNs: squares are hidden, and a U-Net over any CNN's maps draws them again."""
+"""MAE for CNNs: hidden squares are reconstructed by a U-Net over any CNN."""
 
 from dataclasses import replace
 from typing import Any

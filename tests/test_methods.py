@@ -1,4 +1,4 @@
-"""What every method promises, whatever it is called."""
+"""The contract of all methods."""
 
 import inspect
 import re
@@ -166,10 +166,10 @@ def test_two_processes_learn_what_one_learns(name: str, patient_aware: bool, tmp
         assert not methods.load_method(name).same_patient
         return
     with processes.ranks(ranks.write, str(tmp_path / "two.pt"), name, more, said=tmp_path) as started:
-        one = ranks.course(name, **more)
+        one = ranks.trace(name, **more)
         ends = [process.end() for process in started]
     assert [code for code, _ in ends] == [0, 0], "\n".join(said for _, said in ends)
-    two = ranks.Course(**torch.load(tmp_path / "two.pt", weights_only=True))
+    two = ranks.Trace(**torch.load(tmp_path / "two.pt", weights_only=True))
     assert two.losses == pytest.approx(one.losses, rel=1e-9)
     for found, expected in ((two.gradients, one.gradients), (two.state, one.state)):
         assert found.keys() == expected.keys()

@@ -1,4 +1,4 @@
-"""Distillation: its equation by hand, relations within a batch, and teachers that nothing changes."""
+"""Distillation: its equation by hand, relations within a batch, and teachers that stay unchanged."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""MoCo: the loss of the paper's equation, a queue that forgets the oldest, and batch norms that give nothing away."""
+"""MoCo: the loss of the paper's equation, a first-in first-out queue, and batch norm that leaks nothing."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""A run that collapses is seen from its features, and looking at it changes nothing."""
+"""A collapse is detected from features, and monitoring does not change the training."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Numbers of classes that exclude each other."""
+"""Metrics of mutually exclusive classes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Images unlike those a model learnt from are noticed, those like them are not, and a bundle tells no more than that."""
+"""The OOD check flags images unlike the training images and few others; it stores no image."""
 
 import io
 import os

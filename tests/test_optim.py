@@ -1,4 +1,4 @@
-"""Learning rates by hand, and which weights are decayed, how fast each layer moves, and that none is forgotten."""
+"""Learning rates by hand; weight decay and layer decay of every weight."""
 
 import itertools
 import math

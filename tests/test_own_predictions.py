@@ -1,4 +1,4 @@
-"""Anybody's table of predictions can be compared with ours, as far as it can be guessed, and what was guessed is said."""
+"""Tables of predictions by other programs are compared with ours, and every guess about them is reported."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Paddle-CheXNet's files are read and written without Paddle; where Paddle is installed it reads ours and answers the same."""
+"""Paddle-CheXNet's files are read and written without Paddle; where Paddle is installed, its predictions are the same."""
 
 import pickle
 import pickletools

@@ -1,4 +1,4 @@
-"""What README and docs tell to type is typed: each page from top to bottom, in a world of little images.
+"""The commands of README and docs run: each page from top to bottom, on small images.
 
 A page of docs may use what README has made (`data/nih`, `runs/chexnet`); else it stands for itself.
 """

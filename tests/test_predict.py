@@ -1,4 +1,4 @@
-"""ribcage predict: every file answered or said why not, thresholds, what is unusual, ten crops, maps, sheets."""
+"""ribcage predict: every file is predicted or reported, thresholds, unusual images, ten crops, maps, sheets."""
 
 import os
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""ribcage pretrain: every method learns, can be stopped and go on, and leaves a backbone that others can use."""
+"""ribcage pretrain: every method trains, resumes, and leaves a backbone that other programs can load."""
 
 import inspect
 import json

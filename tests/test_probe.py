@@ -1,4 +1,4 @@
-"""A probe reads frozen features honestly: the reader's settings from validation, shares by patient, leaks refused."""
+"""Linear probes: settings from validation, shares by patient, leakage refused."""
 
 import json
 from dataclasses import replace

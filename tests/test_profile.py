@@ -1,4 +1,4 @@
-"""`ribcage profile` prints what models cost, whole numbers whole."""
+"""ribcage profile prints the cost of models; counts are printed exactly."""
 
 import json
 from pathlib import Path

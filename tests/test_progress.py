@@ -1,4 +1,4 @@
-"""Progress is a line now and then in a file, and one line that is drawn over in a notebook."""
+"""Progress: a line now and then in a file, one line that is overwritten in a notebook."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""Provenance: what a model has seen, by role, saved and read back."""
+"""Provenance: images and patients of training and selection, saved and read back."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a file of weights is taken for, by what, and what became of each of its tensors: said, kept, never guessed in silence."""
+"""Recognition of published files: by which evidence, and an account of every tensor."""
 
 import csv
 from pathlib import Path

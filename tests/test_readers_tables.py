@@ -1,4 +1,4 @@
-"""Tables and files are found whatever surrounds them, and what is wrong with them is one line."""
+"""Tables and files are found whatever surrounds them, and faults in them are one line."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The README says what the program says; `make generate` writes its tables."""
+"""The README agrees with the program; `make generate` writes its tables."""
 
 import re
 import shlex

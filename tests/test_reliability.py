@@ -1,4 +1,4 @@
-"""What a model keeps of its validation: AUROC with its interval, and how many of those answered alike had a finding."""
+"""Reliability on validation data: AUROC with its interval, and the prevalence at similar scores."""
 
 import json
 from dataclasses import replace

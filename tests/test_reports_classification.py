@@ -1,4 +1,4 @@
-"""The page shows what was measured, needs nothing from outside, and stays small."""
+"""The page of a classifier: all numbers, no other files, small."""
 
 import re
 import xml.etree.ElementTree as ET

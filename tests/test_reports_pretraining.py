@@ -1,4 +1,4 @@
-"""The report of a pretraining shows its numbers, reconstructions and nearest neighbours, and shows them rightly."""
+"""The page of a pretraining: its numbers, reconstructions and nearest neighbours."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""`ribcage runs` tells the truth: what runs, what ended and how, and the number each run is known by."""
+"""ribcage runs: state, reason of the end, and best number of every run."""
 
 import json
 import os

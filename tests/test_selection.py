@@ -1,4 +1,4 @@
-"""Which rows are learnt from: shares by patient and nested, copies left out, and an empty part said clearly."""
+"""Selection of training rows: nested shares by patient, copies left out, empty splits refused."""
 
 import re
 from dataclasses import replace

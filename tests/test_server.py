@@ -1,4 +1,4 @@
-"""A server answers as the model does, whatever it is sent, and ends when it has finished what it began."""
+"""The server predicts as the model does, survives any request, and finishes requests in progress when it stops."""
 
 import base64
 import io

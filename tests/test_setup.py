@@ -1,4 +1,4 @@
-"""From options to the parts of a batch."""
+"""Accumulation steps follow from batch size and processes."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""SimCLR: eq. 1 of the paper, which images are negatives, and what cannot be learnt from."""
+"""SimCLR: eq. 1 of the paper, the negatives of an image, and refused inputs."""
 
 from collections.abc import Sequence
 from typing import Any

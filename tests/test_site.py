@@ -1,4 +1,4 @@
-"""The documentation builds strictly, has a page for every command, and loads nothing from elsewhere."""
+"""The documentation builds strictly, has a page for every command, and loads nothing from other hosts."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Hashes of private patients need the site's key, and it is said where they cannot be compared."""
+"""Hashes of private patients use the site's key, and folders of other sites are reported as not comparable."""
 
 import stat
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A patient goes where the hash of its name points, on every machine and in any order."""
+"""Patients are assigned to splits by the hash of their name, on every machine and in any order."""
 
 from pathlib import Path
 

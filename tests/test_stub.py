@@ -1,4 +1,4 @@
-"""`ribcage/__init__.pyi` tells editors every command and its options; `make generate` writes it from the commands."""
+"""`ribcage/__init__.pyi` lists every command and its options for editors; `make generate` writes it from the commands."""
 
 import ast
 import dataclasses

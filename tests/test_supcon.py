@@ -1,4 +1,4 @@
-"""SupCon: eq. 2 of the paper for one class, its weighted form for findings, and nothing where nothing is known."""
+"""SupCon: eq. 2 of the paper for one class, its weighted form for findings, and zero where labels are unknown."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Supervised learning asks only where something is known, and a frozen backbone stays as it is."""
+"""Supervised learning uses known labels only, and a frozen backbone stays unchanged."""
 
 import math
 from typing import Any

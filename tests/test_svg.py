@@ -1,4 +1,4 @@
-"""Drawings are valid XML, small, and show the numbers they were given."""
+"""Plots are valid XML, small, and show the given numbers."""
 
 import re
 import xml.etree.ElementTree as ET

@@ -1,4 +1,4 @@
-"""SwAV: swapped prediction between views, prototypes used alike, small views that every backbone takes."""
+"""SwAV: swapped prediction between views, balanced prototypes, small crops for every backbone."""
 
 import os
 import warnings

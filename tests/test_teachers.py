@@ -1,4 +1,4 @@
-"""Teachers: a model says of a student's image what it says of it at its own size; a table, what it says of its row."""
+"""Teachers: predictions at their own input size, and predictions from tables matched to images."""
 
 import gzip
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Nothing here reports its use to those who made it."""
+"""Runtimes of other projects send no telemetry."""
 
 import importlib
 import os

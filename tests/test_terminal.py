@@ -1,4 +1,4 @@
-"""Text from files acts on no terminal, no page, no card and no spreadsheet."""
+"""Text from files has no effect on terminals, pages, cards and spreadsheets."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""Threads do not spin, and a busy machine is pointed out before a long job."""
+"""Idle threads sleep, and a busy machine is reported before a long job."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Thresholds: the best of all by each rule, the rates at them, and rules that do not exist."""
+"""Thresholds: the best of all by each rule, the rates at them, and unknown rules."""
 
 import re
 

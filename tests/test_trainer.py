@@ -1,4 +1,4 @@
-"""A step is what its equation says, and a step that is no number is none."""
+"""A training step follows its equation, and no step with NaN or infinity is applied."""
 
 import math
 import os
@@ -70,7 +70,7 @@ def test_an_average_of_almost_nothing_new_still_moves_when_the_run_is_young() ->
 @pytest.mark.parametrize("poison", ["loss", "gradient"])
 @pytest.mark.parametrize("lag", [0, 2])
 def test_nothing_moves_from_the_first_step_on_that_is_not_finite(kind: str, poison: str, lag: int) -> None:
-    """Also where the device is ahead of what is known of it: weights, averages, followers and the optimizer."""
+    """Also where the device is ahead of what is known of it: weights, averages, momentum encoders and the optimizer."""
     how: Any = {"kind": kind, "ema": 0.5, "clip": 1.0}
     clean = toys.run([GOOD] * 2, **how)
     list(clean.fit())
@@ -99,13 +99,13 @@ def test_parts_of_a_batch_are_checked_together() -> None:
     assert run.method.w.tolist() == [toys.START] * 2  # type: ignore[operator, union-attr]
 
 
-@pytest.mark.parametrize("spoil", ["follower", "average", "optimizer"])
+@pytest.mark.parametrize("spoil", ["ema", "average", "optimizer"])
 def test_a_state_that_is_not_finite_is_named_though_every_step_was(spoil: str) -> None:
     run = toys.run([GOOD], kind="adamw", ema=0.5)
     list(run.fit())
     run.check()
     where: Any = {
-        "follower": run.method.follower,
+        "ema": run.method.ema,
         "average": run.result.w,
         "optimizer": run.optimizer.state[run.method.w]["exp_avg"],  # type: ignore[index]
     }

@@ -1,4 +1,4 @@
-"""A run: stopped and resumed to the bit, validated, patient, safe from full disks and other runs in its folder."""
+"""Runs: bit-equal when resumed, validation, patience, full disks, one run per folder."""
 
 import contextlib
 import io

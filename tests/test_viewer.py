@@ -1,4 +1,4 @@
-"""The page of the server, in a real browser: what a person sees and does, by mouse, by keys and by touch."""
+"""The viewer in a real browser: display and interaction by mouse, keyboard and touch."""
 
 import contextlib
 import io

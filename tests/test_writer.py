@@ -1,4 +1,4 @@
-"""An import can be killed, run out of disk or meet broken files: nothing is lost, nothing half-done looks finished."""
+"""Imports survive kills, full disks and broken files: nothing is lost, and no incomplete folder opens."""
 
 import csv
 import errno

@@ -1,4 +1,4 @@
-"""The smallest run there is: two weights, images of one pixel, gradients that can be laid down."""
+"""The smallest run: two weights, images of one pixel, gradients chosen by hand."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -29,14 +29,14 @@ class Toy(Method):
     def __init__(self) -> None:
         nn.Module.__init__(self)
         self.w = nn.Parameter(torch.full((2,), START))
-        self.register_buffer("follower", torch.zeros(2))
+        self.register_buffer("ema", torch.zeros(2))
 
     def forward(self, batch: Batch) -> Step:
         return Step((batch.views[0].mean(dim=(1, 2, 3))[:, None] * self.w).sum(1).mean())
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        self.follower.lerp_(self.w, 0.5)  # type: ignore[operator]
+        self.ema.lerp_(self.w, 0.5)  # type: ignore[operator]
 
 
 class Pixels:

@@ -1,4 +1,4 @@
-"""A small training as a command, and what it leaves: steps in its log, states that are equal bit for bit."""
+"""A small training as a command, stopping it at a step, and bitwise comparison of states."""
 
 import os
 import signal
