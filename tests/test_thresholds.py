@@ -105,7 +105,7 @@ def test_a_certain_image_moves_the_midpoint_no_further_than_a_nearly_certain_one
 
 def test_the_midpoint_is_only_for_probabilities_and_for_two_classes() -> None:
     assert np.isnan(metrics.choose_thresholds(np.array([0.1, 0.2]), np.array([1.0, 1.0]), "midpoint"))
-    with pytest.raises(ValueError, match=r"midpoint .*probabilities"):
+    with pytest.raises(ValueError, match=r"'midpoint' .*probabilities"):
         metrics.choose_thresholds(np.array([-1.0, 2.0]), np.array([0.0, 1.0]), "midpoint")
 
 
