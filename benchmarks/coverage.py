@@ -1,6 +1,6 @@
 """Coverage of the 95 % intervals of `evaluate` and `compare`, simulated on datasets with known true values.
 
-    OMP_NUM_THREADS=1 python benchmarks/coverage.py [--quick] [--parts findings gaps boxes rare]
+    OMP_NUM_THREADS=1 python benchmarks/coverage.py [--quick] [--parts findings gaps boxes rare equal]
         [--designs single clustered fixed] [--processes 2]
 
 A test set is drawn anew each time: patients at random, so that the number of positive images varies about the one that
@@ -17,6 +17,9 @@ half of the patients have images on both sides.
 
 Rare findings are those of which one image in a hundred is positive, one image per patient, 10 to 50 positives. Beside
 them stands the mean AP where a fifth is positive. Means are over six findings.
+
+Equal models, `--parts equal`, have the same AUROC and share half of the variance of their scores; the true difference
+is 0. One minus the coverage is how often the paired test with a significance level of 5 % rejects.
 
 AUROC of binarised scores: scores are 1 where the highest threshold is reached and 0 elsewhere.
 
@@ -35,7 +38,7 @@ from typing import Any
 import numpy as np
 
 from ribcage import metrics
-from ribcage.metrics import detection
+from ribcage.metrics import detection, placements
 from ribcage.metrics.boxes import BoxTable
 from ribcage.metrics.intervals import Interval
 
@@ -253,6 +256,22 @@ def weaker(area: float) -> float:
     return NORMAL.cdf(0.75 * shift(area) / np.sqrt(2)) * (1 if area else 0.9) + (0 if area else 0.05)
 
 
+def equal(cell: Cell) -> list[Found]:
+    """Differences in AUROC of two equally good models."""
+    random, tally = generator(cell), Tally()
+    for _ in range(cell.times):
+        patients, latent, (shared, first, second, chance) = raw(random, cell, 6, 4)
+        labels = (latent > NORMAL.inv_cdf(1 - ASKED)).astype(np.float64)
+        apart = np.full(labels.shape, shift(cell.area))
+        if not cell.area:
+            apart = np.where(chance < NORMAL.inv_cdf(0.1), 0.0, apart)
+        scores = [np.sqrt(0.5) * (shared + own) + apart * labels for own in (first, second)]
+        pair = placements.delong_difference(*(metrics.delong(one, labels, patients) for one in scores))
+        tally.add("difference of AUROC, equal models", 0.0, pair.interval())
+        tally.add("difference of macro AUROC, equal models", 0.0, pair.macro().interval())
+    return tally.found()
+
+
 def rare(cell: Cell) -> list[Found]:
     """AUROC and average precision of six findings that few images have, and the mean AP where many have them."""
     random, tally = generator(cell), Tally()
@@ -378,7 +397,7 @@ def cells(
                     yield PARTS[part], Cell(design, positives, value, times, seed)
 
 
-PARTS = {"boxes": detected, "findings": classified, "gaps": compared, "rare": rare}
+PARTS = {"boxes": detected, "findings": classified, "gaps": compared, "rare": rare, "equal": equal}
 
 
 def work(job: tuple[Callable[[Cell], list[Found]], Cell]) -> tuple[Cell, list[Found]]:

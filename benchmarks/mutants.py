@@ -88,6 +88,8 @@ PYTEST = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore:Module
 CHOSEN = ("-m", "not integration", "-k", "not processes and not nodes and not signal and not killed")
 """Left out: what starts processes of its own, where no line can be seen."""
 NOTICED = ("killed", "hung")
+RUNNING = set[int]()
+"""Process groups of tests that have not ended."""
 PRELOAD = "torch torch._dynamo torchvision timm numpy pandas pyarrow.parquet cv2 pytest numba pydicom sklearn.metrics"
 
 
@@ -259,6 +261,7 @@ def faulty(mutant: Mutant) -> str:
 def _forked(folder: Path, said: Path) -> Iterator[None]:
     """In the child: the package below `folder` is the one that is imported."""
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -273,6 +276,7 @@ def _tests(folder: Path, said: Path, names: list[str], *more: str, seconds: int 
     """Start the tests in a fork; its process id."""
     child = os.fork()
     if child:
+        RUNNING.add(child)
         return child
     code = 3
     try:
@@ -293,11 +297,13 @@ def _ended(child: int, until: float) -> int | None:
     """The exit code, None while it runs; past its time it is killed, with all that it started."""
     done, status = os.waitpid(child, os.WNOHANG)
     if done:
+        RUNNING.discard(child)
         return os.waitstatus_to_exitcode(status)
     if time.monotonic() > until:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        RUNNING.discard(child)
         return -signal.SIGKILL
     return None
 
@@ -342,6 +348,7 @@ def measured(work: Path, jobs: int, only: str) -> None:
 def _covered(folder: Path, test: str) -> int:
     child = os.fork()
     if child:
+        RUNNING.add(child)
         return child
     code = 3
     try:
@@ -434,6 +441,25 @@ def _body(file: str, line: int) -> range:
 
 
 # ---- the sample
+
+
+@contextlib.contextmanager
+def workplace(work: Path) -> Iterator[Path]:
+    """A folder for copies of the package, where faults are put in; the tree that this runs from is only read. What a
+    killed run left is removed first; at the end, however it comes, the tests that still run are stopped."""
+    shutil.rmtree(work / "trees", ignore_errors=True)
+    (work / "trees").mkdir(parents=True)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield work
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        for child in RUNNING:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+        for folder in (work / "trees").iterdir():
+            if folder.is_dir():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def tree(folder: Path) -> Path:
@@ -562,13 +588,12 @@ def main() -> None:
     for name in PRELOAD.split():
         __import__(name)
     gc.freeze()  # what is shared by all forks is never looked through again
-    shutil.rmtree(work / "trees", ignore_errors=True)
-    (work / "trees").mkdir()
     start = time.monotonic()
-    measured(work, asked.jobs, asked.only)
-    mutants = sample(asked.mutants, asked.seed, asked.only)
-    control(work, mutants, asked.jobs)
-    became, same = run(work, mutants, asked.jobs), equivalent()
+    with workplace(work):
+        measured(work, asked.jobs, asked.only)
+        mutants = sample(asked.mutants, asked.seed, asked.only)
+        control(work, mutants, asked.jobs)
+        became, same = run(work, mutants, asked.jobs), equivalent()
     print()
     missed = [one for one in mutants if became[one.key] not in NOTICED and one.key not in same]
     for one in sorted(missed, key=lambda one: (one.file, one.line)):

@@ -1,7 +1,9 @@
 """The order of the packages: a package imports only from packages that docs/architecture.md lists before it."""
 
 import ast
+import os
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import ribcage
+from benchmarks import mutants
 
 PACKAGE = Path(ribcage.__file__).parent
 PAGE = PACKAGE.parent / "docs" / "architecture.md"
@@ -108,6 +111,22 @@ def test_a_test_file_has_the_name_of_what_it_tests(file: Path) -> None:
     assert beginnings & names or "_".join(words) in OF_THE_PROJECT, (
         f"{file.name}: no module, package or command has this name"
     )
+
+
+def test_the_modules_of_mutation_testing_and_their_test_files_exist() -> None:
+    for pattern, names in mutants.TESTED.items():
+        assert list(mutants.ROOT.glob(pattern)), pattern
+        assert [name for name in names if not mutants.files_of((name,))] == [], pattern
+
+
+def test_mutation_testing_reads_this_tree_only_and_leaves_no_copy(tmp_path: Path) -> None:
+    (fault,) = mutants.sample(1, seed=0, only="ribcage/training/optim.py")
+    whole = (mutants.ROOT / fault.file).read_bytes()
+    with pytest.raises(SystemExit), mutants.workplace(tmp_path) as work:
+        copy = mutants.tree(work / "trees" / fault.key) / fault.file
+        copy.write_text(mutants.faulty(fault), encoding="utf-8")
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert list((tmp_path / "trees").iterdir()) == [] and (mutants.ROOT / fault.file).read_bytes() == whole
 
 
 def test_no_module_is_a_drawer_without_a_name() -> None:

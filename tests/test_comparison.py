@@ -51,6 +51,22 @@ def entry(name: str, seed: int, strength: float, thresholds: Sequence[float | No
     return ComparisonEntry(name, table(seed, strength), rule="youden" if thresholds else "", thresholds=chosen)
 
 
+def test_findings_of_few_positive_patients_are_named() -> None:
+    """Patients are counted, not images; an image of an unknown patient is one."""
+    models = [entry("a", 1, 1.0), entry("b", 2, 2.0)]
+    for one in models:
+        one.table["Mass_label"] = np.where(np.arange(120) < 24, 1.0, 0.0)  # of 12 patients
+    found = comparison.compare(models, resamples=5)
+    assert found.positive_patients["Mass"] == 12 and found.positive_patients["Edema"] >= comparison.FEW_POSITIVE
+    (note,) = [text for text in comparison.comparison_notes(found) if "positive patients" in text]
+    assert "Mass (12)" in note and "Edema" not in note
+    for one in models:
+        one.table["patient"] = ""
+    blind = comparison.compare(models, resamples=5)
+    assert blind.positive_patients["Mass"] == 24
+    assert not [text for text in comparison.comparison_notes(blind) if "positive patients" in text]
+
+
 def test_accuracy_and_f1_are_paired_each_at_the_model_s_own_thresholds() -> None:
     """Against resamples drawn and counted by hand."""
     a, b = entry("a", 1, 1.0, (0.4, 0.7)), entry("b", 2, 2.0, (0.6, 0.5))
