@@ -9,7 +9,6 @@ import pytest
 from image_folders import SIZE, facts, images, imported
 
 from ribcage.data import dataset_folder
-from ribcage.data.collection import Datasets
 from ribcage.data.importer import writer
 
 
@@ -49,11 +48,6 @@ def test_damaged_folders_are_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "out" / "dataset.json").write_text(json.dumps({"format": 99}), encoding="utf-8")
     with pytest.raises(ValueError, match="another version"):
         dataset_folder.open(tmp_path / "out")
-
-
-def test_all_folders_that_do_not_open_are_named_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"one.*two"):
-        Datasets.open([tmp_path / "one", tmp_path / "two"])
 
 
 def test_a_table_from_another_folder_is_refused(tmp_path: Path) -> None:
