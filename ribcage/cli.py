@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character gets '?', not an error
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    with terminal.guarded():
+    with terminal.guarded_streams():
         return answered(words)
 
 

@@ -109,7 +109,7 @@ def trace(name: str, **more: Any) -> Trace:
         synchronised_norms.synchronise_norms(method, torch.device("cpu"))
     forward: nn.Module = method
     if distributed.active():
-        forward = distributed.averaging(method)
+        forward = distributed.data_parallel(method)
     optimizer = torch.optim.SGD([weight for weight in method.parameters() if weight.requires_grad], lr=0.05)
     losses, gradients = [], dict[str, Tensor]()
     for number in range(STEPS):
@@ -118,13 +118,13 @@ def trace(name: str, **more: Any) -> Trace:
         whole = images(method, number, patients=patients)
         whole = replace(whole, views=[view.double() for view in whole.views], labels=whole.labels.double())
         whole = replace(whole, boxes=[boxes.double() for boxes in whole.boxes])
-        loss = forward(part(whole, distributed.rank(), distributed.world())).loss
+        loss = forward(part(whole, distributed.rank(), distributed.world_size())).loss
         loss.backward()
         found = {key: weight.grad.clone() for key, weight in method.named_parameters() if weight.grad is not None}
         gradients = gradients or found
         optimizer.step()
         method.after_step((number + 1) / STEPS)
-        losses.append(float(distributed.total(loss)) / distributed.world())
+        losses.append(float(distributed.total(loss)) / distributed.world_size())
     return Trace(losses, gradients, method.state_dict())
 
 

@@ -287,7 +287,7 @@ def test_a_student_is_not_tested_on_what_its_teacher_learnt_from(
         (["--micro-batch", "2", "--patience", "3", "--keep", "last"],
          ["--patience needs", "--micro-batch"]),
         (["--hard", "1.5", "--temperature", "0", "--features=-1"],
-         ["--hard 1.5 is not from 0 to 1", "--temperature 0 is not more than 0", "--features -1 is not 0 or more"]),
+         ["--hard 1.5 must be from 0 to 1", "--temperature 0 must be more than 0", "--features -1 must be 0 or more"]),
         (["--relations", "1", "--mixup", "0.2", "--teach", "stored"],
          ["--relations", "--mixup"]),
         (["--freeze", "backbone", "--features", "1"],

@@ -61,7 +61,9 @@ def test_every_option_alone_is_read_as_it_was(name: str) -> None:
     module = cli.command(name)
     kinds = typing.get_type_hints(module.Options)
     fields = [item for item in dataclasses.fields(module.Options) if item.name != "member"]
-    needed = {item.name: other(kinds[item.name], None) for item in fields if flags.field_default(item) is flags.NEEDED}
+    needed = {
+        item.name: other(kinds[item.name], None) for item in fields if flags.field_default(item) is flags.REQUIRED
+    }
     if name in MEMBERS:
         needed[MEMBERS[name][0]] = MEMBERS[name][1]
     for item in fields:
@@ -203,7 +205,7 @@ def test_a_recipe_that_is_missing_or_no_text_is_one_line(made_up: ModuleType, tm
     for words, says in (
         (["--recipe"], "--recipe needs a name or a file"),
         (["--recipe", "--quiet"], "--recipe needs a name or a file"),
-        (["--recipe", "nowhere.toml"], "There is no recipe nowhere.toml"),
+        (["--recipe", "nowhere.toml"], "nowhere.toml"),
         (["--recipe", str(tmp_path / "b.toml")], "cannot be read"),
         (["--recipe", "a.toml", "--recipe", "b.toml"], "--recipe can be given once"),
     ):

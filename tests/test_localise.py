@@ -236,7 +236,7 @@ def test_a_classifier_becomes_a_detector_by_its_saliency_maps(
     ("more", "says"),
     [
         (["--freeze", "backbone", "--patience", "2", "--keep", "last", "--overlap", "1.5", "--width", "0"],
-         ["--freeze backbone needs --init", "--patience", "--overlap 1.5", "--width 0 is not from 1"]),
+         ["--freeze backbone needs --init", "--patience", "--overlap must be", "--width must be from 1"]),
         (["--head", "cam"], ["--init"]),
         (["--findings", "Mass"], ["Mass"]),
         (["--export-as", "torchvision"], ["not of detectors"]),

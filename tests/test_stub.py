@@ -43,7 +43,7 @@ def kind(of: Any) -> str:
 
 def default(field: "dataclasses.Field[Any]") -> str:
     value = flags.field_default(field)
-    return "" if value is flags.NEEDED else f" = {str(value)!r}" if isinstance(value, Path) else f" = {value!r}"
+    return "" if value is flags.REQUIRED else f" = {str(value)!r}" if isinstance(value, Path) else f" = {value!r}"
 
 
 def returned(name: str) -> tuple[str, set[str]]:

@@ -127,7 +127,7 @@ def wrong(options: Options) -> list[str]:
     if wrong_normalisation(options.mean, options.std):
         said.append(f"--mean and --std are for pixels in 0 … 1: {wrong_normalisation(options.mean, options.std)}")
     if any(not 1 <= side <= MAX_SIDE for side in options.size):
-        said.append(f"--size {' '.join(map(str, options.size))} is not from 1 to {MAX_SIDE} pixels")
+        said.append(f"--size {' '.join(map(str, options.size))} must be from 1 to {MAX_SIDE} pixels")
     if options.to and options.data:
         said.append("--data and --to exclude each other: convert with --data first, then with --to")
     if options.file and options.file.name == "model.safetensors" and (options.file.parent / "model.json").is_file():

@@ -126,9 +126,9 @@ def wrong(options: Options) -> list[str]:
     if options.out and options.out.suffix != ending:
         found.append(f"--out {options.out} does not end in {ending}")
     if not options.tolerance >= 0:
-        found.append(f"--tolerance {options.tolerance:g} is not 0 or more")
+        found.append(f"--tolerance {options.tolerance:g} must be 0 or more")
     counts = {"runs": options.runs, "ranges": options.ranges}
-    return found + [f"--{name} {value} is not at least 1" for name, value in counts.items() if value < 1]
+    return found + [f"--{name} {value} must be at least 1" for name, value in counts.items() if value < 1]
 
 
 def usual(options: Options) -> str:

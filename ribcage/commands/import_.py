@@ -101,7 +101,7 @@ def exit_code(options: Options, opened: "DatasetFolder") -> int:
     from ribcage.runtime import limits
 
     facts = opened.facts
-    most = limits.tolerated(options.allow_rejected, facts.images + facts.rejected)
+    most = limits.allowed_failures(options.allow_rejected, facts.images + facts.rejected)
     return 3 if facts.rejected > most else 0
 
 
@@ -122,11 +122,11 @@ def check(options: Options) -> None:
     for name, allowed in (("fit", ("pad", "crop", "squash")), ("depth", (8, 16))):
         if getattr(options, name) not in allowed:
             wrong.append(f"--{name} is {' or '.join(map(str, allowed))}, not {getattr(options, name)!r}")
-    wrong += [f"--size must be {importer_tables.LEAST_SIZE} to 4096, not {options.size}"] * (
+    wrong += [f"--size {options.size} must be {importer_tables.LEAST_SIZE} to 4096"] * (
         options.size is not None and not importer_tables.LEAST_SIZE <= options.size <= 4096
     )
     wrong += [f"--{key} cannot be {getattr(options, key)}" for key in ("workers", "limit") if getattr(options, key) < 0]
-    wrong += limits.intolerable("--allow-rejected", options.allow_rejected)
+    wrong += limits.failures_errors("--allow-rejected", options.allow_rejected)
     try:
         value_of_interest.parse_window(options.window)
     except ValueError as error:

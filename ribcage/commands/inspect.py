@@ -80,7 +80,7 @@ def check(options: Options) -> None:
     wrong += ["FOLDERS is missing: pass dataset folders, NAME:ROOT, or --split-list"] * (
         not options.folders and not options.split_list
     )
-    wrong += [f"--samples {options.samples} is not 0 or more"] * (options.samples < 0)
+    wrong += [f"--samples {options.samples} must be 0 or more"] * (options.samples < 0)
     for name in ("html", "json"):
         file = getattr(options, name)
         if file is not None and (file.is_dir() or not file.name):

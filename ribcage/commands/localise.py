@@ -114,18 +114,18 @@ def wrong(options: Options) -> list[str]:
         idle = [name for name in UNUSED_BY_CAM if getattr(options, name) != getattr(Options, name)]
         said += [f"--{name} has no effect with --head cam, which trains nothing" for name in idle]
     if not 0 < options.share <= 1:
-        said.append(f"--share {options.share:g} is not above 0 and at most 1")
+        said.append(f"--share {options.share:g} must be above 0 and at most 1")
     if options.freeze and not options.init:
         said.append("--freeze backbone needs --init")
     if not 0 < options.overlap <= 1:
-        said.append(f"--overlap {options.overlap:g} is not above 0 and at most 1")
+        said.append(f"--overlap {options.overlap:g} must be above 0 and at most 1")
     said += [
-        f"--{name} {getattr(options, name)} is not from 1 to {most}"
+        f"--{name} {getattr(options, name)} must be from 1 to {most}"
         for name, most in COUNTS.items()
         if not 1 <= getattr(options, name) <= most
     ]
     if options.cache_gb < 0:
-        said.append(f"--cache-gb {options.cache_gb:g} is not 0 or more")
+        said.append(f"--cache-gb {options.cache_gb:g} must be 0 or more")
     if options.export_as:
         said.append(f"--export-as {options.export_as} is a layout of classifiers and backbones, not of detectors")
     return said

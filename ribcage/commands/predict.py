@@ -110,7 +110,7 @@ def exit_code(options: Options, table: "pd.DataFrame") -> int:
     from ribcage.runtime import limits
 
     each = errors(table)
-    return 3 if sum(map(bool, each)) > limits.tolerated(options.allow_unread, len(each)) else 0
+    return 3 if sum(map(bool, each)) > limits.allowed_failures(options.allow_unread, len(each)) else 0
 
 
 def wrong(options: Options, files: int) -> list[str]:
@@ -118,19 +118,19 @@ def wrong(options: Options, files: int) -> list[str]:
     from ribcage.imaging.dicom import value_of_interest
     from ribcage.runtime import limits
 
-    found = limits.intolerable("--allow-unread", options.allow_unread)
+    found = limits.failures_errors("--allow-unread", options.allow_unread)
     try:
         value_of_interest.parse_window(options.window)
     except ValueError as error:
         found.append(str(error).rstrip("."))
     if options.min_score is not None and not 0 <= options.min_score <= 1:
-        found.append(f"--min-score {options.min_score:g} is not from 0 to 1")
+        found.append(f"--min-score {options.min_score:g} must be from 0 to 1")
     if options.out and options.out.suffix not in (".csv", ".parquet"):
         found.append(f"--out {options.out} ends in neither .csv nor .parquet")
     if options.map_findings and not options.maps:
         found.append("--map-findings needs --maps")
     if options.map_layer < 0:
-        found.append(f"--map-layer {options.map_layer} is not 0 or more")
+        found.append(f"--map-layer {options.map_layer} must be 0 or more")
     if options.map_layer and options.map_method == "occlusion":
         found.append("--map-layer does not apply to --map-method occlusion, only to gradcam and layercam")
     if options.sheet and options.sheet.suffix.lower() == ".svg" and files > 1:

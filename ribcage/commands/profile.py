@@ -81,10 +81,10 @@ def check(options: Options) -> None:
         wrong += [f"{flag} applies to names of architectures; --all has its own" for flag in FIXED if given[flag]]
     if options.threads and not options.latency:
         wrong.append("--threads has no effect with --no-latency")
-    wrong += [f"--classes {options.classes} is not at least 1"] * (options.classes is not None and options.classes < 1)
+    wrong += [f"--classes {options.classes} must be at least 1"] * (options.classes is not None and options.classes < 1)
     wrong += [f"--channels {options.channels} is not 1 or 3"] * (options.channels not in (None, 1, 3))
     wrong += [text for word in options.models if not is_folder(word) and (text := strange(word))]
-    wrong += [f"--runs {options.runs} is not at least 1"] * (options.runs < 1)
+    wrong += [f"--runs {options.runs} must be at least 1"] * (options.runs < 1)
     limits.check_options(options, wrong)
 
 

@@ -112,10 +112,10 @@ def wrong(options: Options) -> list[str]:
 
     said = [] if options.models else ["MODELS is missing: pass runs or model folders"]
     if not 0 <= options.port < 1 << 16:
-        said.append(f"--port {options.port} is not from 0 to 65535")
+        said.append(f"--port {options.port} must be from 0 to 65535")
     for name, (least, most) in BOUNDS.items():
         if not least <= getattr(options, name) <= most:
-            said.append(f"--{name.replace('_', '-')} {getattr(options, name):g} is not from {least:g} to {most:,}")
+            said.append(f"--{name.replace('_', '-')} {getattr(options, name):g} must be from {least:g} to {most:,}")
     try:
         value_of_interest.parse_window(options.window)
     except ValueError as error:

@@ -100,7 +100,7 @@ class Index:
         """Read what `save` wrote."""
         try:
             columns = parquet.read_parquet(file)
-        except parquet.NoTableError as error:
+        except parquet.UnreadableTableError as error:
             raise ValueError(f"{file} is damaged or not a Parquet file ({error}).") from None
         try:
             return cls._of(columns)

@@ -1,36 +1,37 @@
-"""Appearance: a gray image → a short vector of what is where in it, whatever its borders, shape and exposure.
+"""Appearance: a descriptor of the global layout of a gray image, independent of borders, shape and exposure.
 
-    image → content(…): without bars of one gray at its edges, 96 × 96 → vector(…): 64 × 64 pixels → 858 numbers
+  image → cropped_content(…): without uniform bars at its edges, 96 × 96 → vector(…): 64 × 64 pixels → 858 numbers
 
-A vector holds histograms of the directions of edges in 8 × 8 cells (Dalal and Triggs 2005, signed, so that an inverted
-image differs), two small images without contrast, and how alike the image and its mirror image are about the best axis.
+The vector holds histograms of gradient orientations in 8 × 8 cells (HOG, Dalal and Triggs 2005, signed, so that an
+inverted image differs), two thumbnails with local contrast removed, and the left-right symmetry about the best axis.
 """
 
 import cv2
 import numpy as np
 
 SIDE, CONTENT = 64, 96
-"""Of what a vector is made from, and of the content of an image before it is cropped and turned at random."""
+"""Side in pixels of the vector's input, and of the content before random crops and rotations."""
 CELLS, DIRECTIONS = 8, 8
 LARGEST = 128
-"""Bars are looked for in an image reduced to this side."""
+"""Side in pixels of the reduced image in which bars are detected."""
 GRAYS, STRAY = 8.0, 0.1
-"""A row of one gray: all but this share of its pixels within so many gray values of its median."""
+"""A row is uniform if all but this share of its pixels lie within this many gray values of its median."""
 MOST_CUT = 0.35
-"""Of the height and of the width, at each edge."""
+"""Largest share of the height or width that is removed at each edge."""
 REACH, LEAST_CONTRAST = 8.0, 0.2
-"""How far local mean and contrast reach, and the least of a local contrast, as a share of the whole image's."""
+"""Standard deviation in pixels of the window of local mean and contrast; least local contrast as a share of the image's
+contrast."""
 COARSE = 16
 AXES = range(-3, 4)
-"""Where a mirror axis may lie, in halves of a coarse pixel off the middle."""
+"""Positions of the mirror axis that are tried, in half pixels of the coarse image off the middle."""
 EMPTY = 1.0
-"""Gray values: an image that varies less shows nothing."""
+"""Standard deviation in gray values below which an image is blank."""
 LENGTH = CELLS * CELLS * DIRECTIONS + COARSE * COARSE + CELLS * CELLS + 2 * 5 + 2 * 8
 _PIXELS = DIRECTIONS * np.arange(SIDE * SIDE).reshape(SIDE, SIDE)
 
 
 def _mirror() -> tuple[np.ndarray, np.ndarray]:
-    """(256, 7) and (16, 7): for each axis the pairs of columns that mirror each other, and the columns in them."""
+    """(256, 7) and (16, 7): for each axis, the pairs of columns that mirror each other, and the columns in them."""
     first, second = np.divmod(np.arange(COARSE * COARSE), COARSE)
     pairs = np.stack([first + second == COARSE - 1 + shift for shift in AXES], axis=1)
     inside = pairs.reshape(COARSE, COARSE, -1).any(axis=1)
@@ -41,18 +42,18 @@ _MIRROR = _mirror()
 
 
 def cropped_content(image: np.ndarray) -> np.ndarray:
-    """(96, 96) float32 in gray values of 8 bits: what is inside the bars that padding and collimators leave."""
+    """(96, 96) float32 in 8-bit gray values: the image without the bars left by padding and collimators."""
     pixels = np.ascontiguousarray(image, np.float32) / (257 if image.dtype == np.uint16 else 1)
     height, width = pixels.shape
     share = min(1.0, LARGEST / max(height, width))
     small = resized(pixels, max(1, round(width * share)), max(1, round(height * share)))
-    for _ in range(2):  # a bar at the side hides one above
+    for _ in range(2):  # a bar at the side hides one at the top
         small = _without_rows(_without_rows(small).T).T
     return resized(small, CONTENT, CONTENT)
 
 
 def _without_rows(image: np.ndarray) -> np.ndarray:
-    """Without rows of one gray at the top and at the bottom."""
+    """Remove uniform rows at the top and bottom."""
     middles = np.median(image, axis=1)
     flat = (np.abs(image - middles[:, None]) > GRAYS).mean(axis=1) <= STRAY
     most = int(len(image) * MOST_CUT)
@@ -62,24 +63,24 @@ def _without_rows(image: np.ndarray) -> np.ndarray:
 
 
 def _run(flat: np.ndarray, middles: np.ndarray) -> np.ndarray:
-    """(N,) bool: the rows from the first on that are flat and of its gray."""
+    """(N,) bool: the leading rows that are uniform and have the gray of the first."""
     return np.logical_and.accumulate(flat & (np.abs(middles - middles[0]) <= 2 * GRAYS))
 
 
 def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """By area where it shrinks, linearly where it grows."""
+    """Resized by area averaging where it shrinks, linearly where it grows."""
     shrinks = image.shape[0] >= height and image.shape[1] >= width
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=how)
 
 
 def is_blank(image: np.ndarray) -> bool:
-    """Whether an image shows nothing."""
+    """Whether an image has no content."""
     return bool(np.std(image) < EMPTY * (257 if image.dtype == np.uint16 else 1))
 
 
 def vector(image: np.ndarray) -> np.ndarray:
-    """(LENGTH,) float32 of an image (64, 64) of gray values."""
+    """(LENGTH,) float32 descriptor of a (64, 64) image of gray values."""
     smooth = _blurred(image, 0.8)
     std = max(float(smooth.std()), EMPTY)
     plain = (smooth - smooth.mean()) / std
@@ -94,13 +95,13 @@ def _blurred(image: np.ndarray, reach: float) -> np.ndarray:
 
 
 def _flattened(image: np.ndarray) -> np.ndarray:
-    """Without its local mean and contrast."""
+    """Divide by local contrast after removing the local mean."""
     rest = image - _blurred(image, REACH)
     return np.asarray(rest / np.maximum(np.sqrt(_blurred(rest * rest, REACH)), LEAST_CONTRAST))
 
 
 def _edges(image: np.ndarray) -> np.ndarray:
-    """(8, 8, 8): the directions of edges in cells, over the strength of edges around them."""
+    """(8, 8, 8): orientation histograms of the cells, normalised by the gradient strength around them."""
     x = cv2.Sobel(image, cv2.CV_32F, 1, 0, borderType=cv2.BORDER_REFLECT)
     y = cv2.Sobel(image, cv2.CV_32F, 0, 1, borderType=cv2.BORDER_REFLECT)
     strength, angle = cv2.cartToPolar(x, y)
@@ -116,8 +117,8 @@ def _edges(image: np.ndarray) -> np.ndarray:
 
 
 def symmetry(coarse: np.ndarray) -> np.ndarray:
-    """(5,): how alike an image and its mirror image are about the upright axis where they are most, 1 for equal: in
-    all and in four bands from the top."""
+    """(5,): correlation of the image with its mirror image about the best vertical axis, overall and in four horizontal
+    bands; 1 for equal."""
     products = (coarse[:, :, None] * coarse[:, None, :]).reshape(COARSE, -1)
     both, own = (
         (one @ chosen).reshape(4, -1, len(AXES)).sum(axis=1)
@@ -129,5 +130,5 @@ def symmetry(coarse: np.ndarray) -> np.ndarray:
 
 
 def _profile(tiny: np.ndarray) -> np.ndarray:
-    """(8,) how the gray values of the columns vary from row to row."""
+    """(8,): how the gray values of each column vary over rows."""
     return np.asarray(tiny.std(axis=0), np.float32)

@@ -1,4 +1,4 @@
-"""PNG, JPEG, TIFF and BMP → one gray image, step by step:
+"""PNG, JPEG, TIFF and BMP → one gray image, in steps:
 
 header → decoded pixels → one channel → upright → 8 or 16 bits
 """
@@ -11,28 +11,27 @@ from ribcage.imaging.gray_image import CAUTION, Depth, GrayImage, Limits, Unread
 from ribcage.imaging.headers import JPEG, Header, read_raster_header
 from ribcage.runtime.terminal import quiet_codecs
 
-# OpenCV describes every bad file on stderr; here the one line of UnreadableError says it.
+# OpenCV reports every bad file on stderr; here UnreadableError does, in one line.
 if hasattr(cv2, "setLogLevel"):  # OpenCV 4
     cv2.setLogLevel(0)
 else:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 MISSING = 128
-"""The gray that libjpeg puts where coded pixels are missing."""
+"""The gray that libjpeg fills in for missing pixels."""
 
 
 def decode_raster(
     data: bytes, name: str, *, depth: Depth, min_side: int | None, limits: Limits, bits: int | None = None
 ) -> GrayImage:
-    """The image in these bytes.
+    """Decode an image file from its bytes.
 
-    name: how errors call it.
-    bits: of 16 that hold the image; None: all.
+    name: the file's name in errors. bits: of 16 that the image uses; None: all.
     """
     header = read_raster_header(data, name, limits)
     pixels, notes = _gray_levels(data, name, header, min_side, limits)
     if bits is not None and pixels.dtype == np.uint16 and (most := int(pixels.max())) >> bits:
-        raise UnreadableError(f"{name} holds the value {most}, but the maximum of {bits} bits is {(1 << bits) - 1}.")
+        raise UnreadableError(f"{name} has a pixel of {most}, but {bits} bits go up to {(1 << bits) - 1}.")
     pixels, turned = upright(pixels, header.orientation)
     pixels, scaled = to_depth(pixels, depth, bits)
     width, height = header.upright_size
@@ -40,14 +39,15 @@ def decode_raster(
 
 
 def decode_jpeg(data: bytes, name: str, *, min_side: int | None, limits: Limits) -> tuple[np.ndarray, list[str]]:
-    """The gray levels of a JPEG inside another file, as they are stored, and notes on what was done."""
+    """Stored gray levels of a JPEG inside another file, and notes on what was done."""
     return _gray_levels(data, name, read_raster_header(data, name, limits), min_side, limits)
 
 
 def _gray_levels(
     data: bytes, name: str, header: Header, min_side: int | None, limits: Limits
 ) -> tuple[np.ndarray, list[str]]:
-    """One channel as it is stored, and notes. A JPEG may come reduced, as long as its shorter side keeps `min_side`."""
+    """One channel as stored, and notes. A JPEG may be decoded at reduced size, but not below `min_side` on its shorter
+    side."""
     limits.check_size(name, header.width, header.height)
     jpeg = data.startswith(JPEG)
     factor = _reduction(header, min_side) if jpeg else 1
@@ -63,14 +63,14 @@ def _gray_levels(
 
 
 def _reduction(header: Header, min_side: int | None) -> int:
-    """JPEG stores blocks of 8 x 8 frequencies, so 1/2, 1/4 and 1/8 of the size need only the low ones."""
+    """Denominator of the size at which a JPEG is decoded: its 8 x 8 frequency blocks allow 1/2, 1/4 and 1/8."""
     if min_side is None:
         return 1
     return next((k for k in (8, 4, 2) if min(header.width, header.height) >= k * min_side), 1)
 
 
 def _decoded(data: bytes, name: str, header: Header, factor: int) -> np.ndarray:
-    """Pixels and channels as stored (a TIFF: turned upright by OpenCV), at 1/factor of their size."""
+    """Pixels and channels as stored (OpenCV applies the orientation of a TIFF), at 1/factor of their size."""
     reduced = {2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
     flags = header.flags | reduced.get(factor, 0)
     if header.file is not None:
@@ -83,34 +83,36 @@ def _decoded(data: bytes, name: str, header: Header, factor: int) -> np.ndarray:
     if pixels is None:
         raise UnreadableError(f"{name} is damaged: its pixels cannot be decoded.")
     if pixels.shape[:2] != (-(-header.height // factor), -(-header.width // factor)):
-        raise UnreadableError(f"{name} is damaged: the size of its pixels differs from its header.")
+        raise UnreadableError(f"{name} is damaged: its decoded size differs from its header.")
     if pixels.dtype not in (np.uint8, np.uint16):
-        raise UnreadableError(f"{name} holds {pixels.dtype} pixels; 8 or 16 bit are expected.")
+        raise UnreadableError(f"{name} has {pixels.dtype} pixels; 8 or 16 bits were expected.")
     return pixels
 
 
 def _check_complete(data: bytes, name: str, header: Header, pixels: np.ndarray, factor: int) -> list[str]:
-    """Refuse a JPEG whose coded pixels end before the image does, though it has an end marker.
+    """Refuse a JPEG whose coded pixels end early although it has an end marker.
 
-    OpenCV fills the rest with gray 128 without a warning. So only images that end in that gray are decoded again, by
-    `medical_jpeg`, which notices; it does not read colour, and then a note must do."""
+    OpenCV fills the rest with gray 128 without a warning. Only images that end in that gray are decoded again by
+    `medical_jpeg`, which detects it; as that cannot decode colour, colour images only get a note.
+    """
     side = max(1, 8 // factor)
     last = pixels[-(((header.height - 1) % 8) // factor + 1) :, -(((header.width - 1) % 8) // factor + 1) :]
     if last.shape[0] > side or not (last == MISSING).all():
         return []
     if header.what != "gray" or not medical_jpeg.is_medical_jpeg(data):
-        return [f"{CAUTION}the JPEG ends in the gray that stands for missing pixels"]
+        return [f"{CAUTION}the JPEG ends in the gray of missing pixels"]
     try:
         medical_jpeg.decode_medical_jpeg(medical_jpeg.repaired(data)[0])
     except ValueError:
-        raise UnreadableError(f"{name} is truncated: its coded pixels end before the image does.") from None
+        raise UnreadableError(f"{name} is truncated: its coded pixels end before the image.") from None
     return []
 
 
 def _spanning(pixels: np.ndarray, width: float, height: float) -> np.ndarray:
-    """Stretch a reduced image by less than a pixel, so that it ends where the file's image ends.
+    """Stretch a reduced image by less than a pixel, so that its edge matches the original's.
 
-    The last block of a JPEG reaches beyond the edge when the side is no multiple of the factor."""
+    The last block of a JPEG exceeds the edge when the side is not a multiple of the factor.
+    """
     high, wide = pixels.shape
     across, down = width / wide, height / high
     if across == down == 1:

@@ -1,8 +1,8 @@
-"""Near-duplicates: pairs of images whose fingerprints are close and, with the images at hand, whose structure agrees.
+"""Near-duplicates: pairs of images with close fingerprints and, if the images are available, matching structure.
 
-Two prints are compared by the smallest Hamming distance over `_pairs` of their variants, counted from either end (d or
-256 - d, a negative). Close bits make a candidate. A candidate is confirmed by aligning the two images and correlating
-their local contrast: ribs and vessels of one exposure coincide, those of another study do not.
+The distance of two fingerprints is the smallest Hamming distance over `_pairs` of their variants, as d or 256 - d (a
+negative). Close fingerprints are candidates. A candidate is confirmed by aligning the two images and correlating their
+local contrast: ribs and vessels of the same exposure coincide, those of another study do not.
 """
 
 import functools
@@ -18,9 +18,9 @@ from ribcage.imaging.fingerprint import BITS, GRID, TURNS, VARIANTS, rank_images
 from ribcage.imaging.hamming import Rows, rows_within
 
 STRICT = 32
-"""Largest distance of a duplicate when no images are given; changes of size, format and gray scale are less."""
+"""Largest distance of a duplicate without images; changes of size, format and gray scale stay below it."""
 LOOSE = 60
-"""Largest distance of a candidate when images confirm it; beyond it, other patients outnumber crops."""
+"""Largest distance of a candidate to be confirmed with images; beyond it, other patients outnumber crops."""
 _MIRRORED = 1
 _INVERSE = (0, 1, 2, 3, 4, 6, 5, 7)
 PixelReader = Callable[[int], np.ndarray]
@@ -28,7 +28,7 @@ PixelReader = Callable[[int], np.ndarray]
 
 @dataclass(frozen=True)
 class DuplicatePairs:
-    """Pairs of near-duplicates, ordered by first, then second; each pair once."""
+    """Near-duplicate pairs, ordered by first, then second; each pair once."""
 
     first: np.ndarray
     """(M,) int64 rows of the first collection; within one collection, first < second."""
@@ -39,7 +39,7 @@ class DuplicatePairs:
     likeness: np.ndarray
     """(M,) float32: correlation of local contrast after alignment; NaN where no images were compared."""
     turn: np.ndarray
-    """(M,) int8: how the first lies compared with the second (`TURNS`); 0: alike."""
+    """(M,) int8: orientation of the first relative to the second (`TURNS`); 0: equal."""
 
     def __len__(self) -> int:
         return len(self.first)
@@ -48,11 +48,11 @@ class DuplicatePairs:
 def duplicates_within(
     prints: np.ndarray, *, images: PixelReader | None = None, max_distance: int | None = None
 ) -> DuplicatePairs:
-    """Near-duplicate pairs within one collection of (N, VARIANTS, 4) prints.
+    """Near-duplicate pairs within one collection of (N, VARIANTS, 4) fingerprints.
 
-    `images(row)` returns the pixels behind a print; it is called from several threads. With it, candidates up to
-    `max_distance` bits (default LOOSE) are confirmed by alignment; without it, `max_distance` (default STRICT)
-    decides alone.
+    `images(row)` returns the pixels of a row; it is called from several threads. With it, candidates up to
+    `max_distance` bits (default LOOSE) are confirmed by alignment; without it, pairs up to `max_distance` (default
+    STRICT) count as duplicates.
     """
     prints = _checked(prints)
     candidates = _candidates(prints, None, _limit(max_distance, images is not None, len(prints)))
@@ -84,7 +84,7 @@ def duplicates_between(
 def _checked(prints: np.ndarray) -> np.ndarray:
     prints = np.asarray(prints)
     if prints.shape[1:] != (VARIANTS, BITS // 64) or prints.dtype != np.uint64:
-        raise ValueError(f"Prints must be (N, {VARIANTS}, 4) uint64, not {prints.shape} {prints.dtype}.")
+        raise ValueError(f"Fingerprints must be (N, {VARIANTS}, 4) uint64, not {prints.shape} {prints.dtype}.")
     return prints
 
 
@@ -92,13 +92,13 @@ def _limit(max_distance: int | None, seen: bool, rows: int) -> int:
     if max_distance is None:
         return _loose(rows) if seen else STRICT
     if not 0 <= max_distance < BITS // 2:
-        raise ValueError(f"max_distance is {max_distance}; it must be 0 to {BITS // 2 - 1} bits.")
+        raise ValueError(f"max_distance must be from 0 to {BITS // 2 - 1} bits, not {max_distance}.")
     return max_distance
 
 
 def _loose(rows: int) -> int:
-    """LOOSE, less ten bits for each tenfold above 100,000 images: that makes chance candidates about ten times rarer,
-    so that the comparisons, a millisecond each, grow as the images do and not as their pairs."""
+    """LOOSE, less ten bits per tenfold above 100,000 images. That makes chance candidates about ten times rarer, so
+    that the number of comparisons (1 ms each) grows linearly, not quadratically."""
     return max(STRICT, LOOSE - max(0, round(10 * np.log10(max(rows, 1) / 1e5))))
 
 
@@ -108,7 +108,7 @@ def _candidates(prints: np.ndarray, others: np.ndarray | None, max_distance: int
     keys, turns = [np.empty(0, np.int64)], [np.empty(0, np.int8)]
     for turn in range(len(TURNS)):
         if others is None and _INVERSE[turn] < turn:
-            continue  # the same pairs from the other side
+            continue  # symmetric to pairs already compared
         sides = list(_sides(turned_prints(prints, turn), b, others is None, crops=turn <= _MIRRORED))
         found = [rows_within(*each, max_distance) for each in sides]
         first, second = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -123,7 +123,7 @@ def _candidates(prints: np.ndarray, others: np.ndarray | None, max_distance: int
 
 
 def _nearest(a: np.ndarray, b: np.ndarray, keys: np.ndarray, turns: np.ndarray) -> DuplicatePairs:
-    """Each pair once, in the position in which it is nearest."""
+    """Each pair once, in the orientation with the smallest distance."""
     both = np.unique(keys * len(TURNS) + turns)
     keys, turns = both // len(TURNS), (both % len(TURNS)).astype(np.int8)
     first, second = np.divmod(keys, max(1, len(b)))
@@ -135,7 +135,7 @@ def _nearest(a: np.ndarray, b: np.ndarray, keys: np.ndarray, turns: np.ndarray) 
 
 
 def _apart(a: np.ndarray, b: np.ndarray, first: np.ndarray, second: np.ndarray, turns: np.ndarray) -> np.ndarray:
-    """(M,) int16: the smallest distance of each pair in this position, whichever variants led to it."""
+    """(M,) int16: smallest distance of each pair in this orientation over all variants."""
     least = np.full(len(first), BITS, np.int16)
     for turn in np.unique(turns).tolist():
         rows = np.flatnonzero(turns == turn)
@@ -151,7 +151,8 @@ def _apart(a: np.ndarray, b: np.ndarray, first: np.ndarray, second: np.ndarray, 
 
 
 def _sides(a: np.ndarray, b: np.ndarray, within: bool, crops: bool) -> Iterator[tuple[Rows, Rows]]:
-    """What is compared with what: wholes where a border makes them differ, else borderless, one side also cropped."""
+    """The sets of variants to compare: whole images where a border makes them differ, else borderless ones, one side
+    also cropped."""
     variants = VARIANTS if crops else 2
     bordered_a, bordered_b = ((prints[:, 0] != prints[:, 1]).any(axis=1) for prints in (a, b))
     yield _rows(a, (0,), bordered_a), _rows(b, (0,))
@@ -163,7 +164,7 @@ def _sides(a: np.ndarray, b: np.ndarray, within: bool, crops: bool) -> Iterator[
 
 
 def _rows(prints: np.ndarray, variants: range | tuple[int, ...], chosen: np.ndarray | None = None) -> Rows:
-    """The bits of these variants that have content, with the number of their image."""
+    """The fingerprints of these variants that have content, with their image numbers."""
     chosen = np.ones(len(prints), bool) if chosen is None else chosen
     full = [np.flatnonzero(chosen & prints[:, variant].any(axis=1)) for variant in variants]
     bits = [prints[rows, variant] for rows, variant in zip(full, variants, strict=True)]
@@ -176,7 +177,7 @@ def _rows(prints: np.ndarray, variants: range | tuple[int, ...], chosen: np.ndar
 def _confirmed(
     found: DuplicatePairs, prints_a: np.ndarray, prints_b: np.ndarray, read_a: PixelReader, read_b: PixelReader
 ) -> DuplicatePairs:
-    """The candidates that look the same after alignment."""
+    """The candidates whose structure matches after alignment."""
     seen_a = functools.lru_cache(1024)(lambda row: _seen(read_a(row)))
     seen_b = seen_a if read_a is read_b else functools.lru_cache(1024)(lambda row: _seen(read_b(row)))
 
@@ -197,26 +198,26 @@ def _seen(pixels: np.ndarray) -> tuple[np.ndarray, int]:
     return rank_images(pixels), min(pixels.shape)
 
 
-_SMALL = 128  # pixels a side; what is stored smaller has lost the structure by which exposures differ
+_SMALL = 128  # pixels a side; images stored smaller have lost the fine structure that tells exposures apart
 
 
 def _needed(distance: np.ndarray, sides: np.ndarray) -> np.ndarray:
-    """The likeness that confirms a candidate: the farther the bits, the more. Small copies (28 px) keep close bits and
-    lose their fine structure; crops lose bits and keep it; another study of the patient has neither. Where images are
-    small, other exposures of a patient come nearer, so that more is asked."""
+    """The correlation that confirms a candidate; it rises with the distance. Small copies (28 px) have close bits but
+    lose fine structure; crops have distant bits but keep it; another study of the patient has neither. Between small
+    images other exposures of a patient correlate more, so the limit is higher."""
     return np.interp(distance, (24, 44), (0.45, 0.82)) + np.where(
         sides < _SMALL, np.interp(distance, (24, 44), (0, 0.08)), 0
     )
 
 
 def _pairs(turn: int = 0) -> list[tuple[int, int]]:
-    """Which variants of two images are compared; crops only of those that lie alike or are mirrored."""
+    """The variants of two images to compare; crops only between images of the same orientation or mirrored."""
     crops = range(2, VARIANTS if turn <= _MIRRORED else 2)
     return [(0, 0), (1, 1), *((1, crop) for crop in crops), *((crop, 1) for crop in crops)]
 
 
 def _closest(a: np.ndarray, b: np.ndarray, turn: int = 0) -> tuple[int, int, bool]:
-    """The variants of two prints that agree best, and whether one is the negative of the other."""
+    """The variants of two fingerprints that agree best, and whether one is the negative of the other."""
     full = np.logical_and.outer(a.any(axis=1), b.any(axis=1))
     distance = np.bitwise_count(a[:, None] ^ b[None]).sum(axis=2, dtype=np.int64)  # (V, V)
     i, j = min(
@@ -226,13 +227,13 @@ def _closest(a: np.ndarray, b: np.ndarray, turn: int = 0) -> tuple[int, int, boo
 
 
 def likeness(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation of the local contrast of two (64, 64) rank images after the affine shift that aligns them best."""
+    """Correlation of the local contrast of two (64, 64) rank images after the best affine alignment."""
     one, other = _local_contrast(a), _local_contrast(b)
     warp = np.eye(2, 3, dtype=np.float32)
     stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-4)
     try:
         _, found = cv2.findTransformECC(one, other, warp, cv2.MOTION_AFFINE, stop)
-    except cv2.error:  # the two have nothing in common that could be aligned
+    except cv2.error:  # nothing in common to align
         return 0.0
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     moved, seen = (cv2.warpAffine(image, found, (GRID, GRID), flags=flags) for image in (other, _inner()))
@@ -243,8 +244,8 @@ def likeness(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _local_contrast(ranks: np.ndarray) -> np.ndarray:
-    """Each cell against the mean and the standard deviation of its surroundings: the finer the structure, the less
-    two studies of one patient share it, and the less a local equalisation changes it."""
+    """Each cell relative to the mean and standard deviation of its surroundings. Fine structure is what two studies of
+    one patient share least, and local histogram equalisation changes it least."""
     gray = ranks.astype(np.float32) / (2 * GRID * GRID)
     mean = cv2.GaussianBlur(gray, (0, 0), 1.5)
     variance = cv2.GaussianBlur(gray * gray, (0, 0), 1.5) - mean * mean
@@ -253,5 +254,5 @@ def _local_contrast(ranks: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _inner() -> np.ndarray:
-    """(64, 64) ones with a rim of zeros."""
+    """(64, 64) ones with a border of zeros."""
     return cv2.copyMakeBorder(np.ones((GRID - 4, GRID - 4), np.float32), 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=0)

@@ -1,11 +1,11 @@
-"""Fingerprints: bits that stay alike when a radiograph is resized, compressed, windowed, inverted, mirrored, turned,
-cropped or padded. `duplicates` finds the pairs.
+"""Fingerprints: perceptual hashes of radiographs, robust to resizing, compression, windowing, inversion, mirroring,
+rotation by quarter turns, cropping and padding. `duplicates` finds the pairs.
 
-An image becomes a few 256-bit words. Area-resize to 64×64, replace gray values by their ranks, 2-D cosine transform,
-keep the signs of the 256 lowest frequencies: a monotonic change of gray values leaves the bits almost alone, and
-inversion flips them all. Mirroring changes the signs of odd frequencies and a quarter turn exchanges rows and columns,
-so the bits of all eight orientations follow from those of one, and nothing more is stored for them. The same is done
-for the image without its border and for centre crops of that, so that a crop of one image meets the whole of another.
+An image becomes a few 256-bit hashes: area-resize to 64×64, replace gray values by their ranks, apply a 2-D cosine
+transform, and take the signs of the 256 lowest frequencies. A monotonic change of gray values hardly affects the bits,
+and inversion flips them all. Mirroring changes the signs of odd frequencies and a quarter turn exchanges rows and
+columns, so the bits of all eight orientations follow from those of one and need not be stored. The same is done for the
+image without its border and for centre crops of that, so that a crop of one image matches the whole of another.
 """
 
 import functools
@@ -19,25 +19,25 @@ BITS = 256
 GRID = 64
 _CROPS = (0, 3, 6, 9, 12, 15)  # in 128ths of each side: none, 2.3 % … 11.7 %
 VARIANTS = 1 + len(_CROPS)
-_FINE = 32  # positions are whole numbers of 1/32 pixel, so every sum is exact and no machine rounds differently
+_FINE = 32  # positions are multiples of 1/32 pixel, so that every sum is exact and equal on all machines
 _LEVELS = 1024
-_SMALLEST = 8  # pixels a side; less is not a radiograph
-# The eight positions of a square: transposed first, then rows reversed, then columns reversed.
+_SMALLEST = 8  # pixels a side; smaller images are not radiographs
+# The eight orientations of a square: transposed first, then rows reversed, then columns reversed.
 TURNS = ((0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1), (1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1))
 TURN_NAMES = ("as it is", "mirrored", "upside down and mirrored", "turned by 180°", "transposed",
               "turned by 90°", "turned by 270°", "transposed the other way")  # fmt: skip
 
 
 def fingerprint(pixels: np.ndarray) -> np.ndarray:
-    """(VARIANTS, 4) uint64: the image, the image without its border, its centre crops; equal on every machine.
-    A variant without content (constant, nearly black, too small) is all zero and matches nothing."""
+    """(VARIANTS, 4) uint64: the image, the image without its border, its centre crops; equal on every machine. A
+    variant without content (constant, nearly black, too small) is all zero and matches nothing."""
     bits = _waves(rank_images(pixels)) > 0
     return np.packbits(bits, axis=1, bitorder="little").view("<u8").astype(np.uint64)
 
 
 def turned_prints(prints: np.ndarray, turn: int) -> np.ndarray:
-    """The prints (…, 4) of the same images in another position. Of a transposed one, two of 256 bits stay as they are,
-    since their counterparts are not among those that are kept."""
+    """The fingerprints (…, 4) of the same images in another orientation. For a transposed one, two of 256 bits stay
+    unchanged, since their counterparts are not stored."""
     if turn == 0:
         return prints
     source, odd = _turned_bits(turn)
@@ -56,7 +56,7 @@ def turned_prints(prints: np.ndarray, turn: int) -> np.ndarray:
 
 @functools.cache
 def _turned_bits(turn: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each bit of a turned print: which bit of the print it comes from, and whether its sign changes."""
+    """For each bit of a turned fingerprint: the bit it comes from, and whether its sign changes."""
     transposed, upside, mirrored = TURNS[turn]
     rows, columns = _frequencies()
     place = {key: number for number, key in enumerate(zip(rows.tolist(), columns.tolist(), strict=True))}
@@ -73,27 +73,27 @@ def turned_ranks(ranks: np.ndarray, turn: int) -> np.ndarray:
 
 
 def with_all_variants(prints: np.ndarray) -> np.ndarray:
-    """Prints of an older version, which kept fewer crops, with empty ones in the place of those it lacks."""
+    """Fingerprints of an older version, which had fewer crops, padded with empty ones."""
     lacking = VARIANTS - prints.shape[1] if prints.ndim == 3 else 0
     return np.pad(prints, ((0, 0), (0, lacking), (0, 0))) if lacking > 0 else prints
 
 
 def pixel_hash(pixels: np.ndarray) -> int:
-    """64 bits of the exact pixels, their shape and their type."""
+    """64-bit hash of the exact pixels, their shape and their dtype."""
     little = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
     head = f"{little.dtype.str} {little.shape}".encode()
     return int.from_bytes(hashlib.blake2b(head + b"\n" + little.tobytes(), digest_size=8).digest(), "little")
 
 
 def patient_fingerprint(dataset: str, patient: str, key: bytes = b"") -> int:
-    """64 bits that stand for one patient of one dataset: whatever the case, width or leading zeros.
-    Without a key, whoever can list a dataset's patients can compute them all and compare."""
+    """64-bit pseudonym of a patient of a dataset, independent of case, character width and leading zeros. Without a
+    key, anyone who can list the dataset's patients can compute and compare them."""
     text = "\0".join([_plain(dataset), canonical_patient(patient)]).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8, key=key, person=b"ribcage patient").digest(), "little")
 
 
 def canonical_patient(patient: str) -> str:
-    """What all spellings of one patient's name share: '007', ' 7' and the full-width '７' are '7'."""
+    """Canonical spelling of a patient identifier: '007', ' 7' and the full-width '７' are '7'."""
     plain = _plain(patient)
     return plain.lstrip("0") or "0" if plain.isdecimal() else plain
 
@@ -106,7 +106,7 @@ def _plain(text: str) -> str:
 
 
 def rank_images(pixels: np.ndarray) -> np.ndarray:
-    """(V, 64, 64) float64 whole numbers: each cell's rank among its variant's cells, centred; zero without content."""
+    """(V, 64, 64) float64 integers: each cell's rank among its variant's cells, centred; zero without content."""
     if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError(
             f"A fingerprint needs (height, width) uint8 or uint16 pixels, not {pixels.shape} {pixels.dtype}."
@@ -116,12 +116,12 @@ def rank_images(pixels: np.ndarray) -> np.ndarray:
         return ranks
     image = _ten_bits(pixels)
     height, width = image.shape
-    # A sum of bytes fits 32 bits up to 8 million pixels, and is made three times as fast there.
+    # Sums of bytes fit into 32 bits up to 8 million pixels, which is three times as fast.
     narrow = image.dtype == np.uint8 and image.size < 2**23
     sums = cv2.integral(image, sdepth=cv2.CV_32S if narrow else cv2.CV_64F)
     whole = _cells(sums, _edges(0, height, 0), _edges(0, width, 0))
     variance = _variance(np.rint(whole).reshape(1, -1))[0]
-    if variance < 1:  # gray levels squared: nothing but noise
+    if variance < 1:  # gray levels squared: only noise
         return ranks
     ranks[0] = _ranked(whole)
     content = _content(image, variance)
@@ -135,7 +135,7 @@ def rank_images(pixels: np.ndarray) -> np.ndarray:
 
 
 def _ten_bits(pixels: np.ndarray) -> np.ndarray:
-    """Sixteen-bit images from zero up and below 1,024, so that sums of squares stay exact."""
+    """Sixteen-bit images scaled to 0 … 1,023, so that sums of squares stay exact."""
     if pixels.dtype == np.uint8:
         return np.ascontiguousarray(pixels)
     raised = pixels - pixels.min()
@@ -143,17 +143,17 @@ def _ten_bits(pixels: np.ndarray) -> np.ndarray:
 
 
 def _variance(lines: np.ndarray) -> np.ndarray:
-    """Variance of each line of whole numbers, summed exactly."""
+    """Exact variance of each line of integers."""
     count, values = lines.shape[1], lines.astype(np.int64)
     return ((values * values).sum(axis=1) * count - values.sum(axis=1) ** 2) / count**2
 
 
 def _content(image: np.ndarray, variance: float) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right of the image without the rows and columns of one gray at its edges.
-    Rows and columns take turns, since a white frame hides the black margin inside it."""
+    """Top, bottom, left, right of the image without uniform rows and columns at its edges. Rows and columns alternate,
+    since a white frame hides the black margin inside it."""
     height, width = image.shape
     top, bottom, left, right = 0, height, 0, width
-    limit = variance / 160  # a standard deviation of 8 % of the image's: noise and JPEG ringing of a border pass
+    limit = variance / 160  # a standard deviation of 8 % of the image's: above the noise and JPEG ringing of a border
     for _ in range(2):
         lines = image[top:bottom, left:right]
         top, bottom = top + _margin(lines, limit), bottom - _margin(lines[::-1], limit)
@@ -165,7 +165,7 @@ def _content(image: np.ndarray, variance: float) -> tuple[int, int, int, int]:
 
 
 def _margin(lines: np.ndarray, limit: float) -> int:
-    """How many lines from the first on vary less than the limit; looked up in growing steps, since most have none."""
+    """Number of leading lines that vary less than the limit; searched in growing steps, since most images have none."""
     start, step = 0, 4
     while start < len(lines):
         varied = np.flatnonzero(_variance(lines[start : start + step]) > limit)
@@ -182,7 +182,7 @@ def _edges(start: int, stop: int, crop: int) -> np.ndarray:
 
 
 def _cells(sums: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """(64, 64) mean gray of each cell. The integral is linear between pixels, so cells may cut them."""
+    """(64, 64) mean gray of each cell. The integral is linear between pixels, so cells may end within pixels."""
     below, part = np.minimum(rows // _FINE + 1, len(sums) - 1), (rows % _FINE)[:, None]
     lines = sums[rows // _FINE] * (_FINE - part) + sums[below] * part
     after, part = np.minimum(columns // _FINE + 1, sums.shape[1] - 1), columns % _FINE
@@ -206,7 +206,7 @@ def _ranked(cells: np.ndarray) -> np.ndarray:
 
 
 def _waves(ranks: np.ndarray) -> np.ndarray:
-    """(V, 256) coefficients of the lowest frequencies: whole numbers below 2^53, so exact in any order of summation."""
+    """(V, 256) coefficients of the lowest frequencies: integers below 2^53, so exact in any order of summation."""
     table = _cosines()
     rows, columns = _frequencies()
     return np.ascontiguousarray((table @ ranks @ table.T)[:, rows, columns])
@@ -222,6 +222,6 @@ def _frequencies() -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _cosines() -> np.ndarray:
-    """(K, 64) cosines of the transform in whole 1/1024, as many as `_frequencies` needs."""
+    """(K, 64) cosines of the transform in multiples of 1/1024, as many as `_frequencies` needs."""
     waves = np.arange(max(map(np.max, _frequencies())) + 1)
     return np.rint(1024 * np.cos(np.pi / GRID * np.outer(waves, np.arange(GRID) + 0.5)))

@@ -1,5 +1,5 @@
-"""A gray image as every reader returns it, and the steps that lead there from decoded pixels: one channel, upright, at
-8 or 16 bits."""
+"""The gray image that every reader returns, and the steps from decoded pixels to it: one channel, upright, 8 or 16
+bits."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,11 +9,11 @@ import numpy as np
 
 Depth = Literal[8, 16]
 CAUTION = "caution: "
-"""How a note begins that whoever uses the image should see: it may not be what it seems."""
+"""Prefix of notes that a user of the image should see: the image may differ from what it should be."""
 
 
 class UnreadableError(ValueError):
-    """This is not an image that can be read; the reason is one line."""
+    """A file is not a readable image; the message is one line."""
 
     def __init__(self, reason: str) -> None:
         line = " ".join(reason.split())
@@ -22,7 +22,7 @@ class UnreadableError(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file may ask for before it is refused."""
+    """Limits on the size of image files."""
 
     max_pixels: float = 100e6
     max_bytes: float = 512e6
@@ -37,48 +37,48 @@ class Limits:
             raise UnreadableError(f"{name} has {count / 1e6:,.0f} MB; the limit is {self.max_bytes / 1e6:,.0f} MB.")
 
     def check_size(self, name: str, width: int, height: int) -> None:
-        """Refuse an image of no pixels, too many, or of an absurd shape."""
+        """Refuse an image without pixels, with too many, or of an extreme shape."""
         if width < 1 or height < 1:
-            raise UnreadableError(f"{name} claims {width} x {height} pixels.")
+            raise UnreadableError(f"{name} declares {width} x {height} pixels.")
         if width * height > self.max_pixels:
             raise UnreadableError(
-                f"{name} claims {width} x {height} pixels; the limit is {self.max_pixels / 1e6:,.0f} million."
+                f"{name} declares {width} x {height} pixels; the limit is {self.max_pixels / 1e6:,.0f} million."
             )
         if max(width, height) > self.max_aspect * min(width, height):
-            raise UnreadableError(f"{name} has {width} x {height} pixels, which is a line, not a radiograph.")
+            raise UnreadableError(f"{name} has {width} x {height} pixels: too narrow for a radiograph.")
 
 
 @dataclass(frozen=True)
 class GrayImage:
-    """A gray image that spans its dtype's range, dark where the radiograph shows air."""
+    """A gray image over the full range of its dtype, dark where the radiograph shows air."""
 
     pixels: np.ndarray
-    """(H, W) uint8 or uint16. When it was decoded reduced, it still spans the whole image exactly."""
+    """(H, W) uint8 or uint16. If decoded at reduced size, it still covers exactly the whole image."""
     width: int
     height: int
-    """Of the file's own image as a person sees it (EXIF orientation applied), before any reduction."""
+    """Size of the original image, upright (EXIF orientation applied) and before any reduction."""
     notes: tuple[str, ...] = ()
-    """What was done to it."""
+    """What was done to the image."""
     tags: dict[str, str] = field(default_factory=dict)
     """DICOM only: patient, study, view, sex, age, manufacturer, modality, body, transfer_syntax."""
 
 
-# 10- to 14-bit detectors are often saved unscaled in 16 bits; a scaled radiograph never leaves its top two bits empty.
+# 10- to 14-bit detectors are often saved unscaled in 16 bits; a scaled radiograph always uses the top two bits.
 FEW_BITS = 14
 
 
 def to_gray(pixels: np.ndarray, what: str) -> tuple[np.ndarray, list[str]]:
-    """One channel of (H, W), (H, W, 3) BGR or (H, W, 4) BGRA, and what had to be done for it."""
+    """One channel of (H, W), (H, W, 3) BGR or (H, W, 4) BGRA, and notes on the conversion."""
     if pixels.ndim == 2:
         return pixels, []
     blue, green, red, *alpha = cv2.split(pixels)
     if cv2.norm(blue, green, cv2.NORM_INF) == 0 == cv2.norm(green, red, cv2.NORM_INF):
-        one, notes = green, [] if what.startswith("gray") else [f"{what} that is gray"]
+        one, notes = green, [] if what.startswith("gray") else [f"{what} with gray pixels"]
     else:
-        one, notes = cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2GRAY), [f"colour ({what}) made gray"]
+        one, notes = cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2GRAY), [f"colour ({what}) converted to gray"]
     top = np.iinfo(pixels.dtype).max
     if alpha and cv2.minMaxLoc(alpha[0])[0] < top:
-        one, notes = cv2.multiply(one, alpha[0], scale=1 / top), [*notes, "transparent parts made black"]
+        one, notes = cv2.multiply(one, alpha[0], scale=1 / top), [*notes, "transparent pixels set to black"]
     return one, notes
 
 
@@ -93,18 +93,19 @@ def upright(pixels: np.ndarray, orientation: int) -> tuple[np.ndarray, list[str]
 
 
 def to_depth(pixels: np.ndarray, depth: Depth, bits: int | None = None) -> tuple[np.ndarray, list[str]]:
-    """The same image in 8 or 16 bits; 0 and 2^bits - 1 (`bits` None: all that the type has) become black and white.
+    """The image in 8 or 16 bits; 0 and 2^bits - 1 (`bits` None: the dtype's maximum) become black and white.
 
-    What is white never depends on the image's own brightest pixel: two images of one detector stay comparable."""
+    White does not depend on the image's brightest pixel: images of one detector stay comparable.
+    """
     if pixels.dtype == np.uint8:
-        return (pixels, []) if depth == 8 else (pixels.astype(np.uint16) * 257, ["8 bit to 16"])
+        return (pixels, []) if depth == 8 else (pixels.astype(np.uint16) * 257, ["8 bit converted to 16"])
     top, notes = (1 << (bits or 16)) - 1, []
     if bits is not None and bits < 16:
-        notes = [f"{bits} bit stored in 16: 0-{top} made the whole range"]
+        notes = [f"{bits} bit stored in 16: 0-{top} scaled to the full range"]
     elif (used := int(pixels.max()).bit_length()) <= FEW_BITS:
-        notes = [f"only {used} of 16 bits used, which is dark"]
+        notes = [f"only {used} of 16 bits are used: the image is dark"]
     if depth == 8:
-        return cv2.convertScaleAbs(pixels, alpha=255 / top), [*notes, "16 bit to 8"]
+        return cv2.convertScaleAbs(pixels, alpha=255 / top), [*notes, "16 bit converted to 8"]
     return (pixels if top == 65535 else _stretched(pixels, top)), notes
 
 

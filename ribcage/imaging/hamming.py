@@ -1,4 +1,4 @@
-"""Search for pairs of 256-bit words within some Hamming distance, among millions, by compiled code."""
+"""Hamming search: all pairs of 256-bit hashes within a distance, among millions, in compiled code."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -9,14 +9,14 @@ import numpy as np
 from ribcage.imaging.fingerprint import BITS
 from ribcage.runtime.compiling import compiled
 
-_BLOCK = 2048  # targets scanned at a time: 64 KiB, which stays in the cache
-_EXACT = 1e10  # pairs up to which all are compared; two seconds or three
-_SHARE = 16  # beyond it, each query looks at the nearest sixteenth of the targets
-Rows = tuple[np.ndarray, np.ndarray]  # (R,) image numbers and (R, 4) their bits
+_BLOCK = 2048  # targets scanned at a time: 64 KiB, which fits into the cache
+_EXACT = 1e10  # up to this many pairs, all are compared; takes two or three seconds
+_SHARE = 16  # beyond it, each query is compared with the nearest sixteenth of the targets
+Rows = tuple[np.ndarray, np.ndarray]  # (R,) image numbers and their (R, 4) hashes
 
 
 def rows_within(a: Rows, b: Rows, max_distance: int) -> tuple[np.ndarray, np.ndarray]:
-    """Image of a and image of b, for all rows within `max_distance` bits. The larger side is the one divided."""
+    """Image of a and image of b, for all rows within `max_distance` bits. The larger side is partitioned."""
     if len(a[0]) > len(b[0]):
         second, first = rows_within(b, a, max_distance)
         return first, second
@@ -32,7 +32,7 @@ def rows_within(a: Rows, b: Rows, max_distance: int) -> tuple[np.ndarray, np.nda
 
 @dataclass(frozen=True)
 class _Cell:
-    """Some targets, and which queries look at them: those at most `limits` bits from the pivot."""
+    """Some targets, and the queries to compare them with: those at most `limits` bits from the pivot."""
 
     rows: np.ndarray
     pivot: np.ndarray
@@ -40,15 +40,16 @@ class _Cell:
 
 
 def _blocks(queries: np.ndarray, targets: np.ndarray) -> list[_Cell]:
-    """All targets in their order, each looked at by every query."""
+    """All targets in order, each compared with every query."""
     limits = np.full(len(queries), BITS, np.uint64)
     starts = range(0, len(targets), _BLOCK)
     return [_Cell(np.arange(s, min(s + _BLOCK, len(targets))), targets[0], limits) for s in starts]
 
 
 def _neighbourhoods(queries: np.ndarray, targets: np.ndarray) -> list[_Cell]:
-    """Targets by their nearest pivot; each query looks at the nearest cells that hold its share of the targets."""
-    count = max(1, min(len(targets) // 64, 1024), len(targets) // _BLOCK)  # few pivots would tell little
+    """Targets by their nearest pivot; each query is compared with the nearest cells that hold its share of the
+    targets."""
+    count = max(1, min(len(targets) // 64, 1024), len(targets) // _BLOCK)  # few pivots would not separate the targets
     pivots = targets[np.sort(np.random.default_rng(0).choice(len(targets), count, replace=False))]
     nearest, _ = _probed(targets, pivots, np.zeros(count, np.int64), 0)
     sizes = np.bincount(nearest, minlength=count)
@@ -82,12 +83,12 @@ def _scanned(queries: np.ndarray, targets: np.ndarray, cell: _Cell, max_distance
         room = count
 
 
-# The four lines that count ones stand in both kernels as the compiler knows them: it makes one instruction of
-# them and takes eight targets at a time. In a function of their own they would keep the machine code from the disk.
+# The four lines that count bits are repeated in both kernels: inline, the compiler turns them into one instruction and
+# vectorises over eight targets. A separate function would prevent the on-disk cache.
 
 
 def _scan(queries, limits, pivot, t0, t1, t2, t3, max_distance, query, target):  # type: ignore[no-untyped-def]
-    """Write the pairs within `max_distance` bits and return how many there are, also when the room did not suffice."""
+    """Write the pairs within `max_distance` bits and return their number, even if it exceeds the buffer."""
     found = 0
     far = np.uint64(256) - max_distance
     for q in range(len(queries)):
@@ -112,7 +113,7 @@ def _scan(queries, limits, pivot, t0, t1, t2, t3, max_distance, query, target): 
                     x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
                     total += (x * np.uint64(0x0101010101010101)) >> np.uint64(56)
                 near += (total <= max_distance) | (total >= far)
-            if near == 0:  # nearly always: the pairs are written by a second, slower pass
+            if near == 0:  # nearly always: pairs are written by a second, slower pass
                 continue
             for j in range(len(s0)):
                 total = np.uint64(0)

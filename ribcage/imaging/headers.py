@@ -1,6 +1,6 @@
-"""Headers of PNG, JPEG, TIFF and BMP files: size, orientation and pixel format, checked before anything is decoded.
+"""Headers of PNG, JPEG, TIFF and BMP files: size, orientation and pixel format, checked before decoding.
 
-A truncated file is refused, never half read. The format follows from the first bytes, never from the file's name.
+A truncated file is refused, never partly read. The format follows from the first bytes, not from the file's name.
 """
 
 import struct
@@ -16,7 +16,7 @@ from ribcage.imaging.gray_image import Limits, UnreadableError
 
 PNG, JPEG, BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
 TIFF = (b"II*\0", b"MM\0*")
-# What people most often have instead of an image: (where, what the bytes are, what it is).
+# Common files that are not images: (offset, bytes at that place, description).
 OTHERS = (
     (0, b"GIF8", "a GIF"),
     (8, b"WEBP", "a WebP image"),
@@ -36,30 +36,30 @@ OTHERS = (
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself, in the orientation in which it is stored."""
+    """Properties of an image file, in its stored orientation."""
 
     width: int
     height: int
     what: str
-    """How it stores a pixel, for the notes: gray, palette, RGB, RGBA, …"""
+    """Kind of pixels, for the notes: gray, palette, RGB, RGBA, …"""
     orientation: int = 1
     """EXIF orientation, 1 … 8."""
     inverted: bool = False
-    """White is zero, and OpenCV leaves it so."""
+    """White is zero, and OpenCV does not convert it."""
     notes: tuple[str, ...] = ()
     flags: int = cv2.IMREAD_UNCHANGED
-    """How OpenCV must decode it."""
+    """Flags for OpenCV's decoder."""
     file: bytes | None = None
-    """What it must decode where that is not the file as it is."""
+    """Bytes to decode, if not the file itself."""
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """(width, height) once the orientation is applied."""
+        """(width, height) with the orientation applied."""
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
 def is_raster(data: bytes) -> bool:
-    """Whether the first bytes are those of a format that `decode` reads."""
+    """Whether the first bytes are those of a format that `decode_raster` reads."""
     return data.startswith((PNG, JPEG, BMP, *TIFF))
 
 
@@ -81,11 +81,11 @@ def read_raster_header(data: bytes, name: str, limits: Limits) -> Header:
 
 
 def unknown_format(data: bytes, name: str) -> str:
-    """What to say of a file that is no image."""
+    """Error message for a file that is not an image."""
     for at, starts, what in OTHERS:
         if data[at : at + len(starts)].lower() == starts.lower():
             return f"{name} is {what}. Ribcage reads PNG, JPEG, TIFF, BMP and DICOM."
-    # its bytes are not shown: a table may name any file, and errors are kept in rejected.csv
+    # its bytes are not shown: a table may name any file, and errors are stored in rejected.csv
     return f"{name} is not an image of a known format. Ribcage reads PNG, JPEG, TIFF, BMP and DICOM."
 
 
@@ -93,7 +93,7 @@ def unknown_format(data: bytes, name: str) -> str:
 
 
 def _png(data: bytes, name: str, limits: Limits) -> Header:
-    """Every chunk up to IEND is there and has its checksum; libpng would print to stderr otherwise."""
+    """Check that every chunk up to IEND is there with its checksum; libpng would print to stderr otherwise."""
     at, orientation = len(PNG), 1
     seen: dict[bytes, list[bytes]] = {}
     for _ in range(200_000):
@@ -108,7 +108,7 @@ def _png(data: bytes, name: str, limits: Limits) -> Header:
         if kind == b"IEND":
             break
         if kind == b"acTL":
-            raise UnreadableError(f"{name} is an animated PNG; one image is expected.")
+            raise UnreadableError(f"{name} is an animated PNG; one image was expected.")
         if kind == b"eXIf":
             orientation = _orientation(bytes(body))
         if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT"):
@@ -120,7 +120,7 @@ def _png(data: bytes, name: str, limits: Limits) -> Header:
     if bits not in _PNG_BITS.get(colour, ()) or packing or filtering or interlaced > 1:
         raise UnreadableError(f"{name} is damaged: its PNG header is invalid.")
     what = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGBA"}[colour]
-    notes = ("a transparent colour ignored",) if b"tRNS" in seen and colour in (0, 2) else ()
+    notes = ("transparent colour ignored",) if b"tRNS" in seen and colour in (0, 2) else ()
     limits.check_size(name, width, height)
     return Header(width, height, what, orientation, notes=notes, file=_plain_png(seen, name))
 
@@ -131,7 +131,7 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 
 
 def _plain_png(seen: dict[bytes, list[bytes]], name: str) -> bytes:
-    """The pixels alone, unpacked and known to be whole: of anything else that is odd, libpng prints to stderr."""
+    """A PNG of the checked pixels alone: on any other oddity, libpng would print to stderr."""
     head = seen[b"IHDR"][0]
     width, height, bits, colour, *_, interlaced = struct.unpack(">IIBBBBB", head[:13])
     passes = _PASSES if interlaced else ((0, 0, 1, 1),)
@@ -141,7 +141,7 @@ def _plain_png(seen: dict[bytes, list[bytes]], name: str) -> bytes:
     try:
         unpacked = zlib.decompressobj()
         pixels = unpacked.decompress(b"".join(seen[b"IDAT"]), expected)
-        unpacked.decompress(unpacked.unconsumed_tail, 1)  # its checksum
+        unpacked.decompress(unpacked.unconsumed_tail, 1)  # the checksum
     except zlib.error:
         raise UnreadableError(f"{name} is damaged: its pixels cannot be decoded.") from None
     at, flat = 0, np.frombuffer(pixels, np.uint8)
@@ -179,10 +179,10 @@ def _jpeg(data: bytes, name: str, limits: Limits) -> Header:
         raise UnreadableError(f"{name} is damaged: it is not a complete JPEG.")
     kind, bits, height, width, channels = frame
     if bits != 8 or kind not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
-        raise UnreadableError(f"{name} is a {bits}-bit or lossless JPEG; only ordinary 8-bit JPEGs can be read.")
-    if data.rfind(b"\xff\xd9", scan) < 0:  # within the pixels FF is always followed by 00 or a restart
+        raise UnreadableError(f"{name} is a {bits}-bit or lossless JPEG; an ordinary 8-bit JPEG was expected.")
+    if data.rfind(b"\xff\xd9", scan) < 0:  # within the pixels, FF is always followed by 00 or a restart
         raise UnreadableError(f"{name} is truncated: the JPEG has no end marker.")
-    if (kind in (0xC2, 0xCA) or channels > 1) and data.count(b"\xff\xda", scan) > 100:  # each takes a whole pass
+    if (kind in (0xC2, 0xCA) or channels > 1) and data.count(b"\xff\xda", scan) > 100:  # each scan takes a whole pass
         raise UnreadableError(f"{name} is a JPEG of more than 100 scans.")
     flags = cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
     return Header(width, height, {1: "gray", 4: "CMYK"}.get(channels, "RGB"), orientation, flags=flags)
@@ -192,7 +192,7 @@ def _bmp(data: bytes, name: str, limits: Limits) -> Header:
     start, size = struct.unpack_from("<II", data, 10)
     width, height, _, bits = struct.unpack_from("<HHHH" if size == 12 else "<iiHH", data, 18)
     compression = 0 if size == 12 else struct.unpack_from("<I", data, 30)[0]
-    height = abs(height)  # negative: the top row comes first
+    height = abs(height)  # negative: top row first
     if compression in (0, 3, 6) and len(data) < start + height * ((width * bits + 31) // 32 * 4):
         raise UnreadableError(f"{name} is truncated: rows of the BMP are missing.")
     what = "palette" if bits <= 8 else "RGB"
@@ -202,7 +202,7 @@ def _bmp(data: bytes, name: str, limits: Limits) -> Header:
 def _tiff(data: bytes, name: str, limits: Limits) -> Header:
     tags, following = _tiff_tags(data)
     if following:
-        raise UnreadableError(f"{name} is a TIFF of several pages; one image is expected.")
+        raise UnreadableError(f"{name} is a TIFF of several pages; one image was expected.")
     for places, lengths in ((273, 279), (324, 325)):
         strips = zip(tags.get(places, ()), tags.get(lengths, ()), strict=False)
         if any(start + length > len(data) for start, length in strips):
@@ -210,24 +210,22 @@ def _tiff(data: bytes, name: str, limits: Limits) -> Header:
     width, height = (tags.get(tag, (0,))[0] for tag in (256, 257))
     bits, channels, kind, photometric = (tags.get(tag, (1,))[0] for tag in (258, 277, 339, 262))
     if kind != 1 or bits not in (1, 2, 4, 8, 16) or photometric not in (0, 1, 2, 3, 5, 6) or channels > 4:
-        raise UnreadableError(f"{name} is a TIFF of an unsupported kind; 8 or 16 bit, gray or RGB are expected.")
+        raise UnreadableError(f"{name} is a TIFF of an unsupported kind; 8 or 16 bits, gray or RGB were expected.")
     what = {0: "gray", 1: "gray", 3: "palette", 5: "CMYK"}.get(photometric, "RGB")
     notes, orientation = [], tags.get(274, (1,))[0]
     if channels > {"gray": 1, "palette": 1, "CMYK": 4}.get(what, 3):
-        notes.append(
-            "an alpha channel left out" if what == "gray" else "an alpha channel applied: transparent is black"
-        )
-    if 2 <= orientation <= 8:  # OpenCV turns a TIFF itself
+        notes.append("alpha channel ignored" if what == "gray" else "alpha channel applied: transparent is black")
+    if 2 <= orientation <= 8:  # OpenCV applies the orientation of a TIFF itself
         notes.append(f"turned (EXIF {orientation})")
     if orientation >= 5:
         width, height = height, width
     flags = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_GRAYSCALE if what == "gray" else cv2.IMREAD_COLOR)
-    # libtiff inverts 8-bit images whose white is zero, not 16-bit ones.
+    # libtiff inverts 8-bit images whose white is zero, but not 16-bit ones.
     return Header(width, height, what, flags=flags, inverted=photometric == 0 and bits == 16, notes=tuple(notes))
 
 
 def _orientation(exif: bytes) -> int:
-    """Of an EXIF block, which is a small TIFF; 1 (as stored) when it does not say or is damaged."""
+    """Orientation from an EXIF block, which is a small TIFF; 1 (as stored) if it is missing or damaged."""
     try:
         value = _tiff_tags(exif)[0].get(274, (1,))[0]
     except (struct.error, IndexError, UnreadableError):
@@ -236,7 +234,7 @@ def _orientation(exif: bytes) -> int:
 
 
 def _tiff_tags(data: bytes) -> tuple[dict[int, tuple[int, ...]], int]:
-    """The whole-number tags of the first directory, and where the next directory is (0: nowhere)."""
+    """The integer tags of the first directory, and the offset of the next directory (0: none)."""
     order = "<" if data[:2] == b"II" else ">"
     (at,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, at)

@@ -1,11 +1,9 @@
-"""Maps: where in an image the evidence for a finding lies – heat from 0 to 1, and boxes around it.
+"""Heat-maps: the evidence for a finding at each place of an image, from 0 to 1, and boxes around it.
 
-`ribcage.inference.gradcam` makes them from a classifier. Its `CamDetector` finds boxes as a detector does, so that
-the CAM baseline is
-`detections.detect(gradcam.CamDetector(method, temperature=model.temperature), data, rows, model=model)`.
+`ribcage.inference.gradcam` computes them from a classifier; its `CamDetector` makes the boxes of the CAM baseline.
 
-Points and boxes are measured from the top left corner: the centre of the first pixel is at (0.5, 0.5). Between the
-centres of a map's cells heat is interpolated, beyond the outermost it stays what it is there.
+Coordinates start at the top left corner: the centre of the first pixel is at (0.5, 0.5). Heat is interpolated between
+the centres of a map's cells and constant beyond the outermost ones.
 """
 
 from dataclasses import dataclass
@@ -14,17 +12,17 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+from torch.nn import functional as F  # noqa: N812 – the usual name
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Where the cells of a map lie in its view, as (x, y) in pixels."""
+    """Positions of the cells of a map in its view, as (x, y) in pixels."""
 
     first: tuple[float, float]
-    """The centre of the first."""
+    """Centre of the first cell."""
     step: tuple[float, float]
-    """From one to the next."""
+    """Distance between centres."""
 
     @classmethod
     def even(cls, grid: tuple[int, int], size: tuple[int, int]) -> "Cells":
@@ -34,24 +32,24 @@ class Cells:
 
 
 def gradcam_maps(features: Tensor, weights: Tensor) -> Tensor:
-    """(N, C, h, w) features and (N, F, C) weights of their channels → (N, F, h, w) in 0 … 1.
+    """Grad-CAM from (N, C, h, w) features and the (N, F, C) weights of their channels → (N, F, h, w) in 0 … 1.
 
-    Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, eq. 2:  L = ReLU(sum_c a_c A_c),  divided by its maximum.
-    Where nothing speaks for a finding, its map is 0 everywhere.
+    Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, eq. 2:  L = ReLU(sum_c a_c A_c),  divided by its maximum. A
+    map without positive evidence is 0 everywhere.
     """
     return scaled_to_maximum(torch.einsum("nchw,nfc->nfhw", features.float(), weights.float()))
 
 
 def layercam_maps(features: Tensor, gradients: Tensor) -> Tensor:
-    """(N, C, h, w) features and their (F, N, C, h, w) gradients → (N, F, h, w) in 0 … 1.
+    """LayerCAM from (N, C, h, w) features and their (F, N, C, h, w) gradients → (N, F, h, w) in 0 … 1.
 
-    LayerCAM, Jiang et al. 2021, https://doi.org/10.1109/TIP.2021.3089943, eq. 6:  L = ReLU(sum_c ReLU(g_c) A_c).
+    Jiang et al. 2021, https://doi.org/10.1109/TIP.2021.3089943, eq. 6:  L = ReLU(sum_c ReLU(g_c) A_c).
     """
     return scaled_to_maximum(torch.stack([(one.relu() * features).float().sum(1) for one in gradients], 1))
 
 
 def scaled_to_maximum(found: Tensor) -> Tensor:
-    """(N, F, h, w): what is positive, divided by its maximum; 0 everywhere where nothing is."""
+    """(N, F, h, w): positive values divided by their maximum; 0 where there are none."""
     found = found.relu()
     most = found.amax((2, 3), keepdim=True)
     return torch.where(most > 0, found / most, 0.0)
@@ -67,8 +65,8 @@ def upsampled_maps(maps: Tensor, cells: Cells, size: tuple[int, int]) -> Tensor:
 
 
 def peaks(maps: Tensor, cells: Cells) -> Tensor:
-    """(N, F, 2) x, y in the view: the centre of the hottest cell of (N, F, h, w), of equally hot ones the first.
-    NaN where there is no heat."""
+    """(N, F, 2) x, y in the view: the centre of the hottest cell of each (N, F, h, w) map, the first if several are
+    equal. NaN where there is no heat."""
     place = maps.flatten(2).argmax(2)
     x = cells.first[0] + place % maps.shape[3] * cells.step[0]
     y = cells.first[1] + place // maps.shape[3] * cells.step[1]
@@ -77,12 +75,12 @@ def peaks(maps: Tensor, cells: Cells) -> Tensor:
 
 
 def maps_in_image(maps: np.ndarray, affine: np.ndarray, side: int) -> np.ndarray:
-    """(F, H, W) maps of a view → (F, S, S) of the stored image, where the (2, 3) affine of the view takes its points.
+    """(F, H, W) maps of a view → (F, S, S) of the stored image; the (2, 3) affine maps points of the view to the image.
 
-    What the view did not show is 0.
+    Areas outside the view are 0.
     """
     matrix = affine.copy()
-    matrix[:, 2] += affine[:, :2].sum(1) / 2 - 0.5  # OpenCV has whole numbers at the centres of pixels
+    matrix[:, 2] += affine[:, :2].sum(1) / 2 - 0.5  # OpenCV has integers at the centres of pixels
 
     def warped(image: np.ndarray, flags: int, border: int) -> np.ndarray:
         return cv2.warpAffine(image, matrix, (side, side), flags=flags, borderMode=border)
@@ -92,15 +90,15 @@ def maps_in_image(maps: np.ndarray, affine: np.ndarray, side: int) -> np.ndarray
 
 
 def points_in_image(points: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """(…, 2) points of a view → of the stored image; NaN stays NaN."""
+    """(…, 2) points of a view → points of the stored image; NaN stays NaN."""
     return points @ affine[:, :2].T + affine[:, 2]
 
 
 def heatmap_boxes(heat: np.ndarray, share: float = 0.5) -> np.ndarray:
-    """(H, W) → (K, 5) x0, y0, x1, y1 and mean heat, the hottest first: around each connected region of at least `share`
-    of the maximum; pixels that touch at a corner are connected."""
+    """(H, W) → (K, 5) x0, y0, x1, y1 and mean heat, hottest first: boxes around the connected regions (including
+    diagonals) of at least `share` of the maximum."""
     if not 0 < share <= 1:
-        raise ValueError(f"The threshold of a box is a fraction of the maximum, above 0 and at most 1, not {share}.")
+        raise ValueError(f"The threshold of boxes must be above 0 and at most 1, not {share}.")
     most = float(heat.max(initial=0))
     if most <= 0:
         return np.empty((0, 5))

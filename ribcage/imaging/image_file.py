@@ -1,9 +1,9 @@
-"""One file (PNG, JPEG, TIFF, BMP, DICOM) → one gray image, and that image → a square of one size.
+"""Reads an image file (PNG, JPEG, TIFF, BMP, DICOM) as a gray image and fits it into a square.
 
-Coordinates are continuous: pixel (0, 0) covers [0, 1) x [0, 1) and has its centre at (0.5, 0.5); a box from (x, y) of
-some width and height covers [x, x + width) x [y, y + height). Every matrix here maps such coordinates of the file's own
-image (`GrayImage.width` x `GrayImage.height`, whatever size it was decoded at) to those of the stored square. Programs
-that count from the centre of pixel (0, 0), as OpenCV's warp does, subtract 0.5 after and add 0.5 before.
+Coordinates are continuous: pixel (0, 0) covers [0, 1) x [0, 1) and has its centre at (0.5, 0.5); a box at (x, y) covers
+[x, x + width) x [y, y + height). Every matrix here maps coordinates of the original image (`GrayImage.width` x
+`GrayImage.height`, even if decoded at reduced size) to those of the stored square. For programs with integers at pixel
+centres, such as OpenCV's warp, add 0.5 before and subtract 0.5 after.
 """
 
 import stat
@@ -43,11 +43,11 @@ def read_image(
     bits: int | None = None,
     window: str = "",
 ) -> GrayImage:
-    """The image in this file.
+    """Read an image file.
 
-    With `min_side` the pixels may come reduced, as long as the shorter side keeps that many (JPEGs then decode faster).
-    With `bits` a PNG or TIFF of 16 bits is taken to use only so many, as 12-bit detectors saved unscaled do.
-    `window` is what a DICOM is shown by instead of its own choice: an explanation such as LUNG, or CENTRE,WIDTH.
+    With `min_side` the image may be decoded at reduced size (faster for JPEG), but not below that many pixels on its
+    shorter side. `bits` is the number of bits that a 16-bit PNG or TIFF uses, as 12-bit detectors often save them
+    unscaled. `window` overrides the window of a DICOM file: an explanation such as LUNG, or CENTRE,WIDTH.
     """
     data = _content(file, limits)
     return decode_image(data, str(file), depth=depth, min_side=min_side, limits=limits, bits=bits, window=window)
@@ -80,11 +80,11 @@ def decode_image(
     bits: int | None = None,
     window: str = "",
 ) -> GrayImage:
-    """The image in these bytes; `name` is how errors call it."""
+    """Decode an image file from its bytes; `name` is the file's name in errors."""
     limits.check_bytes(name, len(data))
     if headers.is_raster(data) and data[128:132] != b"DICM":
         return codecs.decode_raster(data, name, depth=depth, min_side=min_side, limits=limits, bits=bits)
-    from ribcage.imaging import dicom  # its libraries load only when a DICOM is read
+    from ribcage.imaging import dicom  # its libraries load only when a DICOM file is read
 
     if dicom.is_dicom(data):
         return dicom.decode_dicom(data, name, depth=depth, min_side=min_side, limits=limits, window=window)
@@ -103,8 +103,8 @@ def fit_matrix(width: int, height: int, size: int, how: Fit) -> np.ndarray:
 def fit(pixels: np.ndarray, size: int, how: Fit, of: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The image as a (size, size) square, and the matrix from the original image to it.
 
-    `of` is the width and height of that original when the pixels were decoded reduced. Shrinks by area averaging,
-    enlarges linearly.
+    `of` is the width and height of the original when the pixels were decoded at reduced size. Shrinks by area
+    averaging, enlarges linearly.
     """
     width, height = of or pixels.shape[::-1]
     wide, high = _scaled(width, height, size, how)
@@ -124,7 +124,7 @@ def _scaled(width: int, height: int, size: int, how: Fit) -> tuple[int, int]:
 
 
 def _offset(length: int, size: int) -> int:
-    """Where an image of this length starts in the square; negative when its sides are cut off."""
+    """Offset of an image of this length in the square; negative when it is cropped."""
     return (size - length) // 2
 
 
@@ -133,7 +133,7 @@ def _resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     if (wide, high) == (width, height):
         return pixels
     if (width < wide and height > high) or (width > wide and height < high):
-        pixels = _resized(pixels, min(width, wide), min(height, high))  # each way of resizing only where it fits
+        pixels = _resized(pixels, min(width, wide), min(height, high))  # shrink and enlarge each axis separately
         high, wide = pixels.shape
     if width > wide or height > high:
         return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -141,13 +141,14 @@ def _resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _shrunk(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Averages over whole pixels as far as that goes, then a blur that fits the rest, then linear.
+    """Average over whole pixels as far as possible, then blur and interpolate linearly for the rest.
 
-    Averaging over parts of pixels (OpenCV's area mode at a broken factor) looks the same and takes three times as long.
+    Averaging over fractions of pixels (OpenCV's area mode at a fractional factor) looks the same and takes three times
+    as long.
     """
     high, wide = pixels.shape
     whole = min(wide // width, high // height)
-    if whole > 1:  # only a border that a whole factor leaves over is resized along
+    if whole > 1:  # only a border left over by the whole factor is resized along
         pixels = cv2.resize(pixels, (wide // whole, high // whole), interpolation=cv2.INTER_AREA)
         high, wide = pixels.shape
     sigmas = [0.5 * max((was / now) ** 2 - 1, 0) ** 0.5 for was, now in ((wide, width), (high, height))]
@@ -158,15 +159,15 @@ def _shrunk(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _content(file: Path, limits: Limits) -> bytes:
-    """All bytes of an ordinary file that is not too large. (OpenCV itself cannot open every name on every system.)"""
+    """All bytes of a regular file that is not too large. (OpenCV itself cannot open every name on every system.)"""
     try:
         found = file.stat()
         if stat.S_ISDIR(found.st_mode):
             raise UnreadableError(f"{file} is a directory, not an image.")
         if not stat.S_ISREG(found.st_mode):
-            raise UnreadableError(f"{file} is not an ordinary file.")
+            raise UnreadableError(f"{file} is not a regular file.")
         limits.check_bytes(str(file), found.st_size)
-        with file.open("rb") as stream:  # of a file that grows meanwhile no more than was checked
+        with file.open("rb") as stream:  # if the file grows meanwhile, no more than was checked
             return stream.read(found.st_size)
     except FileNotFoundError:
         raise FileNotFoundError(f"{file} does not exist.") from None

@@ -8,7 +8,7 @@ FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # F7: JPEG-LS
 
 
 def segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Marker, content and place of each piece of a JPEG's header, up to the first scan."""
+    """Marker, content and offset of each segment of a JPEG's header, up to the first scan."""
     at, marker = 2, 0
     while marker != SCAN:
         while data[at : at + 2] == b"\xff\xff":  # fill bytes
@@ -21,7 +21,7 @@ def segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
 
 
 def shape(data: bytes) -> tuple[int, int, int] | None:
-    """Width, height and channels that the frame of a JPEG, lossless JPEG or JPEG-LS says it has."""
+    """Width, height and channels in the frame header of a JPEG, lossless JPEG or JPEG-LS."""
     for marker, body, _ in segments(data):
         if marker in FRAMES:
             height, width, channels = struct.unpack_from(">HHB", body, 1)

@@ -1,6 +1,6 @@
-"""JPEGs that only medicine uses, and that OpenCV cannot read: 12 bits (ITU T.81 extended sequential) and lossless.
+"""JPEGs that only medicine uses and OpenCV cannot read: 12 bits (ITU T.81 extended sequential) and lossless.
 
-Decoded here, in compiled loops that stay within their arrays whatever a file says and run beside other threads.
+Decoded in compiled loops that stay within their arrays for any input and release the GIL.
 """
 
 import re
@@ -22,7 +22,7 @@ COSINES[0] /= np.sqrt(2)
 
 
 class UnsupportedError(ValueError):
-    """This may be whole, but it is of a kind that is not read here."""
+    """A kind of JPEG that is not supported here, though it may be valid."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class _Scan:
     height: int
     width: int
     first: int
-    """Ss of the scan header: the first frequency, or which predictor a lossless JPEG uses."""
+    """Ss of the scan header: the first frequency, or the predictor of a lossless JPEG."""
     shift: int
-    """Al: how many low bits were dropped before coding."""
+    """Al: the number of low bits dropped before coding."""
     quantisers: np.ndarray
     dc: np.ndarray
     """(C, 65536): the codes of each component."""
@@ -45,8 +45,8 @@ class _Scan:
 
 
 def repaired(data: bytes) -> tuple[bytes, list[str]]:
-    """The same JPEG with the one scan header that a sequential one can have (T.81 table B.3), and whether that was
-    another: some writers leave it empty, and other decoders do not look at it."""
+    """The JPEG with the only scan header that is valid in a sequential one (T.81 table B.3), and a note if it was
+    replaced: some writers leave it empty, and other decoders ignore it."""
     sequential = False
     for marker, body, at in jpeg_markers.segments(data):
         sequential |= marker in SEQUENTIAL
@@ -57,7 +57,7 @@ def repaired(data: bytes) -> tuple[bytes, list[str]]:
 
 
 def is_medical_jpeg(data: bytes) -> bool:
-    """Whether this is a JPEG that `decode_medical_jpeg` is made for, whatever its coded pixels are."""
+    """Whether this is a kind of JPEG that `decode_medical_jpeg` reads, judged by its header."""
     try:
         _scan(repaired(data)[0])
     except (ValueError, struct.error, IndexError):
@@ -83,7 +83,7 @@ def _scan(data: bytes) -> _Scan:
         if marker in (*SEQUENTIAL, LOSSLESS):
             kind, frame = marker, body
         elif 0xC0 <= marker <= 0xCF and marker != 0xC4:
-            raise UnsupportedError("it is neither sequential nor lossless, or arithmetic-coded")
+            raise UnsupportedError("it is neither sequential nor lossless, or is arithmetic-coded")
         elif marker == 0xDB:
             quantisers |= _quantisers(body)
         elif marker == 0xC4:
@@ -112,7 +112,7 @@ def _scan(data: bytes) -> _Scan:
 
 
 def _quantisers(body: bytes) -> dict[int, np.ndarray]:
-    """(64,) steps in zigzag order of each table in this segment."""
+    """(64,) quantisation steps in zigzag order of each table in this segment."""
     found = {}
     while body:
         size = 1 + (body[0] >> 4 != 0)
@@ -122,7 +122,7 @@ def _quantisers(body: bytes) -> dict[int, np.ndarray]:
 
 
 def _huffman_tables(body: bytes) -> dict[tuple[int, int], np.ndarray]:
-    """Per table, for each 16 bits that may come next: length of the code that they start with * 256 + its symbol."""
+    """For each table and each value of the next 16 bits: code length * 256 + symbol."""
     found = {}
     while body:
         counts, symbols = np.frombuffer(body, np.uint8, 16, 1), body[17:]
@@ -134,14 +134,14 @@ def _huffman_tables(body: bytes) -> dict[tuple[int, int], np.ndarray]:
                 at += span
             used += count
         if at > 65536 or len(symbols) < used:
-            raise ValueError("a Huffman table holds too many codes")
+            raise ValueError("a Huffman table has too many codes")
         found[body[0] >> 4, body[0] & 15] = table
         body = symbols[used:]
     return found
 
 
 def _parts(data: bytes, start: int) -> list[np.ndarray]:
-    """The coded bits between restarts, without stuffing and with room to read past the end."""
+    """The coded bits between restarts, without byte stuffing and padded for reads past the end."""
     end = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]").search(data, start)
     parts = re.split(rb"\xff+[\xd0-\xd7]", data[start : end.start() if end else len(data)])
     return [np.frombuffer(part.replace(b"\xff\x00", b"\xff") + bytes(16), np.uint8) for part in parts]
@@ -151,7 +151,7 @@ def _lossless(scan: _Scan, parts: list[np.ndarray]) -> np.ndarray:
     pixels = np.zeros((scan.height, scan.width, len(scan.dc)), np.uint16)
     rows = scan.interval // scan.width if scan.interval else scan.height
     if scan.interval % scan.width or len(parts) != -(-scan.height // rows):
-        raise ValueError("its restarts are not where they should be")
+        raise ValueError("its restart markers are misplaced")
     decode_rows = compiled(_decode_rows)
     for number, part in enumerate(parts):
         some = pixels[number * rows : (number + 1) * rows]
@@ -166,7 +166,7 @@ def _sequential(scan: _Scan, parts: list[np.ndarray]) -> np.ndarray:
     pixels = np.zeros((down * 8, across * 8), np.uint16)
     count = scan.interval or down * across
     if len(parts) != -(-down * across // count):
-        raise ValueError("its restarts are not where they should be")
+        raise ValueError("its restart markers are misplaced")
     decode_blocks = compiled(_decode_blocks)
     for number, part in enumerate(parts):
         first, last = number * count, min((number + 1) * count, down * across)

@@ -74,7 +74,7 @@ def read_detections(file: Path) -> Detections:
     """Read what `save` wrote; ValueError says in one line why it cannot be read."""
     try:
         columns = parquet.read_parquet(file)
-    except parquet.NoTableError as error:
+    except parquet.UnreadableTableError as error:
         raise ValueError(f"{file} is damaged or not a Parquet file ({error}).") from None
     named = (columns.schema.metadata or {}).get(b"ribcage.looked_for")
     if named is None or "boxes" not in columns.column_names:

@@ -38,7 +38,7 @@ def evaluation_mode(model: Trainable) -> Iterator[None]:
 
 def rows_of_process(rows: np.ndarray, batch: int) -> np.ndarray:
     """The rows assigned to this process, in whole batches, so that results do not depend on the number of processes."""
-    batches, rank, world = -(-len(rows) // batch), distributed.rank(), distributed.world()
+    batches, rank, world = -(-len(rows) // batch), distributed.rank(), distributed.world_size()
     return rows[batches * rank // world * batch : batches * (rank + 1) // world * batch]
 
 

@@ -183,7 +183,7 @@ def read_predictions(file: Path) -> pd.DataFrame:
     try:
         rows = pd.read_csv(file, keep_default_na=False, na_values={}) if ".csv" in file.suffixes else None
         table = _texts(parquet.read_parquet(file)) if rows is None else _typed(spreadsheet.unescaped_table(rows))
-    except parquet.NoTableError as error:
+    except parquet.UnreadableTableError as error:
         raise ValueError(f"{file} cannot be read as a table of predictions ({error}).") from None
     except (ValueError, pa.ArrowException, UnicodeError) as error:
         raise ValueError(f"{file} cannot be read as a table of predictions ({type(error).__name__}).") from None

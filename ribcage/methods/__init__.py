@@ -1,7 +1,7 @@
 """Methods: one file each, Batch → Step. A file's name is the method's name.
 
-Imports runtime to models.
-Commands use `load`, `names` and `pretraining`; torch is imported only with a method or with what a method is made of.
+Imports runtime to models. Commands use `load_method`, `method_names` and `pretraining`; torch is imported only with a
+method.
 """
 
 import importlib
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["Method", "Step", "load", "names", "pretraining"]
 
 HELPERS = ("base",)
-"""Files of this folder that are no methods."""
+"""Files of this folder that are not methods."""
 COMMAND = re.compile(r'^    command\b.*= "(\w+)"$', re.MULTILINE)
-"""The line of a class that names a command of its own."""
+"""The line of a class that names a command other than pretrain."""
 
 
 def __getattr__(name: str) -> Any:
@@ -35,7 +35,7 @@ def method_names() -> tuple[str, ...]:
 
 
 def pretraining() -> tuple[str, ...]:
-    """The methods of `ribcage pretrain`: those whose files name no other command. None is imported for it."""
+    """The methods of `ribcage pretrain`: those whose files name no other command. None is imported for this."""
     files = {name: Path(folder) / f"{name}.py" for folder in __path__ for name in method_names()}
     return tuple(name for name, file in files.items() if file.exists() and not COMMAND.search(file.read_text("utf-8")))
 

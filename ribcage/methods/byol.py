@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
@@ -68,9 +68,9 @@ class BYOL(Method):
         super().__init__(backbone, findings)
         refuse_faults(
             {
-                f"--hidden {hidden} is not 1 or more": hidden < 1,
-                f"--dim {dim} is not 1 or more": dim < 1,
-                f"--momentum {momentum} is not between 0 and 1": not 0 <= momentum <= 1,
+                f"--hidden {hidden} must be at least 1": hidden < 1,
+                f"--dim {dim} must be at least 1": dim < 1,
+                f"--momentum {momentum} must be between 0 and 1": not 0 <= momentum <= 1,
             }
         )
         self.momentum = momentum
@@ -79,13 +79,14 @@ class BYOL(Method):
         self.target = follower(nn.Sequential(backbone, self.projector))
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
-        """Two. The paper's differ in their blur; without colour and solarisation, which mean nothing in gray."""
+        """Two views. The paper's differ in their blur; without colour jitter and solarisation, which do not apply to
+        gray images."""
         if augment == "radiograph":
             return [strong_view(size)] * 2
         return [replace(published_view(size, crop=(0.08, 1.0)), blur_probability=share) for share in (1.0, 0.1)]
 
     def forward(self, batch: Batch) -> Step:
-        """Eq. 2, both ways round."""
+        """Eq. 2, symmetric."""
         first, second = batch.views
         one = distance(self._predicted(first), self._targeted(second))  # (N,)
         other = distance(self._predicted(second), self._targeted(first))
@@ -108,5 +109,5 @@ class BYOL(Method):
 
 
 def distance(p: Tensor, z: Tensor) -> Tensor:
-    """(N,): the squared distance of two directions, 2 - 2 cos."""
+    """(N,): squared distance of normalised vectors, 2 - 2 cos."""
     return 2 - 2 * F.cosine_similarity(p.float(), z.float())

@@ -1,7 +1,7 @@
 """Detection: a detection head on the feature maps of a backbone, frozen or not.
 
 The heads are in `detectors/`: FCOS on a pyramid, and the YOLOv3 of the LoVT protocol (Müller et al. 2022,
-https://arxiv.org/abs/2112.02889), where a frozen backbone shows by the boxes how good its pretraining was.
+https://arxiv.org/abs/2112.02889), which evaluates the pretraining of a frozen backbone by the boxes it detects.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ CHINESE = "目标检测：在骨干网络的特征图上接检测头，骨干网
 
 Head = Literal["fcos", "yolo"]
 WIDEST, DEEPEST = 1024, 16
-"""Of a head: a file from anybody shall not ask for all the memory."""
+"""Limits on a head, which keep a file from outside from exhausting memory."""
 
 
 class Detect(Method):
@@ -59,14 +59,14 @@ class Detect(Method):
         super().__init__(backbone, findings)
         refuse_faults(
             {
-                f"--head {head}: fcos or yolo": head not in ("fcos", "yolo"),
-                f"--quality {quality}: centreness or iou": quality not in ("centreness", "iou"),
-                f"--anchors {anchors}: published or fitted": anchors not in ("published", "fitted"),
-                f"--width {width}: 4 to {WIDEST}": not 4 <= width <= WIDEST,
-                f"--depth {depth}: 1 to {DEEPEST}": not 1 <= depth <= DEEPEST,
-                f"--overlap {overlap}: between 0 and 1": not 0 < overlap <= 1,
-                f"--keep {keep}: a whole number from 1 on": type(keep) is not int or keep < 1,
-                "There is no finding to look for": not self.findings,
+                f"--head {head} must be fcos or yolo": head not in ("fcos", "yolo"),
+                f"--quality {quality} must be centreness or iou": quality not in ("centreness", "iou"),
+                f"--anchors {anchors} must be published or fitted": anchors not in ("published", "fitted"),
+                f"--width {width} must be from 4 to {WIDEST}": not 4 <= width <= WIDEST,
+                f"--depth {depth} must be from 1 to {DEEPEST}": not 1 <= depth <= DEEPEST,
+                f"--overlap {overlap} must be above 0 and at most 1": not 0 < overlap <= 1,
+                f"--keep {keep} must be at least 1": type(keep) is not int or keep < 1,
+                "Detection needs at least one finding": not self.findings,
             }
         )
         self.freeze, self.anchors, self.overlap, self.keep = freeze, anchors, overlap, keep
@@ -83,7 +83,7 @@ class Detect(Method):
             _leave_out(backbone)
 
     def measure(self, boxes: np.ndarray, size: tuple[int, int]) -> None:
-        """Take from the (M, 6) boxes to be learnt from, in images of this size, what must be known of them before."""
+        """Fit what depends on the (M, 6) training boxes, in images of this size: the anchors."""
         if isinstance(self.head, YOLO) and self.anchors == "fitted":
             self.head.measure((boxes[:, 4:6] - boxes[:, 2:4]) / [size[1], size[0]])
 
@@ -93,12 +93,13 @@ class Detect(Method):
         maps = [kept.float() for kept in batch.maps] or self.maps(view)
         sizes = [(x.shape[2], x.shape[3]) for x in maps]
         losses = self.head.losses(self.head(maps, (view.shape[2], view.shape[3])), truth)
-        share = distributed.world() / distributed.total(self.head.count(truth, sizes)).clamp(min=1)
+        share = distributed.world_size() / distributed.total(self.head.count(truth, sizes)).clamp(min=1)
         means = {name: loss * share for name, loss in losses.items()}
         return Step(torch.stack(list(means.values())).sum(), {name: mean.detach() for name, mean in means.items()})
 
     def share(self, part: Batch, batch: Batch) -> float:
-        """The share of what the losses are divided by, so that a batch computed in parts has the loss of the whole."""
+        """This part's share of the denominator of the losses, so that a batch computed in parts has the loss of the
+        whole."""
         sizes = [(x.shape[2], x.shape[3]) for x in batch.maps]
         sizes = sizes or [(height, width) for _, height, width in self.shapes(batch.views[0])]
         counts = [self.head.count(Truth.of(each.boxes[0], each.labels), sizes) for each in (part, batch)]
@@ -106,16 +107,16 @@ class Detect(Method):
         return of_part / of_batch
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """Boxes that the view does not show, or hardly."""
+        """Numbers of boxes that lie outside the view entirely or mostly."""
         return {"boxes_dropped": batch.dropped.sum()}
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """The backbone's maps at several strides; without a gradient when it is frozen."""
+        """The backbone's maps at several strides; without gradients when it is frozen."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
             return self.backbone.pyramid(images)
 
     def shapes(self, images: Tensor) -> list[tuple[int, int, int]]:
-        """(channels, height, width) of the backbone's maps of such images."""
+        """(channels, height, width) of the backbone's maps for these images."""
         size = (images.shape[2], images.shape[3])
         if size not in self._shapes:
             self._shapes[size] = [(x.shape[1], x.shape[2], x.shape[3]) for x in _looked(self.backbone, images[:1])]
@@ -123,9 +124,9 @@ class Detect(Method):
 
     @torch.no_grad()
     def found(self, images: Tensor, kept: Sequence[Tensor] = ()) -> list[Found]:
-        """The boxes of each image, highest score first, without a score threshold.
+        """The detections in each image, highest score first, without a score threshold.
 
-        kept: the backbone's maps, where they are known; of the images only the size then counts.
+        kept: the backbone's maps, if already computed; only the size of the images is then used.
         """
         training, size = self.training, (images.shape[2], images.shape[3])
         self.eval()
@@ -144,7 +145,7 @@ class Detect(Method):
 
 @torch.no_grad()
 def _looked(backbone: Backbone, images: Tensor) -> list[Tensor]:
-    """The maps, for their shapes only: nothing is learnt from it."""
+    """The maps, without gradients or changes to the model, for their shapes."""
     training = backbone.training
     maps = backbone.eval().pyramid(images)
     backbone.train(training)
@@ -152,7 +153,8 @@ def _looked(backbone: Backbone, images: Tensor) -> list[Tensor]:
 
 
 def _leave_out(backbone: Backbone) -> None:
-    """What a backbone does behind its maps (a norm or a wider layer before its features) cannot learn here."""
+    """Freeze layers of a backbone after its maps (a norm or a wider layer before its features), which get no gradient
+    here."""
     training = backbone.training
     weights = [weight for weight in backbone.parameters() if weight.requires_grad]
     image = torch.zeros(1, backbone.channels, *backbone.size, device=weights[0].device)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.data.batch import Batch
 from ribcage.methods.base import Step
@@ -42,7 +42,7 @@ class Teacher(Protocol):
     """A classifier that predicts on the same images, or stored predictions."""
 
     weight: Tensor
-    """(F,): its weights among several teachers."""
+    """(F,): its weight for each finding among several teachers."""
     dim: int
     """Dimension of its features; 0 where it has none."""
 
@@ -125,14 +125,14 @@ class Distil(Supervised):
                 return (logits - t).square() / 8 * there
             return ((logits - t) - (logits - t).mean(1, keepdim=True)).square() / 2 * there
         z, t = logits / self.temperature, t / self.temperature
-        if self.exclusive:  # one softmax over all, its sum spread over the columns
+        if self.exclusive:  # one softmax over all, its sum distributed over the columns
             return self.temperature**2 * (t.softmax(1) * (t.log_softmax(1) - z.log_softmax(1))) * there * t.shape[1]
         p = t.sigmoid()
         entropy = -p * F.logsigmoid(t) - (1 - p) * F.logsigmoid(-t)
         return self.temperature**2 * (F.binary_cross_entropy_with_logits(z, p, reduction="none") - entropy) * there
 
     def count(self, labels: Tensor) -> None:
-        """Take the weights of `balanced` from the labels of the findings that the data has."""
+        """Compute the weights of `balanced` from the labels of the findings that the data has."""
         super().count(self._spread(labels))
 
     def _spread(self, labels: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class Distil(Supervised):
         return [a * view + (1 - a) * view.flip(0) for view in views], a * targets + (1 - a) * targets.flip(0)
 
     def _whole(self, taught: Tensor) -> Tensor:
-        """Where findings exclude each other, one that nobody knows makes its image unknown."""
+        """For mutually exclusive findings, an unknown one makes its image unknown."""
         return taught + 0 * taught.sum(1, keepdim=True) if self.exclusive else taught
 
     def _unlike(self, features: Tensor, answers: Sequence[TeacherOutput]) -> Tensor:
@@ -167,7 +167,7 @@ class Distil(Supervised):
 
 
 def agreed(answers: Sequence[TeacherOutput], weights: Sequence[Tensor], like: Tensor) -> Tensor:
-    """(N, F): the weighted mean of the teachers' logits, of those who know the finding; NaN where nobody does."""
+    """(N, F): the weighted mean of the teachers' logits over those that predict the finding; NaN if none does."""
     if not answers:
         return torch.full_like(like, torch.nan)
     logits = torch.stack([answer.logits.float() for answer in answers])  # (K, N, F)
@@ -176,31 +176,32 @@ def agreed(answers: Sequence[TeacherOutput], weights: Sequence[Tensor], like: Te
 
 
 def _zero_if_unknown(logits: Tensor) -> Tensor:
-    """An answer without bounds stays so: it shall be seen in the loss."""
+    """NaN becomes 0; infinite logits stay, so that they show in the loss."""
     return logits.nan_to_num(0.0, torch.inf, -torch.inf)
 
 
 def per_known(loss: Tensor, targets: Tensor) -> Tensor:
-    """The sum of a loss by the number of what is known in the global batch, so that ranks' mean is the whole's."""
+    """Sum of a loss over the number of known targets in the global batch; averaged over ranks it is the loss of the
+    global batch."""
     count = distributed.total(losses.known_mask(targets).sum())
-    return loss.sum() * distributed.world() / count.clamp(min=1)
+    return loss.sum() * distributed.world_size() / count.clamp(min=1)
 
 
 def per_image(loss: Tensor) -> Tensor:
-    """The mean of (N,) over the images of the global batch, of which ranks may hold unequal parts."""
+    """Mean of (N,) over the images of the global batch, even if ranks have unequal shares."""
     count = distributed.total(torch.tensor(float(len(loss)), device=loss.device))
-    return loss.sum() * distributed.world() / count.clamp(min=1)
+    return loss.sum() * distributed.world_size() / count.clamp(min=1)
 
 
 def related(maps: Tensor, other: Tensor) -> Tensor:
-    """(N, D, h, w) → (N, h' w', h' w'): cosines between places, on the coarser grid of the two maps."""
+    """(N, D, h, w) → (N, h' w', h' w'): cosine similarities between positions, on the coarser grid of the two maps."""
     grid = (min(maps.shape[2], other.shape[2]), min(maps.shape[3], other.shape[3]))
     places = F.normalize(F.adaptive_avg_pool2d(maps, grid).flatten(2), dim=1)
     return places.transpose(1, 2) @ places
 
 
 def map_places(backbone: Backbone, size: tuple[int, int]) -> int:
-    """How many places the map of an image of this size has."""
+    """Number of positions in the map of an image of this size."""
     like = next(backbone.parameters())
     was, channels = backbone.training, backbone.channels
     with torch.no_grad():

@@ -15,7 +15,7 @@ import torch
 from timm.layers import LayerNorm, PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View
@@ -77,13 +77,13 @@ class MAE(Method):
         self._begin()
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
-        """Half to all of the image, and its exposure; the paper cuts closer and flips."""
+        """Crops of half to all of the image, and exposure; the paper uses smaller crops, and flips."""
         if augment == "paper":
             return [View(size, crop=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)]
         return [View(size, crop=(0.5, 1.0), ratio=(3 / 4, 4 / 3), brightness=0.1, contrast=0.2, gamma=0.2)]
 
     def forward(self, batch: Batch) -> Step:
-        """The mean squared error over the pixels that are drawn."""
+        """The mean squared error over the decoded pixels."""
         patches = self._patches(batch.views[0])  # (N, L, pixels)
         visible, hidden = self._places(batch)
         drawn = self._decoded(self._encoded(patches, visible), visible, hidden[:, : self.drawn])
@@ -91,7 +91,7 @@ class MAE(Method):
 
     @torch.no_grad()
     def reconstructed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What the encoder sees, hidden patches at 0, and the same with all of these drawn: twice (N, C, H, W)."""
+        """The encoder's input with masked patches at 0, and the same with these reconstructed: twice (N, C, H, W)."""
         patches = self._patches(batch.views[0])
         visible, hidden = self._places(batch)
         drawn = self._decoded(self._encoded(patches, visible), visible, hidden).float()
@@ -102,24 +102,25 @@ class MAE(Method):
         return self._images(patches.scatter(1, index, 0.0)), self._images(patches.scatter(1, index, drawn))
 
     def _places(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(N, visible) and (N, hidden): the patches of each image in an order drawn for it."""
+        """(N, visible) and (N, hidden): a random permutation of each image's patches, split."""
         order = permutation_tensor(batch.chance, self.grid[0] * self.grid[1], batch.views[0].device)
         return order[:, : self.visible], order[:, self.visible :]
 
     def _encoded(self, patches: Tensor, visible: Tensor) -> Tensor:
-        """(N, prefix + visible, dim): the model's own layers, told of these patches only."""
+        """(N, prefix + visible, dim): the model's own layers on the visible patches only."""
         model = self.backbone.model
         stem, blank = model.patch_embed, patches.new_zeros(1, *self.grid, model.embed_dim)
         places = model._pos_embed(blank if model.dynamic_img_size else blank.flatten(1, 2))[0]  # (prefix + L, dim)
-        weight = stem.proj.weight.permute(0, 2, 3, 1).flatten(1)  # a convolution of step `patch` is a linear layer
+        weight = stem.proj.weight.permute(0, 2, 3, 1).flatten(1)  # a convolution of stride `patch` is a linear layer
         tokens = stem.norm(F.linear(_rows(patches, visible), weight, stem.proj.bias))
         tokens = tokens + _rows(places[None, self.prefix :], visible)
         tokens = torch.cat([places[: self.prefix].expand(len(tokens), -1, -1), tokens], dim=1)
-        # where features are the mean over patches, timm has the last norm behind the mean: it is trained here
+        # If features are the mean over patches, timm puts the last norm after pooling: it is applied and trained here.
         return model.fc_norm(model.norm(_through(model.blocks, model.norm_pre(tokens))))
 
     def _decoded(self, tokens: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
-        """(N, hidden, pixels): tokens of the visible patches, a mask token for each hidden one, and their places."""
+        """(N, hidden, pixels): from tokens of the visible patches, a mask token for each hidden one, and position
+        embeddings."""
         prefix = torch.arange(self.prefix, device=hidden.device).expand(len(hidden), -1)
         places = torch.cat([prefix, self.prefix + visible, self.prefix + hidden], dim=1)
         tokens = torch.cat([self.decoder_embed(tokens), self.mask_token.expand(*hidden.shape, -1)], dim=1)
@@ -133,10 +134,10 @@ class MAE(Method):
         return (patches - mean) / spread
 
     def _patches(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) → (N, L, pixels), a pixel's channels side by side as published."""
+        """(N, C, H, W) → (N, L, pixels), a pixel's channels adjacent as in the published code."""
         if images.shape[2:] != (self.grid[0] * self.patch[0], self.grid[1] * self.patch[1]):
             came, expected = "×".join(map(str, images.shape[2:])), self.backbone.model.patch_embed.img_size
-            raise ValueError(f"The images are {came}, the position embedding of the model is for {expected}.")
+            raise ValueError(f"The images are {came}, but the position embedding of the model is for {expected}.")
         tiles = images.unflatten(3, (self.grid[1], self.patch[1])).unflatten(2, (self.grid[0], self.patch[0]))
         return tiles.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
@@ -146,8 +147,8 @@ class MAE(Method):
         return tiles.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
     def _begin(self) -> None:
-        """The first weights, as published. A pretrained backbone keeps its own, and all learn on, positions, too:
-        whoever made these may have learnt them."""
+        """Initial weights, as published. A pretrained backbone keeps its own. All are trained, including position
+        embeddings, since they may be learnt ones."""
         model = self.backbone.model
         if not self.backbone.pretrained:
             prefix = 0 if model.no_embed_class else self.prefix
@@ -175,7 +176,7 @@ def _through(blocks: nn.Sequential, tokens: Tensor) -> Tensor:
 
 
 def _positions(grid: tuple[int, int], width: int, prefix: int) -> Tensor:
-    """(1, prefix + L, width): sines and cosines of column and row, zeros for what has no place."""
+    """(1, prefix + L, width): sines and cosines of column and row, zeros for prefix tokens."""
     rows, columns = (torch.arange(side, dtype=torch.float64) for side in grid)
     rates = 10000 ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
     across, down = (place[:, None] * rates for place in (columns, rows))  # (side, width / 4)
@@ -185,7 +186,7 @@ def _positions(grid: tuple[int, int], width: int, prefix: int) -> Tensor:
 
 
 def _rows(values: Tensor, places: Tensor) -> Tensor:
-    """(N or 1, L, D) at (N, K) → (N, K, D); whole rows are copied, which `gather` would do number by number."""
+    """(N or 1, L, D) at (N, K) → (N, K, D); copies whole rows, whereas `gather` would copy single numbers."""
     first = torch.arange(len(values), device=places.device)[:, None] * values.shape[1]
     return values.flatten(0, 1).index_select(0, (first + places).flatten()).unflatten(0, places.shape)
 
@@ -205,19 +206,19 @@ def _transformer(backbone: Backbone) -> Any:
         )
     sides, patch = model.patch_embed.img_size, model.patch_embed.patch_size
     if any(side % step for side, step in zip(sides, patch, strict=True)):
-        raise ValueError(f"{backbone.name} has patches of {patch}; the size {sides} is not a multiple of that.")
+        raise ValueError(f"{backbone.name} has patches of {patch} pixels; --size {sides} is not a multiple of that.")
     if model.attn_pool is not None:
-        raise ValueError(f"{backbone.name} pools by attention, which mae does not train: use --pool avg.")
+        raise ValueError(f"{backbone.name} pools by attention, which mae does not train. Use --pool avg.")
     return model
 
 
 def _check(mask: float, decoder: str, decode_share: float, count: int) -> None:
-    """All options that cannot be."""
+    """Refuse invalid options."""
     both = 0 < mask < 1 and 1 <= int(count * (1 - mask)) < count
     refuse_faults(
         {
-            f"--mask {mask}: of {count} patches at least one must stay visible and one be hidden": not both,
-            f"--decoder {decoder}: one of {', '.join(DECODERS)}": decoder not in DECODERS,
-            f"--decode-share {decode_share}: above 0, up to 1": not 0 < decode_share <= 1,
+            f"--mask {mask} must leave at least one of {count} patches visible and one masked": not both,
+            f"--decoder {decoder} must be one of {', '.join(DECODERS)}": decoder not in DECODERS,
+            f"--decode-share {decode_share} must be above 0 and at most 1": not 0 < decode_share <= 1,
         }
     )

@@ -1,8 +1,8 @@
 """MAE for CNNs: reconstruct masked squares of an image with a U-Net decoder on the feature maps of a CNN.
 
-As Xiao et al. 2022, https://arxiv.org/abs/2210.12843, did beside their transformers. With the mask m, 1 where hidden:
+As in Xiao et al. 2022, https://arxiv.org/abs/2210.12843, beside their transformers. With the mask m, 1 where hidden:
 
-    L = sum of m (U((1 - m) x) - x)^2 / sum of m
+  L = sum of m (U((1 - m) x) - x)^2 / sum of m
 
 Trained as their transformers are, by the authors' code, https://github.com/lambert-x/medical_mae: AdamW, 1.5e-4 per 256
 images, a cosine to 0, 800 epochs.
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View
@@ -25,7 +25,8 @@ from ribcage.models.layers import permutation_tensor
 CHINESE = "用于 CNN 的 MAE：遮住图像的大部分方块，用接在 CNN 特征图上的 U-Net 重建"
 
 STAGES = 5
-"""Of the decoder, each twice as high and wide as the one before and half as deep; further ones are as the last."""
+"""Stages of the decoder, each of twice the resolution and half the channels of the one before; further ones have the
+last one's width."""
 
 
 class MAEUNet(Method):
@@ -59,7 +60,7 @@ class MAEUNet(Method):
         channels = _channels(backbone)
         _check(mask, patch, width, loss_on)
         self.halvings = [1 << power for power in reversed(range(max(channels).bit_length() - 1))]
-        """Of the decoder's stages: how much smaller than the image they are."""
+        """Reduction factors of the decoder's stages relative to the image."""
         widths = [backbone.model.num_features, *(width >> min(k, STAGES - 1) for k in range(len(self.halvings)))]
         skips = [channels.get(reduction, 0) for reduction in self.halvings]
         self.stages = nn.ModuleList(
@@ -72,14 +73,14 @@ class MAEUNet(Method):
         nn.init.xavier_uniform_(self.head.weight)
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
-        """Half to all of the image, and its exposure; the paper cuts closer and flips."""
+        """Crops of half to all of the image, and exposure; the paper uses smaller crops, and flips."""
         self._squares(size)
         if augment == "paper":
             return [View(size, crop=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)]
         return [View(size, crop=(0.5, 1.0), ratio=(3 / 4, 4 / 3), brightness=0.1, contrast=0.2, gamma=0.2)]
 
     def forward(self, batch: Batch) -> Step:
-        """The mean squared error over hidden pixels, or over all."""
+        """The mean squared error over masked pixels, or over all."""
         x, m = batch.views[0], self._mask(batch)
         error = (self._drawn(x * (1 - m)).float() - x).square()
         if self.loss_on == "all":
@@ -88,7 +89,7 @@ class MAEUNet(Method):
 
     @torch.no_grad()
     def reconstructed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What the encoder sees, and the same with what is hidden drawn: twice (N, C, H, W)."""
+        """The masked input, and the same with masked squares reconstructed: twice (N, C, H, W)."""
         x, m = batch.views[0], self._mask(batch)
         training = self.training
         drawn = self.eval()._drawn(x * (1 - m)).float()
@@ -96,7 +97,7 @@ class MAEUNet(Method):
         return x * (1 - m), x * (1 - m) + drawn * m
 
     def _mask(self, batch: Batch) -> Tensor:
-        """(N, 1, H, W): 1 where hidden, on squares drawn for each image."""
+        """(N, 1, H, W): 1 where masked, on squares drawn for each image."""
         view = batch.views[0]
         rows, columns, patch = self._squares((view.shape[2], view.shape[3]))
         order = permutation_tensor(batch.chance, rows * columns, view.device)
@@ -105,25 +106,27 @@ class MAEUNet(Method):
         return squares.view(-1, 1, rows, columns).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
 
     def _squares(self, size: tuple[int, int]) -> tuple[int, int, int]:
-        """Rows and columns of squares in an image, and a square's side, if images can be cut so."""
+        """Rows and columns of squares in an image, and a square's side; ValueError if the image cannot be divided
+        so."""
         patch = self.patch
         while patch > 1 and min(size) < 4 * patch:
             patch //= 2
         rows, columns = (side // patch for side in size)
         visible = self._visible(rows * columns)
         if (rows * patch, columns * patch) != size or not visible:
-            problem = f"of {rows}×{columns} squares none would stay visible" if not visible else "squares do not fit"
+            problem = f"none of {rows}×{columns} squares would stay visible" if not visible else "squares do not fit"
             raise ValueError(f"--patch {patch} --mask {self.mask}, images of {size[0]}×{size[1]}: {problem}.")
         return rows, columns, patch
 
     def _visible(self, count: int) -> int:
-        """Of so many squares."""
+        """Number of visible squares out of `count`."""
         return int(count * (1 - self.mask))
 
     def _drawn(self, images: Tensor) -> Tensor:
-        """(N, C, H, W): from the map that is pooled, beside the last map of each size, and from what was pooled.
+        """(N, C, H, W): decoded from the last map, with the last map of each size as skip connections, and from the
+        pooled features.
 
-        Layers behind the last map (a norm, a wider layer) are trained by the latter: a model keeps all it had.
+        The features train the layers after the last map (a norm, a wider layer), so that the whole model is trained.
         """
         size = (images.shape[2], images.shape[3])
         hidden, maps = self.backbone.model.forward_intermediates(images)
@@ -140,7 +143,7 @@ class MAEUNet(Method):
 
 
 def _stage(width: int, wanted: int) -> nn.Sequential:
-    """Twice a convolution, a batch norm and a ReLU."""
+    """Two convolutions, each with batch norm and ReLU."""
     layers: list[nn.Module] = []
     for inputs in (width, wanted):
         layers += [nn.Conv2d(inputs, wanted, 3, padding=1, bias=False), nn.BatchNorm2d(wanted), nn.ReLU(inplace=True)]
@@ -153,17 +156,17 @@ def _begin(module: nn.Module) -> None:
 
 
 def _reductions(model: Any) -> list[int]:
-    """How much smaller than the image each of the model's maps is."""
+    """Reduction factor of each of the model's maps relative to the image."""
     return [stage["reduction"] for stage in _stages(model)]
 
 
 def _stages(model: Any) -> Any:
-    """What timm says of the model's maps."""
+    """timm's description of the model's maps."""
     return model.feature_info if isinstance(model.feature_info, list) else model.feature_info.info
 
 
 def _channels(backbone: Backbone) -> dict[int, int]:
-    """Of the last map of each reduction, if the backbone has maps of several."""
+    """Channels of the last map of each reduction; ValueError if the backbone has maps of one size only."""
     model = backbone.model
     found = {stage["reduction"]: stage["num_chs"] for stage in _stages(model)}
     if len(found) < 2 or not hasattr(model, "forward_intermediates"):
@@ -174,13 +177,13 @@ def _channels(backbone: Backbone) -> dict[int, int]:
 
 
 def _check(mask: float, patch: int, width: int, loss_on: str) -> None:
-    """All options that cannot be."""
+    """Refuse invalid options."""
     least = 1 << STAGES - 1
     refuse_faults(
         {
-            f"--mask {mask}: between 0 and 1": not 0 < mask < 1,
-            f"--patch {patch}: 1 pixel at least": patch < 1,
-            f"--width {width}: {least} channels at least, since each stage halves them": width < least,
-            f"--loss-on {loss_on}: masked or all": loss_on not in ("masked", "all"),
+            f"--mask {mask} must be between 0 and 1": not 0 < mask < 1,
+            f"--patch {patch} must be at least 1": patch < 1,
+            f"--width {width} must be at least {least}, as each stage halves it": width < least,
+            f"--loss-on {loss_on} must be masked or all": loss_on not in ("masked", "all"),
         }
     )

@@ -18,7 +18,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
@@ -80,25 +80,26 @@ class MoCo(Method):
         self.register_buffer("queue_patients", torch.full((queue,), NOBODY))
         self.register_buffer("queue_at", torch.zeros((), dtype=torch.int64))
         self.arrived: tuple[Tensor, Tensor] | None = None
-        """Keys and patients of this step."""
+        """Keys and patients of this step, to be queued."""
 
     def faults(self, images: int, batch: int) -> list[str]:
-        """A queue that holds a key of every image holds keys of the image that is looked for, as negatives."""
+        """Errors of a queue that is longer than the dataset: it would contain keys of the query's own image as
+        negatives."""
         queue = len(self.queue)
         fitting = max(batch, 1 << max(0, (images // 8).bit_length() - 1))
-        advice = f"take --queue {fitting}, or fewer"
-        too_long = f"--queue {queue} holds more keys than the {images:,} images to learn from: {advice}"
+        advice = f"use at most --queue {fitting}"
+        too_long = f"--queue {queue} is longer than the {images:,} training images: {advice}"
         return [too_long] * (queue > images) + [self._too_short(batch)] * (queue < batch)
 
     def _too_short(self, keys: int) -> str:
-        return f"--queue {len(self.queue)} cannot hold the {keys} keys of one step"
+        return f"--queue {len(self.queue)} is shorter than the {keys} keys of one step"
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
-        """A query's and a key's, both drawn alike; the paper's is v2's, without colour: v1 did not blur."""
+        """The views of query and key, drawn alike. The paper's are v2's without colour jitter; v1 has no blur."""
         return [strong_view(size) if augment == "radiograph" else published_view(size)] * 2
 
     def forward(self, batch: Batch) -> Step:
-        """Eq. 1; told to mind patients, the mean over a query's positives of -log(exp(+) / (exp(+) + sum_i exp(-)))."""
+        """Eq. 1; if patient-aware, the mean over a query's positives of -log(exp(+) / (exp(+) + sum_i exp(-)))."""
         q = F.normalize(self.head(self.backbone(batch.views[0])).float(), dim=1)
         k = self._keys(batch.views[1])  # (N, dim)
         positive = (q * k).sum(1) / self.temperature
@@ -118,30 +119,31 @@ class MoCo(Method):
 
     @torch.no_grad()
     def _keys(self, images: Tensor) -> Tensor:
-        """(N, dim), each made among few of the images that its query was."""
+        """(N, dim): keys, each normalised with few of the images of its query's group."""
         if not self.group:
             return F.normalize(self.key(images).float(), dim=1)
         order = self._order(len(images)).to(images.device)
-        last = images.movedim(1, -1)  # in memory, too, as a rule: the key encoder sees the order the query's saw
+        # channels last in memory: the key encoder sees the layout that the query encoder saw
+        last = images.movedim(1, -1)
         shown = distributed.gathered_rows(last)[distributed.local_rows(order)].movedim(-1, 1)
         keys = F.normalize(self.key(shown).float(), dim=1)
         return distributed.local_rows(distributed.gathered_rows(keys)[order.argsort()])
 
     def _order(self, count: int) -> Tensor:
-        """All images of all processes, key group after key group."""
-        whole = count * distributed.world()
+        """Order of all images of all processes by key group."""
+        whole = count * distributed.world_size()
         if count % self.group or whole < 2 * self.group:
             fits = (size for size in range(self.group, 1, -1) if count % size == 0 and whole >= 2 * size)
-            other = next((f"--group {size}" for size in fits), f"--batch {2 * self.group * distributed.world()}")
+            other = next((f"--group {size}" for size in fits), f"--batch {2 * self.group * distributed.world_size()}")
             raise ValueError(
-                f"--group {self.group}: each process needs a whole number of groups, all together two at least, "
-                f"but a process has {count} images of {whole}. {other} would do."
+                f"--group {self.group}: each process needs a whole number of groups, and all processes at least two, "
+                f"but a process has {count} of {whole} images. Use {other}."
             )
         return torch.arange(whole).view(self.group, -1).T.flatten()
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        """The key encoder follows; the keys of all processes take the place of the oldest."""
+        """Update the key encoder; the keys of all processes replace the oldest in the queue."""
         follow(self.key, nn.Sequential(self.backbone, self.head), self.momentum)
         assert self.arrived is not None
         keys, patients = map(distributed.gathered_rows, self.arrived)
@@ -154,14 +156,14 @@ class MoCo(Method):
 
 
 def _check(dim: int, queue: int, momentum: float, temperature: float, head: str, group: int) -> None:
-    """All that is wrong with the options."""
+    """Refuse invalid options."""
     refuse_faults(
         {
-            f"--dim {dim} is not 1 or more": dim < 1,
-            f"--queue {queue} is not 1 or more": queue < 1,
-            f"--momentum {momentum} is not between 0 and 1": not 0 <= momentum <= 1,
-            f"--temperature {temperature} is not above 0": not temperature > 0,
-            f"--head {head!r} is neither mlp nor linear": head not in ("mlp", "linear"),
-            f"--group {group} is not 0, and not 2 or more": group < 0 or group == 1,
+            f"--dim {dim} must be at least 1": dim < 1,
+            f"--queue {queue} must be at least 1": queue < 1,
+            f"--momentum {momentum} must be between 0 and 1": not 0 <= momentum <= 1,
+            f"--temperature {temperature} must be above 0": not temperature > 0,
+            f"--head {head!r} must be mlp or linear": head not in ("mlp", "linear"),
+            f"--group {group} must be 0 or at least 2": group < 0 or group == 1,
         }
     )

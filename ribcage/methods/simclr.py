@@ -18,7 +18,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
@@ -58,19 +58,20 @@ class SimCLR(Method):
         super().__init__(backbone, findings)
         refuse_faults(
             {
-                f"--temperature {temperature} is not above 0": not temperature > 0,
-                f"--dim {dim} is not 1 or more": dim < 1,
+                f"--temperature {temperature} must be above 0": not temperature > 0,
+                f"--dim {dim} must be at least 1": dim < 1,
             }
         )
         self.temperature, self.patient_aware = temperature, patient_aware
         self.head = perceptron(backbone.dim, backbone.dim, dim)
 
     def faults(self, images: int, batch: int) -> list[str]:
-        """A single image has no negatives: its loss is 0."""
-        return [f"--batch {batch}: simclr contrasts the images of a batch, two at least"] * (batch < 2)
+        """Error if a batch has a single image, which has no negatives."""
+        return [f"--batch {batch} must be at least 2 for simclr"] * (batch < 2)
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
-        """Two, drawn alike. The paper's (appendix A) have twice MoCo's jitter; without colour, which gray has not."""
+        """Two views, drawn alike. The paper's (appendix A) have twice MoCo's jitter; without colour jitter, which does
+        not apply to gray."""
         paper = replace(published_view(size, crop=(0.08, 1.0)), brightness=0.4, contrast=0.8)
         return [strong_view(size) if augment == "radiograph" else paper] * 2
 
@@ -80,7 +81,7 @@ class SimCLR(Method):
         everyone = distributed.gathered_rows(z)  # (2N, dim)
         with torch.autocast(z.device.type, enabled=False):
             logits = (z @ everyone.T / self.temperature).masked_fill(self._left_out(batch), -torch.inf)  # (2n, 2N)
-        other = distributed.local_rows(torch.arange(len(everyone), device=z.device)) ^ 1  # its neighbour
+        other = distributed.local_rows(torch.arange(len(everyone), device=z.device)) ^ 1  # the adjacent row
         right = (logits.argmax(1) == other).float().mean()
         return Step(F.cross_entropy(logits, other), {"acc1": 100 * right})
 
@@ -90,7 +91,8 @@ class SimCLR(Method):
         return F.normalize(z.transpose(0, 1).flatten(0, 1), dim=1)
 
     def _left_out(self, batch: Batch) -> Tensor:
-        """(2n, 2N), views of this process and all views: itself and, if patient-aware, other images of its patient."""
+        """(2n, 2N), views of this process × all views: True for a view itself and, if patient-aware, for other images
+        of its patient."""
         patients = distributed.gathered_rows(batch.patients)
         same_image, same_view = (_own(len(patients) * views, patients.device) for views in (1, 2))
         same_patient = batch.patients[:, None] == patients if self.patient_aware else same_image
@@ -98,5 +100,5 @@ class SimCLR(Method):
 
 
 def _own(count: int, device: torch.device) -> Tensor:
-    """This process's rows of the identity."""
+    """This process's rows of the identity matrix."""
     return distributed.local_rows(torch.eye(count, dtype=torch.bool, device=device))

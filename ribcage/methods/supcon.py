@@ -1,30 +1,30 @@
 """SupCon: supervised contrastive learning, in which images with the same findings are positives.
 
-Khosla et al. 2020, https://arxiv.org/abs/2004.11362, eq. 2 (L_out), where two images are positives or they are not.
-Findings do not exclude each other, so here they are positives by a weight w_ij from 0 to 1; where every image is of
-one class, this is eq. 2:
+Khosla et al. 2020, https://arxiv.org/abs/2004.11362, eq. 2 (L_out), where two images are positives or not. Findings are
+not mutually exclusive, so here two images are positives with a weight w_ij from 0 to 1; with a single class per image
+this is eq. 2:
 
-    L_i = -sum_j w_ij log p_ij / sum_j w_ij,   p_ij = exp(z_i.z_j/t) / sum_{a in A_i} exp(z_i.z_a/t),   |z| = 1
+  L_i = -sum_j w_ij log p_ij / sum_j w_ij,   p_ij = exp(z_i.z_j/t) / sum_{a in A_i} exp(z_i.z_a/t),   |z| = 1
 
-    w_ij = sum_f min(y_if, y_jf) / sum_f max(y_if, y_jf)   over the findings known in both images
+  w_ij = sum_f min(y_if, y_jf) / sum_f max(y_if, y_jf)   over the findings known in both images
 
-the overlap (Jaccard) of what is found, also for labels between 0 and 1, which a policy makes of uncertain ones. Where
-all that both know is absent, w is 1 only if both know everything, so that nothing is found in either, and else 0: what
-nobody looked for may be there. Another view of the same image always has w = 1, and so, with --patient-aware, has
-every image of the same patient. A_i is all others that share a known finding with i, present or absent, or have w = 1
-so: two images with nothing known in common are neither joined nor parted.
+w is the overlap (Jaccard index) of the findings, also for labels between 0 and 1, which a policy makes of uncertain
+ones. If all findings known in both images are absent, w is 1 only if all findings are known in both, and else 0, as
+unknown ones may be present. Another view of the same image always has w = 1; with --patient-aware, so has every image
+of the same patient. A_i are all others with a finding, present or absent, that is known in i, too, or with w = 1 by the
+last rule; images without a common known finding are neither attracted nor repelled.
 
 Trained as by the authors' code, https://github.com/HobbitLong/SupContrast, main_supcon.py, with --warm and --cosine:
 SGD, .05 for a batch of 256, ten epochs of warm-up, a cosine to a thousandth, 1000 epochs.
 
-The authors' code multiplies the loss by temperature / base temperature, both .07: by 1, and so there is no such factor.
+The authors' code multiplies the loss by temperature / base temperature, both .07; this factor of 1 is omitted.
 """
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
@@ -68,23 +68,23 @@ class SupCon(Method):
         self.head = perceptron(backbone.dim, backbone.dim, dim)
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
-        """Two alike."""
+        """Two views, drawn alike."""
         return [published_view(size) if augment == "paper" else strong_view(size)] * 2
 
     def count(self, labels: Tensor) -> None:
-        """Refuse labels that say nothing at all, or the same of all images: there would be nothing to contrast."""
+        """Refuse labels that are all unknown or equal in all images, as there is nothing to contrast."""
         if labels.isnan().all():
-            raise ValueError("supcon needs labels, and no image has any; moco and byol need none.")
+            raise ValueError("supcon needs labels, but no image has any. Use moco or byol, which need none.")
         known = [column[~column.isnan()] for column in labels.T]
         if all((column == column[:1]).all() for column in known):
             raise ValueError(
-                f"supcon contrasts images with different findings, and {', '.join(self.findings)} "
+                f"supcon contrasts images with different findings, but {', '.join(self.findings)} "
                 f"{'is' if len(self.findings) == 1 else 'are'} the same in all {len(labels):,} images."
             )
 
     def faults(self, images: int, batch: int) -> list[str]:
-        """Of one image both views are positives, and there is nothing they are told from: the loss is 0."""
-        return [f"--batch {batch}: supcon contrasts the images of a batch, two at least"] * (batch < 2)
+        """Error if a batch has a single image, which has nothing to contrast with."""
+        return [f"--batch {batch} must be at least 2 for supcon"] * (batch < 2)
 
     def forward(self, batch: Batch) -> Step:
         """The mean over all anchors of the global batch that have positives."""
@@ -95,7 +95,7 @@ class SupCon(Method):
         with torch.autocast(z.device.type, enabled=False):
             losses = contrast((z @ everyone.T / self.temperature).masked_fill(~compared, _NEVER), w)  # (n · V,)
         anchors = distributed.total((w.sum(1) > 0).sum()).clamp(min=1)
-        return Step(losses.sum() * distributed.world() / anchors, {"positives": w.sum(1).mean()})
+        return Step(losses.sum() * distributed.world_size() / anchors, {"positives": w.sum(1).mean()})
 
     def _embedded(self, views: list[Tensor]) -> Tensor:
         """(n · V, dim), of length 1."""
@@ -103,8 +103,8 @@ class SupCon(Method):
         return F.normalize(z.unflatten(0, (len(views), -1)).transpose(0, 1).flatten(0, 1), dim=1)
 
     def _pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Twice (n · V, N · V), images of this process and all images: how far they are positives of each other,
-        and whether they are compared at all."""
+        """(n · V, N · V) twice, views of this process × all views: their weights as positives, and whether they are
+        compared."""
         patients, everyone = (distributed.gathered_rows(each) for each in (batch.patients, batch.labels))
         same = distributed.local_rows(torch.eye(len(everyone), dtype=torch.bool, device=everyone.device))  # (n, N)
         if self.patient_aware:
@@ -119,11 +119,11 @@ class SupCon(Method):
 def label_overlap(some: Tensor, others: Tensor) -> Tensor:
     """(n, F), (N, F) → (n, N): the share of the findings present in either of two images that is present in both."""
     both, either = (
-        pair(some[:, None], others).nansum(2)  # of a known and an unknown one, both are NaN
+        pair(some[:, None], others).nansum(2)  # NaN in both if one of them is unknown
         for pair in (torch.minimum, torch.maximum)
     )
     complete = [~labels.isnan().any(1) for labels in (some, others)]
-    nothing = (complete[0][:, None] & complete[1]).float()  # and both know it
+    nothing = (complete[0][:, None] & complete[1]).float()  # nothing is present, and everything is known
     return torch.where(either > 0, both / either.clamp(min=1e-12), nothing)
 
 
@@ -133,20 +133,20 @@ def comparable(some: Tensor, others: Tensor) -> Tensor:
 
 
 def contrast(logits: Tensor, w: Tensor) -> Tensor:
-    """(n, N): what images are to each other, and their weights → (n,): the loss of each; 0 without positives."""
+    """(n, N) logits and weights → (n,): the loss of each image; 0 without positives."""
     return -(w * logits.log_softmax(1)).sum(1) / w.sum(1).masked_fill(w.sum(1) == 0, 1)
 
 
 _NEVER = -1e9
-"""The logit of what is not compared; finite, since 0 times infinity is no number."""
+"""Logit of pairs that are not compared; finite, since 0 times infinity is NaN."""
 
 
 def _check(findings: tuple[str, ...], temperature: float, dim: int) -> None:
-    """All that is wrong with the options."""
+    """Refuse invalid options."""
     refuse_faults(
         {
-            "supcon learns from findings and none came; name some with --findings": not findings,
-            f"--temperature {temperature} is not above 0": not temperature > 0,
-            f"--dim {dim} is not 1 or more": dim < 1,
+            "supcon needs findings; name them with --findings": not findings,
+            f"--temperature {temperature} must be above 0": not temperature > 0,
+            f"--dim {dim} must be at least 1": dim < 1,
         }
     )

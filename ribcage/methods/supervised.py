@@ -58,7 +58,8 @@ class Supervised(Method):
         self.loss, self.smoothing, self.mixup, self.freeze = losses.LOSSES[loss], smoothing, mixup, freeze
         self.balanced, self.prior, self.exclusive = balanced, prior, loss == "cross-entropy"
         self.answers: deque[tuple[Tensor, Tensor]] = deque(maxlen=256)
-        """The last logits and labels, on the device, for who watches it learn; a batch in parts leaves several."""
+        """The last logits and labels, on the device, for monitoring during training; a batch in parts leaves
+        several."""
         self.register_buffer("present", torch.ones(len(self.findings)))
         self.register_buffer("absent", torch.ones(len(self.findings)))
         if freeze:
@@ -71,10 +72,10 @@ class Supervised(Method):
         self.answers.append((logits.detach(), batch.labels))
         weights = targets.nan_to_num() * self.present + (1 - targets.nan_to_num()) * self.absent
         loss = (self.loss(logits, targets) * weights).sum()
-        return Step(loss * distributed.world() / distributed.total(losses.known_mask(targets).sum()).clamp(min=1))
+        return Step(loss * distributed.world_size() / distributed.total(losses.known_mask(targets).sum()).clamp(min=1))
 
     def share(self, part: Batch, batch: Batch) -> float:
-        """The share of the known labels, so that a batch computed in parts has the loss of the whole."""
+        """This part's share of the known labels, so that a batch computed in parts has the loss of the whole."""
         counts = [losses.known_mask(self._targets(each.labels)).sum() for each in (part, batch)]
         known = distributed.total(torch.stack(counts))
         return float(known[0] / known[1].clamp(min=1))
@@ -91,7 +92,7 @@ class Supervised(Method):
         return self
 
     def count(self, labels: Tensor) -> None:
-        """Take the weights of `balanced` and the bias of `prior` from the labels to be learnt from."""
+        """Compute the weights of `balanced` and the bias of `prior` from the training labels."""
         if self.balanced:
             present, absent = losses.class_weights((labels > 0.5).sum(0), (labels <= 0.5).sum(0))
             self.present.copy_(present)
@@ -102,13 +103,14 @@ class Supervised(Method):
                 self.head.bias.copy_(share.log() if self.exclusive else share.logit())
 
     def _targets(self, labels: Tensor) -> Tensor:
-        """Smoothed labels. Where findings exclude each other, one unknown finding makes its image unknown."""
+        """Smoothed labels. For mutually exclusive findings, an unknown one makes its image unknown."""
         if not self.exclusive:
             return losses.smoothed(labels, self.smoothing)
         return losses.smoothed(labels + 0 * labels.sum(1, keepdim=True), self.smoothing, 1 / labels.shape[1])
 
     def _mixed(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Zhang et al. 2018, https://arxiv.org/abs/1710.09412: x = a x_i + (1 - a) x_j, and so the targets."""
+        """Mixup. Zhang et al. 2018, https://arxiv.org/abs/1710.09412: x = a x_i + (1 - a) x_j, and the same for the
+        targets."""
         if not self.mixup or not self.training:
             return images, targets
         a = torch.distributions.Beta(self.mixup, self.mixup).sample().item()

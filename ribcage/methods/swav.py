@@ -3,11 +3,11 @@
 Caron et al. 2020, https://arxiv.org/abs/2006.09882, eq. 2 and section 3.2. With the features z of V views, |z| = 1, of
 which two are large, and the prototypes C, each of length 1:
 
-    L = -mean_{i large} mean_{v != i} q_i.log softmax(C z_v / t)
+  L = -mean_{i large} mean_{v != i} q_i.log softmax(C z_v / t)
 
-q_i, the assignment of view i, is what sharing out the images of the global batch evenly among the prototypes makes of
-exp(C z_i / epsilon): Sinkhorn and Knopp's algorithm, a few times round. A small batch shares out a queue of earlier
-features together with its own.
+q_i, the assignment of view i, results from distributing the images of the global batch evenly over the prototypes by
+exp(C z_i / epsilon), with a few iterations of the Sinkhorn-Knopp algorithm. Small batches are assigned together with a
+queue of earlier features.
 
 Trained as in appendix A and by the authors' scripts, https://github.com/facebookresearch/swav: LARS along a cosine to a
 thousandth; in batches of 4096 with a rate of 4.8, ten epochs of warm-up and 800 epochs; in batches of 256 with .6, no
@@ -23,7 +23,7 @@ import torch
 from timm.layers import Format
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
@@ -87,13 +87,13 @@ class SwAV(Method):
         counts = {"prototypes": prototypes, "iterations": iterations, "hidden": hidden, "dim": dim}
         refuse_faults(
             {
-                f"--crops {crops} is not 0 or more": crops < 0,
-                f"--queue {queue} is not 0 or more": queue < 0,
-                **{f"--{name} {count} is not 1 or more": count < 1 for name, count in counts.items()},
-                f"--temperature {temperature} is not above 0": not temperature > 0,
-                f"--epsilon {epsilon} is not 0.03 or more, what single precision can hold": not epsilon >= 0.03,
-                f"--queue-from {queue_from} is not between 0 and 1": not 0 <= queue_from <= 1,
-                f"--freeze {freeze} is not between 0 and 1": not 0 <= freeze <= 1,
+                f"--crops {crops} must be 0 or more": crops < 0,
+                f"--queue {queue} must be 0 or more": queue < 0,
+                **{f"--{name} {count} must be at least 1": count < 1 for name, count in counts.items()},
+                f"--temperature {temperature} must be above 0": not temperature > 0,
+                f"--epsilon {epsilon} must be 0.03 or more": not epsilon >= 0.03,
+                f"--queue-from {queue_from} must be between 0 and 1": not 0 <= queue_from <= 1,
+                f"--freeze {freeze} must be between 0 and 1": not 0 <= freeze <= 1,
             }
         )
         self.crops, self.temperature, self.epsilon, self.iterations = crops, temperature, epsilon, iterations
@@ -106,19 +106,20 @@ class SwAV(Method):
         self.after_step(0.0)
 
     def faults(self, images: int, batch: int) -> list[str]:
-        """Section 3.1, small batches: what is shared out evenly among prototypes is at least as many as these."""
+        """Errors of the batch size and the queue. Section 3.1: assigning features evenly to prototypes needs at least
+        as many features."""
         queue, prototypes = self.queue.shape[1], len(self.prototypes.weight)
         shared = f"a batch of {batch:,} and a queue of {queue:,}"
         wrong = {
-            f"--batch {batch}: swav shares the images of a batch out among prototypes, two at least": batch < 2,
-            f"--queue {queue} holds more than the {images:,} images to learn from": queue > images,
-            f"--prototypes {prototypes}: more than the {images:,} images to learn from": prototypes > images,
-            f"--prototypes {prototypes}: {shared} cannot be shared out among so many": prototypes > batch + queue,
+            f"--batch {batch} must be at least 2 for swav": batch < 2,
+            f"--queue {queue} is longer than the {images:,} training images": queue > images,
+            f"--prototypes {prototypes} is more than the {images:,} training images": prototypes > images,
+            f"--prototypes {prototypes} is more than {shared}": prototypes > batch + queue,
         }
         return [text for text, is_so in wrong.items() if is_so]
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
-        """Large ones and small ones, which are to large ones as 96 to 224; a radiograph is cut less closely."""
+        """Large and small views, with sides as 224 to 96. The crops for radiographs are larger than the paper's."""
         height, width = (self._small(side) for side in size)
         small = (height, width)
         if augment == "paper":
@@ -139,48 +140,48 @@ class SwAV(Method):
         return Step(loss, {"prototypes": prototypes_used(scores[:2].detach())})
 
     def _small(self, side: int) -> int:
-        """The side of a small view, as the backbone takes it."""
+        """Side of a small view that the backbone accepts."""
         return min(side, max(1, round(side * 96 / 224 / self.multiple)) * self.multiple) if self.multiple else side
 
     def _embedded(self, views: list[Tensor]) -> Tensor:
-        """(V, n, dim), of length 1: views of one size go through the backbone together."""
+        """(V, n, dim), normalised: views of one size are passed through the backbone together."""
         sizes = [torch.cat(list(group)) for _, group in itertools.groupby(views, key=lambda view: view.shape[2:])]
         features = torch.cat([self.backbone(images) for images in sizes])
         return F.normalize(self.head(features).float(), dim=1).unflatten(0, (len(views), -1))
 
     def _centres(self) -> Tensor:
-        """(prototypes, dim), without a gradient while they are frozen.
+        """(prototypes, dim), without gradients while they are frozen.
 
-        AdamW has then counted steps of gradient 0, so the first after the thaw are up to three times as large.
+        AdamW has then counted steps of gradient 0, so the first ones after freezing are up to three times as large.
         """
         centres = self.prototypes.weight.float()
         return torch.where(self.progress < self.freeze, centres.detach(), centres)
 
     @torch.no_grad()
     def _assigned(self, scores: Tensor) -> Tensor:
-        """(2, n, prototypes): each large view by itself, with the queue once that is full and its time has come."""
+        """(2, n, prototypes): each large view separately, with the queue once it is full and in use."""
         count = scores.shape[1]
         if self.queue.shape[1] and bool((self.progress >= self.queue_from) & self.queue[:, -1].any()):
-            part = self.queue.tensor_split(distributed.world(), 1)[distributed.rank()]
+            part = self.queue.tensor_split(distributed.world_size(), 1)[distributed.rank()]
             scores = torch.cat([scores, F.linear(part, self.prototypes.weight.float())], 1)
         return torch.stack([sinkhorn(one, self.epsilon, self.iterations)[:count] for one in scores])
 
     def _enqueue(self, z: Tensor) -> None:
-        """The features of all processes go in front, the oldest leave."""
+        """Insert the features of all processes at the front; the oldest are dropped."""
         if self.training and self.queue.shape[1]:
             new = distributed.gathered_rows(z.transpose(0, 1)).transpose(0, 1)  # (2, N, dim)
             self.queue.copy_(torch.cat([new, self.queue], 1)[:, : self.queue.shape[1]])
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        """Prototypes keep their length."""
+        """Normalise the prototypes."""
         self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
         self.progress.fill_(progress)
 
 
 def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """(n, K) in -1 … 1, with the rows of all processes → (n, K): rows add up to 1, columns to about the same."""
-    q = ((scores - 1) / epsilon).exp()  # what is taken away divides out, and leaves nothing too large
+    """(n, K) in -1 … 1, with the rows of all processes → (n, K): rows sum to 1, columns to about the same."""
+    q = ((scores - 1) / epsilon).exp()  # the subtraction cancels out and prevents overflow
     for _ in range(iterations):
         q = q / distributed.total(q.sum(0))
         q = q / q.sum(1, keepdim=True)
@@ -188,17 +189,15 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
 
 
 def prototypes_used(scores: Tensor) -> Tensor:
-    """How many prototypes are the nearest to some image of the global batch, as exp(entropy): 1 in a collapse."""
+    """Effective number of prototypes nearest to an image of the global batch, as exp(entropy): 1 on collapse."""
     nearest = scores.argmax(-1).flatten()
     share = distributed.total(torch.bincount(nearest, minlength=scores.shape[-1]).float())
     return torch.special.entr(share / share.sum()).sum().exp()
 
 
 def _multiple(backbone: Backbone) -> int:
-    """What the sides of small views are multiples of; 0 where the model takes images of one size only.
-
-    A vision transformer is told to fit its position embeddings to the image.
-    """
+    """The divisor of sides of small views; 0 where the model accepts one size only. Position embeddings of a vision
+    transformer are made to adapt to the image size."""
     model, config = backbone.model, timm.get_pretrained_cfg(backbone.name)
     if isinstance(model, VisionTransformer):
         setattr(model, "dynamic_img_size", True)  # noqa: B010 – timm calls it final

@@ -1,10 +1,10 @@
-"""Metrics: arrays in, numbers out.
+"""Metrics: functions of NumPy arrays.
 
-Everywhere scores are (N, F), labels are (N, F) with 1, 0 and NaN for unknown, weights (N,) and patients (N,) codes.
-What a missing class leaves undefined is NaN, never 0 or 0.5, and a mean over findings says how many it used.
-`ranking` defines AUROC and AP, `resampling` and `placements` their intervals; `summarise` computes all that a report
-shows.
-Boxes are a `BoxTable` and have modules of their own; `detection` has everything that a report shows of them."""
+Scores are (N, F), labels are (N, F) with 1, 0 and NaN for unknown, weights (N,), and patients (N,) codes. What a
+missing class leaves undefined is NaN, never 0 or 0.5, and a mean over findings comes with the number of findings in it.
+`ranking` defines AUROC and AP, `resampling` and `placements` their intervals; `summarise` computes all metrics of a
+report. Boxes are a `BoxTable` and have modules of their own; `detection` computes all metrics of a detector's report.
+"""
 
 from ribcage.metrics.calibration import (
     CalibrationBins,

@@ -1,13 +1,13 @@
 """Average precision of detections.
 
-AP is the mean, over the recalls 0, .01 … 1, of the best precision at that recall or beyond; mAP its mean over the
-thresholds of overlap. Every detection counts, however low its score: a score threshold before AP only hides the end of
-the curve.
-Lin et al. 2014, https://arxiv.org/abs/1405.0312; equal to pycocotools, also in that boxes of equal score come in the
-order of their images.
+AP is the mean, over the recalls 0, .01 … 1, of the best precision at that recall or a higher one; mAP is its mean over
+IoU thresholds. All detections count, however low their scores: a score threshold before AP would only cut off the end
+of the curve. Lin et al. 2014, https://arxiv.org/abs/1405.0312; equal to pycocotools, also in that boxes of equal score
+are ordered by image.
 
-In a resample each image counts as often as its patient was drawn, which is AP of the images repeated so often
-(but for the order among boxes of equal score in one image, which is anybody's)."""
+In a resample, each image counts as often as its patient was drawn, which equals the AP of correspondingly repeated
+images (except for the order of boxes of equal score in one image, which is arbitrary).
+"""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ RECALLS = np.linspace(0, 1, 101)
 def box_average_precision(
     found: BoxTable, true: BoxTable, count: int, thresholds: Sequence[float] = THRESHOLDS, *, whole_pixels: bool = False
 ) -> np.ndarray:
-    """(T,) AP of one finding at each overlap; NaN where nothing is to be found."""
+    """(T,) AP of one finding at each IoU threshold; NaN without ground-truth boxes."""
     matches = match_boxes(found, true, count, thresholds, whole_pixels=whole_pixels)
     return precisions(matches, np.arange(count), np.ones((count, 1), np.int32))[:, 0]
 
@@ -31,13 +31,13 @@ def box_average_precision(
 def precisions(matches: BoxMatches, patients: np.ndarray, times: np.ndarray) -> np.ndarray:
     """(T, B) AP at each threshold in each resample.
 
-    patients: (count,) whose each image is, from 0.
-    times: (people, B) int32 how often each patient was drawn.
+    patients: (count,) number of each image's patient, from 0. times: (people, B) int32, how often each patient was
+    drawn.
     """
     truths = np.bincount(patients, matches.truths, len(times)).astype(np.int64)
     positives = np.einsum("pb,p->b", times, truths)
     any_right = np.flatnonzero(matches.right.any(axis=0))
-    end = any_right[-1] + 1 if len(any_right) else 0  # below the last right one nothing changes
+    end = any_right[-1] + 1 if len(any_right) else 0  # below the last true positive nothing changes
     owners = patients[matches.images[:end]]
     right = np.ascontiguousarray(matches.right[:, any_right])
     return compiled(_precisions)(owners, any_right, right, positives, times, RECALLS)
@@ -47,7 +47,7 @@ def _precisions(owners, rows, right, positives, times, recalls):  # type: ignore
     size = times.shape[1]
     called, at = np.zeros(size, np.int64), np.empty((len(rows), size), np.int64)
     start = 0
-    for k in range(len(rows)):  # down the scores: how many boxes there are down to each right one
+    for k in range(len(rows)):  # in descending order of scores: the number of boxes down to each true positive
         for i in range(start, rows[k] + 1):
             count = times[owners[i]]
             for r in range(size):
@@ -63,7 +63,7 @@ def _precisions(owners, rows, right, positives, times, recalls):  # type: ignore
                 count = times[owners[rows[k]]]
                 for r in range(size):
                     hits[r] += count[r]
-        for k in range(len(rows) - 1, -1, -1):  # up again: the best precision from here down
+        for k in range(len(rows) - 1, -1, -1):  # upwards: the best precision from here down
             if right[t, k]:
                 count = times[owners[rows[k]]]
                 for r in range(size):

@@ -10,7 +10,7 @@ class BoxTable:
     """Boxes of one finding in many images. Their order matters only among equal scores."""
 
     images: np.ndarray
-    """(M,) int64: which image, 0 … count - 1."""
+    """(M,) int64: image number, 0 … count - 1."""
     boxes: np.ndarray
     """(M, 4) float64: x0, y0, x1, y1."""
     scores: np.ndarray
@@ -26,12 +26,12 @@ class BoxTable:
 
     @classmethod
     def none(cls) -> "BoxTable":
-        """No boxes."""
+        """A table without boxes."""
         return cls(np.empty(0, np.int64), np.empty((0, 4)), np.empty(0))
 
     @classmethod
     def ground_truth(cls, images: np.ndarray, boxes: np.ndarray) -> "BoxTable":
-        """Boxes that were drawn by people, with a score of 1."""
+        """Ground-truth boxes, with a score of 1."""
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
         return cls(np.asarray(images, np.int64), boxes, np.ones(len(boxes)))
 
@@ -39,7 +39,7 @@ class BoxTable:
         return len(self.images)
 
     def select(self, kept: np.ndarray) -> "BoxTable":
-        """Boxes chosen by a mask or by positions (M,)."""
+        """Boxes selected by a mask or by positions (M,)."""
         return BoxTable(self.images[kept], self.boxes[kept], self.scores[kept])
 
     def at_least(self, score: float) -> "BoxTable":
@@ -47,5 +47,5 @@ class BoxTable:
         return self.select(self.scores >= score)
 
     def on_images(self, images: np.ndarray) -> "BoxTable":
-        """Boxes on the images of a mask (count,); images keep their numbers."""
+        """Boxes on the images selected by a mask (count,); images keep their numbers."""
         return self.select(images[self.images])

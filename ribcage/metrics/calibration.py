@@ -1,7 +1,8 @@
-"""Calibration: whether images given 30 % are positive in 30 of 100, and the temperature that makes it more so.
+"""Calibration: whether predicted probabilities match observed frequencies, and temperature scaling.
 
-Temperature scaling divides logits by one number T, fitted on validation images: Guo et al. 2017,
-https://arxiv.org/abs/1706.04599. It changes no order, so no AUROC."""
+Temperature scaling divides logits by a number T, fitted on validation images: Guo et al. 2017,
+https://arxiv.org/abs/1706.04599. It does not change the order of scores, so AUROC stays the same.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ _DOUBLINGS, _STEPS = 60, 200
 
 @dataclass(frozen=True)
 class CalibrationBins:
-    """One finding's images in bins of probability, empty bins left out; arrays of one length."""
+    """Images of one finding in bins of probability, without empty bins; arrays of one length."""
 
     probability: np.ndarray
     """Mean probability in the bin."""
@@ -31,14 +32,14 @@ class CalibrationBins:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the mean gap between probability and share of positives."""
+        """Expected calibration error: mean absolute gap between probability and share of positives."""
         total = self.weight.sum()
         return float(self.weight @ np.abs(self.probability - self.positive) / total) if total else np.nan
 
 
 @dataclass(frozen=True)
 class Temperatures:
-    """T of each finding and, where none could be fitted and T is 1, why."""
+    """T of each finding. Where none could be fitted, T is 1 and the note gives the reason."""
 
     value: np.ndarray
     note: tuple[str, ...]
@@ -46,7 +47,7 @@ class Temperatures:
 
 
 def brier(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """(F,) mean squared distance of probability and label."""
+    """(F,) mean squared difference of probability and label."""
     probabilities, labels, weights = checked_arrays(as_probabilities(probabilities), labels, weights)
     known = ~np.isnan(labels)
     return share(weights @ np.where(known, (probabilities - labels) ** 2, 0), weights @ known.astype(np.float64))
@@ -55,7 +56,7 @@ def brier(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | N
 def brier_change(
     after: np.ndarray, before: np.ndarray, labels: np.ndarray, patients: np.ndarray | None = None, level: float = 0.95
 ) -> Interval:
-    """(F,) by how much the Brier score of the same images is larger after than before, paired, over patients."""
+    """(F,) change of the Brier score on the same images, after minus before, paired over patients."""
     (after, labels, _), (before, _, _) = (checked_arrays(as_probabilities(each), labels) for each in (after, before))
     codes, known = patient_numbers(patients, len(labels)), ~np.isnan(labels)
     change = np.where(known, (after - labels) ** 2 - (before - labels) ** 2, 0.0)
@@ -72,10 +73,10 @@ def calibration_bins(
     bins: int = 15,
     equal: Literal["mass", "width"] = "mass",
 ) -> list[CalibrationBins]:
-    """The bins of each finding: of equal weight, equal probabilities together, or of equal width."""
+    """The bins of each finding, either of equal weight (ties stay together) or of equal width."""
     if equal not in ("mass", "width") or bins < 1:
         raise ValueError(
-            f"{bins} bins of equal {equal} were requested; expected 1 or more bins of equal mass or width."
+            f"{bins} bins of equal {equal} were requested; expected at least 1 bin of equal mass or width."
         )
     return [_bins(ranking, bins, equal) for ranking in rank_scores(as_probabilities(probabilities), labels, weights)]
 
@@ -88,14 +89,14 @@ def ece(
     bins: int = 15,
     equal: Literal["mass", "width"] = "mass",
 ) -> np.ndarray:
-    """(F,) expected calibration error over these bins. More bins or fewer images make it larger: state both."""
+    """(F,) expected calibration error. It grows with the number of bins and with fewer images: report both."""
     return np.array([found.error for found in calibration_bins(probabilities, labels, weights, bins=bins, equal=equal)])
 
 
 def temperatures(
     logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None, *, shared: bool = False
 ) -> Temperatures:
-    """The T of greatest likelihood for sigmoid(logits / T), per finding or one for all."""
+    """Maximum-likelihood T for sigmoid(logits / T), per finding or shared."""
     logits, labels, weights = checked_arrays(logits, labels, weights)
     findings = logits.shape[1]
     if shared:
@@ -113,7 +114,7 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def as_probabilities(values: np.ndarray) -> np.ndarray:
-    """The same, if all of them lie between 0 and 1 (or are NaN)."""
+    """The values unchanged if all lie between 0 and 1 (or are NaN); else ValueError."""
     values = np.asarray(values, np.float64)
     strange = values[(values < 0) | (values > 1)]
     if len(strange):
@@ -122,7 +123,7 @@ def as_probabilities(values: np.ndarray) -> np.ndarray:
 
 
 def minimum(slopes: Slopes) -> float | None:
-    """Where a convex function of b > 0 is least, by Newton's steps kept between bounds; None if nowhere near 1.
+    """Minimum of a convex function of b > 0, by Newton steps within bounds; None if it is far from 1.
 
     slopes: b → first and second derivative.
     """
@@ -150,17 +151,17 @@ def minimum(slopes: Slopes) -> float | None:
 
 
 def as_temperature(b: float | None, scale: float) -> tuple[float, str]:
-    """T = scale / b for logits that were divided by their scale, or 1 and why."""
+    """T = scale / b for logits divided by their scale, or 1 and the reason."""
     found = 0.0 if b is None else scale / b
-    return (found, "") if 0 < found < np.inf else (1.0, "no temperature is best")
+    return (found, "") if 0 < found < np.inf else (1.0, "the likelihood has no maximum")
 
 
 def _temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[float, str]:
-    # no temperature moves an infinite logit
+    # a temperature does not change an infinite logit
     used = ~np.isnan(labels) & (weights > 0) & np.isfinite(logits)
     z, y, w = logits[used], labels[used], weights[used]
     if not len(y) or y.min() == y.max():
-        return 1.0, "only one class is known"
+        return 1.0, "labels have only one class"
     scale = max(float(np.abs(z).max()), np.finfo(float).tiny)
     z = z / scale
     if w @ (z * (0.5 - y)) >= 0:
@@ -169,7 +170,7 @@ def _temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) ->
         return 1.0, "the sign of the logit separates the classes"
 
     def slopes(b: float) -> tuple[float, float]:
-        """Of the mean log-loss in b = 1 / T."""
+        """Derivatives of the mean log-loss in b = 1 / T."""
         p = sigmoid(b * z)
         return float(w @ (z * (p - y))), float(w @ (z * z * p * (1 - p)))
 

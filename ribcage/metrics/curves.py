@@ -1,4 +1,4 @@
-"""Curves: the points of the plots."""
+"""Curves: points of ROC, precision-recall and histogram plots."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,8 @@ from ribcage.metrics.thresholds import share
 
 @dataclass(frozen=True)
 class Curve:
-    """Points from the highest threshold to the lowest; the first threshold is inf: nobody is called positive."""
+    """Points from the highest threshold to the lowest; the first threshold is inf, where no image is called
+    positive."""
 
     x: np.ndarray
     y: np.ndarray
@@ -19,21 +20,20 @@ class Curve:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How the scores of the positives and of the negatives lie."""
+    """Histogram of the scores of positives and negatives."""
 
     edges: np.ndarray
-    """(bins + 1,)"""
     positive: np.ndarray
     negative: np.ndarray
 
 
 def roc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> list[Curve]:
-    """False positive rate and sensitivity of each finding; points on a straight line are left out."""
+    """False positive rate and sensitivity of each finding; collinear points are left out."""
     return [_roc(ranking) for ranking in rank_scores(scores, labels, weights)]
 
 
 def precision_recall(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> list[Curve]:
-    """Recall and precision of each finding; the points between two of equal recall are left out."""
+    """Recall and precision of each finding; points between two of equal recall are left out."""
     return [_precision_recall(ranking) for ranking in rank_scores(scores, labels, weights)]
 
 
@@ -45,7 +45,7 @@ def histogram(
 
 
 def _from_nobody(ranking: Ranking) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """True positives, false positives and thresholds, from where nobody is called positive."""
+    """True positives, false positives and thresholds, starting where no image is called positive."""
     true, false = ranking.steps()
     return np.append(0.0, true), np.append(0.0, false), np.append(np.inf, ranking.levels)
 
@@ -63,7 +63,7 @@ def _precision_recall(ranking: Ranking) -> Curve:
     gained = np.diff(true) > 0
     kept = np.concatenate([[True], gained]) | np.concatenate([gained, [True]])
     precision = share(true, true + false)
-    precision[0] = 1.0  # by convention: where the curve begins
+    precision[0] = 1.0  # by convention, at the start of the curve
     return Curve(_of(true, true[-1])[kept], precision[kept], levels[kept])
 
 

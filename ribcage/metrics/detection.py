@@ -1,14 +1,15 @@
-"""Detection: every metric of detected boxes, for each finding, with what the bootstrap over patients needs.
+"""Detection: all metrics of detected boxes for each finding, with their bootstrap over patients.
 
 - `map`, `ap50`, `ap75`: average precision over IoU .40:.05:.75, at .50 and at .75, on all images;
-  `map_positives` … only on images with a ground-truth box, which ignores all false positives on healthy people.
-- `map_skipping`: mAP as several published tables have it – only images with a ground-truth box and, of these,
-  only those with a detection above a score threshold, so that a missed image costs nothing; boxes a pixel larger.
+ `map_positives` … only on images with a ground-truth box, which ignores all false positives on healthy people.
+- `map_skipping`: mAP as in several published tables: only on images with a ground-truth box and, of these,
+ only on those with a detection above a score threshold, so that a missed image costs nothing; boxes a pixel larger.
 - `kaggle`: mean precision per image; needs a score threshold.
-- `centre_at_0.125` … `8`, `overlap_at_…`: sensitivity at so many false positives per image, where a hit is by
-  centre or by IoU, and `centre_mean`, `overlap_mean` over these rates.
+- `centre_at_0.125` … `8`, `overlap_at_…`: sensitivity at that many false positives per image, where a hit is by
+ centre or by IoU, and `centre_mean`, `overlap_mean` over these rates.
 
-Images are matched once; a resample only counts them as often as their patients were drawn."""
+Images are matched once; in a resample they count as often as their patients were drawn.
+"""
 
 import os
 import zlib
@@ -30,9 +31,9 @@ from ribcage.metrics.resampling import BLOCK, Resampled, times_drawn
 from ribcage.runtime import rng
 
 HIT = 0.4
-"""The IoU of a hit on the FROC curve by overlap: the least of THRESHOLDS."""
+"""IoU of a hit on the FROC curve by overlap: the lowest of THRESHOLDS."""
 HALVINGS = 32
-"""How often patients are split at random into halves, to see how AP depends on their number."""
+"""Number of random splits of the patients into halves, which show how AP depends on their number."""
 _AT = {"ap50": THRESHOLDS.index(0.5), "ap75": THRESHOLDS.index(0.75)}
 
 
@@ -43,7 +44,7 @@ class FindingBoxes:
     found: BoxTable
     true: BoxTable
     known: np.ndarray
-    """(count,) bool: whether boxes would have been drawn here; the other images are left out."""
+    """(count,) bool: whether the ground truth is known for an image; other images are left out."""
 
     @classmethod
     def of(cls, found: BoxTable, true: BoxTable, count: int, known: np.ndarray | None = None) -> "FindingBoxes":
@@ -55,22 +56,22 @@ class FindingBoxes:
 
     @property
     def count(self) -> int:
-        """Images, also those left out: their numbers stay."""
+        """Number of images including those left out, which keep their numbers."""
         return len(self.known)
 
 
 @dataclass(frozen=True)
 class Skipping:
-    """How the flawed mAP of published tables is made."""
+    """Settings of the flawed mAP of published tables."""
 
     cut: float = 0.5
     """Score threshold below which detections are ignored."""
     whole_pixels: bool = True
-    """Boxes are a pixel wider and higher than their corners say."""
+    """Boxes are one pixel wider and higher than the difference of their corners."""
 
 
 def mean_average_precision(found: Sequence[BoxTable], true: Sequence[BoxTable], count: int) -> float:
-    """mAP, the mean over the findings that are there at all; NaN if none is."""
+    """mAP, the mean over findings with ground-truth boxes; NaN if none has any."""
     values = [box_average_precision(*pair, count).mean() for pair in zip(found, true, strict=True)]
     defined = [value for value in values if not np.isnan(value)]
     return float(np.mean(defined)) if defined else float("nan")
@@ -86,14 +87,14 @@ def bootstrap_detection(
     seed: int = 0,
     threads: int | None = None,
 ) -> dict[str, Resampled]:
-    """Every metric of every finding in every resample; all findings are of the same images.
+    """All metrics of all findings in each resample; all findings are of the same images.
 
-    patients: one code per image; a negative number, an empty text or None is a patient of its own.
-    cuts: for `kaggle`, a score for each finding; chosen elsewhere. Without them there is none.
-    threads: None takes every core. The result does not depend on it.
+    patients: one code per image; a negative number, an empty text or None counts as a separate patient. cuts: score
+    threshold of each finding for `kaggle`, chosen on other data. Without them it is not computed. threads: None uses
+    all cores. The result does not depend on it.
     """
     if resamples < 1 or not 0 <= seed < 1 << 64:
-        raise ValueError(f"{resamples} resamples with seed {seed}: at least 1 is needed, and a seed from 0 to 2⁶⁴ - 1.")
+        raise ValueError(f"{resamples} resamples with seed {seed}: expected at least 1, and a seed from 0 to 2⁶⁴ - 1.")
     codes = patient_numbers(patients, findings[0].count)
     people = int(codes.max(initial=-1)) + 1
     chosen = cuts if cuts is not None else [None] * len(findings)
@@ -133,10 +134,11 @@ def _halves(seed: int, people: int, number: int) -> np.ndarray:
 
 
 def _bias(value: np.ndarray, halves: Sequence[np.ndarray]) -> np.ndarray:
-    """(F,) by how much AP is too large, from how much larger it is yet of half the patients.
+    """(F,) bias of AP, estimated from how much larger AP is on half the patients.
 
-    At each recall AP takes the best precision from there on, and of fewer boxes the best is more by chance. What is too
-    much is taken to grow by half when patients are halved, as about m^-0.6 does; so the difference counts twice.
+    At each recall AP takes the best precision from there on, a maximum that is higher by chance with fewer boxes. The
+    bias is taken to grow by half when the number of patients is halved, as about m^-0.6 does; so the difference counts
+    twice.
     """
     means = np.array([half.mean(axis=0) for half in halves])  # (HALVINGS, F); NaN where a half has no true box
     known = ~np.isnan(means)
@@ -146,7 +148,7 @@ def _bias(value: np.ndarray, halves: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _optimistic(name: str) -> bool:
-    """Whether a metric takes the best precisions."""
+    """Whether a metric is biased upwards, as maxima of precision are."""
     return name.startswith(("map", "ap"))
 
 
@@ -154,7 +156,7 @@ Measure = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def _measures(boxes: FindingBoxes, codes: np.ndarray, cut: float | None, skipping: Skipping) -> list[Measure]:
-    """What is matched once, as functions from how often each patient was drawn to (B,) values."""
+    """The matching, as functions from how often each patient was drawn to (B,) values."""
     matches = match_boxes(boxes.found, boxes.true, boxes.count)
     called = boxes.found.at_least(skipping.cut)
     seen = np.bincount(called.images, minlength=boxes.count) > 0
@@ -184,7 +186,8 @@ def _measures(boxes: FindingBoxes, codes: np.ndarray, cut: float | None, skippin
 
 
 def _asked(boxes: FindingBoxes, codes: np.ndarray, cut: float | None) -> np.ndarray:
-    """(patients,) images that are not left out of `kaggle`: with a true box, or one found above the cut."""
+    """(patients,) number of images that count for `kaggle`: those with a ground-truth box, or a detection above the
+    threshold."""
     called = boxes.found.images if cut is None else boxes.found.at_least(cut).images
     images = np.union1d(boxes.true.images, called).astype(np.int64)
     return np.bincount(codes[images])

@@ -1,10 +1,11 @@
 """FROC: sensitivity against false positives per image.
 
 A detection hits a ground-truth box by its centre or by overlap. A ground-truth box counts as detected at the score of
-the best detection that hits it; further hits count neither way; a detection that hits nothing is a false positive. A
-score threshold takes all detections of one score or none. Bunch et al. 1978, https://doi.org/10.1117/12.955926; the
-rates 1/8 … 8 as Setio et al. 2017, https://doi.org/10.1016/j.media.2017.06.015, but with the best sensitivity within a
-rate, where they interpolate."""
+the best detection that hits it; further hits of it are ignored; a detection that hits nothing is a false positive. A
+score threshold includes all detections of one score or none. Bunch et al. 1978, https://doi.org/10.1117/12.955926; the
+rates 1/8 … 8 as in Setio et al. 2017, https://doi.org/10.1016/j.media.2017.06.015, but with the best sensitivity up to
+a rate instead of interpolation.
+"""
 
 from dataclasses import dataclass
 
@@ -20,26 +21,27 @@ RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 @dataclass(frozen=True)
 class Events:
-    """In descending order of scores: a ground-truth box is detected, or a false positive occurs."""
+    """Events in descending order of scores: a ground-truth box is detected, or a false positive occurs."""
 
     images: np.ndarray
     """(E,) int64"""
     found: np.ndarray
-    """(E,) bool: whether a true box is found"""
+    """(E,) bool: whether a ground-truth box is detected"""
     scores: np.ndarray
     """(E,) descending"""
     truths: np.ndarray
-    """(count,) true boxes of each image"""
+    """(count,) number of ground-truth boxes in each image"""
 
     @property
     def ends(self) -> np.ndarray:
-        """(G,) where each group of equal scores ends."""
+        """(G,) ends of the groups of equal scores."""
         last = np.append(self.scores[1:] != self.scores[:-1], True)[: len(self.scores)]
         return np.flatnonzero(last) + 1
 
 
 def froc_events(found: BoxTable, true: BoxTable, count: int, overlap: float | None = None) -> Events:
-    """What happens down the scores. overlap: the IoU that is a hit; None: the centre must lie in the true box."""
+    """The events of a score threshold that descends. overlap: IoU of a hit; None: the centre must lie in the
+    ground-truth box."""
     best, hitting, pairs = best_hits(found, true, count, overlap)
     owners = np.repeat(np.arange(count), pairs.truths)
     hit = np.isfinite(best)
@@ -52,8 +54,8 @@ def froc_events(found: BoxTable, true: BoxTable, count: int, overlap: float | No
 def best_hits(
     found: BoxTable, true: BoxTable, count: int, overlap: float | None = None
 ) -> tuple[np.ndarray, np.ndarray, BoxPairs]:
-    """(K,) the best score that hits each true box, counted image by image, -inf where none does; (M,) which found
-    boxes hit any; and the pairs."""
+    """(K,) best score that hits each ground-truth box, ordered by image, -inf if none does; (M,) which detections hit
+    any; and the pairs."""
     pairs = BoxPairs.of(found, true, count)
     hit = pairs.centred() if overlap is None else pairs.overlaps() >= overlap
     best = np.full(len(true), -np.inf)
@@ -64,7 +66,7 @@ def best_hits(
 
 
 def froc_curve(events: Events, images: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(G + 1,) false marks per image, sensitivity and score at every cut; first that above all."""
+    """(G + 1,) false positives per image, sensitivity and score at each threshold; the first is above all scores."""
     ends = np.append(0, events.ends)
     hits = np.append(0, np.cumsum(events.found))[ends]
     sensitivity = hits / events.truths.sum() if events.truths.sum() else np.full(len(ends), np.nan)
@@ -74,11 +76,10 @@ def froc_curve(events: Events, images: int) -> tuple[np.ndarray, np.ndarray, np.
 def sensitivities(
     events: Events, images: np.ndarray, patients: np.ndarray, times: np.ndarray, rates: tuple[float, ...] = RATES
 ) -> np.ndarray:
-    """(len(rates), B) the best sensitivity with at most so many false marks per image, in each resample.
+    """(len(rates), B) best sensitivity with at most that many false positives per image, in each resample.
 
-    images: (count,) bool which ones there are.
-    patients: (count,) whose each image is, from 0.
-    times: (people, B) int32 how often each patient was drawn.
+    images: (count,) bool mask of the images that count. patients: (count,) number of each image's patient, from 0.
+    times: (people, B) int32, how often each patient was drawn.
     """
     counts = np.array([np.bincount(patients, each, len(times)) for each in (events.truths, images)], np.int64)
     truths, shown = np.einsum("pb,kp->kb", times, counts)
@@ -88,7 +89,8 @@ def sensitivities(
 
 
 def _hits(owners, found, ends, most, times):  # type: ignore[no-untyped-def]
-    """(len(rates), B) true boxes found before there are more false marks than `most`, which ascends along its rows."""
+    """(len(rates), B) ground-truth boxes detected before the false positives exceed `most`, which ascends along its
+    rows."""
     size, rates = times.shape[1], len(most)
     hits = np.zeros((rates, size), np.int64)
     true, false, before = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.int64)

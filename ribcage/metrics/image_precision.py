@@ -1,8 +1,9 @@
-"""Precision image by image, the metric of the RSNA challenge of 2018.
+"""Precision per image, the metric of the RSNA challenge of 2018.
 
-In each image TP / (TP + FP + FN), the mean over overlaps above .40:.05:.75; then the mean over the images. A
-image with nothing there and nothing found is left out; with nothing there and something found it counts 0. So it
-needs a cut: which boxes are called at all. https://www.kaggle.com/c/rsna-pneumonia-detection-challenge/overview"""
+In each image TP / (TP + FP + FN), averaged over IoU above .40:.05:.75; then the mean over images. An image without
+ground-truth boxes is left out if nothing is detected, and counts 0 otherwise. It therefore needs a score threshold.
+https://www.kaggle.com/c/rsna-pneumonia-detection-challenge/overview
+"""
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from ribcage.metrics.matching import match_boxes
 
 
 def image_precision(found: BoxTable, true: BoxTable, count: int, cut: float = -np.inf) -> np.ndarray:
-    """(count,) of the boxes of at least this score; NaN where an image is left out."""
+    """(count,) precision of the boxes with at least this score; NaN where an image is left out."""
     matches = match_boxes(found.at_least(cut), true, count, above=True)
     called = np.bincount(matches.images, minlength=count)
     hits = np.array([np.bincount(matches.images[row], minlength=count) for row in matches.right])
@@ -20,8 +21,8 @@ def image_precision(found: BoxTable, true: BoxTable, count: int, cut: float = -n
 
 
 def best_score_threshold(found: BoxTable, true: BoxTable, count: int) -> tuple[float, float]:
-    """The score to cut at for the best mean, and that mean; (inf, 0) if it is best to call nothing, NaN without truth.
-    For validation: what is tested does not choose its own cut."""
+    """The score threshold with the best mean precision, and that mean; (inf, 0) if no box is best, NaN without ground
+    truth. Use on validation data only."""
     if not len(true):
         return np.nan, np.nan
     matches = match_boxes(found, true, count, above=True)
@@ -29,7 +30,7 @@ def best_score_threshold(found: BoxTable, true: BoxTable, count: int) -> tuple[f
     images, right = matches.images[order], matches.right[:, order]
     starts = np.flatnonzero(np.diff(images, prepend=-1))
     sizes = np.diff(np.append(starts, len(images)))
-    nth = np.arange(len(images)) - np.repeat(starts, sizes) + 1  # how many boxes are called down to this one
+    nth = np.arange(len(images)) - np.repeat(starts, sizes) + 1  # number of boxes down to this one
     hits = np.cumsum(right, axis=1)
     hits -= np.repeat((hits - right)[:, starts], sizes, axis=1)
     precision = (hits / (nth + matches.truths[images] - hits)).mean(axis=0)

@@ -1,19 +1,20 @@
 """Wilson intervals for an effective number of independent observations.
 
-Every number here is a share, or a mean of values between 0 and 1: a rate, AUROC, average precision, a mean over
-findings. If its variance at a true value v is v (1 - v) / n, Wilson's limits are all v that lie within z standard
-errors *at v* of what was found. So they never leave 0 to 1, and never shrink to nothing: 5 of 5 is .566 to 1.
-For counts of independent images n is their number. For all else n is estimated, the effective size (`effective_n`):
+Every number here is a proportion, or a mean of values between 0 and 1: a rate, AUROC, average precision, a mean over
+findings. If the variance at a true value v is v (1 - v) / n, Wilson's interval contains all v within z standard errors
+*at v* of the estimate. So the limits stay between 0 and 1, and the interval never has zero width: 5 of 5 is .566 to 1.
+For counts of independent images n is their number. Otherwise n is estimated, the effective size (`effective_n`):
 
-    1 / n = (1 / n0 + k V) / (1 + k v (1 - v)),    k = 8 (m - 1)
+  1 / n = (1 / n0 + k V) / (1 + k v (1 - v)),    k = 8 (m - 1)
 
-V is the estimated variance over patients, m the number of patients behind it, n0 the effective size if nothing
-but their number is known. Where v is near 0 or 1 an estimated variance says little (at 0 and 1 it is 0, which
-is no finding but a lack of data), and n0 decides; else V does. One patient shows no variance: there is no interval.
+V is the estimated variance over patients, m the number of patients it is estimated from, n0 the effective size if only
+their number is known. Where v is near 0 or 1 an estimated variance is unreliable (at 0 and 1 it is 0 for lack of data),
+and n0 dominates; elsewhere V does. With one patient there is no variance and no interval.
 
 Wilson 1927, https://doi.org/10.2307/2276774; the limit of counts that are nearly all or nearly none: Brown, Cai &
-DasGupta 2001, https://doi.org/10.1214/ss/1009213286, section 4.1.1; n in place of the number of images: Korn &
-Graubard 1998. `benchmarks/coverage.py` shows how often the intervals hold the truth."""
+DasGupta 2001, https://doi.org/10.1214/ss/1009213286, section 4.1.1; n in place of the number of images: Korn & Graubard
+1998. `benchmarks/coverage.py` measures the coverage of the intervals.
+"""
 
 from dataclasses import dataclass, fields, replace
 from statistics import NormalDist
@@ -23,9 +24,9 @@ import numpy as np
 
 NORMAL = NormalDist()
 Kind = Literal["mean", "count", "f1"]
-"""What limits are made for: a mean of values; a share of images counted; F1, by the share that it is a function of."""
+"""Kind of estimate: a mean of values; a proportion of images; F1, via the proportion that it is a function of."""
 LARGEST_ERROR = 0.5
-"""The largest standard error of anything between 0 and 1: of a finding whose own cannot be estimated, in a mean."""
+"""Largest standard error of a value between 0 and 1; used in a mean for a finding whose own cannot be estimated."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,13 @@ class Proportions:
     """Estimates between 0 and 1 of each finding."""
 
     value: np.ndarray
-    """(F,)"""
     effective_n: np.ndarray
-    """(F,) how many independent observations vary as much: Wilson's n. NaN: no interval."""
+    """(F,) Wilson's n, the number of independent observations of equal variance. NaN: no interval."""
     vectors: np.ndarray
-    """(K, F) whose correlations are those of the estimates: resamples, or what each patient pulls."""
+    """(K, F) vectors whose correlations are those of the estimates: resamples, or influence values of patients."""
     kind: Kind = "mean"
     bias: np.ndarray | float = 0.0
-    """(F,) by how much values are too large on average; the limits are those of what is left."""
+    """(F,) bias of the values; the limits are those of the corrected values."""
 
     @property
     def error(self) -> np.ndarray:
@@ -59,12 +59,12 @@ class Proportions:
 
     @property
     def shared(self) -> np.ndarray:
-        """(F,) how much of two counts can go together: the hit and the miss more (`errors`) are each count's own. So
-        two models that answered alike throughout still differ by as much as one image might."""
+        """(F,) how much of two counts' errors can be correlated: the added hit and miss (`errors`) are independent. So
+        even two models with equal predictions differ by as much as one image may."""
         return np.ones(len(self.value)) if self.kind == "mean" else np.sqrt(self.effective_n / (self.effective_n + 2))
 
     def interval(self, level: float = 0.95) -> Interval:
-        """Wilson's limits, which never leave out the value."""
+        """Wilson's limits, which always include the value."""
         found = wilson(np.clip(self.value - self.bias, 0.0, 1.0), self.effective_n, level, self.kind)
         low, high = np.minimum(found.low, self.value), np.maximum(found.high, self.value)
         return Interval(self.value, low, high, self.error)
@@ -74,8 +74,7 @@ class Proportions:
         return replace(self, value=np.where(chosen, self.value, np.nan))
 
     def macro(self) -> Self:
-        """The mean over the findings that are defined. One that has no interval of its own counts with the largest
-        error that there is."""
+        """The mean over defined findings. A finding without interval counts with the largest possible error."""
         kept = np.flatnonzero(~np.isnan(self.value))
         bias = np.broadcast_to(self.bias, self.value.shape)[kept]
         if len(kept) == 1:
@@ -96,14 +95,14 @@ class Proportions:
 
 @dataclass(frozen=True)
 class Paired:
-    """a - b on the same images: limits at z standard errors, the correlation of both in them."""
+    """a - b on the same images: limits at z standard errors, which include the correlation of both."""
 
     a: Proportions
     b: Proportions
 
     @property
     def value(self) -> np.ndarray:
-        """(F,)"""
+        """(F,) the difference a - b."""
         return self.a.value - self.b.value
 
     @property
@@ -114,7 +113,7 @@ class Paired:
         return np.where(known, np.sqrt(np.array(variances)), np.nan)
 
     def _variance(self, places: np.ndarray) -> float:
-        """Of the mean difference over these findings."""
+        """Variance of the mean difference over these findings."""
         both = (self.a, self.b)
         own = np.concatenate([each.error[places] for each in both])
         alike = correlations(np.concatenate([each.vectors[:, places] for each in both], axis=1))
@@ -123,11 +122,11 @@ class Paired:
         return combined_variance(own, alike, np.repeat([1 / len(places), -1 / len(places)], len(places)))
 
     def interval(self, level: float = 0.95) -> Interval:
-        """Within -1 and 1."""
+        """Limits within -1 and 1."""
         return normal_interval(self.value, self.error, level)
 
     def p_value(self) -> np.ndarray:
-        """(F,) two-sided, of no difference; below .05 where the 95 % interval leaves out 0."""
+        """(F,) two-sided p-value for no difference; below .05 where the 95 % interval excludes 0."""
         return two_sided(self.value, self.error)
 
     def over(self, chosen: np.ndarray) -> "Paired":
@@ -135,7 +134,7 @@ class Paired:
         return Paired(self.a.over(chosen), self.b.over(chosen))
 
     def macro(self) -> "MeanDifference":
-        """The difference of the means over the findings that are defined for both."""
+        """The difference of the means over findings that are defined for both."""
         kept = np.flatnonzero(~np.isnan(self.value))
         if not len(kept):
             return MeanDifference(np.full(1, np.nan), np.full(1, np.nan))
@@ -144,13 +143,14 @@ class Paired:
 
 @dataclass(frozen=True)
 class Gap:
-    """a - b of one metric on different images, such as those of a subgroup and all others; a patient may have images
-    in both. Limits are recovered from those of a and b, so they are as lopsided as these:
+    """a - b of one metric on different images, such as those of a subgroup and all others; a patient may have images in
+    both. Limits are recovered from those of a and b and are asymmetric like these:
 
-        lower = d - sqrt(A^2 + B^2 - 2 r A B),   A = a - a_low,   B = b_high - b,   r the correlation of a and b
+      lower = d - sqrt(A^2 + B^2 - 2 r A B),   A = a - a_low,   B = b_high - b,   r the correlation of a and b
 
     Newcombe 1998, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I, method 10; with a
-    correlation Zou 2007, https://doi.org/10.1037/1082-989X.12.4.399."""
+    correlation Zou 2007, https://doi.org/10.1037/1082-989X.12.4.399.
+    """
 
     a: Proportions
     b: Proportions
@@ -158,11 +158,11 @@ class Gap:
 
     @property
     def value(self) -> np.ndarray:
-        """(F,)"""
+        """(F,) the difference a - b."""
         return self.a.value - self.b.value
 
     def interval(self, level: float = 0.95) -> Interval:
-        """Within -1 and 1."""
+        """Limits within -1 and 1."""
         a, b = self.a.interval(level), self.b.interval(level)
         r = np.diagonal(correlations(np.concatenate([self.a.vectors, self.b.vectors], axis=1)), len(self.value))
 
@@ -173,7 +173,7 @@ class Gap:
         return Interval(self.value, self.value - low, self.value + high, both(a.error, b.error))
 
     def macro(self) -> "Gap":
-        """The difference of the means over the findings that are defined on both sides."""
+        """The difference of the means over findings that are defined on both sides."""
         kept = ~np.isnan(self.value)
         return Gap(self.a.over(kept).macro(), self.b.over(kept).macro())
 
@@ -187,11 +187,11 @@ class MeanDifference:
     error: np.ndarray
 
     def interval(self, level: float = 0.95) -> Interval:
-        """Within -1 and 1."""
+        """Limits within -1 and 1."""
         return normal_interval(self.value, self.error, level)
 
     def p_value(self) -> np.ndarray:
-        """(1,) two-sided, of no difference."""
+        """(1,) two-sided p-value for no difference."""
         return two_sided(self.value, self.error)
 
 
@@ -214,7 +214,7 @@ def wilson(value: np.ndarray, effective_n: np.ndarray, level: float = 0.95, kind
 
 
 def standard_errors(value: np.ndarray, effective_n: np.ndarray, kind: Kind = "mean") -> np.ndarray:
-    """(F,) standard errors with a hit and a miss more: not 0 where the value is 0 or 1. For differences and means.
+    """(F,) standard errors with one more hit and miss: not 0 where the value is 0 or 1. For differences and means.
     Agresti & Caffo 2000, https://doi.org/10.1080/00031305.2000.10474560"""
     if kind == "f1":
         share = value / (2 - value)
@@ -224,7 +224,7 @@ def standard_errors(value: np.ndarray, effective_n: np.ndarray, kind: Kind = "me
 
 
 def drawn_in(value: np.ndarray, effective_n: np.ndarray) -> np.ndarray:
-    """(F,) the value with a hit and a miss more."""
+    """(F,) the value with one more hit and miss."""
     return (value * effective_n + 1) / (effective_n + 2)
 
 
@@ -235,7 +235,7 @@ def normal_interval(value: np.ndarray, error: np.ndarray, level: float = 0.95) -
 
 
 def correlations(vectors: np.ndarray) -> np.ndarray:
-    """(F, F) of columns (K, F), where both are defined; 0 where nothing varies."""
+    """(F, F) correlations of columns (K, F), where both are defined; 0 where one is constant."""
     known = ~np.isnan(vectors)
     counts = known.sum(axis=0)
     means = np.divide(np.where(known, vectors, 0.0).sum(axis=0), counts, out=np.zeros(len(counts)), where=counts > 0)
@@ -248,8 +248,8 @@ def correlations(vectors: np.ndarray) -> np.ndarray:
 
 
 def combined_variance(error: np.ndarray, correlation: np.ndarray, weights: np.ndarray) -> float:
-    """The variance of a weighted sum of estimates; NaN if none of them has an error, else those without one count with
-    the largest there is."""
+    """Variance of a weighted sum of estimates. Estimates without error count with the largest possible one; NaN if none
+    has one."""
     if np.isnan(error).all():
         return float("nan")
     scaled = weights * np.where(np.isnan(error), LARGEST_ERROR, error)
@@ -260,17 +260,17 @@ def two_sided(value: np.ndarray, error: np.ndarray) -> np.ndarray:
     """p-value of value = 0 if it is normal with this standard error."""
     z = np.divide(np.abs(value), error, out=np.full(np.shape(value), np.nan), where=np.asarray(error) > 0)
     p = np.array([np.nan if np.isnan(one) else 2 * NORMAL.cdf(-one) for one in z.ravel()]).reshape(z.shape)
-    return np.where((value == 0) & (error == 0), 1.0, p)  # the same answers: no sign of a difference
+    return np.where((value == 0) & (error == 0), 1.0, p)  # identical predictions: no evidence of a difference
 
 
 def concatenated(*parts: Interval) -> Interval:
-    """One after the other."""
+    """Intervals concatenated into one."""
     return Interval(*(np.concatenate([getattr(part, side.name) for part in parts]) for side in fields(Interval)))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p-values adjusted for asking so many questions at once; NaN is no question.
-    Holm 1979, https://www.jstor.org/stable/4615733: p_(i) = max over j ≤ i of (m - j + 1) p_(j)"""
+    """p-values adjusted for multiple testing; NaN is not counted as a test. Holm 1979,
+    https://www.jstor.org/stable/4615733: p_(i) = max over j ≤ i of (m - j + 1) p_(j)"""
     p = np.asarray(p, np.float64)
     asked = np.flatnonzero(~np.isnan(p))
     order = asked[np.argsort(p[asked], kind="stable")]
@@ -280,8 +280,8 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def _of_few(share: np.ndarray, effective_n: np.ndarray, level: float) -> np.ndarray:
-    """The lower limit of a share that is one to three of all: that of a Poisson count, one-sided. Its quantile by
-    Wilson & Hilferty 1931, https://doi.org/10.1073/pnas.17.12.684; for more the limit is of no effect, 1."""
+    """Lower limit of a proportion of one to three observations: that of a Poisson count, one-sided. Its quantile is
+    from Wilson & Hilferty 1931, https://doi.org/10.1073/pnas.17.12.684; for more than three it has no effect, 1."""
     count = share * effective_n
     few = count <= np.where(effective_n > 50, 3.0, 2.0) + 1e-9
     ninth = 1 / (9 * np.maximum(count, 1e-9))

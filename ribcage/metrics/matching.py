@@ -1,8 +1,9 @@
-"""Matching: which found boxes are right, at each overlap that is asked for.
+"""Matching: which detections are true positives at each IoU threshold.
 
-In each image the found boxes choose in the order of their scores: each takes the true box that it overlaps most
-among those not yet taken, if by at least the threshold. What takes none is wrong. Nothing here knows other images,
-so it is done once for all resamples. Lin et al. 2014, https://arxiv.org/abs/1405.0312; equal to pycocotools."""
+In each image, detections are matched in descending order of scores: each takes the unmatched ground-truth box with the
+highest IoU, if it reaches the threshold; otherwise it is a false positive. Images are independent, so matching is done
+once for all resamples. Lin et al. 2014, https://arxiv.org/abs/1405.0312; equal to pycocotools.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ from ribcage.metrics.boxes import BoxTable
 from ribcage.runtime.compiling import compiled
 
 THRESHOLDS = tuple(round(0.4 + 0.05 * step, 2) for step in range(8))
-"""IoU .40:.05:.75, of the challenge and of the protocol of frozen backbones."""
+"""IoU .40:.05:.75, of the RSNA challenge and of the protocol of frozen backbones."""
 
 
 @dataclass(frozen=True)
 class BoxMatches:
-    """Found boxes of one finding down their scores, and which are right. Equal scores: in the order of the images."""
+    """Detections of one finding in descending order of scores, and which are true positives. Ties are ordered by
+    image."""
 
     images: np.ndarray
     """(M,) int64"""
@@ -27,10 +29,10 @@ class BoxMatches:
     right: np.ndarray
     """(T, M) bool: at each threshold"""
     truths: np.ndarray
-    """(count,) true boxes of each image"""
+    """(count,) number of ground-truth boxes in each image"""
 
     def select(self, images: np.ndarray) -> "BoxMatches":
-        """On the images of a mask (count,); the others then have nothing in them."""
+        """Matches on the images of a mask (count,); the other images become empty."""
         kept = images[self.images]
         truths = np.where(images, self.truths, 0)
         return BoxMatches(self.images[kept], self.scores[kept], self.right[:, kept], truths)
@@ -47,9 +49,8 @@ def match_boxes(
 ) -> BoxMatches:
     """Match the boxes of `count` images.
 
-    above: overlap must exceed the threshold, not just reach it.
-    whole_pixels: corners are pixels that belong to the box, so that it is one pixel wider and higher than their
-        difference says.
+    above: the IoU must exceed the threshold, not just reach it. whole_pixels: corners are pixels that belong to the
+    box, which is one pixel wider and higher than their difference.
     """
     order = np.lexsort((-found.scores, found.images))
     pairs = BoxPairs.of(found.select(order), true, count)
@@ -66,22 +67,22 @@ def match_boxes(
 
 @dataclass(frozen=True)
 class BoxPairs:
-    """Every found box with every true box of its image."""
+    """All pairs of a detection and a ground-truth box of its image."""
 
     found: np.ndarray
-    """(P,) int64: which found box; ascending"""
+    """(P,) int64: index of the detection; ascending"""
     true: np.ndarray
-    """(P,) int64: which true box, counted image by image"""
+    """(P,) int64: index of the ground-truth box, ordered by image"""
     boxes: np.ndarray
-    """(P, 4) the found one"""
+    """(P, 4) box of the detection"""
     others: np.ndarray
-    """(P, 4) the true one"""
+    """(P, 4) ground-truth box"""
     truths: np.ndarray
-    """(count,) true boxes of each image"""
+    """(count,) number of ground-truth boxes in each image"""
 
     @classmethod
     def of(cls, found: BoxTable, true: BoxTable, count: int) -> "BoxPairs":
-        """Those of `count` images."""
+        """The pairs of `count` images."""
         for marks in (found, true):
             if len(marks) and not (marks.images.min() >= 0 and marks.images.max() < count):
                 low, high = marks.images.min(), marks.images.max()
@@ -104,7 +105,7 @@ class BoxPairs:
         return np.divide(common, union, out=np.zeros(len(union)), where=union > 0)
 
     def centred(self) -> np.ndarray:
-        """(P,) whether the centre of the found box lies in the true one."""
+        """(P,) whether the centre of the detection lies in the ground-truth box."""
         centres = (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
         return ((self.others[:, :2] <= centres) & (centres <= self.others[:, 2:])).all(axis=1)
 
@@ -114,14 +115,14 @@ def _area(low: np.ndarray, high: np.ndarray, extra: float) -> np.ndarray:
 
 
 def _match(found, true, overlaps, limits, taken, right):  # type: ignore[no-untyped-def]
-    """Found boxes choose in their order. taken: (T, K), right: (T, M)."""
+    """Match detections in order. taken: (T, K), right: (T, M)."""
     for t in range(len(limits)):
         start = 0
         while start < len(found):
             end, best, chosen = start, limits[t], -1
             while end < len(found) and found[end] == found[start]:
                 if not taken[t, true[end]] and overlaps[end] > limits[t] and overlaps[end] >= best:
-                    best, chosen = overlaps[end], true[end]  # of equals the later one, as COCO
+                    best, chosen = overlaps[end], true[end]  # of equals the later one, as in COCO
                 end += 1
             if chosen >= 0:
                 taken[t, chosen] = True

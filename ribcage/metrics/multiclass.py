@@ -1,6 +1,7 @@
-"""Multi-class: images of which exactly one of K classes is true, scored by a softmax.
+"""Multi-class metrics: exactly one of K classes is true for each image, with softmax scores.
 
-classes are (N,) numbers of the true class, NaN for unknown; scores and logits are (N, K)."""
+classes are (N,) numbers of the true class, NaN for unknown; scores and logits are (N, K).
+"""
 
 import numpy as np
 
@@ -8,20 +9,20 @@ from ribcage.metrics.calibration import as_temperature, minimum
 
 
 def one_versus_rest(classes: np.ndarray, count: int) -> np.ndarray:
-    """(N, K) labels 1, 0 and NaN: with them every metric of findings is one of classes; macro AUROC is their mean."""
+    """(N, K) labels 1, 0 and NaN, with which the metrics of findings apply to classes; macro AUROC is their mean."""
     classes = _checked(classes, count)
     return np.where(np.isnan(classes)[:, None], np.nan, classes[:, None] == np.arange(count)).astype(np.float64)
 
 
 def correct(scores: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """(N,) 1 where the highest score is that of the true class, else 0, NaN where it is unknown. Of equal scores the
-    first class counts."""
+    """(N,) 1 where the true class has the highest score, else 0, NaN where it is unknown. Of equal scores the first
+    class counts."""
     classes = _checked(classes, scores.shape[1])
     return np.where(np.isnan(classes), np.nan, scores.argmax(axis=1) == classes).astype(np.float64)
 
 
 def accuracy(scores: np.ndarray, classes: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Share of the images whose highest score is that of the true class."""
+    """Share of images whose highest score is that of the true class."""
     right = correct(scores, classes)
     weights = np.where(np.isnan(right), 0.0, 1.0 if weights is None else weights)
     return float(np.nansum(weights * right) / weights.sum()) if weights.sum() else np.nan
@@ -34,13 +35,13 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def temperature(logits: np.ndarray, classes: np.ndarray, weights: np.ndarray | None = None) -> tuple[float, str]:
-    """The T of greatest likelihood for softmax(logits / T), or 1 and why there is none."""
+    """Maximum-likelihood T for softmax(logits / T), or 1 and the reason."""
     classes = _checked(classes, logits.shape[1])
     known = ~np.isnan(classes) & np.isfinite(logits).all(axis=1)
     z, true = logits[known].astype(np.float64), classes[known].astype(np.int64)
     w = np.ones(len(z)) if weights is None else np.asarray(weights, np.float64)[known]
     if not len(z) or true.min() == true.max():
-        return 1.0, "only one class is known"
+        return 1.0, "labels have only one class"
     scale = max(float(np.abs(z).max()), np.finfo(float).tiny)
     z = z / scale
     z = z - z[np.arange(len(z)), true][:, None]  # relative to the true class

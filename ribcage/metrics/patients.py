@@ -1,11 +1,11 @@
-"""Patients: whose image each row is, as numbers."""
+"""Patient codes as numbers."""
 
 import numpy as np
 
 
 def patient_numbers(patients: np.ndarray | None, count: int) -> np.ndarray:
-    """(N,) int64 from 0: known patients in the order of their codes, then each row that has none.
-    A negative number, an empty text, None or NaN says that the patient is unknown."""
+    """(N,) int64 from 0: known patients in the order of their codes, then one for each row without a patient. A
+    negative number, an empty text, None or NaN means unknown."""
     if patients is None:
         return np.arange(count)
     patients = np.asarray(patients)
@@ -13,7 +13,7 @@ def patient_numbers(patients: np.ndarray | None, count: int) -> np.ndarray:
         raise ValueError(f"Patients are {patients.shape}; there must be one code for each of the {count} rows.")
     if patients.dtype.kind not in "iuf":
         patients = np.array([_text(code) for code in patients.tolist()])
-    known = patients != "" if patients.dtype.kind == "U" else patients >= 0  # NaN is not
+    known = patients != "" if patients.dtype.kind == "U" else patients >= 0  # NaN compares as false
     values, codes = np.unique(patients[known], return_inverse=True)
     numbers = np.empty(count, np.int64)
     numbers[known] = codes

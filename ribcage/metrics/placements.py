@@ -1,15 +1,16 @@
-"""DeLong: the variance of AUROCs, and their covariance across findings and across models, without resampling.
+"""DeLong: the variance of AUROCs, and their covariance across findings and models, without resampling.
 
-Each positive has a placement: the share of negatives it outscores. Each negative has one among the positives. How far
-these lie from the AUROC is each patient's pull on it, and variances and covariances are sums of products of pulls.
-DeLong et al. 1988, https://doi.org/10.2307/2531595; placements by sorting as Sun & Xu 2014,
-https://doi.org/10.1109/LSP.2014.2337313; several images of one patient as Obuchowski 1997,
+The placement of a positive is the share of negatives with lower scores, that of a negative the share of positives with
+higher ones. The deviations of a patient's placements from the AUROC are its influence; variances and covariances are
+sums of products of influences. DeLong et al. 1988, https://doi.org/10.2307/2531595; placements by sorting as in Sun &
+Xu 2014, https://doi.org/10.1109/LSP.2014.2337313; several images of one patient as in Obuchowski 1997,
 https://doi.org/10.2307/2533958. With one image per patient this is DeLong's estimate exactly.
 
-Limits are Wilson's (`intervals`). If only the numbers of patients are known, AUROC is taken to vary by
-v (1 - v) (1 / positive + 1 / negative) / 3, which is exact at v = .5. Where positives and negatives share scores (of
-few levels, or rounded) few patients may all have the same score by chance and seem not to vary. There the variance is
-at least v (1 - v) / m^2 with m patients of the rarer class, about what one other patient would add."""
+Limits are Wilson's (`intervals`). If only the numbers of patients are known, AUROC is taken to vary by v (1 - v) (1 /
+positive + 1 / negative) / 3, which is exact at v = .5. Where positives and negatives share scores (few levels, or
+rounding), a few patients may all have the same score by chance, with zero variance. There the variance is at least v (1
+- v) / m^2 with m patients of the rarer class, about what one more patient would add.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,28 +25,28 @@ from ribcage.metrics.ranking import Ranking, checked_arrays, rank_scores
 
 @dataclass(frozen=True)
 class DeLong(Proportions):
-    """AUROCs; vectors are what patients pull at them, three rows each, whose products add up to the covariance."""
+    """AUROCs; the vectors are the influences of patients, three rows each, whose products sum to the covariance."""
 
     @property
     def pulls(self) -> np.ndarray:
-        """(3 · patients, F); NaN where a class is empty or has only one patient, who cannot show a variance."""
+        """(3 · patients, F); NaN where a class is empty or has only one patient, so that there is no variance."""
         return self.vectors
 
     @property
     def covariance(self) -> np.ndarray:
-        """(F, F) across the findings, unbiased as it was published; `error` is that of the interval."""
+        """(F, F) across the findings, unbiased as published; `error` is that of the interval."""
         return self.pulls.T @ self.pulls
 
 
 def delong(
     scores: np.ndarray, labels: np.ndarray, patients: np.ndarray | None = None, *, weights: np.ndarray | None = None
 ) -> DeLong:
-    """AUROC and pulls of every finding; without patients every image is its own."""
+    """AUROC and influences for every finding; without patients every image is its own."""
     return of_rankings(rank_scores(scores, labels, weights), patient_numbers(patients, len(scores)))
 
 
 def of_rankings(rankings: Sequence[Ranking], codes: np.ndarray) -> DeLong:
-    """The same of rankings whose rows belong to these patients (N,)."""
+    """`delong` from rankings whose rows belong to these patients (N,)."""
     found = [_pulls(ranking, codes) for ranking in rankings]
     value, pulls = np.array([value for value, _ in found]), np.stack([pulls for _, pulls in found], axis=1)
     sides = [sided(rankings, codes, positive).amount for positive in (True, False)]
@@ -73,7 +74,7 @@ def delong_difference(a: DeLong, b: DeLong) -> Paired:
     """The paired test: two models on the same rows, in the same order."""
     if a.pulls.shape != b.pulls.shape:
         raise ValueError(
-            f"Patients and findings differ: {a.pulls.shape} and {b.pulls.shape}; compare on the same rows."
+            f"Patients and findings differ: {a.pulls.shape} and {b.pulls.shape}. Compare models on the same rows."
         )
     return Paired(a, b)
 
@@ -86,8 +87,8 @@ def auroc_gap(
     *,
     weights: np.ndarray | None = None,
 ) -> Gap:
-    """How far AUROC is higher on the rows inside (N,) than on all others. Patients with rows on both sides pull at
-    both; the products of their pulls are the covariance."""
+    """AUROC on the rows inside (N,) minus that on all others. The influences of patients with rows on both sides give
+    the covariance."""
     scores, labels, _ = checked_arrays(scores, labels, weights)
     inside = np.asarray(inside, np.bool_)
     if inside.shape != (len(scores),):
@@ -97,14 +98,14 @@ def auroc_gap(
 
 
 def _pulls(ranking: Ranking, codes: np.ndarray) -> tuple[float, np.ndarray]:
-    """AUROC and (3 · patients,) pulls of one finding.
+    """AUROC and (3 · patients,) influences of one finding.
 
-    With the sums P of a patient's positives and N of the negatives, and I, I+ and I- patients in all, with positives
-    and with negatives, the variance is (Obuchowski 1997, eq. 3 to 6)
+    With the sums P over a patient's positives and N over the negatives, and I, I+ and I- the numbers of patients in
+    total, with positives and with negatives, the variance is (Obuchowski 1997, eq. 3 to 6)
 
-        I+ / (I+ - 1) sum P^2  +  I- / (I- - 1) sum N^2  +  2 I / (I - 1) sum P N,
+      I+ / (I+ - 1) sum P^2  +  I- / (I- - 1) sum N^2  +  2 I / (I - 1) sum P N,
 
-    which is a sum of the squares of sqrt(I / (I - 1)) (P + N) and of what is left of P and of N.
+    the sum of the squares of sqrt(I / (I - 1)) (P + N) and of the remainders of P and of N.
     """
     people = int(codes.max(initial=-1)) + 1
     if not ranking.two_classes:

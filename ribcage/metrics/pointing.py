@@ -1,11 +1,13 @@
-"""Pointing game: whether the maximum of a saliency map lies in a ground-truth box, and the overlap of boxes from maps.
+"""Pointing game: whether the maximum of a saliency map lies in a ground-truth box, and the IoU of boxes from maps.
 
-The pointing game (Zhang et al. 2016, https://arxiv.org/abs/1608.00507): one point for each image and finding that has
-a true box, a hit if it lies in one of its boxes, or no further from it than a tolerance. A point that is NaN is
-a miss. Images without a ground-truth box do not count. Baselines that ignore the image: a random point, the centre of
-the image, the centre of the mean box of all other patients.
+The pointing game (Zhang et al. 2016, https://arxiv.org/abs/1608.00507) has one point for each image and finding with a
+ground-truth box. It is a hit if it lies in one of the boxes, or no further from it than a tolerance; a point that is
+NaN is a miss. Images without a ground-truth box do not count. Baselines that ignore the image: a random point, the
+centre of the image, the centre of the mean box of all other patients.
 
-`shares` makes shares of them with intervals, by the bootstrap over patients; all columns from the same resamples."""
+`bootstrap_shares` turns hits into rates with intervals, by the bootstrap over patients, with the same resamples for all
+columns.
+"""
 
 import zlib
 
@@ -18,22 +20,22 @@ from ribcage.metrics.patients import patient_numbers
 from ribcage.metrics.resampling import BLOCK, Resampled, times_drawn
 
 TOLERANCE = 15 / 1024
-"""Of the game as published, 15 pixels, as a share of the side of the image."""
+"""Tolerance of the published game, 15 pixels, as a share of the side of the image."""
 OVERLAPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-"""IoU at which boxes from maps are usually told."""
+"""IoU thresholds at which boxes from maps are usually reported."""
 
 
 def point_hits(points: np.ndarray, true: BoxTable, tolerance: float) -> np.ndarray:
-    """(count,) 1 where the image's point (count, 2) lies in one of its true boxes or within `tolerance`, in the units
-    of the boxes, beside one; 0 where not; NaN where the image has no true box."""
+    """(count,) 1 where the image's point (count, 2) lies in one of its ground-truth boxes or within `tolerance` (in the
+    units of the boxes) of one; else 0; NaN where the image has no ground-truth box."""
     x, y = points[true.images].T
     x0, y0, x1, y1 = true.boxes.T
     away = np.hypot(np.maximum(np.maximum(x0 - x, x - x1), 0), np.maximum(np.maximum(y0 - y, y - y1), 0))
-    return _best(away <= tolerance, true, len(points))  # NaN is not
+    return _best(away <= tolerance, true, len(points))  # NaN compares as false
 
 
 def chance_of_hit(true: BoxTable, count: int, side: int, tolerance: float, cells: int = 128) -> np.ndarray:
-    """(count,) the chance that a point drawn anywhere in the image hits: the share of a grid of points that does."""
+    """(count,) probability that a random point hits: the share of a grid of points that does."""
     places = (np.arange(cells) + 0.5) * (side / cells)
     grid = np.stack(np.meshgrid(places, places), axis=2).reshape(-1, 2)
     chance = np.full(count, np.nan)
@@ -45,7 +47,7 @@ def chance_of_hit(true: BoxTable, count: int, side: int, tolerance: float, cells
 
 
 def mean_boxes(true: BoxTable, patients: np.ndarray | None, count: int) -> np.ndarray:
-    """(count, 4) for each image the mean of the true boxes of all other patients; NaN where they have none."""
+    """(count, 4) for each image the mean ground-truth box of all other patients; NaN where they have none."""
     codes = patient_numbers(patients, count)
     sums, numbers = np.zeros((codes.max(initial=-1) + 1, 4)), np.zeros(codes.max(initial=-1) + 1)
     np.add.at(sums, codes[true.images], true.boxes)
@@ -62,7 +64,7 @@ def box_centres(boxes: np.ndarray) -> np.ndarray:
 
 
 def best_overlaps(found: BoxTable, true: BoxTable, count: int) -> np.ndarray:
-    """(M,) for each true box the largest IoU with a box found in the same image; 0 where none was found."""
+    """(M,) for each ground-truth box the highest IoU with a detection in the same image; 0 without detections."""
     pairs = BoxPairs.of(found, true, count)
     best = np.zeros(len(true))
     np.maximum.at(best, np.argsort(true.images, kind="stable")[pairs.true], pairs.overlaps())
@@ -70,7 +72,7 @@ def best_overlaps(found: BoxTable, true: BoxTable, count: int) -> np.ndarray:
 
 
 def highest_scoring(found: BoxTable) -> BoxTable:
-    """Of each image the box of the highest score; of equal ones the first."""
+    """The box with the highest score in each image; the first of equal ones."""
     order = np.lexsort((-found.scores, found.images))
     first = np.diff(found.images[order], prepend=-1) != 0
     return found.select(order[first])
@@ -84,12 +86,12 @@ def bootstrap_shares(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Resampled:
-    """(N, K) parts of (N, K) wholes, NaN where there is nothing to count → the sum of the parts over that of the wholes
-    for each of K columns, in every resample. NaN where the wholes are 0."""
+    """(N, K) parts of (N, K) wholes, NaN where nothing counts → for each of K columns the sum of the parts over that of
+    the wholes, in every resample. NaN where the wholes are 0."""
     if parts.shape != of.shape or parts.ndim != 2:
         raise ValueError(f"Parts are {parts.shape} and wholes {of.shape}; both must be (images, columns).")
     if resamples < 1 or not 0 <= seed < 1 << 64:
-        raise ValueError(f"{resamples} resamples with seed {seed}: at least 1 is needed, and a seed from 0 to 2⁶⁴ - 1.")
+        raise ValueError(f"{resamples} resamples with seed {seed}: expected at least 1, and a seed from 0 to 2⁶⁴ - 1.")
     codes = patient_numbers(patients, len(parts))
     people, columns = int(codes.max(initial=-1)) + 1, parts.shape[1]
     counted = ~(np.isnan(parts) | np.isnan(of))
@@ -97,7 +99,6 @@ def bootstrap_shares(
     np.add.at(sums, codes, np.where(np.tile(counted, 2), np.concatenate([parts, of], axis=1), 0.0))
 
     def drawn(times: np.ndarray) -> np.ndarray:
-        """(B, K)"""
         total = times.T.astype(np.float64) @ sums
         part, whole = total[:, :columns], total[:, columns:]
         return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)

@@ -1,7 +1,8 @@
-"""Rankings: one finding's images from the highest score to the lowest, and what follows from the order alone.
+"""Rankings: the images of one finding in descending order of scores, and the metrics of the order alone.
 
-AUROC is the chance that a positive outscores a negative, ties at half. Average precision is the step-wise area
-sum_k (R_k - R_k-1) P_k over the distinct scores. Both are exact; both are NaN where a class is missing."""
+AUROC is the probability that a positive scores higher than a negative, ties counted half. Average precision is the
+step-wise area sum_k (R_k - R_k-1) P_k over the distinct scores. Both are exact; both are NaN where a class is missing.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,19 +12,19 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Ranking:
-    """The rows of one finding whose label is known and whose weight is not 0, from the highest score to the lowest."""
+    """The rows of one finding with a known label and a weight above 0, in descending order of scores."""
 
     rows: np.ndarray
-    """(n,) their places in the table."""
+    """(n,) row numbers in the table."""
     scores: np.ndarray
     positive: np.ndarray
     """(n,) bool."""
     weights: np.ndarray
     ends: np.ndarray
-    """(G,) where each group of equal scores ends; the last is n."""
+    """(G,) ends of the groups of equal scores; the last is n."""
 
     def steps(self) -> tuple[np.ndarray, np.ndarray]:
-        """(G,) weights of the true and of the false positives when all down to this group are called positive."""
+        """(G,) cumulative weights of true and of false positives, at a threshold at each group."""
         last = self.ends - 1
         true = np.cumsum(np.where(self.positive, self.weights, 0.0))[last]
         false = np.cumsum(np.where(self.positive, 0.0, self.weights))[last]
@@ -31,7 +32,7 @@ class Ranking:
 
     @property
     def levels(self) -> np.ndarray:
-        """(G,) the distinct scores, from high to low."""
+        """(G,) the distinct scores, descending."""
         return self.scores[self.ends - 1]
 
     @property
@@ -47,7 +48,7 @@ class Ranking:
 
 
 class MacroMean(NamedTuple):
-    """A mean over findings and how many of them were defined."""
+    """A mean over findings and the number of findings for which the metric is defined."""
 
     mean: float
     used: int
@@ -65,12 +66,12 @@ def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = N
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """(F,) mean of the precision over the recall, in steps, without interpolation."""
+    """(F,) step-wise average precision, without interpolation."""
     return np.array([precision(ranking) for ranking in rank_scores(scores, labels, weights)])
 
 
 def macro_mean(values: np.ndarray) -> MacroMean:
-    """The mean over the findings that are defined."""
+    """The mean over the findings for which the metric is defined."""
     defined = values[~np.isnan(values)]
     return MacroMean(float(defined.mean()) if len(defined) else np.nan, len(defined))
 
@@ -81,7 +82,7 @@ def area(ranking: Ranking) -> float:
         return np.nan
     true, false = ranking.steps()
     gained = np.diff(true, prepend=0.0)
-    wrong = gained @ (false - np.diff(false, prepend=0.0) / 2)  # negatives above, and half of those beside
+    wrong = gained @ (false - np.diff(false, prepend=0.0) / 2)  # negatives above, and half of the ties
     return float(1 - wrong / (true[-1] * false[-1]))
 
 
@@ -96,7 +97,7 @@ def precision(ranking: Ranking) -> float:
 def checked_arrays(
     scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(N, F) float64 scores and labels and (N,) weights, or a line about what is wrong with them."""
+    """(N, F) float64 scores and labels and (N,) weights; ValueError if they are invalid."""
     scores, labels = (np.asarray(values, np.float64) for values in (scores, labels))
     if scores.shape != labels.shape or scores.ndim not in (1, 2):
         raise ValueError(f"Scores are {scores.shape} and labels {labels.shape}; both must be (images, findings).")
@@ -104,7 +105,7 @@ def checked_arrays(
     known = ~np.isnan(labels)
     strange = labels[known & (labels != 0) & (labels != 1)]
     if len(strange):
-        raise ValueError(f"Labels hold {strange[0]:g}; make them 1, 0 or NaN with an uncertainty policy first.")
+        raise ValueError(f"Labels contain {strange[0]:g}; apply an uncertainty policy to get 1, 0 and NaN.")
     lost = np.argwhere(np.isnan(scores) & known)
     if len(lost):
         raise ValueError(
@@ -118,7 +119,7 @@ def _checked_weights(weights: np.ndarray | None, count: int) -> np.ndarray:
         return np.ones(count)
     weights = np.asarray(weights, np.float64)
     if weights.shape != (count,) or not np.isfinite(weights).all() or (weights < 0).any():
-        raise ValueError(f"Weights {weights.shape} must be {count} finite numbers of 0 or more.")
+        raise ValueError(f"Weights {weights.shape} must be {count} finite numbers, none negative.")
     return weights
 
 

@@ -1,9 +1,9 @@
-"""Reliability of a model on validation, kept with it: AUROC with its interval, and bins of similar probability with the
-share of images that have the finding.
+"""Reliability of a model on validation data, stored in its bundle: AUROC with its interval, and bins of similar
+probability with their share of positives.
 
-Images are ordered by their probability and halved from the top: the upper half of what is left is a bin of its own as
-long as it holds enough images. So the bins are narrow where a finding is likely. Intervals are those of
-`metrics.intervals` and know that images of one patient are not independent.
+Images are ordered by probability and repeatedly halved: the upper half of the rest becomes a bin as long as it has
+enough images. So bins are narrow where a finding is likely. Intervals are those of `metrics.intervals` and account for
+several images of one patient.
 """
 
 import math
@@ -18,7 +18,7 @@ from ribcage.metrics import effective_size, intervals, placements
 from ribcage.metrics.patients import patient_numbers
 
 FEWEST = 30
-"""Least number of images in a bin."""
+"""Minimum number of images in a bin."""
 BINS = 10
 
 
@@ -26,7 +26,7 @@ class ReliabilityBin(NamedTuple):
     """Images of similar probability; in JSON a list of these five numbers."""
 
     low: float
-    """The least probability in the bin; the lowest bin also takes what is below it."""
+    """Lowest probability in the bin; the lowest bin also includes all below it."""
     images: int
     positives: int
     least: float
@@ -36,13 +36,13 @@ class ReliabilityBin(NamedTuple):
 
 @dataclass(frozen=True)
 class FindingReliability:
-    """Reliability of one finding on validation."""
+    """Reliability of one finding on validation data."""
 
     images: int
-    """With a known label."""
+    """Number of images with a known label."""
     positives: int
     auroc: tuple[float | None, float | None, float | None]
-    """Value, lower and upper limit; None where they are undefined."""
+    """Value, lower and upper limit; None where undefined."""
     bins: tuple[ReliabilityBin, ...]
     """In ascending order of probability."""
 
@@ -60,7 +60,7 @@ class FindingReliability:
         return None if value is None or low is None or high is None else (value, low, high)
 
     def bin_of(self, probability: float) -> ReliabilityBin | None:
-        """The bin that a probability lies in; None if there are none."""
+        """The bin of a probability; None if there are no bins."""
         return next((one for one in reversed(self.bins) if one.low <= probability), self.bins[0]) if self.bins else None
 
 
@@ -97,7 +97,7 @@ def reliability_bins(probabilities: np.ndarray, labels: np.ndarray, codes: np.nd
 
 
 def _cuts(ordered: np.ndarray) -> list[tuple[int, int]]:
-    """Where the bins of ascending probabilities begin and end."""
+    """Start and end of the bins of ascending probabilities."""
     starts = [0] if len(ordered) else []
     while len(starts) < BINS and starts:
         middle = int(np.searchsorted(ordered, ordered[(starts[-1] + len(ordered)) // 2]))  # the first of its equals
@@ -108,7 +108,7 @@ def _cuts(ordered: np.ndarray) -> list[tuple[int, int]]:
 
 
 def positive_share_limits(labels: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
-    """Wilson's limits of the share of ones among (n,) labels of these patients; 0 to 1 of one patient."""
+    """Wilson's limits of the share of ones among (n,) labels of these patients; 0 to 1 for one patient."""
     owners = np.unique(codes, return_inverse=True)[1]
     parts, wholes = (np.bincount(owners, each)[:, None] for each in (labels, np.ones(len(labels))))
     found = intervals.wilson(*effective_size.ratio(parts, wholes, np.full(1, len(labels))), kind="count")
@@ -116,7 +116,7 @@ def positive_share_limits(labels: np.ndarray, codes: np.ndarray) -> tuple[float,
 
 
 def is_reliability(value: Any) -> bool:
-    """Whether a JSON value is a list of what `FindingReliability.from_json` reads."""
+    """Whether a JSON value is a list that `FindingReliability.from_json` can read."""
     return isinstance(value, list) and all(map(_is_finding_reliability, value))
 
 

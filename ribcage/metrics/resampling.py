@@ -1,12 +1,14 @@
-"""The bootstrap over patients: resample patients with replacement, and take all of a patient's images or none.
+"""Bootstrap over patients: patients are resampled with replacement, with all their images.
 
-A resample is an address: patient k of resample r is a function of (seed, r, k), so the same seed gives the same
-resamples in any order and any number of threads. In a resample an image counts as often as its patient was drawn;
-so the images are sorted once, and one walk down the ranking serves many resamples at a time.
+Resamples have addresses: patient k of resample r is a function of (seed, r, k), so the same seed gives the same
+resamples in any order and for any number of threads. In a resample an image counts as often as its patient was drawn;
+so images are sorted once, and one pass over the ranking serves many resamples.
 
-Resamples give the variance of average precision and of what detectors find, and how metrics and models vary together;
-the variance of AUROC is DeLong's (`placements`), that of rates that of a ratio of sums over patients (`intervals`).
-Efron & Tibshirani 1993, An Introduction to the Bootstrap; Field & Welsh 2007, https://doi.org/10.1111/j.1467-9868.2007.00593.x"""
+Resamples give the variance of average precision and of detection metrics, and the correlations of metrics and models;
+the variance of AUROC is DeLong's (`placements`), that of rates is that of a ratio of sums over patients (`intervals`).
+Efron & Tibshirani 1993, An Introduction to the Bootstrap; Field & Welsh 2007,
+https://doi.org/10.1111/j.1467-9868.2007.00593.x
+"""
 
 import os
 import zlib
@@ -26,21 +28,21 @@ from ribcage.runtime import rng
 from ribcage.runtime.compiling import compiled
 
 STREAM = 0xFFFB
-"""The stream of the resamples."""
-BLOCK = 64  # resamples side by side: their counts of all patients stay in the cache
-_WORDS = rng.WORDS << 16  # one row's numbers; further ones come from the next epoch
+"""Stream of random numbers of the resamples."""
+BLOCK = 64  # resamples at a time, so that the counts of all patients fit into the cache
+_WORDS = rng.WORDS << 16  # numbers per row; further ones come from the next epoch
 
 
 @dataclass(frozen=True)
 class Resampled(Proportions):
-    """A metric of each finding: on the images themselves, in each resample, and its effective size."""
+    """A metric of each finding: its value on the original images and in each resample, and its effective size."""
 
     address: tuple[int, int] = (0, 0)
-    """Seed and a checksum of the patients: equal addresses had the same resamples."""
+    """Seed and a checksum of the patients: equal addresses mean equal resamples."""
 
     @property
     def resampled(self) -> np.ndarray:
-        """(R, F); NaN where a resample has left a class empty."""
+        """(R, F); NaN where a class is empty in a resample."""
         return self.vectors
 
     @classmethod
@@ -62,13 +64,13 @@ def bootstrap(
     seed: int = 0,
     threads: int | None = None,
 ) -> dict[str, Resampled]:
-    """AUROC and AP of every finding in every resample; with thresholds also the rates, with probabilities also Brier.
+    """AUROC and AP of every finding in every resample; rates if thresholds are given, Brier score if probabilities are.
 
-    patients: one code per row; a negative number, an empty text or None is a patient of its own.
-    threads: None takes every core. The result does not depend on it.
+    patients: one code per row; a negative number, an empty text or None counts as a separate patient. threads: None
+    uses all cores. The result does not depend on it.
     """
     if resamples < 1 or not 0 <= seed < 1 << 64:
-        raise ValueError(f"{resamples} resamples with seed {seed}: at least 1 is needed, and a seed from 0 to 2⁶⁴ - 1.")
+        raise ValueError(f"{resamples} resamples with seed {seed}: expected at least 1, and a seed from 0 to 2⁶⁴ - 1.")
     scores, labels, weights = checked_arrays(scores, labels, weights)
     codes = patient_numbers(patients, len(scores))
     people = int(codes.max(initial=-1)) + 1
@@ -111,7 +113,7 @@ def paired_difference(a: Resampled, b: Resampled) -> Paired:
 
 
 def bootstrap_gap(a: Resampled, b: Resampled) -> Gap:
-    """a - b: one model on two sets of images, with the same resamples of the patients of both."""
+    """a - b: one model on two groups of images, with the same resamples of the patients of both."""
     _check_same_resamples(a, b)
     return Gap(a, b)
 
@@ -122,7 +124,7 @@ def _check_same_resamples(a: Resampled, b: Resampled) -> None:
 
 
 def resample(seed: int, number: int, people: int) -> np.ndarray:
-    """(people,) the patients drawn in one resample, with replacement: the definition of what `times_drawn` counts."""
+    """(people,) the patients drawn in one resample, with replacement; `times_drawn` counts them."""
     chunks = range(0, people, _WORDS)
     row = np.array([number])
     words = [rng.random_words(seed, epoch, row, STREAM, min(_WORDS, people - s))[0] for epoch, s in enumerate(chunks)]
@@ -140,8 +142,8 @@ _Walk = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def _walk(ranking: Ranking, codes: np.ndarray) -> _Walk:
-    """Patient, weight and class of each row down the ranking, and where the stretches end: a group of equal scores with
-    positives in it, or all the negatives between two such groups, whose order does not matter."""
+    """Patient, weight and class of each row in the order of the ranking, and the ends of its stretches: a group of
+    equal scores that includes positives, or all negatives between two such groups, whose order does not matter."""
     ends = ranking.ends
     if len(ends):
         starts = np.append(0, ends[:-1])
@@ -165,7 +167,7 @@ def _sums(
     thresholds: np.ndarray | float | None,
     probabilities: np.ndarray | None,
 ) -> np.ndarray:
-    """(K, N, F) what is only added up: the four outcomes, and the squared error with its weight."""
+    """(K, N, F) additive statistics: the four outcomes, and the squared error with its weight."""
     parts = [] if thresholds is None else list(outcomes(scores, labels, thresholds))
     if probabilities is not None:
         probabilities = as_probabilities(probabilities)
@@ -208,11 +210,11 @@ _CELLS = {
     "ppv": ((0,), (0, 1)),
     "npv": ((3,), (2, 3)),
 }
-"""Which of TP, FP, FN and TN a rate counts, and of which."""
+"""Numerator and denominator of each rate, as indices of TP, FP, FN and TN."""
 
 
 def _effective_sizes(by_patient: np.ndarray, squares: np.ndarray, positive: Patients) -> dict[str, np.ndarray]:
-    """(F,) the effective size of each rate. squares: (4, F) the sums of squared weights of each outcome."""
+    """(F,) the effective size of each rate. squares: (4, F) sums of squared weights of each outcome."""
     found = {}
     for name, cells in _CELLS.items():
         parts, wholes = (by_patient[:, list(each)].sum(axis=1) for each in cells)
@@ -224,7 +226,7 @@ def _effective_sizes(by_patient: np.ndarray, squares: np.ndarray, positive: Pati
 
 
 def _variances(resampled: np.ndarray) -> np.ndarray:
-    """(F,) of the resamples that are defined; NaN of fewer than two."""
+    """(F,) variance over the resamples for which the metric is defined; NaN for fewer than two."""
     known = ~np.isnan(resampled)
     counts, filled = known.sum(axis=0), np.where(known, resampled, 0.0)
     means = np.divide(filled.sum(axis=0), counts, out=np.zeros(len(counts)), where=counts > 0)
@@ -233,7 +235,7 @@ def _variances(resampled: np.ndarray) -> np.ndarray:
 
 
 def _draw(k0, k1, first, stream, times):  # type: ignore[no-untyped-def]
-    """Count the patients of each resample. The ten rounds are those of `draws`, eight counters at a time."""
+    """Count the patients of each resample. The ten rounds are those of `rng`, eight counters at a time."""
     low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
     people = np.uint64(len(times))
     blocks = (len(times) + 3) // 4
@@ -294,7 +296,7 @@ def _descend(patients, weights, positive, ends, times):  # type: ignore[no-untyp
 
 
 def _add(by_patient, times):  # type: ignore[no-untyped-def]
-    """(K, B) sums over the patients, each as often as drawn; always in the same order, so always to the same bit."""
+    """(K, B) sums over patients, each as often as drawn, in a fixed order so that they are equal to the bit."""
     total = np.zeros((by_patient.shape[1], times.shape[1]))
     for patient in range(len(times)):
         count = times[patient]

@@ -1,4 +1,4 @@
-"""Summaries: every metric of every finding with its interval, for all images, for subgroups, and for two models."""
+"""Summaries: all metrics of all findings with their intervals, for all images, for subgroups, and for two models."""
 
 from dataclasses import dataclass, replace
 from typing import TypedDict, TypeVar, Unpack
@@ -13,7 +13,7 @@ from ribcage.metrics.resampling import bootstrap, paired_difference
 from ribcage.metrics.thresholds import RATES
 
 FEWEST_FOR_MEAN_PRECISION = 200
-"""Positives of each finding, from which on the mean average precision has an interval."""
+"""Minimum number of positives of each finding for an interval of the mean average precision."""
 
 
 @dataclass(frozen=True)
@@ -21,19 +21,18 @@ class Estimate:
     """One metric."""
 
     findings: Interval
-    """(F,)"""
     macro: Interval
-    """(1,) the mean over the findings that are defined."""
+    """(1,) the mean over the findings for which the metric is defined."""
     averaged: int
-    """How many findings are defined."""
+    """Number of findings for which the metric is defined."""
 
 
 @dataclass(frozen=True)
 class MetricSummary:
-    """What is known of each finding, and how well the scores tell it."""
+    """Number of known labels and metrics of each finding."""
 
     n: np.ndarray
-    """(F,) rows whose label is known."""
+    """(F,) rows with a known label."""
     positives: np.ndarray
     patients: int
     metrics: dict[str, Estimate]
@@ -42,18 +41,18 @@ class MetricSummary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Model a minus model b on the same images: one metric, each finding and last the mean over findings."""
+    """Model a minus model b on the same images: one metric for each finding, the mean over findings last."""
 
     interval: Interval
     """(F + 1,)"""
     p: np.ndarray
     """(F + 1,)"""
     adjusted: np.ndarray
-    """(F + 1,) Holm's p over the findings; the mean is one question of its own and stays as it is."""
+    """(F + 1,) Holm's p over the findings; the mean is a separate test and not adjusted."""
 
 
 class BootstrapOptions(TypedDict, total=False):
-    """What `bootstrap` takes by name."""
+    """Keyword arguments of `bootstrap`."""
 
     weights: np.ndarray | None
     thresholds: np.ndarray | float | None
@@ -74,7 +73,7 @@ def summarise(
 ) -> MetricSummary:
     """All metrics with their intervals over patients; options as in `bootstrap`.
 
-    rated: (F,) whether a finding's rates go into their means; by default all that are defined do.
+    rated: (F,) whether a finding's rates count in their means; by default all that are defined do.
     """
     scores, labels, weights = checked_arrays(scores, labels, options.get("weights"))
     found = bootstrap(scores, labels, patients, **options)
@@ -90,10 +89,10 @@ def summarise(
 
 
 def without_uncertain_mean(precision: Estimate, positives: np.ndarray) -> Estimate:
-    """Average precision whose mean over several findings has no interval where one of them has few positives.
+    """Average precision whose mean over several findings has no interval if one of them has few positives.
 
-    AP is too large on average then, and by the same direction for all findings: the interval of their mean would hold
-    the truth too rarely (`benchmarks/coverage.py --parts rare`).
+    AP is then biased upwards for all findings, so that the interval of their mean would have too low a coverage
+    (`benchmarks/coverage.py --parts rare`).
     """
     defined = ~np.isnan(precision.findings.value)
     if precision.averaged < 2 or positives[defined].min() >= FEWEST_FOR_MEAN_PRECISION:
@@ -111,7 +110,7 @@ def summarise_groups(
     level: float = 0.95,
     **options: Unpack[BootstrapOptions],
 ) -> dict[str, MetricSummary]:
-    """The summary of each value in groups (N,), in their order; empty, None and NaN are 'unknown', last."""
+    """A summary for each value of groups (N,), in their order; empty, None and NaN are 'unknown', last."""
     names = np.array(["" if value is None or value != value else str(value) for value in np.asarray(groups).tolist()])
     scores, labels, _ = checked_arrays(scores, labels, options.get("weights"))
     if names.shape != (len(scores),):
@@ -138,8 +137,7 @@ def compare_scores(
 ) -> dict[str, Comparison]:
     """Two models' scores on the same rows: auroc and ap over the same resamples, and auroc_delong.
 
-    at: the thresholds (F,) of a and of b; with them the rates, too.
-    rated: as in `summary`.
+    at: the thresholds (F,) of a and of b; with them the rates, too. rated: as in `summarise`.
     """
     labels = checked_arrays(a, labels)[1]
     own = [options.copy(), options.copy()]
@@ -157,7 +155,7 @@ Measured = TypeVar("Measured", Proportions, Paired)
 
 
 def _meant(name: str, values: Measured, rated: np.ndarray | None) -> Measured:
-    """What the mean is over."""
+    """The values that the mean is over."""
     return values if rated is None or name not in RATES else values.over(rated)
 
 

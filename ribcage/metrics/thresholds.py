@@ -1,4 +1,4 @@
-"""Thresholds: chosen on validation images, applied to others. A score is positive from the threshold upwards."""
+"""Thresholds: chosen on validation images, applied to others. A score at or above the threshold is positive."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from ribcage.metrics.ranking import Ranking, checked_arrays, rank_scores
 
 RATES = ("accuracy", "f1", "sensitivity", "specificity", "ppv", "npv")
 RULES = ("youden", "midpoint", "f1", "sensitivity", "specificity")
-_SURE = 1e-6  # probabilities nearer to 0 or 1 count as this: one certain image shall not move a mean
-_SLACK = 1e-12  # a sum of weights that should be the wanted share may be a rounding below it
+_SURE = 1e-6  # probabilities are limited to this distance from 0 and 1, so that one image cannot dominate a mean
+_SLACK = 1e-12  # tolerance for rounding in sums of weights that should equal the requested share
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def outcomes(scores: np.ndarray, labels: np.ndarray, thresholds: np.ndarray | fl
 
 
 def rates(counts: ConfusionCounts) -> dict[str, np.ndarray]:
-    """Every rate of RATES; NaN where nothing stands below the line, and F1 where there are no positives."""
+    """All rates of RATES; NaN where the denominator is 0, and for F1 where there are no positives."""
     tp, fp, fn, tn = counts.tp, counts.fp, counts.fn, counts.tn
     return {
         "accuracy": share(tp + tn, tp + fp + fn + tn),
@@ -59,15 +59,15 @@ def choose_thresholds(
     least: float = 0.9,
     weights: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(F,) thresholds by a rule of RULES; of equally good ones the highest. NaN where a class is missing.
+    """(F,) thresholds by a rule of RULES; the highest of equally good ones. NaN where a class is missing.
 
-    rule: youden (sensitivity + specificity), midpoint (of probabilities), f1, or the best other side at sensitivity or
-    specificity ≥ `least`.
+    rule: youden (sensitivity + specificity), midpoint (of probabilities), f1, or `sensitivity` or `specificity`: the
+    best of the other with this one ≥ `least`.
     """
     if rule not in RULES:
         raise ValueError(f"Unknown threshold rule {rule!r}; rules: {', '.join(RULES)}.")
     if not 0 <= least <= 1:
-        raise ValueError(f"The minimum {rule} is {least:g}; it must be between 0 and 1.")
+        raise ValueError(f"The minimum {rule} must be between 0 and 1, not {least:g}.")
     rankings = rank_scores(scores, labels, weights)
     if rule == "midpoint":
         return np.array([_midpoint(ranking) for ranking in rankings])
@@ -75,15 +75,15 @@ def choose_thresholds(
 
 
 def _midpoint(ranking: Ranking) -> float:
-    """Half-way, in log odds, between the mean positive and the mean negative.
+    """Half-way, in log odds, between the means of positives and negatives.
 
-    It aims at what `youden` aims at, but every image has a say, not only the few where the curve is highest: from few
-    images it varies less. Prevalence does not enter.
+    It has the same aim as `youden`, but depends on all images, not only on the few where the curve is highest: with few
+    images it varies less. It does not depend on prevalence.
     """
     if not ranking.two_classes:
         return np.nan
     if ranking.scores[0] > 1 or ranking.scores[-1] < 0:
-        raise ValueError("The rule 'midpoint' is for probabilities; these scores are not all between 0 and 1.")
+        raise ValueError("The rule 'midpoint' needs probabilities, but some scores are not between 0 and 1.")
     sure = np.clip(ranking.scores, _SURE, 1 - _SURE)
     odds, positive = np.log(sure / (1 - sure)), ranking.positive
     means = [np.average(odds[side], weights=ranking.weights[side]) for side in (positive, ~positive)]
@@ -93,7 +93,7 @@ def _midpoint(ranking: Ranking) -> float:
 def _chosen(ranking: Ranking, rule: str, least: float) -> float:
     if not ranking.two_classes:
         return np.nan
-    # one more level, just above all scores: nobody is called positive
+    # one more level above all scores: no image is called positive
     levels = np.append(np.nextafter(ranking.levels[0], np.inf), ranking.levels)
     true, false = (np.append(0.0, steps) for steps in ranking.steps())
     best = int(np.argmax(_GOODNESS[rule](true, false, least)))
@@ -101,7 +101,7 @@ def _chosen(ranking: Ranking, rule: str, least: float) -> float:
 
 
 def _youden(true: np.ndarray, false: np.ndarray, least: float) -> np.ndarray:
-    return true * false[-1] - false * true[-1]  # without division: equal where it should be
+    return true * false[-1] - false * true[-1]  # without division, so that equal values compare equal
 
 
 def _f1(true: np.ndarray, false: np.ndarray, least: float) -> np.ndarray:
@@ -125,6 +125,6 @@ _GOODNESS: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
 
 
 def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, NaN where the whole is nothing."""
-    """part / whole, NaN where the whole is nothing."""
+    """part / whole, NaN where the whole is 0."""
+    """part / whole, NaN where the whole is 0."""
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)

@@ -1,5 +1,4 @@
-"""Models: a backbone without its head, what stands on it, and losses.
+"""Models: backbones without their heads, detection heads, and losses.
 
-Imports runtime and data.
-Others use `Backbone`, `layers`, `losses` and the detectors.
+Imports runtime and data. Other packages use `Backbone`, `layers`, `losses` and the detectors.
 """

@@ -1,6 +1,6 @@
 """Backbone: any timm model without its head – features (N, dim) and maps (N, dim, h, w), any size, 1 or 3 channels.
 
-One channel is normal: a pretrained stem of three is folded into one (`stem.py`).
+One channel is the normal case: a pretrained stem with three is folded into one (`stem.py`).
 """
 
 import math
@@ -18,9 +18,9 @@ from ribcage.models.stem import GRAY, fold_stem
 from ribcage.runtime.spelling import did_you_mean
 
 PATCH = 16
-"""Side of what most transformers take as one token."""
+"""Side of a patch of most vision transformers."""
 LEVELS = 3
-"""Maps of a CNN that a detector looks at: the three coarsest."""
+"""Number of maps of a CNN that a detector uses: the coarsest ones."""
 POOLS: tuple[str, ...] = (
     "",
     "avg",
@@ -34,21 +34,21 @@ POOLS: tuple[str, ...] = (
     "fastcatavgmax",
 )
 POOLS += ("token", "map", "prr")
-"""What timm can pool features by; "": as the model does by itself."""
+"""timm's pooling methods; "": the model's own."""
 
 
 class Backbone(nn.Module):
     """A timm model by name.
 
     Args:
-        name: any name of timm's, or one of `architectures/`.
-        channels: of the images; 1 for gray.
-        size: (height, width) of the images; None: the model's own. Position embeddings are made for it.
-        init: "" for random weights, "imagenet" for timm's pretrained ones, else a file with them.
+        name: name of a timm model, or one of `architectures/`.
+        channels: image channels; 1 for gray.
+        size: (height, width) of the images, for position embeddings; None: the model's own.
+        init: "" for random weights, "imagenet" for timm's pretrained ones, else a file of weights.
         drop_path: share of residual branches dropped in training.
-        pool: how features are pooled, in timm's words (avg, token, max …); "": as the model does by itself.
-        mean, std: what the images will be normalised by; pretrained weights are fitted to it.
-        read: gives the weights in a file under timm's names; None: as the file names them.
+        pool: pooling of features in timm's words (avg, token, max …); "": the model's own.
+        mean, std: normalisation of the images; pretrained weights are adapted to it.
+        read: reads the weights in a file under timm's names; None: the names in the file are used.
         rgb_normalisation: (means, standard deviations) of three channels, for published weights used unchanged:
             images normalised by `mean` and `std` are converted to these first.
     """
@@ -79,12 +79,12 @@ class Backbone(nn.Module):
         if size is not None and pretrained_config(name).fixed_input_size:
             options["img_size"] = size
         self.coverage: Coverage | None = None
-        """What of a file became what of the model, where there was one."""
+        """How the weights of a file were matched to the model, if there was a file."""
         if init:
             self.model, config, self.coverage = pretrained_model(
                 name, init, options, read or (lambda file: Weights(weights_in(file)))
             )
-            if channels == 1 and config.mean:  # weights for gray of which nothing is said are taken as they are
+            if channels == 1 and config.mean:  # gray weights of unknown normalisation are used unchanged
                 fold_stem(self.model, config, mean, std)
         else:
             self.model = timm.create_model(name, in_chans=channels, **options)
@@ -97,7 +97,7 @@ class Backbone(nn.Module):
         return self.pool(self.hidden(images))
 
     def hidden(self, images: Tensor) -> Tensor:
-        """What `model.forward_features` gives: for `pool` and `grid`."""
+        """Output of `model.forward_features`, the input of `pool` and `grid`."""
         tokens = math.prod(-(-side // PATCH) for side in images.shape[2:])
         choose_attention(self.model, tokens, images.device)
         return self.model.forward_features(self.shown(images))
@@ -113,11 +113,11 @@ class Backbone(nn.Module):
         return (images * std + mean - means) / stds
 
     def pool(self, hidden: Tensor) -> Tensor:
-        """What `model.forward_features` gave → (N, dim), as the model itself pools before its head."""
+        """Output of `model.forward_features` → (N, dim), pooled as the model does before its head."""
         return self.model.forward_head(hidden, pre_logits=True)
 
     def maps(self, images: Tensor) -> Tensor:
-        """(N, dim, h, w): features where they are in the image; a transformer's tokens go back on their grid.
+        """(N, dim, h, w) features by position; a transformer's tokens are arranged on their grid.
 
         A model that widens its features after pooling (MobileNet, VGG) has fewer channels here.
         """
@@ -125,7 +125,7 @@ class Backbone(nn.Module):
 
     @property
     def levels(self) -> dict[int, int]:
-        """Of the maps of `pyramid`: how much smaller than the image → channels."""
+        """Strides of the maps of `pyramid` → their channels."""
         stages = {stage["reduction"]: stage["num_chs"] for stage in self._stages()}
         last = max(stages)
         return {step: stages[step] for step in sorted(stages)[-LEVELS:-1]} | {last: self.model.num_features}
@@ -141,12 +141,12 @@ class Backbone(nn.Module):
         return [found[step] for step in list(self.levels)[:-1]] + [last]
 
     def _stages(self) -> list[dict[str, Any]]:
-        """What timm says of the model's maps."""
+        """timm's description of the model's maps."""
         info = self.model.feature_info
         return info if isinstance(info, list) else info.info
 
     def grid(self, hidden: Tensor, size: tuple[int, int]) -> Tensor:
-        """What `model.forward_features` gave → (N, dim, h, w)."""
+        """Output of `model.forward_features` → (N, dim, h, w)."""
         if hidden.ndim == 4:
             return hidden.permute(0, 3, 1, 2) if getattr(self.model, "output_fmt", "NCHW") == "NHWC" else hidden
         tokens = hidden[:, getattr(self.model, "num_prefix_tokens", 0) :]

@@ -1,4 +1,4 @@
-"""Hyperparameters: how a published training moves weights, and what of it holds in another batch and a shorter run."""
+"""Hyperparameters: published optimizer settings, and their adaptation to another batch size and a shorter run."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,45 +7,46 @@ from typing import Any, Literal
 
 Optimizer = Literal["adamw", "sgd", "lars"]
 BATCH = 256
-"""Images that a published rate is said for: the linear scaling rule, Goyal et al. 2017, https://arxiv.org/abs/1706.02677."""
+"""Batch size of published learning rates: the linear scaling rule, Goyal et al. 2017,
+https://arxiv.org/abs/1706.02677."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameters:
-    """How weights are moved where nobody says otherwise."""
+    """Default optimizer settings."""
 
     optimizer: Optimizer
     lr: float
-    """Peak learning rate; where it is `scaled`, of a batch of 256."""
+    """Peak learning rate; if `scaled`, for a batch of 256."""
     weight_decay: float
     betas: tuple[float, float] = (0.9, 0.999)
-    """Of AdamW."""
+    """Betas of AdamW."""
     warmup: float = 0.0
-    """Epochs in which the rate rises."""
+    """Epochs of linear warm-up."""
     most: float = 0.1
-    """Share of a run that the rise takes at most: a short run is not over before it."""
+    """Limit on warm-up as a share of the run, for short runs."""
     end: float = 0.0
-    """Where the cosine ends, as a share of the peak."""
+    """Final rate of the cosine, as a share of the peak."""
     scaled: bool = True
-    """Whether the rate grows with the batch."""
+    """Whether the rate is proportional to the batch size."""
     epochs: int = 0
-    """Of the published run; 0: as the command says."""
+    """Epochs of the published run; 0: the command's default."""
     batch: int = BATCH
-    """Of the published run."""
+    """Batch size of the published run."""
     own: Mapping[str, Any] = field(default_factory=dict)
-    """Options of the method itself that go with it, where they are not the method's defaults."""
+    """Options of the method used with it that differ from the method's defaults."""
     source: str = "Ribcage's own"
 
     def rate(self, batch: int) -> float:
-        """The peak learning rate for a batch."""
+        """The peak learning rate for a batch size."""
         return self.lr * batch / BATCH if self.scaled else self.lr
 
     def rise(self, epochs: int) -> float:
-        """Epochs of a run in which its rate rises."""
+        """Warm-up epochs of a run."""
         return max(0.0, min(self.warmup, self.most * epochs))
 
     def by(self, optimizer: Optimizer) -> "Hyperparameters":
-        """The same run by another optimizer, with that one's rate and decay."""
+        """The same run with another optimizer, at that one's learning rate and weight decay."""
         if optimizer == self.optimizer:
             return self
         return replace(USUAL[optimizer], warmup=self.warmup, most=self.most, epochs=self.epochs, own=self.own)
@@ -60,11 +61,11 @@ USUAL: dict[Optimizer, Hyperparameters] = {
         optimizer="lars", lr=0.3, weight_decay=1e-6, source="SimCLR, https://arxiv.org/abs/2002.05709"
     ),
 }
-"""What an optimizer takes where a method or command is published with another one."""
+"""Defaults of an optimizer for methods and commands published with another one."""
 
 
 def nearest_published(rows: Sequence[Hyperparameters], epochs: int | None, batch: int) -> Hyperparameters:
-    """Of published runs that of the most like batch; of several, the longest that is no longer, or the shortest."""
+    """The published run with the nearest batch size; of several, the longest that is not longer, else the shortest."""
     apart = [abs(math.log(row.batch / max(1, batch))) for row in rows]
     alike = [row for row, far in zip(rows, apart, strict=True) if far == min(apart)]
     alike.sort(key=lambda row: row.epochs)
@@ -72,7 +73,7 @@ def nearest_published(rows: Sequence[Hyperparameters], epochs: int | None, batch
 
 
 def default_texts(row: Hyperparameters, batch: int = BATCH) -> dict[str, str]:
-    """The defaults by their options, in words, for a help page."""
+    """Defaults as text by option, for a help page."""
     cut = f", at most {row.most:.0%} of the run" if row.warmup > 1 else ""
     return {
         "optimizer": row.optimizer,

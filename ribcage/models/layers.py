@@ -1,4 +1,4 @@
-"""Layers: small parts that several methods share – heads, orders, a copy that follows, batch norms over groups."""
+"""Layers shared by several methods: heads, permutations, momentum encoders, batch norms over groups."""
 
 import copy
 import itertools
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.runtime import distributed, rng
 
@@ -21,39 +21,40 @@ def perceptron(*widths: int, norm: bool = False) -> nn.Sequential:
 
 
 SHORT = 256
-"""Tokens up to which attention in plain steps is the faster one."""
+"""Largest number of tokens for which unfused attention is faster."""
 
 
 def choose_attention(module: nn.Module, tokens: int, device: torch.device) -> None:
-    """On CPUs in half precision, torch's fused attention is two to nine times as slow backwards as its plain steps."""
+    """Choose fused attention or not. On CPUs in half precision, the backward pass of torch's fused attention is two to
+    nine times as slow."""
     from timm.layers import use_fused_attn
 
     plain = device.type == "cpu" and torch.is_autocast_enabled("cpu") and tokens <= SHORT
     for part in module.modules():
         if hasattr(part, "fused_attn"):
-            setattr(part, "fused_attn", bool(use_fused_attn() and not plain))  # noqa: B010 – no module, whatever mypy thinks
+            setattr(part, "fused_attn", bool(use_fused_attn() and not plain))  # noqa: B010 – no module, as mypy infers
 
 
-# ---- patches in another order
+# ---- permutations of patches
 
 
-@torch._disable_dynamo  # draws are NumPy's; torch.compiler.disable would load the compiler, for seconds, with this file
+@torch._disable_dynamo  # draws use NumPy; torch.compiler.disable would load the compiler, for seconds, on import
 def permutation_tensor(chance: Tensor, count: int, device: torch.device) -> Tensor:
-    """(N, count): 0 … count-1 in an order of its own for each number of a batch's `chance`, never compiled."""
+    """(N, count): a permutation of 0 … count-1 for each number in a batch's `chance`; never compiled."""
     return torch.from_numpy(rng.random_orders(chance.numpy(), count)).to(device, non_blocking=True)
 
 
-# ---- a copy that follows
+# ---- momentum encoders
 
 
 def follower(module: Any) -> Any:
-    """A copy that no gradient reaches."""
+    """A copy without gradients, such as a momentum encoder."""
     return copy.deepcopy(module).requires_grad_(False)
 
 
 @torch.no_grad()
 def follow(copied: nn.Module, module: nn.Module, momentum: float) -> None:
-    """w_copy <- m w_copy + (1 - m) w; what a batch norm counts, the copy counts itself."""
+    """w_copy <- m w_copy + (1 - m) w; buffers of batch norms are not updated, the copy tracks its own."""
     for old, new in zip(copied.parameters(), module.parameters(), strict=True):
         old.lerp_(new, 1 - momentum)
 
@@ -62,7 +63,7 @@ def follow(copied: nn.Module, module: nn.Module, momentum: float) -> None:
 
 
 def group_norms(module: nn.Module, size: int) -> None:
-    """Let every batch norm take its statistics from `size` images at a time, as if each group had a GPU of its own.
+    """Let every batch norm compute its statistics over `size` images at a time, as if each group had its own GPU.
 
     Running statistics are those of all groups of all processes. Names of weights stay.
     """
@@ -72,7 +73,7 @@ def group_norms(module: nn.Module, size: int) -> None:
 
 
 class _Grouped:
-    """The forward of a batch norm over groups."""
+    """Forward pass of a batch norm over groups."""
 
     def __init__(self, norm: Any, size: int) -> None:
         self.norm, self.size, self.plain = norm, size, norm.forward
@@ -92,9 +93,11 @@ class _Grouped:
         share = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked + 1)
         with torch.no_grad():
             norm.num_batches_tracked += 1
-            mean, variance = distributed.total(torch.stack([means.mean(0), variances.mean(0)])) / distributed.world()
+            mean, variance = (
+                distributed.total(torch.stack([means.mean(0), variances.mean(0)])) / distributed.world_size()
+            )
             norm.running_mean.lerp_(mean, share)
             norm.running_var.lerp_(variance, share)
-        for behind in ("drop", "act"):  # timm's batch norms may carry these along
+        for behind in ("drop", "act"):  # timm's batch norms may include these
             normal = getattr(norm, behind)(normal) if hasattr(norm, behind) else normal
         return normal

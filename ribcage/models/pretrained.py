@@ -19,55 +19,55 @@ from ribcage.models.catalogue import pretrained_config
 
 IMAGENET = "imagenet"
 MOST_MEAN, LEAST_STD, MOST_STD = 1e3, 1e-6, 1e3
-"""Pixels are 0 … 1: no normalisation is outside of these."""
+"""Limits on normalisation of pixels in 0 … 1."""
 FILTERS = ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained")
-"""What timm calls the functions that bring published names to its own."""
+"""Names of timm's functions that convert published weights to its own names."""
 UNKNOWN, UNFIT = "the model has no such weight", "of another shape in the model"
-OMITTED = "left out or taken apart by timm's own reader of this model"
-"""What can become of a weight of a file that the model does not have."""
+OMITTED = "dropped or split by timm's converter for this model"
+"""Reasons why a weight in a file is not in the model."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights under timm's names, and the images they were made for."""
+    """Weights under timm's names, and the normalisation of images that they expect."""
 
     state: dict[str, Tensor]
     mean: tuple[float, ...] = ()
-    """Of each channel, what is subtracted from pixels in 0 … 1; (): as timm says of the model."""
+    """Mean of each channel, subtracted from pixels in 0 … 1; (): timm's value for the model."""
     std: tuple[float, ...] = ()
-    """And by what they are then divided."""
+    """Standard deviation of each channel, by which pixels are then divided."""
 
     def channels(self, stem: str | list[str]) -> int:
-        """Of the images they were made for."""
+        """Number of image channels that the weights expect."""
         first = self.state.get(f"{stem}.weight")
         return 1 if first is not None and first.ndim == 4 and first.shape[1] == 1 else 3
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of a model a file has, and of the file the model."""
+    """Which weights of a model a file has, and which of the file the model has."""
 
     matched: tuple[str, ...]
     missing: tuple[str, ...]
-    """The model has them, the file has not."""
+    """Weights of the model that the file lacks."""
     unexpected: tuple[str, ...]
-    """The file has them, the model has not."""
+    """Weights of the file that the model lacks."""
     other: tuple[str, ...]
-    """Both have them, of other shapes."""
+    """Weights of both that differ in shape."""
     used: frozenset[str] = frozenset()
-    """Those of the file, by the names it was given with, whose numbers are in the model."""
+    """Weights of the file, under its own names, that were loaded into the model."""
     dropped: frozenset[str] = frozenset()
-    """Those of the file that timm's own reader of this model leaves out or takes apart."""
+    """Weights of the file that timm's converter for this model drops or splits."""
     unfit: frozenset[str] = frozenset()
-    """Those of the file that have another shape in the model."""
+    """Weights of the file that have another shape in the model."""
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """What would stay random."""
+        """Weights of the model that would stay random."""
         return self.missing + self.other
 
     def fate(self, name: str) -> str:
-        """What became of a weight of the file; "" when the model has it."""
+        """Why a weight of the file was not loaded; "" if it was."""
         if name in self.used:
             return ""
         return OMITTED if name in self.dropped else UNFIT if name in self.unfit else UNKNOWN
@@ -80,11 +80,11 @@ class Coverage:
 def pretrained_model(
     name: str, init: str, options: dict[str, Any], read: Callable[[Path], Weights]
 ) -> tuple[Any, Any, Coverage | None]:
-    """The model with pretrained weights, and timm's facts of these; never random ones in silence."""
+    """The model with pretrained weights, and timm's configuration for these; an error if any would stay random."""
     config = pretrained_config(name)
     file = _on_disk(config) if init == IMAGENET else Path(init)
     if file is not None and not file.is_file():
-        raise FileNotFoundError(f"The weights {init} do not exist.")
+        raise FileNotFoundError(f"{init} does not exist.")
     if file is None and not _answers(config):
         raise OSError(
             f"No pretrained weights for {name}: {_wanted(config)} is neither on disk nor can it be downloaded. "
@@ -102,15 +102,16 @@ def pretrained_model(
 
 
 def _loaded(name: str, file: Path | None, options: dict[str, Any]) -> Any:
-    """The model with weights that timm itself reads or downloads.
+    """The model with weights that timm reads or downloads itself.
 
-    Of weights that were missing timm says nothing. They are those that follow the seed.
+    timm does not report missing weights. They are recognised by their dependence on the seed.
     """
     overlay = {"file": str(file), "custom_load": True} if file else None  # None: timm downloads them
     models = []
     for seed in (0, 1):
         with torch.random.fork_rng(devices=()), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # timm's interpolation of biases is slow, and torch says so
+            # timm's interpolation of biases is slow, and torch warns about it
+            warnings.simplefilter("ignore", UserWarning)
             torch.manual_seed(seed)
             try:
                 models.append(
@@ -127,20 +128,20 @@ def _loaded(name: str, file: Path | None, options: dict[str, Any]) -> Any:
 
 
 def _unfit(where: object, name: str, error: Exception) -> str:
-    """timm and torch say in many ways that weights do not fit."""
+    """One message for the many errors of timm and torch about weights that do not fit."""
     return f"The weights in {where} do not fit {name}: {' '.join(str(error).split())[:200]}"
 
 
 def random_model(name: str, channels: int, options: dict[str, Any]) -> Any:
-    """A model with random weights, which leaves everybody else's random numbers as they are."""
+    """A model with random weights, without advancing the global random state."""
     with torch.random.fork_rng(devices=()):
         return timm.create_model(name, in_chans=channels, **options)
 
 
 def laid_over(model: Any, name: str, state: dict[str, Tensor], where: str) -> Coverage:
-    """Put weights into a model where names and shapes agree, and say where they do not.
+    """Load weights into a model where names and shapes agree; returns where they do not.
 
-    The model's own function brings published names to timm's, and positions to the model's size.
+    The model's own functions convert published names to timm's and resize position embeddings.
     """
     own = model.state_dict()
     try:
@@ -164,7 +165,7 @@ def laid_over(model: Any, name: str, state: dict[str, Tensor], where: str) -> Co
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
-    """Whether shapes agree, and fractions stand where there should be such."""
+    """Whether shapes agree and both are floating-point, or neither."""
     return one.shape == other.shape and one.is_floating_point() == other.is_floating_point()
 
 
@@ -175,21 +176,21 @@ def _shape(value: Tensor) -> str:
 
 
 def _filtered(model: Any, name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights under the names of timm's model, by the function that timm itself calls for it."""
+    """The weights under timm's names, converted by the function that timm calls for the model."""
     modules = [timm.model_entrypoint(name.split(".")[0]).__module__, type(model).__module__]
     found = [vars(sys.modules[module]).get(known) for module in modules for known in FILTERS]
     function = next((one for one in found if one), None)
     if function is None:
         return state
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # timm's interpolation of biases is slow, and torch says so
+        warnings.simplefilter("ignore", UserWarning)  # timm's interpolation of biases is slow, and torch warns about it
         return (
             function(dict(state), model) if len(inspect.signature(function).parameters) > 1 else function(dict(state))
         )
 
 
 def weights_in(file: Path) -> dict[str, Tensor]:
-    """The weights in a file under its own names; nothing in it is executed."""
+    """The weights in a file under their own names; nothing in the file is executed."""
     try:
         return timm.models.load_state_dict(str(file), weights_only=True)
     except Exception as error:
@@ -197,7 +198,8 @@ def weights_in(file: Path) -> dict[str, Tensor]:
 
 
 def _positions(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Maps of positions (Visformer's) interpolated to the model's size; rows of positions timm interpolates itself."""
+    """Two-dimensional position maps (Visformer's) interpolated to the model's size; timm interpolates the others
+    itself."""
     maps = {key: value for key, value in state.items() if "pos_embed" in key and value.ndim == 4 and key in own}
     sizes = {key: own[key].shape[2:] for key, value in maps.items() if own[key].shape[:2] == value.shape[:2]}
     return state | {
@@ -208,7 +210,7 @@ def _positions(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Te
 
 
 def _on_disk(config: Any) -> Path | None:
-    """Where an earlier download put the pretrained weights; None when they are not on this machine."""
+    """File of pretrained weights downloaded earlier; None if there is none."""
     from huggingface_hub import try_to_load_from_cache
 
     hub = str(config.hf_hub_id or "").partition("@")
@@ -223,11 +225,11 @@ def _wanted(config: Any) -> str:
     """What timm would download."""
     if config.hf_hub_id:
         return f"{config.hf_hub_filename or 'model.safetensors'} of {config.hf_hub_id}"
-    return config.url or "a file (but timm knows of none)"
+    return config.url or "a file (timm has no address for it)"
 
 
 def _answers(config: Any) -> bool:
-    """Whether somebody is there to download from: one question, where the usual client asks a dozen times, aloud."""
+    """Whether the download server responds to one request; the usual client tries a dozen times and prints each."""
     from huggingface_hub import constants
 
     if (not config.hf_hub_id and not config.url) or constants.HF_HUB_OFFLINE:
@@ -237,6 +239,6 @@ def _answers(config: Any) -> bool:
         with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=5):
             return True
     except urllib.error.HTTPError:
-        return True  # an answer too
+        return True  # an error response is a response, too
     except (OSError, ValueError):
         return False

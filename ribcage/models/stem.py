@@ -17,23 +17,23 @@ import torch
 from torch import nn
 
 GRAY = (0.449, 0.226)
-"""Mean and spread of ImageNet as gray: with these the zero padding of a folded stem means what it meant before."""
-STEMS = ("Conv2d", "Conv2dSame")  # convolutions that standardise their weights cannot be folded
+"""Mean and standard deviation of ImageNet in gray; with these, zero padding of a folded stem keeps its meaning."""
+STEMS = ("Conv2d", "Conv2dSame")  # weight-standardised convolutions cannot be folded
 
 
 def fold_stem(model: nn.Module, config: Any, mean: float, std: float) -> None:
-    """Replace the stem, made for images normalised as `config` says, by the gray one that gives the same for images
-    normalised by `mean` and `std`."""
+    """Replace the stem, made for images normalised as in `config`, by the equivalent gray one for images normalised by
+    `mean` and `std`."""
     for stem in [config.first_conv] if isinstance(config.first_conv, str) else config.first_conv:
         _fold(model, stem, config, mean, std)
 
 
 def _fold(model: nn.Module, stem: str, config: Any, mean: float, std: float) -> None:
-    """One of the convolutions that see the image."""
+    """Fold one of the convolutions that receive the image."""
     rgb: Any = model.get_submodule(stem)
     if type(rgb).__name__ not in STEMS or rgb.in_channels != len(config.mean):
         raise ValueError(f"{type(model).__name__} has no convolution of three channels at {stem}: use --channels 3.")
-    gray = copy.copy(rgb)  # keeps its padding rule, whatever that is
+    gray = copy.copy(rgb)  # keeps its padding
     gray.in_channels, gray._parameters = 1, dict(rgb._parameters)
     m, s = (torch.tensor(values, dtype=torch.float64)[None, :, None, None] for values in (config.mean, config.std))
     weight, norm = rgb.weight.detach().double(), _norm_behind(model, stem)
@@ -48,7 +48,7 @@ def _fold(model: nn.Module, stem: str, config: Any, mean: float, std: float) -> 
 
 
 def _norm_behind(model: nn.Module, stem: str) -> nn.BatchNorm2d | None:
-    """The batch norm that takes the stem's output: the next module of that kind, if it comes soon."""
+    """The batch norm after the stem's convolution: the next module of that kind, if it follows closely."""
     modules = list(model.named_modules())
     place = [name for name, _ in modules].index(stem)
     behind = [module for _, module in modules[place + 1 : place + 4]]

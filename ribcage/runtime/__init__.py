@@ -1,5 +1,4 @@
-"""Runtime: what every program needs and nothing that knows of images – files, progress, ranks, randomness, words.
+"""Runtime: files, progress, processes, random numbers, command-line flags and help; nothing about images.
 
-Imports nothing of the package.
-Others use whole modules: `from ribcage.runtime import files, progress`.
+Imports nothing else of the package. Other packages import whole modules: `from ribcage.runtime import files, progress`.
 """

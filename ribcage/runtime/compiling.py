@@ -1,4 +1,4 @@
-"""Compiling: loops as machine code by numba, kept on disk where a folder for it can be written."""
+"""Compiling: numba-compiled loops, cached on disk where possible."""
 
 import functools
 from collections.abc import Callable
@@ -7,20 +7,20 @@ from typing import Any
 
 @functools.cache
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as machine code, without the lock of the interpreter; compiled once per machine, or once per process
-    where nothing can be kept: a read-only installation of a user without a home, a full disk, a damaged cache."""
+    """The function compiled to machine code that releases the GIL. It is compiled once per machine; once per process
+    where the cache cannot be written or read (a read-only installation, a full disk, a damaged cache)."""
     import numba
 
-    unkept = numba.njit(nogil=True)(function)
+    uncached = numba.njit(nogil=True)(function)
     try:
-        kept = numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # numba found no folder
-        return unkept
+        cached = numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # numba found no writable folder
+        return uncached
 
     def run(*arguments: Any) -> Any:
         try:
-            return kept(*arguments)
-        except (OSError, EOFError):  # of the cache's files: the loops open none
-            return unkept(*arguments)
+            return cached(*arguments)
+        except (OSError, EOFError):  # raised by the cache's files: the loops themselves open none
+            return uncached(*arguments)
 
     return run

@@ -1,4 +1,4 @@
-"""Distributed: one process is the same code as many. Ranks, sums and rows over all processes."""
+"""Distributed: rank, sums and gathers over processes. The same code runs on one process."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,22 +9,22 @@ from torch import Tensor, nn
 
 
 def active() -> bool:
-    """Whether there are other processes."""
+    """Whether this is one of several processes."""
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
-    """Which process this is."""
+    """Rank of this process."""
     return dist.get_rank() if active() else 0
 
 
-def world() -> int:
-    """How many processes there are."""
+def world_size() -> int:
+    """Number of processes."""
     return dist.get_world_size() if active() else 1
 
 
 def total(value: Tensor) -> Tensor:
-    """The sum over all processes, without a gradient."""
+    """Sum over all processes, without gradient."""
     value = value.detach().clone()
     if active():
         dist.all_reduce(value)
@@ -32,21 +32,21 @@ def total(value: Tensor) -> Tensor:
 
 
 def gathered_rows(value: Tensor) -> Tensor:
-    """(world · N, …): the rows of all processes, those of rank 0 first, with their gradients. All must have N rows.
+    """(world · N, …): the rows of all processes in the order of their ranks, with gradients. All must have N rows.
 
-    Where each rank's loss looks at everybody's rows, the gradient of the mean loss is what one process would find: what
-    the ranks ask of a row is summed here, and the mean is taken when gradients are averaged.
+    Where the loss of each rank depends on all rows, the gradient of the mean loss equals that of a single process: the
+    gradients of a row are summed over ranks here, and averaged over ranks with all other gradients.
     """
-    return _Everyone.apply(value) if active() else value
+    return _GatherRows.apply(value) if active() else value
 
 
 def local_rows(value: Tensor) -> Tensor:
-    """This process's part of what `everyone` has."""
-    return value.chunk(world())[rank()]
+    """The rows of this process out of those that `gathered_rows` returned."""
+    return value.chunk(world_size())[rank()]
 
 
 def minimum_over_processes(value: int, device: torch.device) -> int:
-    """The smallest of what the processes have."""
+    """Minimum over all processes."""
     if not active():
         return value
     box = torch.tensor(value, device=device)
@@ -54,20 +54,20 @@ def minimum_over_processes(value: int, device: torch.device) -> int:
     return int(box)
 
 
-def anyone(flag: bool, device: torch.device) -> bool:
-    """Whether it is so in any process."""
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is true in any process."""
     return any_of([flag], device)[0]
 
 
 def any_of(flags: Sequence[bool], device: torch.device) -> list[bool]:
-    """Of each, whether it is so in any process."""
+    """For each flag, whether it is true in any process."""
     if not active():
         return list(flags)
     return (total(torch.tensor(list(map(float, flags)), device=device)) > 0).tolist()
 
 
 def broadcast_from_first(value: Any) -> Any:
-    """What rank 0 has, everywhere."""
+    """The value of rank 0, in every process."""
     if not active():
         return value
     box = [value]
@@ -76,7 +76,7 @@ def broadcast_from_first(value: Any) -> Any:
 
 
 def run_on_first(work: Callable[[], Any]) -> Any:
-    """What rank 0 finds when it does the work, everywhere; its error is everybody's, so that nobody waits in vain."""
+    """Run the function in rank 0 only; its result is returned, or its error raised, in every process."""
     found, error = None, None
     if rank() == 0:
         try:
@@ -93,33 +93,33 @@ def run_on_first(work: Callable[[], Any]) -> Any:
 
 
 PLAIN = (OSError, ValueError, FileNotFoundError, RuntimeError)
-"""Errors that are the same error when they are made anew of their text."""
+"""Error types that can be rebuilt from their message."""
 
 
 def echoed(error: Exception) -> Exception:
-    """An error that every rank raises, marked at all but rank 0, which says it for all."""
+    """Mark an error that every rank raises, so that only rank 0 prints it."""
     if rank() > 0:
         error.echo = True  # type: ignore[attr-defined]
     return error
 
 
 def gathered(rows: Any) -> list[Any]:
-    """What every process has, in the order of their ranks, at rank 0; elsewhere an empty list."""
+    """In rank 0, the values of all processes in the order of ranks; elsewhere an empty list."""
     if not active():
         return [rows]
-    parts = [None] * world() if rank() == 0 else None
+    parts = [None] * world_size() if rank() == 0 else None
     dist.gather_object(rows, parts)
     return parts or []
 
 
-class _Everyone(torch.autograd.Function):
-    """The rows of all processes; the gradient of a row is the sum of what they all found for it."""
+class _GatherRows(torch.autograd.Function):
+    """The rows of all processes; the gradient of a row is the sum of its gradients over processes."""
 
     @staticmethod
     def forward(context: Any, value: Tensor) -> Tensor:
         value = value.contiguous()
-        whole = value.new_empty(world() * len(value), *value.shape[1:])
-        dist.all_gather(list(whole.chunk(world())), value)
+        whole = value.new_empty(world_size() * len(value), *value.shape[1:])
+        dist.all_gather(list(whole.chunk(world_size())), value)
         return whole
 
     @staticmethod
@@ -130,7 +130,7 @@ class _Everyone(torch.autograd.Function):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; its gradient is the sum of their gradients."""
+    """Sum over all processes; its gradient is the sum of the gradients over processes."""
 
     @staticmethod
     def forward(context: Any, value: Tensor) -> Tensor:
@@ -145,9 +145,9 @@ class _Sum(torch.autograd.Function):
         return gradient
 
 
-def averaging(module: Any) -> nn.parallel.DistributedDataParallel:
-    """The module with gradients that are the means over all processes. Every rank computes the same buffers: nothing to
-    broadcast; newer versions of torch ask for that by another name, and warn of the old one."""
+def data_parallel(module: Any) -> nn.parallel.DistributedDataParallel:
+    """The module wrapped so that gradients are averaged over processes. Buffers are equal on all ranks and not
+    broadcast; newer versions of torch have another name for that option and warn about the old one."""
     import inspect
 
     kind = nn.parallel.DistributedDataParallel

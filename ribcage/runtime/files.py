@@ -1,4 +1,4 @@
-"""Files: writes that happen wholly or not at all, one writer at a time, and errors that say what to do."""
+"""Files: atomic writes, one writer at a time, limits for files from outside, and errors that say what to do."""
 
 import contextlib
 import errno
@@ -13,22 +13,22 @@ from pathlib import Path
 from typing import Any
 
 LOCK = ".lock"
-LOCKLESS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # a file system without locks, as some clusters have
+LOCKLESS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # a file system without locks, as on some clusters
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-MOST_JSON = 1 << 27
-"""Bytes of a JSON file that are read."""
-LONGEST_INTEGER = 300
-"""Digits of an integer in one: more are no float."""
+MAX_JSON_BYTES = 1 << 27
+"""Limit on the size of a JSON file."""
+MAX_INTEGER_DIGITS = 300
+"""Limit on the digits of an integer in JSON: larger ones do not fit into a float."""
 
 
 def open_regular(file: Path, mode: str, *, rights: int = 0o666, **how: Any) -> Any:
-    """`file.open`, but never through a symbolic link, which in a folder from elsewhere may lead to any file."""
+    """`file.open` that refuses symbolic links: one in a folder from elsewhere may point to any file."""
 
     def opener(path: str, flags: int) -> int:
         with contextlib.suppress(FileNotFoundError):
             kind = os.lstat(path).st_mode
-            if not stat.S_ISREG(kind):  # opening a pipe would wait for its reader
-                what = "a symbolic link" if stat.S_ISLNK(kind) else "no regular file"
+            if not stat.S_ISREG(kind):  # opening a pipe would block until it has a reader
+                what = "a symbolic link" if stat.S_ISLNK(kind) else "not a regular file"
                 raise OSError(f"{file} is {what}: Ribcage does not use it. Remove it, or choose another folder.")
         return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), rights)
 
@@ -36,16 +36,16 @@ def open_regular(file: Path, mode: str, *, rights: int = 0o666, **how: Any) -> A
 
 
 def regular(file: Path) -> Path:
-    """The file, if it is one: a pipe or a device would be read for ever, or replaced."""
+    """The file itself unless it is a pipe or a device, which might be read without end, or be replaced."""
     if not stat.S_ISREG(file.stat().st_mode):
         raise OSError(f"{file} is not a regular file: Ribcage does not use it. Remove it, or name another one.")
     return file
 
 
 def read_json(file: Path, **how: Any) -> Any:
-    """What a JSON file says; ValueError where it is none, also where it is nested without end or an integer in it is
-    larger than any float."""
-    if regular(file).stat().st_size > MOST_JSON:
+    """Content of a JSON file; ValueError if it is invalid, nested too deeply, or has an integer too large for a
+    float."""
+    if regular(file).stat().st_size > MAX_JSON_BYTES:
         raise ValueError("it is too large")
     try:
         return json.loads(file.read_text(encoding="utf-8"), **({"parse_int": _integer} | how))
@@ -54,14 +54,14 @@ def read_json(file: Path, **how: Any) -> Any:
 
 
 def _integer(text: str) -> int:
-    """An integer of JSON."""
-    if len(text) > LONGEST_INTEGER:
+    """Parse an integer of JSON."""
+    if len(text) > MAX_INTEGER_DIGITS:
         raise ValueError(f"a number has {len(text):,} digits")
     return int(text)
 
 
 def refuse_packed(file: Path) -> None:
-    """Raise where what a zip file of ours holds is larger than the file: we pack nothing, and a bomb does."""
+    """Raise if a zip file is compressed. Ribcage writes its files uncompressed; this refuses decompression bombs."""
     with zipfile.ZipFile(regular(file)) as archive:
         if sum(one.file_size for one in archive.infolist()) > file.stat().st_size:
             raise ValueError("it would grow when decompressed")
@@ -69,10 +69,10 @@ def refuse_packed(file: Path) -> None:
 
 @contextlib.contextmanager
 def atomic(file: Path) -> Iterator[Path]:
-    """A new, empty file beside `file`; it takes its place when the block ends without error, and goes when it does not.
+    """A new, empty temporary file, which replaces `file` when the block ends without error and is removed otherwise.
 
-    What lay under its name before, of a process that was killed or a link from elsewhere, is removed, never written to.
-    A device, a pipe or a folder under the name of `file` is refused: the new file would replace it.
+    A leftover temporary file, or a link with its name, is removed and never written to. A device, a pipe or a folder
+    with the name of `file` is refused, as it would be replaced.
     """
     with contextlib.suppress(FileNotFoundError):
         regular(file)
@@ -90,7 +90,7 @@ def atomic(file: Path) -> Iterator[Path]:
 
 
 def refuse_links(root: Path, folder: Path) -> None:
-    """Raise where a part of `folder` below `root` is a symbolic link: what is written there would land elsewhere."""
+    """Raise if a component of `folder` below `root` is a symbolic link: files written there would land elsewhere."""
     for below in (folder, *folder.parents):
         if below == root:
             return
@@ -99,8 +99,8 @@ def refuse_links(root: Path, folder: Path) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """A text file, whole or not at all; its folder is made. Names of files that are not UTF-8 become escapes, which
-    JSON reads as what they were."""
+    """Write a text file atomically and create its folder. File names that are not valid UTF-8 are written as escapes,
+    which JSON reads back."""
     with explained(file, "Free some."):
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic(file) as part:
@@ -108,7 +108,7 @@ def write_text(file: Path, text: str) -> None:
 
 
 def sync(file: Path) -> None:
-    """Wait until the file's bytes are on the disk."""
+    """Wait until the file's content is on disk."""
     handle = os.open(file, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -118,15 +118,15 @@ def sync(file: Path) -> None:
 
 @contextlib.contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Refuse a second writer in the same folder; the lock goes when its process ends, however that ends."""
+    """Refuse a second writer in the same folder; the lock is released when its process ends, however it ends."""
     try:
         import fcntl
-    except ImportError:  # no such lock on Windows
+    except ImportError:  # Windows has no such lock
         yield
         return
     file = folder / LOCK
     with contextlib.ExitStack() as held:
-        for patience in (True, True, False):  # who only looks (`is_written`) holds it for a moment
+        for patience in (True, True, False):  # `is_written` holds the lock for a moment
             handle = held.enter_context(open_regular(file, "a"))
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -147,14 +147,15 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 def _has_name(handle: int, file: Path) -> bool:
-    """Whether an open file still has its name: one that its last owner removed meanwhile locks nobody out."""
+    """Whether an open lock file still exists under its name; if its last owner removed it meanwhile, its lock is
+    void."""
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(handle), file.stat())
     return False
 
 
 def is_written(folder: Path) -> bool | None:
-    """Whether a process is writing in the folder now; None where the system does not tell."""
+    """Whether a process is writing to the folder now; None where the system cannot tell."""
     try:
         import fcntl
 
@@ -162,7 +163,7 @@ def is_written(folder: Path) -> bool | None:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except ImportError:  # no such lock on Windows
+    except ImportError:  # Windows has no such lock
         return None
     except OSError as error:
         return None if error.errno in LOCKLESS else False
@@ -171,7 +172,7 @@ def is_written(folder: Path) -> bool | None:
 
 @contextlib.contextmanager
 def explained(folder: Path, advice: str) -> Iterator[None]:
-    """Turn a full disk and a read-only target into one clear line."""
+    """Turn the errors of a full disk and of a read-only target into one clear line."""
     try:
         yield
     except OSError as error:
@@ -194,14 +195,15 @@ def disk_errors(part: Path) -> Iterator[None]:
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Raise when the disk under `folder` has fewer free bytes than needed."""
+    """Raise if the disk of `folder` has fewer free bytes than needed."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
-            f"{folder} needs {format_bytes(needed)}, {format_bytes(free)} are free. Free some or use a smaller --size."
+            f"{folder} needs {format_bytes(needed)}, but {format_bytes(free)} are free. "
+            "Free space or use a smaller --size."
         )
 
 
 def format_bytes(count: int) -> str:
-    """Bytes in words."""
+    """A number of bytes in MB or GB."""
     return f"{count / 1e9:,.1f} GB" if count > 1e8 else f"{count / 1e6:,.1f} MB"

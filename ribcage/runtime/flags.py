@@ -1,9 +1,8 @@
-"""Flags: the fields of a command's Options as words on a command line.
+"""Flags: the fields of a command's Options as command-line options.
 
-A field's default is the flag's default and the string below a field is its help. `POSITIONAL` names the fields that are
-given without a flag. A command that works on a member of a folder (a dataset, a method) offers `member(name)`: the
-keywords of the function it returns become flags too; `members()` are the names there are. All that is wrong with a
-command line is said at once.
+A field's default is the option's default, and the string below a field is its help. `POSITIONAL` names the fields that
+are given without an option. A command that works on a dataset or a method has `member(name)`, whose keyword arguments
+become options, too, and `members()`, the available names. All errors of a command line are reported at once.
 """
 
 import ast
@@ -22,19 +21,19 @@ from typing import Any, Literal
 from ribcage.runtime import files, recipe
 from ribcage.runtime.spelling import nearest_word
 
-NEEDED: Any = object()  # the default of an option without one
+REQUIRED: Any = object()  # the default of a required option
 LARGEST = 2.0**63
-"""What 64 bits hold."""
-UNIONS = (UnionType, typing.Union)  # what `int | None` and `Literal[1, 3] | None` are
+"""Limit on numbers: 64 bits."""
+UNIONS = (UnionType, typing.Union)  # the types of `int | None` and `Literal[1, 3] | None`
 
 
 class UsageError(ValueError):
-    """The command line cannot be understood; the message is one line."""
+    """The command line is invalid; the message is one line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """One option of a command: a field of its Options, or a keyword of the member it works on."""
+    """One option of a command: a field of its Options, or a keyword argument of its dataset or method."""
 
     name: str
     kind: Any
@@ -42,27 +41,27 @@ class Flag:
     text: str
     positional: bool = False
     of_member: bool = False
-    says: str = ""
-    """What it becomes where it is left open, in words."""
+    resolved: str = ""
+    """The value used if the option is not given, where it depends on other options, as text."""
 
     @property
     def option(self) -> str:
-        """How it is written."""
+        """The option as typed."""
         return self.name.upper() if self.positional else "--" + self.name.replace("_", "-")
 
     @property
     def many(self) -> bool:
-        """Whether it takes several words."""
+        """Whether it takes several values."""
         return typing.get_origin(self.kind) is tuple
 
 
-# ---- what a command takes
+# ---- the options of a command
 
 
 def read_flags(module: ModuleType, words: list[str], defaults: Mapping[str, str] | None = None) -> list[Flag]:
-    """The fields of Options, then the keywords of the member that the first word names.
+    """The fields of Options, then the keyword arguments of the dataset or method that the first word names.
 
-    defaults: what options become that are left open, in words, where that is known already.
+    defaults: the values of options that are not given, as text, if already known.
     """
     texts, kinds = field_texts(module), typing.get_type_hints(module.Options)
     positional: tuple[str, ...] = getattr(module, "POSITIONAL", ())
@@ -78,27 +77,28 @@ def read_flags(module: ModuleType, words: list[str], defaults: Mapping[str, str]
         named = sort_words(flags, words)[0].get(positional[0])
         flags += member_flags(module.member(named[0]), known={flag.name for flag in flags}) if named else []
     if defaults is not None or hasattr(module, "defaults"):
-        said = module.defaults(*(named or [])[:1]) if defaults is None else defaults
-        flags = [dataclasses.replace(flag, says=said.get(flag.name, "")) for flag in flags]
+        resolved = module.defaults(*(named or [])[:1]) if defaults is None else defaults
+        flags = [dataclasses.replace(flag, resolved=resolved.get(flag.name, "")) for flag in flags]
     return flags
 
 
 def field_default(field: "dataclasses.Field[Any]") -> Any:
-    """A field's default, or NEEDED."""
+    """A field's default, or REQUIRED."""
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
-    return NEEDED if field.default is dataclasses.MISSING else field.default
+    return REQUIRED if field.default is dataclasses.MISSING else field.default
 
 
 def member_flags(function: Callable[..., Any], known: set[str]) -> list[Flag]:
-    """Keyword-only parameters of a dataset's function or a method's class; `name: text` of its docstring is help."""
+    """Keyword-only parameters of a dataset's function or a method's class; their help is `name: text` in its
+    docstring."""
     lines = [line.strip().split(": ", 1) for line in (function.__doc__ or "").splitlines() if ": " in line]
     texts, kinds = {line[0]: line[1] for line in lines}, hints(function)
     return [
         Flag(
             key.name,
             kinds[key.name],
-            NEEDED if key.default is key.empty else key.default,
+            REQUIRED if key.default is key.empty else key.default,
             texts.get(key.name, ""),
             of_member=True,
         )
@@ -108,19 +108,19 @@ def member_flags(function: Callable[..., Any], known: set[str]) -> list[Flag]:
 
 
 def hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """The types of a function's parameters, or of those a class is made with."""
+    """Types of the parameters of a function or of a class's constructor."""
     asked: Any = vars(function)["__init__"] if isinstance(function, type) else function
     return typing.get_type_hints(asked)
 
 
 def field_texts(module: ModuleType) -> dict[str, str]:
-    """The string that stands below each field of Options, or of a class it inherits the field from."""
+    """The string below each field of Options, own or inherited."""
     kinds: list[type] = list(reversed(module.Options.__mro__))
     return {name: text for kind in kinds[1:] for name, text in class_texts(kind).items()}
 
 
 def class_texts(kind: type) -> dict[str, str]:
-    """The string that stands below each field in the body of a class."""
+    """The string below each field in the body of a class."""
     tree = ast.parse(Path(str(sys.modules[kind.__module__].__file__)).read_text(encoding="utf-8"))
     body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
     return {
@@ -130,11 +130,11 @@ def class_texts(kind: type) -> dict[str, str]:
     }
 
 
-# ---- reading the words
+# ---- parsing
 
 
 def parse(name: str, module: ModuleType, flags: list[Flag], words: list[str]) -> Any:
-    """An Options from the words, or one UsageError with everything that is wrong."""
+    """The Options of a command line, or one UsageError with all that is wrong."""
     words, file = take_recipe(words)
     given, wrong = sort_words(flags, words)
     named = [flag for flag in flags if not flag.positional]
@@ -147,7 +147,7 @@ def parse(name: str, module: ModuleType, flags: list[Flag], words: list[str]) ->
                 values[flag.name] = convert_words(flag, given[flag.name])
             except ValueError as error:
                 wrong.append(f"{flag.option} {error}")
-        elif flag.default is NEEDED:
+        elif flag.default is REQUIRED:
             wrong.append(f"{flag.option} is missing")
     if wrong:
         raise UsageError(f"{'; '.join(wrong)}. See 'ribcage {name} --help'.")
@@ -156,7 +156,8 @@ def parse(name: str, module: ModuleType, flags: list[Flag], words: list[str]) ->
 
 
 def take_recipe(words: list[str]) -> tuple[list[str], Path | None]:
-    """The words without `--recipe NAME`, and its file; what is typed goes before what it says."""
+    """The words without `--recipe NAME`, and the recipe's file. Options on the command line override those of the
+    recipe."""
     kept, files, queue = list[str](), list[str](), list(words)
     while queue:
         word = queue.pop(0)
@@ -175,11 +176,11 @@ def take_recipe(words: list[str]) -> tuple[list[str], Path | None]:
 
 
 def recipe_words(file: Path) -> list[str]:
-    """A recipe, which is a TOML file of options, as words."""
+    """The options of a recipe, a TOML file, as words of a command line."""
     try:
         values = tomllib.loads(files.regular(file).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"There is no recipe {file}.") from None
+        raise UsageError(f"Recipe {file} does not exist.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"The recipe {file} cannot be read: {error}.") from None
     strange = [
@@ -188,12 +189,12 @@ def recipe_words(file: Path) -> list[str]:
         if not all(isinstance(one, str | int | float) for one in (value if isinstance(value, list) else [value]))
     ]
     if strange:
-        raise UsageError(f"The recipe {file} must hold lines like 'lr = 0.1', not tables or dates: see {strange[0]!r}.")
+        raise UsageError(f"The recipe {file} must have lines like 'lr = 0.1', not tables or dates: {strange[0]!r}.")
     return [word for name, value in values.items() for word in option_words(name, value)]
 
 
 def option_words(name: str, value: Any) -> list[str]:
-    """A value of an option as one would type it."""
+    """An option and its value as typed."""
     option = "--" + name.replace("_", "-")
     if isinstance(value, bool):
         return [option if value else f"--no-{option[2:]}"]
@@ -204,7 +205,7 @@ def option_words(name: str, value: Any) -> list[str]:
 
 
 def sort_words(flags: list[Flag], words: list[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Which words belong to which flag, and what is wrong with the rest."""
+    """The words that belong to each option, and the errors in the rest."""
     by_option = {flag.option: flag for flag in flags if not flag.positional}
     by_option |= {"--no-" + flag.option[2:]: flag for flag in by_option.values() if flag.kind is bool}
     waiting = [flag for flag in flags if flag.positional]
@@ -217,7 +218,7 @@ def sort_words(flags: list[Flag], words: list[str]) -> tuple[dict[str, list[str]
         if is_option(word):
             flag = by_option.get(option)
             follow = [value] if equals else take_values(queue, flag)
-            if flag is None:  # its values go with it: they are no mistake of their own
+            if flag is None:  # the values of an unknown option are not reported as further errors
                 wrong.append(unknown(option, by_option))
             elif flag.kind is bool and equals and option.startswith("--no-"):
                 wrong.append(f"{option} takes no value")
@@ -234,12 +235,13 @@ def sort_words(flags: list[Flag], words: list[str]) -> tuple[dict[str, list[str]
 
 
 def is_option(word: str) -> bool:
-    """Whether a word is a flag and not a value (-1 is a value)."""
+    """Whether a word is an option, not a value (-1 is a value)."""
     return word.startswith("-") and len(word) > 1 and not word[1].isdigit() and word[1] != "."
 
 
 def take_values(queue: list[str], flag: Flag | None) -> list[str]:
-    """Take a flag's words off the queue: all up to the next flag for many (or an unknown flag), none for a switch."""
+    """Take an option's values off the queue: all up to the next option if it takes several (or is unknown), none for a
+    switch."""
     if flag is not None and flag.kind is bool:
         return []
     most = len(queue) if flag is None or flag.many else 1
@@ -250,16 +252,16 @@ def take_values(queue: list[str], flag: Flag | None) -> list[str]:
 
 
 def unknown(option: str, known: Iterable[str]) -> str:
-    """What to say of an option that does not exist."""
+    """Error message for an unknown option."""
     near = nearest_word(option, known)
     return f"unknown option {option}" + (f" (did you mean {near}?)" if near else "")
 
 
 def convert_words(flag: Flag, words: list[str]) -> Any:
-    """The words as the flag's type."""
+    """The words converted to the option's type."""
     if not words:
         raise ValueError("needs a value")
-    if flag.many and words == [""]:  # --name= says: none at all
+    if flag.many and words == [""]:  # --name= means an empty list
         return ()
     if flag.many:
         return tuple(parse_word(typing.get_args(flag.kind)[0], word) for word in words)
@@ -267,7 +269,7 @@ def convert_words(flag: Flag, words: list[str]) -> Any:
 
 
 def parse_word(kind: Any, word: str) -> Any:
-    """One word as a type; ValueError says what was expected."""
+    """One word converted to a type; ValueError says what was expected."""
     if typing.get_origin(kind) in UNIONS:
         kinds = [option for option in typing.get_args(kind) if option is not NoneType]
         return parse_word(kinds[0], word)
@@ -285,24 +287,24 @@ def parse_word(kind: Any, word: str) -> Any:
     if kind in (int, float):
         with contextlib.suppress(ValueError):
             number = kind(word)
-            if abs(number) < LARGEST:  # no option means anything by inf, nan or more than that
+            if abs(number) < LARGEST:  # no option can be infinite, NaN or larger
                 return number
         raise ValueError(f"takes a {'whole ' if kind is int else ''}number, not {word!r}")
     return Path(word).expanduser() if kind is Path else word
 
 
 def option_line(module: ModuleType, options: Any) -> list[str]:
-    """The words that `parse` would make these options of; what stands at its default is left out."""
+    """The command-line words for which `parse` returns these options; defaults are left out."""
     fields = {field.name: field for field in dataclasses.fields(options) if field.name != "member"}
     changed = [name for name, field in fields.items() if getattr(options, name) != field_default(field)]
     placed = list(getattr(module, "POSITIONAL", ()))
     while placed and placed[-1] not in changed:
         placed.pop()
-    said: list[str] = []
+    words: list[str] = []
     for name in placed:
         value = getattr(options, name)
-        said += map(str, value) if isinstance(value, tuple) else [str(value)]
+        words += map(str, value) if isinstance(value, tuple) else [str(value)]
     named = {name: getattr(options, name) for name in changed if name not in placed}
     for name, value in {**dict(getattr(options, "member", {})), **named}.items():
-        said += option_words(name, value) if value is not None else []
-    return said
+        words += option_words(name, value) if value is not None else []
+    return words

@@ -1,31 +1,31 @@
-"""Format 1: JSON of dataset folders and bundles as Ribcage 0.1.0 wrote it → the names of today.
+"""Format 1: translates the JSON of dataset folders and bundles written by Ribcage 0.1.0 to today's names.
 
-Every older name stands here and nowhere else. A value is renamed wherever its key is, at any depth.
+All old names stand here and nowhere else. A key is renamed at any depth.
 """
 
 from typing import Any
 
 DATASET: dict[str, str] = {"pictures": "images"}
-"""Old name → name of today, in dataset.json."""
+"""Old name → today's name, in dataset.json."""
 MODEL: dict[str, str] = {
     "pictures": "images", "observed": "reliability", "bands": "bins", "colours": "rgb_normalisation",
     "spread": "feature_std",
 }  # fmt: skip
-"""… in model.json."""
+"""In model.json."""
 TESTS: dict[str, str] = {"images": "contents", "pictures": "images"}
-"""… in tests.json."""
+"""In tests.json."""
 OPTIONS: dict[str, str] = {"lessons": "teacher_contents"}
-"""… in the options.json of a run, which has no format."""
+"""In the options.json of a run, which has no format number."""
 DEFAULTS: dict[str, dict[str, Any]] = {
     "dataset.json": {"window": "", "drop_shared": []},
     "model.json": {"detector": {}, "rgb_normalisation": [], "reliability": []},
 }
-"""What the first files of format 1 do not have, by today's names."""
+"""Defaults of keys that the first files of format 1 lack, by today's names."""
 NAMES = {"dataset.json": DATASET, "model.json": MODEL, "tests.json": TESTS}
 
 
 def current(values: Any, file: str, format: int) -> Any:
-    """The content of a file of this name in today's words; of another format than 1, or no object: as it is."""
+    """The content of a file with today's names; unchanged unless it is an object of format 1."""
     if not isinstance(values, dict) or values.get("format") != 1:
         return values
     try:
@@ -36,7 +36,7 @@ def current(values: Any, file: str, format: int) -> Any:
 
 
 def renamed(values: Any, names: dict[str, str]) -> Any:
-    """The values with today's names of their keys, at any depth."""
+    """The values with today's names for their keys, at any depth."""
     if isinstance(values, dict):
         return {names.get(key, key): renamed(value, names) for key, value in values.items()}
     return [renamed(value, names) for value in values] if isinstance(values, list) else values

@@ -1,7 +1,7 @@
-"""Help pages: the options of a command in groups, common ones first, with their values and defaults.
+"""Help pages: the options of a command in groups, with types and defaults, common ones first.
 
-A method's or dataset's own options are read from `own_options.json`, which `make generate` writes, so that a page
-needs no torch; of a file that has changed since, or that is not among them, they are read from the file itself.
+The options of a method or dataset are read from `own_options.json`, which `make generate` writes, so that a help page
+does not import torch. If its file has changed since, or is not listed, they are read from the file itself.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from ribcage.runtime import flags
-from ribcage.runtime.flags import NEEDED, UNIONS, Flag
+from ribcage.runtime.flags import REQUIRED, UNIONS, Flag
 
 GENERATED = Path(__file__).with_name("own_options.json")
 GROUPS = {
@@ -53,7 +53,7 @@ GROUPS = {
         *("allow_rejected", "allow_unread", "redo", "quick", "serve", "download", "dry_run"),
     ),
 }
-"""Which group an option belongs to, by its name; those in no group come last."""
+"""Group → names of its options; options in no group come last."""
 COMMON = frozenset(
     (
         *("data", "out", "model", "init", "findings", "size", "epochs", "batch", "lr", "augment", "devices", "seed"),
@@ -61,23 +61,23 @@ COMMON = frozenset(
         *("threshold", "threads", "to", "port", "table", "precision", "boxes", "quick"),
     )
 )
-"""Options that `--help` shows of a command with many; `--help-all` shows all."""
+"""Options of long commands that `--help` shows; `--help-all` shows all."""
 MANY = 30
-"""A command with more options than this shows only common ones by `--help`."""
+"""Commands with more options than this show only the common ones on `--help`."""
 LEFT, LEAST, MOST = 30, 40, 90
-"""The column where texts begin, and how wide these are."""
+"""Column where the text begins; minimum and maximum width of the text."""
 
 
 @dataclass(frozen=True)
 class HelpEntry:
-    """One option as the help shows it."""
+    """One option on a help page."""
 
     name: str
     option: str
     value: str
     """N, X, PATH, a|b …; empty for a switch or an argument."""
     text: str
-    needed: bool = False
+    required: bool = False
 
     def lines(self) -> str:
         """The option, its value and its text, wrapped."""
@@ -89,22 +89,22 @@ class HelpEntry:
 
 
 def help_entry(flag: Flag) -> HelpEntry:
-    """What is shown of a flag."""
+    """A flag as shown on a help page."""
     value = "" if flag.kind is bool or flag.positional else value_name(flag.kind)
-    needed = flag.default is NEEDED
-    return HelpEntry(flag.name, flag.option, value, flag.text + _ending(flag), needed)
+    required = flag.default is REQUIRED
+    return HelpEntry(flag.name, flag.option, value, flag.text + _ending(flag), required)
 
 
 def _ending(flag: Flag) -> str:
-    """(needed), or the default."""
-    if flag.default is NEEDED:
-        return "" if flag.positional else " (needed)"
+    """(required), or the default."""
+    if flag.default is REQUIRED:
+        return "" if flag.positional else " (required)"
     if flag.default is True:
         return f" (default: on; --no-{flag.option[2:]} turns it off)"
-    usual = flag.says or (
+    shown = flag.resolved or (
         "" if flag.default in (None, (), "") or flag.default is False else typed_default(flag.default)
     )
-    return f" (default: {usual})" if usual and "(default:" not in flag.text else ""
+    return f" (default: {shown})" if shown and "(default:" not in flag.text else ""
 
 
 def typed_default(default: Any) -> str:
@@ -113,7 +113,7 @@ def typed_default(default: Any) -> str:
 
 
 def value_name(kind: Any) -> str:
-    """What stands for the value: N for whole numbers, X for others, PATH, TEXT, or the choices."""
+    """Placeholder of a value: N for whole numbers, X for other numbers, PATH, TEXT, or the choices."""
     if typing.get_origin(kind) is tuple:
         return value_name(typing.get_args(kind)[0]) + " …"
     if typing.get_origin(kind) is Literal:
@@ -124,41 +124,41 @@ def value_name(kind: Any) -> str:
 
 
 def help_page(name: str, module: ModuleType, words: Sequence[str], *, everything: bool = False) -> str:
-    """What `ribcage NAME … --help` prints; everything: by --help-all."""
+    """The text of `ribcage NAME … --help`, or with `everything` of --help-all."""
     member = _member(module, words)
     command = flags.read_flags(module, [], defaults=own_defaults(name, module, member))
     arguments = [flag for flag in command if flag.positional]
     named = [help_entry(flag) for flag in command if not flag.positional]
     own = own_entries(name, module, member, {flag.name for flag in command}) if member else []
-    chosen = [one for one in named if everything or len(named) <= MANY or one.needed or one.name in COMMON]
+    chosen = [one for one in named if everything or len(named) <= MANY or one.required or one.name in COMMON]
     usage = " ".join([name, *(f"[{flag.option} …]" if flag.many else flag.option for flag in arguments)])
     blocks = [f"usage: ribcage {usage} [options]", "", inspect.getdoc(module) or "", ""]
     for title, entries in (
         ("Arguments", list(map(help_entry, arguments))),
         *grouped(chosen),
-        (f"Of {member} alone", own),
+        (f"Options of {member}", own),
     ):
         blocks += [f"{title}:", *(one.lines() for one in entries), ""] if entries else []
     if examples := getattr(module, "EXAMPLES", ()):
         blocks += ["Examples:", *(f"  ribcage {example}" for example in examples), ""]
     if len(chosen) < len(named):
         blocks.append(f"{len(named) - len(chosen)} more options: ribcage {name} {member}".rstrip() + " --help-all")
-    blocks.append("--recipe NAME takes options from a recipe or a TOML file; options that are typed take precedence.")
+    blocks.append("--recipe NAME takes options from a recipe or a TOML file; those on the command line override them.")
     return "\n".join(blocks)
 
 
 def grouped(entries: Iterable[HelpEntry]) -> list[tuple[str, list[HelpEntry]]]:
-    """The options by their groups, each in the order of its group."""
+    """The options by group, in the order of the group."""
     left = {one.name: one for one in entries}
     found = [(title, [left.pop(name) for name in names if name in left]) for title, names in GROUPS.items()]
     return [*found, ("Other options", list(left.values()))]
 
 
-# ---- a method's or a dataset's own options
+# ---- options of a method or a dataset
 
 
 def _member(module: ModuleType, words: Sequence[str]) -> str:
-    """The method or dataset that the words name; "" for none."""
+    """The method or dataset named on the command line; "" if none."""
     if not hasattr(module, "member") or not getattr(module, "POSITIONAL", ()):
         return ""
     positional = flags.read_flags(module, [])
@@ -167,21 +167,21 @@ def _member(module: ModuleType, words: Sequence[str]) -> str:
 
 
 def own_entries(command: str, module: ModuleType, member: str, known: set[str]) -> list[HelpEntry]:
-    """The own options of a method or a dataset."""
+    """The options of a method or dataset, generated or read from its file."""
     if found := _generated(command, module, member):
         return [HelpEntry(**one) for one in found["options"]]
     return _member_entries(module, member, known)
 
 
 def _member_entries(module: ModuleType, member: str, known: set[str]) -> list[HelpEntry]:
-    """The own options of a method or a dataset, with the defaults that depend on the command."""
-    said = module.defaults(member) if hasattr(module, "defaults") else {}
+    """The options of a method or dataset, read from its file, with the defaults that the command gives them."""
+    resolved = module.defaults(member) if hasattr(module, "defaults") else {}
     own = flags.member_flags(module.member(member), known=known)
-    return [help_entry(replace(flag, says=said.get(flag.name, ""))) for flag in own]
+    return [help_entry(replace(flag, resolved=resolved.get(flag.name, ""))) for flag in own]
 
 
 def own_defaults(command: str, module: ModuleType, member: str) -> dict[str, str]:
-    """What options of the command become that are left open, in words."""
+    """Values that the command's options have with this method or dataset when not given, as text."""
     if not hasattr(module, "defaults"):
         return {}
     if member and (found := _generated(command, module, member)):
@@ -190,7 +190,7 @@ def own_defaults(command: str, module: ModuleType, member: str) -> dict[str, str
 
 
 def _generated(command: str, module: ModuleType, member: str) -> Any:
-    """What was generated of a method or dataset, if its file is the same still."""
+    """The entry of a method or dataset in `own_options.json`, unless its file has changed since."""
     if not hasattr(module, "member_file"):
         return None
     try:
@@ -201,12 +201,12 @@ def _generated(command: str, module: ModuleType, member: str) -> Any:
 
 
 def digest(file: Path) -> str:
-    """A hash of a source file, whatever its line endings."""
+    """A hash of a source file that does not depend on its line endings."""
     return hashlib.blake2b(file.read_text(encoding="utf-8").encode(), digest_size=8).hexdigest()
 
 
 def generated(command: str, module: ModuleType, members: Iterable[str]) -> dict[str, Any]:
-    """The own options of all these members, for `own_options.json`."""
+    """The content of `own_options.json` for these methods or datasets."""
     known = {flag.name for flag in flags.read_flags(module, [])}
     return {
         member: {

@@ -14,10 +14,10 @@ from ribcage.runtime.distributed import active, echoed
 
 @contextmanager
 def started() -> Iterator[torch.device]:
-    """Join the other processes that torchrun or SLURM started, if any; the device of this one."""
+    """Join the process group that torchrun or SLURM set up, if any; yields the device of this process."""
     environment = _environment()
     device = torch.device("cpu")
-    if torch.cuda.is_available():  # a launcher may show each process its own GPU only
+    if torch.cuda.is_available():  # a launcher may let each process see its own GPU only
         device = torch.device("cuda", int(environment["LOCAL_RANK"]) % torch.cuda.device_count())
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -26,9 +26,9 @@ def started() -> Iterator[torch.device]:
         return
     os.environ.update(environment)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    if MEET in os.environ:
+    if RENDEZVOUS in os.environ:
         rank, world_size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-        store = dist.FileStore(os.environ[MEET], world_size)
+        store = dist.FileStore(os.environ[RENDEZVOUS], world_size)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     else:
         dist.init_process_group(backend)
@@ -41,41 +41,43 @@ def started() -> Iterator[torch.device]:
 
 @contextmanager
 def lost_process_explained() -> Iterator[None]:
-    """What torch says when another process is gone, in one line."""
+    """Turn torch's error about a lost process into one line."""
     try:
         yield
     except RuntimeError as error:
         if not active() or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        text = "Another process of this run ended or cannot be reached: what it said, or what ended it, is the reason."
+        text = "Another process of this run ended or cannot be reached. See its message for the reason."
         raise echoed(ConnectionError(text)) from None
 
 
-MEET = "RIBCAGE_MEET"
-"""Names the file by which the processes of `launch` find each other: only their user can read it, nothing listens."""
+RENDEZVOUS = "RIBCAGE_RENDEZVOUS"
+"""Environment variable: the file through which the processes of `launch` find each other. Only the user can read it; no
+port is opened for it."""
 
 
 def launch(devices: int, words: list[str]) -> int:
-    """Run `ribcage WORDS` as so many processes on this machine; the exit code.
+    """Run `ribcage WORDS` as this many processes on this machine; returns the exit code.
 
-    They meet by a file of this user's and speak over the loopback interface: nothing listens to other machines. A
-    signal to this process is passed on to each of them, once: all save, and their exit code is this one's. Those that
-    have not ended PATIENCE later hang, and are killed; asked twice, they have GRACE.
+    The processes rendezvous through a file and communicate over the loopback interface, so that no other machine can
+    connect. A signal to this process is forwarded once to each of them: all save and end, and their exit code is
+    returned. Processes that have not ended PATIENCE seconds later are killed; after a second signal they have GRACE
+    seconds.
     """
     import subprocess
     import sys
     import tempfile
 
     if torch.cuda.is_available() and devices > torch.cuda.device_count():
-        raise ValueError(f"--devices {devices}: this machine has {torch.cuda.device_count()}.")
+        raise ValueError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs.")
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // devices))}
     with tempfile.TemporaryDirectory(prefix="ribcage-") as folder:
-        shared = {MEET: f"{folder}/store", "WORLD_SIZE": str(devices), **_loopback()}
+        shared = {RENDEZVOUS: f"{folder}/store", "WORLD_SIZE": str(devices), **_loopback()}
         ranks = [
             subprocess.Popen(
                 [sys.executable, "-m", "ribcage", *words],
                 env={**threads, **os.environ, **shared, "RANK": str(number), "LOCAL_RANK": str(number)},
-                start_new_session=True,  # Ctrl-C in a terminal would else reach them twice
+                start_new_session=True,  # Ctrl-C in a terminal would otherwise reach them twice
             )
             for number in range(devices)
         ]
@@ -84,7 +86,8 @@ def launch(devices: int, words: list[str]) -> int:
 
 
 def _loopback() -> dict[str, str]:
-    """What keeps gloo and NCCL on this machine: by default they listen where the host's name leads."""
+    """Environment that makes gloo and NCCL use the loopback interface; by default they listen on the address of the
+    host name."""
     import socket
 
     name = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
@@ -92,14 +95,14 @@ def _loopback() -> dict[str, str]:
 
 
 GRACE = 30.0
-"""Seconds that the others have to end when one has failed."""
+"""Seconds that the other processes have to end after one has failed."""
 PATIENCE = 300.0
-"""Seconds that all have to end when they were asked to: a step and a validation may come first."""
+"""Seconds that all have to end after a signal: they may have to finish a step and a validation first."""
 
 
 @contextmanager
 def _passed_on(ranks: list[Any]) -> Iterator[list[float]]:
-    """While it lasts, signals go to the processes; a closed terminal asks them to end. When this happened."""
+    """Within the block, forward signals to the processes, SIGHUP as SIGTERM; yields the times at which signals came."""
     import signal
     import time
 
@@ -121,8 +124,8 @@ def _passed_on(ranks: list[Any]) -> Iterator[list[float]]:
 
 
 def _outcome(ranks: list[Any], asked: Sequence[float] = (), grace: float = GRACE, patience: float = PATIENCE) -> int:
-    """Wait for all; the first exit code that is not 0. When one fails, the others would wait for it in vain; when they
-    were asked to end and do not, they wait for each other in vain."""
+    """Wait for all processes; returns the first exit code that is not 0. When one fails, or when they do not end after
+    a signal, the others would wait for it forever: they are killed after a while."""
     import sys
     import time
 
@@ -143,35 +146,36 @@ def _outcome(ranks: list[Any], asked: Sequence[float] = (), grace: float = GRACE
 
 
 def _first_failure(codes: Sequence[int | None]) -> int:
-    """The exit code that is the reason of the others'; of a killed process, which said nothing, it is said."""
+    """The exit code of the process that failed first; a process killed by a signal is reported, as it printed nothing
+    itself."""
     import signal
     import sys
 
     for number, code in enumerate(codes):
         if code is not None and code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-            why = ", as the system does when memory runs out" if name == "SIGKILL" else ""
-            print(f"ribcage: process {number + 1} of {len(codes)} was ended by {name}{why}.", file=sys.stderr)
+            why = ", as happens when memory runs out" if name == "SIGKILL" else ""
+            print(f"ribcage: process {number + 1} of {len(codes)} was killed by {name}{why}.", file=sys.stderr)
             return code
     return next(code for code in codes if code)
 
 
 def _environment() -> dict[str, str]:
-    """RANK, LOCAL_RANK and WORLD_SIZE from torchrun, else from srun, else of a single process."""
+    """RANK, LOCAL_RANK and WORLD_SIZE from torchrun, else from srun, else those of a single process."""
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         return {"LOCAL_RANK": "0", **{name: os.environ[name] for name in NAMES if name in os.environ}}
-    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:  # of srun; a batch script beside it is one process
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:  # set by srun; a batch script without srun is one process
         if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
             tasks = os.environ["SLURM_STEP_NUM_TASKS"]
-            raise ValueError(f"srun started {tasks} tasks that cannot meet: set MASTER_ADDR and MASTER_PORT first.")
+            raise ValueError(f"srun started {tasks} tasks, but MASTER_ADDR or MASTER_PORT is not set. Set both.")
         return {name: os.environ[slurm] for name, slurm in NAMES.items()}
     return {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
 
 
 NAMES = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_STEP_NUM_TASKS"}
-"""How torchrun and srun tell a process who it is."""
+"""Environment variables of torchrun → those of srun."""
 
 
 def launched() -> bool:
-    """Whether a launcher started this process as one of many."""
+    """Whether a launcher started this process as one of several."""
     return int(_environment()["WORLD_SIZE"]) > 1

@@ -1,4 +1,4 @@
-"""Limits: what the numbers and names of the commands' options can be."""
+"""Limits: the valid values of command-line options."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -25,22 +25,22 @@ LIMITS: dict[str, Limit] = {
     "hard": _PORTION,
     "temperature": _POSITIVE,
 }
-"""What the numbers of the commands can be, by the name of their option."""
+"""Limits of numeric options, by name."""
 
 
-LONGEST_INTEGER = 18
-"""Digits of an integer in a JSON file from anybody: more are counted by nothing here, and cannot become a float."""
+MAX_INTEGER_DIGITS = 18
+"""Limit on the digits of an integer in a JSON file from outside."""
 
 
 def json_integer(text: str) -> int:
-    """An integer of JSON, for `json.loads(parse_int=…)`."""
-    if len(text.lstrip("-")) > LONGEST_INTEGER:
+    """Parse an integer of JSON, for `json.loads(parse_int=…)`."""
+    if len(text.lstrip("-")) > MAX_INTEGER_DIGITS:
         raise ValueError(f"a number has {len(text):,} digits")
     return int(text)
 
 
-def tolerated(text: str, count: int) -> int:
-    """How many of so many may fail: 'all', a number, or a share such as '5%'."""
+def allowed_failures(text: str, count: int) -> int:
+    """Number of failures allowed among `count`, from 'all', a number, or a percentage such as '5%'."""
     word = text.strip()
     if word == "all":
         return count
@@ -57,29 +57,29 @@ def tolerated(text: str, count: int) -> int:
     return most
 
 
-def intolerable(name: str, text: str) -> list[str]:
-    """What is wrong with an option that says how many may fail."""
+def failures_errors(name: str, text: str) -> list[str]:
+    """Errors in an option that is parsed by `allowed_failures`."""
     try:
-        tolerated(text, 100)
+        allowed_failures(text, 100)
     except ValueError:
-        return [f"{name} {text!r} is not a number, a share such as 5%, or all"]
+        return [f"{name} {text!r} must be a number, a percentage such as 5%, or all"]
     return []
 
 
 def check_options(options: Any, more: Sequence[str] = ()) -> None:
-    """Raise one ValueError with all that is wrong with the options, and what else the command found wrong."""
+    """Raise one ValueError with all errors in the options, and those in `more`."""
     if wrong := [*faults(options), *more]:
         raise ValueError("; ".join(wrong) + ".")
 
 
 def faults(options: Any) -> list[str]:
-    """What is wrong with the numbers and names asked for."""
+    """Errors in numbers and findings."""
     wrong: list[str] = []
     for name, (words, holds) in LIMITS.items():
         given = getattr(options, name, ())
         given = () if given is None else given
         wrong += [
-            f"--{name.replace('_', '-')} {value:g} is not {words}"
+            f"--{name.replace('_', '-')} {value:g} must be {words}"
             for value in (given if isinstance(given, tuple) else (given,))
             if not (math.isfinite(value) and holds(value))
         ]
@@ -89,22 +89,23 @@ def faults(options: Any) -> list[str]:
         wrong.append(f"--betas takes two numbers, not {len(options.betas)}")
     wrong += _crossed(options) if hasattr(options, "schedule") else []
     findings = getattr(options, "findings", ())
-    twice = [name for name in dict.fromkeys(findings) if findings.count(name) > 1 and name != "-"]  # a row left out
+    # '-' marks an output to ignore and may repeat
+    twice = [name for name in dict.fromkeys(findings) if findings.count(name) > 1 and name != "-"]
     return wrong + [f"--findings names {name} twice" for name in twice]
 
 
 def _crossed(options: Any) -> list[str]:
-    """Of a training: options one of which would have no effect beside the other, or would turn it round."""
+    """Errors in combinations of training options: one has no effect with the other, or they contradict."""
     least, most = options.min_lr or 0.0, math.inf if options.lr is None else options.lr
     falls = options.decay_at != type(options).decay_at
     frozen = getattr(options, "freeze", "") == "backbone"
     wrong = {
-        "--min-lr is where a cosine ends: it goes with --schedule cosine": least and options.schedule != "cosine",
+        "--min-lr is the end of a cosine: it needs --schedule cosine": least and options.schedule != "cosine",
         f"--min-lr {least:g} is above --lr {most:g}": 0 <= most < least,
-        "--decay-at goes with --schedule step": falls and options.schedule != "step",
-        f"--betas are AdamW's, not of --optimizer {options.optimizer}": options.betas
+        "--decay-at needs --schedule step": falls and options.schedule != "step",
+        f"--betas needs --optimizer adamw, not {options.optimizer}": options.betas
         and options.optimizer not in (None, "adamw"),
-        "--layer-decay and --drop-path are of a backbone that learns, not of a frozen one": frozen
+        "--layer-decay and --drop-path have no effect with --freeze backbone": frozen
         and (options.layer_decay < 1 or options.drop_path > 0),
     }
     return [text for text, is_so in wrong.items() if is_so]

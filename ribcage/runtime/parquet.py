@@ -1,6 +1,6 @@
-"""Parquet: tables that may come from anybody → Arrow's, read without what they tell pandas to do.
+"""Parquet: reads tables from outside as Arrow tables, ignoring their pandas metadata.
 
-Few bytes of such a file can stand for very many: what it would take unpacked is counted before it is unpacked.
+A small file can expand to a very large table: its size in memory is computed before it is decompressed.
 """
 
 from collections.abc import Sequence
@@ -13,37 +13,37 @@ import pyarrow.parquet as pq
 
 from ribcage.runtime import files
 
-MOST_CELLS = 200_000_000
-"""Rows times columns of a table; the largest public dataset has 20 million."""
-MOST_TEXT = 1 << 31
-"""Bytes that the texts of a column take."""
+MAX_CELLS = 200_000_000
+"""Limit on rows × columns of a table; the largest public dataset has 20 million."""
+MAX_TEXT_BYTES = 1 << 31
+"""Limit on the bytes of a text column."""
 
 
-class NoTableError(ValueError):
-    """A file is no Parquet file, or none that can be read here."""
+class UnreadableTableError(ValueError):
+    """A file is not a Parquet file that can be read."""
 
 
 def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The table in a file, or NoTableError with what is wrong with it."""
+    """The table in a file; UnreadableTableError says what is wrong with it."""
     try:
         with files.regular(file).open("rb") as stream:
             meta = pq.read_metadata(stream)
             texts = [one.name for one in meta.schema.to_arrow_schema() if _is_text(one.type)]
-        if meta.num_rows * meta.num_columns > MOST_CELLS:
-            raise NoTableError(f"{meta.num_rows:,} rows of {meta.num_columns:,} columns exceed the limits")
+        if meta.num_rows * meta.num_columns > MAX_CELLS:
+            raise UnreadableTableError(f"{meta.num_rows:,} rows × {meta.num_columns:,} columns exceed the limit")
         chosen = None if columns is None else list(columns)
         with pq.ParquetFile(file, read_dictionary=texts) as content:
             packed = content.read(chosen)
         if len(set(packed.column_names)) < packed.num_columns:
-            raise NoTableError("a column occurs twice")
+            raise UnreadableTableError("a column occurs twice")
         kinds = [_unpacked(packed, place) for place in range(packed.num_columns)]
         return packed.cast(pa.schema(kinds, packed.schema.metadata))
     except (pa.ArrowException, RecursionError, UnicodeError, TypeError, AttributeError, LookupError) as error:
-        raise NoTableError(" ".join(str(error).split())[:200].rstrip(".") or type(error).__name__) from None
+        raise UnreadableTableError(" ".join(str(error).split())[:200].rstrip(".") or type(error).__name__) from None
 
 
 def frame(table: pa.Table) -> pd.DataFrame:
-    """The table as pandas has it; an index or kinds that the file wishes for are not heard."""
+    """The table as a pandas DataFrame; an index or dtypes requested by the file are ignored."""
     return table.replace_schema_metadata().to_pandas(split_blocks=True)
 
 
@@ -52,7 +52,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _unpacked(table: pa.Table, place: int) -> pa.Field:
-    """A column's kind when each cell stands for itself, unless that would take too much memory."""
+    """Type of a column once its dictionary is decoded; raises if that takes too much memory."""
     own = table.schema.field(place)
     if not pa.types.is_dictionary(own.type):
         return own
@@ -60,6 +60,6 @@ def _unpacked(table: pa.Table, place: int) -> pa.Field:
     for part in table.column(place).chunks:
         if _is_text(part.dictionary.type):
             total += pc.sum(pc.binary_length(part.dictionary).take(part.indices)).as_py() or 0
-    if total > MOST_TEXT:
-        raise NoTableError(f"the texts of {own.name[:40]!r} take {total:,} bytes")
+    if total > MAX_TEXT_BYTES:
+        raise UnreadableTableError(f"the texts of {own.name[:40]!r} take {total:,} bytes, more than the limit")
     return own.with_type(own.type.value_type)

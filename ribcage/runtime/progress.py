@@ -1,4 +1,4 @@
-"""Progress: one line that says how far a long job is, how fast it goes and how long it will take."""
+"""Progress: one line with the count, speed and remaining time of a long job."""
 
 import contextlib
 import sys
@@ -9,16 +9,16 @@ from typing import TextIO
 
 from ribcage.runtime import terminal
 
-PLAIN_SECONDS = 10.0  # between two lines where nothing can be redrawn (a log file, a pipe)
-NOTEBOOK_SECONDS = 0.5  # in a notebook, where a line is drawn over the last one
+PLAIN_SECONDS = 10.0  # between two lines in a log file or a pipe, where a line cannot be redrawn
+NOTEBOOK_SECONDS = 0.5  # in a notebook, where a line is overwritten
 
 
 def track(
     counts: Iterable[int], total: int, label: str, unit: str, done: int = 0, note: Callable[[], str] = str
 ) -> Iterator[int]:
-    """Pass on counts of finished things and show progress on standard error.
+    """Yield the counts of finished items and show progress on standard error.
 
-    `done` were finished earlier; `note` says what else there is to say now.
+    `done` items were finished before; `note` returns more text for the line.
     """
     stream = sys.stderr
     yield from (_bar if stream.isatty() else _lines)(counts, total, label, unit, done, note, stream)
@@ -26,7 +26,7 @@ def track(
 
 @contextlib.contextmanager
 def working(what: str) -> Iterator[None]:
-    """Say on standard error what begins, and every ten seconds that it still goes on, where nothing can be counted."""
+    """Print what begins on standard error, and every ten seconds the time since: for work without a count."""
     stream, start, ended = sys.stderr, time.monotonic(), threading.Event()
 
     def remind() -> None:
@@ -46,7 +46,7 @@ def working(what: str) -> Iterator[None]:
 
 
 def _notebook() -> bool:
-    """Whether a notebook shows what is printed."""
+    """Whether output goes to a notebook."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return hasattr(shell, "kernel")
 
@@ -78,16 +78,16 @@ def _bar(
 def _lines(
     counts: Iterable[int], total: int, label: str, unit: str, done: int, note: Callable[[], str], stream: TextIO
 ) -> Iterator[int]:
-    start = said = time.monotonic()
+    start = printed = time.monotonic()
     here, notebook = 0, _notebook()
     for count in counts:
         here += count
         now = time.monotonic()
-        if now - said >= (NOTEBOOK_SECONDS if notebook else PLAIN_SECONDS) or done + here == total:
-            said, rate = now, here / max(now - start, 1e-9)
+        if now - printed >= (NOTEBOOK_SECONDS if notebook else PLAIN_SECONDS) or done + here == total:
+            printed, rate = now, here / max(now - start, 1e-9)
             left = time.strftime("%H:%M:%S", time.gmtime((total - done - here) / max(rate, 1e-9)))
-            said_last = f", {note()}" if note() else ""
-            line = f"{label} {done + here:,}/{total:,}, {rate:,.0f} {unit}/s, {left} left{said_last}"
+            more = f", {note()}" if note() else ""
+            line = f"{label} {done + here:,}/{total:,}, {rate:,.0f} {unit}/s, {left} left{more}"
             over = notebook and done + here < total
             print(f"\r{line:<100}" if notebook else line, end="" if over else "\n", file=stream, flush=True)
         yield count

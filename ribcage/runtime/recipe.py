@@ -24,7 +24,7 @@ LABELS = ("data", "source", "expected", "cost")
 
 @dataclass(frozen=True)
 class Recipe:
-    """The head of a recipe."""
+    """The header of a recipe."""
 
     name: str
     title: str
@@ -42,27 +42,27 @@ class Recipe:
 
 
 def recipe_names() -> tuple[str, ...]:
-    """All recipes that come with Ribcage."""
+    """The recipes that come with Ribcage."""
     return tuple(sorted(file.stem for file in FOLDER.glob("*.toml")))
 
 
 def recipe_file(word: str) -> Path:
-    """The file of a recipe: a path, or the name of one that comes with Ribcage."""
+    """The file of a recipe, from a path or the name of one that comes with Ribcage."""
     given = Path(word).expanduser()
     if word in recipe_names():
         return FOLDER / f"{word}.toml"
     if given.suffix != ".toml" and not given.is_file():
-        raise ValueError(f"Unknown recipe {word!r}.{did_you_mean(word, recipe_names())} 'ribcage recipes' lists all.")
+        raise ValueError(f"Unknown recipe {word!r}.{did_you_mean(word, recipe_names())} 'ribcage recipes' lists them.")
     return given
 
 
 def read_recipe(word: str) -> Recipe:
-    """The recipe of this name or in this file."""
+    """The recipe with this name or path."""
     found = recipe_file(word)
     try:
         lines = files.regular(found).read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
-        raise ValueError(f"Unknown recipe {word!r}. 'ribcage recipes' lists all.") from None
+        raise ValueError(f"Unknown recipe {word!r}. 'ribcage recipes' lists them.") from None
     head = [line.removeprefix("#").removeprefix(" ") for line in lines if line.startswith("#")]
     labelled = _labelled(head)
     return Recipe(
@@ -74,7 +74,7 @@ def read_recipe(word: str) -> Recipe:
 
 
 def leaves(run: str) -> str:
-    """The recipe that comes with Ribcage and makes this run; "" if none does."""
+    """The recipe that comes with Ribcage whose commands make this run; "" if none."""
     made = ((name, words) for name in recipe_names() for words in read_recipe(name).commands)
     return next((name for name, words in made if run in _values(words, "--out")), "")
 
@@ -85,7 +85,7 @@ def _until_blank(lines: list[str]) -> list[str]:
 
 
 def _labelled(lines: list[str]) -> dict[str, str]:
-    """'Data: …' and the others, each up to the next one or to an empty line."""
+    """The texts after 'Data:' and the other labels, each up to the next label or blank line."""
     found: dict[str, str] = {}
     label = ""
     for line in lines:
@@ -97,7 +97,7 @@ def _labelled(lines: list[str]) -> dict[str, str]:
 
 
 def _values(words: tuple[str, ...], option: str) -> tuple[str, ...]:
-    """What stands behind an option."""
+    """The values of an option."""
     return tuple(words[place + 1] for place, word in enumerate(words[:-1]) if word == option)
 
 

@@ -1,10 +1,11 @@
-"""Draws: numbers by address. (seed, epoch, row, stream) → the same random numbers, wherever and whenever asked for.
+"""Random numbers by address: the same (seed, epoch, row, stream) always gives the same numbers.
 
-A stream of random numbers depends on who asked before; an address does not. So a batch is the same for any number of
-threads and ranks, and a run that stopped goes on as if it had not.
+The state of an ordinary generator depends on previous draws; here each draw depends on its address only. A batch is the
+same for any number of threads and ranks, and a resumed run equals one that was never interrupted.
 
-The generator is Philox4x32-10: ten rounds of multiplying and mixing turn a counter into four 32-bit words.
-Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", https://doi.org/10.1145/2063384.2063405"""
+The generator is Philox4x32-10: ten rounds of multiplication and mixing turn a counter into four 32-bit words. Salmon et
+al. 2011, "Parallel random numbers: as easy as 1, 2, 3", https://doi.org/10.1145/2063384.2063405
+"""
 
 import numpy as np
 
@@ -14,25 +15,25 @@ ROUNDS = 10
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
-_CHUNK = 1 << 15  # counters at a time: what they need stays in the cache
+_CHUNK = 1 << 15  # counters at a time, so that intermediate results fit into the cache
 
-# Streams: the view of an image is its number, 0 … ; what else needs chance has a name from the far end.
+# Streams: the views of an image are numbered from 0 up; other uses of random numbers are named, from the top down.
 ORDER, SAMPLE, LABELS, NOISE, SAME_PATIENT, METHOD = 0xFFFF, 0xFFFE, 0xFFFD, 0xFFFC, 0xFFFB, 0xFFFA
 
 
 def uniform(seed: int, epoch: int, rows: np.ndarray, stream: int, count: int) -> np.ndarray:
-    """(N, count) float64 in [0, 1), in steps of 2⁻³². A larger count begins with what a smaller one gives."""
+    """(N, count) float64 in [0, 1), in steps of 2⁻³². The first columns do not depend on count."""
     return random_words(seed, epoch, rows, stream, count) * 2.0**-32
 
 
 def whole(seed: int, epoch: int, rows: np.ndarray, stream: int) -> np.ndarray:
-    """(N,) int64 from 0 to 2⁶³ - 1: a number for each row, which can itself be the address of more."""
+    """(N,) int64 from 0 to 2⁶³ - 1, one per row; may serve as the address of further draws."""
     low, high = random_words(seed, epoch, rows, stream, 2).T.astype(np.int64)
     return low | (high & 0x7FFFFFFF) << 32
 
 
 def random_words(seed: int, epoch: int, rows: np.ndarray, stream: int, count: int) -> np.ndarray:
-    """(N, count) uint32: the words behind `uniform`."""
+    """(N, count) uint32: the words from which `uniform` is made."""
     rows = np.asarray(rows, np.uint64)
     blocks = -(-count // WORDS)
     _check(epoch, stream, blocks)
@@ -46,34 +47,35 @@ def random_words(seed: int, epoch: int, rows: np.ndarray, stream: int, count: in
 
 
 def random_orders(chance: np.ndarray, count: int) -> np.ndarray:
-    """(N, count) int64: 0 … count-1 in an order of its own for each number of a batch's `chance`."""
+    """(N, count) int64: for each number in `chance`, a permutation of 0 … count-1."""
     return np.argsort(random_words(0, 0, chance, METHOD, count), axis=1, kind="stable")
 
 
 def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    """(count,) int64: 0 … count-1 in the order of this epoch."""
+    """(count,) int64: the permutation of 0 … count-1 for this epoch."""
     bits = np.uint64(max(count - 1, 1).bit_length())
     places = np.arange(count, dtype=np.uint64)
     high, low = _pairs(seed, epoch, count, ORDER)
     keys = (high << _HALF | low) >> bits << bits | places
-    keys.sort()  # the place fills the low bits: no two keys are equal, so every sorting method gives this order
+    # the low bits hold the position: no two keys are equal, so the order does not depend on the sorting algorithm
+    keys.sort()
     return (keys & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
 
 
 def choices(seed: int, epoch: int, weights: np.ndarray, count: int) -> np.ndarray:
-    """(count,) int64: places drawn with replacement, each as often as its weight says."""
+    """(count,) int64: positions drawn with replacement, with probabilities in proportion to the weights."""
     weights = np.asarray(weights, np.float64)
     if not len(weights) or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() <= 0:
-        raise ValueError("Weights must be finite numbers of 0 or more, at least one of them above 0.")
+        raise ValueError("Weights must be finite and not negative, and at least one must be above 0.")
     high, low = _pairs(seed, epoch, count, SAMPLE)
     share = ((high << np.uint64(21)) | (low >> np.uint64(11))) * 2.0**-53
     edges = np.cumsum(weights)
-    last = np.flatnonzero(weights)[-1]  # where share · total rounds up to the total
+    last = np.flatnonzero(weights)[-1]  # for the case that share · total rounds up to the total
     return np.minimum(np.searchsorted(edges, share * edges[-1], side="right"), last).astype(np.int64)
 
 
 def philox(counters: np.ndarray, key: tuple[int, int]) -> np.ndarray:
-    """(4, M) words in uint64 → (4, M): Philox4x32-10 of each counter."""
+    """(4, M) uint64 words → (4, M): Philox4x32-10 of each counter."""
     mixed = np.empty_like(counters)
     for start in range(0, counters.shape[1], _CHUNK):
         part = slice(start, start + _CHUNK)
@@ -85,14 +87,14 @@ def _rounds(counters: np.ndarray, key: tuple[int, int]) -> tuple[np.ndarray, ...
     c0, c1, c2, c3 = counters
     for step in range(ROUNDS):
         k0, k1 = (np.uint64((word + step * weyl) & 0xFFFFFFFF) for word, weyl in zip(key, _WEYL, strict=True))
-        left, right = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]  # 32 × 32 → 64 bits, never more
+        left, right = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]  # 32 × 32 bits → 64 bits: no overflow
         c0, c1 = (right >> _HALF) ^ c1 ^ k0, right & _LOW
         c2, c3 = (left >> _HALF) ^ c3 ^ k1, left & _LOW
     return c0, c1, c2, c3
 
 
 def _pairs(seed: int, epoch: int, count: int, stream: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two words for each of 0 … count-1; a counter serves two of them."""
+    """Two words for each of 0 … count-1; one counter serves two of them."""
     drawn = random_words(seed, epoch, np.arange(-(-count // 2)), stream, WORDS).reshape(-1, 2)[:count].astype(np.uint64)
     return drawn[:, 0], drawn[:, 1]
 

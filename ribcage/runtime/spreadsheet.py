@@ -1,9 +1,9 @@
-"""Spreadsheet: CSV files that a spreadsheet opens without running what stands in them.
+"""Spreadsheet: CSV files that are safe to open in a spreadsheet (CSV injection).
 
-A cell that begins with =, +, -, @, a tab or a carriage return is a formula to Excel and LibreOffice, and the texts that
-we write – paths, findings, patients – come from anybody. Such a beginning gets an apostrophe before it, also behind
-what some spreadsheet may take for the end of a cell (; , | tab, new line, quotation mark). `told` takes it away again.
-Numbers are written as they are.
+Excel and LibreOffice take a cell that begins with =, +, -, @, a tab or a carriage return for a formula, and paths,
+findings and patient identifiers may come from outside. Such cells get a leading apostrophe, also after characters that
+a spreadsheet may take for the end of a cell (; , | tab, line feed, quotation mark). `unescaped` removes it again.
+Numbers are written unchanged.
 """
 
 import csv
@@ -17,23 +17,24 @@ import pandas as pd
 from ribcage.runtime import files
 
 _BEGINS = r"(^|[;,|\t\r\n\"])('*)"
-_WORKS = r"(?=[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])"  # the wide ones are read as the others in China and Japan
+# full-width characters count as well in Chinese and Japanese versions
+_WORKS = r"(?=[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])"
 _SHIELD = re.compile(_BEGINS + _WORKS)
 _TELL = re.compile(_BEGINS + "'" + _WORKS)
 
 
 def escaped(text: str) -> str:
-    """The text with an apostrophe before each thing that may be a formula."""
+    """The text with an apostrophe before everything that could be read as a formula."""
     return _SHIELD.sub(r"\1\2'", text)
 
 
 def unescaped(text: str) -> str:
-    """What `shielded` has made this of."""
+    """The text before `escaped`."""
     return _TELL.sub(r"\1\2", text)
 
 
 def write_csv(table: pd.DataFrame, file: Path) -> None:
-    """A table as CSV in UTF-8."""
+    """Write a table as CSV in UTF-8."""
     shown, returns = table.copy(deep=False), any("\r" in str(name) for name in table.columns)
     for place, kind in enumerate(table.dtypes):
         if not (pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind)):
@@ -50,17 +51,17 @@ def _cell(value: object) -> object:
 
 
 def _text(file: Path) -> TextIO:
-    """Where rows are written to: names of files that are not UTF-8 become escapes, ends of lines are ours alone."""
+    """Open for writing: file names that are not valid UTF-8 become escapes; line endings are not translated."""
     return files.open_regular(file, "w", encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def _quoting(returns: bool) -> Literal[0, 2]:
-    """All texts are quoted where some hold a carriage return, which readers take for the end of a row."""
+    """Quote all texts if one has a carriage return, which readers take for the end of a row."""
     return csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
 
 
 def write_csv_rows(head: Sequence[str], rows: Sequence[Sequence[object]], file: Path) -> None:
-    """Rows as CSV in UTF-8."""
+    """Write rows as CSV in UTF-8."""
     with _text(file) as stream:
         returns = any("\r" in str(value) for row in rows for value in row)
         table = csv.writer(stream, lineterminator="\n", quoting=_quoting(returns))
@@ -69,7 +70,7 @@ def write_csv_rows(head: Sequence[str], rows: Sequence[Sequence[object]], file: 
 
 
 def unescaped_table(table: pd.DataFrame) -> pd.DataFrame:
-    """A table read from CSV, of ours or anybody's, as it was before it was written."""
+    """A table read from CSV with the escapes of its texts removed."""
     read = table.rename(columns=lambda name: unescaped(name) if isinstance(name, str) else name)
     for place, kind in enumerate(read.dtypes):
         if not pd.api.types.is_numeric_dtype(kind):

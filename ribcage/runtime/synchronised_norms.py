@@ -9,7 +9,8 @@ from ribcage.runtime.distributed import _Sum, active, total
 
 
 def synchronise_norms(module: nn.Module, device: torch.device) -> nn.Module:
-    """Batch norms take their statistics from all processes, so that many train as one. Names of weights stay."""
+    """Let batch norms take their statistics over all processes, so that several train as one would. Names of weights
+    stay."""
     if not active():
         return module
     if device.type == "cuda":
@@ -23,7 +24,7 @@ def synchronise_norms(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 class _Synchronised:
-    """The forward of a batch norm on CPUs, where torch has no synchronised one."""
+    """Forward pass of a synchronised batch norm on CPUs, for which torch has none."""
 
     def __init__(self, norm: Any) -> None:
         self.norm, self.plain = norm, norm.forward
@@ -47,6 +48,6 @@ class _Synchronised:
         if norm.affine:
             normal = normal * norm.weight.view(shape) + norm.bias.view(shape)
         normal = normal.to(x.dtype)
-        for behind in ("drop", "act"):  # timm's batch norms may carry these along
+        for behind in ("drop", "act"):  # timm's batch norms may include these
             normal = getattr(norm, behind)(normal) if hasattr(norm, behind) else normal
         return normal

@@ -1,4 +1,4 @@
-"""Templates: jinja2 environments that escape all they print and in which a missing value is an error."""
+"""Templates: jinja2 environments with autoescaping, in which an undefined variable is an error."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,8 @@ if TYPE_CHECKING:
 
 
 def environment(package: str, finalize: Callable[[Any], Any] | None = None) -> "Environment":
-    """For the folder `templates` of a package; finalize: applied to every value before it is printed."""
+    """Environment for the folder `templates` of a package; `finalize` is applied to every value before it is
+    printed."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(

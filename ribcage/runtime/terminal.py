@@ -1,11 +1,11 @@
-"""Terminal: what is printed. Text from files – findings, paths, errors – cannot act on the terminal that shows it.
+"""Terminal: output in which text from files – findings, paths, errors – cannot control the terminal.
 
-Everything that a command prints goes through one of two doors: `guarded` streams, which `cli` puts in the place of
-standard output and standard error, and `console`, which draws tables. Both show control characters, marks that turn the
-direction of writing, invisible and unpaired characters as what they are: `\\x1b`, `\\u202e`.
+All output of a command goes through `guarded_streams`, which `cli` installs as standard output and standard error, or
+through `console`, which draws tables. Both print control characters, bidirectional controls, invisible characters and
+lone surrogates as escapes: `\\x1b`, `\\u202e`.
 
-Codecs written in C print on their own account (libjpeg: "Corrupt JPEG data"). While one works, file descriptor 2 leads
-nowhere; Python's standard error, which `guarded` gives a descriptor of its own, does not notice.
+Some C codecs print to file descriptor 2 themselves (libjpeg: "Corrupt JPEG data"). While they run it is redirected to
+the null device; Python's standard error has a descriptor of its own under `guarded_streams` and is not affected.
 """
 
 import contextlib
@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 if TYPE_CHECKING:
     from rich.console import Console
 
-# C0 and C1 controls but tab and new line; soft hyphen; Arabic letter mark; zero widths but those that Persian and Hindi
-# are written with (200C, 200D); marks, embeddings, overrides and isolates of direction; line and paragraph separators;
-# fillers and tags; half of a pair.
+# C0 and C1 controls except tab and line feed; soft hyphen; Arabic letter mark; zero-width characters except those
+# needed for Persian and Hindi (200C, 200D); bidirectional marks, embeddings, overrides and isolates; line and paragraph
+# separators; fillers and tags; surrogates.
 ACTING = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
     "\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff"
@@ -31,17 +31,17 @@ _MORE = re.compile(f"[{ACTING}\t\n]")
 
 
 def plain_text(text: str) -> str:
-    """The text with what would act on a terminal or a page shown as an escape; tabs and new lines stay."""
+    """The text with control and invisible characters as escapes; tabs and line feeds stay."""
     return _ACTING.sub(_escape, text)
 
 
 def plain_line(text: str) -> str:
-    """The same as one line."""
+    """`plain_text` on one line: tabs and line feeds become escapes, too."""
     return _MORE.sub(_escape, text)
 
 
 def is_plain(text: str) -> bool:
-    """Whether a text is one line that acts on nothing."""
+    """Whether a text is one line without control or invisible characters."""
     return _MORE.search(text) is None
 
 
@@ -50,18 +50,16 @@ def _escape(found: re.Match[str]) -> str:
 
 
 class _Guarded:
-    """A text stream that writes plain text only."""
+    """A text stream that writes `plain_text`."""
 
     def __init__(self, under: TextIO) -> None:
         self.under = under
 
     def write(self, text: str) -> int:
-        """Write it plain."""
         self.under.write(plain_text(text))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write them plain."""
         for each in lines:
             self.write(each)
 
@@ -73,13 +71,13 @@ class _Guarded:
 
 
 def raw(stream: TextIO) -> TextIO:
-    """The stream below a guarded one, for what draws by itself."""
+    """The stream below a guarded one, for code that draws by itself."""
     return stream.under if isinstance(stream, _Guarded) else stream
 
 
 @contextlib.contextmanager
-def guarded() -> Iterator[None]:
-    """While a command runs, what it prints is plain."""
+def guarded_streams() -> Iterator[None]:
+    """Within the block, all output is plain text."""
     before = sys.stdout, sys.stderr
     with _apart(raw(sys.stderr)) as errors:
         sys.stdout, sys.stderr = (cast(TextIO, _Guarded(stream)) for stream in (raw(sys.stdout), errors))
@@ -91,10 +89,10 @@ def guarded() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _apart(stream: TextIO) -> Iterator[TextIO]:
-    """The same place to write to by another descriptor than 2; any other stream as it is."""
+    """The stream on a duplicate of descriptor 2; a stream on another descriptor is yielded as it is."""
     try:
         own = os.dup(2) if stream.fileno() == 2 else None
-    except (OSError, ValueError):  # closed, or no file at all
+    except (OSError, ValueError):  # closed, or not a file
         own = None
     if own is None:
         yield stream
@@ -105,10 +103,11 @@ def _apart(stream: TextIO) -> Iterator[TextIO]:
 
 
 class _Codecs:
-    """Several threads may decode at once: the first one in closes descriptor 2, the last one out opens it."""
+    """Context manager for threads that decode: the first to enter redirects descriptor 2, the last to leave restores
+    it."""
 
     def __init__(self) -> None:
-        self.lock, self.inside, self.kept = threading.Lock(), 0, -1
+        self.lock, self.inside, self.saved = threading.Lock(), 0, -1
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forked)
 
@@ -125,31 +124,31 @@ class _Codecs:
                 self._open()
 
     def _close(self) -> None:
-        with contextlib.suppress(OSError):  # there is no descriptor 2: nothing is printed anyway
-            self.kept = os.dup(2)
+        with contextlib.suppress(OSError):  # no descriptor 2: nothing is printed anyway
+            self.saved = os.dup(2)
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, 2)
             os.close(nowhere)
 
     def _open(self) -> None:
-        if self.kept >= 0:
-            os.dup2(self.kept, 2)
-            os.close(self.kept)
-        self.kept = -1
+        if self.saved >= 0:
+            os.dup2(self.saved, 2)
+            os.close(self.saved)
+        self.saved = -1
 
     def _forked(self) -> None:
-        """In the child no other thread decodes any more."""
+        """No other thread decodes in a forked child."""
         self.lock, inside, self.inside = threading.Lock(), self.inside, 0
         if inside:
             self._open()
 
 
 quiet_codecs = _Codecs()
-"""`with quiet_codecs:` around a decoder that would print."""
+"""`with quiet_codecs:` silences a decoder that prints."""
 
 
 def console(stream: TextIO | None = None, **options: Any) -> "Console":
-    """What draws tables: texts are shown as they are – no markup, no emoji – and plain."""
+    """A rich console that prints texts literally – no markup, no emoji – and as `plain_text`."""
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
 

@@ -1,6 +1,6 @@
-"""Typed JSON: frozen dataclasses → what JSON holds, and back with every type checked.
+"""Typed JSON: frozen dataclasses to JSON values and back, with every type checked.
 
-The metadata `INLINE` and `OPTIONAL` of a field say how it is written.
+The metadata `INLINE` and `OPTIONAL` of a field control how it is written.
 """
 
 import types
@@ -10,9 +10,9 @@ from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 INLINE = {"inline": True}
-"""Metadata of a field whose keys stand in the object around it."""
+"""Metadata of a field whose keys are merged into the surrounding object."""
 OPTIONAL = {"optional": True}
-"""Metadata of a field that is left out where it is None."""
+"""Metadata of a field that is omitted where it is None."""
 Kind = TypeVar("Kind")
 
 
@@ -32,7 +32,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(kind: type[Kind], values: Any) -> Kind:
-    """A dataclass from a JSON object, or a ValueError; unknown keys are ignored."""
+    """A dataclass from a JSON object; ValueError if it does not fit. Unknown keys are ignored."""
     found: Kind = _object(kind, values)
     return found
 
@@ -61,7 +61,7 @@ def _fields(kind: Any) -> dict[str, tuple[Field[Any], Any]]:
 
 
 def _value(hint: Any, value: Any) -> Any:
-    """A JSON value as this type, or a ValueError."""
+    """A JSON value converted to this type; ValueError if it does not fit."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         return value

@@ -128,7 +128,7 @@ def _make(
             with files.open_regular(folder / f"{number}.bin", "xb") as file:
                 file.truncate(len(rows) * len(states) * math.prod(shape) * dtype.itemsize)
     distributed.broadcast_from_first(None)
-    rank, world = distributed.rank(), distributed.world()
+    rank, world = distributed.rank(), distributed.world_size()
     first, end = (len(rows) * part // world for part in (rank, rank + 1))
     with files.explained(folder, "Free some, or train without the cache."):
         for turn, flip in enumerate(states):

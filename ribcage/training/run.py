@@ -126,7 +126,7 @@ class Run:
                     self._take(log, log_file)
                     asked = log.epoch_done and self._asked()
                     if not asked and self._validation_due(log.step):
-                        if distributed.anyone(self._minutes() > RISK, self.trainer.device):
+                        if distributed.any_process(self._minutes() > RISK, self.trainer.device):
                             self.save()  # a scheduler may kill the run before the validation ends
                         self._validate(log_file)
                     yield log
@@ -168,7 +168,7 @@ class Run:
 
     def _asked(self) -> bool:
         """Whether any process got a signal to stop."""
-        return distributed.anyone(self.signal is not None, self.trainer.device)
+        return distributed.any_process(self.signal is not None, self.trainer.device)
 
     def _what_then(self, error: DivergedError) -> str:
         """Advice after a divergence, and where the rows of the batch are written."""
@@ -366,12 +366,12 @@ def show_progress(run: Run, batch: int, note: Callable[[StepLog], str]) -> None:
     def counts() -> Iterator[int]:
         for log in run.steps():
             last[:] = [log]
-            yield log.images * distributed.world()
+            yield log.images * distributed.world_size()
 
     if distributed.rank() > 0:
         list(counts())
         return
-    if distributed.world() == 1 and (advice := threads.advice()):
+    if distributed.world_size() == 1 and (advice := threads.advice()):
         print(advice, file=sys.stderr, flush=True)
     steps = run.trainer.epochs * len(run.trainer.loader)
     shown = progress.track(

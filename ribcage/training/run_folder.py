@@ -116,7 +116,7 @@ def record(command: str, options: TrainingOptions, data: Datasets, teachers: Seq
     plain = json.loads(json.dumps(dataclasses.asdict(options), default=str))
     plain |= plain.pop("member", {})
     if "devices" in plain:
-        plain["devices"] = distributed.world()
+        plain["devices"] = distributed.world_size()
     contents = [f"{one.facts.contents} {one.facts.tables['index.parquet']}" for one in data]
     return {"command": command, **plain, "contents": contents} | (
         {"teacher_contents": list(teachers)} if teachers else {}
@@ -153,7 +153,7 @@ def check_resumable(command: str, options: TrainingOptions, data: Datasets, teac
 def default_values(options: TrainingOptions) -> dict[str, Any]:
     """The defaults of all options, for those that an older run did not know."""
     defaults = {field.name: flags.field_default(field) for field in dataclasses.fields(options)}
-    said = {name: default for name, default in defaults.items() if default is not flags.NEEDED and name != "member"}
+    said = {name: default for name, default in defaults.items() if default is not flags.REQUIRED and name != "member"}
     plain: dict[str, Any] = json.loads(json.dumps(said, default=str))
     return plain
 

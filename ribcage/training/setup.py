@@ -121,7 +121,7 @@ def build_loader(
         drop_last=len(rows) >= options.batch if drop_last is None else drop_last,
         threads=options.threads or None,
         rank=distributed.rank(),
-        world=distributed.world(),
+        world=distributed.world_size(),
         channels=spec.channels,
         normalise=None if per_dataset else (spec.mean, spec.std),
         device=device,
@@ -185,13 +185,13 @@ def warmup_steps(options: TrainingOptions, steps: int) -> int:
 
 def accumulation_steps(options: TrainingOptions, images: int) -> int:
     """How many forward passes of at most --micro-batch images each process needs for a batch of so many images."""
-    share = math.ceil(images / distributed.world())
+    share = math.ceil(images / distributed.world_size())
     return math.ceil(share / (options.micro_batch or share))
 
 
 def batch_summary(options: TrainingOptions, images: int) -> str:
     """A sentence about the batch size, the processes and the accumulation of gradients."""
-    world, count = distributed.world(), accumulation_steps(options, images)
+    world, count = distributed.world_size(), accumulation_steps(options, images)
     notes = [f"{world} processes"] * (world > 1) + [f"{count} accumulation steps"] * (count > 1)
     return f"Batch size {images:,}" + (f" ({', '.join(notes)})." if notes else ".")
 

@@ -125,7 +125,7 @@ class Trainer(Generic[M_co]):
             synchronised_norms.synchronise_norms(method, device)
         forward: Any = torch.compile(method) if compile else method
         trained = [weight for weight in method.parameters() if weight.requires_grad]
-        self.forward = distributed.averaging(forward) if distributed.active() and trained else forward
+        self.forward = distributed.data_parallel(forward) if distributed.active() and trained else forward
 
     @property
     def result(self) -> M_co:
@@ -137,7 +137,7 @@ class Trainer(Generic[M_co]):
         self._read(0)
         every = dict(self._saved())
         largest = nn.utils.get_total_norm(every.values(), math.inf) if every else torch.zeros(())
-        if distributed.anyone(not math.isfinite(float(largest)), self.device):
+        if distributed.any_process(not math.isfinite(float(largest)), self.device):
             broken = [name for name, value in every.items() if not value.isfinite().all()] or ["on another rank"]
             more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
             what = f"The loss is finite, but weights or optimizer states are not ({broken[0]}{more})"
@@ -192,7 +192,7 @@ class Trainer(Generic[M_co]):
         norm = self._clipped().to(loss)
         if self.clip:
             values["gradient"] = norm
-        world = distributed.world()
+        world = distributed.world_size()
         values |= {name: number.to(loss) * world for name, number in self.method.counts(batch).items()}
         means = _means([loss, norm, *values.values()])
         numbers = StepNumbers(("loss", "norm", *values), means)
@@ -321,7 +321,7 @@ def _tensors(name: str, values: Any) -> Iterator[tuple[str, Tensor]]:
 
 def _means(values: list[Tensor]) -> Tensor:
     """Means over all ranks, in one reduction."""
-    return distributed.total(torch.stack(values)) / distributed.world()
+    return distributed.total(torch.stack(values)) / distributed.world_size()
 
 
 def uses_bf16(precision: Precision, device: torch.device) -> bool:

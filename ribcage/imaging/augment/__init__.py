@@ -1,18 +1,19 @@
-"""Augmentation: what may vary in an image, the numbers drawn for it, and the batch they make.
+"""Augmentation: settings, the random numbers drawn from them, and the batch that results.
 
-    View → draw_numbers(view, seed, epoch, rows, number, side) → Numbers
-    apply(images, numbers, mean, std) → (N, 1, H, W)
+  View → draw_numbers(view, seed, epoch, rows, number, side) → Numbers
+  apply(images, numbers, mean, std) → (N, 1, H, W)
 
-A `View` (`spec`) says what may vary; `Numbers` (`numbers`) are what was drawn for each image. `cpu` applies them with
-OpenCV, `gpu` with torch on any device. Before contrast and gamma stretch them, the two results differ by at most one
-gray level of 255 (OpenCV 4 samples up to 1/64 pixel off, OpenCV 5 does not).
+A `View` (`spec`) holds the settings; `Numbers` (`numbers`) are the random numbers of each image. `cpu` applies them
+with OpenCV, `gpu` with torch on any device. Before contrast and gamma stretch them, the two results differ by at most
+one gray level of 255 (OpenCV 4 samples up to 1/64 pixel off, OpenCV 5 does not).
 
-Geometry is one affine matrix, so an image is interpolated once and boxes move with the same matrix. Points are measured
-from the top left corner of the image: the centre of the first pixel is at (0.5, 0.5), its right edge at 1. Boxes are
-given in the same coordinates. Outside the image everything is black, a stored 0.
+Geometry is one affine matrix, so an image is interpolated once and boxes move with the same matrix. Coordinates start
+at the top left corner of the image: the centre of the first pixel is at (0.5, 0.5), its right edge at 1. Boxes use the
+same coordinates. Outside the image everything is black, a stored 0.
 
 Order: downsample by a whole factor where the view needs less than two thirds of the resolution · gamma, contrast,
-brightness · normalise · affine · blur · noise · erase. Intensity comes before the affine: for 8 bits it is a table.
+brightness · normalise · affine · blur · noise · erase. Intensity changes come before the affine transform: for 8 bits
+they are a lookup table.
 """
 
 from ribcage.imaging.augment.cpu import Images, apply, apply_into

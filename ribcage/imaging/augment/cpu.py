@@ -1,4 +1,4 @@
-"""Augmentation on the CPU, by OpenCV."""
+"""Augmentation on the CPU with OpenCV."""
 
 from collections.abc import Callable, Sequence
 
@@ -22,14 +22,14 @@ def apply(images: Images, numbers: Numbers, mean: float, std: float) -> Tensor:
 
 
 def apply_into(out: Images, images: Images, numbers: Numbers, mean: float, std: float) -> None:
-    """The same into N (H, W) float32 arrays."""
+    """As `apply`, into N (H, W) float32 arrays."""
     if len(numbers):
         _warp(images, numbers, mean, std, out)
         _finish(numbers, std, out)
 
 
 def _warp(images: Images, numbers: Numbers, mean: float, std: float, out: Images) -> None:
-    """Shrink, change intensities and warp: only the part of each image that its view touches."""
+    """Downsample, change intensities and warp, reading only the part of each image that its view covers."""
     height, width = numbers.size
     shade = (_table_shade if images[0].dtype == np.uint8 else _float_shade)(numbers, mean, std)
     black = _intensity(np.zeros((len(numbers), 1)), numbers, mean, std)[:, 0].tolist()
@@ -50,7 +50,7 @@ def _warp(images: Images, numbers: Numbers, mean: float, std: float, out: Images
 
 
 def _finish(numbers: Numbers, std: float, out: Images) -> None:
-    """Blur, noise, erase, in place."""
+    """Blur, noise, erasing, in place."""
     for n in np.flatnonzero(numbers.sigma).tolist():
         sigma = float(numbers.sigma[n])
         span = 2 * blur_radius(sigma) + 1
@@ -72,13 +72,13 @@ _Shade = Callable[[int, np.ndarray, np.ndarray | None], np.ndarray]
 
 
 def _table_shade(numbers: Numbers, mean: float, std: float) -> _Shade:
-    """uint8: one table per image."""
+    """For uint8: one lookup table per image."""
     tables = _intensity(np.arange(256)[None] / 255, numbers, mean, std)  # (N, 256)
     return lambda n, part, out: cv2.LUT(part, tables[n], out)
 
 
 def _float_shade(numbers: Numbers, mean: float, std: float) -> _Shade:
-    """uint16: a table would be larger than the image."""
+    """For uint16: a table would be larger than the image."""
 
     def shade(n: int, part: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         scaled = part.astype(np.float32).reshape(1, -1) / np.float32(65535)
@@ -91,7 +91,7 @@ def _float_shade(numbers: Numbers, mean: float, std: float) -> _Shade:
 
 
 def _intensity(values: np.ndarray, numbers: Numbers, mean: float, std: float) -> np.ndarray:
-    """(N or 1, K) in 0 … 1 → (N, K) float32: gamma, contrast about the mean, brightness, then normalised."""
+    """(N or 1, K) in 0 … 1 → (N, K) float32: gamma, contrast about the mean, brightness, normalisation."""
     numbers_of = (numbers.gamma, numbers.contrast, numbers.brightness)
     gamma, contrast, brightness = (each[:, None].astype(values.dtype) for each in numbers_of)
     shaded = (values**gamma if (gamma != 1).any() else values) * contrast
@@ -103,7 +103,7 @@ def _intensity(values: np.ndarray, numbers: Numbers, mean: float, std: float) ->
 
 
 def _parts(numbers: Numbers, factors: np.ndarray, sides: np.ndarray) -> np.ndarray:
-    """(N, 4) x0, y0, x1, y1: the stored pixels that a view touches, in whole blocks of `factor`."""
+    """(N, 4) x0, y0, x1, y1: the stored pixels that a view covers, in whole blocks of `factor`."""
     height, width = numbers.size
     corners = np.array([[0.5, 0.5, 1], [width - 0.5, 0.5, 1], [0.5, height - 0.5, 1], [width - 0.5, height - 0.5, 1]])
     shrunk_images = numbers.affine @ corners.T / factors[:, None, None] - 0.5  # (N, 2, 4)
@@ -113,14 +113,14 @@ def _parts(numbers: Numbers, factors: np.ndarray, sides: np.ndarray) -> np.ndarr
 
 
 def _matrices(affine: np.ndarray, factors: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """(N, 2, 3): as OpenCV wants them, whole numbers at pixel centres, measured in the shrunken part."""
+    """(N, 2, 3) matrices for OpenCV: integers at pixel centres, in coordinates of the downsampled region."""
     matrices = affine / factors[:, None, None]
     matrices[:, :, 2] += matrices[:, :, :2].sum(2) / 2 - 0.5 - parts[:, :2] / factors[:, None]
     return matrices
 
 
 def _copies(matrices: np.ndarray, factors: np.ndarray, parts: np.ndarray, size: tuple[int, int]) -> list[bool]:
-    """Which images need no interpolation: the part is the view."""
+    """Which images need no interpolation, because the region equals the view."""
     height, width = size
     same = (matrices == np.eye(2, 3)).all((1, 2)) & (factors == 1)
     same &= (parts[:, 2] - parts[:, 0] == width) & (parts[:, 3] - parts[:, 1] == height)
@@ -128,7 +128,7 @@ def _copies(matrices: np.ndarray, factors: np.ndarray, parts: np.ndarray, size: 
 
 
 def _shrink(part: np.ndarray, factor: int) -> np.ndarray:
-    """Means of blocks; the last row and column are repeated to fill theirs."""
+    """Block means; the last row and column are repeated to fill their blocks."""
     down, across = -part.shape[0] % factor, -part.shape[1] % factor
     if down or across:
         part = cv2.copyMakeBorder(part, 0, down, 0, across, cv2.BORDER_REPLICATE)

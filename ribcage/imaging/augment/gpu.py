@@ -1,4 +1,4 @@
-"""Augmentation on any device, by torch: what `cpu.apply` gives, up to rounding."""
+"""Augmentation with torch on any device; equals `cpu.apply` up to rounding."""
 
 from functools import lru_cache
 
@@ -6,14 +6,14 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.imaging.augment.numbers import NOISE_STARTS, Numbers, draw_numbers, noise_bank, shrink_factors
 from ribcage.imaging.augment.spec import View, blur_radius
 
 
 def apply_torch(stored: Tensor, numbers: Numbers, mean: float, std: float) -> Tensor:
-    """(N, S, S) uint8 or uint16 → (N, 1, H, W) float32 where the images lie; what `apply` gives, but for rounding."""
+    """(N, S, S) uint8 or uint16 → (N, 1, H, W) float32 on the device of the images; equals `apply` up to rounding."""
     images = stored[:, None].float() / (255 if stored.dtype == torch.uint8 else 65535)
     batch = torch.empty((len(numbers), 1, *numbers.size), device=stored.device)
     factors = shrink_factors(numbers.affine)
@@ -34,7 +34,8 @@ def _warp(images: Tensor, numbers: Numbers, factor: int, mean: float, std: float
 
 
 def _sampling_grid(numbers: Numbers, factor: int, height: int, width: int) -> Tensor:
-    """(N, H, W, 2) in -1 … 1 across the shrunken image; no matrix product, which may be rounded to ten bits."""
+    """(N, H, W, 2) in -1 … 1 across the downsampled image. No matrix product is used, as it may be rounded to ten
+    bits."""
     sides = np.array([width, height], np.float64)[:, None]
     matrix = numbers.affine / factor / sides * 2
     a, b, c = (torch.from_numpy(matrix[:, :, k].astype(np.float32))[:, None, None] for k in range(3))
@@ -69,7 +70,7 @@ def _intensity(values: Tensor, numbers: Numbers, mean: float, std: float) -> Ten
 
 
 def _finish(numbers: Numbers, std: float, batch: Tensor) -> Tensor:
-    """Blur, noise, erase."""
+    """Blur, noise, erasing."""
     device = batch.device
     blurred = np.flatnonzero(numbers.sigma)
     if len(blurred):
@@ -86,7 +87,7 @@ def _finish(numbers: Numbers, std: float, batch: Tensor) -> Tensor:
 
 
 def _blur(batch: Tensor, sigmas: np.ndarray) -> Tensor:
-    """A Gaussian blur of its own for each image; sums of shifted images, since a convolution may round to ten bits."""
+    """Gaussian blur with one sigma per image, as a sum of shifted images: a convolution may round to ten bits."""
     radius = blur_radius(float(sigmas.max()))
     kernels = np.zeros((len(sigmas), 2 * radius + 1), np.float32)
     for kernel, sigma in zip(kernels, sigmas.tolist(), strict=True):

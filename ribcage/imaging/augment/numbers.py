@@ -1,5 +1,5 @@
-"""The numbers drawn for the images of a batch – affine matrices, intensities, noise, erased rectangles – and boxes that
-move with them. What the CPU and the GPU must compute alike is here, too."""
+"""Random numbers of the images of a batch – affine matrices, intensities, noise, erased rectangles – and boxes that
+move with the images. Computations that CPU and GPU must share are here, too."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -11,34 +11,34 @@ from ribcage.imaging.augment.spec import View
 from ribcage.runtime import rng
 
 Bound = float | np.ndarray
-# The place of each number among those of its row; a new one goes to the end, so that the others stay as they are.
+# Column of each random number in its row; new ones are added at the end, so that the others do not change.
 _SLOTS = (
     *("area", "ratio", "x", "y", "flip", "rotation", "shift_x", "shift_y", "zoom"),
     *("brightness", "contrast", "gamma", "blur", "sigma", "noise", "noise_at"),
     *("erase", "erase_area", "erase_ratio", "erase_x", "erase_y"),
 )
 NOISE_STARTS = 1 << 18
-_GRID = 2.0**24  # matrices are whole multiples of 1/_GRID: the last bit of somebody's sine changes no pixel
+_GRID = 2.0**24  # matrices are multiples of 1/_GRID: the last bit of a platform's sine changes no pixel
 _ERASE_RATIO = (0.3, 3.3)
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """Drawn for N images."""
+    """Random numbers of N images."""
 
     size: tuple[int, int]
     """(height, width) of the batch."""
     affine: np.ndarray
-    """(N, 2, 3) float64: a point of the batch → the point of the stored image it shows."""
+    """(N, 2, 3) float64: from a point of the batch to the point of the stored image at that place."""
     gamma: np.ndarray
     contrast: np.ndarray
     brightness: np.ndarray
     sigma: np.ndarray
-    """Of the blur in pixels; 0: none."""
+    """Of the blur, in pixels; 0 for none."""
     noise: np.ndarray
-    """Standard deviation; black to white is 1."""
+    """Standard deviation, on a scale from black = 0 to white = 1."""
     noise_at: np.ndarray
-    """Where in the noise bank the image's noise begins."""
+    """Offset of the image's noise in the noise bank."""
     erase: np.ndarray
     """(N, 4) int64: x0, y0, x1, y1 in pixels of the batch; empty where x0 = x1."""
 
@@ -57,7 +57,7 @@ class Numbers:
 
 
 def draw_numbers(view: View, seed: int, epoch: int, rows: np.ndarray, number: int, side: int | np.ndarray) -> Numbers:
-    """The numbers of these rows for the view of this number; `side` of the stored images: one for all or (N,)."""
+    """The numbers for view `number` of these rows; `side` of the stored images is one value or (N,)."""
     u = dict(zip(_SLOTS, rng.uniform(seed, epoch, rows, number, len(_SLOTS)).T, strict=True))
     blurred = u["blur"] < view.blur_probability
     return Numbers(
@@ -76,7 +76,8 @@ def draw_numbers(view: View, seed: int, epoch: int, rows: np.ndarray, number: in
 def move_boxes(boxes: np.ndarray, numbers: Numbers, keep: float = 0.25) -> np.ndarray:
     """(M, 6) n, finding, x0, y0, x1, y1 in stored pixels → the same in pixels of the batch.
 
-    A box becomes the upright box around its moved corners, cut at the edge, dropped when less than `keep` is left.
+    A box becomes the axis-aligned box around its transformed corners, clipped to the view; it is dropped when less than
+    `keep` of its area is left.
     """
     height, width = numbers.size
     matrix = numbers.affine[boxes[:, 0].astype(np.int64)]
@@ -99,7 +100,7 @@ def _between(u: np.ndarray, low: Bound, high: Bound, log: bool = False) -> np.nd
 
 
 def _affine(view: View, u: dict[str, np.ndarray], side: np.ndarray) -> np.ndarray:
-    """(N, 2, 3): flip, then the window's size, rotation about its centre, and where the centre lies."""
+    """(N, 2, 3): flip, then the window's size, its rotation about its centre, and the position of the centre."""
     height, width = view.shape
     across, down = _window(view, u, side)
     x, y = (u["x"], u["y"]) if view.place is None else view.place
@@ -142,18 +143,19 @@ def _area(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-# ---- shared by the CPU and the GPU
+# ---- shared by CPU and GPU
 
 
 def shrink_factors(affine: np.ndarray) -> np.ndarray:
-    """(N,) whole factors to shrink by before the warp, which interpolates four pixels and would skip the others."""
+    """(N,) whole factors to downsample by before the warp: bilinear interpolation alone would alias."""
     scale = np.sqrt(np.abs(np.linalg.det(affine[:, :, :2])))
     return np.maximum(np.floor(scale + 0.5), 1).astype(np.int64)
 
 
 @lru_cache(maxsize=4)
 def noise_bank(length: int) -> np.ndarray:
-    """(length,) standard normal numbers, each the sum of eight uniform integers, so equal on every machine."""
+    """(length,) standard normal numbers, each the sum of eight uniform integers, so that they are equal on every
+    machine."""
     halves = (
         rng.random_words(0, 0, np.arange(length), rng.NOISE, rng.WORDS).astype(np.uint32, order="C").view(np.uint16)
     )

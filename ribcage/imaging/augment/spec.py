@@ -1,4 +1,4 @@
-"""What an augmentation may do to an image, and the presets."""
+"""Augmentation settings and presets."""
 
 import dataclasses
 import itertools
@@ -12,26 +12,27 @@ from ribcage.runtime.spelling import did_you_mean
 
 @dataclass(frozen=True)
 class View:
-    """What may vary. By default nothing does: the whole image at `size`."""
+    """Settings of an augmentation. By default nothing varies: the whole image at `size`."""
 
     size: int | tuple[int, int] = 224
-    """Of the batch: one side, or (height, width)."""
+    """Size of the batch: one side, or (height, width)."""
     crop: tuple[float, float] = (1.0, 1.0)
-    """Area of the window, as a share of the largest window of this shape that fits."""
+    """Area of the window, relative to the largest window of this shape that fits."""
     ratio: tuple[float, float] = (1.0, 1.0)
-    """Width : height of the window, times that of `size`; 1 does not distort. Held to what fits into the image."""
+    """Aspect ratio (width : height) of the window relative to that of `size`; 1 does not distort. Limited to what
+    fits."""
     place: tuple[float, float] | None = None
-    """Where the window lies: (0, 0) top left, (1, 1) bottom right; None: anywhere."""
+    """Position of the window from (0, 0) top left to (1, 1) bottom right; None: random."""
     flip: float = 0.0
-    """Probability of mirroring. 0, because the heart is on the left and a marker says so."""
+    """Probability of mirroring. 0 by default, because the side of the heart matters."""
     rotation: float = 0.0
     """Largest angle in degrees, in both directions, about the centre of the window."""
     shift: float = 0.0
-    """Share of the window, in both directions, horizontally and vertically; may leave the image."""
+    """Largest shift as a share of the window, horizontally and vertically; may leave the image."""
     zoom: tuple[float, float] = (1.0, 1.0)
-    """Above 1 is nearer; below 1 may leave the image."""
+    """Scale factor; below 1 may leave the image."""
     brightness: float = 0.0
-    """Largest value added or subtracted; black to white is 1."""
+    """Largest value added or subtracted, on a scale from black = 0 to white = 1."""
     contrast: float = 0.0
     """0.2: differences from the dataset's mean are multiplied by 0.8 … 1.2."""
     gamma: float = 0.0
@@ -40,13 +41,13 @@ class View:
     """Standard deviation in pixels of the batch."""
     blur_probability: float = 0.0
     noise: float = 0.0
-    """Largest standard deviation; black to white is 1."""
+    """Largest standard deviation, on a scale from black = 0 to white = 1."""
     erase: tuple[float, float] = (0.02, 0.2)
     """Area of the rectangle that is set to the mean, as a share of the view."""
     erase_probability: float = 0.0
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):  # a list, as JSON has it, is a tuple here
+        for field in dataclasses.fields(self):  # lists from JSON become tuples
             value = getattr(self, field.name)
             object.__setattr__(self, field.name, tuple(value) if isinstance(value, list) else value)
         problems = _problems(self)
@@ -59,21 +60,21 @@ class View:
         return self.size if isinstance(self.size, tuple) else (self.size, self.size)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As a dict for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "View":
-        """From what `to_dict` returned, or any part of it."""
+        """From a dict as `to_dict` returns it; missing settings have their defaults."""
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = [_unknown(name, known) for name in values if name not in known]
         if unknown:
-            raise ValueError(f"{' '.join(unknown)} A view has: {', '.join(known)}.")
+            raise ValueError(f"{' '.join(unknown)}Settings: {', '.join(known)}.")
         return cls(**values)
 
 
 def plain_view(size: int | tuple[int, int] = 224, side: float = 1.0) -> View:
-    """Deterministic, for evaluation: the centre of the image, `side` of its width."""
+    """Deterministic view for evaluation: the centre of the image, `side` of its width."""
     return View(size, crop=(side**2, side**2), place=(0.5, 0.5))
 
 
@@ -85,7 +86,7 @@ def ten_crops(size: int | tuple[int, int] = 224, side: float = 0.875) -> list[Vi
 
 
 def gentle_view(size: int | tuple[int, int] = 224) -> View:
-    """For supervised training: the differences of positioning and exposure between two radiographs of one patient."""
+    """For supervised training: variation in positioning and exposure as between two radiographs of one patient."""
     return View(
         size,
         crop=(0.7, 1.0),
@@ -100,7 +101,8 @@ def gentle_view(size: int | tuple[int, int] = 224) -> View:
 
 
 def strong_view(size: int | tuple[int, int] = 224) -> View:
-    """For contrastive pretraining, after MoCo v2 (https://arxiv.org/abs/2003.04297) without colour. Includes flips."""
+    """For contrastive pretraining, after MoCo v2 (https://arxiv.org/abs/2003.04297) without colour changes. Includes
+    flips."""
     return View(
         size,
         crop=(0.2, 1.0),
@@ -130,7 +132,8 @@ PRESETS: dict[str, Callable[[int | tuple[int, int]], View]] = {
 
 
 def resized_view(view: View, size: tuple[int, int]) -> View:
-    """The same view at another size of the same aspect ratio: with the same numbers it shows the same content."""
+    """The same view at another size of the same aspect ratio; with the same random numbers it shows the same
+    content."""
     height, width = view.shape
     if height * size[1] != width * size[0]:
         raise ValueError(
@@ -141,7 +144,8 @@ def resized_view(view: View, size: tuple[int, int]) -> View:
 
 
 def changed_view(view: View, changes: Sequence[str]) -> View:
-    """The view with some values replaced, each as NAME=VALUE or NAME=LOW,HIGH; place=anywhere is a random one."""
+    """The view with some settings replaced, each given as NAME=VALUE or NAME=LOW,HIGH; place=anywhere is a random
+    position."""
     values: dict[str, Any] = {}
     for change in changes:
         name, _, text = change.partition("=")
@@ -151,13 +155,13 @@ def changed_view(view: View, changes: Sequence[str]) -> View:
         try:
             numbers = [float(part) for part in text.split(",")]
         except ValueError:
-            raise ValueError(f"{change!r} does not change a view; expected NAME=VALUE or NAME=LOW,HIGH.") from None
+            raise ValueError(f"{change!r} is not a setting of a view; use NAME=VALUE or NAME=LOW,HIGH.") from None
         values[name] = numbers if len(numbers) > 1 else numbers[0]
     return View.from_dict({**view.to_dict(), **values})
 
 
 def varying_settings(view: View) -> tuple[str, ...]:
-    """The names of the settings that vary from epoch to epoch; empty for a deterministic view."""
+    """Names of the settings that vary between epochs; empty for a deterministic view."""
     ranges = {name: getattr(view, name) for name in ("crop", "ratio", "zoom")}
     varies = {name: low < high for name, (low, high) in ranges.items()}
     whole = view.crop == view.ratio == (1.0, 1.0) and view.shape[0] == view.shape[1]
@@ -178,7 +182,7 @@ def varying_settings(view: View) -> tuple[str, ...]:
 
 
 def blur_radius(sigma: float) -> int:
-    """Of the kernel of a Gaussian blur, in pixels."""
+    """Radius in pixels of the kernel of a Gaussian blur."""
     return math.ceil(3 * sigma)
 
 
@@ -201,22 +205,22 @@ _RANGES = {
 
 
 def _problems(view: View) -> list[str]:
-    """Every invalid setting of a view."""
+    """All invalid settings of a view."""
     sides = view.size if isinstance(view.size, tuple) else (view.size, view.size)
     if not (len(sides) == 2 and all(isinstance(side, int) and 1 <= side <= 8192 for side in sides)):
-        return [f"size is {view.size}; one side or (height, width), whole numbers from 1 to 8192"]
+        return [f"size is {view.size}, not one side or (height, width) in whole numbers from 1 to 8192"]
     problems = []
     for name, most in _LIMITS.items():
         if not _ascending((0.0, getattr(view, name)), 0.0, most):
-            problems.append(f"{name} is {getattr(view, name)}; from 0 to {most:g}")
+            problems.append(f"{name} is {getattr(view, name)}, not from 0 to {most:g}")
     for name, (least, most) in _RANGES.items():
         ends = getattr(view, name)
         if not (isinstance(ends, tuple) and len(ends) == 2 and _ascending(ends, least, most)):
-            problems.append(f"{name} is {ends}; (low, high) from {least:g} to {most:g}")
+            problems.append(f"{name} is {ends}, not (low, high) from {least:g} to {most:g}")
     if view.place is not None and not all(_ascending((0.0, end), 0.0, 1.0) for end in view.place):
-        problems.append(f"place is {view.place}; (x, y) from 0 to 1, or None")
+        problems.append(f"place is {view.place}, not (x, y) from 0 to 1 or None")
     if not problems and view.blur_probability and blur_radius(view.blur[1]) >= min(sides):
-        problems.append(f"a blur of {view.blur[1]:g} pixels is wider than the view")
+        problems.append(f"a blur of {view.blur[1]:g} pixels is larger than the view")
     return problems
 
 

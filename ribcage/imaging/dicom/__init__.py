@@ -1,9 +1,9 @@
 """DICOM → one gray image, by the standard's pipeline (PS3.3 C.7.6.3, C.11.1 and C.11.2):
 
-    stored bits → modality LUT or slope and intercept → VOI LUT or window → inversion → shutter → 8 or 16 bit
+  stored bits → modality LUT or slope and intercept → VOI LUT or window → inversion → shutter → 8 or 16 bit
 
-`stored_pixels` has the first step, `gray` all that depends on a pixel's value alone, `place` the shutter and warnings
-about orientation and aspect. docs/datasets.md lists what is done with every attribute.
+`stored_pixels` has the first step, `gray` the steps that depend on a pixel's value alone, `place` the shutter and
+warnings about orientation and aspect ratio. docs/datasets.md lists how each attribute is used.
 """
 
 import importlib.util
@@ -38,22 +38,22 @@ VIEWS = {
     **dict.fromkeys(("LL", "RL", "LAT", "LATERAL", "LEFT LATERAL", "RIGHT LATERAL"), "LATERAL"),
 }
 OTHER_VIEWS = {"LLD", "RLD", "DECUBITUS", "OBLIQUE", "AXIAL", "LORDOTIC", "LPO", "RPO", "LAO", "RAO", "SWIMMERS"}
-"""Words of a view that is none of these, whatever else is said: 'AP AXIAL', 'PA LLD'."""
+"""Words that name other views than PA, AP and lateral, even beside them: 'AP AXIAL', 'PA LLD'."""
 DUMMY_BIRTH = "19000101"
-"""What de-identification often writes for a date of birth."""
-# What `_tags` looks at, the character set of names with it.
+"""Dummy date of birth that de-identification often writes."""
+# The elements that `_tags` reads, and the character set of names.
 TAGGED = (
     *("SpecificCharacterSet", "PatientID", "StudyInstanceUID", "ViewPosition", "ViewCodeSequence", "PatientSex"),
     *("SeriesInstanceUID", "PatientAge", "PatientBirthDate", "StudyDate", "Manufacturer", "Modality"),
     "BodyPartExamined",
 )
 PIXELS = 0x7FE00010
-META_BYTES = 1 << 16  # more than any file meta group has
+META_BYTES = 1 << 16  # larger than any file meta group
 LIBRARIES = ("pydicom", "pylibjpeg", "openjpeg", "jpeg_ls")
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether this is a DICOM: by its mark or, without the preamble, by a first element of group 2 or 8."""
+    """Whether this is a DICOM file: by its magic bytes or, without preamble, by a first element of group 2 or 8."""
     if data[128:132] == b"DICM":
         return True
     group, element, kind, length = struct.unpack("<HH2sH", data[:8].ljust(8, b"\xff"))
@@ -64,62 +64,64 @@ def is_dicom(data: bytes) -> bool:
 def decode_dicom(
     data: bytes, name: str, *, depth: Depth, min_side: int | None, limits: Limits, window: str = ""
 ) -> GrayImage:
-    """The image in these bytes; `name` is how errors call it, `window` what to take instead of the file's own choice:
-    an explanation such as LUNG, or centre and width such as 40,400."""
+    """Decode a DICOM file from its bytes. `name` is the file's name in errors; `window` overrides the file's own
+    window: an explanation such as LUNG, or centre and width such as 40,400."""
     asked = value_of_interest.parse_window(window)
     try:
         dataset = _dataset(data, name, limits)
         unread = elements.remove_unreadable(dataset)
-        said = read_layout(dataset, name, limits)
-        if said.samples > 1 or said.photometric == "PALETTE COLOR":
-            pixels, notes = _colour(dataset, said, name, depth, limits)
-            notes += [f"{gray_image.CAUTION}no window as asked for: the image is in colour"] if asked else []
+        layout = read_layout(dataset, name, limits)
+        if layout.samples > 1 or layout.photometric == "PALETTE COLOR":
+            pixels, notes = _colour(dataset, layout, name, depth, limits)
+            notes += [f"{gray_image.CAUTION}--window was ignored: the image is in colour"] if asked else []
         else:
-            pixels, notes = _gray(dataset, said, name, depth, min_side, limits, asked)
-        notes = [*unread, *said.notes, *notes, *place.cautions(dataset)]
-        return GrayImage(pixels, said.width, said.height, tuple(notes), _tags(dataset))
+            pixels, notes = _gray(dataset, layout, name, depth, min_side, limits, asked)
+        notes = [*unread, *layout.notes, *notes, *place.cautions(dataset)]
+        return GrayImage(pixels, layout.width, layout.height, tuple(notes), _tags(dataset))
     except UnreadableError:
         raise
-    except Exception as error:  # whatever pydicom and its decoders raise on a hostile file
+    except Exception as error:  # anything that pydicom and its decoders raise on a hostile file
         raise UnreadableError(f"{name} is a damaged DICOM ({short_error(error)}).") from None
 
 
 def _gray(
     dataset: "Dataset",
-    said: Layout,
+    layout: Layout,
     name: str,
     depth: Depth,
     min_side: int | None,
     limits: Limits,
     window: value_of_interest.Window | None,
 ) -> tuple[np.ndarray, list[str]]:
-    """The pixels of a gray image, and what was done for them."""
-    # Where gray is linear in the stored value, whatever the pixels are, an ordinary JPEG may be decoded reduced.
-    linear = said.bits == 8 and not said.signed and window is None and dicom_gray.by_value(dataset)
-    stored = read_stored(dataset, said, name, min_side=min_side if linear else None, limits=limits)
+    """Pixels of a gray image, and notes on what was done."""
+    # An ordinary JPEG may be decoded at reduced size where gray is linear in the stored value for all pixels.
+    linear = layout.bits == 8 and not layout.signed and window is None and dicom_gray.by_value(dataset)
+    stored = read_stored(dataset, layout, name, min_side=min_side if linear else None, limits=limits)
     linear = linear and stored.bits == 8 and not stored.signed
-    inside, outside, told = (None, 0.0, []) if linear else place.shutter(dataset, said.width, said.height)
+    inside, outside, more = (None, 0.0, []) if linear else place.shutter(dataset, layout.width, layout.height)
     counts = np.ones(1 << stored.bits) if linear else _counts(stored, inside)
     gray, notes = dicom_gray.gray_values(
-        dataset, stored.values, counts, bits=stored.bits, monochrome1=said.photometric == "MONOCHROME1", window=window
+        dataset, stored.values, counts, bits=stored.bits, monochrome1=layout.photometric == "MONOCHROME1", window=window
     )
     top = (1 << depth) - 1
     pixels = _looked_up(np.rint(gray * top), stored.levels, depth)
     if inside is not None:
         pixels = np.where(inside, pixels, pixels.dtype.type(round(outside * top)))
-    return pixels, [*stored.notes, *notes, *told]
+    return pixels, [*stored.notes, *notes, *more]
 
 
-def _colour(dataset: "Dataset", said: Layout, name: str, depth: Depth, limits: Limits) -> tuple[np.ndarray, list[str]]:
-    """The pixels of an image in colour made gray, and what was done for them."""
-    colours, odd = read_colour(dataset, said, name, limits)
-    pixels, notes = gray_image.to_gray(colours, said.photometric)
-    pixels, told = gray_image.to_depth(pixels, depth)
-    return pixels, [*odd, *notes, *told]
+def _colour(
+    dataset: "Dataset", layout: Layout, name: str, depth: Depth, limits: Limits
+) -> tuple[np.ndarray, list[str]]:
+    """Pixels of a colour image converted to gray, and notes on what was done."""
+    colours, odd = read_colour(dataset, layout, name, limits)
+    pixels, notes = gray_image.to_gray(colours, layout.photometric)
+    pixels, more = gray_image.to_depth(pixels, depth)
+    return pixels, [*odd, *notes, *more]
 
 
 def _counts(stored: StoredPixels, inside: np.ndarray | None) -> np.ndarray:
-    """How many pixels have each level, of those that are not behind a shutter."""
+    """Number of pixels at each level, without those behind a shutter."""
     count = 1 << stored.bits
     mask = None if inside is None else inside.astype(np.uint8)
     return cv2.calcHist([stored.levels], [0], mask, [count], [0, count]).ravel().astype(np.float64)
@@ -133,7 +135,7 @@ def _looked_up(table: np.ndarray, levels: np.ndarray, depth: Depth) -> np.ndarra
 
 
 def read_dicom_tags(stream: BinaryIO, name: str, limits: Limits) -> dict[str, str]:
-    """`GrayImage.tags` from the header alone, whatever the pixels are; {} when it is damaged."""
+    """`GrayImage.tags` from the header alone, even if the pixels cannot be decoded; {} if the header is damaged."""
     _require(name)
     from pydicom.datadict import tag_for_keyword
 
@@ -145,11 +147,11 @@ def read_dicom_tags(stream: BinaryIO, name: str, limits: Limits) -> dict[str, st
         stream.seek(0)
         tagged = [tag_for_keyword(keyword) for keyword in TAGGED]
         return _tags(_parsed(stream, stop_when=lambda tag, *_: tag >= PIXELS, specific_tags=tagged))
-    except Exception:  # whatever pydicom raises on a hostile file: then nothing is known of it
+    except Exception:  # anything that pydicom raises on a hostile file: no tags
         return {}
 
 
-# -- What the file says -----------------------------------------------------------------------------------------------
+# -- The header -------------------------------------------------------------------------------------------------------
 
 
 def _dataset(data: bytes, name: str, limits: Limits) -> "Dataset":
@@ -160,8 +162,8 @@ def _dataset(data: bytes, name: str, limits: Limits) -> "Dataset":
 
 
 def _until_pixels() -> Callable[[int, Any, int], bool]:
-    """Whether to stop reading at an element: what follows the pixels, such as padding or another file, means nothing
-    for them and must not replace what stands before."""
+    """Stop condition for the parser: elements after the pixels, such as padding or another file, must not replace those
+    before."""
     seen = False
 
     def stop(tag: int, *_: Any) -> bool:
@@ -174,7 +176,7 @@ def _until_pixels() -> Callable[[int, Any, int], bool]:
 
 def _require(name: str) -> None:
     if importlib.util.find_spec("pydicom") is None:
-        raise UnreadableError(f"{name} is a DICOM; reading it needs: pip install pydicom")
+        raise UnreadableError(f"{name} is a DICOM file. To read it: pip install pydicom")
 
 
 def _parsed(stream: BinaryIO, **how: Any) -> "Dataset":
@@ -193,7 +195,7 @@ def _parsed(stream: BinaryIO, **how: Any) -> "Dataset":
 
 
 def _quieten() -> None:
-    """What these libraries find odd but read is no matter for the person at the keyboard: what matters is noted."""
+    """Silence the libraries' warnings on odd but readable files: what matters is in the notes."""
     warnings.filterwarnings("ignore", module=rf"({'|'.join(LIBRARIES)})(\.|$)")
     for library in LIBRARIES:
         if not (log := logging.getLogger(library)).handlers:
@@ -244,19 +246,19 @@ def _tags(dataset: "Dataset") -> dict[str, str]:
 def _text(dataset: "Dataset", keyword: str) -> str:
     try:
         return "\\".join(text for text in elements.element_texts(dataset, keyword) if text)
-    except Exception:  # a value that cannot be read is one that is not known
+    except Exception:  # a value that cannot be read counts as missing
         return ""
 
 
 def _view(dataset: "Dataset") -> str:
-    """From ViewPosition, else from the words of ViewCodeSequence; "" where either names another view. (LLD and RLD,
-    lying on a side, are no laterals.)"""
+    """View from ViewPosition, else from ViewCodeSequence; "" where either names another view. (LLD and RLD are
+    decubitus views, not laterals.)"""
     codes = dataset.get("ViewCodeSequence") or []
-    said = [_text(dataset, "ViewPosition"), *(_text(code, "CodeMeaning") for code in codes)]
-    said = [text.upper().replace("-", " ") for text in said]
-    if any(OTHER_VIEWS & set(text.split()) for text in said):
+    texts = [_text(dataset, "ViewPosition"), *(_text(code, "CodeMeaning") for code in codes)]
+    texts = [text.upper().replace("-", " ") for text in texts]
+    if any(OTHER_VIEWS & set(text.split()) for text in texts):
         return ""
-    return next((view for text in said if (view := _named_view(text))), "")
+    return next((view for text in texts if (view := _named_view(text))), "")
 
 
 def _named_view(text: str) -> str:
@@ -266,12 +268,12 @@ def _named_view(text: str) -> str:
 
 
 def _age(dataset: "Dataset") -> str:
-    """In years: from PatientAge (045Y, 010M, 003W, 012D, or a bare number of years), else from birth to study."""
+    """Age in years from PatientAge (045Y, 010M, 003W, 012D, or a number of years), else from birth and study dates."""
     years: float | None = None
     if age := re.fullmatch(r"(\d{1,3})([YMWD]?)", _text(dataset, "PatientAge").upper()):
         years = int(age[1]) / {"M": 12, "W": 52.18, "D": 365.25}.get(age[2], 1)
     else:
         born, seen = (re.fullmatch(r"(\d{4})(\d{4})", _text(dataset, key)) for key in ("PatientBirthDate", "StudyDate"))
-        if born and seen and born[0] not in (seen[0], DUMMY_BIRTH):  # which de-identification often writes
+        if born and seen and born[0] not in (seen[0], DUMMY_BIRTH):  # dates that de-identification often writes
             years = int(seen[1]) - int(born[1]) - (seen[2] < born[2])
     return f"{years:.4g}" if years is not None and 0 <= years <= 120 else ""

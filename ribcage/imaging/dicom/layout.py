@@ -1,4 +1,4 @@
-"""How the header says that pixels are stored."""
+"""Layout: how pixels are stored according to the header."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the header says that pixels are stored, contradictions in it settled."""
+    """How pixels are stored according to the header, with contradictions resolved."""
 
     syntax: str
     width: int
@@ -27,20 +27,20 @@ class Layout:
 
 
 def read_layout(dataset: "Dataset", name: str, limits: Limits) -> Layout:
-    """How the pixels are stored; one clear line for everything that is a DICOM, but no image that can be read."""
+    """The pixel layout; a DICOM file without a readable image is an error of one line."""
     if "PixelData" not in dataset:
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
-            raise UnreadableError(f"{name} has floating-point pixels; whole numbers of up to 16 bits are expected.")
+            raise UnreadableError(f"{name} has floating-point pixels; integers of up to 16 bits were expected.")
         if not any(keyword in dataset for keyword in ("SOPClassUID", "Rows", "DirectoryRecordSequence")):
             raise UnreadableError(f"{name} is a damaged DICOM: its elements cannot be read.")
         what = getattr(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID"), "name", "")
-        raise UnreadableError(f"{name} has no pixels (its kind is {what or 'unknown'}).")
+        raise UnreadableError(f"{name} has no pixels (SOP class: {what or 'unknown'}).")
     missing = [key for key in ("Rows", "Columns", "BitsAllocated", "PixelData") if not dataset.get(key)]
     if missing:
         raise UnreadableError(f"{name} is a damaged DICOM: it has no {', '.join(missing)}.")
     frames = int((element_numbers(dataset, "NumberOfFrames") or [1])[0]) or 1  # an empty one is common
     if frames != 1:
-        raise UnreadableError(f"{name} holds {frames} frames; one image is expected.")
+        raise UnreadableError(f"{name} has {frames} frames; one image was expected.")
     limits.check_size(name, int(dataset.Columns), int(dataset.Rows))
     notes: list[str] = []
     samples = int(dataset.get("SamplesPerPixel") or 1)
@@ -50,15 +50,15 @@ def read_layout(dataset: "Dataset", name: str, limits: Limits) -> Layout:
     if allocated not in (8, 16) or not 1 <= bits <= allocated or samples not in (1, 3):
         raise UnreadableError(
             f"{name} stores {samples} x {bits} bits in {allocated} per pixel; "
-            "one gray value or three colours of up to 16 bits are expected."
+            "one gray value or three colours of up to 16 bits were expected."
         )
     high = int(bits - 1 if dataset.get("HighBit") is None else dataset.HighBit)
     if not bits - 1 <= high < allocated:
-        notes.append(f"{CAUTION}HighBit {high} contradicts {bits} stored bits of {allocated}, {bits - 1} taken")
+        notes.append(f"{CAUTION}HighBit {high} contradicts {bits} stored bits of {allocated}, read as {bits - 1}")
         high = bits - 1
     sign = dataset.get("PixelRepresentation")
     if sign not in (None, "", 0, 1):
-        raise UnreadableError(f"{name} has PixelRepresentation {sign}; 0 (unsigned) or 1 (signed) is expected.")
+        raise UnreadableError(f"{name} has PixelRepresentation {sign}; 0 (unsigned) or 1 (signed) was expected.")
     return Layout(
         str(dataset.file_meta.TransferSyntaxUID), int(dataset.Columns), int(dataset.Rows), samples, photometric,
         allocated, bits, high, bool(sign), tuple(notes),
@@ -66,13 +66,17 @@ def read_layout(dataset: "Dataset", name: str, limits: Limits) -> Layout:
 
 
 def _photometric(dataset: "Dataset", samples: int, notes: list[str]) -> str:
-    """The photometric interpretation, also where it is missing, misspelled or of another number of samples."""
-    said = str(dataset.get("PhotometricInterpretation") or "").replace("\0", " ").strip().upper()
-    known = "MONOCHROME" + said[-1:] if said.replace(" ", "")[:-1] == "MONOCHROME" else said
+    """The photometric interpretation; replaced where it is missing, misspelt or does not fit the number of samples."""
+    declared = str(dataset.get("PhotometricInterpretation") or "").replace("\0", " ").strip().upper()
+    known = "MONOCHROME" + declared[-1:] if declared.replace(" ", "")[:-1] == "MONOCHROME" else declared
     gray, colour = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"), ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT")
     if known in (gray if samples == 1 else (*colour, "YBR_ICT")):
         return known
     taken = "MONOCHROME2" if samples == 1 else "RGB"
-    what = "missing" if not said else f"{said[:16]} with {samples} {'sample' if samples == 1 else 'samples'} per pixel"
-    notes.append(f"{CAUTION}PhotometricInterpretation is {safe_text(what)}, {taken} taken")
+    what = (
+        "missing"
+        if not declared
+        else f"{declared[:16]} with {samples} {'sample' if samples == 1 else 'samples'} per pixel"
+    )
+    notes.append(f"{CAUTION}PhotometricInterpretation is {safe_text(what)}, read as {taken}")
     return taken

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 MOST_CHOICES = 64
 MOST = 1e12
-"""Output values beyond are no image's."""
+"""Limit on output values; no image exceeds it."""
 
 
 def modality_values(dataset: "Dataset", values: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """The stored values in the units of the modality, and notes on what was done."""
     tables, notes = usable_tables(dataset, "ModalityLUTSequence")
     if tables:
-        entries, _, told = lookup_table(dataset, tables[0], values)
-        odd = [note for note in told if note.startswith(CAUTION)]  # how many bits it says does not matter here
+        entries, _, more = lookup_table(dataset, tables[0], values)
+        odd = [note for note in more if note.startswith(CAUTION)]  # the number of bits does not matter here
         return entries, [*notes, "modality LUT", *odd]
     slope, intercept = (
         element_numbers(dataset, "RescaleSlope")[:1] or [1.0],
@@ -30,31 +30,34 @@ def modality_values(dataset: "Dataset", values: np.ndarray) -> tuple[np.ndarray,
     )
     output = values * slope[0] + intercept[0]
     if slope[0] == 0 or not np.abs(output).max() < MOST or len(np.unique(output[[0, -1]])) == 1:
-        return values.astype(np.float64), [*notes, f"{CAUTION}RescaleSlope {slope[0]:g} ignored: it leaves no image"]
+        return values.astype(np.float64), [
+            *notes,
+            f"{CAUTION}RescaleSlope {slope[0]:g} ignored: no image would be left",
+        ]
     return output, notes
 
 
 def usable_tables(dataset: "Dataset", keyword: str) -> tuple[list["Dataset"], list[str]]:
-    """The tables of a sequence that hold something; and that others do not."""
+    """The non-empty tables of a sequence, and notes on the others."""
     items = list(dataset.get(keyword) or [])[:MOST_CHOICES]
     what = "modality" if keyword.startswith("Modality") else "VOI"
     good = [item for item in items if _holds(item)]
     broken = sum(not _is_empty(item) for item in items) > len(good)
-    notes = [f"empty {what} LUT ignored"] if any(map(_is_empty, items)) else []
-    return good, [*notes, *([f"{CAUTION}a {what} LUT that cannot be read was ignored"] if broken else [])]
+    notes = [f"an empty {what} LUT was ignored"] if any(map(_is_empty, items)) else []
+    return good, [*notes, *([f"{CAUTION}an unreadable {what} LUT was ignored"] if broken else [])]
 
 
 def _is_empty(item: "Dataset") -> bool:
     try:
         return not _size(item.get("LUTData"))
-    except Exception:  # whatever pydicom raises on a value that does not fit its element
+    except Exception:  # anything that pydicom raises on a value that does not fit its element
         return False
 
 
 def _holds(item: "Dataset") -> bool:
     try:
         return len([int(number) for number in item.LUTDescriptor]) == 3 and not _is_empty(item)
-    except Exception:  # the same
+    except Exception:  # as above
         return False
 
 
@@ -63,27 +66,27 @@ def _size(data: Any) -> int:
 
 
 def lookup_table(dataset: "Dataset", item: "Dataset", values: np.ndarray) -> tuple[np.ndarray, int, list[str]]:
-    """These values looked up in a modality or VOI LUT (PS3.3 C.11.1.1.1), how many bits its entries have, and what was
-    odd about it."""
-    count, first, said = (int(number) for number in item.LUTDescriptor)
-    count = count % 65536 or 65536  # written as a signed number, a large one is negative
+    """The values looked up in a modality or VOI LUT (PS3.3 C.11.1.1.1), the number of bits of its entries, and
+    notes."""
+    count, first, declared = (int(number) for number in item.LUTDescriptor)
+    count = count % 65536 or 65536  # written as a signed number, a large count is negative
     if first > 32767 and values.min() < 0:
         first -= 65536
     elif first < 0 <= values.min() and first + 65536 <= values.max():
         first += 65536
-    entries = _entries(dataset, item.LUTData, count, said)
+    entries = _entries(dataset, item.LUTData, count, declared)
     notes = [f"{CAUTION}a LUT has {len(entries)} of its {count} entries"] if len(entries) < count else []
     needed = max(1, int(entries.max()).bit_length())
-    bits = said
-    if not 8 <= said <= 16 or needed != said:
+    bits = declared
+    if not 8 <= declared <= 16 or needed != declared:
         bits = needed
-        notes.append(f"a LUT says {said} bits and ends at {int(entries.max())}: {bits} bits taken")
+        notes.append(f"a LUT declares {declared} bits and ends at {int(entries.max())}: read as {bits} bits")
     places = np.clip(np.nan_to_num(values - first), 0, len(entries) - 1).astype(np.int64)
     return entries[places], bits, notes
 
 
 def _entries(dataset: "Dataset", data: Any, count: int, bits: int) -> np.ndarray:
-    """The entries of a LUT, however they are written: as words, as bytes, or as bytes two to a word."""
+    """The entries of a LUT, written as words, as bytes, or as two bytes to a word."""
     if isinstance(data, bytes):
         order = ">" if dataset.file_meta.TransferSyntaxUID == BIG_ENDIAN else "<"
         data = np.frombuffer(data[: len(data) // 2 * 2] if len(data) >= 2 * count else data,
@@ -91,7 +94,7 @@ def _entries(dataset: "Dataset", data: Any, count: int, bits: int) -> np.ndarray
     entries = np.atleast_1d(np.asarray(data, np.float64))
     entries = np.where(entries < 0, entries + 65536, entries)  # written as signed numbers
     if bits <= 8 and len(entries) == -(-count // 2) < count:
-        entries = entries.astype("<u2").view("u1").astype(np.float64)  # the low byte comes first
+        entries = entries.astype("<u2").view("u1").astype(np.float64)  # low byte first
     return entries[:count]
 
 

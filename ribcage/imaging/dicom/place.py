@@ -1,5 +1,4 @@
-"""Where things lie in a DICOM image: its shutter, which way up it is, the shape of its pixels; and what else its header
-says that whoever uses the image should know."""
+"""Shutter, orientation and pixel aspect ratio of a DICOM image, and other warnings from its header."""
 
 from typing import TYPE_CHECKING
 
@@ -13,16 +12,16 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 LEAST_OPEN = 0.05
-"""A shutter that leaves less of an image open is not believed."""
+"""A shutter is ignored if it leaves less than this share of the image."""
 SQUARE = 0.01
-"""Pixels whose sides differ by less are square."""
+"""Relative difference of its sides below which a pixel counts as square."""
 MOST_VERTICES = 4096
 
 
 def shutter(dataset: "Dataset", width: int, height: int) -> tuple[np.ndarray | None, float, list[str]]:
-    """(H, W) bool of what the shutter leaves open (None: everything), the gray 0 … 1 of the rest, and what was done."""
+    """(H, W) bool mask of the open area (None: everything), the gray 0 … 1 of the rest, and notes."""
     shapes = [shape.strip().upper() for shape in _words(dataset, "ShutterShape")]
-    notes = [f"{CAUTION}a shutter of bits was not applied"] if "BITMAP" in shapes else []
+    notes = [f"{CAUTION}a bitmap shutter was ignored"] if "BITMAP" in shapes else []
     open_ = np.ones((height, width), bool)
     done: list[str] = []
     for shape, inside in (("RECTANGULAR", _rectangle), ("CIRCULAR", _circle), ("POLYGONAL", _polygon)):
@@ -30,15 +29,15 @@ def shutter(dataset: "Dataset", width: int, height: int) -> tuple[np.ndarray | N
             continue
         part = inside(dataset, width, height)
         if part is None:
-            notes.append(f"{CAUTION}a {shape.lower()} shutter is invalid and was not applied")
+            notes.append(f"{CAUTION}a {shape.lower()} shutter is invalid and was ignored")
         else:
             open_, done = open_ & part, [*done, shape.lower()]
     if not done or open_.all():
         return None, 0.0, notes
     if open_.mean() < LEAST_OPEN:
-        return None, 0.0, [*notes, f"{CAUTION}a shutter that covers all but {100 * open_.mean():.0f} % was not applied"]
+        return None, 0.0, [*notes, f"{CAUTION}a shutter that covers all but {100 * open_.mean():.0f} % was ignored"]
     level = min(max((element_numbers(dataset, "ShutterPresentationValue") or [0.0])[0], 0.0), 65535.0) / 65535
-    return open_, level, [*notes, f"outside of the {' and '.join(done)} shutter made {_gray(level)}"]
+    return open_, level, [*notes, f"area outside the {' and '.join(done)} shutter set to {_gray(level)}"]
 
 
 def _gray(level: float) -> str:
@@ -84,24 +83,24 @@ def _polygon(dataset: "Dataset", width: int, height: int) -> np.ndarray | None:
 
 
 def cautions(dataset: "Dataset") -> list[str]:
-    """What the header says of the image that is not done to it."""
-    said = _orientation(dataset)
+    """Warnings about properties in the header that are not applied to the image."""
+    notes = _orientation(dataset)
     ratio, source = _aspect(dataset)
     if ratio and abs(ratio - 1) > SQUARE:
-        said.append(f"pixels are not square ({source}): {ratio:.3g} times as high as wide, shown as if square")
+        notes.append(f"pixels are not square ({source}): {ratio:.3g} times as high as wide, read as square")
     if "YES" in (word.upper() for word in _words(dataset, "BurnedInAnnotation")):
-        said.append("text may be burned into the pixels (BurnedInAnnotation YES)")
+        notes.append("text may be burned into the pixels (BurnedInAnnotation YES)")
     flips = {"ImageHorizontalFlip": ("Y", "mirrored"), "ImageRotation": ("", "turned")}
     for keyword, (value, how) in flips.items():
         word = next(iter(_words(dataset, keyword)), "").upper()
         if (word == value) if value else word not in ("", "0"):
-            said.append(f"the file asks to be shown {how} ({keyword}), which was not done")
-    return [f"{CAUTION}{each}" for each in said]
+            notes.append(f"{keyword} ({how}) was not applied")
+    return [f"{CAUTION}{each}" for each in notes]
 
 
 def _orientation(dataset: "Dataset") -> list[str]:
-    """How the image lies by PatientOrientation: the sides of the patient to which its rows and columns run. A frontal
-    image is read with rows towards the patient's left and columns towards the feet, AP as PA."""
+    """Orientation by PatientOrientation, the directions of rows and columns towards the sides of the patient. In a
+    frontal image, rows run to the patient's left and columns to the feet, AP as PA."""
     sides = [word.upper() for word in _words(dataset, "PatientOrientation")]
     if len(sides) != 2 or not all(side and set(side) <= set("APRLHF") for side in sides):
         return []
@@ -115,7 +114,7 @@ def _orientation(dataset: "Dataset") -> list[str]:
 
 
 def _aspect(dataset: "Dataset") -> tuple[float, str]:
-    """Height over width of a pixel and the element that tells it; 0 where none does."""
+    """Height over width of a pixel and the element that gives it; 0 where none does."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"):
         sides = element_numbers(dataset, keyword)
         if len(sides) == 2 and min(sides) > 0:

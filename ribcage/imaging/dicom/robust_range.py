@@ -2,17 +2,19 @@
 
 import numpy as np
 
-# Without a usable window: from one to the other percentile of the pixels, widened by this share of their distance.
+# Without a usable window: percentiles of the pixels that become black and white, and the share of their distance by
+# which the range is widened.
 ROBUST = (1.0, 99.0)
 WIDENED = 0.1
 
 
 def robust_range(values: np.ndarray, counts: np.ndarray) -> tuple[float, float, str]:
-    """From black to white where no window says it, so that letters, markers and borders do not squeeze the anatomy.
+    """Values for black and white without a window, robust to letters, markers and borders.
 
-    The darkest and the brightest value are left out, as borders and letters have them, and few pixels far from all
-    others; of the rest the range goes from the 1st to the 99th percentile and a tenth beyond on both sides, but never
-    beyond what occurs."""
+    The darkest and the brightest value are left out (borders and letters), as are few pixels far from all others. The
+    range goes from the 1st to the 99th percentile of the rest, widened by a tenth on both sides, but not beyond the
+    values that occur.
+    """
     seen = values[counts > 0]
     if not len(seen):
         return 0.0, 0.0, "range 0 to 0"
@@ -27,8 +29,8 @@ def robust_range(values: np.ndarray, counts: np.ndarray) -> tuple[float, float, 
 
 
 def _without_outliers(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The counts without up to a twentieth of the pixels at either end that lie further from all others than those
-    reach themselves."""
+    """The counts without outliers: up to a twentieth of the pixels at either end whose distance to all others exceeds
+    the range of those others."""
     order = np.argsort(values, kind="stable")
     ordered, number = values[order], counts[order]
     there = np.flatnonzero(number)
@@ -47,7 +49,7 @@ def _without_outliers(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def percentiles_of_counts(values: np.ndarray, counts: np.ndarray, asked: tuple[float, float]) -> tuple[float, float]:
-    """Of values that occur so often."""
+    """Percentiles of values with these counts."""
     values, counts = values[counts > 0], counts[counts > 0]
     order = np.argsort(values, kind="stable")
     below = np.cumsum(counts[order])

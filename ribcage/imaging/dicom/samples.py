@@ -1,6 +1,7 @@
-"""Samples: a small DICOM in every transfer syntax that can be written here, to see whether it can be read.
+"""Samples: a small DICOM file in every transfer syntax that can be written here, to test which can be read.
 
-Two JPEGs that only medicine uses have no encoder: what is written is one gray, which needs nothing but zeros.
+Two kinds of JPEG that only medicine uses have no encoder: for these a constant image is written, which needs only
+zeros.
 """
 
 import importlib
@@ -33,30 +34,31 @@ SYNTAXES = {
     f"{JPEG}203": "HTJ2K",
 }
 LOSSY = {transfer_syntaxes.JPEG_BASELINE: 8, f"{JPEG}81": 2, f"{JPEG}91": 8}
-"""How far a pixel may be off."""
+"""Largest error of a pixel."""
 UNWRITTEN = (f"{JPEG}201", f"{JPEG}202", f"{JPEG}203")
 SIDE = 32
 
 
 def required_package(syntax: str) -> str:
-    """What must be installed to read a syntax, beside pydicom."""
+    """The packages besides pydicom needed to read a transfer syntax."""
     own = "numba" if syntax in (transfer_syntaxes.JPEG_EXTENDED, *transfer_syntaxes.JPEG_LOSSLESS) else ""
     return transfer_syntaxes.PLUGINS.get(syntax, ("", own))[1] or own or "pydicom"
 
 
 def try_syntax(syntax: str) -> tuple[str, bool, str]:
-    """What came of reading a syntax, whether it was good, and the package that reads it."""
+    """Result of reading a transfer syntax, whether it was right, and the package that reads it."""
     if syntax in UNWRITTEN:
         plugin, needed = transfer_syntaxes.PLUGINS[syntax]
         from pydicom.pixels import get_decoder
 
         there = plugin in get_decoder(syntax).available_plugins
-        said = f"not tested, no encoder to make a sample; decoder: {plugin}" if there else f"{plugin} is missing"
-        return said, there, needed
+        result = f"not tested, no encoder for a sample; decoder: {plugin}" if there else f"{plugin} is missing"
+        return result, there, needed
     pixels = (np.arange(SIDE * SIDE) // 4).astype(np.uint8).reshape(SIDE, SIDE)
     gray = syntax in (transfer_syntaxes.JPEG_EXTENDED, *transfer_syntaxes.JPEG_LOSSLESS)
     found = dicom.decode_dicom(sample_file(syntax, pixels), "a sample", depth=8, min_side=None, limits=Limits()).pixels
-    if syntax == transfer_syntaxes.JPEG_EXTENDED:  # its one value is the whole range: only that it was read can be told
+    # the range of a constant image is one value: only that it was read can be tested
+    if syntax == transfer_syntaxes.JPEG_EXTENDED:
         return "read", found.shape == (SIDE, SIDE), required_package(syntax)
     wrong = int(np.abs(found.astype(int) - (128 if gray else pixels)).max())
     good = wrong <= LOSSY.get(syntax, 0)
@@ -64,7 +66,7 @@ def try_syntax(syntax: str) -> tuple[str, bool, str]:
 
 
 def sample_file(syntax: str, pixels: np.ndarray) -> bytes:
-    """A DICOM file of these pixels; of one gray where nothing encodes the syntax."""
+    """A DICOM file of these pixels; constant where the syntax has no encoder."""
     from pydicom.encaps import encapsulate
 
     made = _described(syntax, pixels, bits=12 if syntax == transfer_syntaxes.JPEG_EXTENDED else 8)
@@ -84,7 +86,7 @@ def sample_file(syntax: str, pixels: np.ndarray) -> bytes:
 
 
 def _described(syntax: str, pixels: np.ndarray, bits: int) -> Any:
-    """What a DICOM says of its pixels, uncompressed."""
+    """A dataset with these pixels, uncompressed."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import UID, SecondaryCaptureImageStorage, generate_uid
 
@@ -119,7 +121,7 @@ def _bytes(made: Any) -> bytes:
 
 
 def one_gray(*, lossless: bool) -> bytes:
-    """A JPEG of a single gray: all differences are zero, and zero's code is a single 0 (ITU T.81, B.2 and H.2)."""
+    """A constant JPEG: all differences are zero, whose code is a single 0 bit (ITU T.81, B.2 and H.2)."""
 
     def segment(marker: int, body: bytes) -> bytes:
         return bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2, "big") + body

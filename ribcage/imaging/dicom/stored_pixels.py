@@ -1,8 +1,8 @@
-"""DICOM pixel data → the values that are stored, for one gray image.
+"""DICOM pixel data → stored values of one gray image.
 
-A compressed stream says itself how many bits it holds and, if it is JPEG 2000, of which sign. Where it contradicts the
-header, the stream is followed and that is noted; where the pixels themselves contradict both, the reading whose
-neighbouring pixels are alike is taken, since a misread bit or sign tears an image along every edge of its range.
+A compressed stream declares its own number of bits and, for JPEG 2000, its sign. Where it contradicts the header, the
+stream is followed and a note says so. Where the pixels contradict both, the interpretation with the smoother image is
+taken, since a misread bit or sign breaks an image along every edge of its range.
 """
 
 from collections.abc import Sequence
@@ -20,19 +20,19 @@ from ribcage.imaging.gray_image import CAUTION, Limits
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-# Another reading of the pixels is only taken when its neighbours differ by less than this share of what they differ by
-# in the reading that the file asks for.
+# Another interpretation of the pixels is only taken when the mean difference of neighbours is below this share of that
+# in the declared one.
 SMOOTHER = 0.8
 SAMPLED = 256
-"""Rows and columns that are looked at for that."""
+"""Number of rows and columns sampled for that."""
 
 
 @dataclass(frozen=True)
 class StoredPixels:
-    """The gray pixels as they are stored."""
+    """Gray pixels as stored."""
 
     levels: np.ndarray
-    """(H, W) uint8 or uint16: each pixel's place among the values that can be stored; 0 is the lowest."""
+    """(H, W) uint8 or uint16: the rank of each pixel among the values that can be stored; 0 is the lowest."""
     bits: int
     signed: bool
     notes: tuple[str, ...] = ()
@@ -49,72 +49,72 @@ class StoredPixels:
         return self.levels.astype(np.int32) - ((1 << self.bits) // 2 if self.signed else 0)
 
 
-def read_stored(dataset: "Dataset", said: Layout, name: str, *, min_side: int | None, limits: Limits) -> StoredPixels:
-    """The values of a gray image. With `min_side` an ordinary JPEG comes reduced, as long as the shorter side keeps
-    that many pixels."""
-    if said.syntax in UNCOMPRESSED:
-        return _unpacked(*raw_patterns(dataset, said, name), said, _has_overlay(dataset, said))
-    if said.syntax == RLE:
-        return _unpacked(run_length_patterns(dataset, said, name), [], said, _has_overlay(dataset, said))
-    frame, stream, notes = read_stream(dataset, said, name)
-    pixels = decode_stream(frame, stream, said, name, min_side, limits)
-    return replace(read := _settled(pixels, stream, said), notes=(*notes, *read.notes))
+def read_stored(dataset: "Dataset", layout: Layout, name: str, *, min_side: int | None, limits: Limits) -> StoredPixels:
+    """Stored values of a gray image. With `min_side`, an ordinary JPEG may be reduced, but not below that many pixels
+    on its shorter side."""
+    if layout.syntax in UNCOMPRESSED:
+        return _unpacked(*raw_patterns(dataset, layout, name), layout, _has_overlay(dataset, layout))
+    if layout.syntax == RLE:
+        return _unpacked(run_length_patterns(dataset, layout, name), [], layout, _has_overlay(dataset, layout))
+    frame, stream, notes = read_stream(dataset, layout, name)
+    pixels = decode_stream(frame, stream, layout, name, min_side, limits)
+    return replace(read := _settled(pixels, stream, layout), notes=(*notes, *read.notes))
 
 
-def _unpacked(patterns: np.ndarray, notes: Sequence[str], said: Layout, overlay: bool) -> StoredPixels:
-    """Uncompressed pixels: the stored bits among those allocated."""
-    bits, shift = said.bits, said.high + 1 - said.bits
+def _unpacked(patterns: np.ndarray, notes: Sequence[str], layout: Layout, overlay: bool) -> StoredPixels:
+    """Uncompressed pixels: the stored bits out of those allocated."""
+    bits, shift = layout.bits, layout.high + 1 - layout.bits
     used = _used(patterns) if patterns.itemsize * 8 > bits else 0
-    asked = _read(patterns >> shift if shift else patterns, bits, said.signed)
+    asked = _read(patterns >> shift if shift else patterns, bits, layout.signed)
     if shift and not used >> bits and used % (1 << shift) and not overlay:
-        told = f"{CAUTION}HighBit {said.high} contradicts the pixels, which lie in the lowest {bits} bits"
-        return replace(_read(patterns, bits, said.signed), notes=(*notes, told))
+        note = f"{CAUTION}HighBit {layout.high} contradicts the pixels, which lie in the lowest {bits} bits"
+        return replace(_read(patterns, bits, layout.signed), notes=(*notes, note))
     if shift:
-        return replace(asked, notes=(*notes, f"pixels taken from bits {shift} to {said.high}"))
-    if not used >> bits or (said.signed and _extends(patterns, bits)):
+        return replace(asked, notes=(*notes, f"pixels read from bits {shift} to {layout.high}"))
+    if not used >> bits or (layout.signed and _extends(patterns, bits)):
         return replace(asked, notes=tuple(notes))
     if overlay:
-        return replace(asked, notes=(*notes, f"an overlay above bit {bits - 1} left out"))
-    other = _read(patterns, said.allocated, said.signed)
+        return replace(asked, notes=(*notes, f"an overlay above bit {bits - 1} ignored"))
+    other = _read(patterns, layout.allocated, layout.signed)
     if _smoothest(asked, other) is other:
-        told = f"BitsStored {bits} contradicts the pixels, which use {used.bit_length()} bits"
+        note = f"BitsStored {bits} contradicts the pixels, which use {used.bit_length()} bits"
     else:
-        other, told = asked, f"bits above {bits - 1} are used and were left out"
-    return replace(other, notes=(*notes, f"{CAUTION}{told}"))
+        other, note = asked, f"bits above {bits - 1} are used and were ignored"
+    return replace(other, notes=(*notes, f"{CAUTION}{note}"))
 
 
 def _used(patterns: np.ndarray) -> int:
-    """All bits that occur."""
+    """Bitwise OR of all pixels."""
     return int(np.bitwise_or.reduce(patterns, axis=None))
 
 
-def _settled(pixels: np.ndarray, stream: Stream, said: Layout) -> StoredPixels:
-    """The pixels of a compressed stream, read as the stream says; as the header says where the stream cannot."""
-    shift = said.high + 1 - said.bits
-    if shift and stream.bits == said.high + 1 and not stream.signed and not _used(pixels) % (1 << shift):
-        told = f"pixels taken from bits {shift} to {said.high}"
-        return replace(_read(pixels >> shift, said.bits, said.signed), notes=(told,))
-    fewer = stream.bits > said.bits and _within(pixels, said.bits, bool(stream.signed))
-    bits = said.bits if fewer else stream.bits
+def _settled(pixels: np.ndarray, stream: Stream, layout: Layout) -> StoredPixels:
+    """Pixels of a compressed stream, read as the stream declares, or as the header does where the stream cannot."""
+    shift = layout.high + 1 - layout.bits
+    if shift and stream.bits == layout.high + 1 and not stream.signed and not _used(pixels) % (1 << shift):
+        note = f"pixels read from bits {shift} to {layout.high}"
+        return replace(_read(pixels >> shift, layout.bits, layout.signed), notes=(note,))
+    fewer = stream.bits > layout.bits and _within(pixels, layout.bits, bool(stream.signed))
+    bits = layout.bits if fewer else stream.bits
     if stream.signed:
         own = _valued(pixels, bits)
         other = _read(pixels.view(f"u{pixels.itemsize}"), stream.bits, signed=False)
-        read = own if said.signed else _smoothest(own, other)
-    elif not said.signed:
+        read = own if layout.signed else _smoothest(own, other)
+    elif not layout.signed:
         read = _read(pixels, bits, signed=False)
     else:  # a negative value can only have been stored as its two's complement
         own, other = _read(pixels, bits, signed=False), _read(pixels, bits, signed=True)
-        free = stream.signed is None and stream.kind in ("lossless JPEG", "JPEG-LS") and stream.bits == said.bits
+        free = stream.signed is None and stream.kind in ("lossless JPEG", "JPEG-LS") and stream.bits == layout.bits
         read = other if free else _smoothest(*((own, other) if stream.signed is False else (other, own)))
-    if said.signed and read.signed and read.bits > said.bits and _within(read.pixels, said.bits, signed=True):
-        read = _valued(read.pixels, said.bits)  # coded with their sign repeated above the bits that are stored
-    if stream.bits == said.bits and read.signed == said.signed and stream.signed in (None, said.signed):
+    if layout.signed and read.signed and read.bits > layout.bits and _within(read.pixels, layout.bits, signed=True):
+        read = _valued(read.pixels, layout.bits)  # sign-extended above the stored bits
+    if stream.bits == layout.bits and read.signed == layout.signed and stream.signed in (None, layout.signed):
         return read
-    same = read.bits == said.bits and read.signed == said.signed and stream.signed in (None, said.signed)
-    if same and stream.kind == "12-bit JPEG":  # which holds 12 bits whatever is stored
+    same = read.bits == layout.bits and read.signed == layout.signed and stream.signed in (None, layout.signed)
+    if same and stream.kind == "12-bit JPEG":  # such a stream has 12 bits whatever is stored
         return read
-    told = f"the {stream.kind} stream holds {stream}, the header says {_words(said.bits, said.signed)}"
-    return replace(read, notes=(f"{'' if same else CAUTION}{told}; read as {_words(read.bits, read.signed)}",))
+    note = f"the {stream.kind} stream has {stream}, the header {_words(layout.bits, layout.signed)}"
+    return replace(read, notes=(f"{'' if same else CAUTION}{note}; read as {_words(read.bits, read.signed)}",))
 
 
 def _words(bits: int, signed: bool) -> str:
@@ -122,7 +122,7 @@ def _words(bits: int, signed: bool) -> str:
 
 
 def _read(patterns: np.ndarray, bits: int, signed: bool) -> StoredPixels:
-    """Patterns of bits as numbers."""
+    """Raw values read as numbers of this many bits and sign."""
     levels = patterns if bits >= 8 * patterns.itemsize else patterns & patterns.dtype.type((1 << bits) - 1)
     if signed:
         levels = levels ^ levels.dtype.type(1 << (bits - 1))
@@ -136,19 +136,19 @@ def _valued(pixels: np.ndarray, bits: int) -> StoredPixels:
 
 
 def _within(pixels: np.ndarray, bits: int, signed: bool) -> bool:
-    """Whether all these values could have been stored in so many bits."""
+    """Whether all these values fit into so many bits."""
     low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
     return bool(low <= int(pixels.min()) and int(pixels.max()) <= high)
 
 
 def _extends(patterns: np.ndarray, bits: int) -> bool:
-    """Whether the bits above those stored are zero or repeat their sign, in every pixel."""
+    """Whether the bits above the stored ones are zero or repeat the sign in every pixel."""
     numbers = patterns.view(f"i{patterns.itemsize}")
     return bool(((patterns >> bits == 0) | (numbers >> (bits - 1) == -1)).all())
 
 
 def _smoothest(asked: StoredPixels, other: StoredPixels) -> StoredPixels:
-    """The reading that was asked for, unless the other is much smoother."""
+    """The requested interpretation, unless the other one is much smoother."""
     return other if _roughness(other) < SMOOTHER * _roughness(asked) else asked
 
 
@@ -161,10 +161,14 @@ def _roughness(read: StoredPixels) -> float:
     return float(across.sum() / max(across.size, 1) + down.sum() / max(down.size, 1))
 
 
-def _has_overlay(dataset: "Dataset", said: Layout) -> bool:
-    """Whether the header says that unused bits of the pixels hold an overlay, as was usual long ago."""
+def _has_overlay(dataset: "Dataset", layout: Layout) -> bool:
+    """Whether the header declares an overlay in unused bits of the pixels, an old practice."""
     for group in range(0x6000, 0x6020, 2):
         place = dataset.get((group, 0x0102))
-        if place is not None and isinstance(place.value, int) and not said.high - said.bits < place.value <= said.high:
+        if (
+            place is not None
+            and isinstance(place.value, int)
+            and not layout.high - layout.bits < place.value <= layout.high
+        ):
             return True
     return False

@@ -1,4 +1,4 @@
-"""Compressed pixel data: the one stream in a DICOM file, and what it says of itself."""
+"""Compressed pixel data: the stream in a DICOM file and the properties it declares."""
 
 import struct
 from collections.abc import Iterator
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 ITEM = b"\xfe\xff\x00\xe0"
-"""What encapsulated pixel data begin with."""
+"""First bytes of encapsulated pixel data."""
 STREAMS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")
-"""What JPEG (also lossless and LS) and JPEG 2000 begin with."""
+"""First bytes of JPEG (also lossless and LS) and JPEG 2000."""
 RUNS = b"\x40\0\0\0"
-"""Where the first of the segments of run lengths begins: after the number of them and fifteen places."""
+"""Offset of the first run-length segment: after the number of segments and fifteen offsets."""
 
 
 @dataclass(frozen=True)
 class Stream:
-    """What a compressed image says of itself."""
+    """Properties that a compressed image declares itself."""
 
     kind: str
     """JPEG, 12-bit JPEG, lossless JPEG, JPEG-LS or JPEG 2000."""
@@ -41,55 +41,55 @@ class Stream:
     channels: int
     bits: int
     signed: bool | None = None
-    """None: this kind cannot say."""
+    """None: not declared by this kind."""
     rgb: bool | None = None
-    """Whether the decoder gives red, green and blue; None: that is for the header to say."""
+    """Whether the decoder returns red, green and blue; None: the header decides."""
 
     def __str__(self) -> str:
         sign = "" if self.signed is None else " signed" if self.signed else " unsigned"
         return f"{self.bits} bit{sign}"
 
 
-def read_stream(dataset: "Dataset", said: Layout, name: str) -> tuple[bytes, Stream, list[str]]:
-    """The compressed image, once it is known to be whole and of the size that the header says; and what it is."""
-    uid = said.syntax
+def read_stream(dataset: "Dataset", layout: Layout, name: str) -> tuple[bytes, Stream, list[str]]:
+    """The compressed image, checked to be complete and of the size in the header, its description, and notes."""
+    uid = layout.syntax
     if uid in RETIRED:
-        raise UnreadableError(
-            f"{name} is compressed as {syntax_name(uid)}, which DICOM has retired and no decoder supports."
-        )
+        raise UnreadableError(f"{name} is compressed as {syntax_name(uid)}, which is retired and has no decoder.")
     if uid not in READ:
-        raise UnreadableError(f"{name} stores its pixels as {syntax_name(uid)}, which cannot be read.")
-    frame = frame_bytes(dataset, said, name).rstrip(b"\0")
+        raise UnreadableError(f"{name} stores its pixels as {syntax_name(uid)}, which is not supported.")
+    frame = frame_bytes(dataset, layout, name).rstrip(b"\0")
     stream = describe_stream(frame)
     if stream is None:
         raise UnreadableError(f"{name} is damaged: its pixels are not a valid stream of {syntax_name(uid)}.")
     if b"\xff\xd9" not in frame[-64:]:
         raise UnreadableError(f"{name} is truncated: its compressed image has no end marker.")
-    shape, coded = (said.width, said.height, said.samples), (stream.width, stream.height, stream.channels)
+    shape, coded = (layout.width, layout.height, layout.samples), (stream.width, stream.height, stream.channels)
     if coded != shape:
-        raise UnreadableError(f"{name} says (width, height, channels) {shape}, its compressed image {coded}.")
+        raise UnreadableError(f"{name} declares (width, height, channels) {shape}, its compressed image has {coded}.")
     if not 1 <= stream.bits <= 16:
-        raise UnreadableError(f"{name} holds {stream.bits} bits per pixel in its stream; up to 16 are expected.")
+        raise UnreadableError(f"{name} has {stream.bits} bits per pixel in its stream; up to 16 were expected.")
     expected = _expected(uid)
-    notes = [] if stream.kind in expected else [f"{CAUTION}a {stream.kind} stream where the header says {expected[0]}"]
+    notes = (
+        [] if stream.kind in expected else [f"{CAUTION}a {stream.kind} stream, but the header declares {expected[0]}"]
+    )
     if stream.kind in ("JPEG", "12-bit JPEG"):
         frame, odd = medical_jpeg.repaired(frame)
         notes += [f"{CAUTION}{each}" for each in odd]
     return frame, stream, notes
 
 
-def frame_bytes(dataset: "Dataset", said: Layout, name: str) -> bytes:
-    """The one compressed image, whatever the offset table says and in however many fragments it lies."""
+def frame_bytes(dataset: "Dataset", layout: Layout, name: str) -> bytes:
+    """The one compressed image, regardless of the offset table and the number of fragments."""
     parts = list(_items(dataset.PixelData))
     if not parts:
         raise UnreadableError(
-            f"{name} says that its pixels are {syntax_name(said.syntax)}, but they are not encapsulated."
+            f"{name} declares its pixels as {syntax_name(layout.syntax)}, but they are not encapsulated."
         )
-    if not _starts(parts[0], said.syntax):  # the offset table, which some writers leave out
+    if not _starts(parts[0], layout.syntax):  # the offset table, which some writers leave out
         parts = parts[1:]
-    count = sum(_starts(part, said.syntax) for part in parts)
+    count = sum(_starts(part, layout.syntax) for part in parts)
     if count > 1:
-        raise UnreadableError(f"{name} holds {count} compressed images; one is expected.")
+        raise UnreadableError(f"{name} has {count} compressed images; one was expected.")
     return b"".join(parts)
 
 
@@ -107,7 +107,7 @@ def _starts(part: bytes, syntax: str) -> bool:
 
 
 def _expected(uid: str) -> tuple[str, ...]:
-    """The kinds of stream that a transfer syntax may hold."""
+    """The kinds of stream that a transfer syntax allows."""
     if uid in (JPEG_BASELINE, JPEG_EXTENDED):
         return ("JPEG", "12-bit JPEG")
     if uid in JPEG_LOSSLESS:
@@ -116,7 +116,7 @@ def _expected(uid: str) -> tuple[str, ...]:
 
 
 def describe_stream(frame: bytes) -> Stream | None:
-    """What a compressed image says of itself; None where it is none that is known."""
+    """The properties of a compressed image; None if it is not recognised."""
     try:
         return _described_jpeg(frame) if frame[:2] == b"\xff\xd8" else _described_jpeg2000(frame)
     except (struct.error, IndexError, ValueError):
@@ -124,24 +124,24 @@ def describe_stream(frame: bytes) -> Stream | None:
 
 
 def _described_jpeg(frame: bytes) -> Stream | None:
-    told: bool | None = None
+    rgb: bool | None = None
     for marker, body, _ in jpeg_markers.segments(frame):
         if marker == 0xE0 and body[:5] == b"JFIF\0":
-            told = True if told is None else told  # JFIF has no other colours than YCbCr, which the decoder converts
+            rgb = True if rgb is None else rgb  # JFIF allows only YCbCr colours, which the decoder converts
         elif marker == 0xEE and body[:5] == b"Adobe":
-            told = True
+            rgb = True
         elif marker in jpeg_markers.FRAMES:
             bits, height, width, channels = struct.unpack_from(">BHHB", body)
-            told = True if len(set(body[7::3])) > 1 else told  # what is sampled less often is a colour difference
+            rgb = True if len(set(body[7::3])) > 1 else rgb  # the subsampled components are colour differences
             ordinary = bits == 8 and marker in (0xC0, 0xC1, 0xC2)
             kind = "JPEG" if ordinary else {0xC3: "lossless JPEG", 0xF7: "JPEG-LS"}.get(marker, "12-bit JPEG")
-            return Stream(kind, width, height, channels, bits, rgb=told if ordinary else None)
+            return Stream(kind, width, height, channels, bits, rgb=rgb if ordinary else None)
     return None
 
 
 def _described_jpeg2000(frame: bytes) -> Stream | None:
     """SIZ (ITU T.800 A.5.1) has the depth and sign of each component, COD (A.6.1) whether colours were transformed."""
-    at = frame.index(b"\xff\x4f\xff\x51") + 8  # start of codestream, then its size
+    at = frame.index(b"\xff\x4f\xff\x51") + 8  # after the start of codestream and its size
     right, bottom, left, top = struct.unpack_from(">4I", frame, at)
     (channels,) = struct.unpack_from(">H", frame, at + 32)
     depths = set(frame[at + 34 : at + 34 + 3 * channels : 3])

@@ -1,4 +1,4 @@
-"""Transfer syntaxes: how a DICOM file may encode its pixels, and what decodes them."""
+"""Transfer syntaxes: the encodings of DICOM pixels and their decoders."""
 
 from ribcage.imaging.dicom.elements import safe_text
 
@@ -6,7 +6,7 @@ IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.
 DEFLATED, JPEG_BASELINE, RLE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.5"
 UNCOMPRESSED = (IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED)
 JPEG_EXTENDED, JPEG_LOSSLESS = "1.2.840.10008.1.2.4.51", ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
-# Which plugin of pydicom decodes what, and what must be installed for it. Named, since pydicom's own first choice
+# pydicom plugin for each transfer syntax and the package it needs. They are named, since pydicom's own first choice
 # (GDCM) corrupts memory on some damaged files.
 PLUGINS = {
     RLE: ("pydicom", ""),
@@ -15,7 +15,7 @@ PLUGINS = {
         (f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203)), ("pylibjpeg", "pylibjpeg pylibjpeg-openjpeg")
     ),
 }
-# Those that pydicom has no name for.
+# Syntaxes that pydicom has no name for.
 NEWER = {
     "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
     "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
@@ -27,7 +27,7 @@ READ = (*UNCOMPRESSED, JPEG_BASELINE, JPEG_EXTENDED, *JPEG_LOSSLESS, *PLUGINS)
 
 
 def syntax_name(uid: str) -> str:
-    """The name of a transfer syntax and its number."""
+    """Name and UID of a transfer syntax."""
     from pydicom.uid import UID
 
     known = UID(uid).name

@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 
-# A window that leaves less than this share of the pixels between black and white, or maps them to less than this
-# share of the gray range, shows next to nothing.
+# A window is unusable if it leaves less than this share of the pixels between black and white, or maps them to less
+# than this share of the gray range.
 LEAST_SHOWN = 0.1
 USUAL = ("NORMAL", "STANDARD", "DEFAULT")
-"""Explanations of the window that the maker meant to be taken."""
+"""Window explanations that mark the manufacturer's default."""
 EXPLANATION = re.compile(r"[\w /+.-]{1,24}")
-"""What is repeated of an explanation; anything else might be a name."""
+"""Window explanations that may be repeated in notes; others might contain a name."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """What somebody asks for instead of the file's own choice: an explanation, or centre and width."""
+    """A window requested instead of the file's own: an explanation, or centre and width."""
 
     name: str = ""
     centre: float = 0.0
@@ -35,7 +35,7 @@ class Window:
 
 
 def parse_window(text: str) -> Window | None:
-    """'LUNG' or '-600,1500' (centre, width in the units of the file); None where nothing is asked for."""
+    """Parse 'LUNG' or '-600,1500' (centre and width in the units of the file); None for ""."""
     if not text.strip():
         return None
     parts = text.replace("/", ",").split(",")
@@ -44,13 +44,13 @@ def parse_window(text: str) -> Window | None:
     except ValueError:
         return Window(text.strip())
     if len(element_numbers) != 2 or not np.isfinite(element_numbers).all() or not element_numbers[1] >= 1:
-        raise ValueError(f"--window {text!r} is neither a name nor CENTRE,WIDTH with a width of at least 1.")
+        raise ValueError(f"--window {text!r} must be a name, or CENTRE,WIDTH with a width of at least 1.")
     return Window("", *element_numbers)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One way in which the file may be shown."""
+    """One of the windows or VOI LUTs of the file."""
 
     note: str
     name: str
@@ -60,8 +60,8 @@ class Choice:
 def shown_values(
     dataset: "Dataset", values: np.ndarray, counts: np.ndarray, bits: int, window: Window | None
 ) -> tuple[np.ndarray, list[str]]:
-    """What was asked for, else the first VOI LUT or window that shows something, else a robust range of the values
-    that occur (8 bit: all that can be stored)."""
+    """Apply the requested window, else the first usable VOI LUT or window, else a robust range of the values that occur
+    (8 bit: of those that can be stored)."""
     choices, notes = _choices(dataset, values)
     if window is not None:
         choices, missing = _preferred(choices, values, window)
@@ -70,11 +70,11 @@ def shown_values(
         if not (why := useless(choice.gray, values, counts)):
             return choice.gray, [*notes, choice.note]
         own = "" if window is None or choice is not choices[0] else CAUTION
-        notes.append(f"{own}{choice.note} set aside: it would {why}")
-    if bits <= 8 and not any("set aside" in note for note in notes):  # already meant for the eye
+        notes.append(f"{own}{choice.note} unusable: it would {why}")
+    if bits <= 8 and not any("unusable" in note for note in notes):  # 8-bit pixels are meant for display
         return _stretched(values, float(values.min()), float(values.max())), notes
-    low, high, told = robust_range(values, counts)
-    return _stretched(values, low, high), [*notes, told]
+    low, high, note = robust_range(values, counts)
+    return _stretched(values, low, high), [*notes, note]
 
 
 def _stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -82,7 +82,7 @@ def _stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _choices(dataset: "Dataset", values: np.ndarray) -> tuple[list[Choice], list[str]]:
-    """The VOI LUTs, then the windows; of several the one first that its maker calls the normal one."""
+    """The VOI LUTs, then the windows; the one that the manufacturer names as normal comes first."""
     tables, notes = usable_tables(dataset, "VOILUTSequence")
     found: list[Choice] = []
     for item in tables:
@@ -104,13 +104,13 @@ def _windows(dataset: "Dataset", values: np.ndarray, notes: list[str]) -> Iterat
     names = element_texts(dataset, "WindowCenterWidthExplanation")
     function = element_text(dataset, "VOILUTFunction").upper() or "LINEAR"
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        notes.append(f"{CAUTION}an unknown VOILUTFunction taken as LINEAR")
+        notes.append(f"{CAUTION}an unknown VOILUTFunction was read as LINEAR")
         function = "LINEAR"
     pairs = list(zip(centres, widths, strict=False))
     for place, (centre, width) in enumerate(pairs):
         name = names[place] if place < len(names) else ""
         if not width >= (1 if function == "LINEAR" else 1e-9):
-            notes.append(f"window {centre:g}/{width:g} set aside: its width is invalid")
+            notes.append(f"window {centre:g}/{width:g} unusable: its width is invalid")
             continue
         how = "" if function == "LINEAR" else f" {function}"
         note = f"window {centre:g}/{width:g}{how}{_which(name, len(pairs))}"
@@ -118,10 +118,10 @@ def _windows(dataset: "Dataset", values: np.ndarray, notes: list[str]) -> Iterat
 
 
 def _which(name: str, count: int) -> str:
-    """What tells one of several apart."""
-    said = name if EXPLANATION.fullmatch(name) else ""
+    """Text that tells several windows apart."""
+    shown = name if EXPLANATION.fullmatch(name) else ""
     several = f"one of {count}" if count > 1 else ""
-    return f" ({', '.join(filter(None, (said, several)))})" if several else ""
+    return f" ({', '.join(filter(None, (shown, several)))})" if several else ""
 
 
 def _is_usual(name: str) -> bool:
@@ -129,14 +129,14 @@ def _is_usual(name: str) -> bool:
 
 
 def _preferred(choices: list[Choice], values: np.ndarray, window: Window) -> tuple[list[Choice], list[str]]:
-    """The choices with the one first that was asked for; and that the file has none such."""
+    """The choices with the requested one first, and a note if the file does not have it."""
     if not window.name:
-        note = f"window {window.centre:g}/{window.width:g} as asked for"
+        note = f"window {window.centre:g}/{window.width:g} as requested"
         return [Choice(note, "", windowed(values, window.centre, window.width)), *choices], []
     wanted = window.name.upper()
     own = [choice for choice in choices if choice.name.strip().upper() == wanted]
     others = [choice for choice in choices if choice.name.strip().upper() != wanted]
-    return [*own, *others], [] if own else [f"{CAUTION}no window of the name asked for"]
+    return [*own, *others], [] if own else [f"{CAUTION}no window has the requested name"]
 
 
 def windowed(values: np.ndarray, centre: float, width: float, function: str = "LINEAR") -> np.ndarray:
@@ -149,8 +149,8 @@ def windowed(values: np.ndarray, centre: float, width: float, function: str = "L
 
 
 def useless(gray: np.ndarray, values: np.ndarray, counts: np.ndarray) -> str:
-    """What is wrong with this gray, "" when nothing is: of the pixels between the image's own darkest and brightest
-    value, enough must be neither black nor white, and they must differ."""
+    """Why this gray is unusable, or "". Of the pixels between the darkest and the brightest value of the image, enough
+    must be neither black nor white, and they must differ."""
     if not np.isfinite(gray).all():
         return "not be finite"
     seen = values[counts > 0]
@@ -164,5 +164,5 @@ def useless(gray: np.ndarray, values: np.ndarray, counts: np.ndarray) -> str:
         return "saturate the image"
     darkest, brightest = percentiles_of_counts(gray, between, (0.5, 99.5))
     if brightest - darkest < LEAST_SHOWN:
-        return f"use {100 * (brightest - darkest):.0f} % of the gray range"
+        return f"use only {100 * (brightest - darkest):.0f} % of the gray range"
     return ""

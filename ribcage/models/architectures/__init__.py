@@ -1,4 +1,4 @@
-"""Backbones of our own, one file each; importing this folder registers them with timm under their names."""
+"""Architectures that timm lacks, one file each; importing this folder registers them with timm."""
 
 import importlib
 import pkgutil

@@ -1,10 +1,10 @@
-"""AutoFormerV2: Swin transformers with the windows that a search of the search space found.
+"""AutoFormerV2: Swin transformers with window sizes from an architecture search.
 
 Chen et al. 2021, https://arxiv.org/abs/2111.14725 (also called S3). timm has them as `swin_s3_*`; here they have the
-paper's name, and no residual branch is dropped unless asked for (the paper drops up to 0.1). Attention is within
-windows, which are shifted in every second block, with a learnt bias for each relative position. A window that is larger
-than its map shrinks to it; maps that windows do not divide are padded. Published files load as they are, and the biases
-in them are interpolated to the windows of another size of images.
+paper's name, and stochastic depth is off by default (the paper drops up to 0.1 of the residual branches). Attention is
+within windows, shifted in every second block, with a learnt relative position bias. A window larger than its map
+shrinks to it; maps that windows do not divide are padded. Published files load unchanged, with position biases
+interpolated to other image sizes.
 """
 
 from typing import Any

@@ -1,13 +1,13 @@
-"""Mobile nets that a search found in one large one: EEEA-Net-C1 and C2, and OFA-595.
+"""Mobile networks found by architecture search in a supernet: EEEA-Net-C1 and C2, and OFA-595.
 
 Termritthikun et al. 2021, https://arxiv.org/abs/2108.06156 (EEEA-Net); Cai et al. 2020,
 https://arxiv.org/abs/1908.09791 (Once-for-All); the blocks are MobileNetV3's, Howard et al. 2019,
 https://arxiv.org/abs/1905.02244:
 
-    x + point(se(depth(expand(x))))    1 × 1, k × k on each channel alone, 1 × 1; x + only where shapes allow
+  x + point(se(depth(expand(x))))    1 × 1, depthwise k × k, 1 × 1; x + only where shapes allow
 
-A search chose k and the factor of expansion for every block, and the number of blocks for every stage; the rest is
-fixed. Modules are named as in the published files, so that those load as they are.
+The search chose k and the expansion factor of every block, and the number of blocks of every stage; the rest is fixed.
+Modules are named as in the published files, which therefore load unchanged.
 """
 
 from collections import OrderedDict
@@ -26,12 +26,12 @@ STAGES = (
     (1, nn.Hardswish, True),
     (2, nn.Hardswish, True),
 )
-"""Of the five stages: stride of the first block, activation, whether channels are weighed (SE)."""
+"""The five stages: stride of the first block, activation, squeeze-and-excitation or not."""
 WEIGHTS = "https://github.com/jitdee-ai/darmo/releases/download/0.0.1"
 
 
 def _facts(file: str) -> dict[str, Any]:
-    """What timm wants to know of a model with weights for ImageNet in this file."""
+    """timm's configuration of a model with ImageNet weights in this file."""
     return {
         "url": f"{WEIGHTS}/{file}",
         "input_size": (3, 224, 224),
@@ -57,10 +57,10 @@ class MobileNet(nn.Module):
     """A sub-network of Once-for-All's MobileNetV3.
 
     Args:
-        widths: channels of the stem and of the five stages.
-        kernels: k of every block, a word per stage: "353 737" are two stages of three blocks.
-        expands: the factors by which blocks widen, likewise.
-        mixed: channels that are made of the pooled ones before the classifier.
+      widths: channels of the stem and of the five stages.
+      kernels: k of every block, a word per stage: "353 737" are two stages of three blocks.
+      expands: expansion factors of the blocks, likewise.
+      mixed: channels of the layer between pooling and the classifier.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class MobileNet(nn.Module):
         self.feature_info = [dict(zip(("num_chs", "reduction", "module"), shape, strict=True)) for shape in shapes]
         self.apply(_begin)
         for block in blocks:
-            if block.residual:  # deep nets learn sooner when each block at first hands on what it was given
+            if block.residual:  # deep networks train faster if each block starts as the identity
                 nn.init.zeros_(block.get_parameter("mobile_inverted_conv.point_linear.bn.weight"))
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class MobileNet(nn.Module):
         return self.final_expand_layer(self.blocks(self.first_conv(x)))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """What `forward_features` gave → (N, head_hidden_size) or, with a classifier, (N, num_classes)."""
+        """Output of `forward_features` → (N, head_hidden_size) or, with a classifier, (N, num_classes)."""
         x = self.feature_mix_layer(self.global_pool(x))
         x = self.head_drop(x.flatten(1) if self.global_pool.pool_type else x)
         return x if pre_logits else self.classifier(x)
@@ -123,7 +123,8 @@ class MobileNet(nn.Module):
     def forward_intermediates(
         self, x: Tensor, indices: int | list[int] | None = None, intermediates_only: bool = False, **_: Any
     ) -> Any:
-        """What `forward_features` gives, and maps of `feature_info`: all, the last few, or those of these indices."""
+        """Output of `forward_features`, and the maps of `feature_info`: all, the last few, or those of these
+        indices."""
         names = [stage["module"] for stage in self.feature_info]
         taken = names[-indices:] if isinstance(indices, int) else [names[index] for index in indices or range(5)]
         maps, x = [], self.first_conv(x)
@@ -138,7 +139,7 @@ class MobileNet(nn.Module):
         return self.classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Another last layer, with new weights; none for 0 classes."""
+        """Replace the last layer by one with new weights; remove it for 0 classes."""
         if global_pool is not None:
             self.global_pool = SelectAdaptivePool2d(pool_type=global_pool)
         self.num_classes = num_classes
@@ -148,12 +149,12 @@ class MobileNet(nn.Module):
 
     @torch.jit.ignore  # type: ignore[untyped-decorator]
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Which weights are how deep."""
+        """Parameter groups by depth."""
         return {"stem": r"^first_conv", "blocks": r"^blocks\.(\d+)"}
 
 
 class Block(nn.Module):
-    """An inverted residual."""
+    """Inverted residual block."""
 
     def __init__(
         self,
@@ -184,7 +185,7 @@ class Block(nn.Module):
 
 
 class Squeeze(nn.Module):
-    """Squeeze and excitation: channels are weighed by what is in all of the image."""
+    """Squeeze and excitation: a weight for each channel from the pooled image."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -208,7 +209,7 @@ def _layer(
     act: type[nn.Module] | None = None,
     norm: bool = True,
 ) -> nn.Sequential:
-    """A convolution that keeps the size but for its stride, a batch norm, an activation."""
+    """A convolution with padding that keeps the size up to its stride, a batch norm, an activation."""
     convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
     layers: dict[str, nn.Module] = {"conv": convolution}
     if norm:
@@ -219,7 +220,7 @@ def _layer(
 
 
 def _begin(module: nn.Module) -> None:
-    """First weights: the outputs of a convolution vary as much as its inputs, backwards."""
+    """Initial weights: He initialisation by fan-out."""
     if isinstance(module, nn.Conv2d):
         fan = module.out_channels // module.groups * module.kernel_size[0] ** 2
         nn.init.normal_(module.weight, std=(2 / fan) ** 0.5)
@@ -230,7 +231,7 @@ def _begin(module: nn.Module) -> None:
 
 
 def published(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Weights as the published files name them → as the model does."""
+    """Weights under the names of the published files → under those of the model."""
     return {
         name.removeprefix("module.").replace("classifier.linear.", "classifier."): value
         for name, value in state.items()

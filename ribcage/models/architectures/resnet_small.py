@@ -15,7 +15,7 @@ default_cfgs = generate_default_cfgs(dict.fromkeys((*NAMES, "resnet18_slim"), FA
 
 
 class SmallResNet(ResNet):
-    """timm's ResNet but for its stem."""
+    """timm's ResNet with another stem."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -24,7 +24,7 @@ class SmallResNet(ResNet):
         self.add_module("conv1", stem)
         self.add_module("maxpool", nn.Identity())
         stages: list[dict[str, Any]] = self.feature_info
-        for stage in stages:  # timm counts the stem's stride and the pooling
+        for stage in stages:  # timm counts the strides of the stem and of the pooling
             stage["reduction"] = max(1, stage["reduction"] // 4)
 
 
@@ -58,6 +58,6 @@ def resnet101_small(pretrained: bool = False, **options: Any) -> ResNet:
 
 @register_model
 def resnet18_slim(pretrained: bool = False, **options: Any) -> ResNet:
-    """The same at half the widths: a quarter of the weights."""
+    """`resnet18_small` with half the widths: a quarter of the weights."""
     options = {"block": BasicBlock, "layers": (2, 2, 2, 2), "channels": (32, 64, 128, 256), **options}
     return build_model_with_cfg(SmallResNet, "resnet18_slim", pretrained, **options)

@@ -1,1 +1,1 @@
-"""Detectors: what finds boxes in a backbone's maps – heads, their targets and their losses."""
+"""Detectors: heads that detect boxes on the feature maps of a backbone, with their targets and losses."""

@@ -1,4 +1,4 @@
-"""Boxes: what is known of the images of a batch, and what a head finds in one."""
+"""Boxes of a batch: ground truth, and detections in one image."""
 
 from dataclasses import dataclass
 
@@ -7,28 +7,28 @@ from torch import Tensor
 from torchvision import ops
 
 CANDIDATES = 1000
-"""Boxes of one image that come to suppression at most."""
+"""Limit on the boxes of one image before suppression."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The true boxes of N images, in pixels of the view."""
+    """Ground-truth boxes of N images, in pixels of the view."""
 
     images: Tensor
-    """(M,) int64: which image."""
+    """(M,) int64: image number."""
     findings: Tensor
     """(M,) int64"""
     boxes: Tensor
     """(M, 4) float: x0, y0, x1, y1."""
     asked: Tensor
-    """(N, F) bool: whether all boxes of the finding are known. A label may say that there is something, or nothing at
-    all, and nobody have drawn where: then what a head finds is neither right nor wrong."""
+    """(N, F) bool: whether the ground truth of a finding is known. A label may be positive, or nothing may be known,
+    without any boxes drawn: detections are then neither right nor wrong."""
 
     @classmethod
     def of(cls, boxes: Tensor, labels: Tensor) -> "Truth":
         """From a batch's (M, 6) boxes of one view and its (N, F) labels."""
         images, findings = boxes[:, 0].long(), boxes[:, 1].long()
-        asked = labels <= 0.5  # not where NaN
+        asked = labels <= 0.5  # false for NaN
         asked[images, findings] = True
         return cls(images, findings, boxes[:, 2:].float(), asked)
 
@@ -38,7 +38,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Found:
-    """The boxes found in one image, the surest first."""
+    """Detections in one image, in descending order of scores."""
 
     boxes: Tensor
     """(K, 4) float: x0, y0, x1, y1 in pixels of the view."""
@@ -49,22 +49,21 @@ class Found:
 
 
 def best_boxes(boxes: Tensor, scores: Tensor, size: tuple[int, int], overlap: float, keep: int) -> Found:
-    """Of (L, 4) boxes with (L, F) scores the best `keep`, cut at the image's edge.
+    """The best `keep` of (L, 4) boxes with (L, F) scores, clipped to the image.
 
-    None overlaps a better one of its finding by more than `overlap`. No score is too low.
+    Non-maximum suppression per finding drops boxes that overlap a better one by more than `overlap`. There is no score
+    threshold.
     """
     place, finding = _top(scores, min(max(CANDIDATES, keep), scores.numel()))
     chosen = ops.clip_boxes_to_image(boxes[place], size)
-    empty = (chosen[:, 2] <= chosen[:, 0]) | (
-        chosen[:, 3] <= chosen[:, 1]
-    )  # cells beyond the edge; not what is no number
+    empty = (chosen[:, 2] <= chosen[:, 0]) | (chosen[:, 3] <= chosen[:, 1])  # drops cells beyond the edge, and NaN
     chosen, sure, finding = chosen[~empty], scores[place, finding][~empty], finding[~empty]
     kept = ops.batched_nms(chosen, sure, finding, overlap)[:keep]
     return Found(chosen[kept], finding[kept], sure[kept])
 
 
 def _top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Places and findings of the highest of (L, F) scores; of equal ones the earlier."""
+    """Positions and findings of the highest of (L, F) scores; the earlier of equal ones."""
     order = scores.flatten().sort(descending=True, stable=True).indices[:count]
     return order // scores.shape[1], order % scores.shape[1]
 

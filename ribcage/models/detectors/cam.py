@@ -1,21 +1,19 @@
-"""Boxes around a classifier's saliency maps: the options of a detector that learns from no box."""
+"""Options of the CAM baseline: boxes from a classifier's saliency maps, without training on boxes."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class CamBoxes:
-    """How boxes are drawn around a saliency map."""
+    """Options for boxes from a saliency map."""
 
     share: float = 0.5
-    """Of the maximum of a map: a box surrounds what is at least so hot."""
+    """Threshold of boxes, as a share of the map's maximum."""
     keep: int = 100
-    """Boxes of an image at most."""
+    """Maximum number of boxes per image."""
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
-            raise ValueError(
-                f"The threshold of a box is a fraction of the maximum, above 0 and at most 1, not {self.share}."
-            )
+            raise ValueError(f"The threshold of boxes must be above 0 and at most 1, not {self.share}.")
         if type(self.keep) is not int or self.keep < 1:
-            raise ValueError(f"The number of boxes must be 1 or more, not {self.keep}.")
+            raise ValueError(f"The number of boxes must be at least 1, not {self.keep}.")

@@ -1,11 +1,11 @@
-"""FCOS: every cell of a pyramid says which finding it lies on, how far the sides of its box are, and how well it sees.
+"""FCOS: each cell of a feature pyramid predicts its finding, the distances to the sides of its box, and a quality.
 
 Tian et al. 2019, https://arxiv.org/abs/1904.01355, eq. 2, with sums over all cells of all maps:
 
-    L = 1/P sum focal(p, c*) + 1/P sum_{c* > 0} GIoU(box, box*) + 1/P sum_{c* > 0} BCE(quality, quality*)
+  L = 1/P sum focal(p, c*) + 1/P sum_{c* > 0} GIoU(box, box*) + 1/P sum_{c* > 0} BCE(quality, quality*)
 
-P is the number of cells that have a box. With the authors' later additions: cells near a box's centre have it,
-distances in strides, GIoU, and the quality branch on the tower of the boxes.
+P is the number of cells that are assigned a box. With the authors' later additions: centre sampling, distances in
+strides, GIoU, and the quality branch on the tower of the boxes.
 """
 
 import math
@@ -14,30 +14,30 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+from torch.nn import functional as F  # noqa: N812 – the usual name
 from torchvision import ops
 
 from ribcage.models.detectors.boxes import Truth, cells
 from ribcage.models.detectors.pyramid import Size, normed, pyramid
 
 PRIOR = 0.01
-"""What the first guess gives every cell for every finding."""
+"""Initial probability of every finding in every cell."""
 RADIUS = 1.5
-"""Of a box's centre, in strides: cells within it may have the box."""
+"""Radius of centre sampling in strides: cells within it of a box's centre may be assigned the box."""
 REACH = 8
-"""Strides from a cell to the farthest side of a box: a larger box belongs to the next map."""
+"""Largest distance in strides from a cell to a side of its box; larger boxes belong to the next map."""
 
 
 @dataclass(frozen=True)
 class FcosOutputs:
-    """What L cells of N images say."""
+    """Predictions of L cells for N images."""
 
     logits: Tensor
     """(N, L, F)"""
     boxes: Tensor
     """(N, L, 4): x0, y0, x1, y1 in pixels."""
     quality: Tensor
-    """(N, L): a logit."""
+    """(N, L) logits."""
     cells: Tensor
     """(L, 3): x, y, stride."""
 
@@ -61,7 +61,7 @@ class FCOS(nn.Module):
         nn.init.constant_(self.classes.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
 
     def forward(self, maps: list[Tensor], size: Size) -> FcosOutputs:
-        """What the cells of an image of this size say."""
+        """Predictions of all cells for images of this size."""
         levels = self.pyramid(maps)
         places = cells([(x.shape[2], x.shape[3]) for x in levels], self.pyramid.strides, levels[0].device)
         said = [self._level(x, self.scales[number]) for number, x in enumerate(levels)]
@@ -87,7 +87,7 @@ class FCOS(nn.Module):
         }
 
     def count(self, truth: Truth, sizes: list[Size]) -> Tensor:
-        """P, when the backbone's maps are as high and wide as this."""
+        """P, for backbone maps of these sizes."""
         places = cells(self.pyramid.sizes(sizes), self.pyramid.strides, truth.boxes.device)
         return torch.tensor(float(len(self._assigned(truth, places)[0])), device=truth.boxes.device)
 
@@ -100,9 +100,9 @@ class FCOS(nn.Module):
         return self.classes(self.class_tower(x)), self.sides(boxes) * scale, self.quality(boxes)
 
     def _assigned(self, truth: Truth, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(P,) each: image, cell and box of every cell that has one.
+        """(P,) each: image, cell and box of every cell that is assigned a box.
 
-        Of several boxes a cell has the smallest; the cell in which a box's centre lies may have it, small as it is.
+        A cell with several boxes gets the smallest. The cell at a box's centre may get it even if the box is small.
         """
         sides = _sides(truth.boxes[:, None], places)  # (M, L, 4)
         stride, farthest = places[:, 2], sides.amax(2)
@@ -119,14 +119,14 @@ class FCOS(nn.Module):
         return image, cell, order[last[image, cell]]
 
     def _reach(self, stride: Tensor) -> Tensor:
-        """(2, L): least and largest distance from a cell to the farthest side of a box that it may have."""
+        """(2, L): range of the distance from a cell to the farthest side of its box."""
         strides = self.pyramid.strides
         ends = stride.new_tensor([0.0, *(REACH * each for each in strides[:-1]), math.inf])
         level = torch.bucketize(stride.contiguous(), stride.new_tensor(strides))
         return torch.stack([ends[level], ends[level + 1]])
 
     def _quality(self, found: Tensor, true: Tensor, places: Tensor) -> Tensor:
-        """(P,): eq. 3, how near to the middle of its box a cell is; or how well the found box fits the true one."""
+        """(P,): eq. 3, the centreness of a cell in its box; or the IoU of the predicted with the ground-truth box."""
         if self.kind == "iou":
             return _overlaps(found.detach(), true)
         left, top, right, bottom = _sides(true, places).clamp(min=0).unbind(-1)
@@ -149,7 +149,7 @@ def _boxes(sides: Tensor, places: Tensor) -> Tensor:
 
 
 def _sides(boxes: Tensor, places: Tensor) -> Tensor:
-    """(…, 4): from the centre of a cell to left, top, right and bottom of a box; below 0 outside."""
+    """(…, 4): distances from the centre of a cell to left, top, right and bottom of a box; negative outside."""
     x, y = places[..., 0], places[..., 1]
     return torch.stack([x - boxes[..., 0], y - boxes[..., 1], boxes[..., 2] - x, boxes[..., 3] - y], dim=-1)
 
@@ -159,6 +159,6 @@ def _centres(boxes: Tensor) -> Tensor:
 
 
 def _overlaps(one: Tensor, other: Tensor) -> Tensor:
-    """(P,): IoU of boxes in pairs."""
+    """(P,): IoU of paired boxes."""
     shared = (torch.minimum(one[:, 2:], other[:, 2:]) - torch.maximum(one[:, :2], other[:, :2])).clamp(min=0).prod(1)
     return shared / (ops.box_area(one) + ops.box_area(other) - shared).clamp(min=1e-9)

@@ -1,7 +1,7 @@
-"""Pyramid: maps of the same width at several strides, from the maps of a backbone.
+"""Pyramid: maps of one width at several strides, from the maps of a backbone.
 
-CNN: Lin et al. 2017, https://arxiv.org/abs/1612.03144: from the coarsest map down, each added to the one below it.
-Vision transformer: Li et al. 2022, https://arxiv.org/abs/2203.16527: its one map, enlarged and shrunk.
+CNN: Lin et al. 2017, https://arxiv.org/abs/1612.03144: from the coarsest map down, each added to the next finer one.
+Vision transformer: Li et al. 2022, https://arxiv.org/abs/2203.16527: its one map, up- and downsampled.
 """
 
 from collections import OrderedDict
@@ -14,14 +14,14 @@ Size = tuple[int, int]
 
 
 def normed(width: int) -> nn.GroupNorm:
-    """Group norm of 32 groups, or fewer, so that none has fewer than four channels: a map may have one cell only."""
+    """Group norm with up to 32 groups of at least four channels, since a map may have a single cell."""
     return nn.GroupNorm(
         next((count for count in (32, 16, 8, 4, 2) if width % count == 0 and width >= 4 * count), 1), width
     )
 
 
 class FeaturePyramid(nn.Module):
-    """Of a CNN: every map, and one of twice the last stride. `levels`: stride → channels."""
+    """Pyramid of a CNN: every map, and one of twice the last stride. `levels`: stride → channels."""
 
     def __init__(self, levels: dict[int, int], width: int) -> None:
         super().__init__()
@@ -33,12 +33,12 @@ class FeaturePyramid(nn.Module):
         return list(self.network(OrderedDict((str(number), one) for number, one in enumerate(maps))).values())
 
     def sizes(self, given: list[Size]) -> list[Size]:
-        """Heights and widths of what comes of maps of these."""
+        """Sizes of the outputs for maps of these sizes."""
         return [*given, _half(given[-1])]
 
 
 class SimplePyramid(nn.Module):
-    """Of a vision transformer, whose one map has stride s: s/2, s, 2 s, 4 s, or the first of these."""
+    """Pyramid of a vision transformer, whose one map has stride s: s/2, s, 2 s, 4 s, or the first of these."""
 
     def __init__(self, levels: dict[int, int], width: int, count: int = 4) -> None:
         super().__init__()
@@ -56,14 +56,14 @@ class SimplePyramid(nn.Module):
         return [block(each) for block, each in zip(self.blocks, scaled, strict=False)]
 
     def sizes(self, given: list[Size]) -> list[Size]:
-        """Heights and widths of what comes of a map of this."""
+        """Sizes of the outputs for a map of this size."""
         [(height, width)] = given
         half = _half((height, width))
         return [(2 * height, 2 * width), (height, width), half, _half(half)][: len(self.strides)]
 
 
 def pyramid(levels: dict[int, int], width: int) -> FeaturePyramid | SimplePyramid:
-    """The one for maps of these strides and channels."""
+    """The pyramid for maps of these strides and channels."""
     return FeaturePyramid(levels, width) if len(levels) > 1 else SimplePyramid(levels, width)
 
 

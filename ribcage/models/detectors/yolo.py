@@ -1,12 +1,13 @@
-"""YOLOv3 as the LoVT protocol has it: three maps, three anchors each, and a loss that is a mean over all cells.
+"""YOLOv3 as in the LoVT protocol: three maps, three anchors each, and a loss that is a mean over all cells.
 
 Redmon & Farhadi 2018, https://arxiv.org/abs/1804.02767; Müller et al. 2022, https://arxiv.org/abs/2112.02889. For a map
-of S cells, with m = 1 where an anchor of a cell has a box and e = 1 where it neither has nor nearly fits one,
+of S cells, with m = 1 where an anchor of a cell is assigned a box, and e = 1 where it is neither assigned a box nor
+ignored because it nearly fits one,
 
-    L = 1/(3 S) sum 2.5 m (BCE(x) + BCE(y) + (w - w*)^2 + (h - h*)^2) + m BCE(c, 1) + e BCE(c, 0) / 2,
+  L = 1/(3 S) sum 2.5 m (BCE(x) + BCE(y) + (w - w*)^2 + (h - h*)^2) + m BCE(c, 1) + e BCE(c, 0) / 2,
 
-summed over maps, the mean over images. Each map takes each box, by the anchor that is most like it. Where there are
-several findings, m BCE(findings) is added; the protocol knew one.
+summed over maps, the mean over images. On each map, each box is assigned to the anchor with the highest IoU. For
+several findings, m BCE(findings) is added; the protocol has one.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.models.detectors.boxes import Truth
 from ribcage.models.detectors.pyramid import SimplePyramid, Size
@@ -26,17 +27,18 @@ PUBLISHED = (
     ((16.2, 32.94), (33.48, 24.3), (31.86, 64.26)),
     ((64.64, 48.6), (84.24, 106.92), (201.42, 176.04)),
 )
-"""Widths and heights for images of 224 pixels, finest map first: those of COCO times 0.54, one with a slip: 64.64."""
+"""Widths and heights for images of 224 pixels, finest map first: those of COCO times 0.54, with the protocol's
+misprint, 64.64."""
 SIDE = 224
 MAPS, ANCHORS = 3, 3
 WIDTHS = (128, 256, 512)
-"""Of the 1 × 1 convolutions on each map, finest first; the 3 × 3 are twice as wide."""
+"""Widths of the 1 × 1 convolutions on each map, finest first; the 3 × 3 are twice as wide."""
 COORDINATES, EMPTY, NEARLY = 2.5, 0.5, 0.5
 
 
 @dataclass(frozen=True)
 class YoloOutputs:
-    """What the cells of one map say."""
+    """Predictions of the cells of one map."""
 
     raw: Tensor
     """(N, 3, h, w, 5 + F): x, y, w, h, confidence, findings."""
@@ -46,7 +48,8 @@ class YoloOutputs:
 
 
 class YOLO(nn.Module):
-    """The head. `levels`: stride → channels of the backbone's maps; a vision transformer's one map is made three."""
+    """The head. `levels`: stride → channels of the backbone's maps; three maps are made of a vision transformer's
+    one."""
 
     anchors: Tensor
 
@@ -56,9 +59,11 @@ class YOLO(nn.Module):
         if self.pyramid is not None:
             levels = dict.fromkeys(self.pyramid.strides, width)
         if len(levels) != MAPS:
-            raise ValueError(f"--head yolo needs a backbone with {MAPS} maps; this one has {len(levels)}: take fcos")
+            raise ValueError(
+                f"--head yolo needs a backbone with {MAPS} maps; this one has {len(levels)}. Use --head fcos"
+            )
         self.strides, self.findings = list(levels), findings
-        routes = [WIDTHS[1] // 2, WIDTHS[2] // 2, 0]  # what comes from the coarser map
+        routes = [WIDTHS[1] // 2, WIDTHS[2] // 2, 0]  # channels from the coarser map
         given = [channels + route for channels, route in zip(levels.values(), routes, strict=True)]
         self.trunks = nn.ModuleList(_trunk(channels, w) for channels, w in zip(given, WIDTHS, strict=True))
         self.answers = nn.ModuleList(_answer(w, ANCHORS * (5 + findings)) for w in WIDTHS)
@@ -66,7 +71,7 @@ class YOLO(nn.Module):
         self.register_buffer("anchors", torch.tensor(PUBLISHED) / SIDE)  # (3, 3, 2), shares of the image's sides
 
     def forward(self, maps: list[Tensor], size: Size) -> list[YoloOutputs]:
-        """What the cells of an image of this size say, finest map first."""
+        """Predictions for images of this size, finest map first."""
         if self.pyramid is not None:
             maps = self.pyramid(maps)
         outputs: list[YoloOutputs] = []
@@ -85,11 +90,12 @@ class YOLO(nn.Module):
         return {name: torch.stack([level[name] for level in levels]).sum() for name in levels[0]}
 
     def count(self, truth: Truth, sizes: list[Size]) -> Tensor:
-        """How many images there are."""
+        """Number of images."""
         return torch.tensor(float(len(truth.asked)), device=truth.boxes.device)
 
     def boxes(self, outputs: list[YoloOutputs]) -> tuple[Tensor, Tensor]:
-        """(N, L, 4) boxes and (N, L, F) scores: confidence times finding; one finding is certain."""
+        """(N, L, 4) boxes and (N, L, F) scores: confidence times probability of the finding, which is 1 if there is
+        only one."""
         boxes, scores = [], []
         for each in outputs:
             raw, (height, width) = each.raw, each.raw.shape[2:4]
@@ -103,11 +109,11 @@ class YOLO(nn.Module):
         return torch.cat(boxes, dim=1), torch.cat(scores, dim=1)
 
     def measure(self, sides: np.ndarray) -> None:
-        """Take anchors from (M, 2) widths and heights of boxes, shares of the image's."""
+        """Fit anchors to (M, 2) widths and heights of boxes, as shares of the image's."""
         self.anchors.copy_(torch.from_numpy(fitted_anchors(sides, MAPS * ANCHORS)).view(MAPS, ANCHORS, 2))
 
     def _pixels(self, size: Size) -> Tensor:
-        """(3, 3, 2): the anchors of an image of this size."""
+        """(3, 3, 2): the anchors for images of this size."""
         return self.anchors * self.anchors.new_tensor([size[1], size[0]])
 
     def _level(self, outputs: YoloOutputs, truth: Truth) -> dict[str, Tensor]:
@@ -137,9 +143,9 @@ Place = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def _assigned(outputs: YoloOutputs, truth: Truth) -> tuple[Place, Tensor, Place]:
-    """Where a box is to be found, which one, and where the cell of a box has anchors that are like it.
+    """Places that are assigned a box, which box, and the places ignored because their anchors fit one well.
 
-    Of two boxes in one place the later is found.
+    Of two boxes in one place, the later is assigned.
     """
     _, anchors, height, width, _ = shape = outputs.raw.shape
     centre = ((truth.boxes[:, :2] + truth.boxes[:, 2:]) / 2 / outputs.stride).long()
@@ -155,17 +161,18 @@ def _assigned(outputs: YoloOutputs, truth: Truth) -> tuple[Place, Tensor, Place]
 
 
 def overlaps(sides: Tensor, anchors: Tensor) -> Tensor:
-    """(M, K): IoU of (M, 2) and (K, 2) widths and heights about one centre."""
+    """(M, K): IoU of (M, 2) and (K, 2) widths and heights about a common centre."""
     shared = torch.minimum(sides[:, None], anchors).prod(2)
     return shared / (sides.prod(1)[:, None] + anchors.prod(1) - shared)
 
 
 def fitted_anchors(sides: np.ndarray, count: int) -> np.ndarray:
-    """(count, 2): k-means of (M, 2) widths and heights with 1 - IoU as the distance, the smallest area first.
+    """(count, 2): k-means of (M, 2) widths and heights with distance 1 - IoU, smallest area first.
 
-    Redmon & Farhadi 2017, https://arxiv.org/abs/1612.08242. It begins at boxes evenly spread over the areas."""
+    Redmon & Farhadi 2017, https://arxiv.org/abs/1612.08242. Initialised with boxes at evenly spaced quantiles of area.
+    """
     if not len(sides):
-        raise ValueError("There is no box to fit anchors to.")
+        raise ValueError("Anchors cannot be fitted: there are no training boxes.")
     ordered = sides[np.lexsort((sides[:, 0], sides.prod(1)))].astype(np.float64)
     means = ordered[((np.arange(count) + 0.5) / count * len(ordered)).astype(np.int64)]
     for _ in range(300):
@@ -191,7 +198,7 @@ def _convolution(channels: int, width: int, side: int) -> nn.Sequential:
 
 
 def _trunk(channels: int, width: int) -> nn.Sequential:
-    """Five of the six convolutions of a branch, 1 × 1 and 3 × 3 in turn: here the route to the next map leaves."""
+    """Five of the six convolutions of a branch, alternately 1 × 1 and 3 × 3; the route to the next map starts here."""
     inputs = [channels, width, 2 * width, width, 2 * width]
     outputs = [width, 2 * width, width, 2 * width, width]
     return nn.Sequential(
@@ -200,5 +207,5 @@ def _trunk(channels: int, width: int) -> nn.Sequential:
 
 
 def _answer(width: int, count: int) -> nn.Sequential:
-    """The sixth, and what it says."""
+    """The sixth convolution and the output layer."""
     return nn.Sequential(_convolution(width, 2 * width, 3), nn.Conv2d(2 * width, count, 1))

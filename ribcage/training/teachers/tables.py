@@ -118,7 +118,7 @@ def _opened(file: Path) -> pd.DataFrame:
     if require_file(file).suffix.lower() == ".parquet":
         try:
             rows = parquet.frame(parquet.read_parquet(file))
-        except parquet.NoTableError as error:
+        except parquet.UnreadableTableError as error:
             raise ValueError(f"{file} cannot be read as a table of predictions ({error}).") from None
     else:
         try:
