@@ -61,17 +61,17 @@ def training_table() -> str:
         "batch",
         "epochs",
         "optimizer",
-        "peak rate for 256",
-        "ends at",
-        "warm-up",
-        "decay",
-        "its own",
+        "peak rate for a batch of 256",
+        "final rate",
+        "warm-up epochs",
+        "weight decay",
+        "options of the method",
         "source",
     )
     rows = [
         f"| `{name}` | {one.batch} | {one.epochs} | {one.optimizer}"
         f"{' ' + ' '.join(map(str, one.betas)) if one.optimizer == 'adamw' else ''} | {one.lr:g} | "
-        f"{f'{one.end:g} of it' if one.end else '0'} | {one.warmup:g} | {one.weight_decay:g} | "
+        f"{f'{one.end:g} of the peak' if one.end else '0'} | {one.warmup:g} | {one.weight_decay:g} | "
         f"{' '.join(f'--{option} {value}' for option, value in one.own.items()) or '–'} | {one.source} |"
         for name, kind in kinds.items()
         for one in kind.hyperparameters
