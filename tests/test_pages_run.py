@@ -43,7 +43,7 @@ QUICK = (
 """What is typed instead, to be done within seconds; what is exported and counted is a small ResNet."""
 ELSEWHERE = {
     "benchmarks": "measured by hand",
-    "cluster": "test_distributed.py plays srun",
+    "cluster": "test_launcher.py plays srun",
     "extending": "test_docs_examples.py",
     "index": "the same lines as README",
 }
