@@ -251,7 +251,7 @@ def test_a_weight_of_two_names_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_densenet_with_other_rows_is_read_without_findings(tmp_path: Path) -> None:
-    """Chest programs of many kinds have `densenet169.` before all; who has not 14 rows does not answer these."""
+    """Chest programs of many kinds have `densenet169.` before all; a model without 14 outputs does not have these findings."""
     found = {f"densenet169.{name}": value for name, value in numbered(densenet((6, 12, 32, 32), 5)).items()}
     torch.save(found, tmp_path / "w.pth")
     read = formats.published(tmp_path / "w.pth")

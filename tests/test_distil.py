@@ -39,7 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def teacher(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """It looks at more pixels than its student will, and knows only two of the findings."""
+    """Its input is larger than the student's, and it has only two of the findings."""
     findings = dataset_folder.open(data).index.findings[:2]
     return trained(tmp_path_factory.mktemp("老师 teacher") / "run", dataset_folder.open(data), findings, side=48)
 
@@ -211,7 +211,7 @@ def test_a_teacher_that_answers_no_number_stops_the_run_by_its_name(
 def test_odd_teachers_are_warned_of(
     data: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One that learnt from cropped images, and labels that pass for answers; and what each of them weighs."""
+    """A teacher trained on cropped images, a table of labels instead of scores, and the weight of each."""
     one = load_classifier(teacher)
     first, second = one.spec.findings
     metrics = {"validation": {f"auroc_{first}": 0.8}}
@@ -237,7 +237,7 @@ def test_relations_need_more_than_one_place(data: Path, teacher: Path, tmp_path:
         distil.run(options)
 
 
-# ---- the leak guard
+# ---- leakage
 
 
 def test_a_teacher_trained_on_validation_images_is_refused_unless_allowed(

@@ -27,7 +27,7 @@ from ribcage.server import served_models
 
 
 def made(folder: Path, stored: int = 48, side: int = 32, **options: Any) -> Path:
-    """A model whose answers differ from image to image."""
+    """A model whose predictions differ from image to image."""
     torch.manual_seed(0)
     channels = options.pop("channels", 1)
     backbone = Backbone(

@@ -213,7 +213,7 @@ def test_a_view_and_its_copy_have_the_same_print() -> None:
 
 
 def test_small_images_need_to_be_more_alike() -> None:
-    """Where little is left of the fine structure, another exposure of a patient looks like a copy."""
+    """Where little fine structure is left, another exposure of a patient resembles a copy."""
     distances, large, small = np.array([0, 24, 44, 60]), np.full(4, 256), np.full(4, 64)
     np.testing.assert_allclose(duplicates._needed(distances, large), [0.45, 0.45, 0.82, 0.82])
     np.testing.assert_allclose(duplicates._needed(distances, small), [0.45, 0.45, 0.9, 0.9])

@@ -168,7 +168,7 @@ def test_a_folder_linked_into_itself_is_walked_once(folder: Path) -> None:
 
 
 def test_patients_that_only_the_files_know_are_waited_for(folder: Path) -> None:
-    """A split dealt out before all patients are known could put one on both sides."""
+    """A split assigned before all patients are known could put one patient on both sides."""
     names = [f"{number}.dcm" for number in range(30)]
     trees.text(folder / "a.csv", "path,patient,Mass", *(f"{name},{'P1' * (name < '2')},0" for name in names))
     trees.images(folder, names)

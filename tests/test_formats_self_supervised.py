@@ -203,7 +203,7 @@ def test_every_weight_arrives_and_features_are_the_same(given: tuple[str, Any, P
     found = formats.published(file)
     assert found.layout == layout
     made = conversion.converted_model(file, found, agreed=True)
-    assert made.rows == (5 if layout == "drmodel" else 0)  # of a last layer that answers anything
+    assert made.rows == (5 if layout == "drmodel" else 0)  # of a last layer
     same_answers(made, net, file.stem)
 
 
@@ -237,7 +237,7 @@ def same_answers(made: Any, net: Any, name: str) -> None:
 def test_a_file_that_lacks_a_weight_or_is_cut_off_is_refused_in_a_line(
     name: str, lost: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also when it is a statistic, without which a model looks complete."""
+    """Also when it is a statistic of batch norm, which torch could initialise."""
     _, _, small, write = FILES[name]
     content, file = write(network(small=small)), folder / "less.pth"
     del next((content[one] for one in ("state_dict", "model") if one in content), content)[lost]

@@ -287,7 +287,7 @@ def side_of(name: str) -> int:
 
 
 def chest(name: str, findings: tuple[str, ...] = BACKWARDS, channels: int = 1) -> Supervised:
-    """A model of ours that answers findings; its norms have seen images, so that no layer swells what is rounded."""
+    """A classifier of findings whose batch norms have statistics of images, so that rounding errors stay small."""
     torch.manual_seed(0)
     method = Supervised(Backbone(name, channels=channels), findings)
     nn.init.normal_(method.head.bias)

@@ -159,7 +159,7 @@ def _patches() -> Backbone:
 
 
 def test_maps_of_exclusive_findings_are_of_the_difference_to_the_others() -> None:
-    """The same number added to all logits changes no answer, and so no map."""
+    """Adding the same number to all logits changes no probability, and so no map."""
     method = classifier(loss="cross-entropy")
     images = torch.randn(2, 1, 64, 64)
     before = saliency_maps(method, images).maps

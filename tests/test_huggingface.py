@@ -129,7 +129,7 @@ def test_a_backbone_goes_out_without_answers(tmp_path: Path) -> None:
 def test_the_weights_of_a_finished_model_are_no_file_to_guess_at(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What its rows answer stands beside them."""
+    """Its findings stand in a file beside the weights."""
     saved(tmp_path / "own", **KINDS["gray"])
     words = ["convert", str(tmp_path / "own" / "model.safetensors"), "--out", str(tmp_path / "out")]
     capsys.readouterr()
@@ -156,7 +156,7 @@ def described(folder: Path, **said: Any) -> formats.Published:
 
 
 def test_a_folder_of_timms_own_is_known_by_what_lies_beside(tmp_path: Path) -> None:
-    """Mean and spread are those of these weights, not those of the architecture; labels are findings where all are known."""
+    """Mean and standard deviation are those of these weights, not those of the architecture; labels are findings where all are known."""
     facts = {
         "input_size": [3, 96, 96],
         "mean": [0.1, 0.2, 0.3],

@@ -198,7 +198,7 @@ def test_a_backbone_that_learns_moves_and_a_detector_is_a_first_weight_too(
     assert len(moved) > 2 and not any(name.startswith("detector.") for name in moved)
 
 
-# ---- a classifier that looks
+# ---- boxes from a classifier's saliency maps
 
 
 def test_a_classifier_becomes_a_detector_by_its_saliency_maps(

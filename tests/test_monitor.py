@@ -124,7 +124,7 @@ def test_a_run_that_collapses_is_seen(data: dataset_folder.DatasetFolder) -> Non
 
 
 def test_looking_changes_nothing(data: dataset_folder.DatasetFolder) -> None:
-    """Two epochs with looks in between give the weights of two epochs without, bit for bit."""
+    """Two epochs with monitoring in between give the weights of two epochs without, bit for bit."""
     states = []
     for looks in (False, True):
         torch.manual_seed(0)

@@ -168,7 +168,7 @@ def test_numbers_that_numpy_has_not_are_what_paddle_means(tmp_path: Path) -> Non
 
 
 def test_paddles_own_densenet_is_read_too(tmp_path: Path) -> None:
-    """For ImageNet, with nothing before its names; what its rows answer are not findings."""
+    """Weights of ImageNet, without a prefix; their outputs are no findings."""
     found = {name.removeprefix("densenet121.").replace("out.0", "out"): value for name, value in arrays().items()}
     found |= {"out.weight": np.ones((1024, 1000), np.float32), "out.bias": np.ones(1000, np.float32)}
     (tmp_path / "densenet121.pdparams").write_bytes(pickle.dumps(found, protocol=2))

@@ -79,7 +79,7 @@ def nih(folder: Path, patients: int = 60) -> None:
 
 
 def chests(folder: Path, seed: int) -> None:
-    """Chests in the place of a tree's noise, which looks alike in all trees."""
+    """Synthetic chests instead of noise, which is the same in all trees."""
     files = sorted(file for file in folder.rglob("*") if file.suffix in (".jpg", ".dcm"))
     pixels = phantom.images(datasets.index("phantom", images=len(files), seed=seed), size=64, depth=8)
     for place, file in enumerate(files):
@@ -144,7 +144,7 @@ def follow(page: Path, place: Path, capsys: pytest.CaptureFixture) -> None:
 
 
 def served(words: list[str], place: Path) -> None:
-    """Start a server, see that it answers, and stop it."""
+    """Start a server, send a request, and stop it."""
     told = place / "serve.txt"
     told.unlink(missing_ok=True)
     with processes.ribcage(words, told, PYTHONUNBUFFERED="1") as server:

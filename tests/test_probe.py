@@ -102,7 +102,7 @@ def test_a_finding_that_validation_cannot_judge_takes_the_setting_of_the_others(
         probe.chosen_auroc(answers, np.zeros((4, 2)), labels)
 
 
-# ---- shares and spread
+# ---- shares and standard deviations
 
 
 def test_draws_differ_in_small_shares_and_all_patients_are_drawn_once(data: Path) -> None:

@@ -86,7 +86,7 @@ def test_options_instead_of_guesses_need_no_agreement(resnet: State, tmp_path: P
 def test_one_file_can_be_read_as_another_layout(
     resnet: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An own ResNet of eighteen answers is not TorchXRayVision's because of their number."""
+    """A ResNet with eighteen outputs is not TorchXRayVision's because of their number."""
     torch.save(one_channel(headed(resnet, 18)), tmp_path / "own.pth")
     words = ["convert", str(tmp_path / "own.pth"), "--out", str(tmp_path / "out")]
     assert has_facts(line(words, capsys), "xrayvision", "torchvision")

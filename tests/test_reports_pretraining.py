@@ -107,7 +107,7 @@ def test_looking_leaves_the_method_as_it_was(tmp_path: Path, datasets: Datasets)
 
 
 def test_images_are_shown_as_they_are_stored(datasets: Datasets) -> None:
-    """Each set's own mean and spread are taken back, in one channel or three."""
+    """Each dataset's normalisation is undone, in one channel or three."""
     rows = np.array([70, 3, 3])
     wanted = [datasets[1].image(30) / 65535, datasets[0].image(3) / 255, datasets[0].image(3) / 255]
     for channels in (1, 3):

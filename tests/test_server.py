@@ -105,7 +105,7 @@ def probabilities(result: dict[str, Any]) -> list[float]:
     return [one["probability"] for one in result["findings"]]
 
 
-# ---- what it answers
+# ---- predictions
 
 
 @pytest.mark.parametrize("name", ["learnt", "either"])

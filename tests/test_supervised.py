@@ -107,7 +107,7 @@ def test_balanced_weights_both_sides_of_a_finding_by_their_counts() -> None:
 
 
 def test_prior_begins_with_what_is_usual() -> None:
-    """A head that has seen nothing answers each finding as often as it is among the labels."""
+    """An untrained head predicts each finding with its prevalence among the labels."""
     labels = torch.tensor([[1.0, 0.0, torch.nan], [0.0, 0.0, torch.nan], [0.0, torch.nan, torch.nan], [0.0, 0.0, 1.0]])
     method = made(prior=True).eval()
     torch.nn.init.zeros_(method.head.weight)

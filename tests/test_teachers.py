@@ -268,7 +268,7 @@ def placed(dataset: DatasetFolder, paths: Sequence[str], name: str = "made up") 
 
 
 def test_a_name_that_two_have_is_nobodys(dataset: DatasetFolder, tmp_path: Path) -> None:
-    """Neither two images of the data, nor two lines of the table: whose answer it is must not be guessed."""
+    """Neither two images of the data, nor two lines of the table: a prediction must not be assigned by a guess."""
     paths = ["a/1.png", "b/1.png", "c/2.png", *(f"d/{n}.png" for n in range(3, 24))]
     data = placed(dataset, paths)
     table = {

@@ -66,7 +66,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def steps(page: Path) -> list[tuple[str, list[str]]]:
-    """Every command of a page, and the lines that it is said to answer."""
+    """Every command of a page, and the output that the page shows."""
     blocks = re.findall(r"^```console\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
     found: list[tuple[str, list[str]]] = []
     for line in "".join(blocks).splitlines():
@@ -150,7 +150,7 @@ def serving(command: str, place: Path) -> Iterator[tuple[str, str]]:
 
 
 def healthy(address: str) -> bool:
-    """Whether it would answer; asked now and then."""
+    """Whether it accepts connections; polled now and then."""
     import httpx
 
     time.sleep(0.05)
@@ -168,7 +168,7 @@ def published(file: Path) -> None:
 
 
 def smaller(folder: Path) -> None:
-    """A small network in the place of the DenseNet: it answers the same findings, and is quick to export."""
+    """A small network instead of the DenseNet: the same findings, and quick to export."""
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet", size=(64, 64)), CHESTXRAY14)
     torch.nn.init.normal_(method.head.weight, std=3.0)

@@ -52,7 +52,7 @@ expect.set_options(timeout=1000 * SECONDS)
 
 
 def model(folder: Path, **options: Any) -> Path:
-    """A model whose answers differ from image to image; the thresholds say which findings are above them."""
+    """A model whose predictions differ from image to image, with thresholds."""
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet", size=(32, 32)), FINDINGS)
     torch.nn.init.normal_(method.head.weight, std=3.0)
