@@ -155,3 +155,32 @@ def deep_jpeg(pixels: np.ndarray, blocks_per_part: int = 0) -> bytes:
         parts.append(packed(said))
     tables = b"\xff\xdb\0\x43\0" + bytes([1] * 64) + code_table(0, list(range(16)), 5) + code_table(1, symbols, 8)
     return coded(0xC1, pixels, 12, tables, (0, 63, 0), parts, count if len(parts) > 1 else 0)
+
+
+def gray(made: Dataset) -> np.ndarray:
+    """0 … 1."""
+    return read(made).pixels / 65535
+
+
+def lut(entries: np.ndarray, first: int, bits: int = 16) -> Dataset:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [len(entries) % 65536, first % 65536, bits])
+    item.add_new("LUTData", "US", entries.tolist())
+    item.ModalityLUTType = "US"
+    return item
+
+
+def chest() -> np.ndarray:
+    """A smooth anatomy between 1000 and 3000 with a burned-in marker and a black border."""
+    made = 1000 + 1000 * (1 + np.sin(np.add.outer(np.arange(128) / 20, np.arange(128) / 15)))
+    made[:, :10] = 0
+    made[4:14, 110:124] = 60000
+    return made.astype(np.uint16)
+
+
+def with_text(keyword: str, text: str, **elements: object) -> bytes:
+    """A file in which an element of numbers holds this text."""
+    tag, made = pydicom.datadict.tag_for_keyword(keyword), dataset(**elements)
+    made.add_new(tag, "LO", text)
+    start = struct.pack("<HH", tag >> 16, tag & 0xFFFF)
+    return written(made).replace(start + b"LO", start + pydicom.datadict.dictionary_VR(tag).encode())

@@ -28,8 +28,7 @@ def test_an_import_that_rejects_most_images_ends_with_a_code_of_its_own(
 
 
 def test_the_window_of_an_import_is_kept_in_the_folder(tmp_path: Path) -> None:
-    from dicoms import dataset, written
-    from test_dicom_gray import chest
+    from dicoms import chest, dataset, written
 
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.dcm").write_bytes(written(dataset(chest() // 16, WindowCenter="2048", WindowWidth="4096")))

@@ -1,0 +1,165 @@
+"""VOI LUT and windows: the equations of the standard, and windows or tables that would spoil the image."""
+
+import struct
+
+import numpy as np
+import pydicom
+import pytest
+from dicoms import RAMP, chest, dataset, gray, lut, read, with_text, written
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+)
+from refusals import has_facts
+
+from ribcage.imaging import image_file
+from ribcage.imaging.dicom import modality, value_of_interest
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_a_window_follows_the_equations_of_the_standard(function: str) -> None:
+    made = dataset(
+        WindowCenter="2000.5", WindowWidth="1500", VOILUTFunction=function, RescaleSlope="2", RescaleIntercept="-1000"
+    )
+    x = RAMP * 2.0 - 1000
+    if function == "LINEAR":
+        expected = np.where(x <= 2000 - 749.5, 0, np.where(x > 2000 + 749.5, 1, (x - 2000) / 1499 + 0.5))
+    elif function == "LINEAR_EXACT":
+        expected = np.clip((x - 2000.5) / 1500 + 0.5, 0, 1)
+    else:
+        expected = 1 / (1 + np.exp(-4 * (x - 2000.5) / 1500))
+    assert np.abs(gray(made) - expected).max() <= 0.5 / 65535 + 1e-9
+    assert read(made).notes == (f"window 2000.5/1500{'' if function == 'LINEAR' else ' ' + function}",)
+
+
+def test_windows_and_tables_agree_with_pydicom() -> None:
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+    table = (np.arange(3000) ** 1.5 / 3).astype(np.uint16)
+    signed = (RAMP.astype(np.int16) - 2048).astype(np.int16)
+    for made in (
+        dataset(WindowCenter=["700", "9"], WindowWidth=["900", "9"], RescaleSlope="0.5", RescaleIntercept="-20"),
+        dataset(signed, RescaleSlope="1", RescaleIntercept="0", WindowCenter="-300", WindowWidth="2000"),
+        dataset(ModalityLUTSequence=[lut(table, 500)], WindowCenter="20000", WindowWidth="30000"),
+        dataset(VOILUTSequence=[lut(table, 1000)], WindowCenter="1", WindowWidth="1"),
+    ):
+        stored = np.frombuffer(made.PixelData, "<i2" if made.PixelRepresentation else "<u2").reshape(64, 64)
+        theirs = apply_voi_lut(apply_modality_lut(stored, made), made).astype(float)
+        ours = gray(made)
+        scale = np.polyfit(theirs.ravel(), ours.ravel(), 1)
+        assert np.abs(np.polyval(scale, theirs) - ours).max() < 2e-4 and scale[0] > 0
+
+
+def test_a_signed_voi_table_starts_below_zero() -> None:
+    signed = (RAMP.astype(np.int16) - 2048).astype(np.int16)
+    item = lut((np.arange(4096) * 16).astype(np.uint16), -2048)
+    assert np.abs(gray(dataset(signed, VOILUTSequence=[item])) - RAMP * 16 / 65535).max() < 2e-5
+
+
+def test_a_window_that_would_saturate_is_set_aside_and_noted() -> None:
+    bright = RAMP + np.uint16(20000)
+    made = dataset(bright, 16, WindowCenter=["500", "22000"], WindowWidth=["1000", "4096"])
+    first, second = read(made).notes
+    assert has_facts(first, "window 500/1000 (one of 2)", "saturate") and second == "window 22000/4096 (one of 2)"
+    only = read(dataset(bright, 16, WindowCenter="500", WindowWidth="1000"))
+    assert has_facts(only.notes[0], "window 500/1000", "saturate") and only.notes[1:] == ("range 20000 to 24095",)
+    assert len(np.unique(only.pixels)) == 4096
+
+
+def test_a_narrow_window_that_shows_the_middle_is_kept() -> None:
+    image = np.full((64, 64), 100, np.uint16)
+    image[16:48, 16:48] = np.arange(1024).reshape(32, 32) % 200 + 1000
+    image[0, 0] = 4000
+    assert read(dataset(image, WindowCenter="1100", WindowWidth="220")).notes == ("window 1100/220",)
+
+
+def test_a_window_that_uses_next_to_nothing_of_the_gray_range_is_set_aside() -> None:
+    made = dataset(chest() // 10, 16, WindowCenter="32768", WindowWidth="65536")
+    assert has_facts(read(made).notes[0], "window 32768/65536", "0 %")
+    assert read(made).pixels.std() > 10000
+
+
+def test_a_lut_of_fewer_bits_than_it_says_is_not_black() -> None:
+    item = lut(np.arange(4096).astype(np.uint16), 0, 16)
+    image = read(dataset(VOILUTSequence=[item]))
+    assert np.abs(image.pixels / 65535 - RAMP / 4095).max() < 1e-4
+    assert len(image.notes) == 1 and has_facts(image.notes[0], "VOI LUT", "16 bits", 4095, "12 bits")
+
+
+def test_empty_and_short_tables_are_no_obstacle() -> None:
+    expected = read(dataset(WindowCenter="2048", WindowWidth="4096")).pixels
+    made = dataset(WindowCenter="2048", WindowWidth="4096", ModalityLUTSequence=[Dataset()], VOILUTSequence=[Dataset()])
+    assert np.array_equal(read(made).pixels, expected)
+    assert read(made).notes[:2] == ("empty modality LUT ignored", "empty VOI LUT ignored")
+    short = lut(np.arange(3000).astype(np.uint16) * 16, 0)
+    short.LUTDescriptor = [4096, 0, 16]
+    assert "3000 of its 4096 entries" in read(dataset(VOILUTSequence=[short])).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "order", "expected"),
+    [
+        (struct.pack("<4H", 1, 2, 3, 300), ExplicitVRLittleEndian, [1, 2, 3, 300]),
+        (struct.pack("<4H", 1, 2, 3, 300) + b"\0", ExplicitVRLittleEndian, [1, 2, 3, 300]),
+        (struct.pack(">4H", 1, 2, 3, 300), ExplicitVRBigEndian, [1, 2, 3, 300]),
+        (bytes((1, 2, 3, 200)), ExplicitVRLittleEndian, [1, 2, 3, 200]),
+    ],
+)
+def test_entries_of_a_table_may_be_written_as_words_or_as_bytes(
+    data: bytes, order: pydicom.uid.UID, expected: list[int]
+) -> None:
+    made, item = dataset(), Dataset()
+    made.file_meta.TransferSyntaxUID = order
+    item.LUTDescriptor, item.LUTData = [4, 0, 16], data
+    assert modality.lookup_table(made, item, np.arange(4))[0].tolist() == expected
+
+
+def test_a_lut_takes_as_many_bits_as_its_last_entry_needs() -> None:
+    for last, bits in ((65535, 16), (32768, 16), (32767, 15), (20000, 15), (300, 9)):
+        _, taken, notes = modality.lookup_table(dataset(), lut(np.array([0, last]), 0), np.arange(2))
+        assert taken == bits and bool(notes) == (bits != 16)
+
+
+def test_a_window_is_judged_by_what_lies_between_the_border_and_the_letters() -> None:
+    values, counts = np.arange(5.0), np.array([1000, 10, 10, 10, 1000])
+    assert value_of_interest.useless(np.array([0, 0.3, 0.5, 0.7, 1]), values, counts) == ""
+    assert value_of_interest.useless(np.array([0, 0, 0, 0.5, 1]) / 255, values, counts).startswith("saturate")
+    black = np.array([0, 1 / 255, 1 / 255, 254 / 255, 1])  # the first and the last gray are black and white
+    assert value_of_interest.useless(black, values, counts).startswith("saturate")
+
+
+def test_one_window_that_is_none_does_not_shift_the_others() -> None:
+    data = with_text("WindowCenter", "none\\2048", WindowWidth=["100", "4096"])
+    assert image_file.decode_image(data, "a").notes[-1] == "window 2048/4096 (one of 2)"
+    assert image_file.decode_image(with_text("WindowCenter", "2048,5", WindowWidth="4096"), "a").notes == (
+        "window 2048.5/4096",
+    )
+
+
+def test_luts_are_read_however_their_numbers_are_written() -> None:
+    entries = np.linspace(0, 65535, 4096).astype(np.uint16)
+    expected = read(dataset(VOILUTSequence=[lut(entries, 0)])).pixels
+    above = lut(entries, 40000)
+    above["LUTDescriptor"] = pydicom.DataElement("LUTDescriptor", "SS", [4096, 40000 - 65536, 16])
+    assert np.array_equal(read(dataset(RAMP + np.uint16(40000), 16, VOILUTSequence=[above])).pixels, expected)
+    packed = lut(entries, 0, 8)
+    packed.LUTData = (entries >> 8).astype(np.uint8).view("<u2").tolist()
+    image = read(dataset(VOILUTSequence=[packed]))
+    assert image.notes == ("VOI LUT",) and np.abs(image.pixels / 65535 - expected / 65535).max() < 1 / 255
+
+
+def test_of_several_windows_the_normal_one_is_taken_or_the_one_asked_for() -> None:
+    made = dataset(
+        WindowCenter=["1000", "2000", "3000"],
+        WindowWidth=["1500", "2500", "1500"],
+        WindowCenterWidthExplanation=["SOFT", "NORMAL", "LUNG"],
+    )
+    assert read(made).notes == ("window 2000/2500 (NORMAL, one of 3)",)
+    data = written(made)
+    for asked, note in (("lung", "window 3000/1500 (LUNG, one of 3)"), ("900,1200", "window 900/1200 as asked for")):
+        assert image_file.decode_image(data, "a", window=asked).notes == (note,)
+    note = image_file.decode_image(data, "a", window="BONE").notes[0]
+    assert note.startswith(image_file.CAUTION) and "window" in note
+    with pytest.raises(ValueError, match="--window '9,0'"):
+        image_file.decode_image(data, "a", window="9,0")
