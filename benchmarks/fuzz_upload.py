@@ -37,6 +37,7 @@ from pydicom.uid import UID
 from ribcage.bundle import deployment
 from ribcage.bundle.io import save_bundle
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
@@ -259,7 +260,7 @@ def model(folder: Path) -> Path:
         "pad",
         0.5,
         0.25,
-        training={"images": 0, "patients": 0, "selection": 0},
+        training=TrainingRecord(images=0, patients=0, selection=0),
     )
     save_bundle(folder, method, facts, Provenance.nothing())
     return folder

@@ -51,6 +51,7 @@ from ribcage import cli
 from ribcage.bundle import attestation, deployment, formats, history
 from ribcage.bundle.io import load_bundle, save_bundle
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data import dataset_folder, datasets
 from ribcage.data.provenance import Provenance
 from ribcage.evaluation import own_predictions
@@ -105,7 +106,7 @@ def sound(folder: Path) -> Sound:
     made.bombs = fuzz_upload.bombs()
     made.weights = list(_weights())
     method = Supervised(Backbone("test_vit", size=(32, 32)), ("Mass", "Nodule")).eval()
-    facts = {"images": 0, "patients": 0, "selection": 0}
+    facts = TrainingRecord(images=0, patients=0, selection=0)
     model = ModelSpec("test_vit", method.findings, (32, 32), 32, "pad", 0.5, 0.25, training=facts)
     save_bundle(folder / "bundle", method, model, Provenance.nothing())
     assert cli.main(["import", "phantom", "--out", str(folder / "dataset"), "--images", "12", "--size", "32"]) == 0

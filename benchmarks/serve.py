@@ -30,6 +30,7 @@ import torch
 from ribcage.bundle import deployment
 from ribcage.bundle.io import load_classifier, save_bundle
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
@@ -42,7 +43,7 @@ def made(name: str, folder: Path) -> Path:
     """A model of this architecture with random weights."""
     torch.manual_seed(0)
     method = Supervised(Backbone(name, size=(SIDE, SIDE)), FINDINGS).eval()
-    seen = {"images": 0, "patients": 0, "selection": 0}
+    seen = TrainingRecord(images=0, patients=0, selection=0)
     model = ModelSpec(name, FINDINGS, (SIDE, SIDE), SIDE, "pad", 0.5, 0.25, training=seen)
     save_bundle(folder, method, model, Provenance.nothing())
     return folder

@@ -22,6 +22,7 @@ from ribcage.reports.html import ResultWithPage
 from ribcage.runtime.recipe import Recipe
 from ribcage.training.checkup import Report
 from ribcage.training.probe import ProbeResult
+from ribcage.training.runs import RunFacts
 
 Word = str | Path
 Words = str | Path | Sequence[str | Path]
@@ -1001,7 +1002,7 @@ def runs(
     folder: Word = 'runs',
     *,
     json: Word | None = None,
-) -> list['RunFacts']:
+) -> list[RunFacts]:
     """List the runs below a folder: command, model, data, state, progress and main result.
 
     A run is running, finished, stopped (by a signal, or killed) or failed. The result is the mean AUROC, or the mAP of a

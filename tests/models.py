@@ -9,6 +9,7 @@ import torch
 
 from ribcage.bundle.io import save_bundle
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.loader import Loader
@@ -17,6 +18,7 @@ from ribcage.evaluation.calibration import fit_on_validation
 from ribcage.imaging.augment import gentle_view
 from ribcage.inference import predictions
 from ribcage.methods.supervised import Supervised
+from ribcage.metrics.evaluation_context import TrainingData
 from ribcage.models.backbone import Backbone
 from ribcage.training import optim, trainer
 
@@ -36,8 +38,8 @@ def trained(
         method, loader, optim.optimizer(method), rates, epochs=1, device=torch.device("cpu")
     ).fit():
         pass
-    facts = {"images": len(train), "patients": 1, "selection": len(chosen)}
-    data = ({"name": dataset.facts.name, "source": dataset.facts.source, "licence": dataset.facts.licence},)
+    facts = TrainingRecord(images=len(train), patients=1, selection=len(chosen))
+    data = (TrainingData(dataset.facts.name, dataset.facts.source, dataset.facts.licence),)
     model = ModelSpec(
         "test_resnet",
         findings,

@@ -17,6 +17,7 @@ import torch
 from ribcage.bundle import deployment
 from ribcage.bundle.io import load_bundle, save_bundle
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TrainingRecord
 from ribcage.commands import serve
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
@@ -33,7 +34,7 @@ def made(folder: Path, stored: int = SIDE, **options: Any) -> Path:
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet", size=(32, 32)), ("Mass", "Nodule"), loss=options.get("loss", "bce"))
     torch.nn.init.normal_(method.head.weight, std=3.0)
-    facts: dict[str, Any] = {"temperature": (1.3, 1.3), "training": {"images": 1, "patients": 1, "selection": 1}}
+    facts: dict[str, Any] = {"temperature": (1.3, 1.3), "training": TrainingRecord(images=1, patients=1, selection=1)}
     model = ModelSpec("test_resnet", method.findings, (32, 32), stored, "pad", 0.45, 0.22, **(facts | options))
     save_bundle(folder, method.eval(), model, Provenance.nothing())
     return folder

@@ -11,6 +11,7 @@ from timm.layers import DropPath
 from ribcage.bundle.init import initial_backbone
 from ribcage.bundle.io import load_classifier, save_bundle
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data.provenance import Provenance
 from ribcage.methods.mae_unet import MAEUNet
 from ribcage.methods.supervised import Supervised
@@ -176,7 +177,7 @@ def test_a_bundle_gives_the_answers_of_the_saved_model(name: str, tmp_path: Path
     method = Supervised(Backbone(name, size=(64, 64)), ("Mass", "Nodule"))
     for _ in range(2):  # norms of batches have then seen something
         method.logits(torch.randn(4, 1, 64, 64))
-    facts = {"images": 8, "patients": 8, "selection": 1}
+    facts = TrainingRecord(images=8, patients=8, selection=1)
     model = ModelSpec(name, ("Mass", "Nodule"), (64, 64), 64, "pad", 0.5, 0.25, training=facts)
     save_bundle(tmp_path, method.eval(), model, Provenance.nothing())
     opened, images = load_classifier(tmp_path).method, torch.randn(2, 1, 64, 64)

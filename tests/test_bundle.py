@@ -21,16 +21,18 @@ from safetensors.torch import load_file, save_file
 from ribcage.bundle import card, init
 from ribcage.bundle.init import initial_backbone, initial_normalisation, initial_provenance, read_initial_weights
 from ribcage.bundle.io import WEIGHTS_FILE, load_classifier, save_bundle
-from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.spec import DetectorSpec, ModelSpec
+from ribcage.bundle.training_record import OptionChange, TeacherRecord, TrainingRecord
 from ribcage.data.provenance import Provenance
 from ribcage.imaging import fingerprint
 from ribcage.methods.supervised import Supervised
+from ribcage.metrics.evaluation_context import TrainingData
 from ribcage.models.backbone import Backbone
 from ribcage.runtime import files
 
 FINDINGS = ("Atelectasis", "Mass")
 SIZES = {"test_resnet": (48, 32), "test_vit": (64, 48), "test_efficientnet": (64, 64), "resnet18_small": (32, 32)}
-COUNTS = {"images": 10, "patients": 7, "selection": 3}
+COUNTS = TrainingRecord(images=10, patients=7, selection=3)
 
 
 def made(name: str = "test_resnet", seed: int = 0, **options: Any) -> tuple[Supervised, ModelSpec]:
@@ -47,7 +49,7 @@ def made(name: str = "test_resnet", seed: int = 0, **options: Any) -> tuple[Supe
     model = ModelSpec(
         name, FINDINGS, size, 64, "pad", 0.48, 0.24, training=COUNTS, temperature=(1.5, 0.7),
         thresholds={"youden": (0.4, None)}, metrics={"validation": {"auroc": 0.7, "auroc_Mass": 0.7}},
-        data=({"name": "phantom", "source": "made up", "licence": "none"},), **options,
+        data=(TrainingData("phantom", "made up", "none"),), **options,
     )  # fmt: skip
     return method, model
 
@@ -163,12 +165,11 @@ def test_the_card_has_what_a_person_must_know(saved: Path) -> None:
 
 
 def test_the_card_names_teachers_and_those_of_unknown_training_data(tmp_path: Path) -> None:
-    model = {"name": "densenet121", "table": False, "findings": ["Mass"]}
-    table = {"name": "答案.csv", "table": True, "findings": ["Edema"]}
+    model, table = TeacherRecord("densenet121", False, ("Mass",)), TeacherRecord("答案.csv", True, ("Edema",))
     method, facts = made()
-    for lessons, says in (([model], False), ([model, table], True)):
+    for lessons, says in (((model,), False), ((model, table), True)):
         whose = seen() | Provenance.nothing(*["答案.csv"] * says)
-        save_bundle(tmp_path, method, replace(facts, training={**COUNTS, "teachers": lessons}), whose)
+        save_bundle(tmp_path, method, replace(facts, training=replace(COUNTS, teachers=lessons)), whose)
         text = (tmp_path / "README.md").read_text(encoding="utf-8")
         assert "- distilled from densenet121 (1 finding)" + ", the table 答案.csv (Edema)" * says + "\n" in text
         assert has_facts(text, "training data", "答案.csv", "not known") == says
@@ -255,6 +256,11 @@ def test_weights_that_are_not_exactly_the_models_are_refused(saved: Path, change
         ({"metrics": {"validation": [0.9]}}, "damaged: metrics"),
         ({"metrics": {"validation": {"auroc": "0.9"}}}, "damaged: metrics"),
         ({"data": [{"name": "nih"}]}, "damaged: data"),
+        ({"detector": {"width": 16}}, "damaged: detector"),
+        ({"detector": {"head": "fcos", "width": 10**9}}, "damaged: detector"),
+        ({"training": {"images": -1}}, "damaged: training"),
+        ({"training": {"teachers": [{"name": "nih"}]}}, "damaged: training"),
+        ({"training": {"method": "converted", "layout": "moco"}}, "damaged: training"),
     ],
 )
 def test_facts_of_another_version_or_kind_are_refused(saved: Path, change: dict[str, Any], says: str) -> None:
@@ -412,6 +418,19 @@ def test_another_number_of_channels_is_one_line(saved: Path) -> None:
     _, model = made(channels=3)
     with pytest.raises(ValueError, match=r"\b1 differ \(conv1\.0\.weight"):
         initial_backbone(model, str(saved), 0.0)
+
+
+def test_what_is_known_of_the_training_is_written_and_read_again(tmp_path: Path) -> None:
+    record = TrainingRecord(
+        method="moco", images=4, selection=0, scales=((0.5, 0.2),), options={"epochs": 3, "size": [64]},
+        history=(OptionChange(7, {"lr": 0.1}, {"lr": 0.01}),), teachers=(TeacherRecord("a", False, ("Mass",)),),
+    )  # fmt: skip
+    model = replace(made()[1], training=record, detector=DetectorSpec("fcos", {"width": 16, "keep": 9}))
+    model.save(tmp_path / "model.json")
+    assert ModelSpec.load(tmp_path / "model.json") == model and model.training.epochs == 3
+    values = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
+    assert values["detector"] == {"head": "fcos", "width": 16, "keep": 9}
+    assert set(values["training"]) == {"method", "images", "selection", "scales", "options", "history", "teachers"}
 
 
 def test_an_undefined_validation_is_written_and_read(tmp_path: Path) -> None:

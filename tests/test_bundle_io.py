@@ -20,6 +20,7 @@ from ribcage.bundle import formats
 from ribcage.bundle.init import initial_bundle
 from ribcage.bundle.io import load_classifier, save_bundle
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
@@ -32,7 +33,7 @@ def saved(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet"), ("Effusion", "Mass"))
     nn.init.normal_(method.head.weight)
-    model = ModelSpec("test_resnet", method.findings, (64, 64), 64, "pad", 0.5, 0.25, temperature=(1.0, 1.0), training={"images": 1, "patients": 1, "selection": 1})  # fmt: skip
+    model = ModelSpec("test_resnet", method.findings, (64, 64), 64, "pad", 0.5, 0.25, temperature=(1.0, 1.0), training=TrainingRecord(images=1, patients=1, selection=1))  # fmt: skip
     save_bundle(tmp_path / "m", method.eval(), model, Provenance.nothing())
     return tmp_path / "m"
 

@@ -137,8 +137,8 @@ def test_what_is_known_of_the_file_is_in_the_model(converted: Classifier) -> Non
     assert (model.name, model.findings, model.size, model.stored, model.fit) == (
         "densenet121", CHESTXRAY14, (224, 224), 256, "crop",
     )  # fmt: skip
-    assert model.rgb_normalisation == (MEAN, STD) and model.data[0]["name"] == "ChestX-ray14"
-    assert model.training["layout"] == "chexnet" and "random" not in model.training
+    assert model.rgb_normalisation == (MEAN, STD) and model.data[0].name == "ChestX-ray14"
+    assert model.training.layout == "chexnet" and model.training.random is None
 
 
 def test_it_goes_out_for_its_own_program_and_comes_back_as_it_was(

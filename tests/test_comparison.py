@@ -15,6 +15,7 @@ from ribcage import cli
 from ribcage.bundle import cost
 from ribcage.bundle.io import save_bundle
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data.provenance import Provenance
 from ribcage.evaluation import comparison, comparison_entries
 from ribcage.evaluation.comparison_entries import ComparisonEntry
@@ -170,7 +171,7 @@ def test_a_finding_of_one_class_is_named() -> None:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`big` and `small`: bundles with an evaluation each."""
     folder = tmp_path_factory.mktemp("模型 runs")
-    facts = {"images": 1, "patients": 1, "selection": 1}
+    facts = TrainingRecord(images=1, patients=1, selection=1)
     for seed, name, architecture in ((1, "big", "test_vit"), (2, "small", "test_resnet")):
         method = cost.built(cost.Subject(architecture, 2, 1, (32, 32)))
         model = ModelSpec(architecture, method.findings, (32, 32), 32, "pad", 0.5, 0.25, training=facts)

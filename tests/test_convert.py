@@ -325,7 +325,7 @@ def test_what_was_learnt_from_a_file_keeps_its_licence_and_its_unknown_history(f
     words += ["--init", str(written(folder, "first.pth")), "--out", str(folder / "run")]
     assert cli.main(words) == 0
     opened = load_classifier(folder / "run")
-    assert opened.spec.data[0]["before"] and opened.spec.data[0]["name"] == "first.pth"
+    assert opened.spec.data[0].before and opened.spec.data[0].name == "first.pth"
     assert opened.provenance.unknown.tolist() == ["first.pth"]
 
 

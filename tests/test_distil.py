@@ -19,6 +19,7 @@ from trainings import equal, stopped
 from ribcage import cli
 from ribcage.bundle.init import initial_provenance
 from ribcage.bundle.io import load_classifier, save_bundle
+from ribcage.bundle.training_record import TeacherRecord
 from ribcage.commands import distil, finetune
 from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
@@ -77,8 +78,8 @@ def test_a_run_leaves_a_student_of_all_findings_with_its_teachers_on_the_card(
 ) -> None:
     one, findings = load_classifier(runs[how]), dataset_folder.open(data).index.findings
     assert one.spec.findings == findings and one.spec.size == (40, 40)
-    said = one.spec.training["teachers"]
-    assert said == [{"name": "test_resnet", "table": False, "findings": list(findings[:2])}]
+    said = one.spec.training.teachers
+    assert said == (TeacherRecord("test_resnet", False, findings[:2]),)
     lines = [json.loads(line) for line in (runs[how] / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     parts = {"hard", "soft"} | ({"features", "relations"} if how == "live" else set())
     assert all(parts <= set(line) and line["soft"] > 0 for line in lines if "loss" in line)
@@ -130,7 +131,7 @@ def test_a_table_teaches_the_findings_that_it_has(
     assert cli.main(words(tmp_path / "说.csv", data, out, "--epochs", "1")) == 0
     said = capsys.readouterr().out
     assert all(fact in said for fact in ("说.csv", " 30 of ", "Edema"))
-    assert load_classifier(out).spec.training["teachers"] == [{"name": "说.csv", "table": True, "findings": ["Edema"]}]
+    assert load_classifier(out).spec.training.teachers == (TeacherRecord("说.csv", True, ("Edema",)),)
     card = (out / "bundle" / "README.md").read_text(encoding="utf-8")
     assert has_facts(card, "distilled", "说.csv (Edema)") and has_facts(card, "training data", "说.csv", "not known")
     assert cli.main(["evaluate", str(out), "--data", str(data), "--resamples", "5", "--out", str(tmp_path / "on")]) == 0

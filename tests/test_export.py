@@ -18,6 +18,7 @@ from ribcage import cli
 from ribcage.bundle import deployment
 from ribcage.bundle.io import WEIGHTS_FILE, Classifier, load_classifier, save_bundle
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data import phantom
 from ribcage.data.provenance import Provenance
 from ribcage.inference import image_files
@@ -36,7 +37,7 @@ def made(folder: Path, stored: int = 48, side: int = 32, **options: Any) -> Path
     method = Supervised(backbone, ("Mass", "Nodule", "Edema"), loss=options.get("loss", "bce")).eval()
     torch.nn.init.normal_(method.head.weight, std=3.0)
     facts: dict[str, Any] = {"temperature": (1.5, 0.7, 2.0), "thresholds": {"youden": (0.2, None, 0.9)}} | options
-    training = {"images": 1, "patients": 1, "selection": 1}
+    training = TrainingRecord(images=1, patients=1, selection=1)
     model = ModelSpec(
         "test_resnet",
         method.findings,

@@ -38,7 +38,7 @@ def test_a_dataset_folder_opens(written: Path) -> None:
 
 def test_a_classifier_opens_with_all_that_was_known_of_it(written: Path) -> None:
     opened = load_classifier(written / "classifier")
-    assert opened.spec.name == "resnet10t" and opened.spec.training["images"] == 223
+    assert opened.spec.name == "resnet10t" and opened.spec.training.images == 223
     assert [one.images for one in opened.spec.reliability][:3] == [14, 12, 11] and opened.ood is not None
     (test,) = history.load_tests(written / "classifier")
     assert (test.images, test.patients, len(test.contents)) == (62, 30, 1)

@@ -289,7 +289,7 @@ def test_a_fine_tuned_drmodel_answers_the_five_of_the_competition(folder: Path) 
     opened = load_classifier(folder / "dr")
     assert opened.spec.findings == CHEXPERT5 == ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Effusion")
     assert (opened.spec.size, opened.spec.stored, opened.spec.fit) == ((512, 512), 512, "squash")
-    assert opened.spec.data[0]["name"] == "CheXpert"
+    assert opened.spec.data[0].name == "CheXpert"
     with torch.inference_mode():
         said = cut(net)(theirs(gray())) @ state["cls.weight"].T + state["cls.bias"]
         torch.testing.assert_close(opened.method.logits(ours(gray(), opened.spec)), said, atol=1e-4, rtol=1e-5)

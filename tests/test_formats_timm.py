@@ -56,8 +56,8 @@ def test_a_file_of_torchvision_arrives_and_goes_out_to_the_bit(folder: Path) -> 
     net = stirred(torchvision.models.resnet34(num_classes=3))
     torch.save(net.state_dict(), folder / "r34.pth")
     opened = converted(folder, "r34.pth", *TORCHVISIONS, "--findings", "Mass", "Nodule", "Hernia")
-    assert (opened.spec.name, opened.spec.training["layout"]) == ("resnet34", "torchvision")
-    assert opened.spec.data[0]["source"] == "unknown"  # a ResNet of anybody's
+    assert (opened.spec.name, opened.spec.training.layout) == ("resnet34", "torchvision")
+    assert opened.spec.data[0].source == "unknown"  # a ResNet of anybody's
     assert cli.main(["convert", str(opened.folder), "--to", "torchvision", "--out", str(folder / "back.pth")]) == 0
     with torch.inference_mode():  # in double precision only a true difference is left
         found = opened.method.double().logits(shown(opened, gray().double()))
@@ -74,7 +74,7 @@ def test_one_of_imagenet_answers_no_finding(folder: Path) -> None:
     net = stirred(torchvision.models.resnet18())
     torch.save(net.state_dict(), folder / "r18.pth")
     opened = converted(folder, "r18.pth", *TORCHVISIONS)
-    assert opened.spec.findings == () and opened.spec.data[0]["source"].endswith("pytorch/vision")
+    assert opened.spec.findings == () and opened.spec.data[0].source.endswith("pytorch/vision")
     assert same(opened, {name: value for name, value in net.state_dict().items() if not name.startswith("fc.")})
 
 
@@ -132,7 +132,7 @@ def test_a_safetensors_file_of_timm_answers_as_timm(folder: Path) -> None:
     net = stirred(timm.create_model("mobilenetv3_small_050", num_classes=2))
     save_file(net.state_dict(), folder / "m.safetensors")
     opened = converted(folder, "m.safetensors", "--layout", "timm_names", "--findings", "Mass", "Nodule")
-    assert (opened.spec.name, opened.spec.training["layout"]) == ("mobilenetv3_small_050", "timm_names")
+    assert (opened.spec.name, opened.spec.training.layout) == ("mobilenetv3_small_050", "timm_names")
     assert same(opened, net.state_dict())
     with torch.inference_mode():
         torch.testing.assert_close(

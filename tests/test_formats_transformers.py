@@ -218,7 +218,7 @@ def test_a_deit_arrives(folder: Path) -> None:
     assert opened.spec.name == "deit_tiny_patch16_224"
     assert (
         opened.spec.rgb_normalisation[0] == (0.485, 0.456, 0.406)
-        and "facebookresearch/deit" in opened.spec.data[0]["source"]
+        and "facebookresearch/deit" in opened.spec.data[0].source
     )
     assert same(kept(opened), {name: value for name, value in state.items() if not name.startswith("head.")})
 
@@ -274,7 +274,7 @@ def test_a_model_of_dtforcxr8_arrives_and_answers(name: str, head: str, layout: 
     state = small_head(name, head)
     opened = converted(folder, name, state, *AS, layout)
     assert (opened.spec.name, opened.spec.findings) == (name, CHESTXRAY14)
-    assert opened.spec.training["layout"] == layout and "DTforCXR8" in opened.spec.data[0]["source"]
+    assert opened.spec.training.layout == layout and "DTforCXR8" in opened.spec.data[0].source
     last = {"darmo": "classifier", "visformer": "head", "autoformer": "head.fc"}[layout]
     expected = {
         ours(key): value

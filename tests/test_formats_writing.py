@@ -17,6 +17,7 @@ from ribcage.bundle.formats.writing import base
 from ribcage.bundle.init import initial_backbone
 from ribcage.bundle.io import load_classifier
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TeacherRecord, TrainingRecord
 from ribcage.commands import finetune
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.methods import Method
@@ -31,7 +32,7 @@ MEAN, STD = 0.53, 0.26
 
 
 def facts(name: str, channels: int = 1, size: int = 64) -> ModelSpec:
-    training = {"options": {"epochs": 7}}
+    training = TrainingRecord(options={"epochs": 7})
     return ModelSpec(name, (), (size, size), size, "pad", MEAN, STD, channels=channels, training=training)
 
 
@@ -300,9 +301,8 @@ def chest(name: str, findings: tuple[str, ...] = BACKWARDS, channels: int = 1) -
 
 
 def student(name: str = "eeea_net_c2", teachers: tuple[str, ...] = ("ofa_595",), **options: Any) -> ModelSpec:
-    return ModelSpec(
-        name, BACKWARDS, (64, 64), 64, "pad", MEAN, STD, training={"teachers": [{"name": one} for one in teachers]}, **options
-    )  # fmt: skip
+    training = TrainingRecord(teachers=tuple(TeacherRecord(one, False, ()) for one in teachers))
+    return ModelSpec(name, BACKWARDS, (64, 64), 64, "pad", MEAN, STD, training=training, **options)
 
 
 def of_14_classes(name: str) -> dict[str, tuple[int, ...]]:

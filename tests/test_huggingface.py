@@ -15,16 +15,18 @@ from ribcage import cli
 from ribcage.bundle import formats
 from ribcage.bundle.io import Bundle, load_bundle, save_bundle
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
+from ribcage.metrics.evaluation_context import TrainingData
 from ribcage.models.backbone import Backbone
 
 COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 FACTS: dict[str, Any] = {
     "thresholds": {"f1": (0.25, None)},
     "temperature": (1.5, 2.0),
-    "data": ({"name": "Phantom", "source": "https://example.org", "licence": "CC-BY-4.0"},),
-    "training": {"method": "supervised", "images": 9, "patients": 3, "selection": 2},
+    "data": (TrainingData("Phantom", "https://example.org", "CC-BY-4.0"),),
+    "training": TrainingRecord(method="supervised", images=9, patients=3, selection=2),
 }
 KINDS: dict[str, dict[str, Any]] = {
     "gray": {"name": "resnet18", "size": (64, 64), "stored": 72, "fit": "pad"},
@@ -95,11 +97,11 @@ def test_the_folder_comes_back_as_it_was(written: tuple[Bundle, Path]) -> None:
     back, own = load_bundle(out), opened.spec
     kept, before = (load_file(place / "model.safetensors") for place in (out, opened.folder))
     assert kept.keys() == before.keys() and all(torch.equal(kept[name], before[name]) for name in before)
-    assert back.spec.training["layout"] == "huggingface"
+    assert back.spec.training.layout == "huggingface"
     for name in ("name", "findings", "size", "stored", "fit", "pool", "channels"):
         assert getattr(back.spec, name) == getattr(own, name), name
     assert back.spec.thresholds == {"published": (0.25, None)} and back.spec.temperature == own.temperature
-    assert back.spec.data[0]["licence"] == "CC-BY-4.0" and back.spec.data[0]["source"] == "https://example.org"
+    assert back.spec.data[0].licence == "CC-BY-4.0" and back.spec.data[0].source == "https://example.org"
     images = torch.nn.functional.interpolate(gray(64, 2), own.size)
     with torch.inference_mode():
         answers = [

@@ -21,6 +21,7 @@ import ribcage
 from ribcage import cli
 from ribcage.bundle.init import initial_provenance
 from ribcage.bundle.io import find_bundle, load_bundle, load_classifier, load_detector
+from ribcage.bundle.spec import DetectorSpec
 from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
 from ribcage.evaluation.detector_validation import DetectorValidation
@@ -84,7 +85,7 @@ def test_a_run_leaves_a_detector_that_opens_and_answers(run: Path, data: Path) -
     one, last = load_detector(run), checkpoint.load_checkpoint(run / "checkpoint.pt")
     assert isinstance(one.method, Detect) and not one.method.training and cam_detector.as_detector(one) is one.method
     assert one.spec.findings == (FINDING,) and one.spec.name == "test_resnet" and one.spec.size == (64, 64)
-    assert one.spec.detector["head"] == "fcos" and one.spec.detector["width"] == 16
+    assert one.spec.detector and one.spec.detector.head == "fcos" and one.spec.detector.options["width"] == 16
     validated = [line["validation"] for line in log(run) if "validation" in line]
     assert len(validated) == 2 and one.spec.metrics["validation"] in validated
     assert max(each["map"] for each in validated) == one.spec.metrics["validation"]["map"]
@@ -212,7 +213,7 @@ def test_a_classifier_becomes_a_detector_by_its_saliency_maps(
     assert cli.main([*given, "--head", "cam", "--share", "0.4"]) == 0
     assert "Validation: mAP" in capsys.readouterr().out
     one = load_detector(tmp_path / "cam")
-    assert one.spec.detector == {"head": "cam", "share": 0.4, "keep": 100}
+    assert one.spec.detector == DetectorSpec("cam", {"share": 0.4, "keep": 100})
     assert equal(*(load_file(each / "bundle" / "model.safetensors") for each in (tmp_path / "cam", classifier)))
     found = 0
     for _ in range(2):  # what speaks for a finding by these weights speaks against it by those

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ribcage.bundle.init import initial_backbone
 from ribcage.bundle.io import save_bundle
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data.provenance import Provenance
 from ribcage.methods.mae import MAE, _positions
 from ribcage.models import layers
@@ -247,7 +248,7 @@ def test_a_pretrained_backbone_keeps_its_weights(tmp_path: Any) -> None:
 
 
 def test_a_bundle_keeps_its_weights_and_all_of_them_learn_on(tmp_path: Any) -> None:
-    training = {"method": "mae", "images": 6, "patients": 6}
+    training = TrainingRecord(method="mae", images=6, patients=6)
     facts = ModelSpec("test_vit", (), (64, 48), 64, "pad", 0.5, 0.25, pool="avg", training=training)
     save_bundle(tmp_path / "bundle", made(pool="avg"), facts, Provenance.nothing())
     weights = load_file(tmp_path / "bundle" / "model.safetensors")

@@ -24,6 +24,7 @@ from ribcage.data.collection import Datasets
 from ribcage.data.provenance import Provenance
 from ribcage.imaging import appearance, image_file
 from ribcage.inference import image_files
+from ribcage.metrics.evaluation_context import TrainingData
 from ribcage.server.served_models import ServedModel
 
 REAL = os.environ.get("RIBCAGE_REAL_DATA", "")
@@ -340,10 +341,10 @@ def test_a_check_holds_no_image(check: OODCheck) -> None:
 def test_a_model_of_synthetic_images_warns_with_every_prediction(data: Path, tmp_path: Path) -> None:
     opened = load_classifier(trained(tmp_path / "own", dataset_folder.open(data)))
     assert not opened.spec.warning
-    drawn = {"name": "phantom", "source": phantom.SOURCE, "licence": "CC0-1.0"}
+    drawn = TrainingData("phantom", phantom.SOURCE, "CC0-1.0")
     image_file = tmp_path / "a.png"
     cv2.imwrite(str(image_file), chest(1000, 48))
-    for sources, word in (((drawn,), "only"), ((*opened.spec.data, {**drawn, "before": True}), "include")):
+    for sources, word in (((drawn,), "only"), ((*opened.spec.data, replace(drawn, before=True)), "include")):
         model = replace(opened.spec, data=sources)
         save_bundle(tmp_path / word, opened.method, model, Provenance.nothing())
         made = load_classifier(tmp_path / word)

@@ -92,8 +92,8 @@ def test_every_weight_arrives_the_last_layer_turned(converted: Classifier) -> No
     assert found.keys() == expected.keys() and len(found) == 606
     assert not [name for name, value in expected.items() if not torch.equal(found[name], value)]
     model = converted.spec
-    assert (model.name, model.findings, model.training["layout"]) == ("densenet121", CHESTXRAY14, "paddle")
-    assert model.rgb_normalisation == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) and "random" not in model.training
+    assert (model.name, model.findings, model.training.layout) == ("densenet121", CHESTXRAY14, "paddle")
+    assert model.rgb_normalisation == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) and model.training.random is None
 
 
 def test_it_goes_out_as_it_came(converted: Classifier, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_run_leaves_logs_a_checkpoint_images_and_a_backbone(runs: dict[str, Pa
     assert len(looks) == 2 and all(look["rank"] > 0 for look in looks)
     assert checkpoint.load_checkpoint(out / "checkpoint.pt")["run"]["step"] == lines[-1]["step"]
     facts = ModelSpec.load(out / "bundle" / "model.json")
-    assert facts.findings == () and facts.training["method"] == name and facts.metrics["features"] == looks[-1]
+    assert facts.findings == () and facts.training.method == name and facts.metrics["features"] == looks[-1]
     assert "pretrained" in (out / "bundle" / "README.md").read_text(encoding="utf-8")
 
 
@@ -109,7 +109,7 @@ def test_who_goes_on_with_it_has_its_weights_and_has_seen_what_it_saw(
     assert np.isin(seen[runs[name]].pixels, seen[tmp_path / "tuned"].pixels).all()
     assert np.isin(seen[runs[name]].patients, seen[tmp_path / "tuned"].patients).all()
     sources = ModelSpec.load(tmp_path / "tuned" / "bundle" / "model.json").data
-    assert [one.get("before", False) for one in sources] == [True, False]
+    assert [bool(one.before) for one in sources] == [True, False]
 
 
 def test_it_answers_no_findings(runs: dict[str, Path], data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,7 +203,7 @@ def test_several_datasets_keep_their_own_scale_and_share(data: Path, tmp_path: P
     assert cli.main(asked) == 0
     facts = ModelSpec.load(tmp_path / "run" / "bundle" / "model.json")
     opened = Datasets.open([str(data), str(other)])
-    assert facts.training["scales"] == [[one.mean, one.std] for one in opened]
+    assert facts.training.scales == tuple((one.mean, one.std) for one in opened)
     assert len(facts.data) == 2
 
 

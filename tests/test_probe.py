@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from ribcage import cli
 from ribcage.bundle.io import save_bundle
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
 from ribcage.data.provenance import Provenance
@@ -176,7 +177,7 @@ def made(folder: Path, opened: dataset_folder.DatasetFolder, seen: np.ndarray) -
         "pad",
         0.5,
         0.25,
-        training={"images": 0, "patients": 0, "selection": 0},
+        training=TrainingRecord(images=0, patients=0, selection=0),
     )
     save_bundle(folder, method, model, Provenance.of(Datasets.of([opened]), seen, seen[:0]))
     return folder

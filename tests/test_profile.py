@@ -11,6 +11,7 @@ from ribcage import cli
 from ribcage.bundle import cost
 from ribcage.bundle.io import load_classifier, save_bundle
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
@@ -20,7 +21,7 @@ from ribcage.models.backbone import Backbone
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("模型 runs") / "one"
     method = cost.built(cost.Subject("test_resnet", 3, 1, (32, 48)))
-    facts = {"images": 1, "patients": 1, "selection": 1}
+    facts = TrainingRecord(images=1, patients=1, selection=1)
     model = ModelSpec("test_resnet", method.findings, (32, 48), 48, "pad", 0.5, 0.25, training=facts)
     save_bundle(folder / "bundle", method, model, Provenance.nothing())
     return folder
@@ -51,7 +52,7 @@ def test_a_run_is_profiled_as_it_is(run: Path) -> None:
 def test_a_run_is_counted_as_it_pools(tmp_path: Path) -> None:
     """Two ways of pooling beside each other give twice the features, and the last layer twice the weights."""
     method = Supervised(Backbone("test_resnet", pool="catavgmax"), ("Mass", "Edema"))
-    facts = {"images": 1, "patients": 1, "selection": 1}
+    facts = TrainingRecord(images=1, patients=1, selection=1)
     model = ModelSpec("test_resnet", method.findings, (32, 32), 32, "pad", 0.5, 0.25, pool="catavgmax", training=facts)
     save_bundle(tmp_path / "bundle", method, model, Provenance.nothing())
     pooled = cost.count_operations(cost.Subject.of(tmp_path))

@@ -70,7 +70,7 @@ def test_shapes_alone_are_no_evidence(
     told = capsys.readouterr().out
     assert "other programs" in told and "preprocessing: " in told and "ASSUMED" in told
     training = load_bundle(tmp_path / "out").spec.training
-    assert training["agreed"] and "other programs" in training["evidence"]
+    assert training.agreed and "other programs" in (training.evidence or "")
     assert "ASSUMED" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
@@ -79,8 +79,8 @@ def test_options_instead_of_guesses_need_no_agreement(resnet: State, tmp_path: P
     words = ["convert", str(tmp_path / "own.pth"), "--out", str(tmp_path / "out"), "--mean", "0.5", "--std", "0.25"]
     assert cli.main([*words, "--findings", "Mass", "Edema", "Hernia"]) == 0
     model = load_classifier(tmp_path / "out").spec
-    assert model.rgb_normalisation == ((0.5,) * 3, (0.25,) * 3) and not model.training["agreed"]
-    assert [one for one in model.training["claims"] if "given" in one and "option" in one]
+    assert model.rgb_normalisation == ((0.5,) * 3, (0.25,) * 3) and not model.training.agreed
+    assert [one for one in model.training.claims or () if "given" in one and "option" in one]
 
 
 def test_one_file_can_be_read_as_another_layout(
@@ -94,7 +94,7 @@ def test_one_file_can_be_read_as_another_layout(
     assert "Did you mean 'torchvision'" in line([*words, "--layout", "torchvison"], capsys)
     assert cli.main([*words, "--layout", "torchvision"]) == 0
     model = load_bundle(tmp_path / "out").spec
-    assert model.findings == () and model.training["layout"] == "torchvision"
+    assert model.findings == () and model.training.layout == "torchvision"
 
 
 def test_fourteen_rows_get_names_only_by_an_option(

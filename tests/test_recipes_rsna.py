@@ -20,6 +20,7 @@ from trainings import equal, stopped
 
 from ribcage import cli
 from ribcage.bundle.io import load_detector
+from ribcage.bundle.spec import DetectorSpec
 from ribcage.data import dataset_folder
 from ribcage.training import checkpoint
 
@@ -126,5 +127,5 @@ def did_what_it_says(run: Path, name: str) -> None:
     kept = {option: value for option, value in says.items() if option not in small}
     assert kept and {option: did[option] for option in kept} == kept
     opened = load_detector(run)
-    assert opened.spec.detector == {"head": "yolo", "anchors": "published", "overlap": 0.4, "keep": 100}
-    assert opened.spec.training["images"] == 12 and opened.spec.training["selection"] == 4
+    assert opened.spec.detector == DetectorSpec("yolo", {"anchors": "published", "overlap": 0.4, "keep": 100})
+    assert opened.spec.training.images == 12 and opened.spec.training.selection == 4

@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage import cli
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
 from ribcage.methods import Method
@@ -45,7 +46,7 @@ def method(name: str) -> Method:
 
 
 def facts(name: str = "test_resnet") -> ModelSpec:
-    training = {"method": "moco", "images": 80, "patients": 30}
+    training = TrainingRecord(method="moco", images=80, patients=30)
     return ModelSpec(name, (), (SIDE, SIDE), SIDE, "pad", 0.5, 0.25, training=training)
 
 

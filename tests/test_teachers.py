@@ -15,6 +15,7 @@ from test_loader import make_store
 
 from ribcage.bundle.io import Classifier, save_bundle
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.loader import Loader
@@ -124,7 +125,7 @@ def test_stored_answers_are_those_of_the_rows(dataset: DatasetFolder) -> None:
 
 
 def test_of_a_teacher_without_fingerprints_it_is_known_that_nothing_is(tmp_path: Path) -> None:
-    save_bundle(tmp_path, opened().method, replace(opened().spec, training={"images": 1, "patients": 1, "selection": 1}),
+    save_bundle(tmp_path, opened().method, replace(opened().spec, training=TrainingRecord(images=1, patients=1, selection=1)),
                 Provenance.nothing())  # fmt: skip
     assert opening.teacher_provenance(str(tmp_path)).unknown.tolist() == ["test_resnet"]
     assert opening.teacher_provenance(str(tmp_path / "答案.csv")).unknown.tolist() == ["答案.csv"]

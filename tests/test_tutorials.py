@@ -25,6 +25,7 @@ from test_chexnet import densenet
 from ribcage import cli
 from ribcage.bundle.io import save_bundle
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
@@ -172,7 +173,7 @@ def smaller(folder: Path) -> None:
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet", size=(64, 64)), CHESTXRAY14)
     torch.nn.init.normal_(method.head.weight, std=3.0)
-    facts = {"images": 1, "patients": 1, "selection": 1}
+    facts = TrainingRecord(images=1, patients=1, selection=1)
     model = ModelSpec("test_resnet", method.findings, (64, 64), 96, "pad", 0.5, 0.25, training=facts)
     shutil.rmtree(folder)
     save_bundle(folder, method.eval(), model, Provenance.nothing("a file"))

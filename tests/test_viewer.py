@@ -24,6 +24,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from ribcage.bundle import deployment
 from ribcage.bundle.io import load_bundle, save_bundle
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TrainingRecord
 from ribcage.commands import serve
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
@@ -56,7 +57,7 @@ def model(folder: Path, **options: Any) -> Path:
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet", size=(32, 32)), FINDINGS)
     torch.nn.init.normal_(method.head.weight, std=3.0)
-    facts: dict[str, Any] = {"temperature": (1.0,) * 4, "training": {"images": 1, "patients": 1, "selection": 1}}
+    facts: dict[str, Any] = {"temperature": (1.0,) * 4, "training": TrainingRecord(images=1, patients=1, selection=1)}
     made = ModelSpec("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.45, 0.22, **(facts | options))
     save_bundle(folder, method.eval(), made, Provenance.nothing())
     return folder

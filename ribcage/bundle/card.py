@@ -1,7 +1,6 @@
 """Model card: what a person should know of a model before using it, as Markdown from its facts and its tests."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from markupsafe import Markup
 
@@ -9,6 +8,7 @@ from ribcage.bundle import history
 from ribcage.bundle.history import PastTest
 from ribcage.bundle.markdown import markdown_text, render_markdown
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TeacherRecord
 from ribcage.bundle.usage import usage_lines
 from ribcage.metrics.classification_evaluation import ClassificationEvaluation
 from ribcage.metrics.evaluation import Evaluation
@@ -23,11 +23,6 @@ HEADS = {
 PRECISIONS = {"map": "mean", "ap50": "mean, IoU .50", "ap75": "mean, IoU .75"}
 MOST_TESTS = 50
 """Tests in the list, the newest of them."""
-TRAINED: dict[str, Any] = {
-    "agreed": False, "boxes": None, "claims": (), "counted": False, "evidence": "", "fitted": None, "fitted_to": (),
-    "leak": "", "random": (), "shared_patients": 0,
-}  # fmt: skip
-"""What only some models say of their training."""
 LIMITATIONS = "## Limitations\n"
 
 
@@ -38,48 +33,44 @@ def model_card(spec: ModelSpec, *, plain: bool = True, unknown: Sequence[str] = 
     return render_markdown(
         "card.md",
         model=spec,
-        data=[{"before": False, "evidence": ""} | one for one in spec.data],
-        trained=TRAINED | spec.training,
+        data=spec.data,
+        trained=spec.training,
         converted=spec.converted,
         warning=spec.warning,
         detector=detector_summary(spec),
         fit=FITS.get(spec.fit, spec.fit),
         unknown=list(unknown),
-        teachers=[teacher_summary(one) for one in spec.training.get("teachers", [])],
+        teachers=[teacher_summary(one) for one in spec.training.teachers or ()],
         precisions=[(PRECISIONS.get(name, name.removeprefix("map_")), score) for name, score in validation.items()]
         if "map" in validation
         else [],
         aurocs=auroc_rows(spec, validation),
         features=spec.metrics.get("features", {}),
-        frontal=bool(spec.training.get("options", {}).get("frontal")),
+        frontal=bool(spec.training.option("frontal")),
         licences=list(
-            dict.fromkeys(
-                Markup(f"{markdown_text(one['licence'])} ({markdown_text(one['name'])})") for one in spec.data
-            )
+            dict.fromkeys(Markup(f"{markdown_text(one.licence)} ({markdown_text(one.name)})") for one in spec.data)
         ),
         usage=Markup("\n".join(usage_lines(spec, plain=plain))),
     )
 
 
-def teacher_summary(teacher: dict[str, Any]) -> Markup:
+def teacher_summary(teacher: TeacherRecord) -> Markup:
     """densenet121 (14 findings); the table x.csv (Edema)"""
-    name = markdown_text(teacher["name"])
-    if teacher["table"]:
-        return Markup(f"the table {name} ({', '.join(map(markdown_text, teacher['findings']))})")
-    count = len(teacher["findings"])
+    name = markdown_text(teacher.name)
+    if teacher.table:
+        return Markup(f"the table {name} ({', '.join(map(markdown_text, teacher.findings))})")
+    count = len(teacher.findings)
     return Markup(f"{name} ({count} finding{'s' * (count != 1)})")
 
 
 def detector_summary(spec: ModelSpec) -> str:
     """Kind of a detector, its options and score thresholds; "" for other models."""
-    own = dict(spec.detector)
-    head = own.pop("head", "")
-    if not head:
+    if spec.detector is None:
         return ""
     thresholds = [f"{one:.3f}" if one is not None else "–" for one in spec.thresholds.get("f1", [])]
     shown = f" Score threshold: {', '.join(thresholds)} (highest F1 at IoU .40 on validation)." if thresholds else ""
-    options = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in own.items())
-    return f"{HEADS[head]} ({options}). Scores are not probabilities.{shown}"
+    options = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in spec.detector.options.items())
+    return f"{HEADS[spec.detector.head]} ({options}). Scores are not probabilities.{shown}"
 
 
 def auroc_rows(spec: ModelSpec, scores: dict[str, float]) -> list[tuple[str, str, str]]:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,15 +13,14 @@ from ribcage.bundle.formats import Published
 from ribcage.bundle.formats.reading.account import Fate, account
 from ribcage.bundle.formats.reading.published_weights import twin_architectures
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import CONVERTED, TrainingRecord
 from ribcage.data import dataset_folder
 from ribcage.methods.supervised import Supervised
+from ribcage.metrics.evaluation_context import TrainingData
 from ribcage.models.backbone import Backbone
 from ribcage.models.catalogue import known_model, pretrained_config
 from ribcage.models.pretrained import Coverage, laid_over
 from ribcage.models.stem import GRAY, fold_stem
-
-METHOD = "converted"
-"""What stands in the place of a way of training."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def converted_model(
     if answers:
         places = [place for place, name in enumerate(names) if name]
         fill(method, head, places, str(file))
-    counted = {"counted": True} if answers and not findings and found.counted else {}
+    counted = bool(answers and not findings and found.counted)
     model = ModelSpec(
         name=found.name,
         findings=answers,
@@ -144,7 +143,7 @@ def converted_model(
         temperature=found.temperature if names == found.findings else (),
         thresholds={"published": found.thresholds} if found.thresholds and names == found.findings else {},
         data=(origin(found),),
-        training=history(file, found, coverage, claims, agreed) | counted,
+        training=conversion_record(file, found, coverage, claims, agreed, counted),
         versions=dataset_folder.versions(),
     )  # fmt: skip
     ends = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
@@ -257,16 +256,18 @@ def fill(method: Supervised, head: dict[str, Tensor], places: Sequence[int], whe
         method.head.bias.copy_(head["bias"][list(places)] if "bias" in head else torch.zeros(len(places)))
 
 
-def origin(found: Published) -> dict[str, str]:
+def origin(found: Published) -> TrainingData:
     """Where the weights come from, as a dataset is described."""
-    about = {"name": found.data, "source": found.source, "licence": found.licence}
-    return {name: value or "unknown" for name, value in about.items()}
+    return TrainingData(found.data or "unknown", found.source or "unknown", found.licence or "unknown")
 
 
-def history(file: Path, found: Published, coverage: Coverage, claims: Sequence[Claim], agreed: bool) -> dict[str, Any]:
-    """What is known of how the model came to be."""
+def conversion_record(
+    file: Path, found: Published, coverage: Coverage, claims: Sequence[Claim], agreed: bool, counted: bool
+) -> TrainingRecord:
+    """The record of a converted model."""
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    about: dict[str, Any] = {"method": METHOD, "layout": found.layout, "file": file.name, "sha256": digest}
-    about |= {"evidence": str(found.evidence), "claims": [str(one) for one in claims], "agreed": agreed}
-    return about | ({"random": list(coverage.lost)} if coverage.lost else {})
+    return TrainingRecord(
+        method=CONVERTED, layout=found.layout, file=file.name, sha256=digest, evidence=str(found.evidence),
+        claims=tuple(map(str, claims)), agreed=agreed, random=tuple(coverage.lost) or None, counted=counted or None,
+    )  # fmt: skip

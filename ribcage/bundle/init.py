@@ -3,6 +3,7 @@
 `init` is the value of --init everywhere in this module; "" means random weights.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.weights import load_backbone
 from ribcage.data.collection import Datasets
 from ribcage.data.provenance import Provenance
+from ribcage.metrics.evaluation_context import TrainingData
 from ribcage.models.backbone import Backbone
 from ribcage.models.catalogue import pretrained_config
 from ribcage.models.pretrained import Weights
@@ -57,27 +59,24 @@ def initial_provenance(init: str) -> Provenance:
     return next((Provenance.load(file) for file in beside if file.is_file()), unknown)
 
 
-def data_sources(data: Datasets, init: str) -> tuple[dict[str, Any], ...]:
+def data_sources(data: Datasets, init: str) -> tuple[TrainingData, ...]:
     """The datasets of a training, after those of its initial weights."""
     known = initial_spec(init)
-    before = [{**one, "before": True} for one in known.data] if known else file_source(init)
-    own = [
-        {"name": one.facts.name, "source": one.facts.source, "licence": one.facts.licence, "folder": str(one.folder)}
-        for one in data
-    ]
+    before = [replace(one, before=True) for one in known.data] if known else file_source(init)
+    own = [TrainingData(one.facts.name, one.facts.source, one.facts.licence, folder=str(one.folder)) for one in data]
     return (*before, *own)
 
 
-def file_source(init: str) -> list[dict[str, Any]]:
+def file_source(init: str) -> list[TrainingData]:
     """The training data of a published file, described as a dataset; nothing where there is no file."""
     if not Path(init).is_file():
         return []
     found = published(Path(init))
-    about = {"name": found.data or Path(init).name, "source": found.source, "licence": found.licence}
+    name, source, licence = found.data or Path(init).name, found.source, found.licence
     if found.evidence.kind == "shapes":  # shapes alone do not tell the source
-        about = {"name": Path(init).name, "source": "", "licence": ""}
-    evidence = {"evidence": recognised_as(found)} if found.layout else {}
-    return [{name: value or "unknown" for name, value in about.items()} | {"before": True} | evidence]
+        name, source, licence = Path(init).name, "", ""
+    evidence = recognised_as(found) if found.layout else None
+    return [TrainingData(name, source or "unknown", licence or "unknown", before=True, evidence=evidence)]
 
 
 def recognised_as(found: Published) -> str:

@@ -71,7 +71,8 @@ class Detector(Bundle):
     @property
     def cam(self) -> CamBoxes:
         """How boxes are drawn around saliency maps."""
-        return CamBoxes(**{name: value for name, value in self.spec.detector.items() if name != "head"})
+        assert self.spec.detector
+        return CamBoxes(**self.spec.detector.options)  # type: ignore[arg-type]  # CamBoxes checks them
 
 
 def save_bundle(
@@ -178,8 +179,10 @@ def load_detector(folder: Path | str) -> Detector:
 
 def build_detector(spec: ModelSpec, backbone: Backbone, where: str, *, freeze: bool = True) -> Detect:
     """The detector that `spec.detector` describes, with random weights."""
+    own = spec.detector
+    assert own
     with _wrong_options_of(where):
-        return Detect(backbone, spec.findings, freeze=freeze, **spec.detector)
+        return Detect(backbone, spec.findings, freeze=freeze, head=own.head, **own.options)  # type: ignore[arg-type]  # Detect checks them
 
 
 def _built(spec: ModelSpec, where: str) -> Detect | Supervised:
@@ -188,7 +191,7 @@ def _built(spec: ModelSpec, where: str) -> Detect | Supervised:
         spec.name, channels=spec.channels, size=spec.size, pool=spec.pool, mean=spec.mean, std=spec.std,
         rgb_normalisation=spec.rgb_normalisation,
     )  # fmt: skip
-    if spec.detector and spec.detector.get("head") != CAM_HEAD:
+    if spec.detector and spec.detector.head != CAM_HEAD:
         return build_detector(spec, backbone, where)
     return Supervised(backbone, spec.findings, loss=spec.loss)  # type: ignore[arg-type]
 

@@ -6,17 +6,20 @@ The file may come from anybody, so each value is checked when it is read, and al
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ribcage import __version__
+from ribcage.bundle.training_record import CONVERTED, TrainingRecord, read_training_record
 from ribcage.data import dataset_folder, index, phantom
+from ribcage.metrics.evaluation_context import TrainingData
 from ribcage.metrics.reliability import FindingReliability, is_reliability
 from ribcage.models import losses
 from ribcage.models.backbone import POOLS
 from ribcage.models.pretrained import LEAST_STD, MOST_MEAN, MOST_STD
-from ribcage.runtime import files, format_1, limits, terminal
+from ribcage.runtime import files, format_1, limits, terminal, typed_json
+from ribcage.runtime.typed_json import INLINE
 
 MODEL_FORMAT = 2
 DEFAULT_RULE = "youden"
@@ -33,6 +36,15 @@ MAX_SIDE = 4096
 """Largest side of an image in pixels, and largest option of a detector: a hostile file must not exhaust the memory."""
 MOST_FINDINGS, MOST_BYTES = 1000, 1 << 24
 """Largest number of findings of a model, and largest size of model.json."""
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """The head of a detector and the options of the head."""
+
+    head: str
+    options: dict[str, object] = field(default_factory=dict, metadata=INLINE)
+    """Words, numbers, or lists of these."""
 
 
 @dataclass(frozen=True)
@@ -58,26 +70,25 @@ class ModelSpec:
     repeated in three channels and normalised by these instead of `mean` and `std`."""
     loss: str = "bce"
     """bce: independent findings; cross-entropy: mutually exclusive ones."""
-    detector: dict[str, Any] = field(default_factory=dict)
-    """The head of a detector and the options of the head; empty for other models."""
+    detector: DetectorSpec | None = None
+    """Of a detector; {} in the JSON of other models."""
     temperature: tuple[float, ...] = ()
     """Logits are divided by it; one per finding, fitted on validation."""
     thresholds: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
     """Rule → one threshold per finding, chosen on validation; None where it is undefined."""
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Validation metrics (`validation`), or those of a backbone's features (`features`), by name."""
     reliability: tuple[FindingReliability, ...] = ()
     """Of each finding, on validation."""
-    data: tuple[dict[str, Any], ...] = ()
-    """The training data: name, source, licence, split, images, patients."""
-    training: dict[str, Any] = field(default_factory=dict)
-    """The training options."""
+    data: tuple[TrainingData, ...] = ()
+    training: TrainingRecord = field(default_factory=TrainingRecord)
     versions: dict[str, str] = field(default_factory=dict)
     format: int = MODEL_FORMAT
 
     @property
     def warning(self) -> str:
         """The warning that goes with each prediction of a model trained on synthetic images; "" for others."""
-        drawn = [one["source"] == phantom.SOURCE for one in self.data]
+        drawn = [one.source == phantom.SOURCE for one in self.data]
         if not any(drawn):
             return ""
         if all(drawn):
@@ -89,11 +100,12 @@ class ModelSpec:
     @property
     def converted(self) -> bool:
         """Whether the weights were trained by others and converted."""
-        return self.training.get("method") == "converted"
+        return self.training.method == CONVERTED
 
     def save(self, part: Path) -> None:
         """Write as JSON into a temporary file, if it can be read again."""
-        text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+        content = typed_json.to_json(self) | ({} if self.detector else {"detector": {}})
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         values = json.loads(text)
         if invalid := _invalid(values):
             raise ValueError(f"A model cannot be saved with {invalid} = {str(values[invalid])[:60]!r}.")
@@ -114,8 +126,11 @@ class ModelSpec:
             raise ValueError(f"{file} was written by another version of Ribcage (this is {__version__}).")
         if invalid := _invalid(values):
             raise ValueError(f"{file} is damaged: {invalid} is {str(values[invalid])[:60]!r}.")
-        for name in ("findings", "size", "temperature", "data"):
+        for name in ("findings", "size", "temperature"):
             values[name] = tuple(values[name])
+        values["detector"] = _read_detector(values["detector"]) if values["detector"] else None
+        values["data"] = tuple(map(_read_data, values["data"]))
+        values["training"] = read_training_record(values["training"])
         values["reliability"] = tuple(map(FindingReliability.from_json, values["reliability"]))
         values["rgb_normalisation"] = tuple(map(tuple, values["rgb_normalisation"]))
         values["thresholds"] = {name: tuple(chosen) for name, chosen in values["thresholds"].items()}
@@ -133,6 +148,14 @@ def wrong_normalisation(mean: Sequence[float], std: Sequence[float]) -> str:
     if not all(LEAST_STD <= one <= MOST_STD for one in stds):
         return f"a standard deviation is from {LEAST_STD:g} to {MOST_STD:g}"
     return ""
+
+
+def _read_detector(value: object) -> DetectorSpec:
+    return typed_json.from_json(DetectorSpec, value)
+
+
+def _read_data(value: object) -> TrainingData:
+    return typed_json.from_json(TrainingData, value)
 
 
 # ---- checks of the values
@@ -182,12 +205,6 @@ def _metrics(value: Any) -> bool:
     )
 
 
-def _sources(value: Any) -> bool:
-    """Whether a JSON value is a list of datasets, each with its name, source and licence."""
-    shown = ("name", "source", "licence")
-    return _list_of(dict)(value) and all(isinstance(one.get(name), str) for one in value for name in shown)
-
-
 def _option(value: Any) -> bool:
     """Whether a JSON value can be an option of a detector: a word, a number, or a list of these."""
     if isinstance(value, list):
@@ -207,29 +224,13 @@ def _rgb_normalisation(value: Any) -> bool:
     return not wrong_normalisation(*value)
 
 
-TEXTS = ("method", "layout", "file", "sha256", "evidence", "leak", "policy")
-COUNTS = ("images", "patients", "selection", "boxes", "shared_patients", "fitted")
-LISTS = ("random", "claims", "fitted_to")
-"""Keys under `training`, by the type of their value."""
-CONVERTED = {"layout", "file", "sha256"}
-"""Keys under `training` of a converted model."""
-
-
-def _training(value: Any) -> bool:
-    """Whether a JSON value can stand under `training`: each value that is shown has its type."""
-    if not isinstance(value, dict) or (value.get("method") == "converted" and not value.keys() >= CONVERTED):
+def _readable(read: Callable[[object], object], value: Any) -> bool:
+    """Whether the reader of a part of model.json takes this JSON value."""
+    try:
+        read(value)
+    except ValueError:
         return False
-    taught = value.get("teachers", [])
-    return (
-        all(isinstance(value.get(name, ""), str) for name in TEXTS)
-        and all(type(value.get(name, 0)) is int and value.get(name, 0) >= 0 for name in COUNTS)
-        and all(_list_of(str)(value.get(name, [])) for name in LISTS)
-        and isinstance(value.get("options", {}), dict)
-        and _list_of(dict)(taught)
-        and all(
-            isinstance(one.get("name"), str) and _list_of(str)(one.get("findings")) and "table" in one for one in taught
-        )
-    )
+    return True
 
 
 SPEC_CHECKS: dict[str, Callable[[Any], bool]] = {
@@ -249,13 +250,13 @@ SPEC_CHECKS: dict[str, Callable[[Any], bool]] = {
     "pool": lambda value: isinstance(value, str) and value in POOLS,
     "rgb_normalisation": lambda value: value == [] or _rgb_normalisation(value),
     "loss": lambda value: isinstance(value, str) and value in losses.LOSSES,
-    "detector": lambda value: isinstance(value, dict) and all(map(_option, value.values())),
+    "detector": lambda value: value == {} or (_readable(_read_detector, value) and all(map(_option, value.values()))),
     "temperature": lambda value: isinstance(value, list) and all(_finite(one) and 1e-6 < one < 1e6 for one in value),
     "thresholds": lambda value: isinstance(value, dict) and all(map(_thresholds, value.values())),
     "metrics": _metrics,
     "reliability": is_reliability,
-    "data": _sources,
-    "training": _training,
+    "data": lambda value: _list_of(dict)(value) and all(_readable(_read_data, one) for one in value),
+    "training": lambda value: _readable(read_training_record, value),
     "versions": lambda value: isinstance(value, dict),
 }
 """What each value of model.json must be."""

@@ -210,8 +210,8 @@ def fitted(options: Options, model: Model) -> Model:
         names = ", ".join(model.spec.findings)
         raise ValueError(f"--val {options.val}: no finding of {names} has positive and negative labels in this split.")
     print(f"split {options.val!r}: {len(rows):,} images, mean AUROC {validation()['auroc']:.4f}")
-    note = {"fitted": len(rows), "fitted_to": [one.index.name for one in data]}
-    chosen = replace(validation.chosen_spec(), training={**model.spec.training, **note})
+    note = replace(model.spec.training, fitted=len(rows), fitted_to=tuple(one.index.name for one in data))
+    chosen = replace(validation.chosen_spec(), training=note)
     seen = model.seen | Provenance.of(data, np.empty(0, np.int64), rows)
     return Model(model.method, chosen, seen, ood.halved(data, rows))
 
@@ -249,7 +249,7 @@ def report(file: Path, found: "Published", made: "Converted") -> None:
     coverage, model = made.coverage, made.model
     whose = f"{found.layout} ({found.source}; licence: {found.licence})" if found.layout else "unknown layout"
     print(f"{file}: {whose}; {model.name}")
-    print(f"recognised by {found.evidence}" + (", and by --layout" if model.training["agreed"] else ""))
+    print(f"recognised by {found.evidence}" + (", and by --layout" if model.training.agreed else ""))
     for claim in made.claims:
         print(f"  {claim}")
     count = len(coverage.matched) + len(coverage.lost)

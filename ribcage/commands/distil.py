@@ -5,9 +5,8 @@ predictions. Unlabelled images are used as well. As in 'ribcage finetune', the v
 the test split is not used, and --resume continues a run.
 """
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -129,7 +128,7 @@ def train(options: Options, device: "torch.device") -> Path:
         run_folder.check_resumable("distil", options, data, hashes)
     teachers = opening.open_teachers(options.teacher)
     warn(teachers, data)
-    of_all = dataclasses.replace(options, findings=findings(options, data, teachers), labels=1.0)
+    of_all = replace(options, findings=findings(options, data, teachers), labels=1.0)
     train_rows, val_rows = finetune.split_rows(of_all, data)
     leak = check_teachers(options, data, val_rows)
     policy = finetune.policy_of(options, data)
@@ -145,7 +144,7 @@ def train(options: Options, device: "torch.device") -> Path:
     score = "auroc" if options.keep == "best" and validation else ""
     plan = Plan(score, options.save_minutes, options.validate_every, options.patience)
     run = Run(trainer, options.out, plan, validation or dict, keep)
-    with opened_run("distil", options, run, data, hashes, facts=spec.training):
+    with opened_run("distil", options, run, data, hashes):
         fit(options, run, validation)
         if distributed.rank() == 0:
             report(options, run, validation)
@@ -213,24 +212,22 @@ def check_teachers(options: Options, data: "Datasets", val_rows: "np.ndarray") -
 def describe(options: Options, spec: "ModelSpec", teachers: "Mapping[str, OpenedTeacher]", leak: str) -> "ModelSpec":
     """The spec of the student, with its teachers, their data and a leak of them."""
     from ribcage.bundle.io import Classifier
+    from ribcage.bundle.training_record import TeacherRecord
     from ribcage.training.teachers.opening import teacher_findings
 
     bundles = {name: one.spec for name, one in teachers.items() if isinstance(one, Classifier)}
-    listed = [
-        {
-            "name": bundles[name].name if name in bundles else Path(name).name,
-            "table": name not in bundles,
-            "findings": list(teacher_findings(one)),
-        }
+    listed = tuple(
+        TeacherRecord(
+            name=bundles[name].name if name in bundles else Path(name).name,
+            table=name not in bundles,
+            findings=tuple(teacher_findings(one)),
+        )
         for name, one in teachers.items()
-    ]
-    before = [{**source, "before": True} for one in bundles.values() for source in one.data]
-    known = {source["source"] for source in spec.data}
-    more = [
-        source for place, source in enumerate(before) if source["source"] not in known and source not in before[:place]
-    ]
-    training = {**spec.training, "teachers": listed, "options": as_json(options)} | ({"leak": leak} if leak else {})
-    return dataclasses.replace(spec, data=(*spec.data, *more), training=training)
+    )
+    known = {one.source for one in spec.data}
+    more = [replace(each, before=True) for one in bundles.values() for each in one.data if each.source not in known]
+    training = replace(spec.training, teachers=listed, options=as_json(options), leak=leak or None)
+    return replace(spec, data=(*spec.data, *dict.fromkeys(more)), training=training)
 
 
 def build(

@@ -120,7 +120,7 @@ def train(options: Options, device: "torch.device") -> Path:
         "auroc" if options.keep == "best" else "", options.save_minutes, options.validate_every, options.patience
     )
     run = Run(trainer, options.out, plan, validation, keep)
-    with opened_run("finetune", options, run, data, facts=model.training):
+    with opened_run("finetune", options, run, data):
         fit(options, run, validation)
         if distributed.rank() == 0:
             report(options, run)
@@ -162,6 +162,7 @@ def describe(
 
     from ribcage.bundle.init import data_sources, initial_normalisation, initial_pool
     from ribcage.bundle.spec import ModelSpec
+    from ribcage.bundle.training_record import TrainingRecord
     from ribcage.data import dataset_folder, selection
     from ribcage.models.stem import GRAY
     from ribcage.training import setup
@@ -174,13 +175,14 @@ def describe(
     size = (options.size[0], options.size[-1])
     own = np.mean([(one.mean, one.std) for one in data], axis=0).round(6).tolist()
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else own)
-    counts = {
-        "images": len(train_rows),
-        "patients": selection.count_known_patients(data, train_rows),
-        "selection": len(val_rows),
-        "shared_patients": selection.split_overlap(data, train_rows, val_rows).patients,
-        "policy": str(policy.settled),
-    }
+    training = TrainingRecord(
+        images=len(train_rows),
+        patients=selection.count_known_patients(data, train_rows),
+        selection=len(val_rows),
+        shared_patients=selection.split_overlap(data, train_rows, val_rows).patients,
+        policy=str(policy.settled),
+        options=as_json(options),
+    )
     return ModelSpec(
         name=options.model,
         findings=tuple(findings),
@@ -193,7 +195,7 @@ def describe(
         pool=options.pool or initial_pool(options.init),
         loss=options.loss,
         data=data_sources(data, options.init),
-        training={**counts, "options": as_json(options)},
+        training=training,
         versions=dataset_folder.versions(),
     )
 

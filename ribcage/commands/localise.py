@@ -6,7 +6,7 @@ is not used, and --resume continues a run, also in the middle of an epoch.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ribcage.models.hyperparameters import Hyperparameters, default_texts
 from ribcage.training.options import TrainingOptions, as_json, with_defaults
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from ribcage.bundle.spec import ModelSpec
+    from ribcage.bundle.spec import DetectorSpec, ModelSpec
     from ribcage.data.collection import Datasets
     from ribcage.data.findings import Policy
     from ribcage.evaluation.detector_validation import DetectorValidation
@@ -154,7 +154,7 @@ def train(options: Options, device: "torch.device") -> Path:
     keep = setup.bundle_saver(options, data, train_rows, val_rows, lambda: (trainer.result, validation.chosen_spec()))
     plan = Plan("map" if options.keep == "best" else "", options.save_minutes, options.validate_every, options.patience)
     run = Run(trainer, options.out, plan, validation, keep)
-    with opened_run("localise", options, run, data, facts=model.training):
+    with opened_run("localise", options, run, data):
         if options.cache and options.freeze:
             detector_maps.cache_maps(trainer, validation, options.out, options.cache_gb)
         fit(options, run, validation)
@@ -240,20 +240,22 @@ def describe(
 
     from ribcage.bundle.init import data_sources, initial_normalisation, initial_pool
     from ribcage.bundle.spec import ModelSpec
+    from ribcage.bundle.training_record import TrainingRecord
     from ribcage.data import dataset_folder, selection
     from ribcage.inference import detections
     from ribcage.models.stem import GRAY
 
     own = np.mean([(one.mean, one.std) for one in data], axis=0).round(6).tolist()
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else own)
-    counts = {
-        "images": len(train_rows),
-        "patients": selection.count_known_patients(data, train_rows),
-        "boxes": sum(len(detections.truth(data, train_rows, name)) for name in options.findings),
-        "selection": len(val_rows),
-        "shared_patients": selection.split_overlap(data, train_rows, val_rows).patients,
-        "policy": str(policy.settled),
-    }
+    training = TrainingRecord(
+        images=len(train_rows),
+        patients=selection.count_known_patients(data, train_rows),
+        boxes=sum(len(detections.truth(data, train_rows, name)) for name in options.findings),
+        selection=len(val_rows),
+        shared_patients=selection.split_overlap(data, train_rows, val_rows).patients,
+        policy=str(policy.settled),
+        options=as_json(options),
+    )
     return ModelSpec(
         name=options.model,
         findings=options.findings,
@@ -266,17 +268,19 @@ def describe(
         pool=options.pool or initial_pool(options.init),
         detector=detector(options),
         data=data_sources(data, options.init),
-        training={**counts, "options": as_json(options)},
+        training=training,
         versions=dataset_folder.versions(),
     )
 
 
-def detector(options: Options) -> dict[str, Any]:
+def detector(options: Options) -> "DetectorSpec":
     """The head and its options, as the spec keeps them."""
+    from ribcage.bundle.spec import DetectorSpec
+
     own = {"fcos": ("width", "depth", "quality", "overlap"), "yolo": ("anchors", "overlap"), "cam": ("share",)}[
         options.head
     ]
-    return {"head": options.head, **{name: getattr(options, name) for name in own}, "keep": options.boxes}
+    return DetectorSpec(options.head, {**{name: getattr(options, name) for name in own}, "keep": options.boxes})
 
 
 def build(

@@ -6,7 +6,6 @@ the program ends; --resume continues from it, also in the middle of an epoch.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,7 +136,7 @@ def train(options: Options, device: "torch.device") -> Path:
     keep = keeper(options, trainer, data, rows, model, monitor)
     plan = Plan("", options.save_minutes, options.watch_every)
     run = Run(trainer, options.out, plan, looking(monitor), keep)
-    with opened_run("pretrain", options, run, data, facts=model.training):
+    with opened_run("pretrain", options, run, data):
         monitor.found += before(options.out / "metrics.jsonl")
         fit(options, run, monitor)
         if distributed.rank() == 0:
@@ -175,6 +174,7 @@ def describe(options: Options, data: "Datasets", rows: "np.ndarray") -> tuple["M
     from ribcage import methods
     from ribcage.bundle.init import data_sources, initial_normalisation, initial_pool
     from ribcage.bundle.spec import ModelSpec
+    from ribcage.bundle.training_record import TrainingRecord
     from ribcage.data import dataset_folder, selection
     from ribcage.models.stem import GRAY
     from ribcage.training import setup
@@ -186,8 +186,15 @@ def describe(options: Options, data: "Datasets", rows: "np.ndarray") -> tuple["M
     scales = [(one.mean, one.std) for one in data]
     common = np.average(scales, axis=0, weights=shares(options, data, rows)).round(6).tolist()
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else common)
-    counts = {"images": len(rows), "patients": selection.count_known_patients(data, rows)}
-    facts = {"method": options.method, **counts, "selection": 0, "scales": scales, "learnt": learnt}
+    training = TrainingRecord(
+        method=options.method,
+        images=len(rows),
+        patients=selection.count_known_patients(data, rows),
+        selection=0,
+        scales=tuple(scales),
+        learnt=tuple(learnt),
+        options=as_json(options),
+    )
     return ModelSpec(
         name=options.model,
         findings=(),
@@ -199,7 +206,7 @@ def describe(options: Options, data: "Datasets", rows: "np.ndarray") -> tuple["M
         channels=options.channels,
         pool=options.pool or initial_pool(options.init) or ("avg" if options.method == "mae" else ""),
         data=data_sources(data, options.init),
-        training=json.loads(json.dumps({**facts, "options": as_json(options)})),
+        training=training,
         versions=dataset_folder.versions(),
     ), learnt
 
@@ -318,12 +325,13 @@ def keeper(
     from ribcage.bundle.init import initial_provenance
     from ribcage.bundle.io import save_bundle
     from ribcage.data.provenance import Provenance
+    from ribcage.training import run_folder
 
     provenance = Provenance.of(data, rows, rows[:0]) | initial_provenance(options.init)
 
     def keep() -> None:
         found = dataclasses.replace(model, metrics={"features": monitor.found[-1]})
-        save_bundle(options.out / "bundle", trainer.method, found, provenance)
+        save_bundle(options.out / "bundle", trainer.method, run_folder.with_history(found, options.out), provenance)
 
     return keep
 

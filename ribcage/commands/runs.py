@@ -25,7 +25,7 @@ class Options:
     """Also write the list to this file, as JSON."""
 
 
-def run(options: Options) -> list["RunFacts"]:
+def run(options: Options) -> "list[RunFacts]":
     """Look, show, write; return the rows."""
     import json
 

@@ -83,8 +83,9 @@ class PlannedTest:
         rules = self.rules
         if strange := [name for name in rules.drop_shared if name != rules.split]:
             raise ValueError(f"--drop-shared {strange[0]} is not the tested split: pass --drop-shared {rules.split}.")
-        in_training = self.spec.training.get("options", {}).get("drop_shared", ())
-        if not rules.drop_shared and (rules.allow_leak or rules.split not in in_training):
+        in_training = self.spec.training.option("drop_shared")
+        dropped = in_training if isinstance(in_training, list) else []
+        if not rules.drop_shared and (rules.allow_leak or rules.split not in dropped):
             return self
         rows, left = leakage.unseen(model.provenance, self.datasets, self.rows)
         return replace(self, rows=rows, left=left)
@@ -135,7 +136,7 @@ class PlannedTest:
 
     def lateral(self) -> int:
         """How many images are not known to be frontal, where the model was trained on frontal ones alone."""
-        if self.rules.frontal or not self.spec.training.get("options", {}).get("frontal"):
+        if self.rules.frontal or not self.spec.training.option("frontal"):
             return 0
         return int((~self.datasets.frontal[split_rows(self.datasets, self.rules.split, False)]).sum())
 
@@ -148,7 +149,7 @@ class PlannedTest:
             run=str(self.rules.run),
             model=EvaluatedModel(
                 **{name: getattr(spec, name) for name in named},
-                leak=str(spec.training.get("leak", "")),
+                leak=spec.training.leak or "",
                 splits=tuple(training_splits(spec)),
             ),
             data=tuple(
@@ -181,13 +182,12 @@ def split_rows(datasets: Datasets, split: str, frontal: bool) -> np.ndarray:
 
 def validation_policy(spec: ModelSpec) -> str:
     """The label policy of the model's validation; "" where it is not known."""
-    return str(spec.training.get("policy", ""))
+    return spec.training.policy or ""
 
 
 def training_splits(spec: ModelSpec) -> list[str]:
     """The model's training and validation splits."""
-    options = spec.training.get("options", {})
-    return [str(options.get(name, name)) for name in ("train", "val")]
+    return [str(spec.training.option(name, name)) for name in ("train", "val")]
 
 
 def key_in(folder: Path) -> str:

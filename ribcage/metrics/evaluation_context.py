@@ -1,9 +1,22 @@
 """The context of an evaluation: the model, the data, the leakage check, and the test in the history of its model."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from ribcage.runtime.typed_json import OPTIONAL
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A dataset that a model was trained on, as its model.json describes it."""
+
+    name: str
+    source: str
+    licence: str
+    folder: str | None = field(default=None, metadata=OPTIONAL)
+    before: bool | None = field(default=None, metadata=OPTIONAL)
+    """Whether only the initial weights, or a teacher, were trained on it."""
+    evidence: str | None = field(default=None, metadata=OPTIONAL)
+    """What a file of initial weights was recognised by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +30,7 @@ class EvaluatedModel:
     fit: str = ""
     channels: int = 1
     loss: str = ""
-    data: tuple[dict[str, Any], ...] = ()
+    data: tuple[TrainingData, ...] = ()
     temperature: tuple[float, ...] = ()
     leak: str = ""
     """Leakage between its own training and validation data."""

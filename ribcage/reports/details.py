@@ -24,7 +24,7 @@ def evaluation_details(result: Evaluation, description: str, test_images: str, p
     """(name, text) of model, data, protocol, leakage check, and versions."""
     model, leak = result.context.model, result.context.leak
     (height, width), level = model.size, 100 * result.level
-    trained = "; ".join(f"{one.get('name', '')} ({one.get('licence', '')})" for one in model.data) or "not recorded"
+    trained = "; ".join(f"{one.name} ({one.licence})" for one in model.data) or "not recorded"
     tested = [f"{one.name} from {one.folder} ({one.source}; {one.licence})" for one in result.context.data]
     linked = f" Images of {', '.join(leak.linked)} were fingerprinted for this." if leak.linked else ""
     return [

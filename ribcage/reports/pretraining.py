@@ -104,10 +104,10 @@ def run_facts(data: Datasets, model: ModelSpec, log: Sequence[dict[str, Any]]) -
     found = [line["validation"] for line in log if "validation" in line]
     size = f"{model.size[0]} × {model.size[1]}, {model.channels} channel{'s' * (model.channels > 1)}"
     facts = [
-        ("method", str(model.training.get("method", ""))),
+        ("method", model.training.method or ""),
         ("model", model.name),
         ("data", ", ".join(dataset.facts.name for dataset in data)),
-        ("images", f"{model.training.get('images', 0):,} of {model.training.get('patients', 0):,} known patients"),
+        ("images", f"{model.training.images or 0:,} of {model.training.patients or 0:,} known patients"),
         ("input size", size),
         ("steps", f"{steps[-1]['step']:,} in {steps[-1]['epoch']:,} epochs" if steps else ""),
         ("loss", f"{means(np.array([line['loss'] for line in steps]))[-1]:.4g}" if steps else ""),

@@ -1,6 +1,7 @@
 """Typed JSON: frozen dataclasses to JSON values and back, with every type checked.
 
-The metadata `INLINE` and `OPTIONAL` of a field control how it is written.
+The metadata `INLINE` and `OPTIONAL` of a field control how it is written. A field of type `object` holds any JSON
+value.
 """
 
 import types
@@ -63,7 +64,7 @@ def _fields(kind: Any) -> dict[str, tuple[Field[Any], Any]]:
 def _value(hint: Any, value: Any) -> Any:
     """A JSON value converted to this type; ValueError if it does not fit."""
     origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any:
+    if hint is object:
         return value
     if origin in (Union, types.UnionType):
         return None if value is None else _value(inner[0], value)

@@ -57,7 +57,7 @@ class ServedModel:
             "architecture": model.name,
             "findings": [self._finding(place) for place in range(len(model.findings))],
             "input": {"side": model.stored, "fit": model.fit},
-            "data": [{key: one[key] for key in ("name", "source", "licence")} for one in model.data],
+            "data": [{"name": one.name, "source": one.source, "licence": one.licence} for one in model.data],
             "ood_check": self.opened.ood is not None,
             "ood_weakness": ood.weakness(self.opened.ood),
             "warning": model.warning,

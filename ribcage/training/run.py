@@ -335,13 +335,11 @@ def opened_run(
     run: Run,
     data: Datasets,
     teachers: Sequence[str] = (),
-    facts: dict[str, Any] | None = None,
 ) -> Iterator[None]:
     """Lock the run folder, and start the run in it or resume it from its last checkpoint.
 
     Args:
         teachers: hashes of the teachers' predictions or weights.
-        facts: the training facts of the model's spec; options that were changed on resuming are added to them.
     """
     with contextlib.ExitStack() as stack:
         resumed = distributed.run_on_first(lambda: stack.enter_context(run_folder.locked(options)))
@@ -351,11 +349,7 @@ def opened_run(
             if warning := run.resume():
                 run_folder.say(f"WARNING: {warning}")
             step = run.trainer.step
-            history = distributed.run_on_first(
-                lambda: run_folder.record_changes(command, options, data, teachers, step)
-            )
-            if history and facts is not None:
-                facts["history"] = history
+            distributed.run_on_first(lambda: run_folder.record_changes(command, options, data, teachers, step))
         yield
 
 

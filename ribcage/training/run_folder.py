@@ -9,12 +9,14 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import OptionChange
 from ribcage.data.collection import Datasets
-from ribcage.runtime import distributed, files, flags
+from ribcage.runtime import distributed, files, flags, typed_json
 from ribcage.training import checkpoint
 from ribcage.training.options import TrainingOptions, written_options
 
@@ -78,19 +80,30 @@ def _write(folder: Path, values: dict[str, Any]) -> None:
     files.write_text(folder / "options.json", json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
-def record_changes(
-    command: str, options: TrainingOptions, data: Datasets, teachers: Sequence[str], step: int
-) -> list[dict[str, Any]]:
-    """Print and record the options that are changed from this step on; all changes of this run so far."""
+def record_changes(command: str, options: TrainingOptions, data: Datasets, teachers: Sequence[str], step: int) -> None:
+    """Print and record the options that are changed from this step on."""
     changes = check_resumable(command, options, data, teachers)
-    history: list[dict[str, Any]] = written_options(options.out).get("history", [])
     if not changes:
-        return history
+        return
     say(f"Resuming at step {step:,} with {_described(changes)}.")
     was, now = ({name: pair[place] for name, pair in changes.items()} for place in (0, 1))
-    history = [*history, {"step": step, "was": was, "now": now}]
+    history = typed_json.to_json([*option_changes(options.out), OptionChange(step, was, now)])
     _write(options.out, {**record(command, options, data, teachers), "history": history})
-    return history
+
+
+def option_changes(folder: Path) -> tuple[OptionChange, ...]:
+    """The options that were changed when the run in this folder was resumed, so far."""
+    history = written_options(folder).get("history", [])
+    try:
+        return tuple(typed_json.from_json(OptionChange, one) for one in history)
+    except ValueError as error:
+        raise ValueError(f"{folder / 'options.json'} is damaged: its history holds {error}.") from None
+
+
+def with_history(spec: ModelSpec, folder: Path) -> ModelSpec:
+    """The spec of the model of this run, with the options that were changed on resuming."""
+    history = option_changes(folder)
+    return replace(spec, training=replace(spec.training, history=history)) if history else spec
 
 
 def _described(changes: Changes) -> str:

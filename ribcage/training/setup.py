@@ -26,7 +26,7 @@ from ribcage.methods import Method
 from ribcage.runtime import distributed, flags, launcher
 from ribcage.training import optim
 from ribcage.training.options import TrainingOptions
-from ribcage.training.run_folder import say
+from ribcage.training.run_folder import say, with_history
 from ribcage.training.trainer import Trainer
 
 Given = TypeVar("Given", bound=TrainingOptions)
@@ -249,6 +249,6 @@ def bundle_saver(
 
     def save() -> None:
         method, spec = result()
-        save_bundle(options.out / "bundle", method, spec, provenance, check())
+        save_bundle(options.out / "bundle", method, with_history(spec, options.out), provenance, check())
 
     return save

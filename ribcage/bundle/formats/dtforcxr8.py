@@ -70,7 +70,7 @@ def check_exportable(method: Method, model: ModelSpec, name: str, teachers: list
 
 def taught_by(model: ModelSpec) -> list[str]:
     """The architectures of a student's teachers."""
-    return [base.plain_name(lesson["name"]) for lesson in model.training.get("teachers", [])]
+    return [base.plain_name(teacher.name) for teacher in model.training.teachers or ()]
 
 
 def reordered_head(method: Method) -> dict[str, Tensor]:

@@ -182,18 +182,24 @@ def options(model: ModelSpec) -> dict[str, Any]:
     return timm_options(model.name, model.size, model.pool)
 
 
-def config(model: ModelSpec) -> dict[str, Any]:
+def config(model: ModelSpec) -> dict[str, object]:
     """What stands in config.json beside timm's own."""
     cuts = next(iter(model.thresholds.values()), ())
-    data = model.data[0] if len(model.data) == 1 else {}
-    own = {"stored": model.stored, "fit": model.fit, "thresholds": cuts, "temperature": model.temperature}
-    own |= {name: data[name] for name in ("source", "licence") if data.get(name)}
+    own: dict[str, object] = {
+        "stored": model.stored,
+        "fit": model.fit,
+        "thresholds": cuts,
+        "temperature": model.temperature,
+    }
+    if len(model.data) == 1:
+        (data,) = model.data
+        own |= {name: value for name, value in (("source", data.source), ("licence", data.licence)) if value}
     return {"label_names": list(model.findings), "ribcage": own} if model.findings else {"ribcage": own}
 
 
 def licence(model: ModelSpec) -> str:
     """The licence that all data have, in the site's words, or `other`."""
-    found = {one["licence"].lower() for one in model.data}
+    found = {one.licence.lower() for one in model.data}
     return found.pop() if len(found) == 1 and found <= set(LICENCES) else "other"
 
 
@@ -205,4 +211,4 @@ def head(model: ModelSpec) -> str:
 
 def card_text(model: ModelSpec) -> str:
     """The card; the training data of published weights is unknown."""
-    return card.model_card(model, plain=True, unknown=[model.training["file"]] if model.converted else [])
+    return card.model_card(model, plain=True, unknown=[model.training.file or ""] if model.converted else [])

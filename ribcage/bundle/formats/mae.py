@@ -87,7 +87,7 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
         raise ValueError(
             f"{model.name} is not a plain vision transformer like MAE's: {len(other)} differ ({other[0]} …)."
         )
-    content = {"model": weights, "epoch": model.training.get("options", {}).get("epochs", 0)}
+    content = {"model": weights, "epoch": model.training.epochs}
     return base.write_weights(content, target, f"{base.plain_name(model.name)}_xray.pth")
 
 

@@ -53,7 +53,7 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
     weights["module.queue_ptr"] = base.taken(method.queue_at.view(1))
     name = base.plain_name(model.name)
     content = {
-        "epoch": model.training.get("options", {}).get("epochs", 0),
+        "epoch": model.training.epochs,
         "arch": name,
         "state_dict": weights,
         "optimizer": {"state": {}, "param_groups": []},

@@ -66,5 +66,5 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
         for name, value in base.rgb_weights(method.backbone, model).items()
     }
     head = {f"head.{name}": base.taken(value) for name, value in method.head.state_dict().items()}
-    content = {"model": encoder | head, "epoch": model.training.get("options", {}).get("epochs", 0)}
+    content = {"model": encoder | head, "epoch": model.training.epochs}
     return base.write_weights(content, target, "last.pth")

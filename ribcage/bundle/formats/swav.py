@@ -50,7 +50,7 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
     weights |= {f"projection_head.{name}": base.taken(value) for name, value in method.head.state_dict().items()}
     weights["prototypes.weight"] = base.taken(method.prototypes.weight)
     content = {
-        "epoch": model.training.get("options", {}).get("epochs", 0),
+        "epoch": model.training.epochs,
         "state_dict": {f"module.{name}": value for name, value in weights.items()},
     }
     return base.write_weights(content, target, f"{base.plain_name(model.name)}_xray.pth.tar")
