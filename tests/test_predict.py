@@ -17,6 +17,7 @@ from test_export import made
 import ribcage
 from ribcage import cli
 from ribcage.bundle.io import load_classifier, save_bundle
+from ribcage.bundle.spec import DetectorSpec
 from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
 from ribcage.data.findings import CHESTXRAY14
@@ -331,7 +332,7 @@ def test_sheets_go_to_one_file_or_into_a_folder(model: Path, tmp_path: Path) -> 
 
 
 def test_a_detectors_boxes_are_drawn(tmp_path: Path) -> None:
-    folder = made(tmp_path / "m", stored=64, side=64, detector={"head": "cam"}, thresholds={})
+    folder = made(tmp_path / "m", stored=64, side=64, detector=DetectorSpec("cam"), thresholds={})
     file = image(tmp_path / "a.png", 3, 200, 150)
     table = asked(folder, file, maps=tmp_path / "boxes", min_score=0.0)
     found = {name: (tmp_path / "boxes" / f"a.png-{name}.png") for name in table["finding"].unique()}

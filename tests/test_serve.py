@@ -18,6 +18,7 @@ from servers import SIDE, cloud, head, made, png
 from ribcage import cli
 from ribcage.bundle import deployment
 from ribcage.bundle.io import load_classifier
+from ribcage.bundle.spec import DetectorSpec
 from ribcage.data import dataset_folder
 from ribcage.server import process
 
@@ -39,7 +40,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory, data: Path) -> dict[str, P
     return {
         "learnt": trained(work / "learnt", dataset_folder.open(data)),
         "either": made(work / "either", loss="cross-entropy"),
-        "boxes": made(work / "boxes", stored=64, detector={"head": "cam", "share": 0.5, "keep": 5}, thresholds={}),
+        "boxes": made(
+            work / "boxes", stored=64, detector=DetectorSpec("cam", {"share": 0.5, "keep": 5}), thresholds={}
+        ),
     }
 
 

@@ -29,6 +29,7 @@ from servers import SIDE, Running, cloud, head, made, png, running
 from ribcage import cli
 from ribcage.bundle import ood
 from ribcage.bundle.io import load_classifier, load_detector
+from ribcage.bundle.spec import DetectorSpec
 from ribcage.commands import serve
 from ribcage.data import dataset_folder
 from ribcage.imaging import image_file
@@ -54,7 +55,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory, data: Path) -> dict[str, P
     return {
         "learnt": trained(work / "learnt", dataset_folder.open(data)),
         "either": made(work / "either", loss="cross-entropy"),
-        "boxes": made(work / "boxes", stored=64, detector={"head": "cam", "share": 0.5, "keep": 5}, thresholds={}),
+        "boxes": made(
+            work / "boxes", stored=64, detector=DetectorSpec("cam", {"share": 0.5, "keep": 5}), thresholds={}
+        ),
     }
 
 

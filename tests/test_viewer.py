@@ -23,7 +23,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 
 from ribcage.bundle import deployment
 from ribcage.bundle.io import load_bundle, save_bundle
-from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.spec import DetectorSpec, ModelSpec
 from ribcage.bundle.training_record import TrainingRecord
 from ribcage.commands import serve
 from ribcage.data.provenance import Provenance
@@ -75,7 +75,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     thresholds = {"youden": (0.0, 1.0, None, 1.0), "f1": (0.0, 0.0, 0.0, 0.0)}
     reliability = (fared(0.81, 0.93), fared(0.8, 0.9), fared(0.8, 0.9), fared(0.8, 0.9))
     known = {"thresholds": thresholds, "reliability": reliability, "metrics": {"validation": {"auroc": 0.87}}}
-    boxes = {"head": "cam", "share": 0.5, "keep": 5}
+    boxes = DetectorSpec("cam", {"share": 0.5, "keep": 5})
     return {
         "namer": model(work / "namer", **known),
         "finder": model(work / "finder", detector=boxes),
