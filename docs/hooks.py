@@ -100,23 +100,23 @@ def overview() -> str:
 
 OVERVIEW = """# All commands
 
-These pages are made from the program, as `ribcage COMMAND --help` is. In Python each command is a function with the
-same options: [From Python](python.md).
+These pages are generated from the code, like `ribcage COMMAND --help`. In Python, each command is a function with the
+same options; see [From Python](python.md).
 
-| `ribcage …` | what it does |
+| command | description |
 |---|---|
 {rows}
 
-`--recipe NAME` takes options of a command from a recipe or a TOML file; what is typed goes before what it says.
-`--debug` shows where an error arose.
+`--recipe NAME` reads options from a recipe or a TOML file; options on the command line take precedence. `--debug` prints
+the traceback of an error.
 
-| exit code | what happened |
+| exit code | meaning |
 |---|---|
-| 0 | all went well |
-| 1 | something failed; one line says what |
-| 2 | the options could not be understood, or cannot be |
-| 75 | a run was told to stop and has saved everything |
-| 130 | Ctrl-C |
+| 0 | success |
+| 1 | an error, which is printed in one line |
+| 2 | invalid options |
+| 75 | the run was stopped by a signal; everything is saved |
+| 130 | the run was stopped by Ctrl-C |
 """
 
 
@@ -131,7 +131,9 @@ def command_page(name: str) -> str:
         prose(inspect.getdoc(module) or ""),
         table([flag for flag in found if flag.positional], "argument"),
         table(
-            sorted((flag for flag in found if not flag.positional), key=lambda flag: flag.default is not flags.NEEDED),
+            sorted(
+                (flag for flag in found if not flag.positional), key=lambda flag: flag.default is not flags.REQUIRED
+            ),
             "option",
         ),
     ]
@@ -145,7 +147,7 @@ def member_part(name: str, module: Any, member: str) -> str:
     if name == "pretrain" and methods.load_method(member).command != "pretrain":
         return ""
     own = flags.member_flags(module.member(member), known=set())
-    return f"## {name} {member}\n\n" + (table(own, "option") or "No options of its own.")
+    return f"## {name} {member}\n\n" + (table(own, "option") or "It has no additional options.")
 
 
 def table(found: list[flags.Flag], head: str) -> str:
@@ -153,7 +155,7 @@ def table(found: list[flags.Flag], head: str) -> str:
     rows = [
         f"| `{flag.option}` | {cell(values(flag))} | {cell(standing(flag))} | {escape(flag.text)} |" for flag in found
     ]
-    return "\n".join([f"| {head} | takes | default | what it is |", "|---|---|---|---|", *rows]) if rows else ""
+    return "\n".join([f"| {head} | value | default | description |", "|---|---|---|---|", *rows]) if rows else ""
 
 
 def values(flag: flags.Flag) -> str:
@@ -163,8 +165,8 @@ def values(flag: flags.Flag) -> str:
 
 def standing(flag: flags.Flag) -> str:
     """The default as one would type it."""
-    if flag.default is flags.NEEDED:
-        return "" if flag.positional else "needed"
+    if flag.default is flags.REQUIRED:
+        return "" if flag.positional else "required"
     if isinstance(flag.default, bool):
         return "yes" if flag.default else "no"
     return "" if flag.default in (None, (), "") else help_pages.typed_default(flag.default)
@@ -201,11 +203,11 @@ def python_page() -> str:
     return "\n\n".join(
         [
             "# From Python",
-            "Each command is a function with the same options; paths may be text, one thing may stand for several.",
+            "Each command is a function with the same options. Paths may be given as text, and a single value may be given where several are accepted.",
             '    import ribcage\n\n    data = ribcage.import_("phantom", out="data/phantom", images=500)',
-            "\n".join(["| function | what it does |", "|---|---|", *said]),
-            "Nothing heavy is loaded before it is used, and editors know every option"
-            " (`ribcage/__init__.pyi`). Mistakes are a `ValueError` with one line, as on the command line.",
+            "\n".join(["| function | description |", "|---|---|", *said]),
+            "Large libraries are imported only when they are used, and editors can complete every option"
+            " (`ribcage/__init__.pyi`). Errors are raised as a `ValueError` with a one-line message, as on the command line.",
             "## Types",
             *(type_part(place) for place in TYPES),
         ]
@@ -232,7 +234,7 @@ def fields_table(kind: type) -> str:
         for field in dataclasses.fields(kind)
         if not field.name.startswith("_")
     ]
-    return "\n".join(["| field | type | what it is |", "|---|---|---|", *rows])
+    return "\n".join(["| field | type | description |", "|---|---|---|", *rows])
 
 
 def written(kind: Any) -> str:
