@@ -107,8 +107,8 @@ same options; see [From Python](python.md).
 |---|---|
 {rows}
 
-`--recipe NAME` reads options from a recipe or a TOML file; options on the command line take precedence. `--debug` prints
-the traceback of an error.
+`--recipe NAME` reads options from a recipe or a TOML file; options on the command line take precedence.
+`--debug` prints the traceback of an error.
 
 | exit code | meaning |
 |---|---|
@@ -203,11 +203,12 @@ def python_page() -> str:
     return "\n\n".join(
         [
             "# From Python",
-            "Each command is a function with the same options. Paths may be given as text, and a single value may be given where several are accepted.",
+            "Each command is a function with the same options. Paths may be given as text, and a single value may be"
+            " given where several are accepted.",
             '    import ribcage\n\n    data = ribcage.import_("phantom", out="data/phantom", images=500)',
             "\n".join(["| function | description |", "|---|---|", *said]),
             "Large libraries are imported only when they are used, and editors can complete every option"
-            " (`ribcage/__init__.pyi`). Errors are raised as a `ValueError` with a one-line message, as on the command line.",
+            " (`ribcage/__init__.pyi`). Errors are raised as a `ValueError` with a one-line message.",
             "## Types",
             *(type_part(place) for place in TYPES),
         ]
