@@ -223,6 +223,8 @@ def draw_sides(
 def true_rates(true: np.ndarray, false: np.ndarray) -> dict[str, np.ndarray]:
     """Of the population, where so many positives and negatives lie above the thresholds."""
     hits, alarms = ASKED * true, (1 - ASKED) * false
+    called = hits + alarms
+    apart = np.sqrt(called * (1 - called) * ASKED * (1 - ASKED))
     return {
         "sensitivity": true,
         "specificity": 1 - false,
@@ -230,12 +232,13 @@ def true_rates(true: np.ndarray, false: np.ndarray) -> dict[str, np.ndarray]:
         "PPV": hits / (hits + alarms),
         "NPV": (1 - ASKED - alarms) / (1 - hits - alarms),
         "F1": 2 * hits / (hits + alarms + ASKED),
+        "MCC": (hits - called * ASKED) / apart,
     }
 
 
 def differing(strong: dict[str, np.ndarray], weak: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
     """True differences of rates at the same thresholds."""
-    for name in ("accuracy", "F1"):
+    for name in ("accuracy", "F1", "MCC"):
         yield name, np.where(np.arange(6) < 3, 0.0, strong[name] - weak[name])
 
 

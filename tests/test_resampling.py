@@ -14,8 +14,8 @@ from ribcage.metrics import (
     detection,
     pointing,
     resampling,
-    thresholds,
 )
+from ribcage.metrics.definitions import metrics_of
 from ribcage.metrics.patients import patient_numbers
 
 # --- bootstrap ------------------------------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ def plain_bootstrap(scores, labels, patients, weights, resamples: int, seed: int
     """The loop everybody writes: gather the rows of the drawn patients and call the metric again."""
     codes = patient_numbers(patients, len(scores))
     rows_of = [np.flatnonzero(codes == patient) for patient in range(codes.max() + 1)]
-    found: dict[str, list] = {"auroc": [], "ap": [], "brier": [], **{name: [] for name in thresholds.RATES}}
+    found: dict[str, list] = {"auroc": [], "ap": [], "brier": [], **{name: [] for name in metrics_of("threshold")}}
     for number in range(resamples):
         rows = np.concatenate([rows_of[patient] for patient in resampling.resample(seed, number, len(rows_of))])
         s, y, w = scores[rows], labels[rows], weights[rows]

@@ -5,10 +5,7 @@ import pytest
 from scores import NAN, case
 
 from ribcage import metrics
-from ribcage.metrics import (
-    summaries,
-    thresholds,
-)
+from ribcage.metrics.definitions import load_metric, metrics_of
 
 # --- intervals ------------------------------------------------------------------------------------------------------
 
@@ -84,7 +81,7 @@ def test_a_subgroup_is_summed_up_as_if_it_were_all() -> None:
     assert groups["F"].patients == len(np.unique(patients[rows]))
     for name, estimate in alone.metrics.items():
         assert np.array_equal(estimate.findings.low, groups["F"].metrics[name].findings.low)
-    assert set(alone.metrics) == {"auroc", "auroc_delong", "ap", "brier", *thresholds.RATES}
+    assert set(alone.metrics) == {"auroc", "auroc_delong", "ap", "brier", *metrics_of("threshold")}
 
 
 def test_a_summary_of_one_row_or_none_is_all_undefined() -> None:
@@ -103,7 +100,7 @@ def test_holm_in_a_comparison_counts_the_findings_and_not_their_mean() -> None:
 
 
 @pytest.mark.parametrize(
-    ("few", "has"), [(summaries.FEWEST_FOR_MEAN_PRECISION - 1, False), (summaries.FEWEST_FOR_MEAN_PRECISION, True)]
+    ("few", "has"), [(load_metric("ap").mean_from - 1, False), (load_metric("ap").mean_from, True)]
 )
 def test_the_mean_precision_of_few_positives_has_no_interval(few: int, has: bool) -> None:
     labels = np.zeros((600, 2))

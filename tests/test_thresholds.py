@@ -10,8 +10,8 @@ from sklearn import metrics as sklearn
 from ribcage import metrics
 from ribcage.metrics import (
     calibration,
-    thresholds,
 )
+from ribcage.metrics.definitions import metrics_of
 
 # --- thresholds -----------------------------------------------------------------------------------------------------
 
@@ -31,14 +31,15 @@ def test_rates_agree_with_sklearn(seed: int) -> None:
             "specificity": sklearn.recall_score(y, called, pos_label=0, sample_weight=w),
             "ppv": sklearn.precision_score(y, called, sample_weight=w),
             "npv": sklearn.precision_score(y, called, pos_label=0, sample_weight=w, zero_division=NAN),
+            "mcc": sklearn.matthews_corrcoef(y, called, sample_weight=w) if 0 < y.mean() < 1 else NAN,
         }
         assert {name: values[f] for name, values in found.items()} == pytest.approx(peers, nan_ok=True)
-    assert tuple(found) == thresholds.RATES
+    assert tuple(found) == metrics_of("threshold")
 
 
 def test_rates_without_a_denominator_are_nan() -> None:
     found = metrics.rates(metrics.confusion_counts(np.array([0.1, 0.2]), np.array([0.0, 0.0]), 0.5))
-    assert [name for name in found if not np.isnan(found[name][0])] == ["accuracy", "specificity", "npv"]
+    assert [name for name in found if not np.isnan(found[name][0])] == ["specificity", "npv", "accuracy"]
     found = metrics.rates(metrics.confusion_counts(np.array([0.1, 0.2]), np.array([0.0, 1.0]), NAN))
     assert np.isnan(list(found.values())).all()
 
@@ -46,7 +47,7 @@ def test_rates_without_a_denominator_are_nan() -> None:
 def every_threshold(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     levels = np.append(np.unique(scores), scores.max() + 1)
     found = [metrics.rates(metrics.confusion_counts(scores, labels, level)) for level in levels]
-    return levels, {name: np.array([rates[name][0] for rates in found]) for name in thresholds.RATES}
+    return levels, {name: np.array([rates[name][0] for rates in found]) for name in metrics_of("threshold")}
 
 
 @pytest.mark.parametrize("seed", range(20))

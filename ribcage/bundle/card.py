@@ -11,6 +11,7 @@ from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.training_record import TeacherRecord
 from ribcage.bundle.usage import usage_lines
 from ribcage.metrics.classification_evaluation import ClassificationEvaluation
+from ribcage.metrics.definitions import load_metric, metrics_in
 from ribcage.metrics.evaluation import Evaluation
 from ribcage.metrics.reliability import FindingReliability
 
@@ -105,7 +106,8 @@ def card_with_tests(card: str, result: Evaluation, tests: Sequence[PastTest]) ->
     kept = history.best_test(tests, newest)
     if kept.number != newest.number and f"<!-- tested: {name} -->" in card:
         return card
-    section = render_markdown("card_test.md", name=name, test=newest, result=result)
+    columns = {each: load_metric(each).label for each in metrics_in("card")}
+    section = render_markdown("card_test.md", name=name, test=newest, result=result, columns=columns)
     return _with_section(card, f"tested: {name}", section)
 
 

@@ -11,6 +11,7 @@ from ribcage.data.findings import Policy
 from ribcage.evaluation.labelled import LabelledPredictions
 from ribcage.inference import predictions as inference
 from ribcage.metrics.classification_evaluation import ClassificationBaselines, ConstantRow, ShuffledLabels
+from ribcage.metrics.definitions import metrics_of
 from ribcage.metrics.estimates import MetricRow, ScalarEstimate, mean_estimate, optional_float, scalar_estimate
 from ribcage.runtime import rng
 
@@ -51,6 +52,7 @@ def classification_baselines(
     found = metrics.summarise(
         scores, labels, data.patients, probabilities=scores, resamples=resamples, seed=seed
     ).metrics
+    without_threshold = (*metrics_of("scores"), *metrics_of("probabilities"))
     return ClassificationBaselines(
         fitted_on=fitting.name,
         shuffled=shuffled,
@@ -61,7 +63,7 @@ def classification_baselines(
         view=tuple(
             MetricRow(
                 finding=name,
-                metrics={key: scalar_estimate(found[key].findings, place) for key in ("auroc", "ap", "brier")},
+                metrics={key: scalar_estimate(found[key].findings, place) for key in without_threshold},
             )
             for place, name in enumerate(data.findings)
         ),

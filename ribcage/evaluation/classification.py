@@ -22,9 +22,9 @@ from ribcage.metrics.classification_evaluation import (
     ThresholdRow,
     Top1Accuracy,
 )
+from ribcage.metrics.definitions import metrics_of
 from ribcage.metrics.estimates import mean_estimate, optional_float, scalar_estimate
 from ribcage.metrics.evaluation import Protocol
-from ribcage.metrics.thresholds import RATES
 
 BINS = 15
 LEVEL = 0.95
@@ -110,7 +110,7 @@ def threshold_rows(data: LabelledPredictions, rule: str) -> tuple[ThresholdRow, 
     """The rates at the thresholds of one rule. Their intervals need no resamples."""
     chosen = data.threshold(rule)
     found = metrics.bootstrap(data.probabilities, data.labels, data.patients, thresholds=chosen, resamples=1)
-    rates = {name: found[name].interval(LEVEL) for name in RATES}
+    rates = {name: found[name].interval(LEVEL) for name in metrics_of("threshold")}
     return tuple(
         ThresholdRow(
             finding=name,

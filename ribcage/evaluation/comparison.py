@@ -22,10 +22,12 @@ from ribcage.evaluation.classification import LEVEL
 from ribcage.evaluation.comparison_entries import ComparisonEntry
 from ribcage.metrics import Comparison
 from ribcage.metrics.classification_evaluation import ThresholdRow
+from ribcage.metrics.definitions import load_metric, metrics_in, metrics_of
 from ribcage.metrics.estimates import MeanEstimate, ScalarEstimate, mean_estimate, optional_float, scalar_estimate
 from ribcage.runtime.typed_json import INLINE
 
-METRICS = ("auroc", "ap", "auroc_delong", "accuracy", "f1")
+METRICS = (*metrics_in("comparison"), "auroc_delong")
+AT_THRESHOLD = ", ".join(load_metric(name).label for name in METRICS if name in metrics_of("threshold"))
 FEW_POSITIVE = 20
 """Positive patients of a finding below which the paired tests reject too often (docs/benchmarks.md, Equal models)."""
 
@@ -93,7 +95,7 @@ class ComparisonResult:
     """Images of each model that not all others have."""
     findings_left_out: dict[str, tuple[str, ...]]
     rated: tuple[str, ...]
-    """Findings in the means of accuracy and F1."""
+    """Findings in the means of metrics at a threshold."""
     positive_patients: dict[str, int] = field(default_factory=dict)
     """Of each finding; an image whose patient is unknown counts as one."""
     level: float
@@ -237,7 +239,7 @@ def comparison_notes(result: ComparisonResult) -> list[str]:
     texts = [f"{model.name}: {text}" for model in result.models for text in model.warnings]
     texts += [f"{model.name}: {text}." for model in result.models for text in model.assumptions]
     texts += [
-        f"{model.name} has no accuracy and F1: its thresholds are not known. --thresholds gives them."
+        f"{model.name} has no {AT_THRESHOLD}: its thresholds are not known. --thresholds gives them."
         for model in result.models
         if not any(has for _, has in thresholded(model))
     ]
@@ -260,7 +262,7 @@ def comparison_notes(result: ComparisonResult) -> list[str]:
         lacked = [finding for finding, has in thresholded(model) if not has]
         if 0 < len(lacked) < len(model.findings):
             texts.append(
-                f"{', '.join(lacked)}: not in the means of accuracy and F1, since {model.name} has no threshold "
+                f"{', '.join(lacked)}: not in the means of {AT_THRESHOLD}, since {model.name} has no threshold "
                 f"for {'it' if len(lacked) == 1 else 'them'}."
             )
     texts += [

@@ -6,10 +6,10 @@ import pandas as pd
 from ribcage import metrics
 from ribcage.evaluation.labelled import LabelledPredictions
 from ribcage.metrics.classification_evaluation import Subgroup, SubgroupFinding
+from ribcage.metrics.definitions import metrics_in
 from ribcage.metrics.estimates import SubgroupGap, mean_estimate, scalar_estimate
 
 AGES = (18, 40, 60, 80)
-SUBGROUP_METRICS = ("auroc", "sensitivity", "specificity")
 
 
 def classification_subgroups(
@@ -25,7 +25,7 @@ def classification_subgroups(
             thresholds=thresholds, resamples=resamples, seed=seed,
         )  # fmt: skip
         for name, summary in found.items():
-            kept = {key: summary.metrics[key] for key in SUBGROUP_METRICS}
+            kept = {key: summary.metrics[key] for key in metrics_in("subgroups")}
             inside = groups == ("" if name == "unknown" else name)
             rows.append(
                 Subgroup(

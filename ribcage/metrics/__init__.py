@@ -2,8 +2,9 @@
 
 Scores are (N, F), labels are (N, F) with 1, 0 and NaN for unknown, weights (N,), and patients (N,) codes. What a
 missing class leaves undefined is NaN, never 0 or 0.5, and a mean over findings comes with the number of findings in it.
-`ranking` defines AUROC and AP, `resampling` and `placements` their intervals; `summarise` computes all metrics of a
-report. Boxes are a `BoxTable` and have modules of their own; `detection` computes all metrics of a detector's report.
+`definitions` has a file for each metric of a classifier's report, `resampling` and `placements` the variances behind
+the intervals; `summarise` computes all metrics of a report. Boxes are a `BoxTable` and have modules of their own;
+`detection` computes all metrics of a detector's report.
 """
 
 from ribcage.metrics.calibration import (
@@ -17,12 +18,13 @@ from ribcage.metrics.calibration import (
     temperatures,
 )
 from ribcage.metrics.curves import Curve, Histogram, histogram, precision_recall, roc
+from ribcage.metrics.definitions import rates
 from ribcage.metrics.intervals import Gap, Interval, holm
 from ribcage.metrics.placements import DeLong, auroc_gap, delong
 from ribcage.metrics.ranking import MacroMean, auroc, average_precision, macro_mean
 from ribcage.metrics.resampling import Resampled, bootstrap, paired_difference
 from ribcage.metrics.summaries import Comparison, Estimate, MetricSummary, compare_scores, summarise, summarise_groups
-from ribcage.metrics.thresholds import ConfusionCounts, choose_thresholds, confusion_counts, rates
+from ribcage.metrics.thresholds import ConfusionCounts, choose_thresholds, confusion_counts
 
 __all__ = [
     "CalibrationBins", "Comparison", "ConfusionCounts", "Curve", "DeLong", "Estimate", "Gap", "Histogram",

@@ -41,7 +41,8 @@ class Interval:
 
 @dataclass(frozen=True)
 class Proportions:
-    """Estimates between 0 and 1 of each finding."""
+    """Estimates of each finding that lie between two ends, 0 and 1 unless `lowest` and `width` say otherwise. Variances
+    and limits are those of the share of the way from one end to the other."""
 
     value: np.ndarray
     effective_n: np.ndarray
@@ -50,12 +51,24 @@ class Proportions:
     """(K, F) vectors whose correlations are those of the estimates: resamples, or influence values of patients."""
     kind: Kind = "mean"
     bias: np.ndarray | float = 0.0
-    """(F,) bias of the values; the limits are those of the corrected values."""
+    """(F,) bias of the shares; the limits are those of the corrected shares."""
+    lowest: float = 0.0
+    width: float = 1.0
+
+    @property
+    def share(self) -> np.ndarray:
+        """(F,) where the values lie, 0 to 1."""
+        return (self.value - self.lowest) / self.width
 
     @property
     def error(self) -> np.ndarray:
-        """(F,) standard errors; not 0 where the value is 0 or 1."""
-        return standard_errors(self.value, self.effective_n, self.kind)
+        """(F,) standard errors; not 0 at the ends."""
+        return self.width * self.share_error
+
+    @property
+    def share_error(self) -> np.ndarray:
+        """(F,) of the share."""
+        return standard_errors(self.share, self.effective_n, self.kind)
 
     @property
     def shared(self) -> np.ndarray:
@@ -65,8 +78,9 @@ class Proportions:
 
     def interval(self, level: float = 0.95) -> Interval:
         """Wilson's limits, which always include the value."""
-        found = wilson(np.clip(self.value - self.bias, 0.0, 1.0), self.effective_n, level, self.kind)
-        low, high = np.minimum(found.low, self.value), np.maximum(found.high, self.value)
+        found = wilson(np.clip(self.share - self.bias, 0.0, 1.0), self.effective_n, level, self.kind)
+        low, high = (self.lowest + self.width * limit for limit in (found.low, found.high))
+        low, high = np.minimum(low, self.value), np.maximum(high, self.value)
         return Interval(self.value, low, high, self.error)
 
     def over(self, chosen: np.ndarray) -> Self:
@@ -83,9 +97,9 @@ class Proportions:
         if not len(kept):
             nothing = np.full(1, np.nan)
             return replace(self, value=nothing, effective_n=nothing, vectors=np.full((len(self.vectors), 1), np.nan))
-        value, vectors = self.value[kept], self.vectors[:, kept]
-        variance = combined_variance(self.error[kept], correlations(vectors), np.full(len(kept), 1 / len(kept)))
-        middle = np.where(np.isnan(self.effective_n[kept]), value, drawn_in(value, self.effective_n[kept])).mean()
+        value, share, vectors = self.value[kept], self.share[kept], self.vectors[:, kept]
+        variance = combined_variance(self.share_error[kept], correlations(vectors), np.full(len(kept), 1 / len(kept)))
+        middle = np.where(np.isnan(self.effective_n[kept]), share, drawn_in(share, self.effective_n[kept])).mean()
         effective_n = max(middle * (1 - middle) / variance - 2, 0.0) if variance > 0 else np.nan
         defined = vectors[:, ~np.isnan(vectors).all(axis=0)]
         mean = defined.mean(axis=1, keepdims=True) if defined.size else vectors[:, :1]
@@ -110,20 +124,20 @@ class Paired:
         """(F,) standard errors."""
         variances = [self._variance(np.array([place])) for place in range(len(self.value))]
         known = ~np.isnan(self.a.error + self.b.error)
-        return np.where(known, np.sqrt(np.array(variances)), np.nan)
+        return self.a.width * np.where(known, np.sqrt(np.array(variances)), np.nan)
 
     def _variance(self, places: np.ndarray) -> float:
-        """Variance of the mean difference over these findings."""
+        """Variance of the mean difference of shares over these findings."""
         both = (self.a, self.b)
-        own = np.concatenate([each.error[places] for each in both])
+        own = np.concatenate([each.share_error[places] for each in both])
         alike = correlations(np.concatenate([each.vectors[:, places] for each in both], axis=1))
         kept = np.concatenate([each.shared[places] for each in both])
         alike = np.where(np.eye(len(own)), 1.0, alike * np.outer(kept, kept))
         return combined_variance(own, alike, np.repeat([1 / len(places), -1 / len(places)], len(places)))
 
     def interval(self, level: float = 0.95) -> Interval:
-        """Limits within -1 and 1."""
-        return normal_interval(self.value, self.error, level)
+        """Limits within the range of differences."""
+        return normal_interval(self.value, self.error, level, self.a.width)
 
     def p_value(self) -> np.ndarray:
         """(F,) two-sided p-value for no difference; below .05 where the 95 % interval excludes 0."""
@@ -138,7 +152,8 @@ class Paired:
         kept = np.flatnonzero(~np.isnan(self.value))
         if not len(kept):
             return MeanDifference(np.full(1, np.nan), np.full(1, np.nan))
-        return MeanDifference(self.value[kept].mean(keepdims=True), np.sqrt(np.full(1, self._variance(kept))))
+        error = self.a.width * np.sqrt(np.full(1, self._variance(kept)))
+        return MeanDifference(self.value[kept].mean(keepdims=True), error, self.a.width)
 
 
 @dataclass(frozen=True)
@@ -185,10 +200,11 @@ class MeanDifference:
     value: np.ndarray
     """(1,)"""
     error: np.ndarray
+    width: float = 1.0
 
     def interval(self, level: float = 0.95) -> Interval:
-        """Limits within -1 and 1."""
-        return normal_interval(self.value, self.error, level)
+        """Limits within the range of differences."""
+        return normal_interval(self.value, self.error, level, self.width)
 
     def p_value(self) -> np.ndarray:
         """(1,) two-sided p-value for no difference."""
@@ -228,10 +244,10 @@ def drawn_in(value: np.ndarray, effective_n: np.ndarray) -> np.ndarray:
     return (value * effective_n + 1) / (effective_n + 2)
 
 
-def normal_interval(value: np.ndarray, error: np.ndarray, level: float = 0.95) -> Interval:
-    """value ± z · error, within -1 and 1."""
+def normal_interval(value: np.ndarray, error: np.ndarray, level: float = 0.95, largest: float = 1.0) -> Interval:
+    """value ± z · error, within -largest and largest."""
     reach = NORMAL.inv_cdf((1 + level) / 2) * error
-    return Interval(value, np.maximum(value - reach, -1.0), np.minimum(value + reach, 1.0), error)
+    return Interval(value, np.maximum(value - reach, -largest), np.minimum(value + reach, largest), error)
 
 
 def correlations(vectors: np.ndarray) -> np.ndarray:

@@ -5,15 +5,12 @@ from typing import TypedDict, TypeVar, Unpack
 
 import numpy as np
 
+from ribcage.metrics.definitions import load_metric, metrics_of
 from ribcage.metrics.intervals import Interval, Paired, Proportions, concatenated, holm
 from ribcage.metrics.patients import patient_numbers
 from ribcage.metrics.placements import delong, delong_difference
 from ribcage.metrics.ranking import checked_arrays
 from ribcage.metrics.resampling import bootstrap, paired_difference
-from ribcage.metrics.thresholds import RATES
-
-FEWEST_FOR_MEAN_PRECISION = 200
-"""Minimum number of positives of each finding for an interval of the mean average precision."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class MetricSummary:
     positives: np.ndarray
     patients: int
     metrics: dict[str, Estimate]
-    """By name: auroc, auroc_delong, ap; with thresholds accuracy, f1, …; with probabilities brier."""
+    """By name, those of `definitions`, and auroc_delong: AUROC whose differences are tested by DeLong's covariance."""
 
 
 @dataclass(frozen=True)
@@ -83,22 +80,18 @@ def summarise(
         for name, values in {**found, "auroc_delong": exact}.items()
     }
     positives = (labels == 1).sum(axis=0)
-    metrics["ap"] = without_uncertain_mean(metrics["ap"], positives)
+    metrics |= {name: without_uncertain_mean(metrics[name], positives, load_metric(name).mean_from) for name in found}
     people = int(patient_numbers(patients, len(scores)).max(initial=-1)) + 1
     return MetricSummary((~np.isnan(labels)).sum(axis=0), positives, people, metrics)
 
 
-def without_uncertain_mean(precision: Estimate, positives: np.ndarray) -> Estimate:
-    """Average precision whose mean over several findings has no interval if one of them has few positives.
-
-    AP is then biased upwards for all findings, so that the interval of their mean would have too low a coverage
-    (`benchmarks/coverage.py --parts rare`).
-    """
-    defined = ~np.isnan(precision.findings.value)
-    if precision.averaged < 2 or positives[defined].min() >= FEWEST_FOR_MEAN_PRECISION:
-        return precision
+def without_uncertain_mean(estimate: Estimate, positives: np.ndarray, fewest: int) -> Estimate:
+    """The same without an interval of the mean over several findings where one of them has fewer positives."""
+    defined = ~np.isnan(estimate.findings.value)
+    if estimate.averaged < 2 or positives[defined].min() >= fewest:
+        return estimate
     none = np.full(1, np.nan)
-    return replace(precision, macro=Interval(precision.macro.value, none, none, none))
+    return replace(estimate, macro=Interval(estimate.macro.value, none, none, none))
 
 
 def summarise_groups(
@@ -135,9 +128,10 @@ def compare_scores(
     rated: np.ndarray | None = None,
     **options: Unpack[BootstrapOptions],
 ) -> dict[str, Comparison]:
-    """Two models' scores on the same rows: auroc and ap over the same resamples, and auroc_delong.
+    """Two models' scores on the same rows: every metric of scores over the same resamples, and auroc_delong.
 
-    at: the thresholds (F,) of a and of b; with them the rates, too. rated: as in `summarise`.
+    at: the thresholds (F,) of a and of b; with them every metric at a threshold, too.
+    rated: as in `summarise`.
     """
     labels = checked_arrays(a, labels)[1]
     own = [options.copy(), options.copy()]
@@ -145,7 +139,7 @@ def compare_scores(
         one["thresholds"] = thresholds
     models = [bootstrap(scores, labels, patients, **one) for scores, one in zip((a, b), own, strict=True)]
     exact = [delong(scores, labels, patients, weights=options.get("weights")) for scores in (a, b)]
-    names = ("auroc", "ap", *(RATES if at else ()))
+    names = (*metrics_of("scores"), *(metrics_of("threshold") if at else ()))
     apart = {name: paired_difference(models[0][name], models[1][name]) for name in names}
     apart["auroc_delong"] = delong_difference(*exact)
     return {name: _compared(values, _meant(name, values, rated), level) for name, values in apart.items()}
@@ -156,7 +150,7 @@ Measured = TypeVar("Measured", Proportions, Paired)
 
 def _meant(name: str, values: Measured, rated: np.ndarray | None) -> Measured:
     """The values that the mean is over."""
-    return values if rated is None or name not in RATES else values.over(rated)
+    return values if rated is None or name not in metrics_of("threshold") else values.over(rated)
 
 
 def _estimate(values: Proportions, meant: Proportions, level: float) -> Estimate:

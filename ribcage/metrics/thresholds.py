@@ -7,7 +7,6 @@ import numpy as np
 
 from ribcage.metrics.ranking import Ranking, checked_arrays, rank_scores
 
-RATES = ("accuracy", "f1", "sensitivity", "specificity", "ppv", "npv")
 RULES = ("youden", "midpoint", "f1", "sensitivity", "specificity")
 _SURE = 1e-6  # probabilities are limited to this distance from 0 and 1, so that one image cannot dominate a mean
 _SLACK = 1e-12  # tolerance for rounding in sums of weights that should equal the requested share
@@ -37,19 +36,6 @@ def outcomes(scores: np.ndarray, labels: np.ndarray, thresholds: np.ndarray | fl
     called = scores >= thresholds
     cells = np.stack([called & (labels == 1), called & (labels == 0), ~called & (labels == 1), ~called & (labels == 0)])
     return np.where(np.isnan(thresholds), np.nan, cells.astype(np.float64))
-
-
-def rates(counts: ConfusionCounts) -> dict[str, np.ndarray]:
-    """All rates of RATES; NaN where the denominator is 0, and for F1 where there are no positives."""
-    tp, fp, fn, tn = counts.tp, counts.fp, counts.fn, counts.tn
-    return {
-        "accuracy": share(tp + tn, tp + fp + fn + tn),
-        "f1": np.where(tp + fn > 0, share(2 * tp, 2 * tp + fp + fn), np.nan),
-        "sensitivity": share(tp, tp + fn),
-        "specificity": share(tn, tn + fp),
-        "ppv": share(tp, tp + fp),
-        "npv": share(tn, tn + fn),
-    }
 
 
 def choose_thresholds(

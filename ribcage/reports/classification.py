@@ -6,6 +6,7 @@ from ribcage.bundle.spec import HALF
 from ribcage.evaluation.classification import BINS
 from ribcage.evaluation.labelled import LabelledPredictions
 from ribcage.metrics.classification_evaluation import ClassificationEvaluation, ClassifiedFinding
+from ribcage.metrics.definitions import load_metric, metrics_in, metrics_of
 from ribcage.metrics.estimates import ScalarEstimate
 from ribcage.reports import baselines, curves, html, subgroups
 from ribcage.reports.details import evaluation_details, evaluation_title, has_mean, leakage_card
@@ -13,11 +14,10 @@ from ribcage.reports.html import Figure, Table
 from ribcage.reports.intervals import axis_ends, interval_drawing
 from ribcage.reports.numbers import decimals, finding_name, limits, rule_name, titled, with_limits
 
-RATES = ("accuracy", "sensitivity", "specificity")
-METRIC_HEAD = ("finding", "n", "pos.", "AUROC", "95 %", "AP", "sens.", "spec.", "F1", "acc.", "Brier")
-METRICS_WITHOUT_LIMITS = ("ap", "sensitivity", "specificity", "f1", "accuracy", "brier")
+METRICS_WITHOUT_LIMITS = tuple(name for name in metrics_in("findings") if name != "auroc")
 """The columns behind the interval."""
-WIDE_ONLY = ("AP", "F1", "Brier")
+METRIC_HEAD = ("finding", "n", "pos.", "AUROC", "95 %", *(load_metric(name).title for name in METRICS_WITHOUT_LIMITS))
+WIDE_ONLY = tuple(load_metric(name).title for name in METRICS_WITHOUT_LIMITS if load_metric(name).wide)
 """Columns that a narrow terminal leaves out."""
 PROTOCOLS = {
     "honest": "honest: thresholds and temperature were chosen on the validation split, nothing on the test images",
@@ -121,7 +121,8 @@ def metrics_note(result: ClassificationEvaluation) -> str:
     if has_mean(result) and (others := other_means(result)):
         sentences.append(f"Means are over the findings for which a metric is defined: {others}.")
     if len(result.findings) == 1:
-        rates = ", ".join(f"{name} {with_limits(result.findings[0].metrics[name])}" for name in RATES)
+        values = [(load_metric(name), result.findings[0].metrics[name]) for name in metrics_of("threshold")]
+        rates = ", ".join(f"{one.label} {with_limits(value)}" for one, value in values if not one.wide)
         sentences.insert(0, f"{rates[:1].upper()}{rates[1:]}.")
     if top := result.top1:
         sentences.append(f"Top-1 accuracy: {with_limits(top)}.")
@@ -164,8 +165,8 @@ def _calibration_row(row: ClassifiedFinding) -> list[object]:
 
 def threshold_tables(result: ClassificationEvaluation) -> list[tuple[str, Table]]:
     """(rule, table) of the metrics at the thresholds of every rule but the chosen one."""
-    names = ("sensitivity", "specificity", "ppv", "npv", "f1", "accuracy")
-    head = ["finding", "threshold", "sensitivity", "specificity", "PPV", "NPV", "F1", "accuracy"]
+    names = metrics_of("threshold")
+    head = ["finding", "threshold", *(load_metric(name).label for name in names)]
     tables = []
     for rule, rows in result.rules.items():
         if rule != result.rule:

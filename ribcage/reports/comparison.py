@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from ribcage.evaluation.comparison import ComparisonResult, Difference, comparison_notes
+from ribcage.metrics.definitions import load_metric, metrics_in
 from ribcage.metrics.estimates import ScalarEstimate
 from ribcage.reports import html
 from ribcage.reports.details import has_mean
@@ -15,7 +16,7 @@ DIFFERENCE_NOTE = (
     "Differences in AUROC. Interval and p are paired, from the same resamples of patients for both models; DeLong: p "
     "by DeLong's covariance. adj.: adjusted by Holm's method over all findings and models; the mean is tested apart."
 )
-METRICS = {"auroc": "AUROC", "ap": "AP", "accuracy": "accuracy", "f1": "F1"}
+METRICS = {name: load_metric(name).label for name in metrics_in("comparison")}
 COSTS = {"parameters": "parameters", "multiply_adds": "multiply-adds", "thop": "multiply-adds as thop counts"}
 LATENCIES = {"eager": "ms per image", "exported": "ms per image, exported"}
 CLOSEST = 0.02  # an axis of differences spans at least this on either side of 0
@@ -79,7 +80,7 @@ def model_table(result: ComparisonResult) -> Table:
 
 
 def model_note(result: ComparisonResult) -> str:
-    """Over which findings the means are, and at which thresholds accuracy and F1."""
+    """Over which findings the means are, and at which thresholds."""
     mean = "Means over the findings that are defined for all models. " * has_mean(result.models[0])
     rules = [f"{model.name}: {rule_name(model.rule)}" for model in result.models if model.rule]
     thresholds = f" Thresholds – {'; '.join(rules)}." if rules else ""

@@ -33,10 +33,10 @@ def decimals(value: float | None) -> str:
 
 
 def limits(interval: ScalarEstimate) -> str:
-    """0.812–0.834"""
+    """0.812–0.834; -0.120 to 0.310"""
     if interval.low is None or interval.high is None:
         return "–"
-    return f"{interval.low:.3f}–{interval.high:.3f}"
+    return f"{interval.low:.3f}{' to ' if interval.low < 0 else '–'}{interval.high:.3f}"
 
 
 def with_limits(interval: ScalarEstimate) -> str:

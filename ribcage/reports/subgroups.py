@@ -1,6 +1,7 @@
 """Subgroups of the test images – by sex, age, view, dataset: the means of each, and every finding's AUROC."""
 
 from ribcage.metrics.classification_evaluation import ClassificationEvaluation
+from ribcage.metrics.definitions import load_metric, metrics_in
 from ribcage.metrics.estimates import MeanEstimate
 from ribcage.reports.html import Table
 from ribcage.reports.intervals import axis_ends, interval_drawing
@@ -10,11 +11,11 @@ DIFFERENCE = "difference to all others"
 
 
 def subgroup_table(result: ClassificationEvaluation) -> Table:
-    """Mean AUROC, sensitivity and specificity of each subgroup."""
-    groups = result.subgroups
+    """Mean AUROC of each subgroup, and its means of other metrics."""
+    groups, others = result.subgroups, [name for name in metrics_in("subgroups") if name != "auroc"]
     ends = axis_ends([row.macro["auroc"] for row in groups])
     head = ["", "", "images", "patients", "positives", "mean AUROC", "95 %", "", "findings", DIFFERENCE]
-    head += ["sensitivity", "specificity"]
+    head += [load_metric(name).label for name in others]
     rows: list[list[object]] = []
     for place, row in enumerate(groups):
         macro, area = row.macro, row.macro["auroc"]
@@ -30,7 +31,7 @@ def subgroup_table(result: ClassificationEvaluation) -> Table:
                 interval_drawing(area, ends),
                 area.findings,
                 gap_text(row.gap, area.findings),
-                *(_mean_rate(macro, name) for name in ("sensitivity", "specificity")),
+                *(_mean_rate(macro, name) for name in others),
             ]
         )
     return Table(head, rows)

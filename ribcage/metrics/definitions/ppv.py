@@ -1,0 +1,5 @@
+"""Positive predictive value, precision: the share of positive images among those at or above the threshold."""
+
+from ribcage.metrics.definitions.base import Ratio
+
+METRIC = Ratio(label="PPV", part=("tp",), whole=("tp", "fp"), order=40, tables=())

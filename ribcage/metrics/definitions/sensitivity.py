@@ -1,0 +1,8 @@
+"""Sensitivity, recall: the share of positive images with a score at or above the threshold."""
+
+from ribcage.metrics.definitions.base import Ratio
+
+METRIC = Ratio(
+    label="sensitivity", heading="sens.", part=("tp",), whole=("tp", "fn"), order=20, wide=False,
+    tables=("findings", "subgroups", "card"),
+)  # fmt: skip

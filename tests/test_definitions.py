@@ -1,0 +1,120 @@
+"""The contract of a metric: what each file of ribcage/metrics/definitions keeps, whatever it computes."""
+
+import warnings
+
+import numpy as np
+import pytest
+from scores import NAN, case
+
+from ribcage import metrics
+from ribcage.metrics import definitions
+from ribcage.metrics.definitions.base import Metric, Ranked
+from ribcage.metrics.resampling import Resampled, resample
+
+OPTIONS = {"resamples": 60, "seed": 3, "threads": 1}
+
+
+def found(name: str, scores: np.ndarray, labels: np.ndarray, patients: np.ndarray | None = None, **own) -> Resampled:
+    """One metric, with all that any of them may need; scores are logits."""
+    chances = metrics.sigmoid(scores)
+    options = {"thresholds": 0.5, "probabilities": chances, **OPTIONS, **own}
+    return metrics.bootstrap(chances, labels, patients, **options)[name]
+
+
+def assert_keeps_the_contract(name: str) -> None:
+    """All that a metric promises; docs/extending.md's example keeps it, too."""
+    metric = definitions.load_metric(name)
+    assert metric.label and metric.lowest < metric.highest
+    scores, labels, patients = case(5, rows=240)
+    one = found(name, scores, labels, patients)
+    assert_values_and_limits_lie_between_the_ends(metric, one)
+    assert_a_resample_is_the_metric_of_its_rows(name, one, scores, labels, patients)
+    assert_unknown_labels_do_not_count(name, scores, labels)
+    assert_a_better_model_is_rated_better(metric, name)
+    assert_nothing_is_undefined_in_silence(name)
+    assert_models_are_compared(name, metric, scores, labels, patients)
+
+
+def assert_values_and_limits_lie_between_the_ends(metric: Metric, one: Resampled) -> None:
+    assert not np.isnan(one.value).any()
+    assert (one.value >= metric.lowest).all() and (one.value <= metric.highest).all()
+    for each in (one.interval(), one.macro().interval()):
+        assert np.isnan(each.low).all() == (not metric.interval)
+        if metric.interval:
+            assert (metric.lowest <= each.low).all() and (each.high <= metric.highest).all()
+            assert (each.low < each.value).all() and (each.value < each.high).all()
+
+
+def assert_a_resample_is_the_metric_of_its_rows(name: str, one: Resampled, scores, labels, patients) -> None:
+    rows_of = [np.flatnonzero(patients == patient) for patient in np.unique(patients)]
+    for number in (0, 7):
+        rows = np.concatenate([rows_of[patient] for patient in resample(OPTIONS["seed"], number, len(rows_of))])
+        again = found(name, scores[rows], labels[rows], resamples=1)
+        assert one.resampled[number] == pytest.approx(again.value, abs=1e-12)
+
+
+def assert_unknown_labels_do_not_count(name: str, scores, labels) -> None:
+    known = ~np.isnan(labels[:, 0])
+    kept = found(name, scores[known, :1], labels[known, :1])
+    assert found(name, scores[:, :1], labels[:, :1]).value == pytest.approx(kept.value, abs=1e-12)
+
+
+def assert_a_better_model_is_rated_better(metric: Metric, name: str) -> None:
+    labels = np.array([1.0, 0, 0, 1, 0, 0, 0, 1])[:, None]
+    good, bad = (found(name, sign * (labels - 0.5) * 6 + np.linspace(-1, 1, 8)[:, None], labels) for sign in (1, -1))
+    assert good.value > bad.value if metric.higher_is_better else good.value < bad.value
+
+
+def assert_nothing_is_undefined_in_silence(name: str) -> None:
+    """No image, no positive, no negative, one patient: no warning, and no interval without a second patient."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for labels in (np.empty((0, 2)), np.ones((6, 2)), np.zeros((6, 2)), np.full((6, 2), NAN)):
+            found(name, np.zeros(labels.shape), labels).interval()
+        labels = np.array([[1.0], [0], [1], [0]])
+        assert np.isnan(found(name, labels, labels, np.zeros(4)).interval().low).all()
+
+
+def assert_models_are_compared(name: str, metric: Metric, scores, labels, patients) -> None:
+    other = found(name, scores * 0.5 + 0.3, labels, patients)
+    pair = metrics.paired_difference(found(name, scores, labels, patients), other)
+    for each in (pair.interval(), pair.macro().interval()):
+        assert np.isnan(each.low).all() or (abs(each.low) <= metric.width).all()
+
+
+@pytest.mark.parametrize("name", definitions.metric_names())
+def test_a_metric_keeps_the_contract(name: str) -> None:
+    assert_keeps_the_contract(name)
+
+
+def test_metrics_have_names_and_places_of_their_own() -> None:
+    every = [definitions.load_metric(name) for name in definitions.metric_names()]
+    assert len({one.label for one in every}) == len({one.order for one in every}) == len(every)
+
+
+@pytest.mark.parametrize("name", ["auroc", "ap"])
+def test_the_compiled_walk_computes_what_the_file_defines(name: str) -> None:
+    scores, labels, _ = case(9, rows=120, levels=5)
+    metric = definitions.load_metric(name)
+    assert isinstance(metric, Ranked)
+    steps = [ranking.steps() for ranking in metrics.ranking.rank_scores(scores, labels)]
+    values = [metric.steps(true[:, None], false[:, None])[0] for true, false in steps]
+    assert metrics.bootstrap(scores, labels, resamples=1)[name].value == pytest.approx(values, abs=1e-12)
+
+
+def test_mcc_is_undefined_without_a_class_and_0_where_all_images_are_called_alike() -> None:
+    labels = np.array([[1.0, 1, 1], [0, 1, 0]])
+    value = metrics.bootstrap(np.array([[1.0, 1, 0], [0, 0, 0]]), labels, thresholds=0.5, resamples=1)["mcc"].value
+    assert value == pytest.approx([1, NAN, 0], nan_ok=True)
+
+
+@pytest.mark.slow
+def test_the_interval_of_mcc_holds_the_truth_as_often_as_it_promises() -> None:
+    """Sensitivity .8, specificity .9, a fifth positive; benchmarks/coverage.py has more."""
+    chance, times = np.random.default_rng(0), 400
+    labels = (chance.random((100, times)) < 0.2).astype(float)
+    called = np.where(chance.random(labels.shape) < np.where(labels == 1, 0.2, 0.1), 1 - labels, labels)
+    limits = metrics.bootstrap(called, labels, thresholds=0.5, resamples=1)["mcc"].interval()
+    positive, truth = 0.2 * 0.8 + 0.8 * 0.1, (0.16 - 0.24 * 0.2) / np.sqrt(0.24 * 0.76 * 0.16)
+    assert positive == pytest.approx(0.24)
+    assert 0.92 < ((limits.low <= truth) & (truth <= limits.high)).mean() < 0.99
