@@ -5,19 +5,22 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import timm
 import torch
+from test_definitions import assert_keeps_the_contract
 from trees import images, text
 
-from ribcage import cli, methods
+from ribcage import cli, methods, metrics
 from ribcage.bundle import formats
 from ribcage.bundle.io import load_bundle
 from ribcage.data import dataset_folder, datasets
+from ribcage.metrics import definitions
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
-FOLDERS = {"datasets": datasets, "methods": methods, "formats": formats}
+FOLDERS = {"datasets": datasets, "methods": methods, "formats": formats, "definitions": definitions}
 
 
 def files() -> dict[str, str]:
@@ -68,6 +71,14 @@ def test_a_dataset_is_one_file(work: Path, capsys: pytest.CaptureFixture) -> Non
     assert "Harbour clinic" in datasets.dataset_table()
     with pytest.raises(FileNotFoundError, match="readings"):
         datasets.index("harbour", work / "more" / "methods")
+
+
+def test_a_metric_is_one_file(work: Path) -> None:
+    assert "balanced_accuracy" in definitions.metric_names()
+    assert_keeps_the_contract("balanced_accuracy")
+    labels, scores = np.array([1.0, 1, 0, 0, 0]), np.array([0.9, 0.2, 0.8, 0.1, 0.3])
+    found = metrics.summarise(scores, labels, thresholds=0.5, resamples=20).metrics["balanced_accuracy"]
+    assert found.macro.value == pytest.approx((1 / 2 + 2 / 3) / 2) and found.macro.low < found.macro.value
 
 
 def test_a_method_is_one_file(work: Path) -> None:

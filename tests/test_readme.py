@@ -13,6 +13,8 @@ from ranks import CNNS_ONLY, TRANSFORMERS_ONLY
 from ribcage import cli, methods
 from ribcage.commands import convert
 from ribcage.data import datasets
+from ribcage.metrics import definitions
+from ribcage.metrics.definitions.base import Metric
 from ribcage.runtime import flags
 
 ROOT = Path(__file__).parent.parent
@@ -79,7 +81,25 @@ def training_table() -> str:
     return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *rows])
 
 
+def metric_table() -> str:
+    head = ("key", "metric", "computed from", "range", "better", "variance behind its interval")
+    rows = [
+        f"| {' | '.join(metric_cells(name, definitions.load_metric(name)))} |" for name in definitions.metric_names()
+    ]
+    return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *rows])
+
+
+def metric_cells(name: str, one: Metric) -> tuple[str, ...]:
+    file = Path(definitions.__file__).parent / f"{name}.py"
+    needs = {"scores": "the ranking", "threshold": "scores and a threshold", "probabilities": "probabilities"}
+    ends = f"{one.lowest:g} to {one.highest:g}".replace("-", "−")
+    better = "higher" if one.higher_is_better else "lower"
+    said = cli.command_summary(file).rstrip(".")
+    return f"`{name}`", said, needs[one.needs], ends, better, one.variance if one.interval else "no interval"
+
+
 TABLES = {
+    "metrics": metric_table,
     "datasets": dataset_table,
     "methods": method_table,
     "fitting": fitting.table,
@@ -113,6 +133,7 @@ def in_chinese(file: Path) -> str:
 
 
 PLACES = {
+    "metrics": ROOT / "docs" / "evaluation.md",
     "formats": ROOT / "docs" / "weights.md",
     "pretraining": ROOT / "docs" / "pretraining.md",
     "training": ROOT / "docs" / "pretraining.md",

@@ -65,8 +65,7 @@ def bootstrap(
     seed: int = 0,
     threads: int | None = None,
 ) -> dict[str, Resampled]:
-    """Every metric of every finding in every resample, by name; those that need thresholds or probabilities if these are
-    given.
+    """Every metric of every finding in every resample, by name; those at a threshold or of probabilities if given.
 
     patients: one code per row; a negative number, an empty text or None counts as a separate patient. threads: None
     uses all cores. The result does not depend on it.

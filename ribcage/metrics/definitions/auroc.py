@@ -11,6 +11,8 @@ from ribcage.metrics.definitions.base import Evidence, Ranked
 class Area(Ranked):
     """With the variance of DeLong et al."""
 
+    variance = "DeLong, clustered by patient"
+
     def effective_n(self, value: np.ndarray, drawn: np.ndarray, evidence: Evidence) -> np.ndarray:
         """By DeLong's variance; resamples are not needed."""
         return evidence.area_size

@@ -124,6 +124,9 @@ class Metric:
     mean_from: int = 0
     """Positives of each finding, from which on the mean over findings has an interval."""
 
+    variance = "–"
+    """How its variance is estimated, for the table of metrics in the docs."""
+
     @property
     def title(self) -> str:
         """The heading of a column."""
@@ -150,6 +153,7 @@ class Metric:
 class Ranked(Metric):
     """A metric of the ranking: the variance is that of the resamples, over the patients of the rarer class."""
 
+    variance = "bootstrap over patients"
     steps: Callable[[np.ndarray, np.ndarray], np.ndarray]
     """(G, R) weights of the true and of the false positives down to each distinct score, in each resample → (R,)."""
     needs: Need = "scores"
@@ -190,6 +194,7 @@ class Ratio(OfSums):
     value: the value where it is not the ratio itself but follows from it.
     """
 
+    variance = "jackknife of a ratio of sums over patients"
     part: tuple[str, ...]
     whole: tuple[str, ...]
     counts: bool = True
@@ -221,6 +226,7 @@ class Function(OfSums):
     """Any other function of sums: the variance is that of the jackknife over patients, behind which there are as many
     as of the rarer class."""
 
+    variance = "jackknife over patients"
     names: tuple[str, ...]
     value: Callable[[Sums], np.ndarray]
 
