@@ -58,7 +58,7 @@ def test_a_batch_of_one_keeps_its_dimension(name: str, channels: int, side: int)
     images = torch.randn(1, channels, side, side)
     with torch.inference_mode():
         features, maps = backbone(images), backbone.maps(images)
-    reduction = 8 if name.startswith("resnet") else 32
+    reduction = backbone.model.feature_info[-1]["reduction"]
     assert features.shape == (1, backbone.dim)
     assert maps.shape == (1, backbone.model.num_features, side // reduction, side // reduction)
 
@@ -84,7 +84,8 @@ def test_nothing_is_dropped_unless_asked_for(name: str) -> None:
         return [float(part.drop_prob or 0) for part in model.modules() if isinstance(part, DropPath)]
 
     assert not any(shares(0))
-    asked = shares(0.2)
+    if not (asked := shares(0.2)):
+        pytest.skip(f"{name} drops no paths")
     assert asked == sorted(asked) and asked[0] < 0.1 and 0.15 < asked[-1] < 0.2001
 
 
@@ -105,7 +106,9 @@ def test_deeper_layers_move_faster(name: str) -> None:
     method = Supervised(Backbone(name, size=(64, 64)), ("Mass",))
     scale = {id(weight): group["scale"] for group in optimizer(method, layer_decay=0.7).param_groups for weight in group["params"]}  # fmt: skip
     scales = [scale[id(weight)] for _, weight in method.backbone.model.named_parameters()]
-    assert scales[0] == min(scales) and len(set(scales)) > 4
+    assert scales[0] == min(scales) and len(set(scales)) > 2
+    if name in MOBILE or name.startswith("autoformer"):
+        assert len(set(scales)) > 4
     if name in MOBILE:  # whose weights stand in the order in which they are used
         assert scales == sorted(scales)
 

@@ -110,7 +110,7 @@ def test_a_model_without_thresholds_has_no_accuracy() -> None:
     assert second["macro"]["accuracy"]["value"] is None
     assert found["differences"][0]["macro"]["f1"]["value"] is None
     assert found["differences"][0]["macro"]["auroc"]["value"] is not None
-    assert any(has_facts(note, "b", "no accuracy") for note in comparison.comparison_notes(result))
+    assert any(has_facts(note, "b", "accuracy", "--thresholds") for note in comparison.comparison_notes(result))
     assert report.model_table(result).rows[2][2] == "–"
     json.dumps(found, allow_nan=False)
 
@@ -131,11 +131,11 @@ def test_means_are_over_the_same_findings_so_that_rows_add_up() -> None:
         assert second["macro"][name]["value"] - first["macro"][name]["value"] == pytest.approx(
             apart["macro"][name]["value"]
         )
-    titles = ["AUROC", "AP", "accuracy, of 1 finding", "F1, of 1 finding"]
-    assert [row[0] for row in report.model_table(result).rows][:4] == titles
+    titles = ["AUROC", "AP", "F1, of 1 finding", "accuracy, of 1 finding", "MCC, of 1 finding"]
+    assert [row[0] for row in report.model_table(result).rows][:5] == titles
     assert [row[0] for row in report.mean_difference_table(result, 1).rows] == titles
     notes = comparison.comparison_notes(result)
-    assert any(has_facts(note, "Edema", "accuracy", "F1", "b", "no threshold") for note in notes)
+    assert any(has_facts(note, "Edema", "F1", "accuracy", "MCC", "b", "no threshold") for note in notes)
 
 
 def test_patients_are_those_of_the_table_that_knows_them_whichever_comes_first() -> None:
@@ -154,11 +154,12 @@ def test_a_finding_of_one_class_is_named() -> None:
     for one in entries:
         one.table["Mass_label"] = 0.0
     found = comparison.compare(entries, resamples=300)
-    assert [row[0] for row in report.model_table(found).rows][:4] == [
+    assert [row[0] for row in report.model_table(found).rows][:5] == [
         "AUROC, of 1 finding",
         "AP, of 1 finding",
-        "accuracy",
         "F1, of 1 finding",
+        "accuracy",
+        "MCC, of 1 finding",
     ]
     text = "Mass: only one class is known in these images, so not in the means that need both."
     assert text in comparison.comparison_notes(found)
