@@ -129,6 +129,18 @@ def test_mutation_testing_reads_this_tree_only_and_leaves_no_copy(tmp_path: Path
     assert list((tmp_path / "trees").iterdir()) == [] and (mutants.ROOT / fault.file).read_bytes() == whole
 
 
+def test_slow_tests_exist() -> None:
+    """A test that was renamed would run among the quick ones."""
+    files = sorted(Path(__file__).parent.glob("test_*.py"))
+    known = {
+        f"{file.stem}::{name}"
+        for file in files
+        for name in re.findall(r"^def (test_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    listed = Path(__file__).with_name("slow.txt").read_text(encoding="utf-8").split()
+    assert set(listed) <= known and listed == sorted(set(listed)), sorted(set(listed) - known)
+
+
 def test_no_module_is_a_drawer_without_a_name() -> None:
     assert not {file.stem for file in FILES} & {"utils", "util", "helpers", "common", "core", "misc"}
 
