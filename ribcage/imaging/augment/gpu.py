@@ -19,27 +19,33 @@ def apply_torch(stored: Tensor, numbers: Numbers, mean: float, std: float) -> Te
     factors = shrink_factors(numbers.affine)
     for factor in np.unique(factors).tolist():
         places = np.flatnonzero(factors == factor)
-        chosen = torch.from_numpy(places).to(stored.device)
+        chosen = on_device(places, stored.device)
         part = images if len(places) == len(numbers) else images[chosen]
         batch[chosen] = _warp(part, numbers.take(places), factor, mean, std)
     return _finish(numbers, std, batch)
+
+
+def on_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """A copy of the array on the device. A GPU copies it from pinned memory, so that the CPU need not wait."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _warp(images: Tensor, numbers: Numbers, factor: int, mean: float, std: float) -> Tensor:
     images = shrunk_images(images, factor)
     shaded = _intensity(images, numbers, mean, std)
     black = _intensity(images.new_zeros(len(numbers), 1, 1, 1), numbers, mean, std)
-    grid = _sampling_grid(numbers, factor, *images.shape[2:]).to(images.device)
+    grid = _sampling_grid(numbers, factor, *images.shape[2:], images.device)
     return F.grid_sample(shaded - black, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + black
 
 
-def _sampling_grid(numbers: Numbers, factor: int, height: int, width: int) -> Tensor:
-    """(N, H, W, 2) in -1 … 1 across the downsampled image. No matrix product is used, as it may be rounded to ten
-    bits."""
+def _sampling_grid(numbers: Numbers, factor: int, height: int, width: int, device: torch.device) -> Tensor:
+    """(N, H, W, 2) in -1 … 1 across the downsampled image, computed on the device: only the (N, 2, 3) matrices are copied.
+    No matrix product is used, as it may be rounded to ten bits."""
     sides = np.array([width, height], np.float64)[:, None]
-    matrix = numbers.affine / factor / sides * 2
-    a, b, c = (torch.from_numpy(matrix[:, :, k].astype(np.float32))[:, None, None] for k in range(3))
-    y, x = (torch.arange(length) + 0.5 for length in numbers.size)
+    matrices = on_device((numbers.affine / factor / sides * 2).astype(np.float32), device)
+    a, b, c = (matrices[:, None, None, :, k] for k in range(3))
+    y, x = (torch.arange(length, device=device) + 0.5 for length in numbers.size)
     return a * x[None, None, :, None] + b * y[None, :, None, None] + (c - 1)
 
 
@@ -49,7 +55,7 @@ def fixed_view_grid(view: View, side: int) -> tuple[int, Tensor]:
     numbers = draw_numbers(view, 0, 0, np.zeros(1, np.int64), 0, side)
     factor = int(shrink_factors(numbers.affine)[0])
     side = -(-side // factor)
-    return factor, _sampling_grid(numbers, factor, side, side)
+    return factor, _sampling_grid(numbers, factor, side, side, torch.device("cpu"))
 
 
 def shrunk_images(images: Tensor, factor: int) -> Tensor:
@@ -62,7 +68,7 @@ def shrunk_images(images: Tensor, factor: int) -> Tensor:
 
 def _intensity(values: Tensor, numbers: Numbers, mean: float, std: float) -> Tensor:
     gamma, contrast, brightness = (
-        torch.from_numpy(x).float().to(values.device)[:, None, None, None]
+        on_device(x.astype(np.float32), values.device)[:, None, None, None]
         for x in (numbers.gamma, numbers.contrast, numbers.brightness)
     )
     bent = values**gamma if (numbers.gamma != 1).any() else values
@@ -74,15 +80,15 @@ def _finish(numbers: Numbers, std: float, batch: Tensor) -> Tensor:
     device = batch.device
     blurred = np.flatnonzero(numbers.sigma)
     if len(blurred):
-        chosen = torch.from_numpy(blurred).to(device)
+        chosen = on_device(blurred, device)
         batch[chosen] = _blur(batch[chosen], numbers.sigma[blurred])
     if numbers.noise.any():
         pixels = batch[0].numel()
-        starts = torch.from_numpy(numbers.noise_at).to(device)
+        starts = on_device(numbers.noise_at, device)
         grain = _noise_on(device, NOISE_STARTS + pixels).unfold(0, pixels, 1)[starts]
-        batch += grain.view_as(batch) * torch.from_numpy(numbers.noise / std).float().to(device)[:, None, None, None]
+        batch += grain.view_as(batch) * on_device((numbers.noise / std).astype(np.float32), device)[:, None, None, None]
     if (numbers.erase[:, 2] > numbers.erase[:, 0]).any():
-        batch = batch.masked_fill(_erased(numbers).to(device), 0.0)
+        batch = batch.masked_fill(_erased(numbers, device), 0.0)
     return batch
 
 
@@ -93,20 +99,20 @@ def _blur(batch: Tensor, sigmas: np.ndarray) -> Tensor:
     for kernel, sigma in zip(kernels, sigmas.tolist(), strict=True):
         own = blur_radius(sigma)
         kernel[radius - own : radius + own + 1] = cv2.getGaussianKernel(2 * own + 1, sigma)[:, 0]
-    weights = torch.from_numpy(kernels).to(batch.device)[:, :, None, None, None]  # (N, taps, 1, 1, 1)
+    weights = on_device(kernels, batch.device)[:, :, None, None, None]  # (N, taps, 1, 1, 1)
     for axis, pad in ((3, (radius, radius, 0, 0)), (2, (0, 0, radius, radius))):
         padded, length = F.pad(batch, pad, mode="reflect"), batch.shape[axis]
         batch = sum(weights[:, tap] * padded.narrow(axis, tap, length) for tap in range(2 * radius + 1))  # type: ignore[assignment]
     return batch
 
 
-def _erased(numbers: Numbers) -> Tensor:
+def _erased(numbers: Numbers, device: torch.device) -> Tensor:
     """(N, 1, H, W) bool."""
     height, width = numbers.size
-    x0, y0, x1, y1 = (side[:, None] for side in numbers.erase.T)
-    across = (np.arange(width) >= x0) & (np.arange(width) < x1)
-    down = (np.arange(height) >= y0) & (np.arange(height) < y1)
-    return torch.from_numpy(down[:, None, :, None] & across[:, None, None, :])
+    x0, y0, x1, y1 = on_device(numbers.erase, device).T[:, :, None]
+    x, y = torch.arange(width, device=device), torch.arange(height, device=device)
+    across, down = (x >= x0) & (x < x1), (y >= y0) & (y < y1)
+    return down[:, None, :, None] & across[:, None, None, :]
 
 
 @lru_cache(maxsize=4)
