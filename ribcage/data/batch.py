@@ -21,6 +21,7 @@ from ribcage.data.sampling import SamePatient
 from ribcage.imaging import augment
 from ribcage.imaging.augment import View
 from ribcage.runtime import rng
+from ribcage.runtime.devices import GpuWait, on_device
 
 _PIECE = 16  # images per task of a thread, at least
 
@@ -47,6 +48,12 @@ class Batch:
     """(N,) int64: how many boxes of each image are outside the first view; empty where not counted."""
     maps: list[Tensor] = field(default_factory=list)
     """Cached feature maps of a frozen backbone for the first view; the views then have no channels."""
+    wait: GpuWait | None = None
+    """On a GPU: how long it had to wait for this batch."""
+
+    def on_gpu(self) -> list[Tensor]:
+        """The tensors that a step on a GPU uses."""
+        return [*self.views, self.labels, *self.boxes, self.patients, *self.maps]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -138,9 +145,16 @@ class BatchInProgress:
         shapes = [(len(addresses), 1, *view.shape) for view in maker.views]
         # NumPy asks the system for large pages, torch does not: 15 against 340 microseconds an image
         self.arrays = [] if self.on_device else [np.empty(shape, np.float32) for shape in shapes]
+        by_source = [np.flatnonzero(self.sources == source) for source in np.unique(self.sources)]
+        self.stored = [self._stored(places) for places in by_source] if self.on_device and maker.cached is None else []
         self.labels = pool.submit(maker.labels, epoch, addresses)
         self.maps = pool.submit(self._maps)
-        self.pieces = [pool.submit(self._piece, places) for places in self._split()]
+        size = max(_PIECE, -(-len(self.rows) // maker.threads))
+        self.pieces = [
+            pool.submit(self._piece, number, places[at : at + size], at)
+            for number, places in enumerate(by_source)
+            for at in range(0, len(places), size)
+        ]
 
     def result(self) -> Batch:
         """Wait for the threads."""
@@ -153,11 +167,11 @@ class BatchInProgress:
             tensors = self._on_device(pieces)
         return Batch(
             views=[tensor.expand(-1, channels, -1, -1) for tensor in tensors],
-            labels=torch.from_numpy(self.labels.result()).to(device),
-            boxes=[_joined([piece.boxes[v] for piece in pieces]).to(device) for v in range(len(maker.views))],
+            labels=on_device(self.labels.result(), device),
+            boxes=[on_device(_joined([piece.boxes[v] for piece in pieces]), device) for v in range(len(maker.views))],
             rows=torch.from_numpy(self.rows),
             sources=torch.from_numpy(self.sources),
-            patients=torch.from_numpy(maker.data.patient_codes[self.rows]).to(device),
+            patients=on_device(maker.data.patient_codes[self.rows], device),
             chance=torch.from_numpy(rng.whole(maker.seed, self.epoch, self.addresses, rng.METHOD)),
             dropped=torch.from_numpy(self._dropped(pieces)),
             maps=self.maps.result(),
@@ -179,15 +193,16 @@ class BatchInProgress:
             np.subtract.at(counts, piece.boxes[0][:, 0].astype(np.int64), 1)
         return counts
 
-    def _split(self) -> list[np.ndarray]:
-        """Places in the batch, in pieces of one dataset each."""
-        size = max(_PIECE, -(-len(self.rows) // self.maker.threads))
-        if self.on_device and all(dataset.images is not None for dataset in self.maker.data):
-            size = max(_PIECE, len(self.rows))  # copying is quick; one launch of the kernels serves all
-        by_source = [np.flatnonzero(self.sources == source) for source in np.unique(self.sources)]
-        return [places[at : at + size] for places in by_source for at in range(0, len(places), size)]
+    def _stored(self, places: np.ndarray) -> "_Stored":
+        """Pinned memory for the stored images of one dataset, which the threads fill."""
+        maker, source = self.maker, int(self.sources[places[0]])
+        dataset, pin = maker.data[source], maker.device.type == "cuda"
+        count = 1 + (maker.same_patient is not None and len(maker.views) > 1)
+        kind, shape = getattr(torch, dataset.dtype.name), (len(places), dataset.size, dataset.size)
+        return _Stored(places, source, [torch.empty(shape, dtype=kind, pin_memory=pin) for _ in range(count)])
 
-    def _piece(self, places: np.ndarray) -> "_Piece":
+    def _piece(self, group: int, places: np.ndarray, at: int) -> "_Piece":
+        """The images at these places of the batch, all from one dataset, those from place `at` of its group on."""
         maker, source = self.maker, int(self.sources[places[0]])
         dataset, first = maker.data[source], int(maker.data.starts[source])
         own, others = self.rows[places] - first, self.others[places] - first
@@ -209,25 +224,36 @@ class BatchInProgress:
         if maker.cached is not None:
             return _Piece(places, source, moved, drawn_on)
         if self.on_device:
-            pin = maker.device.type == "cuda"
-            stacks = [_stacked(images, pin), *([_stacked(shown[-1], pin)] if shown[-1] is not images else [])]
-            return _Piece(places, source, moved, drawn_on, numbers, stacks)
+            for stack, several in zip(self.stored[group].images, (images, shown[-1]), strict=False):
+                np.stack(several, out=stack[at : at + len(places)].numpy())
+            return _Piece(places, source, moved, drawn_on, numbers)
         for array, several, drawn in zip(self.arrays, shown, numbers, strict=True):
             augment.apply_into([array[place, 0] for place in places.tolist()], several, drawn, *maker.scale(source))
         return _Piece(places, source, moved, drawn_on)
 
     def _on_device(self, pieces: list["_Piece"]) -> list[Tensor]:
-        """Copy the stored images to the device and make the views there."""
-        device = self.maker.device
-        shapes = [(len(self.rows), 1, *view.shape) for view in self.maker.views]
-        batches = [torch.empty(shape, device=device) for shape in shapes]
-        for piece in pieces:
-            stacks = [stack.to(device, non_blocking=True) for stack in piece.images]
-            places = torch.from_numpy(piece.places).to(device)
-            for number, (batch, numbers) in enumerate(zip(batches, piece.numbers, strict=True)):
-                shown = stacks[0 if number == 0 else -1]
-                batch[places] = augment.apply_torch(shown, numbers, *self.maker.scale(piece.source))
+        """Copy the stored images to the device and make the views there, all of a dataset at once."""
+        device, views = self.maker.device, self.maker.views
+        batches = [torch.empty((len(self.rows), 1, *view.shape), device=device) for view in views]
+        for stored in self.stored:
+            own = [piece.numbers for piece in pieces if piece.source == stored.source]
+            images = [stack.to(device, non_blocking=True) for stack in stored.images]
+            places, scale = on_device(stored.places, device), self.maker.scale(stored.source)
+            for number, batch in enumerate(batches):
+                numbers = augment.Numbers.join([drawn[number] for drawn in own])
+                batch[places] = augment.apply_torch(images[0 if number == 0 else -1], numbers, *scale)
         return batches
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The stored images of a batch that come from one dataset, before they are copied to a GPU."""
+
+    places: np.ndarray
+    """(n,) their places in the batch."""
+    source: int
+    images: list[Tensor]
+    """(n, S, S) for the first view and, with same-patient views, another for the other views."""
 
 
 @dataclass(frozen=True)
@@ -240,8 +266,7 @@ class _Piece:
     drawn: np.ndarray
     """(M,) the place in the batch of the image of every ground-truth box."""
     numbers: Sequence[augment.Numbers] = ()
-    images: Sequence[Tensor] = ()
-    """On a GPU: the stored images of the first view and, where they differ, those of the other views."""
+    """On a GPU: the numbers of each view."""
 
 
 def _image(dataset: DatasetFolder, row: int) -> np.ndarray:
@@ -251,15 +276,7 @@ def _image(dataset: DatasetFolder, row: int) -> np.ndarray:
         raise ValueError(f"Image {row} of {dataset.folder}, {dataset.index.file(row)}: {error}") from error
 
 
-def _stacked(images: list[np.ndarray], pin: bool) -> Tensor:
-    """(N, S, S) in memory that a GPU may read by itself."""
-    kind = getattr(torch, images[0].dtype.name)
-    stack = torch.empty((len(images), *images[0].shape), dtype=kind, pin_memory=pin)
-    np.stack(images, out=stack.numpy())
-    return stack
-
-
-def _joined(boxes: list[np.ndarray]) -> Tensor:
+def _joined(boxes: list[np.ndarray]) -> np.ndarray:
     """The boxes of all pieces in the order of the batch."""
     every = np.concatenate([np.empty((0, 6), np.float32), *boxes])
-    return torch.from_numpy(every[np.argsort(every[:, 0], kind="stable")])
+    return every[np.argsort(every[:, 0], kind="stable")]

@@ -12,6 +12,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -25,6 +26,7 @@ from ribcage.data.findings import Policy
 from ribcage.data.sampling import SamePatient, Sampler
 from ribcage.imaging import augment
 from ribcage.imaging.augment import View
+from ribcage.runtime.devices import SideStream
 
 
 class Loader(BatchMaker):
@@ -132,13 +134,14 @@ class Loader(BatchMaker):
         order = self.order(epoch)
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="ribcage-loader")
         waiting: deque[BatchInProgress] = deque()
+        side = SideStream(self.device) if self.device.type == "cuda" else None
         try:
             for step in range(start, len(self)):
                 waiting.append(BatchInProgress(self, pool, epoch, self._mine(order, step)))
                 if len(waiting) > self.prefetch:
-                    yield waiting.popleft().result()
+                    yield _finished(waiting.popleft(), side)
             while waiting:
-                yield waiting.popleft().result()
+                yield _finished(waiting.popleft(), side)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -146,6 +149,14 @@ class Loader(BatchMaker):
         """The addresses of this rank's share of a step."""
         whole = order[step * self.batch : (step + 1) * self.batch]
         return whole[len(whole) * self.rank // self.world : len(whole) * (self.rank + 1) // self.world]
+
+
+def _finished(making: BatchInProgress, side: SideStream | None) -> Batch:
+    """The batch, when its threads are done; on a GPU it is copied and augmented beside the step before it."""
+    if side is None:
+        return making.result()
+    batch, wait = side.run(making.result, Batch.on_gpu)
+    return replace(batch, wait=wait)
 
 
 def _cores() -> int:

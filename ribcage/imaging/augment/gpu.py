@@ -10,6 +10,7 @@ from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.imaging.augment.numbers import NOISE_STARTS, Numbers, draw_numbers, noise_bank, shrink_factors
 from ribcage.imaging.augment.spec import View, blur_radius
+from ribcage.runtime.devices import on_device
 
 
 def apply_torch(stored: Tensor, numbers: Numbers, mean: float, std: float) -> Tensor:
@@ -23,12 +24,6 @@ def apply_torch(stored: Tensor, numbers: Numbers, mean: float, std: float) -> Te
         part = images if len(places) == len(numbers) else images[chosen]
         batch[chosen] = _warp(part, numbers.take(places), factor, mean, std)
     return _finish(numbers, std, batch)
-
-
-def on_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """A copy of the array on the device. A GPU copies it from pinned memory, so that the CPU need not wait."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _warp(images: Tensor, numbers: Numbers, factor: int, mean: float, std: float) -> Tensor:

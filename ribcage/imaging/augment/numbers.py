@@ -2,6 +2,7 @@
 move with the images. Computations that CPU and GPU must share are here, too."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -54,6 +55,12 @@ class Numbers:
         """The numbers of some of the images."""
         arrays = {field.name: getattr(self, field.name)[places] for field in dataclasses.fields(self)[1:]}
         return Numbers(self.size, **arrays)
+
+    @classmethod
+    def join(cls, parts: "Sequence[Numbers]") -> "Numbers":
+        """The numbers of several groups of images, one after the other."""
+        names = [field.name for field in dataclasses.fields(cls)[1:]]
+        return cls(parts[0].size, **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def draw_numbers(view: View, seed: int, epoch: int, rows: np.ndarray, number: int, side: int | np.ndarray) -> Numbers:
