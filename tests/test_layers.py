@@ -93,8 +93,10 @@ def test_each_group_has_its_own_statistics(shape: tuple[int, ...], size: int) ->
 
 def test_running_statistics_are_the_mean_over_groups() -> None:
     norm, x = nn.BatchNorm2d(3), torch.randn(12, 3, 4, 4)
-    group_norms(norm, 4)
+    statistics = group_norms(norm, 4)
     norm(x)
+    assert not norm.running_mean.any()
+    statistics.settle()
     parts = [part.transpose(0, 1).flatten(1) for part in x.split(4)]
     torch.testing.assert_close(norm.running_mean, 0.1 * torch.stack([part.mean(1) for part in parts]).mean(0))
     torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * torch.stack([part.var(1) for part in parts]).mean(0))
@@ -103,19 +105,21 @@ def test_running_statistics_are_the_mean_over_groups() -> None:
 
 def test_one_group_of_all_is_a_plain_norm() -> None:
     grouped, plain = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
-    group_norms(grouped, 8)
+    statistics = group_norms(grouped, 8)
     for _ in range(3):
         x = torch.randn(8, 3, 4, 4)
         torch.testing.assert_close(grouped(x), plain(x))
+        statistics.settle()
     for key, value in plain.state_dict().items():
         torch.testing.assert_close(grouped.state_dict()[key], value)
 
 
 def test_a_norm_that_counts_all_batches_alike_goes_on_doing_so() -> None:
     norm, batches = nn.BatchNorm1d(3, momentum=None), torch.randn(4, 8, 3)
-    group_norms(norm, 2)
+    statistics = group_norms(norm, 2)
     for x in batches:
         norm(x)
+        statistics.settle()
     torch.testing.assert_close(norm.running_mean, batches.mean((0, 1)))
 
 
@@ -147,14 +151,16 @@ def test_a_copy_counts_for_itself() -> None:
     group_norms(norm, 4)
     copied = copy.deepcopy(norm)
     copied(torch.randn(8, 3))
+    copied.forward.statistics.settle()
     assert copied.num_batches_tracked == 1 and norm.num_batches_tracked == 0
     assert copied.running_mean.any() and not norm.running_mean.any()
 
 
 def test_half_precision_counts_in_whole_precision() -> None:
     norm = nn.BatchNorm2d(3)
-    group_norms(norm, 4)
+    statistics = group_norms(norm, 4)
     x = torch.randn(8, 3, 16, 16)
     found = norm(x.bfloat16())
+    statistics.settle()
     assert found.dtype == torch.bfloat16 and norm.running_mean.dtype == torch.float32
     torch.testing.assert_close(found.float(), by_hand(x, 4, norm), rtol=0.02, atol=0.02)

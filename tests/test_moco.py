@@ -171,7 +171,7 @@ def test_the_key_encoder_follows() -> None:
 
 def test_a_query_and_its_key_are_judged_among_as_few_of_the_same_images_as_possible() -> None:
     method = made(group=4)
-    order = method._order(16)
+    order = method._order(16, torch.device("cpu"))
     assert order.tolist() == [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]
     keys = {int(i): set(group.tolist()) for group in order.split(4) for i in group}
     queries = {i: set(range(i // 4 * 4, i // 4 * 4 + 4)) for i in range(16)}
@@ -201,10 +201,10 @@ def test_less_than_two_groups_and_broken_ones_are_refused_with_what_would_do(
     count: int, group: int, would_do: str
 ) -> None:
     with pytest.raises(ValueError, match=f"^--group {group}: .* {count} images of {count}. {would_do} would do.$"):
-        made(group=group)._order(count)
+        made(group=group)._order(count, torch.device("cpu"))
     option, value = would_do.split()
     shown, size = (int(value), group) if option == "--batch" else (count, int(value))
-    assert len(made(group=size)._order(shown)) == shown
+    assert len(made(group=size)._order(shown, torch.device("cpu"))) == shown
 
 
 def test_a_batch_in_parts_would_be_single_groups() -> None:

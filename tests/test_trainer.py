@@ -79,8 +79,9 @@ def test_nothing_moves_from_the_first_step_on_that_is_not_finite(kind: str, pois
     with pytest.raises(DivergedError, match=rf"{poison} is not finite.*\bstep 2\b.*--lr \(now 0\.1\)") as found:
         list(run.fit())
     assert (found.value.step, found.value.rows) == (2, [4, 5])
-    for ours, theirs in zip(toys.numbers(run), toys.numbers(clean), strict=True):
-        assert torch.equal(ours, theirs)
+    for (name, ours), (_, theirs) in zip(run._saved(), clean._saved(), strict=True):
+        still = torch.equal(ours, theirs)
+        assert still if lag == 0 or name == "w" or name.startswith("optimizer") else ours.isfinite().all()
 
 
 def test_a_step_that_is_not_finite_is_found_at_the_end_and_when_the_state_is_read() -> None:

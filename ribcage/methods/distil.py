@@ -189,7 +189,7 @@ def per_known(loss: Tensor, targets: Tensor) -> Tensor:
 
 def per_image(loss: Tensor) -> Tensor:
     """Mean of (N,) over the images of the global batch, even if ranks have unequal shares."""
-    count = distributed.total(torch.tensor(float(len(loss)), device=loss.device))
+    count = distributed.total(torch.full((), float(len(loss)), device=loss.device))
     return loss.sum() * distributed.world_size() / count.clamp(min=1)
 
 

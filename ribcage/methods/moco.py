@@ -74,8 +74,7 @@ class MoCo(Method):
         self.key = follower(nn.Sequential(backbone, self.head))
         self.group = group if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in self.modules()) else 0
         self.own_norms = bool(self.group)
-        if self.group:
-            group_norms(self, group)
+        self.statistics = group_norms(self, group) if self.group else None
         self.register_buffer("queue", F.normalize(torch.randn(queue, dim), dim=1))
         self.register_buffer("queue_patients", torch.full((queue,), NOBODY))
         self.register_buffer("queue_at", torch.zeros((), dtype=torch.int64))
@@ -122,14 +121,14 @@ class MoCo(Method):
         """(N, dim): keys, each normalised with few of the images of its query's group."""
         if not self.group:
             return F.normalize(self.key(images).float(), dim=1)
-        order = self._order(len(images)).to(images.device)
+        order = self._order(len(images), images.device)
         # channels last in memory: the key encoder sees the layout that the query encoder saw
         last = images.movedim(1, -1)
         shown = distributed.gathered_rows(last)[distributed.local_rows(order)].movedim(-1, 1)
         keys = F.normalize(self.key(shown).float(), dim=1)
         return distributed.local_rows(distributed.gathered_rows(keys)[order.argsort()])
 
-    def _order(self, count: int) -> Tensor:
+    def _order(self, count: int, device: torch.device) -> Tensor:
         """Order of all images of all processes by key group."""
         whole = count * distributed.world_size()
         if count % self.group or whole < 2 * self.group:
@@ -139,11 +138,13 @@ class MoCo(Method):
                 f"--group {self.group}: each process needs a whole number of groups, and all processes at least two, "
                 f"but a process has {count} of {whole} images. Use {other}."
             )
-        return torch.arange(whole).view(self.group, -1).T.flatten()
+        return torch.arange(whole, device=device).view(self.group, -1).T.flatten()
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
         """Update the key encoder; the keys of all processes replace the oldest in the queue."""
+        if self.statistics is not None:
+            self.statistics.settle()
         follow(self.key, nn.Sequential(self.backbone, self.head), self.momentum)
         assert self.arrived is not None
         keys, patients = map(distributed.gathered_rows, self.arrived)

@@ -103,6 +103,11 @@ class SwAV(Method):
         self.prototypes = nn.Linear(dim, prototypes, bias=False)
         self.register_buffer("queue", torch.zeros(2, queue, dim))
         self.register_buffer("progress", torch.zeros(()))
+        self.queued: bool | None = None
+        """Whether the queue is in use; None: to be read from the device."""
+        self.queue_due = False
+        """Whether the run has come to `queue_from`."""
+        self.register_load_state_dict_post_hook(SwAV._forget)
         self.after_step(0.0)
 
     def faults(self, images: int, batch: int) -> list[str]:
@@ -161,10 +166,25 @@ class SwAV(Method):
     def _assigned(self, scores: Tensor) -> Tensor:
         """(2, n, prototypes): each large view separately, with the queue once it is full and in use."""
         count = scores.shape[1]
-        if self.queue.shape[1] and bool((self.progress >= self.queue_from) & self.queue[:, -1].any()):
+        if self._queue_used():
             part = self.queue.tensor_split(distributed.world_size(), 1)[distributed.rank()]
             scores = torch.cat([scores, F.linear(part, self.prototypes.weight.float())], 1)
         return torch.stack([sinkhorn(one, self.epsilon, self.iterations)[:count] for one in scores])
+
+    def _queue_used(self) -> bool:
+        """Whether the queue is full and the run is far enough; read from the device once, and while the queue fills."""
+        if not self.queue.shape[1]:
+            return False
+        if self.queued is None:
+            self.queued = bool((self.progress >= self.queue_from) & self.queue[:, -1].any())
+        elif self.queue_due and not self.queued:
+            self.queued = bool(self.queue[:, -1].any())
+        return self.queued
+
+    @staticmethod
+    def _forget(method: nn.Module, _: object) -> None:
+        """What was read of the queue before other weights were loaded."""
+        setattr(method, "queued", None)  # noqa: B010 – no field of every module
 
     def _enqueue(self, z: Tensor) -> None:
         """Insert the features of all processes at the front; the oldest are dropped."""
@@ -177,6 +197,7 @@ class SwAV(Method):
         """Normalise the prototypes."""
         self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
         self.progress.fill_(progress)
+        self.queue_due = progress >= self.queue_from
 
 
 def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
@@ -191,7 +212,8 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
 def prototypes_used(scores: Tensor) -> Tensor:
     """Effective number of prototypes nearest to an image of the global batch, as exp(entropy): 1 on collapse."""
     nearest = scores.argmax(-1).flatten()
-    share = distributed.total(torch.bincount(nearest, minlength=scores.shape[-1]).float())
+    counts = scores.new_zeros(scores.shape[-1]).index_add_(0, nearest, scores.new_ones(len(nearest)))
+    share = distributed.total(counts)
     return torch.special.entr(share / share.sum()).sum().exp()
 
 

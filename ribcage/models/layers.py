@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.runtime import distributed, rng
+from ribcage.runtime.devices import on_device
 
 
 def perceptron(*widths: int, norm: bool = False) -> nn.Sequential:
@@ -41,7 +43,7 @@ def choose_attention(module: nn.Module, tokens: int, device: torch.device) -> No
 @torch._disable_dynamo  # draws use NumPy; torch.compiler.disable would load the compiler, for seconds, on import
 def permutation_tensor(chance: Tensor, count: int, device: torch.device) -> Tensor:
     """(N, count): a permutation of 0 … count-1 for each number in a batch's `chance`; never compiled."""
-    return torch.from_numpy(rng.random_orders(chance.numpy(), count)).to(device, non_blocking=True)
+    return on_device(rng.random_orders(chance.numpy(), count), device)
 
 
 # ---- momentum encoders
@@ -54,29 +56,59 @@ def follower(module: Any) -> Any:
 
 @torch.no_grad()
 def follow(copied: nn.Module, module: nn.Module, momentum: float) -> None:
-    """w_copy <- m w_copy + (1 - m) w; buffers of batch norms are not updated, the copy tracks its own."""
-    for old, new in zip(copied.parameters(), module.parameters(), strict=True):
-        old.lerp_(new, 1 - momentum)
+    """w_copy <- m w_copy + (1 - m) w; what a batch norm counts, the copy counts itself."""
+    lerp(list(zip(copied.parameters(), module.parameters(), strict=True)), 1 - momentum)
+
+
+@torch.no_grad()
+def lerp(pairs: Sequence[tuple[Tensor, Tensor]], weight: float) -> None:
+    """Move the first tensor of each pair towards the second by this share of the way, all in a few kernel launches."""
+    if pairs:
+        olds, news = zip(*pairs, strict=True)
+        torch._foreach_lerp_(list(olds), list(news), weight)
 
 
 # ---- batch norms over groups
 
 
-def group_norms(module: nn.Module, size: int) -> None:
+class GroupStatistics:
+    """The statistics of a step that the batch norms of a model have not added to their running statistics yet."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Any, Tensor]] = []
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Update the running statistics by the means over all processes, which one reduction gives for all layers."""
+        if not self.waiting:
+            return
+        norms, own = zip(*self.waiting, strict=True)  # (2, C) each
+        means = distributed.total(torch.cat(own, 1)) / distributed.world_size()
+        for norm, (mean, variance) in zip(norms, means.split([one.shape[1] for one in own], 1), strict=True):
+            norm.num_batches_tracked += 1
+            share = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked)
+            norm.running_mean.lerp_(mean, share)
+            norm.running_var.lerp_(variance, share)
+        self.waiting.clear()
+
+
+def group_norms(module: nn.Module, size: int) -> GroupStatistics:
     """Let every batch norm compute its statistics over `size` images at a time, as if each group had its own GPU.
 
     Running statistics are those of all groups of all processes. Names of weights stay.
     """
+    statistics = GroupStatistics()
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d):
-            setattr(norm, "forward", _Grouped(norm, size))  # noqa: B010 – a method of this one object only
+            setattr(norm, "forward", _Grouped(norm, size, statistics))  # noqa: B010 – a method of this one object only
+    return statistics
 
 
 class _Grouped:
     """Forward pass of a batch norm over groups."""
 
-    def __init__(self, norm: Any, size: int) -> None:
-        self.norm, self.size, self.plain = norm, size, norm.forward
+    def __init__(self, norm: Any, size: int, statistics: GroupStatistics) -> None:
+        self.norm, self.size, self.statistics, self.plain = norm, size, statistics, norm.forward
 
     def __call__(self, x: Tensor) -> Tensor:
         norm = self.norm
@@ -90,14 +122,7 @@ class _Grouped:
                 for part, mean, variance in zip(parts, means, variances, strict=True)
             ]
         )
-        share = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked + 1)
-        with torch.no_grad():
-            norm.num_batches_tracked += 1
-            mean, variance = (
-                distributed.total(torch.stack([means.mean(0), variances.mean(0)])) / distributed.world_size()
-            )
-            norm.running_mean.lerp_(mean, share)
-            norm.running_var.lerp_(variance, share)
-        for behind in ("drop", "act"):  # timm's batch norms may include these
+        self.statistics.waiting.append((norm, torch.stack([means.mean(0), variances.mean(0)])))
+        for behind in ("drop", "act"):  # timm's batch norms may carry these along
             normal = getattr(norm, behind)(normal) if hasattr(norm, behind) else normal
         return normal

@@ -5,7 +5,7 @@ those of the loader from (seed, epoch, row, view). A run resumed from a checkpoi
 therefore bit-equal to one that was never interrupted, on the same machine.
 
 Whether a step is taken is decided on the device: after a loss or gradient norm that is not finite on any rank, no
-weight, average or optimizer state changes. The GPU is not synchronised in each step: its numbers are read LAG steps
+weight or optimizer state changes. The GPU is not synchronised in each step: its numbers are read LAG steps
 later, and always before a state is saved or validated (`check`).
 """
 
@@ -26,7 +26,9 @@ from torch import Tensor, nn
 from ribcage.data.batch import Batch
 from ribcage.data.loader import Loader
 from ribcage.methods import Method
+from ribcage.models.layers import lerp
 from ribcage.runtime import distributed, synchronised_norms
+from ribcage.runtime.devices import GpuWait
 from ribcage.training import optim as optims
 
 Precision = Literal["auto", "float32", "bf16"]
@@ -71,10 +73,16 @@ class StepLog:
     numbers: StepNumbers
     rate: float
     """The learning rate."""
-    seconds: float
-    waited: float
-    """Seconds of these spent waiting for the loader."""
     images: int
+    seconds: float = 0.0
+    loading: float = 0.0
+    """Seconds of these for which this process waited for the loader."""
+    wait: GpuWait | None = None
+
+    @functools.cached_property
+    def waited(self) -> float:
+        """Seconds of the step for which the device had to wait for its data; to be read as late as the loss."""
+        return self.wait.seconds() if self.wait is not None else self.loading
 
     @functools.cached_property
     def values(self) -> dict[str, float]:
@@ -175,9 +183,9 @@ class Trainer(Generic[M_co]):
             epoch, start = divmod(self.step, steps)
             began = time.perf_counter()
             for batch in self.loader.epoch(epoch, start):
-                waited = time.perf_counter() - began
+                loading = time.perf_counter() - began
                 log = self._step(to_device(batch, self.device), epoch)
-                yield replace(log, seconds=time.perf_counter() - began, waited=waited)
+                yield replace(log, seconds=time.perf_counter() - began, loading=loading, wait=batch.wait)
                 self.method.train()  # the caller may have validated
                 began = time.perf_counter()
         self._read(0)
@@ -201,7 +209,7 @@ class Trainer(Generic[M_co]):
         self._read(self.lag)
         self._move()
         steps = len(self.loader)
-        return StepLog(self.step, epoch, self.step - epoch * steps, steps, numbers, rate, 0.0, 0.0, len(batch))
+        return StepLog(self.step, epoch, self.step - epoch * steps, steps, numbers, rate, len(batch))
 
     def _clipped(self) -> Tensor:
         """Clip the gradient to `clip`; its norm before that."""
@@ -220,11 +228,8 @@ class Trainer(Generic[M_co]):
         with unchanged_if([] if skips else self._weights(), stop):
             self.optimizer.step()
         self.step += 1
-        buffers = self.method.state_dict() if type(self.method).after_step is not Method.after_step else {}
-        average = self.average.state_dict() if self.average is not None else {}
-        with unchanged_if([*buffers.values(), *average.values()], stop):
-            self.method.after_step(self.step / self.rates.steps)
-            self._update_average()
+        self.method.after_step(self.step / self.rates.steps)
+        self._update_average()
 
     def _read(self, lag: int) -> None:
         """Raise DivergedError if one of the steps before the last `lag` was not finite; on all ranks alike."""
@@ -288,11 +293,11 @@ class Trainer(Generic[M_co]):
         if self.average is None:
             return
         decay = min(self.ema, (1 + self.step) / (10 + self.step))
-        for averaged, weight in zip(self.average.state_dict().values(), self.method.state_dict().values(), strict=True):
-            if averaged.dtype.is_floating_point:
-                averaged.lerp_(weight, 1 - decay)
-            else:
-                averaged.copy_(weight)
+        pairs = list(zip(self.average.state_dict().values(), self.method.state_dict().values(), strict=True))
+        lerp([pair for pair in pairs if pair[0].is_floating_point()], 1 - decay)
+        for averaged, value in pairs:
+            if not averaged.is_floating_point():
+                averaged.copy_(value)
 
 
 SKIPS = "_step_supports_amp_scaling"

@@ -89,7 +89,7 @@ class FCOS(nn.Module):
     def count(self, truth: Truth, sizes: list[Size]) -> Tensor:
         """P, for backbone maps of these sizes."""
         places = cells(self.pyramid.sizes(sizes), self.pyramid.strides, truth.boxes.device)
-        return torch.tensor(float(len(self._assigned(truth, places)[0])), device=truth.boxes.device)
+        return torch.full((), float(len(self._assigned(truth, places)[0])), device=truth.boxes.device)
 
     def boxes(self, outputs: FcosOutputs) -> tuple[Tensor, Tensor]:
         """(N, L, 4) boxes and (N, L, F) scores: the geometric mean of class and quality."""

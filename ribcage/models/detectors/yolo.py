@@ -91,7 +91,7 @@ class YOLO(nn.Module):
 
     def count(self, truth: Truth, sizes: list[Size]) -> Tensor:
         """Number of images."""
-        return torch.tensor(float(len(truth.asked)), device=truth.boxes.device)
+        return torch.full((), float(len(truth.asked)), device=truth.boxes.device)
 
     def boxes(self, outputs: list[YoloOutputs]) -> tuple[Tensor, Tensor]:
         """(N, L, 4) boxes and (N, L, F) scores: confidence times probability of the finding, which is 1 if there is
