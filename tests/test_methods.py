@@ -2,17 +2,22 @@
 
 import inspect
 import re
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import processes
 import pytest
 import ranks
 import torch
 from ranks import CNNS_ONLY, TRANSFORMERS_ONLY, images, made
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ribcage import methods
 from ribcage.imaging.augment import View
 from ribcage.methods import Method
+from ribcage.models import layers
 
 NAMES = methods.method_names()
 KINDS = [
@@ -40,6 +45,49 @@ def stepped(method: Method, *seeds: int) -> list[float]:
 
 
 # ---- learning
+
+
+class NoWaiting(TorchDispatchMode):
+    """Raises where a copy between devices would make the CPU wait."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._to_copy.default and kwargs.get("device") not in (None, args[0].device):
+            assert kwargs.get("non_blocking"), f"{args[0].shape} is copied to {kwargs['device']}"
+        return func(*args, **kwargs)
+
+
+@every_kind
+def test_no_step_waits_for_the_device(name: str, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the meta device every read of a value raises: `item`, `tolist`, `bool`, a shape that depends on values."""
+    if name in WAITING:
+        pytest.skip(WAITING[name])
+    method = made(name, model)
+    batch = images(method, 0)
+    method(batch)  # what a method reads from the device once
+    method.after_step(0.0)
+    device = torch.device("meta")
+    method.to(device)
+    with monkeypatch.context() as patched, NoWaiting():
+        patched.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no such device
+        patched.setattr(
+            layers, "on_device", lambda array, device: torch.from_numpy(array).to(device, non_blocking=True)
+        )
+        on_meta = {name: [x.to(device, non_blocking=True) for x in getattr(batch, name)] for name in ("views", "boxes")}
+        there = replace(
+            batch,
+            **on_meta,
+            labels=batch.labels.to(device, non_blocking=True),
+            patients=batch.patients.to(device, non_blocking=True),
+        )
+        method(there).loss.backward()
+        method.after_step(0.0)
+
+
+WAITING = {
+    "detect": "the number of cells that have a box depends on the boxes",
+    "distil": "its teachers are no parts of it and stay on the CPU",
+}
 
 
 @every_kind

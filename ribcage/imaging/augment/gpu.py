@@ -35,7 +35,7 @@ def _warp(images: Tensor, numbers: Numbers, factor: int, mean: float, std: float
 
 
 def _sampling_grid(numbers: Numbers, factor: int, height: int, width: int, device: torch.device) -> Tensor:
-    """(N, H, W, 2) in -1 … 1 across the downsampled image, computed on the device: only the (N, 2, 3) matrices are copied.
+    """(N, H, W, 2) in -1 … 1 across the downsampled image, computed on the device from (N, 2, 3) matrices.
     No matrix product is used, as it may be rounded to ten bits."""
     sides = np.array([width, height], np.float64)[:, None]
     matrices = on_device((numbers.affine / factor / sides * 2).astype(np.float32), device)
