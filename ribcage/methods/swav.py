@@ -107,7 +107,7 @@ class SwAV(Method):
         """Whether the queue is in use; None: to be read from the device."""
         self.queue_due = False
         """Whether the run has come to `queue_from`."""
-        self.register_load_state_dict_post_hook(SwAV._forget)
+        self.register_load_state_dict_post_hook(SwAV._forget)  # type: ignore[no-untyped-call]
         self.after_step(0.0)
 
     def faults(self, images: int, batch: int) -> list[str]:

@@ -30,7 +30,8 @@ def _warp(images: Tensor, numbers: Numbers, factor: int, mean: float, std: float
     images = shrunk_images(images, factor)
     shaded = _intensity(images, numbers, mean, std)
     black = _intensity(images.new_zeros(len(numbers), 1, 1, 1), numbers, mean, std)
-    grid = _sampling_grid(numbers, factor, *images.shape[2:], images.device)
+    height, width = images.shape[2:]
+    grid = _sampling_grid(numbers, factor, height, width, images.device)
     return F.grid_sample(shaded - black, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + black
 
 
