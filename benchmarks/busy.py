@@ -1,9 +1,9 @@
-"""Training steps on a quiet and on a busy machine, with spinning and with sleeping OpenMP threads.
+"""Throughput of training steps on an idle and on a busy machine, with spinning and with sleeping OpenMP threads.
 
     python -m benchmarks.busy [--seconds 12] [--rounds 3]
 
-A ResNet-18 at 128 pixels, batches of 16, float32. Busy: as many other processes compute as the machine has cores.
-Configurations alternate; the median over rounds is printed.
+A ResNet-18 at 128 pixels, batches of 16, float32. On the busy machine, as many other processes compute as it has
+cores. Configurations alternate; the median over rounds is printed.
 """
 
 import argparse

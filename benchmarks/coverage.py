@@ -3,28 +3,29 @@
     OMP_NUM_THREADS=1 python benchmarks/coverage.py [--quick] [--parts findings gaps boxes rare equal]
         [--designs single clustered fixed] [--processes 2]
 
-A test set is drawn anew each time: patients at random, so that the number of positive images varies about the one that
-is printed; a fifth of the images is positive. Designs: `single`, one image per patient; `clustered`, one to five images
-of a patient, alike in their labels (latent correlation .7) and scores (.5); `fixed`, one image per patient and exactly
-so many positives. Scores of positives and of negatives are normal with AUROCs .6, .75, .9, .955 and .99; in a sixth set
-a tenth of the positives looks like negatives (.946). Thresholds have a true sensitivity or specificity of .5, .8 or
-.95. The second model shares half of the variance of the first one's scores; of six findings it is equal in three. Boxes
-come from three detectors, whose true mAP is the mean of that in five sets of 40,000 patients.
+In each simulation a test set of patients is drawn at random, so the number of positive images varies about the number
+in the column header; a fifth of the images is positive. Designs: `single`, one image per patient; `clustered`, one to
+five images per patient with correlated labels (latent correlation .7) and scores (.5); `fixed`, one image per patient
+and exactly the given number of positives. Scores of positives and negatives are normal with AUROCs .6, .75, .9, .955
+and .99; in a sixth set a tenth of the positives have the scores of negatives (.946). Thresholds have a true sensitivity
+or specificity of .5, .8 or .95. The scores of the second model share half of the variance of those of the first; for
+three of six findings the models are equally good. Boxes come from three detectors, whose true mAP is the mean over five
+datasets of 40,000 patients.
 
-Gaps are those of a subgroup to all others, who have three times its patients; the positives that are printed are those
-of the subgroup. Outside it the scores of three findings are as good, of three those of the second model; `clustered`,
-half of the patients have images on both sides.
+Gaps are differences between a subgroup and all other patients, who are three times as many; the number of positives is
+that of the subgroup. Outside the subgroup the scores are equally good for three findings, and those of the second model
+for the other three. In the clustered design, half of the patients have images on both sides.
 
-Rare findings are those of which one image in a hundred is positive, one image per patient, 10 to 50 positives. Beside
-them stands the mean AP where a fifth is positive. Means are over six findings.
+Rare findings have one positive image in a hundred, one image per patient, and 10 to 50 positives. They are accompanied
+by the mean AP at a prevalence of one fifth. Means are over six findings.
 
 Equal models, `--parts equal`, have the same AUROC and share half of the variance of their scores; the true difference
 is 0. One minus the coverage is how often the paired test with a significance level of 5 % rejects.
 
 AUROC of binarised scores: scores are 1 where the highest threshold is reached and 0 elsewhere.
 
-A cell is the mean over these true values and, in brackets, the least of them. The last column is what percentiles of
-the same resamples hold. Monte Carlo errors (one standard error) are printed below the tables."""
+A cell is the mean over the true values, with the minimum in brackets. The last column is the coverage of percentile
+intervals from the same resamples. Monte Carlo standard errors are printed below the tables."""
 
 import argparse
 import time

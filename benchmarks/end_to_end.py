@@ -3,13 +3,13 @@
     python benchmarks/end_to_end.py [--images 1000] [--size 128] [--batch 32] [--threads 2] [--rounds 3]
                                     [--precision auto]
 
-Both train a ResNet-18 from random weights on the same JPEG files and validate it, each in a process of its own, by
-turns. The script computes in float32; ours in the precision that `ribcage finetune` chooses for the processor, or in
---precision float32 like the script. The plain script: torchvision's model on RGB, Pillow, torchvision's transforms, a
-DataLoader with workers, AdamW, BCE, scikit-learn's AUROC, torch.save. Ours: `ribcage finetune` from a dataset folder
-that `ribcage import` made of the files; what the import takes is stated beside it. Our run also does what the script
-does not: it checks the images and the patients, calibrates, chooses thresholds, fits the out-of-distribution check,
-writes the model card and a checkpoint. Medians of the rounds, in seconds of the wall clock.
+Both train a ResNet-18 from random weights on the same JPEG files and validate it, alternately and in separate
+processes. The script computes in float32; Ribcage in the precision that `ribcage finetune` chooses for the processor,
+or in --precision float32. The script uses torchvision's model on RGB, Pillow, torchvision's transforms, a DataLoader
+with workers, AdamW, BCE, scikit-learn's AUROC and torch.save. `ribcage finetune` reads a dataset folder that
+`ribcage import` made from the files; the time of the import is printed separately. It also does what the script does
+not: it checks images and patients, calibrates, chooses thresholds, fits the out-of-distribution check, and writes the
+model card and a checkpoint. Times are medians over the rounds, in seconds of wall-clock time.
 """
 
 import argparse

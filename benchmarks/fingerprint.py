@@ -3,8 +3,8 @@
     RIBCAGE_REAL_DATA=/data python benchmarks/fingerprint.py [--altered 300] [--rows 10000 100000 1000000]
 
 Real images: $RIBCAGE_REAL_DATA/nih/images_256/*.jpg (ChestX-ray14, named patient_study.jpg) and pneumoniamnist.npz.
-Synthetic images are always measured; the collections for the search times are drawn from the coefficients of the real
-(else the synthetic) images, so that their bits hang together as real bits do.
+Synthetic images are always measured. The collections for the search times are simulated from the coefficients of the
+real images (or of the synthetic ones), so that their bits are correlated as in real fingerprints.
 """
 
 import argparse

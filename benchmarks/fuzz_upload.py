@@ -1,10 +1,10 @@
-"""Fuzz: files and forms that are damaged or mean harm → what `ribcage serve` answers, and what it takes of memory.
+"""Fuzz test of `ribcage serve` with damaged and malicious uploads: its responses and its memory.
 
     python benchmarks/fuzz_upload.py --count 5000
 
-Seeds are made here: PNG, JPEG, TIFF, BMP and DICOM in every transfer syntax that can be written; with RIBCAGE_REAL_DATA
-its DICOM files are seeds, too. Each upload is drawn by its number. The server is a process of its own; it must answer
-everything, with no 5xx but 503 and 504.
+The uploads are generated from PNG, JPEG, TIFF, BMP and DICOM files in every transfer syntax that can be written, and
+from the DICOM files in RIBCAGE_REAL_DATA, if set. Each upload can be regenerated from its number. The server runs in a
+separate process. It must respond to every upload, and with no 5xx status other than 503 and 504.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python benchmarks/gray_range.py FOLDER
 
-Of every file below FOLDER that can be read: where from black to white its pixels' 10th and 90th percentiles lie when
-it is stretched from its least to its greatest value (which is what was done until a window was usable), and as it is
-read now; and what is noted of it. Numbers are out of 255.
+For every readable file below FOLDER, the table shows the 10th and 90th percentiles of the pixels on a scale of 0 to
+255, once scaled from the minimum to the maximum (the former method for files without a usable window) and once with the
+present method, and the notes of the DICOM reader.
 """
 
 import sys

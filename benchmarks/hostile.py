@@ -1,12 +1,11 @@
-"""A hostile corpus: files that are damaged or mean harm → one clear line, or what can be read; never anything else.
+"""Hostile files: damaged and malicious files must be read or refused with one clear line, and do nothing else.
 
     python -m benchmarks.hostile --count 100000 --jobs 2
 
-Images and folders of them, DICOM, weights, tables, bundles, exports, dataset folders, runs and uploads are made from
-sound ones, each by its number alone, so that a fault can be made again: `--only KIND --first NUMBER --count 1`. They
-are read in processes of their own. Counted as faults are: a process that dies, an exception that is no clear line,
-more than one line, a warning or anything printed beside it, anything executed or written elsewhere, an input that
-takes more than 20 seconds.
+Images and folders of them, DICOM, weights, tables, bundles, exports, dataset folders, runs and uploads are generated
+from valid ones. Each can be regenerated from its number: `--only KIND --first NUMBER --count 1`. They are read in
+separate processes. These count as faults: a process that dies, an exception without a clear message, more than one
+line, a warning or other output, anything executed or written elsewhere, and an input that takes more than 20 seconds.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Do different kinds of models learn the synthetic radiographs by the commands of the product? Prints a table.
+"""Training of two architectures on synthetic radiographs with the commands; prints a table of test AUROCs.
 
     OMP_NUM_THREADS=1 python -m benchmarks.learning [--images 4000] [--size 64] [--epochs 12]
 
-Both are trained from random weights with the same options; validation chooses the epoch, the test patients are looked
-at once, intervals are over patients. XCiT-nano is a small vision transformer whose attention is across channels, with
-convolutions before its tokens. Time is that of the processor, for training and validation."""
+Both models are trained from random weights with the same options. The epoch is selected on validation images, the test
+split is used once, and intervals are clustered by patient. XCiT-nano is a small vision transformer with attention
+across channels and convolutions before its tokens. Times are CPU times of training and validation."""
 
 import argparse
 import contextlib

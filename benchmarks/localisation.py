@@ -1,14 +1,14 @@
-"""What each way to pretrain is worth to a detector whose backbone stays frozen: mAP with few and with all boxes.
+"""Gain of a detector on a frozen backbone from each pretraining method: mAP with few and with all boxes.
 
     python -m benchmarks.localisation --work DIR [--jobs 2] [--seeds 3] [--images 5000] [--labels 0.01 0.1 1]
 
 Backbones are trained by `ribcage pretrain METHOD --recipe small-METHOD` on synthetic radiographs, as in
-`python -m benchmarks.pretraining`, whose DIR can be named here, too. `random` has seen images (its norms know their
-mean and spread) and learnt nothing; `other task` learnt labels of four findings that are not drawn, in all of the
-image. Then `ribcage localise --freeze backbone` trains an FCOS head with the boxes of a share of the patients; every
-detector sees as many images, and its last epoch is the result. All are tested once, on the test part; intervals are
-of the mean over seeds, by a bootstrap that draws patients and seeds; differences are paired. A box plot is drawn of the
-same. What DIR has of the same command is kept.
+`python -m benchmarks.pretraining`, whose DIR can be used here, too. For `random`, only the batch-norm statistics are
+estimated on the images; `other task` is trained on the labels of four findings without boxes. Then
+`ribcage localise --freeze backbone` trains an FCOS head with the boxes of a share of the patients. Every detector is
+trained on the same number of images, and its last epoch is tested once on the test split. Intervals are of the mean
+over seeds, by a bootstrap over patients and seeds; differences are paired. A box plot shows the same results. Results
+of the same command that are already in DIR are reused.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""What a step costs when a frozen backbone's maps are kept, against making them in each step.
+"""Time of a training step of a detector with cached and with recomputed feature maps of a frozen backbone.
 
     python benchmarks/localise.py [--model resnet50] [--size 224] [--batch 16] [--head fcos] [--width 64] [--rounds 5]
 
-Both train the same detector on the same batches of a dataset folder, taking turns in one process; medians are compared.
-Maps are made once before: what that cost is printed, too. What is saved is the backbone, so the smaller the head, the
-greater the ratio: `--width 256 --depth 4` is the head of the FCOS paper, `--head yolo` that of the protocol, and both
-cost more than a ResNet-50 that only looks."""
+Both train the same detector on the same batches of a dataset folder, alternately in one process; medians are compared.
+The time to compute the maps once is printed, too. Caching saves the time of the backbone, so the ratio is greater for
+smaller heads. `--width 256 --depth 4` is the head of the FCOS paper and `--head yolo` that of the protocol; both need
+more time than a frozen ResNet-50."""
 
 import argparse
 import statistics

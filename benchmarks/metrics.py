@@ -1,10 +1,10 @@
-"""What intervals over patients cost, against the usual loop over scikit-learn, on as many images as ChestX-ray14's
-official test set: 25,596 images of 2,797 patients, 14 findings, synthetic scores.
+"""Time of intervals clustered by patient, compared with the usual loop over scikit-learn. The data have the size of
+ChestX-ray14's official test split: 25,596 images of 2,797 patients, 14 findings, synthetic scores.
 
     OMP_NUM_THREADS=1 python benchmarks/metrics.py [--full] [--resamples 1000]
 
-The loop is timed on a few resamples between the rounds of ours and scaled to all of them (--full runs it to the end).
-Both see the same resamples, and their results are compared. Quote the ratios: milliseconds belong to a machine."""
+The loop is timed on a few resamples between the rounds of Ribcage and scaled to all of them (--full runs all). Both use
+the same resamples, and their results are compared. Cite the ratios: absolute times depend on the machine."""
 
 import argparse
 import statistics

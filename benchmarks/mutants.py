@@ -1,12 +1,12 @@
-"""Test the tests: faults (mutants) are put into the code, one at a time, and the tests that run the line must fail.
+"""Mutation testing: faults (mutants) are put into the code, one at a time, and a test must fail.
 
-    python -m benchmarks.mutants --work DIR                       # 300 mutants, seed 0; a killed run goes on
+    python -m benchmarks.mutants --work DIR                       # 300 mutants, seed 0; an interrupted run resumes
     python -m benchmarks.mutants --work DIR --mutants 20 --seed 1 --only ribcage/training/optim.py
 
-Each mutant is a copy of the package with one changed expression: a comparison, an operator, a constant, a condition, a
-statement that is left out. Which tests run which line is measured first, with coverage.py; of these the quickest run
-first, until one fails. What no test notices is printed with its line. Changes that cannot be noticed, because the
-program does the same, stand with their reason in `mutants_equivalent.toml` and are not counted.
+Each mutant is a copy of the package with one changed expression: a comparison, an operator, a constant, a condition, or
+a removed statement. coverage.py first measures which tests run which line. For each mutant, the tests that run the
+changed line are run, the fastest first, until one fails. Undetected mutants are printed with their lines. Equivalent
+mutants, which do not change the behaviour, are listed with their reasons in `mutants_equivalent.toml` and not counted.
 """
 
 import argparse

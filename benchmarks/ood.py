@@ -3,11 +3,11 @@
     RIBCAGE_REAL_DATA=/data python benchmarks/ood.py [--features]
 
 Real images: nih/ (ChestX-ray14), lungs/ (another source: portable and supine films with borders), odd/ (real laterals
-and CT slices), dicom/ and pneumoniamnist.npz (children) of $RIBCAGE_REAL_DATA. Photographs and the like come from the
-packages scikit-learn, pydicom and, where it is installed, scikit-image. The check is fitted on the 'train' split of
-nih/manifest.csv; everything else is tested once. Without $RIBCAGE_REAL_DATA synthetic images alone are measured.
-Intervals are Wilson's, of as many images as there would be if those of one patient (or photograph) were independent.
---features also trains a ResNet-18, to compare the distance of its features.
+and CT slices), dicom/ and pneumoniamnist.npz (children) of $RIBCAGE_REAL_DATA. Photographs and other images come from
+the packages scikit-learn, pydicom and, if installed, scikit-image. The check is fitted on the 'train' split of
+nih/manifest.csv; everything else is tested once. Without $RIBCAGE_REAL_DATA only synthetic images are measured.
+Intervals are Wilson intervals with the effective number of independent images, since images of one patient (or parts
+of one photograph) are correlated. --features also trains a ResNet-18, to compare the distance of its features.
 """
 
 import argparse

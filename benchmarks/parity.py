@@ -1,14 +1,14 @@
-"""Do converted weights answer as the program they come from? Files of installed libraries, through `ribcage convert`.
+"""Outputs of converted weights, compared with those of the library they come from.
 
     python -m benchmarks.parity
 
-Each library builds its model, its norms know a few gray images, and it writes its weights as its users do. The file
-goes through `ribcage convert`, and both are asked about the same images: theirs as they want them, ours as the loader
-gives them. In single precision both round, each in its own way, and a deep network makes that larger; in double
-precision nothing but a true difference would be left.
+Each library builds its model, estimates the batch-norm statistics on a few gray images, and writes its weights in its
+usual form. The file is converted by `ribcage convert`, and both models are applied to the same images, each with its
+own preprocessing. In single precision both round differently, and a deep network amplifies this; in double precision
+only true differences would remain.
 
 timm, torchvision and lightly come with the development tools; torchxrayvision, segmentation-models-pytorch,
-byol-pytorch and paddlepaddle are asked where they are installed.
+byol-pytorch and paddlepaddle are included where they are installed.
 """
 
 import argparse

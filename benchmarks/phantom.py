@@ -1,4 +1,4 @@
-"""Synthetic radiographs: speed, similarity between patients, and what linear models and a network learn from them.
+"""Synthetic radiographs: speed, similarity between patients, and the AUROC of linear models and a small network.
 
 python -m benchmarks.phantom                           speed, distances, linear model against a small network
 python -m benchmarks.phantom --sheet docs/phantom.png  only the contact sheet

@@ -2,9 +2,8 @@
 
     python benchmarks/pneumoniamnist.py --data data/pneumoniamnist --out runs/pneumoniamnist [--seeds 5] [--collect]
 
-Trains a run per seed (resumes an interrupted one), tests it once and prints the table. --collect trains nothing and
-uses
-existing runs. --shift prints instead how often the nearest training image has the same label."""
+Trains one run per seed (an interrupted one is resumed), tests it once and prints the table. --collect uses existing
+runs and trains nothing. --shift prints instead how often the nearest training image has the same label."""
 
 import argparse
 import json

@@ -2,13 +2,13 @@
 
     python -m benchmarks.pointing --work DIR [--data FOLDER | --nih FOLDER] [--model regnetx_002] [--size 160] …
 
-Trains a classifier by `ribcage finetune` on the train split of a dataset folder (of synthetic radiographs, if none is
-named) and looks at those test images on which the finding was drawn. --nih takes a folder with images_256,
-manifest.csv and boxes.csv of ChestX-ray14: patients with a box are the test split, one of six others validates, the
-rest are for training.
+Trains a classifier by `ribcage finetune` on the train split of a dataset folder (by default of synthetic radiographs)
+and tests it on the test images with a box of the finding. --nih takes a folder with images_256, manifest.csv and
+boxes.csv of ChestX-ray14: patients with a box are the test split, one in six of the others is used for validation, and
+the rest for training.
 
-Baselines: the same network with random weights, a random point, the centre of the image, the mean box of all other
-patients. Intervals are over patients. Results of the same commands that are already in DIR are reused.
+Baselines: the same network with random weights, a random point, the centre of the image, and the mean box of all other
+patients. Intervals are clustered by patient. Results of the same commands that are already in DIR are reused.
 """
 
 import argparse

@@ -2,14 +2,14 @@
 
     python benchmarks/pretrain.py [--batch 32] [--rounds 5] [--threads 1]
 
-MAE: ViT-S/16 at 224 pixels, 90 % hidden, decoder dec512d2b; the plain one is lightly's modules on timm. MoCo v2:
-ResNet-18 at 224 pixels, a queue of 65,536; the plain one is the paper's two encoders from torchvision. Ours are what
-`ribcage pretrain` runs: the loop, fed by the loader from a dataset folder, gray, in the precision the machine is fast
-at. All alternate in one process; medians are compared. On a GPU the plain ones run in bf16, too.
+MAE: ViT-S/16 at 224 pixels, mask ratio .90, decoder dec512d2b; the baseline is lightly's modules on timm. MoCo v2:
+ResNet-18 at 224 pixels, a queue of 65,536; the baseline is the paper's two encoders from torchvision. Ribcage runs the
+loop of `ribcage pretrain` on gray images from a dataset folder, in the fastest precision of the machine. All alternate
+in one process; medians are compared. On a GPU the baselines run in bf16, too.
 
-The last column says how near a step comes to the machine's own rate: the floating-point operations of its matrix
-products and convolutions, as torch counts them, a second, by those of one large product of this precision, which takes
-its turn with the steps. It passes 100 % where torch's convolutions are faster than its products."""
+The last column is the rate of floating-point operations of the step's matrix products and convolutions, as counted by
+torch, relative to that of one large matrix product in the same precision, which alternates with the steps. It exceeds
+100 % if torch's convolutions are faster than its matrix products."""
 
 import argparse
 import os

@@ -1,9 +1,9 @@
-"""Start-up time of each help page, beside a bare interpreter, importing torch, and two libraries for command lines.
+"""Start-up time of each help page, compared with a bare interpreter, importing torch, and two command-line libraries.
 
     python benchmarks/start.py [--rounds 5]
 
-The commands alternate, each in its own process, with byte-code caches enabled; medians are printed as a table. tyro and
-cyclopts are rows where they are installed, for a script with six options."""
+The commands alternate, each in a separate process, with byte-code caches enabled; medians are printed as a table. tyro
+and cyclopts are measured, if installed, with a script that has six options."""
 
 import argparse
 import importlib.util

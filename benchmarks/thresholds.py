@@ -2,8 +2,8 @@
 
     python benchmarks/thresholds.py --nih DIR [--times 100]
 
-DIR holds the dataset's table and jrzech_densenet121_predictions.csv.gz. Thresholds are chosen on some images, drawn
-anew each time, and applied to all images of other patients. The score is sensitivity + specificity - 1 there."""
+DIR contains the dataset's table and jrzech_densenet121_predictions.csv.gz. Thresholds are chosen on randomly drawn
+images and applied to all images of other patients, where sensitivity + specificity - 1 is computed."""
 
 import argparse
 from pathlib import Path

@@ -2,9 +2,9 @@
 
     python benchmarks/training.py [--rounds 5] [--batch 16] [--threads 1]
 
-Both do forward, backward and an AdamW step on synthetic images of 224 pixels, taking turns in one process; medians are
-compared. On a machine with a GPU the peer runs in bf16 and channels_last too, and ours is fed by the loader from a
-dataset folder, so that the share of the step spent waiting for data can be stated."""
+Both do a forward pass, a backward pass and an AdamW step on synthetic images of 224 pixels, alternately in one process;
+medians are compared. On a GPU the baseline also runs in bf16 and channels_last. Ribcage loads its images from a dataset
+folder, so that the share of the step spent waiting for data can be measured."""
 
 import argparse
 import statistics
