@@ -229,7 +229,7 @@ def main() -> None:
         trained.method, temperature=trained.spec.temperature, boxes=CamBoxes(options.share)
     )
     seen = detections.detect(finder, data.data, data.rows, model=trained.spec, batch=32, threads=1)
-    every = {name: seen.marks(name) for name in data.findings}
+    every = {name: seen.box_table(name) for name in data.findings}
     surest = {name: pointing.highest_scoring(marks) for name, marks in every.items()}
     show_overlaps({"any box": every, "hottest box": surest, "mean box of others": usual_boxes(data)}, data)
 

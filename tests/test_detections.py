@@ -101,7 +101,7 @@ def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert again.findings == made.findings
     pd.testing.assert_frame_equal(again.boxes, made.boxes)
     pd.testing.assert_frame_equal(again.images, made.images)
-    marks = again.marks("肺不张")
+    marks = again.box_table("肺不张")
     assert marks.images.tolist() == [2, 2] and marks.boxes.tolist() == [[1, 1, 2, 2], [1, 2, 3, 5]]
     np.testing.assert_allclose(marks.scores, [0.4, 0.2], rtol=1e-6)
     assert len(again.above({"Mass": 0.6, "肺不张": 0.3}).boxes) == 2
@@ -111,7 +111,7 @@ def test_a_table_without_any_box_is_one_too(tmp_path: Path) -> None:
     made = detections.detections_from(("Mass",), ABOUT, np.empty((0, 7)))
     made.save(tmp_path / "boxes.parquet")
     again = detections.read_detections(tmp_path / "boxes.parquet")
-    assert len(again.images) == 3 and not len(again.boxes) and not len(again.marks("Mass"))
+    assert len(again.images) == 3 and not len(again.boxes) and not len(again.box_table("Mass"))
     pd.testing.assert_frame_equal(again.boxes, made.boxes)
 
 
@@ -200,7 +200,7 @@ def test_a_finder_is_asked_about_every_row_and_its_boxes_lie_where_things_are(da
     assert said.images["row"].tolist() == [0, 3, 4, 0, 5, 8]
     assert said.images["set"].tolist() == ["one"] * 3 + ["two"] * 3
     assert {"file_width", "file_height"} <= set(said.images)
-    best = said.above({"Mass": 0.5}).marks("Mass")
+    best = said.above({"Mass": 0.5}).box_table("Mass")
     true = detections.truth(datasets, np.unique(rows), "Mass")
     assert best.images.tolist() == true.images.tolist() and len(true) >= 3
     np.testing.assert_allclose(best.boxes, true.boxes, atol=2.1)  # a pixel of the view is two of the second set's
@@ -242,7 +242,7 @@ def test_validation_minds_only_images_whose_boxes_are_known(datasets: Datasets) 
     chooses = judge(datasets, Bright(), np.arange(9))
     found = chooses()
     assert found["ap50"] == 1.0 and found["map"] == found["map_Mass"] > 0.9  # half a pixel is lost at the edges
-    assert len(chooses.marks("Mass")) == 4 + 3
+    assert len(chooses.box_table("Mass")) == 4 + 3
     model = chooses.chosen_spec()
     assert model.thresholds[DETECTION_RULE] == (pytest.approx(0.8),) and model.metrics["validation"] == found
 

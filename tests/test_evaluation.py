@@ -240,7 +240,7 @@ WARNED: dict[str, tuple[dict[str, Any], str]] = {
     "unseen": ({"leak": LeakageCheck(unseen=7)}, "7 training images"),
     "unknown": ({"leak": LeakageCheck(unknown=("x.pt",))}, "x.pt"),
     "choice": ({"model": replace(HONEST.model, leak="it saw them")}, "it saw them"),
-    "split": ({"split": "val"}, "val images, not test images"),
+    "split": ({"split": "val"}, "split 'val'"),
     "others": ({"others": 1200}, "1,200 of these are not known to be frontal"),
     "shape": ({"data": (EvaluatedData(folder="d", fit="crop", size=64),)}, "'crop'"),
     "size": ({"data": (EvaluatedData(folder="d", fit="pad", size=32),)}, "32 px"),

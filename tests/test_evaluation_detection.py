@@ -192,7 +192,7 @@ def test_the_worst_misses_are_never_found_or_after_most_false_positives(data: La
 
 
 def test_the_worst_false_positives_have_the_highest_scores(data: LabelledDetections) -> None:
-    errors, boxes = detection_errors.false_marks(data, 5), data.boxes[0]
+    errors, boxes = detection_errors.false_positives(data, 5), data.boxes[0]
     assert [error.score for error in errors] == sorted((error.score for error in errors), reverse=True)
     positive = set(boxes.true.images.tolist())
     healthy = ~np.isin(boxes.found.images, list(positive))
@@ -205,7 +205,7 @@ def test_the_worst_false_positives_have_the_highest_scores(data: LabelledDetecti
 def test_a_perfect_detector_has_no_errors(data: LabelledDetections) -> None:
     true = data.boxes[0].true
     perfect = replace(data, boxes=(replace(data.boxes[0], found=true),))
-    assert detection_errors.missed_boxes(perfect, 5) == [] and detection_errors.false_marks(perfect, 5) == []
+    assert detection_errors.missed_boxes(perfect, 5) == [] and detection_errors.false_positives(perfect, 5) == []
     assert evaluate_detector(perfect, resamples=2).macro["map"].value == pytest.approx(1)
 
 

@@ -51,7 +51,7 @@ def test_selection_images_are_told_apart_from_training_images(
     with pytest.raises(leakage.LeakError) as error:
         leakage.check_leakage(seen, tested, np.arange(4, 8), selected=True)
     assert (error.value.leak.images, error.value.leak.patients) == (2, 1)
-    assert error.value.leak.said("validation").startswith("Of 4 validation images, 2 show 1 patients")
+    assert error.value.leak.sentence("validation").startswith("Of 4 validation images, 2 show 1 patient")
 
 
 def test_roles_of_patients_follow_from_images_in_older_files(sets: dict[str, DatasetFolder]) -> None:
@@ -67,10 +67,10 @@ def test_initial_weights_trained_on_validation_rows_are_warned_of(sets: dict[str
         Provenance.of(Datasets.of([sets["large"]]), VAL, TRAIN),
         Provenance.of(Datasets.of([sets["large"]]), TRAIN, VAL),
     )
-    said = leakage.first_weights(learnt, Datasets.of([sets["small"]]), VAL, "val")
+    said = leakage.initial_weights_warning(learnt, Datasets.of([sets["small"]]), VAL, "val")
     assert has_facts(said, "WARNING", "split 'val'") and "4 validation images" in said
-    assert leakage.first_weights(chose, Datasets.of([sets["small"]]), VAL, "val") == ""
-    assert leakage.first_weights(Provenance.nothing(), Datasets.of([sets["small"]]), VAL, "val") == ""
+    assert leakage.initial_weights_warning(chose, Datasets.of([sets["small"]]), VAL, "val") == ""
+    assert leakage.initial_weights_warning(Provenance.nothing(), Datasets.of([sets["small"]]), VAL, "val") == ""
 
 
 def test_of_two_that_saw_the_same_who_was_trained_on_it_counts(sets: dict[str, DatasetFolder]) -> None:
@@ -151,4 +151,4 @@ def test_a_resized_compressed_or_inverted_copy_is_found() -> None:
 
 def test_the_sentence_names_all_counts() -> None:
     leak = leakage.find_leak(SEEN, prints_of([IMAGES[0], *OTHERS], [1, 1, 2, 0, 0, 9]))
-    assert has_facts(str(leak), "6 test images", 3, "2 patients", 1, "copies", 1, "bit")
+    assert has_facts(str(leak), "6 test images", 3, "2 patients", 1, "copies", 1, "identical")

@@ -201,7 +201,7 @@ def fitted(options: Options, model: Model) -> Model:
     data = Datasets.open(options.data)
     selection.distinct(data)
     rows = data.rows_of(options.val)
-    if warning := leakage.first_weights(model.seen, data, rows, options.val):
+    if warning := leakage.initial_weights_warning(model.seen, data, rows, options.val):
         run_folder.say(warning)
     validation = ClassifierValidation(
         lambda: model.method, data, rows, model.spec, device=torch.device("cpu"), batch=64

@@ -197,7 +197,7 @@ def check_teachers(options: Options, data: "Datasets", val_rows: "np.ndarray") -
             leakage.check_leakage(seen, data, val_rows, selected=True)
         except leakage.LeakError as error:
             found = f"{name} was trained on images of split {options.val!r}"
-            why = error.leak.said("validation")
+            why = error.leak.sentence("validation")
             if not error.leak.alike and (seen.role == 1).any() and not len(seen.selected):
                 why += ", though perhaps only selected on these patients: its provenance does not tell"
             if not options.allow_leak:

@@ -179,7 +179,9 @@ def evaluate_boxes(options: Options) -> "ResultWithPage":
 
 def with_test(result: "Kind", test: "RecordedTest") -> "Kind":
     """With its place in the history of the model's tests."""
-    return replace(result, context=replace(result.context, test=test), notes=(*result.notes, test.text))
+    return replace(
+        result, context=replace(result.context, test=test), notes=(*result.notes, *[test.text] * (test.use > 1))
+    )
 
 
 def for_classifiers_only(options: Options) -> list[str]:

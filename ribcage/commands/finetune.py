@@ -142,7 +142,7 @@ def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.nd
         run_folder.say(warning)
     for warning in selection.sharing(data, train_rows, val_rows, (options.train, options.val), options.drop_shared):
         run_folder.say(warning)
-    if warning := leakage.first_weights(initial_provenance(options.init), data, val_rows, options.val):
+    if warning := leakage.initial_weights_warning(initial_provenance(options.init), data, val_rows, options.val):
         run_folder.say(warning)
     return train_rows, val_rows
 

@@ -209,7 +209,7 @@ def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.nd
         run_folder.say(warning)
     for warning in selection.sharing(data, train_rows, val_rows, (options.train, options.val), options.drop_shared):
         run_folder.say(warning)
-    if warning := leakage.first_weights(initial_provenance(options.init), data, val_rows, options.val):
+    if warning := leakage.initial_weights_warning(initial_provenance(options.init), data, val_rows, options.val):
         run_folder.say(warning)
     kept = [rows[detections.drawn(data, rows, options.findings, policy).any(axis=1)] for rows in (train_rows, val_rows)]
     if lost := len(train_rows) + len(val_rows) - sum(map(len, kept)):
@@ -359,7 +359,7 @@ def build_cam(options: Options, data: "Datasets", device: "torch.device") -> Pat
         lambda: cam_detector.as_detector(looking), data, val_rows, model, device=device, batch=options.batch,
         policy=policy_of(options, data), threads=options.threads or None,
     )  # fmt: skip
-    if warning := leakage.first_weights(seen, data, val_rows, options.val):
+    if warning := leakage.initial_weights_warning(seen, data, val_rows, options.val):
         run_folder.say(warning)
     if validation.judged:
         validation()

@@ -1,5 +1,2 @@
-"""Evaluation: predictions and labels → judged numbers; validation, comparison, and the leakage check.
-
-Imports runtime to inference.
-Others use `evaluate_classifier`, `evaluate_detector`, `Validation`, `leakage.check_leakage` and `comparison`.
-"""
+"""Evaluation: predictions and labels → metrics with intervals; validation, comparison of models, and the leakage
+check."""

@@ -14,21 +14,21 @@ from ribcage.inference import predictions
 
 @dataclass(frozen=True)
 class Aligned:
-    """The same images and findings for all."""
+    """Scores and labels of the images and findings that all models have in common."""
 
     findings: tuple[str, ...]
     scores: list[np.ndarray]
-    """One (N, F) for each model."""
+    """(N, F) for each model."""
     labels: np.ndarray
     patients: np.ndarray
-    """(N,) as the table says that knows most of them; "" where unknown."""
+    """(N,) from the table that knows most patients; "" if unknown."""
     left_out: dict[str, int]
-    """Images of a model that not all others have."""
+    """Per model, images that not all models have."""
     findings_left_out: dict[str, tuple[str, ...]]
 
 
 def align(entries: Sequence[ComparisonEntry]) -> Aligned:
-    """Bring all to the images and findings that everybody has."""
+    """Restrict all models to their common images and findings."""
     entries = own_predictions_placed(entries)
     tables = [keyed(one) for one in entries]
     images = tables[0].index
@@ -48,12 +48,12 @@ def align(entries: Sequence[ComparisonEntry]) -> Aligned:
                 f"{other:,} images have different labels in {one.name} and {entries[0].name}: "
                 "evaluate both on the same data with the same --policy."
             )
-    told = max(common, key=lambda table: int((table["patient"] != "").sum()))  # of equals the first
+    most_patients = max(common, key=lambda table: int((table["patient"] != "").sum()))  # the first of several
     return Aligned(
         findings,
         [table[list(findings)].to_numpy(np.float64) for table in common],
         labels[0],
-        patient_names(told),
+        patient_names(most_patients),
         {one.name: len(table) - len(images) for one, table in zip(entries, tables, strict=True)},
         {
             one.name: tuple(name for name in names if name not in findings)
@@ -63,15 +63,15 @@ def align(entries: Sequence[ComparisonEntry]) -> Aligned:
 
 
 def own_predictions_placed(entries: Sequence[ComparisonEntry]) -> list[ComparisonEntry]:
-    """The same; tables of anybody's get the sets, paths and labels of those of ours that they do not say."""
+    """Complete tables from elsewhere with the datasets, paths and labels of ours."""
     full = [one.table for one in entries if own_predictions.is_whole(one.table)]
     return [replace(one, table=own_predictions.aligned_table(one.table, full, one.name)) for one in entries]
 
 
 def keyed(one: ComparisonEntry) -> pd.DataFrame:
-    """A table by set and path."""
+    """A table indexed by dataset and path."""
     table = one.table.set_index(one.table["set"] + "\0" + one.table["path"])
     twice = int(table.index.duplicated().sum())
     if twice:
-        raise ValueError(f"{one.name} has {twice:,} images twice (the same dataset and path).")
+        raise ValueError(f"{one.name} lists {twice:,} images twice (same dataset and path). Keep one row per image.")
     return table

@@ -1,4 +1,4 @@
-"""Baselines of a classifier: what is reached without the image – by the prevalence, by the view alone, by chance."""
+"""Baselines of a classifier that do not use the image: the prevalence, the view alone, and shuffled labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ SHUFFLES = 100
 
 @dataclass(frozen=True)
 class BaselineData:
-    """Other images, which the baselines are fitted to."""
+    """Images that the baselines are fitted to."""
 
     name: str
-    """Of the images."""
+    """Description of the images."""
     labels: np.ndarray
-    """(N, F) under the label policy."""
+    """(N, F), after the label policy."""
     views: np.ndarray
     """(N,) PA, AP, LATERAL or ""."""
 
     @classmethod
     def of(cls, name: str, data: Datasets, rows: np.ndarray, findings: Sequence[str], policy: Policy) -> "BaselineData":
-        """These rows of several datasets."""
+        """From these rows of the datasets."""
         return cls(
             name, data.known_labels(rows, findings, policy), inference.row_context(data, rows)["view"].to_numpy(str)
         )
@@ -40,7 +40,7 @@ class BaselineData:
 def classification_baselines(
     data: LabelledPredictions, fitting: BaselineData | None, *, resamples: int, seed: int
 ) -> ClassificationBaselines:
-    """A constant prediction, the view alone, and shuffled labels."""
+    """Baselines of a test: a constant prediction, a prediction from the view alone, and shuffled labels."""
     shuffled = shuffled_labels(data, seed)
     if fitting is None:
         return ClassificationBaselines(fitted_on="", shuffled=shuffled)
@@ -72,23 +72,24 @@ def classification_baselines(
 
 
 def constant_row(finding: str, share: float, labels: np.ndarray) -> ConstantRow:
-    """AP, Brier score and accuracy if every image gets the same probability."""
+    """AP, Brier score and accuracy of predicting the same probability for every image."""
     known = labels[~np.isnan(labels)]
     if not len(known) or np.isnan(share):
         return ConstantRow(finding=finding, prevalence=optional_float(share), ap=None, brier=None, accuracy=None)
-    brier, right = np.square(share - known).mean(), ((share >= 0.5) == (known == 1)).mean()
-    precision = known.mean() if 0 < known.mean() < 1 else None  # undefined for one class
+    brier, correct = np.square(share - known).mean(), ((share >= 0.5) == (known == 1)).mean()
+    precision = known.mean() if 0 < known.mean() < 1 else None  # undefined if only one class is known
     return ConstantRow(
         finding=finding,
         prevalence=optional_float(share),
         ap=optional_float(precision),
         brier=optional_float(brier),
-        accuracy=optional_float(right),
+        accuracy=optional_float(correct),
     )
 
 
 def view_shares(fitting: BaselineData) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """(F,) prevalence, and the prevalence of each view, shrunk towards the overall one with the weight of one image."""
+    """(F,) prevalence, and the prevalence per view, shrunk towards the overall prevalence with the weight of one
+    image."""
     with np.errstate(invalid="ignore"):
         known = ~np.isnan(fitting.labels)
         whole = np.nansum(fitting.labels, axis=0) / known.sum(axis=0)
@@ -100,21 +101,21 @@ def view_shares(fitting: BaselineData) -> tuple[np.ndarray, dict[str, np.ndarray
 
 
 def shuffled_labels(data: LabelledPredictions, seed: int) -> ShuffledLabels:
-    """AUROC with labels permuted among the images, all findings of an image together: median and 95 % range."""
+    """AUROC with labels permuted among the images (all findings of an image together): median and 95 % range."""
     drawn = np.array([shuffled_aurocs(data, rng.permutation(seed, time, len(data))) for time in range(SHUFFLES)])
-    kept = ~np.isnan(drawn).all(axis=0)
-    spread = np.full((3, drawn.shape[1]), np.nan)
-    spread[:, kept] = np.percentile(drawn[:, kept], [50, 2.5, 97.5], axis=0)
-    mean = np.percentile(drawn[:, kept].mean(axis=1), [50, 2.5, 97.5]) if kept.any() else np.full(3, np.nan)
+    defined = ~np.isnan(drawn).all(axis=0)
+    quantiles = np.full((3, drawn.shape[1]), np.nan)
+    quantiles[:, defined] = np.percentile(drawn[:, defined], [50, 2.5, 97.5], axis=0)
+    mean = np.percentile(drawn[:, defined].mean(axis=1), [50, 2.5, 97.5]) if defined.any() else np.full(3, np.nan)
     rows = [
-        MetricRow(finding=name, metrics={"auroc": ScalarEstimate(*map(optional_float, spread[:, place]))})
+        MetricRow(finding=name, metrics={"auroc": ScalarEstimate(*map(optional_float, quantiles[:, place]))})
         for place, name in enumerate(data.findings)
     ]
     return ShuffledLabels(times=SHUFFLES, findings=tuple(rows), macro=ScalarEstimate(*map(optional_float, mean)))
 
 
 def shuffled_aurocs(data: LabelledPredictions, order: np.ndarray) -> list[float]:
-    """AUROC of each finding with its known labels in this order."""
+    """AUROC of each finding when its known labels are taken in this order."""
     found = []
     for ranks, known, labels in data.ranks:
         places = order[known[order]]

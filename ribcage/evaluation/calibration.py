@@ -14,13 +14,13 @@ RULES = {
     "sensitivity_95": ("sensitivity", 0.95),
     "specificity_95": ("specificity", 0.95),
 }
-"""Rules of thresholds: the rule of `metrics.choose`, and the lowest sensitivity or specificity."""
+"""Rule → its name in `metrics.choose_thresholds`, and the minimum sensitivity or specificity."""
 
 
 def fit_on_validation(
     logits: np.ndarray, labels: np.ndarray, *, exclusive: bool = False
 ) -> tuple[tuple[float, ...], dict[str, tuple[float | None, ...]]]:
-    """Temperature and thresholds for model.json, from validation logits (N, F) and labels 1, 0, NaN."""
+    """Temperatures and thresholds of a model from validation logits (N, F) and labels 1, 0, NaN."""
     findings = tuple(map(str, range(logits.shape[1])))
     predicted = Predictions(findings, np.arange(len(logits)), np.asarray(logits, np.float32), exclusive)
     if exclusive:
@@ -32,7 +32,7 @@ def fit_on_validation(
 
 
 def thresholds_by_rule(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, tuple[float | None, ...]]:
-    """Rule → one threshold per finding; None where a class is missing."""
+    """Rule → one threshold per finding; None if a class is missing."""
     return {
         name: tuple(map(optional_float, metrics.choose_thresholds(probabilities, labels, rule, least)))
         for name, (rule, least) in RULES.items()
@@ -40,6 +40,6 @@ def thresholds_by_rule(probabilities: np.ndarray, labels: np.ndarray) -> dict[st
 
 
 def class_numbers(labels: np.ndarray) -> np.ndarray:
-    """(N,) the place of the only positive finding; NaN where labels are unknown, or none or several are positive."""
+    """(N,) index of the only positive finding; NaN if a label is unknown, or if none or several are positive."""
     one = (np.nan_to_num(labels) == 1).sum(axis=1) == 1
     return np.where(one & ~np.isnan(labels).any(axis=1), np.nan_to_num(labels).argmax(axis=1), np.nan)

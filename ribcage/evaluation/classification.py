@@ -1,7 +1,7 @@
-"""Classification: labelled predictions → every number of the report.
+"""Classification: labelled predictions → all numbers of a report.
 
-Scores are calibrated probabilities: logits divided by the temperature fitted on validation. Thresholds were chosen on
-validation, too. What is undefined because a class is missing is None, and a mean says over how many findings it is.
+Scores are calibrated probabilities. Their temperature and the thresholds were chosen on validation images. A metric
+that is undefined because a class is missing is None, and a mean states over how many findings it is taken.
 """
 
 from dataclasses import replace
@@ -39,10 +39,10 @@ def evaluate_classifier(
     resamples: int = 1000,
     seed: int = 0,
 ) -> ClassificationEvaluation:
-    """All numbers.
+    """Evaluate the predictions of a classifier.
 
-    rule: the thresholds of the rates that are shown with every finding.
-    protocol: peers chooses the thresholds on the tested images themselves, as published tables often do.
+    rule: of the thresholds at which accuracy, F1, sensitivity and specificity of each finding are given.
+    protocol: "peers" chooses the thresholds on the test images themselves, as published tables often do.
     fitting: images that the baselines are fitted to.
     """
     if protocol == "peers":
@@ -50,7 +50,7 @@ def evaluate_classifier(
     known_rules = [*(data.thresholds or {}), HALF]
     rule = rule if data.thresholds else HALF
     if rule not in known_rules:
-        raise ValueError(f"Unknown threshold rule {rule!r}; the model has {', '.join(known_rules)}.")
+        raise ValueError(f"Unknown threshold rule {rule!r}. Rules of this model: {', '.join(known_rules)}.")
     chosen = data.threshold(rule)
     whole = metrics.summarise(
         data.probabilities, data.labels, data.patients, thresholds=chosen, probabilities=data.probabilities,
@@ -78,7 +78,7 @@ def classified_findings(data: LabelledPredictions, whole: MetricSummary, rule: s
     """One row per finding."""
     before = metrics.bootstrap(
         data.uncalibrated, data.labels, data.patients, probabilities=data.uncalibrated, resamples=1
-    )["brier"].interval(LEVEL)  # its interval needs no resamples
+    )["brier"].interval(LEVEL)  # the interval of the Brier score needs no resamples
     change = metrics.brier_change(data.probabilities, data.uncalibrated, data.labels, data.patients, LEVEL)
     ece = metrics.ece(data.uncalibrated, data.labels, bins=BINS)
     calibrated = metrics.ece(data.probabilities, data.labels, bins=BINS)
@@ -107,7 +107,7 @@ def classified_findings(data: LabelledPredictions, whole: MetricSummary, rule: s
 
 
 def threshold_rows(data: LabelledPredictions, rule: str) -> tuple[ThresholdRow, ...]:
-    """The rates at the thresholds of one rule. Their intervals need no resamples."""
+    """Rates at the thresholds of one rule. Their intervals need no resamples."""
     chosen = data.threshold(rule)
     found = metrics.bootstrap(data.probabilities, data.labels, data.patients, thresholds=chosen, resamples=1)
     rates = {name: found[name].interval(LEVEL) for name in metrics_of("threshold")}
@@ -122,11 +122,11 @@ def threshold_rows(data: LabelledPredictions, rule: str) -> tuple[ThresholdRow, 
 
 
 def top1_accuracy(data: LabelledPredictions, *, resamples: int, seed: int) -> Top1Accuracy:
-    """Share of the images whose most probable finding is the true one."""
-    right = multiclass.correct(data.probabilities, class_numbers(data.labels))[:, None]
-    known = np.where(np.isnan(right), np.nan, 1.0)
+    """Share of the images whose most probable finding is the labelled one."""
+    correct = multiclass.correct(data.probabilities, class_numbers(data.labels))[:, None]
+    known = np.where(np.isnan(correct), np.nan, 1.0)
     found = metrics.bootstrap(
-        np.nan_to_num(right), known, data.patients, thresholds=0.5, resamples=resamples, seed=seed
+        np.nan_to_num(correct), known, data.patients, thresholds=0.5, resamples=resamples, seed=seed
     )["sensitivity"]
     one = scalar_estimate(found.interval(LEVEL))
     return Top1Accuracy(one.value, one.low, one.high, n=int((known == 1).sum()))

@@ -1,4 +1,4 @@
-"""Validation of a classifier while it trains: its scores, and its temperature and thresholds."""
+"""Validation of a classifier during training: its scores, and its temperatures and thresholds."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +20,7 @@ from ribcage.runtime import distributed
 
 
 class ClassifierValidation:
-    """A `Validation` of a classifier."""
+    """`Validation` of a classifier."""
 
     def __init__(
         self,
@@ -43,12 +43,12 @@ class ClassifierValidation:
 
     @property
     def judged(self) -> tuple[str, ...]:
-        """The findings with both classes among the validation images."""
+        """The findings with positive and negative validation images."""
         both = (self.labels == 1).any(axis=0) & (self.labels == 0).any(axis=0)
         return tuple(name for name, can in zip(self.model.findings, both.tolist(), strict=True) if can)
 
     def __call__(self) -> dict[str, float]:
-        """AUROC of every finding, their mean, and the loss; undefined ones are left out. Every rank must call it."""
+        """AUROC of every finding, their mean, and the loss; undefined values are left out. All ranks must call it."""
         predictions = inference.predict(
             self.method(),
             self.data,
@@ -71,8 +71,8 @@ class ClassifierValidation:
         return self.scores
 
     def loss(self) -> float:
-        """Mean negative log-likelihood of the known labels, before temperature scaling: it decides between models
-        with the same ranking."""
+        """Mean negative log-likelihood of the known labels, before temperature scaling. It breaks ties between epochs
+        with the same AUROC."""
         logits = self.logits.astype(np.float64)
         if self.model.loss == EXCLUSIVE:
             chosen = class_numbers(self.labels)
@@ -81,7 +81,7 @@ class ClassifierValidation:
         return float(np.nanmean(np.logaddexp(0, logits) - self.labels * logits))
 
     def chosen_spec(self) -> ModelSpec:
-        """The spec with temperature, thresholds, scores and reliability from the last predictions."""
+        """The spec with the temperatures, thresholds, scores and reliability of the last predictions."""
         exclusive = self.model.loss == EXCLUSIVE
         temperature, thresholds = fit_on_validation(self.logits, self.labels, exclusive=exclusive)
         probabilities = inference.Predictions(self.model.findings, self.rows, self.logits, exclusive).probabilities(
@@ -98,12 +98,12 @@ class ClassifierValidation:
 
 
 def check_exclusive(labels: np.ndarray) -> None:
-    """Raise unless each image with known labels has exactly one finding."""
+    """Raise ValueError unless each image with known labels has exactly one positive finding."""
     present, known = (labels > 0.5).sum(axis=1), ~np.isnan(labels).any(axis=1)
     several, none = int((present > 1).sum()), int((known & (present == 0)).sum())
     if several or none or not known.any():
         raise ValueError(
-            f"--loss cross-entropy needs exactly one finding per image: of {len(labels):,} images "
-            f"{several:,} have several, {none:,} none, and {int(known.sum()):,} are known in full. "
-            "Use --loss bce, or other --findings."
+            f"--loss cross-entropy needs exactly one positive finding per image, but of {len(labels):,} images "
+            f"{several:,} have several, {none:,} have none, and all labels are known for {int(known.sum()):,}. "
+            "Use --loss bce or other --findings."
         )

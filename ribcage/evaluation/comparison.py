@@ -1,11 +1,10 @@
-"""Comparison: several models' predictions of the same images → differences with their intervals and p-values.
+"""Comparison: predictions of several models for the same images → paired differences with intervals and p-values.
 
-Every model is compared with the first. Both tests are paired: how the models vary together is taken from the same
-resamples of patients, or from DeLong's covariance; an interval without 0 and p < .05 are the same. Accuracy and F1 are
-at the thresholds that each model was evaluated at; their means are over the findings for which every model that has any
-has one, so that means can be laid beside each other. p-values are adjusted by Holm over all findings and models asked
-about; the means over findings are a question of their own, adjusted over the models. Beside it stands what each model
-costs, where its bundle is known.
+Every model is compared with the first one. Both tests are paired: the same resamples of patients for all models, or
+DeLong's covariance. An interval excludes 0 exactly if p < .05. Accuracy and F1 are at the thresholds each model was
+evaluated at; their means are over the findings for which every model with thresholds has one, so that the means are
+comparable. p-values are adjusted by Holm's method over all findings and models; those of the means over findings are
+adjusted over the models only. The cost of each model is added if its bundle is known.
 """
 
 from collections.abc import Sequence
@@ -34,16 +33,16 @@ FEW_POSITIVE = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Difference(ScalarEstimate):
-    """The metric of a model minus that of the first."""
+    """A metric of a model minus that of the first model."""
 
     p: float | None
     adjusted: float | None
-    """p after Holm's adjustment."""
+    """p-value after Holm's adjustment."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedCosts:
-    """What a model costs: counts for one image, bytes on disk, and latency if it was measured."""
+    """Parameters and operations per image, bytes on disk, and latency if it was measured."""
 
     parameters: int
     thop: int
@@ -55,7 +54,7 @@ class ComparedCosts:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedModel:
-    """One model."""
+    """Results of one model."""
 
     name: str
     warnings: tuple[str, ...]
@@ -68,7 +67,7 @@ class ComparedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class DifferenceRow:
-    """One finding of two models."""
+    """Differences of one finding."""
 
     finding: str
     metrics: dict[str, Difference] = field(default_factory=dict, metadata=INLINE)
@@ -76,7 +75,7 @@ class DifferenceRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDifference:
-    """A model minus the first."""
+    """A model minus the first one."""
 
     model: str
     minus: str
@@ -92,7 +91,7 @@ class ComparisonResult:
     patients: int
     without_patient: int
     left_out: dict[str, int]
-    """Images of each model that not all others have."""
+    """Per model, images that not all models have."""
     findings_left_out: dict[str, tuple[str, ...]]
     rated: tuple[str, ...]
     """Findings in the means of metrics at a threshold."""
@@ -108,14 +107,14 @@ class ComparisonResult:
 def compare(
     entries: Sequence[ComparisonEntry], *, resamples: int = 1000, seed: int = 0, timing: cost.Timing | None = None
 ) -> ComparisonResult:
-    """All numbers.
+    """Compare the models with the first one.
 
-    timing: how to measure the latency of each model, for the first batch size; None does not.
+    timing: how to measure the latency of each model for the first batch size; None: not at all.
     """
     if len(entries) < 2:
         raise ValueError("A comparison needs two or more models.")
     if len({one.name for one in entries}) < len(entries):
-        raise ValueError("The same predictions were given twice.")
+        raise ValueError("A model is listed twice: give each one once.")
     data = align(entries)
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     models = list(zip(data.scores, [at(one, data.findings) for one in entries], strict=True))
@@ -165,19 +164,19 @@ def compare(
 
 
 def at(one: ComparisonEntry, findings: Sequence[str]) -> np.ndarray:
-    """(F,) its thresholds; NaN where it has none."""
+    """(F,) thresholds of a model; NaN for a finding without one."""
     found = [one.thresholds.get(name) for name in findings]
     return np.array([np.nan if each is None else each for each in found])
 
 
 def rated(thresholds: Sequence[np.ndarray]) -> np.ndarray:
-    """(F,) the findings for which all models have a threshold that have any at all."""
+    """(F,) bool: findings for which every model that has any thresholds has one."""
     known = ~np.isnan(np.stack(thresholds))  # (models, F)
     return known.any(axis=0) & known[known.any(axis=1)].all(axis=0)
 
 
 def costs(entries: Sequence[ComparisonEntry], timing: cost.Timing | None = None) -> list[ComparedCosts | None]:
-    """What each model costs; None where its bundle is not known."""
+    """Cost of each model; None if its bundle is not known."""
     subjects = [None if one.bundle is None else cost.Subject.of(one.bundle) for one in entries]
     known = [one for one in subjects if one is not None]
     times = iter(cost.measured_by_turns(known, timing) if timing else [None] * len(known))
@@ -202,7 +201,7 @@ def positive_patients(data: Aligned) -> dict[str, int]:
 def differences(
     entries: Sequence[ComparisonEntry], data: Aligned, pairs: Sequence[dict[str, Comparison]]
 ) -> tuple[ModelDifference, ...]:
-    """Each model minus the first."""
+    """Differences of each model to the first one."""
     adjusted = {name: holm_over_models([pair[name].p for pair in pairs]) for name in METRICS}
     found = []
     for n, (one, pair) in enumerate(zip(entries[1:], pairs, strict=True)):
@@ -223,19 +222,19 @@ def _difference(pair: Comparison, place: int, adjusted: float) -> Difference:
 
 
 def holm_over_models(p: Sequence[np.ndarray]) -> np.ndarray:
-    """(models, F + 1) adjusted: findings of all models together, the means among themselves."""
+    """(models, F + 1) adjusted p-values: findings of all models together, means separately."""
     asked = np.stack(p)
     findings = metrics.holm(asked[:, :-1].ravel()).reshape(asked[:, :-1].shape)
     return np.concatenate([findings, metrics.holm(asked[:, -1])[:, None]], axis=1)
 
 
 def thresholded(model: ComparedModel) -> list[tuple[str, bool]]:
-    """The findings, and whether this model of a result has a threshold for them."""
+    """Each finding, and whether the model has a threshold for it."""
     return [(row.finding, row.threshold is not None) for row in model.findings]
 
 
 def comparison_notes(result: ComparisonResult) -> list[str]:
-    """Sentences about what was left out and what is not honest."""
+    """Notes on what was left out, assumed or not measured, and the warnings of each evaluation."""
     texts = [f"{model.name}: {text}" for model in result.models for text in model.warnings]
     texts += [f"{model.name}: {text}." for model in result.models for text in model.assumptions]
     texts += [
@@ -243,20 +242,21 @@ def comparison_notes(result: ComparisonResult) -> list[str]:
         for model in result.models
         if not any(has for _, has in thresholded(model))
     ]
-    alike = [row.finding for row in result.models[0].findings if row.metrics["auroc"].value is None]
+    undefined = [row.finding for row in result.models[0].findings if row.metrics["auroc"].value is None]
     few = [
         f"{name} ({count})"
         for name, count in result.positive_patients.items()
-        if count < FEW_POSITIVE and name not in alike
+        if count < FEW_POSITIVE and name not in undefined
     ]
     if few:
         texts.append(
             f"Fewer than {FEW_POSITIVE} positive patients: {', '.join(few)}. With so few, the paired tests find a "
             "difference between equally good models in up to 11 % of cases instead of 5 %."
         )
-    if alike:
+    if undefined:
         texts.append(
-            f"{', '.join(alike)}: only one class is known in these images, so not in the means that need both."
+            f"{', '.join(undefined)}: only one class occurs among these images, so means of AUROC and AP leave them "
+            "out."
         )
     for model in result.models:
         lacked = [finding for finding, has in thresholded(model) if not has]
@@ -271,11 +271,11 @@ def comparison_notes(result: ComparisonResult) -> list[str]:
         if model.costs and model.costs.latency and model.costs.latency.why
     ]
     if without := result.without_patient:
-        texts.append(f"The patient of {without:,} images is not known: each counts as a patient of its own.")
+        texts.append(f"{without:,} images have no known patient: each counts as a separate patient.")
     for name, count in result.left_out.items():
         if count:
-            texts.append(f"{count:,} images of {name} are left out: not every model has predictions of them.")
+            texts.append(f"{count:,} images of {name} are left out: not all models have predictions for them.")
     for name, findings in result.findings_left_out.items():
         if findings:
-            texts.append(f"{', '.join(findings)} of {name}: left out, since not every model knows it.")
+            texts.append(f"{', '.join(findings)} of {name}: left out, because not all models predict it.")
     return texts

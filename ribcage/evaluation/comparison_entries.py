@@ -18,7 +18,7 @@ from ribcage.runtime import files
 
 PREDICTIONS = "predictions.parquet"
 LEAST = 4
-"""Digits of a key that can mean a test."""
+"""Minimum number of digits that identify a test by its key."""
 
 
 @dataclass(frozen=True)
@@ -27,22 +27,25 @@ class ComparisonEntry:
 
     name: str
     table: pd.DataFrame
-    """Its predictions."""
+    """Table of predictions."""
     warnings: tuple[str, ...] = ()
-    """Those of its evaluation."""
+    """Warnings of its evaluation."""
     rule: str = ""
-    """How its thresholds were chosen; "" where none are known."""
+    """Rule of its thresholds; "" if it has none."""
     thresholds: dict[str, float | None] = field(default_factory=dict)
     """By finding."""
     bundle: Path | None = None
-    """The folder of the model itself, where it is known."""
+    """The model's folder, if known."""
     assumptions: tuple[str, ...] = ()
-    """What had to be assumed about its table."""
+    """Assumptions made in reading the table."""
 
 
 def entries(words: Sequence[str], on: str = "", thresholds: Sequence[str] = ()) -> list[ComparisonEntry]:
-    """Tables of predictions, folders of evaluations, or runs that were evaluated; `on` says which evaluation,
-    `thresholds` are of tables that know none."""
+    """The models to compare, from tables of predictions, folders of evaluations, or evaluated runs.
+
+    on: which evaluation of a run.
+    thresholds: for tables without thresholds.
+    """
     files = chosen(words, on)
     read: dict[int, ComparisonEntry] = {}
     for place in sorted(range(len(files)), key=lambda place: files[place].suffix != ".parquet"):  # own tables last
@@ -52,12 +55,12 @@ def entries(words: Sequence[str], on: str = "", thresholds: Sequence[str] = ()) 
     known = list(dict.fromkeys(name for one in found for name in predictions.findings_of_table(one.table)))
     asked = own_predictions.thresholds(thresholds, known)
     if asked and all(one.thresholds for one in found):
-        raise ValueError("--thresholds applies to tables without thresholds, and all of these have some.")
+        raise ValueError("--thresholds applies to tables without thresholds, but all of these have thresholds.")
     return [one if one.thresholds or not asked else replace(one, rule="as given", thresholds=asked) for one in found]
 
 
 def comparison_entry(word: str, file: Path | None = None, theirs: Sequence[str] = ()) -> ComparisonEntry:
-    """A model by the table of its predictions; `theirs` are the findings of the other models."""
+    """A model from its table of predictions. theirs: findings of the other models."""
     file = file or chosen([word])[0]
     beside = file.parent / METRICS_FILE
     found = read_evaluation(beside) if file.name == PREDICTIONS and beside.is_file() else None
@@ -71,7 +74,8 @@ def comparison_entry(word: str, file: Path | None = None, theirs: Sequence[str] 
 
 
 def owner(place: Path, file: Path) -> Path | None:
-    """The bundle that made a table of predictions: of the run named, or of the run whose evaluation it is."""
+    """The bundle that a table of predictions was made with: that of the run named, or of the run the evaluation lies
+    in."""
     above = file.parent.parent
     for folder in (place, *([above.parent] if above.name == "evaluation" else [])):
         if folder.is_dir():
@@ -81,9 +85,10 @@ def owner(place: Path, file: Path) -> Path | None:
 
 
 def chosen(words: Sequence[str], on: str = "") -> list[Path]:
-    """The tables of predictions meant: of runs that were evaluated several times those whose test all have in common.
+    """The table of predictions of each model; of runs with several evaluations, those of the one test that all have in
+    common.
 
-    on: the name of an evaluation, such as nih-test, or the first digits of a test's key.
+    on: name of an evaluation, such as nih-test, or the first digits of a test's key.
     """
     several = [tables(Path(word), on) for word in words]
     if all(len(files) == 1 for files in several):
@@ -101,14 +106,14 @@ def chosen(words: Sequence[str], on: str = "") -> list[Path]:
     place, files = next((word, files) for word, files in zip(words, several, strict=True) if len(files) > 1)
     names = ", ".join(f"{file.parent.name}{f' ({test_key(file)[:6]})' if test_key(file) else ''}" for file in files)
     known = sum(any(own) for own in keys)
-    why = f"{len(common) or 'no'} tests are common to all" if known > 1 else "which one is meant is not known"
+    why = f"{len(common) or 'no'} tests are common to all" if known > 1 else "no key says which are the same test"
     raise ValueError(
         f"{place} was evaluated {len(files)} times: {names}; {why}. Choose one with --on NAME or --on KEY."
     )
 
 
 def test_key(file: Path) -> str:
-    """The key of the test that a table of predictions is of; "" where it is not known."""
+    """The key of the test that a table of predictions belongs to; "" if unknown."""
     try:
         return str(files.read_json(file.parent / "metrics.json")["test"]["key"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -116,7 +121,7 @@ def test_key(file: Path) -> str:
 
 
 def tables(place: Path, on: str = "") -> list[Path]:
-    """The tables of predictions that may be meant; never none."""
+    """The tables of predictions that a path and `on` may refer to; at least one."""
     if not place.exists():
         raise FileNotFoundError(f"{place} does not exist.")
     if place.is_file():
@@ -130,15 +135,15 @@ def tables(place: Path, on: str = "") -> list[Path]:
         there = (
             f"It was evaluated on {', '.join(others)}."
             if others
-            else f"Make them: ribcage evaluate {shlex.quote(str(place))} --data …"
+            else f"Create predictions with: ribcage evaluate {shlex.quote(str(place))} --data …"
         )
-        raise FileNotFoundError(f"{place} holds no predictions{f' on {on}' if on else ''}. {there}")
+        raise FileNotFoundError(f"{place} has no predictions{f' on {on}' if on else ''}. {there}")
     return found
 
 
 def is_meant(file: Path, on: str) -> bool:
-    """Whether `on` means the evaluation of this table: by its name, with or without the key behind it, by its key, or
-    by a pattern."""
+    """Whether `on` refers to the evaluation of this table: by its name, with or without the appended key, by its key,
+    or by a pattern."""
     name, own = file.parent.name, test_key(file)
     if not on or name == on or fnmatch.fnmatchcase(name, on):
         return True

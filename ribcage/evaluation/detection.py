@@ -1,7 +1,7 @@
-"""Detection: detections beside ground-truth boxes → every number of the report.
+"""Detection: detections and ground-truth boxes → all numbers of a report.
 
-All detections count, whatever their score; only `kaggle` needs a score threshold, which validation chose. An image that
-is positive for a finding but has no box of it is left out for that finding: its boxes may be anywhere.
+Detections of every score count; only the precision per image needs a score threshold, chosen on validation images. An
+image that is positive for a finding but has no box of it is left out for that finding: its boxes are unknown.
 """
 
 from dataclasses import replace
@@ -42,9 +42,9 @@ def evaluate_detector(
     resamples: int = 1000,
     seed: int = 0,
 ) -> DetectionEvaluation:
-    """All numbers.
+    """Evaluate the boxes of a detector.
 
-    protocol: peers chooses the score threshold on the tested images themselves.
+    protocol: "peers" chooses the score thresholds on the test images themselves.
     fitting: images that the baseline is fitted to.
     """
     if protocol == "peers":
@@ -87,8 +87,8 @@ def detected_findings(data: LabelledDetections, found: dict[str, Resampled]) -> 
 
 
 def size_bins(data: LabelledDetections, place: int) -> tuple[SizeBin, ...]:
-    """How many boxes of each size there are, and how many are hit by the centre at `RATE` false positives per image. A
-    size is the side of a square of the same area, as a share of the image's side."""
+    """Number of boxes per size, and how many are hit by the centre at `RATE` false positives per image. The size is the
+    side of a square of the same area, relative to the image's side."""
     boxes = data.boxes[place]
     best, _, _ = froc.best_hits(boxes.found, boxes.true, len(data))
     true = boxes_by_image(boxes.true)
@@ -103,7 +103,7 @@ def size_bins(data: LabelledDetections, place: int) -> tuple[SizeBin, ...]:
 
 
 def detection_subgroups(data: LabelledDetections, *, resamples: int, seed: int) -> tuple[BoxSubgroup, ...]:
-    """The means over findings for each sex, age band, view, hospital and dataset that differ among the images."""
+    """Mean metrics over findings for each sex, age band, view, hospital and dataset, where there are several."""
     rows = []
     for by, groups in groupings(data.about).items():
         names = sorted(set(groups.tolist()), key=lambda name: (name == "", name))
@@ -132,29 +132,29 @@ def detection_subgroups(data: LabelledDetections, *, resamples: int, seed: int) 
 
 
 def _within(data: LabelledDetections, inside: np.ndarray) -> list[FindingBoxes]:
-    """The same, where other images are left out."""
+    """The boxes of each finding, restricted to these images."""
     return [FindingBoxes.of(each.found, each.true, len(data), each.known & inside) for each in data.boxes]
 
 
 def _gap(own: Resampled, others: Resampled) -> MeanEstimate:
-    """The mean of these images minus that of all others, over the findings that have boxes in both."""
+    """Mean metric of these images minus that of all others, over the findings that have boxes in both."""
     found = bootstrap_gap(own, others)
     return mean_estimate(found.macro().interval(LEVEL), int((~np.isnan(found.value)).sum()))
 
 
 def detection_notes(data: LabelledDetections, found: DetectionEvaluation) -> tuple[str, ...]:
-    """What was left out, and where an interval or a threshold is missing."""
+    """Notes on what was left out, and on missing intervals and thresholds."""
     texts = []
     if left := [f"{row.finding} {row.left_out:,}" for row in found.findings if row.left_out]:
         texts.append(
-            f"Images are left out that are positive or uncertain for a finding without a box: {', '.join(left)}."
+            f"Images left out because they are positive or uncertain for a finding but have no box: {', '.join(left)}."
         )
     if alone := [row.finding for row in found.findings if row.metrics["map"].low is None]:
         texts.append(
-            f"{', '.join(alone)}: all boxes are of one patient, so there is no variance and no interval. The interval "
-            "of the mean counts such a finding with the largest possible error."
+            f"{', '.join(alone)}: all boxes are of one patient, so no variance and no interval can be estimated. The "
+            "interval of the mean assumes the largest possible error for such a finding."
         )
     texts += unknown_patients_note(int((data.about["patient"] == "").sum()))
     if data.thresholds is None:
-        texts.append("The model has no score threshold from validation, so the per-image precision is not given.")
+        texts.append("The model has no score threshold from validation, so the precision per image is not reported.")
     return tuple(texts)

@@ -27,22 +27,22 @@ from ribcage.metrics.resampling import Resampled
 from ribcage.runtime import rng
 
 BASELINE = ("map", "map_positives", "centre_mean")
-"""Metrics of baselines and subgroups."""
+"""Metrics of the baselines and subgroups."""
 SHUFFLES = 20
 
 
 @dataclass(frozen=True)
 class BoxBaselineData:
-    """Ground-truth boxes of other images, which the baseline is fitted to."""
+    """Ground-truth boxes of the images that the baseline is fitted to."""
 
     name: str
-    """Of the images."""
+    """Description of the images."""
     boxes: np.ndarray
-    """(F, 4) the mean box of each finding, in shares of the image's side; NaN where none is drawn."""
+    """(F, 4) mean box of each finding, relative to the image's side; NaN if the finding has no box."""
 
     @classmethod
     def of(cls, name: str, data: Datasets, rows: np.ndarray, findings: Sequence[str]) -> "BoxBaselineData":
-        """Of these rows."""
+        """From these rows of the datasets."""
         scale = data.sides(rows)
         true = [detections.truth(data, rows, finding) for finding in findings]
         shares = [each.boxes / scale[each.images][:, None] for each in true]
@@ -50,7 +50,7 @@ class BoxBaselineData:
 
 
 def box_means(found: dict[str, Resampled]) -> dict[str, MeanEstimate]:
-    """The mean over the findings that are defined, and over how many."""
+    """Mean over the findings for which each metric is defined, and their number."""
     return {
         name: mean_estimate(values.macro().interval(LEVEL), int((~np.isnan(values.value)).sum()))
         for name, values in found.items()
@@ -60,7 +60,7 @@ def box_means(found: dict[str, Resampled]) -> dict[str, MeanEstimate]:
 def detection_baselines(
     data: LabelledDetections, fitting: BoxBaselineData | None, *, resamples: int, seed: int
 ) -> DetectionBaselines:
-    """The mean box in every image, and the detector's boxes in other images."""
+    """Baselines of a test: the mean training box in every image, and the detector's boxes in permuted images."""
     shuffled = shuffled_detections(data, seed)
     if fitting is None:
         return DetectionBaselines(fitted_on="", shuffled=shuffled)
@@ -84,7 +84,8 @@ def detection_baselines(
 
 
 def mean_box(data: LabelledDetections, place: int, box: np.ndarray, seed: int) -> FindingBoxes:
-    """The same box in every image. Its scores are drawn: equal ones would leave the order to that of the images."""
+    """The same box in every image. Scores are random: with equal scores the ranking would be the order of the
+    images."""
     boxes, images = data.boxes[place], np.arange(len(data))
     if np.isnan(box).any():
         return replace(boxes, found=BoxTable.none())
@@ -93,14 +94,14 @@ def mean_box(data: LabelledDetections, place: int, box: np.ndarray, seed: int) -
 
 
 def shuffled_detections(data: LabelledDetections, seed: int) -> ShuffledDetections:
-    """With the detections permuted among the images: median and 95 % range of several permutations."""
+    """Metrics with the detections permuted among the images: median and 95 % range over the permutations."""
     rounds = [_shuffled_metrics(data, seed, time) for time in range(SHUFFLES)]
     findings, means = [], {}
     for key in BASELINE:
         drawn = np.array([each[key] for each in rounds])  # (rounds, F)
         findings.append([_percentiles(column) for column in drawn.T])
-        kept = ~np.isnan(drawn).all(axis=0)
-        means[key] = _percentiles(drawn[:, kept].mean(axis=1)) if kept.any() else ScalarEstimate()
+        defined = ~np.isnan(drawn).all(axis=0)
+        means[key] = _percentiles(drawn[:, defined].mean(axis=1)) if defined.any() else ScalarEstimate()
     rows = [
         MetricRow(finding=name, metrics={key: findings[at][place] for at, key in enumerate(BASELINE)})
         for place, name in enumerate(data.findings)
@@ -109,7 +110,7 @@ def shuffled_detections(data: LabelledDetections, seed: int) -> ShuffledDetectio
 
 
 def _shuffled_metrics(data: LabelledDetections, seed: int, time: int) -> dict[str, np.ndarray]:
-    """(F,) each metric of one round. Only images that count for a finding take part."""
+    """(F,) each metric for one permutation of the images that count for the finding."""
     values = []
     for boxes in data.boxes:
         there = np.flatnonzero(boxes.known)
@@ -123,7 +124,7 @@ def _shuffled_metrics(data: LabelledDetections, seed: int, time: int) -> dict[st
 
 
 def _quick(boxes: FindingBoxes) -> dict[str, float]:
-    """What baselines are told by, without resamples."""
+    """The baseline metrics of one finding, without resamples."""
     images, once = np.arange(boxes.count), np.ones((boxes.count, 1), np.int32)
     matches = match_boxes(boxes.found, boxes.true, boxes.count)
     events = froc.froc_events(boxes.found, boxes.true, boxes.count)

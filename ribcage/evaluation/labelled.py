@@ -1,4 +1,4 @@
-"""Labelled predictions: the predictions of a classifier beside the ground truth, and what they are tested for."""
+"""Predictions of a classifier with their labels."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,36 +16,36 @@ from ribcage.inference.predictions import Predictions
 
 @dataclass(frozen=True)
 class LabelledPredictions:
-    """Predictions of some images, and their labels."""
+    """Predictions for some images, and their labels."""
 
     predictions: Predictions
-    """Of the tested findings."""
+    """Restricted to the evaluated findings."""
     labels: np.ndarray
-    """(N, F) 1, 0 and NaN, after the label policy."""
+    """(N, F) 1, 0 and NaN (unknown), after the label policy."""
     source: np.ndarray
-    """(N, F) 1, 0, -1 and NaN, as in the source."""
+    """(N, F) 1, 0, -1 (uncertain) and NaN, as in the source."""
     about: pd.DataFrame
     """(N rows): set, row, path, patient, split, view, sex, age …"""
     temperature: tuple[float, ...] = ()
     thresholds: dict[str, tuple[float | None, ...]] | None = None
-    """Rule → one probability per finding."""
+    """Rule → one threshold per finding."""
 
     def __len__(self) -> int:
         return len(self.about)
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """The tested findings."""
+        """The evaluated findings."""
         return self.predictions.findings
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """(N, F) after temperature."""
+        """(N, F), after temperature scaling."""
         return self.predictions.probabilities(self.temperature)
 
     @cached_property
     def uncalibrated(self) -> np.ndarray:
-        """(N, F) before temperature."""
+        """(N, F), before temperature scaling."""
         return self.predictions.probabilities()
 
     @cached_property
@@ -55,31 +55,32 @@ class LabelledPredictions:
 
     @cached_property
     def ranks(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """For each finding the ranks of its known images (ties share theirs), which those are, and all labels."""
+        """Per finding: mid-ranks of the images with known labels, (N,) whether the label is known, and (N,) the
+        labels."""
         columns = zip(self.probabilities.T, self.labels.T, strict=True)
         return [(pd.Series(p[~np.isnan(y)]).rank().to_numpy(), ~np.isnan(y), y) for p, y in columns]
 
     def threshold(self, rule: str) -> np.ndarray:
-        """(F,) NaN where none could be chosen."""
+        """(F,) thresholds of a rule; NaN for a finding without one."""
         if rule == HALF:
             return np.full(len(self.findings), 0.5)
         chosen = (self.thresholds or {}).get(rule, ())
         return np.array([np.nan if each is None else each for each in chosen or [None] * len(self.findings)])
 
     def table(self) -> pd.DataFrame:
-        """The table of predictions."""
+        """The table of predictions, with labels."""
         odds = self.predictions.log_odds()
         return inference.prediction_table(self.about, self.findings, self.probabilities, odds, self.labels)
 
 
 def tested_findings(model: ModelSpec, data: Datasets, policy: Policy, rule: str = DEFAULT_RULE) -> tuple[str, ...]:
-    """The findings of the model that some dataset has labels for; one ValueError for options that cannot be used."""
+    """The findings of the model with labels in some dataset. One ValueError names all options that do not fit."""
     if policy.draws:
         raise ValueError(
-            f"The policy {str(policy)!r} smooths labels; a test needs labels 1, 0 or blank. Use ones or zeros."
+            f"The policy {str(policy)!r} smooths labels; a test needs labels 1, 0 or blank. Use --policy ones or zeros."
         )
     if rule not in (*RULES, HALF):
-        raise ValueError(f"Unknown threshold rule {rule!r}; rules: {', '.join((*RULES, HALF))}.")
+        raise ValueError(f"Unknown threshold rule {rule!r}. Rules: {', '.join((*RULES, HALF))}.")
     common = tuple(name for name in model.findings if name in data.findings)
     if not common:
         raise ValueError(
@@ -98,7 +99,7 @@ def tested_findings(model: ModelSpec, data: Datasets, policy: Policy, rule: str 
 def labelled_predictions(
     predictions: Predictions, data: Datasets, model: ModelSpec, policy: Policy | None = None
 ) -> LabelledPredictions:
-    """Predictions with their labels; findings that no dataset has labels for are left out."""
+    """Predictions with their labels; findings without labels in any dataset are left out."""
     policy = policy or Policy()
     common = tested_findings(model, data, policy)
     places = [model.findings.index(name) for name in common]
@@ -115,11 +116,11 @@ def labelled_predictions(
 
 
 def patient_names(about: pd.DataFrame) -> np.ndarray:
-    """(N,) a name per patient, distinct between datasets; "" where unknown."""
+    """(N,) one name per patient, distinct between datasets; "" if unknown."""
     known = about["patient"] != ""
     return (about["set"] + "\0" + about["patient"]).where(known, "").to_numpy(str)
 
 
 def known_patients(data: LabelledPredictions) -> int:
-    """Number of known patients."""
+    """Number of patients that are known."""
     return len(set(data.patients.tolist()) - {""})

@@ -20,25 +20,25 @@ from ribcage.metrics.boxes import BoxTable
 from ribcage.metrics.detection import FindingBoxes
 
 RATE = 1.0
-"""False positives per image at which sizes are reported and images are shown."""
+"""False positives per image at which recall by box size and missed boxes are reported."""
 
 
 @dataclass(frozen=True)
 class LabelledDetections:
-    """Detections in some images, and the ground-truth boxes."""
+    """Detections in some images with the ground-truth boxes."""
 
     findings: tuple[str, ...]
-    """Those with at least one ground-truth box."""
+    """Findings with at least one ground-truth box."""
     boxes: tuple[FindingBoxes, ...]
-    """Of each finding."""
+    """Per finding."""
     about: pd.DataFrame
     """(N rows): set, row, path, patient, split, view, sex, age …"""
     rows: np.ndarray
     """(N,) int64, rows of the `Datasets`."""
     sides: np.ndarray
-    """(N,) of the stored squares, whose pixels the boxes are in."""
+    """(N,) side of the stored images, in whose pixels the boxes are."""
     thresholds: tuple[float | None, ...] | None = None
-    """The score threshold of each finding, chosen on validation; None: the model has none."""
+    """The score threshold of each finding, chosen on validation images; None if the model has none."""
 
     def __len__(self) -> int:
         return len(self.about)
@@ -50,12 +50,12 @@ class LabelledDetections:
 
     @cached_property
     def events(self) -> tuple[froc.Events, ...]:
-        """Of each finding, hit by the centre."""
+        """FROC events per finding; a hit contains the centre of the box."""
         return tuple(froc.froc_events(each.found, each.true, len(self)) for each in self.boxes)
 
     @cached_property
     def shown(self) -> np.ndarray:
-        """(F,) the score at which there is one false mark per image."""
+        """(F,) the score threshold with `RATE` false positives per image."""
         curves = [
             froc.froc_curve(events, int(each.known.sum())) for events, each in zip(self.events, self.boxes, strict=True)
         ]
@@ -69,9 +69,9 @@ def labelled_detections(
     policy: Policy,
     thresholds: Sequence[float | None] | None = None,
 ) -> LabelledDetections:
-    """Detections with the ground-truth boxes of these rows, which ascend; findings without any box are left out.
+    """Detections with the ground-truth boxes of these rows (ascending); findings without any box are left out.
 
-    thresholds: a score for each of the detector's findings.
+    thresholds: a score for each finding of the detector.
     """
     true = {name: detections.truth(data, rows, name) for name in found.findings}
     drawn = [place for place, name in enumerate(found.findings) if len(true[name])]
@@ -84,18 +84,18 @@ def labelled_detections(
     known = detections.drawn(data, rows, found.findings, policy)
     names = tuple(found.findings[place] for place in drawn)
     boxes = [
-        FindingBoxes.of(found.marks(name), true[name], len(rows), known[:, place])
+        FindingBoxes.of(found.box_table(name), true[name], len(rows), known[:, place])
         for name, place in zip(names, drawn, strict=True)
     ]
     chosen = None if thresholds is None else tuple(thresholds[place] for place in drawn)
     return LabelledDetections(names, tuple(boxes), found.images, rows, data.sides(rows), chosen)
 
 
-def extents(marks: BoxTable) -> np.ndarray:
-    """(M,) the side of a square of the same area."""
-    return np.sqrt(np.maximum(marks.boxes[:, 2:] - marks.boxes[:, :2], 0).prod(axis=1))
+def extents(boxes: BoxTable) -> np.ndarray:
+    """(M,) side of a square of the same area."""
+    return np.sqrt(np.maximum(boxes.boxes[:, 2:] - boxes.boxes[:, :2], 0).prod(axis=1))
 
 
-def boxes_by_image(marks: BoxTable) -> BoxTable:
+def boxes_by_image(boxes: BoxTable) -> BoxTable:
     """The same boxes, ordered by image."""
-    return marks.select(np.argsort(marks.images, kind="stable"))
+    return boxes.select(np.argsort(boxes.images, kind="stable"))

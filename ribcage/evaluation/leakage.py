@@ -1,4 +1,5 @@
-"""Leakage check: no model is tested on images or patients that it has seen, unless allowed; the report then says so."""
+"""Leakage check: a model is not tested on images or patients it was trained or selected on, unless the user allows it,
+which the report then states."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -19,35 +20,35 @@ from ribcage.metrics.evaluation_context import LeakageCheck, LeftOut
 
 @dataclass(frozen=True)
 class Leak:
-    """What a model has seen of the images it is to be tested on."""
+    """Overlap of the images to test with the images a model was trained and selected on."""
 
     patients: int
-    """Test patients that were in training or selection."""
+    """Test patients that occur in training or selection."""
     images: int
     """Test images of such patients."""
     identical: int
-    """Test images seen bit for bit."""
+    """Test images with the same pixels as a training image."""
     alike: int
-    """Test images of which a near-copy was seen (identical ones too)."""
+    """Test images that are copies of a training image, identical ones included."""
     tested: int
 
     def __bool__(self) -> bool:
         return bool(self.images or self.identical or self.alike)
 
     def __str__(self) -> str:
-        return self.said("test")
+        return self.sentence("test")
 
-    def said(self, what: str) -> str:
-        """The same of images that are for something else than a test."""
+    def sentence(self, what: str) -> str:
+        """The overlap in words. what: the kind of images, such as "test"."""
         return (
-            f"Of {self.tested:,} {what} images, {self.images:,} show {self.patients:,} patients that the model has "
-            f"seen in training or selection; {self.alike:,} are copies of images it has seen, {self.identical:,} of "
-            "them to the bit"
+            f"Of {self.tested:,} {what} images, {self.images:,} show {self.patients:,} patients of the model's "
+            f"training or validation data; {self.alike:,} are copies of images in it, {self.identical:,} of them "
+            "identical"
         )
 
 
 def find_leak(provenance: Provenance, tested: Fingerprints) -> Leak:
-    """Look for the tested images and their patients in what a model has seen."""
+    """Compare the images to test and their patients with those the model was trained and selected on."""
     known = np.zeros(len(tested.pixels), bool)
     for hashes in (tested.patients, tested.without_key):
         known |= np.isin(hashes, provenance.patients) & (hashes > 0)
@@ -57,7 +58,7 @@ def find_leak(provenance: Provenance, tested: Fingerprints) -> Leak:
 
 
 def seen_copies(provenance: Provenance, tested: Fingerprints) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) which of the tested images a model has seen to the bit, and of which it has seen a near-copy."""
+    """(N,) bool: which of these images the model was trained or selected on, identical ones and copies of any kind."""
     identical = np.isin(tested.pixels, provenance.pixels) & (tested.pixels > 0)
     alike = identical.copy()
     alike[duplicates.duplicates_between(tested.prints, provenance.prints).first] = True
@@ -65,12 +66,12 @@ def seen_copies(provenance: Provenance, tested: Fingerprints) -> tuple[np.ndarra
 
 
 class LeakError(ValueError):
-    """The model has seen what it is to be tested on."""
+    """The model was trained or selected on images or patients of the test."""
 
     def __init__(self, leak: Leak) -> None:
         super().__init__(
-            f"{leak}. --drop-shared SPLIT leaves these out; or test on others, or pass --allow-leak: the report will "
-            "say so."
+            f"{leak}. Leave them out with --drop-shared SPLIT, test on other data, or pass --allow-leak, which the "
+            "report will state."
         )
         self.leak = leak
 
@@ -78,25 +79,25 @@ class LeakError(ValueError):
 def check_leakage(
     seen: Provenance, tested: Datasets, rows: np.ndarray, *, allow: bool = False, selected: bool = False
 ) -> LeakageCheck:
-    """What the model has seen of these rows, for the report; LeakError if it has and that is not allowed.
+    """The result of the leakage check for the report; LeakError on overlap that is not allowed.
 
-    selected: images the model was selected on, though not trained on, are allowed: what others did is reproduced.
+    selected: allow images that the model was only selected on, to reproduce published protocols.
     """
     prints = fingerprints_of(tested, rows)
-    leak, chosen = find_leak(seen, prints), 0
+    leak, selected_on = find_leak(seen, prints), 0
     forbidden = leak
     if leak and selected:
-        chosen, forbidden = _apart(seen, prints)
+        selected_on, forbidden = _apart(seen, prints)
     if forbidden and not allow:
         raise LeakError(forbidden)
     linked = [dataset.index.name for dataset in tested if dataset.facts.linked]
     return LeakageCheck(
         found=bool(leak),
-        text=leakage_text(leak, chosen) + _of_other_sites(seen, tested),
+        text=leakage_text(leak, selected_on) + _of_other_sites(seen, tested),
         checked=len(rows),
         seen=len(seen.pixels),
         **asdict(leak),
-        selected_on=chosen,
+        selected_on=selected_on,
         unseen=int((seen.pixels == 0).sum()),
         unknown=tuple(seen.unknown.tolist()),
         linked=tuple(linked),
@@ -104,61 +105,68 @@ def check_leakage(
 
 
 def left_out_note(left: LeftOut) -> list[str]:
-    """What was left out, if anything was."""
+    """Note on the images that were left out, if any."""
     if not left.images:
         return []
     return [
-        f"{left.images:,} images are left out (--drop-shared): they show {left.patients:,} patients of the training or "
-        f"validation data of the model, or are copies of its images ({left.copies:,})."
+        f"{left.images:,} images are left out (--drop-shared), because they show {left.patients:,} patients of the "
+        f"training or validation data of the model or are copies of its images ({left.copies:,})."
     ]
 
 
 def unseen(seen: Provenance, tested: Datasets, rows: np.ndarray) -> tuple[np.ndarray, LeftOut]:
-    """The rows whose patients and images a model has not seen, nor copies of them; and what that leaves out."""
+    """The rows without patients and copies of images that the model was trained or selected on, and what was left
+    out."""
     prints = fingerprints_of(tested, rows)
     known = np.isin(prints.patients, seen.patients) & (prints.patients > 0)
     _, alike = seen_copies(seen, prints)
     gone = known | alike
     if gone.all():
-        raise ValueError(f"--drop-shared leaves nothing to test: all {len(rows):,} images were used in training.")
+        raise ValueError(
+            f"--drop-shared leaves no image to test: the model was trained or selected on all {len(rows):,} images or "
+            "their patients."
+        )
     return rows[~gone], LeftOut(
         images=int(gone.sum()), patients=len(np.unique(prints.patients[known])), copies=int(alike.sum())
     )
 
 
-def first_weights(seen: Provenance, choosing: Datasets, rows: np.ndarray, split: str) -> str:
-    """A warning where the weights that training begins with have learnt from what is to choose the model; else ""."""
+def initial_weights_warning(seen: Provenance, validation: Datasets, rows: np.ndarray, split: str) -> str:
+    """Warning if the initial weights were trained on images or patients of the validation split; else ""."""
     try:
-        check_leakage(seen, choosing, rows, selected=True)
+        check_leakage(seen, validation, rows, selected=True)
     except LeakError as error:
-        found = f"WARNING: the first weights have learnt from split {split!r}, which chooses the model: it flatters it."
-        return f"{found} {error.leak.said('validation')}."
+        found = (
+            f"WARNING: the initial weights were trained on images or patients of split {split!r}: validation scores "
+            "are too high."
+        )
+        return f"{found} {error.leak.sentence('validation')}."
     return ""
 
 
-def leakage_text(leak: Leak, chosen: int) -> str:
+def leakage_text(leak: Leak, selected_on: int) -> str:
     """One sentence."""
     if not leak:
-        return f"none of the {leak.tested:,} images, and no patient on them, was seen in training or selection"
-    said = f"; the model was selected on {chosen:,} of them" if chosen else ""
-    return f"{leak}{said}"
+        return f"none of the {leak.tested:,} images and of their patients occurs in the training or validation data"
+    more = f"; the model was selected on {selected_on:,} of them" if selected_on else ""
+    return f"{leak}{more}"
 
 
 def _of_other_sites(seen: Provenance, tested: Datasets) -> str:
-    """Whose patients could not be compared, since the model's were hashed with the key of another site."""
+    """Datasets whose patients cannot be compared, because the model's patients were hashed with another site's key."""
     private = [
         dataset.index.name for dataset in tested if dataset.private and (dataset.index.table["patient"] != "").any()
     ]
     if not private or not seen.of_other_sites:
         return ""
     return (
-        f"; patients of {', '.join(private)} could not be compared with those that it saw at another site, only images "
-        "(docs/fingerprints.md)"
+        f"; patients of {', '.join(private)} could not be compared with those of the model, which were hashed at "
+        "another site: only images were (docs/fingerprints.md)"
     )
 
 
 def fingerprints_of(tested: Datasets, rows: np.ndarray) -> Fingerprints:
-    """Of these rows; those of linked folders, which store none, are computed."""
+    """Fingerprints of these rows; for linked folders, which store none, they are computed."""
     parts = []
     for dataset, own in zip(tested, tested.own_rows(rows), strict=True):
         if not len(own):
@@ -168,7 +176,7 @@ def fingerprints_of(tested: Datasets, rows: np.ndarray) -> Fingerprints:
 
 
 def _computed(dataset: DatasetFolder, rows: np.ndarray) -> Fingerprints:
-    """As the import of the same images would have noted them."""
+    """Fingerprints as the import of the same images would have stored them."""
     read = dataset_folder.source(dataset.index, dataset.facts)
 
     def one(row: int) -> tuple[np.ndarray, int]:
@@ -184,9 +192,10 @@ def _computed(dataset: DatasetFolder, rows: np.ndarray) -> Fingerprints:
 
 
 def _apart(seen: Provenance, tested: Fingerprints) -> tuple[int, Leak]:
-    """How many of the tested images the model was only selected on, and what it was trained on.
+    """The number of tested images that the model was only selected on, and the overlap with its training data.
 
-    The patients of the former are known for that reason, also where an older file does not say which were selected on.
+    Patients of the former are expected to be known to the model, also in older files that do not record which images it
+    was selected on.
     """
     trained, chosen = _of_role(seen, 0), _of_role(seen, 1)
     on = seen_copies(chosen, tested)[1] & ~seen_copies(trained, tested)[1]
@@ -196,23 +205,23 @@ def _apart(seen: Provenance, tested: Fingerprints) -> tuple[int, Leak]:
 
 
 def _of_role(seen: Provenance, role: int) -> Provenance:
-    """The images that were seen in training, or in selection."""
-    kept = seen.role == role
-    return replace(seen, pixels=seen.pixels[kept], prints=seen.prints[kept], role=seen.role[kept])
+    """The images with this role: 0 training, 1 selection."""
+    own = seen.role == role
+    return replace(seen, pixels=seen.pixels[own], prints=seen.prints[own], role=seen.role[own])
 
 
-# ---- by what a test is known
+# ---- identity of a test
 
 
 def images_of(one: DatasetFolder) -> str:
-    """A hash of all images of a folder; of a linked one of their names."""
+    """Hash of all images of a folder; of a linked folder, of their file names."""
     if one.facts.contents:
         return history.hashed(one.facts.contents)
     return history.hashed(one.index.name, *one.index.table["path"])
 
 
 def key_of(data: Datasets, rows: np.ndarray, split: str, options: dict[str, Any]) -> str:
-    """The key of a test of these rows."""
+    """The key of a test of these rows: a hash of images, labels, boxes and options."""
     parts = []
     for one, own in zip(data, data.own_rows(rows), strict=True):
         table = one.index.table.iloc[own]

@@ -1,10 +1,10 @@
-"""Own predictions: anybody's table of predictions → one that can be compared with ours, as far as it can be guessed.
+"""Tables of predictions from elsewhere → tables that can be compared with ours, with assumptions where columns are
+ambiguous.
 
-Needed are a column with the images and one with probabilities for each finding, called like a finding of the
-vocabulary or of the other tables. Its labels stand in a column beside
-it (`Mass_label`, `Mass_true`, `label_Mass` …) or come from the other tables of a comparison; so do the dataset and
-the patients. One column called `probability`, `score` … is of the finding that the file is called after, or of the only
-one that the others know.
+Required are a column of image names and, for each finding, a column of probabilities named like a finding of the
+vocabulary or of the other tables. Labels are read from a column beside it (`Mass_label`, `Mass_true`, `label_Mass` …)
+or taken from the other tables of a comparison, as are dataset and patients. A single column named `probability`,
+`score` … belongs to the finding that the file is named after, or to the only finding of the other tables.
 """
 
 import re
@@ -28,7 +28,8 @@ TAILS = re.compile(r"[_ -](prob|probability|score|pred|prediction|p)$|^(prob|pro
 
 
 def read_own_predictions(file: Path, theirs: Sequence[str] = ()) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """A table of predictions of ours or of anybody's, and what was guessed of it; `theirs` are findings of others."""
+    """A table of predictions, ours or from elsewhere, and the assumptions made in reading it. theirs: findings of the
+    other tables."""
     if file.suffix.lower() == ".parquet":
         return predictions.read_predictions(file), ()
     rows = spreadsheet.unescaped_table(tables.sniffed(file))
@@ -37,7 +38,7 @@ def read_own_predictions(file: Path, theirs: Sequence[str] = ()) -> tuple[pd.Dat
 
 
 def guessed(rows: pd.DataFrame, file: Path, theirs: Sequence[str] = ()) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """A table of ours, from columns that go by usual names."""
+    """A table of predictions from columns with common names."""
     header = [str(name) for name in rows]
     roles = columns.roles(header, {})
     truths = _truths(header)
@@ -54,41 +55,42 @@ def guessed(rows: pd.DataFrame, file: Path, theirs: Sequence[str] = ()) -> tuple
         truths = {bare: label} if label else {}
     if "path" not in roles or not scores:
         lacks = (
-            "no column names the images"
+            "no column has image names"
             if "path" not in roles
-            else _scale(rows, theirs) or "no column called like a finding holds probabilities from 0 to 1"
+            else _scale(rows, theirs) or "no column is named like a finding and has probabilities from 0 to 1"
         )
         raise ValueError(f"{file}: {lacks}. {columns.among(header)} Expected, for example: {example(theirs)}")
-    told = "set" if "set" in header and not rows["set"].str.lower().isin(["", *columns.SPLIT_WORDS]).all() else ""
+    dataset = "set" if "set" in header and not rows["set"].str.lower().isin(["", *columns.SPLIT_WORDS]).all() else ""
     found = pd.DataFrame(
         {
-            "set": rows[told] if told else "",
+            "set": rows[dataset] if dataset else "",
             "path": rows[roles["path"]].str.strip().str.replace("\\", "/"),
             "patient": rows[roles["patient"]].str.strip() if "patient" in roles else "",
         }
     )
-    remarks = [
-        f"images by its column {roles['path']!r}",
-        *([] if told else ["datasets as in the others, by the names of images"]),
+    assumed = [
+        f"images from column {roles['path']!r}",
+        *([] if dataset else ["datasets by image name, from the other tables"]),
     ]
     for name, finding in scores.items():
         found[finding] = pd.to_numeric(rows[name], errors="coerce")
         label = truths.get(name, "")
         known = rows[label].str.strip().str.lower().map(_label) if label else np.nan
         found[f"{finding}{LABEL}"] = pd.Series(known, found.index, dtype="float64")
-        remarks.append(
-            f"{finding or 'the finding'} by {name!r}, labels " + (f"by {label!r}" if label else "of the others")
+        assumed.append(
+            f"{finding or 'the finding'} from column {name!r}, labels from "
+            + (repr(label) if label else "the other tables")
         )
     if wrong := [str(name) for name in scores.values() if not found[name].between(0, 1).all()]:
         raise ValueError(
-            f"{file}: {', '.join(wrong)} must hold probabilities from 0 to 1 in every row. For example: "
-            f"{example(theirs)}"
+            f"{file}: column {', '.join(wrong)} must have a probability from 0 to 1 in every row. Expected, for "
+            f"example: {example(theirs)}"
         )
-    return found, ("guessed: " + "; ".join(remarks),)
+    return found, ("assumed: " + "; ".join(assumed),)
 
 
 def _label(word: str) -> float:
-    """1, 0, or NaN for what is neither."""
+    """1, 0, or NaN for anything else."""
     try:
         value = float(word)
     except ValueError:
@@ -97,7 +99,7 @@ def _label(word: str) -> float:
 
 
 def _truths(header: Sequence[str]) -> dict[str, str]:
-    """Column of probabilities → that of its labels, by their names."""
+    """Column of probabilities → column of its labels, matched by name."""
     lower = {name.lower(): name for name in header}
     found: dict[str, str] = {}
     for name in header:
@@ -111,22 +113,22 @@ def _truths(header: Sequence[str]) -> dict[str, str]:
 
 
 def _scale(rows: pd.DataFrame, theirs: Sequence[str]) -> str:
-    """What is wrong with the numbers of a column called like a finding of the others; "" if none is."""
+    """Why a column named like a finding of the other tables has no probabilities; "" if there is no such column."""
     own = {_plain(finding) for finding in theirs}
     for name in rows:
         values = pd.to_numeric(rows[name], errors="coerce")
         if {_plain(str(name)), _plain(TAILS.sub("", str(name)))} & own and values.notna().any():
-            return f"{name} holds {values.min():g} to {values.max():g}, not probabilities from 0 to 1"
+            return f"column {name} has values from {values.min():g} to {values.max():g}, not probabilities from 0 to 1"
     return ""
 
 
 def example(theirs: Sequence[str]) -> str:
-    """Three lines of a table that can be read, of a finding of the others."""
+    """An example of a table that can be read, with a finding of the other tables."""
     return EXAMPLE.format(theirs[0] if theirs else "Mass")
 
 
 def _finding(rows: pd.DataFrame, name: str, header: Sequence[str], theirs: Sequence[str]) -> str:
-    """The finding whose probabilities a column holds, or ""."""
+    """The finding whose probabilities a column has, or ""."""
     stem = TAILS.sub("", name)
     own = {_plain(finding): finding for finding in theirs}
     meant = own.get(_plain(name)) or own.get(_plain(stem)) or ""
@@ -139,12 +141,12 @@ def _finding(rows: pd.DataFrame, name: str, header: Sequence[str], theirs: Seque
 
 
 def _plain(name: str) -> str:
-    """A finding's name without what people write in different ways."""
+    """The name of a finding without case, spaces and punctuation."""
     return re.sub(r"[\W_]+", "", name).casefold()
 
 
 def thresholds(words: Sequence[str], findings: Sequence[str]) -> dict[str, float | None]:
-    """'0.5', or 'Mass=0.4' for each finding, as numbers."""
+    """'0.5', or 'Mass=0.4' for each finding, as finding → threshold."""
     found: dict[str, float | None] = {}
     for word in words:
         name, equals, value = word.rpartition("=")
@@ -161,46 +163,47 @@ def thresholds(words: Sequence[str], findings: Sequence[str]) -> dict[str, float
     return found
 
 
-# ---- beside others
+# ---- tables that lack datasets or labels
 
 
 def is_whole(table: pd.DataFrame) -> bool:
-    """Whether a table says of which datasets its images are, and something of their labels."""
+    """Whether a table has the dataset of every image, and labels."""
     labels = [name for name in table if str(name).endswith(LABEL)]
     return bool((table["set"] != "").all() and len(labels) and table[labels].notna().any(axis=None))
 
 
 def aligned_table(table: pd.DataFrame, others: Sequence[pd.DataFrame], name: str) -> pd.DataFrame:
-    """A table with the sets, paths, patients and labels of the others where it does not say them."""
+    """Fill in datasets, paths, patients and labels that a table lacks from the other tables."""
     if is_whole(table) or not others:
         return table
     every = pd.concat(others, ignore_index=True).drop_duplicates(["set", "path"])
-    kept = table.copy()
-    if "" in predictions.findings_of_table(kept):
+    filled = table.copy()
+    if "" in predictions.findings_of_table(filled):
         alone = list(predictions.findings_of_table(every))
         if len(alone) != 1:
             raise ValueError(
-                f"{name} does not name the finding of its probabilities: name the column {' or '.join(alone)}."
+                f"{name} does not say which finding its probabilities are for. Name the column {' or '.join(alone)}."
             )
-        kept = kept.rename(columns={"": alone[0], LABEL: f"{alone[0]}{LABEL}"})
-    place = _places(kept["path"], every["path"])
+        filled = filled.rename(columns={"": alone[0], LABEL: f"{alone[0]}{LABEL}"})
+    place = _places(filled["path"], every["path"])
     known = place >= 0
     if not known.any():
         theirs = every["path"].iloc[0]
         raise ValueError(
-            f"{name} has no image in common with the others: its first is {kept['path'].iloc[0]!r}, theirs {theirs!r}."
+            f"{name} has no image in common with the other tables: its first is {filled['path'].iloc[0]!r}, theirs "
+            f"{theirs!r}."
         )
-    own = every.iloc[place].set_axis(kept.index)
+    own = every.iloc[place].set_axis(filled.index)
     for column in ("set", "path", "patient"):
-        kept[column] = own[column].where(known, kept[column])
-    for finding in predictions.findings_of_table(kept):
-        if f"{finding}{LABEL}" in own and kept[f"{finding}{LABEL}"].isna().all():
-            kept[f"{finding}{LABEL}"] = own[f"{finding}{LABEL}"].where(known)
-    return kept
+        filled[column] = own[column].where(known, filled[column])
+    for finding in predictions.findings_of_table(filled):
+        if f"{finding}{LABEL}" in own and filled[f"{finding}{LABEL}"].isna().all():
+            filled[f"{finding}{LABEL}"] = own[f"{finding}{LABEL}"].where(known)
+    return filled
 
 
 def _places(paths: pd.Series, theirs: pd.Series) -> np.ndarray:
-    """(N,) the row of the others with this path or, where only one is called so, with this name; -1 for none."""
+    """(N,) row of the other tables with the same path or, if unique, the same file name or stem; -1 if none."""
     for shortened in (str, lambda path: PurePosixPath(path).name, lambda path: PurePosixPath(path).stem):
         keys = theirs.map(shortened)
         once = ~keys.duplicated(keep=False)

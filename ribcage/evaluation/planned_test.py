@@ -1,5 +1,5 @@
-"""A test before it runs: which images of which folders, under which label policy, by which rules, and the folder of its
-results. Tests by other rules, and of other data under the same name, have folders of their own."""
+"""A planned test: which images of which folders, the label policy, the options, and the folder of the results. Tests
+with other options, or of other data with the same name, have folders of their own."""
 
 import re
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from ribcage.runtime import files
 
 @dataclass(frozen=True)
 class Rules:
-    """How a test is made, as the options of `evaluate` say."""
+    """Options of a test, as `evaluate` takes them."""
 
     run: Path
     split: str = "test"
@@ -37,13 +37,13 @@ class Rules:
     drop_shared: tuple[str, ...] = ()
     allow_leak: bool = False
 
-    def changed(self, named: str, usual: str) -> list[str]:
-        """The option, where it differs from the usual one."""
-        return [named] if named != usual else []
+    def changed(self, named: str, default: str) -> list[str]:
+        """[named] if the value differs from the default, else []."""
+        return [named] if named != default else []
 
     @property
     def words(self) -> list[str]:
-        """What differs from the defaults, as words of a folder's name."""
+        """Values that differ from the defaults, for the name of the results folder."""
         return [
             *self.changed(self.protocol, "honest"),
             *["frontal"] * self.frontal,
@@ -57,20 +57,21 @@ class Rules:
 
 @dataclass(frozen=True)
 class PlannedTest:
-    """The images of a test, what their labels count as, and where its results go."""
+    """The images of a test, the label policy, and the folder of the results."""
 
     rules: Rules
     spec: ModelSpec
     datasets: Datasets
     rows: np.ndarray
-    """Of all folders, counted through."""
+    """Row numbers over all folders."""
     policy: Policy
     left: LeftOut = field(default_factory=LeftOut)
-    """Images left out because the model has seen them."""
+    """Images left out because the model was trained or selected on them."""
 
     @classmethod
     def of(cls, rules: Rules, spec: ModelSpec, folders: Sequence[str | Path]) -> "PlannedTest":
-        """The split of these folders, under the policy that was asked for, else that of the model's validation."""
+        """The test of a split of these folders. The label policy is that of `rules`, else that of the model's
+        validation."""
         datasets = Datasets.open(folders)
         selection.distinct(datasets)
         rows = split_rows(datasets, rules.split, rules.frontal)
@@ -79,10 +80,11 @@ class PlannedTest:
         return cls(rules, spec, datasets, rows, policy)
 
     def unseen(self, model: Bundle) -> "PlannedTest":
-        """The same without what the model was trained on, where --drop-shared says so here or did in training."""
+        """The test without images and patients of the model's training data, if --drop-shared was passed here or in
+        training."""
         rules = self.rules
         if strange := [name for name in rules.drop_shared if name != rules.split]:
-            raise ValueError(f"--drop-shared {strange[0]} is not the tested split: pass --drop-shared {rules.split}.")
+            raise ValueError(f"--drop-shared {strange[0]} is not the tested split. Pass --drop-shared {rules.split}.")
         in_training = self.spec.training.option("drop_shared")
         dropped = in_training if isinstance(in_training, list) else []
         if not rules.drop_shared and (rules.allow_leak or rules.split not in dropped):
@@ -91,7 +93,7 @@ class PlannedTest:
         return replace(self, rows=rows, left=left)
 
     def leakage(self, model: Bundle) -> LeakageCheck:
-        """What the model has seen of these images; LeakError where that is not allowed."""
+        """The leakage check of these images; LeakError on overlap that is not allowed."""
         return leakage.check_leakage(
             model.provenance,
             self.datasets,
@@ -102,32 +104,36 @@ class PlannedTest:
 
     @property
     def name(self) -> str:
-        """Of the datasets."""
+        """Names of the datasets."""
         return " + ".join(dict.fromkeys(dataset.index.name for dataset in self.datasets))
 
     @cached_property
     def key(self) -> str:
-        """The same for tests of the same images by the same rules."""
+        """Key of the test: equal for tests of the same images with the same options."""
         rules = self.rules
         decide = {"protocol": rules.protocol, "ten_crop": rules.ten_crop, "rule": rules.rule}
         return leakage.key_of(self.datasets, self.rows, rules.split, {**decide, "policy": str(self.policy)})
 
     def folder(self) -> Path:
-        """Where the results go; a test of other data is not overwritten."""
+        """Folder of the results; results of another test are never overwritten."""
         rules, key = self.rules, self.key
-        history.load_tests(find_bundle(rules.run))  # a damaged one is reported before the work
+        history.load_tests(find_bundle(rules.run))  # reports a damaged history before the evaluation runs
         if rules.out is not None:
             if key_in(rules.out) not in ("", key):
-                raise ValueError(f"{rules.out} holds a test of other data or by other rules: pass another --out.")
+                raise ValueError(
+                    f"{rules.out} has the results of another test (other data or options). Pass another --out."
+                )
             return rules.out
         words = [self.name.replace(" + ", "+"), rules.split, *rules.words]
         called = re.sub(r"[^\w.+-]+", "-", "-".join(words)).strip(".-")
-        folder = rules.run / "evaluation" / called.encode()[:200].decode(errors="ignore")  # systems allow 255 bytes
+        folder = (
+            rules.run / "evaluation" / called.encode()[:200].decode(errors="ignore")
+        )  # file systems allow 255 bytes
         return folder if key_in(folder) in ("", key) else folder.with_name(f"{folder.name}-{key[:6]}")
 
     def baseline_rows(self) -> tuple[str, np.ndarray]:
-        """Images to fit baselines to, described, and their rows: training ones of the same folders, else validation
-        ones; "" and none where there are none."""
+        """Description and rows of the images that baselines are fitted to: training images of the same folders, else
+        validation images; "" and no rows if there are neither."""
         for split in ("train", "val"):
             if self.rules.split not in (split, "all") and split in self.datasets.splits:
                 rows = self.datasets.rows_of(split)
@@ -135,13 +141,13 @@ class PlannedTest:
         return "", np.empty(0, np.int64)
 
     def lateral(self) -> int:
-        """How many images are not known to be frontal, where the model was trained on frontal ones alone."""
+        """Number of images that are not known to be frontal, if the model was trained on frontal images only."""
         if self.rules.frontal or not self.spec.training.option("frontal"):
             return 0
         return int((~self.datasets.frontal[split_rows(self.datasets, self.rules.split, False)]).sum())
 
     def context(self, findings: Sequence[str], command: str) -> EvaluationContext:
-        """What was tested, on what, and how to repeat it. findings: those with labels."""
+        """What was tested, on which data, and the command to repeat it. findings: those with labels."""
         spec = self.spec
         named = ("name", "findings", "size", "stored", "fit", "channels", "loss", "data", "temperature")
         facts = ("name", "source", "licence", "contents", "size", "fit", "linked")
@@ -169,19 +175,21 @@ class PlannedTest:
 
 
 def split_rows(datasets: Datasets, split: str, frontal: bool) -> np.ndarray:
-    """The rows of the split, counted through; ValueError names the splits that there are."""
+    """The rows of a split over all folders; ValueError lists the splits that exist."""
     rows = np.arange(datasets.total) if split == "all" else np.flatnonzero(datasets.column("split") == split)
     if not len(rows):
         there = ", ".join(f"{name or 'no split'} {count:,}" for name, count in datasets.splits.items())
-        raise ValueError(f"--split {split}: no images. Splits of the data: {there}.")
+        raise ValueError(f"--split {split} has no images. Splits of the data: {there}.")
     frontals = rows[datasets.frontal[rows]]
     if frontal and not len(frontals):
-        raise ValueError(f"--frontal: no image of split {split!r} is known to be frontal. Leave out --frontal.")
+        raise ValueError(
+            f"--frontal leaves no image: none of split {split!r} is known to be frontal. Leave out --frontal."
+        )
     return frontals if frontal else rows
 
 
 def validation_policy(spec: ModelSpec) -> str:
-    """The label policy of the model's validation; "" where it is not known."""
+    """The label policy of the model's validation; "" if unknown."""
     return spec.training.policy or ""
 
 
@@ -191,7 +199,7 @@ def training_splits(spec: ModelSpec) -> list[str]:
 
 
 def key_in(folder: Path) -> str:
-    """The key of the test whose results are in a folder; "" where there are none, "?" where it is not known."""
+    """The key of the test whose results are in a folder; "" if there are none, "?" if the key cannot be read."""
     file = folder / METRICS_FILE
     if not file.exists():
         return ""

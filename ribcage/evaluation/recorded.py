@@ -1,4 +1,4 @@
-"""Record a test in the history of its model: its result, and how often these images were used before."""
+"""Add a test to the history of its model: its result, and how often these images were used before."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from ribcage.metrics.evaluation_context import RecordedTest
 
 
 def recorded_test(test: PlannedTest, result: Evaluation, metric: str) -> RecordedTest:
-    """The test as the history of the model has it now. metric: of the history's number, auroc or map."""
+    """The test as recorded in the model's history. metric: auroc or map."""
     folder, mean = find_bundle(test.rules.run), result.macro[metric]
     past = history.PastTest(
         number=0,
@@ -52,6 +52,7 @@ def recorded_test(test: PlannedTest, result: Evaluation, metric: str) -> Recorde
 
 
 def is_honest(test: PlannedTest, result: Evaluation) -> bool:
-    """Whether, as far as is known, the model has seen nothing of the tested images and nothing was chosen on them."""
+    """Whether, as far as is known, the model was neither trained nor selected on the tested images, and no threshold
+    was chosen on them."""
     unused = test.rules.split not in training_splits(test.spec)
     return not result.context.leak.found and test.rules.protocol == "honest" and unused

@@ -15,7 +15,7 @@ AGES = (18, 40, 60, 80)
 def classification_subgroups(
     data: LabelledPredictions, thresholds: np.ndarray, *, resamples: int, seed: int, level: float
 ) -> tuple[Subgroup, ...]:
-    """One for each value of sex, age, view, hospital and dataset that differs among the images."""
+    """Results for each value of sex, age band, view, hospital and dataset, where images have several values."""
     rows = []
     for by, groups in groupings(data.about).items():
         if len(np.unique(groups)) < 2:
@@ -34,14 +34,14 @@ def classification_subgroups(
                     images=int(inside.sum()),
                     patients=len(set(data.patients[inside].tolist()) - {""}),
                     positives=int(summary.positives.sum()),
-                    macro={key: mean_estimate(each.macro, each.averaged) for key, each in kept.items()},
+                    macro={key: mean_estimate(each.macro, each.averaged) for key, each in chosen.items()},
                     gap=subgroup_gap(data, inside, level),
                     findings=tuple(
                         SubgroupFinding(
                             finding=finding,
                             n=int(summary.n[place]),
                             positives=int(summary.positives[place]),
-                            metrics={key: scalar_estimate(each.findings, place) for key, each in kept.items()},
+                            metrics={key: scalar_estimate(each.findings, place) for key, each in chosen.items()},
                         )
                         for place, finding in enumerate(data.findings)
                     ),
@@ -51,7 +51,7 @@ def classification_subgroups(
 
 
 def subgroup_gap(data: LabelledPredictions, inside: np.ndarray, level: float) -> SubgroupGap:
-    """The mean AUROC of these images minus that of all others, over the findings that are defined in both."""
+    """Mean AUROC of these images minus that of all others, over the findings that are defined in both."""
     found = metrics.auroc_gap(data.probabilities, data.labels, inside, data.patients)
     one = scalar_estimate(found.macro().interval(level))
     return SubgroupGap(
@@ -65,7 +65,7 @@ def subgroup_gap(data: LabelledPredictions, inside: np.ndarray, level: float) ->
 
 
 def groupings(about: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Attribute → (N,) its value for each image, "" where unknown."""
+    """Attribute → (N,) its value for each image, "" if unknown."""
     found = {"sex": about["sex"].to_numpy(str), "age": age_bands(about["age"].to_numpy(np.float64))}
     found["view"] = about["view"].to_numpy(str)
     for name in ("hospital", "set"):
@@ -75,7 +75,7 @@ def groupings(about: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def age_bands(ages: np.ndarray) -> np.ndarray:
-    """(N,) '0–17', '18–39', … '80+', which sort as text."""
+    """(N,) '0–17', '18–39', … '80+', "" if unknown; they sort as text."""
     edges = (0, *AGES)
     names = [f"{low}–{high - 1}" for low, high in zip(edges, AGES, strict=False)] + [f"{AGES[-1]}+"]
     bands = np.array([*names, ""])

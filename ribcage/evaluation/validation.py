@@ -1,4 +1,4 @@
-"""Validation: what a training asks of its validation images, whatever the kind of the model."""
+"""Validation: the protocol by which a training scores its model on validation images, whatever the task."""
 
 from typing import Protocol
 
@@ -8,7 +8,7 @@ DIVERGED = "Predictions of validation images are not finite: training has diverg
 
 
 class Validation(Protocol):
-    """A model on the validation images of its training; called after an epoch, by all ranks."""
+    """A model scored on its validation images; called by all ranks after an epoch."""
 
     scores: dict[str, float]
     """The last scores; empty before the first call."""
@@ -19,9 +19,9 @@ class Validation(Protocol):
         ...
 
     def __call__(self) -> dict[str, float]:
-        """The scores of the model as it is now, at rank 0; undefined ones are left out."""
+        """Scores of the current model, on rank 0; undefined values are left out."""
         ...
 
     def chosen_spec(self) -> ModelSpec:
-        """The spec of the model with what was chosen on the last predictions, and the last scores."""
+        """The model's spec with the thresholds chosen on the last predictions, and the last scores."""
         ...

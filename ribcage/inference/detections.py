@@ -47,7 +47,7 @@ class Detections:
     boxes: pd.DataFrame
     """image (position in `images`), finding, score, x, y, width, height; sorted by image, then by falling score."""
 
-    def marks(self, finding: str) -> BoxTable:
+    def box_table(self, finding: str) -> BoxTable:
         """The boxes of one finding."""
         chosen = self.boxes[self.boxes["finding"] == finding]
         return BoxTable(chosen["image"].to_numpy(np.int64), corners(chosen), chosen["score"].to_numpy(np.float64))

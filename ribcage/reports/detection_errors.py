@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ribcage.data.collection import Datasets
-from ribcage.evaluation.detection_errors import Error, false_marks, missed_boxes
+from ribcage.evaluation.detection_errors import Error, false_positives, missed_boxes
 from ribcage.evaluation.labelled_detections import RATE, LabelledDetections
 from ribcage.metrics.detection import HIT
 from ribcage.reports import html
@@ -38,7 +38,7 @@ def detection_figures(data: LabelledDetections, datasets: Datasets, most: int) -
     groups: list[tuple[str, str, list[tuple[int, Error | None]]]] = [
         ("Examples", "Images with ground-truth boxes, evenly spaced.", [(image, None) for image in some]),
         ("False negatives", late, [(error.image, error) for error in missed_boxes(data, most // 2)]),
-        ("False positives", sure, [(error.image, error) for error in false_marks(data, most // 2)]),
+        ("False positives", sure, [(error.image, error) for error in false_positives(data, most // 2)]),
     ]
     return [
         FigureGroup(name, f"{note} {COLOURS}", [one for pair in pairs if (one := box_figure(data, datasets, *pair))])

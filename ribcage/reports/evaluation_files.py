@@ -61,7 +61,7 @@ def print_evaluation(result: Evaluation, table: Table, note: str) -> None:
         table = table.columns([place for place, name in enumerate(table.head) if name not in WIDE_ONLY][:8])
     console.print(console_table(table))
     console.print(note)
-    test = result.context.test
     for text in [*result.warnings, *result.notes]:
-        first = text == test.text and test.use == 1  # a first test is no warning
-        console.print(text if first else f"! {text}")
+        console.print(f"! {text}")
+    if result.context.test.use == 1:
+        console.print(result.context.test.text)
