@@ -238,7 +238,7 @@ def comparison_notes(result: ComparisonResult) -> list[str]:
     texts = [f"{model.name}: {text}" for model in result.models for text in model.warnings]
     texts += [f"{model.name}: {text}." for model in result.models for text in model.assumptions]
     texts += [
-        f"{model.name} has no {AT_THRESHOLD}: its thresholds are not known. --thresholds gives them."
+        f"{model.name} has no {AT_THRESHOLD}: its thresholds are not known. Pass --thresholds."
         for model in result.models
         if not any(has for _, has in thresholded(model))
     ]
@@ -262,7 +262,7 @@ def comparison_notes(result: ComparisonResult) -> list[str]:
         lacked = [finding for finding, has in thresholded(model) if not has]
         if 0 < len(lacked) < len(model.findings):
             texts.append(
-                f"{', '.join(lacked)}: not in the means of {AT_THRESHOLD}, since {model.name} has no threshold "
+                f"{', '.join(lacked)}: left out of the means of {AT_THRESHOLD}, because {model.name} has no threshold "
                 f"for {'it' if len(lacked) == 1 else 'them'}."
             )
     texts += [

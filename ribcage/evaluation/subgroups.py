@@ -25,7 +25,7 @@ def classification_subgroups(
             thresholds=thresholds, resamples=resamples, seed=seed,
         )  # fmt: skip
         for name, summary in found.items():
-            kept = {key: summary.metrics[key] for key in metrics_in("subgroups")}
+            chosen = {key: summary.metrics[key] for key in metrics_in("subgroups")}
             inside = groups == ("" if name == "unknown" else name)
             rows.append(
                 Subgroup(
