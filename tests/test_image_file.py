@@ -124,7 +124,7 @@ def test_white_does_not_depend_on_the_brightest_pixel_and_a_dark_image_is_noted(
         deep = np.full((8, 8), brightest, np.uint16)
         image = image_file.decode_image(cv2.imencode(".png", deep)[1].tobytes(), "a", depth=16)
         assert (image.pixels == brightest).all()
-        note = f"only {used} of 16 bits used, which is dark"
+        note = f"only {used} of 16 bits are used: the image is dark"
         assert image.notes == ((note,) if used < 15 else ())
 
 

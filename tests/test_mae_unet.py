@@ -158,7 +158,7 @@ def test_impossible_masks_are_refused_before_the_first_image() -> None:
         made().views((100, 100))
     with pytest.raises(ValueError, match=r"--mask 0\.97, .*64×64: .*visible"):
         made(mask=0.97).views((64, 64))
-    with pytest.raises(ValueError, match=r"^--mask nan: between 0 and 1\.$"):
+    with pytest.raises(ValueError, match=r"^--mask nan must be between 0 and 1\.$"):
         made(mask=float("nan"))
 
 

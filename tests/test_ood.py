@@ -413,7 +413,9 @@ def test_of_real_files_the_inverted_twin_is_inverted_and_a_leg_is_no_chest() -> 
 
 def test_a_dark_image_and_an_invalid_tag_are_warned_of_without_its_text() -> None:
     plain = chest(0)
-    (dark,) = ood.image_warnings(None, plain, {}, ("only 12 of 16 bits used, which is dark", "16 bit to 8"))
+    (dark,) = ood.image_warnings(
+        None, plain, {}, ("only 12 of 16 bits are used: the image is dark", "16 bit converted to 8")
+    )
     assert has_facts(dark, "dark", "12 of 16 bits")
     (body,) = ood.image_warnings(None, plain, {"body": "SECRET^NAME"})
     assert "SECRET" not in body and "DICOM" in body

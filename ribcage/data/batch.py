@@ -1,7 +1,7 @@
-"""Batch: rows of dataset folders become labels, boxes and augmented views.
+"""Batch: rows of dataset folders as labels, boxes and augmented views.
 
-Every pixel is a function of (seed, epoch, row, view): a batch is the same however many threads make it. Threads, not
-processes: OpenCV and torch release the interpreter lock while they work, and nothing has to be copied.
+Every pixel is a function of (seed, epoch, row, view): a batch does not depend on the number of threads. Threads are
+used instead of processes: OpenCV and torch release the interpreter lock while they work, and nothing has to be copied.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from ribcage.imaging.augment import View
 from ribcage.runtime import rng
 from ribcage.runtime.devices import GpuWait, on_device
 
-_PIECE = 16  # images per task of a thread, at least
+_PIECE = 16  # minimum number of images per task of a thread
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Batch:
     rows: Tensor
     """(N,) int64, rows of the `Datasets`."""
     sources: Tensor
-    """(N,) int64, the number of the dataset."""
+    """(N,) int64: number of the dataset."""
     patients: Tensor
-    """(N,) int64: equal for images of one patient; every unknown patient has a number of its own."""
+    """(N,) int64: equal for images of one patient; each unknown patient has a separate number."""
     chance: Tensor
-    """(N,) int64 below 2⁶³: a random number for each image and epoch, the same for any number of ranks."""
+    """(N,) int64 below 2⁶³: a random number for each image and epoch that does not depend on the number of ranks."""
     dropped: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    """(N,) int64: how many boxes of each image are outside the first view; empty where not counted."""
+    """(N,) int64: number of boxes of each image outside the first view; empty if not counted."""
     maps: list[Tensor] = field(default_factory=list)
     """Cached feature maps of a frozen backbone for the first view; the views then have no channels."""
     wait: GpuWait | None = None
@@ -60,10 +60,10 @@ class Batch:
 
 
 class CachedMaps(Protocol):
-    """Feature maps of a frozen backbone, computed before."""
+    """Precomputed feature maps of a frozen backbone."""
 
     def take(self, rows: np.ndarray, flipped: np.ndarray) -> list[Tensor]:
-        """(N, C, h, w) of each map; `flipped` (N,) bool: those of mirrored images."""
+        """(N, C, h, w) for each map; `flipped` (N,) bool selects those of mirrored images."""
 
 
 class BatchMaker:
@@ -95,7 +95,7 @@ class BatchMaker:
         self._known = np.isin(np.arange(data.total), labelled) if labelled is not None else None
 
     def labels(self, epoch: int, addresses: np.ndarray) -> np.ndarray:
-        """(N, F) float32: the labels of these images under the policy."""
+        """(N, F) float32: labels of these images under the policy."""
         rows = sampling.rows_of_addresses(addresses)
         chance = None
         if self.policy.draws:
@@ -109,7 +109,7 @@ class BatchMaker:
         return known
 
     def same_patient_rows(self, epoch: int, addresses: np.ndarray) -> np.ndarray:
-        """(N,) int64: for each image the row that its other views show, its own unless `same_patient` is set."""
+        """(N,) int64: for each image the row that its other views show; its own unless `same_patient` is set."""
         rows = sampling.rows_of_addresses(addresses)
         if self.same_patient is None:
             return rows
@@ -121,21 +121,21 @@ class BatchMaker:
         return boxes if self._known is None else boxes[self._known[rows[boxes[:, 0].astype(np.int64)]]]
 
     def scale(self, source: int) -> tuple[float, float]:
-        """(mean, std) that images of a dataset are normalised with."""
+        """(mean, std) by which images of a dataset are normalised."""
         mean, std = self.normalise or (self.data[source].mean, self.data[source].std)
         return mean, std or 1.0
 
     def images(self, source: int, rows: np.ndarray) -> list[np.ndarray]:
-        """Stored images of one dataset, by its own rows."""
+        """Stored images of a dataset, by its own rows."""
         dataset = self.data[source]
         if dataset.images is not None:
-            stored = np.asarray(dataset.images)  # a plain array over the same memory: slicing it is ten times cheaper
+            stored = np.asarray(dataset.images)  # a plain array over the same memory: slicing is ten times cheaper
             return [stored[row] for row in rows.tolist()]
         return [_image(dataset, row) for row in rows.tolist()]
 
 
 class BatchInProgress:
-    """A batch that threads are working on."""
+    """A batch in progress in threads."""
 
     def __init__(self, maker: BatchMaker, pool: ThreadPoolExecutor, epoch: int, addresses: np.ndarray) -> None:
         self.maker, self.epoch, self.addresses = maker, epoch, addresses
@@ -143,7 +143,7 @@ class BatchInProgress:
         self.sources, self.others = maker.data.source(self.rows), maker.same_patient_rows(epoch, addresses)
         self.on_device = maker.device.type != "cpu" or maker.cached is not None  # no arrays to write to
         shapes = [(len(addresses), 1, *view.shape) for view in maker.views]
-        # NumPy asks the system for large pages, torch does not: 15 against 340 microseconds an image
+        # NumPy requests large pages from the system, torch does not: 15 against 340 microseconds per image
         self.arrays = [] if self.on_device else [np.empty(shape, np.float32) for shape in shapes]
         by_source = [np.flatnonzero(self.sources == source) for source in np.unique(self.sources)]
         self.stored = [self._stored(places) for places in by_source] if self.on_device and maker.cached is None else []
@@ -186,7 +186,7 @@ class BatchInProgress:
         return self.maker.cached.take(self.rows, numbers.flipped)
 
     def _dropped(self, pieces: list["_Piece"]) -> np.ndarray:
-        """(N,) how many boxes of each image are outside its first view."""
+        """(N,) number of boxes of each image outside its first view."""
         counts = np.zeros(len(self.rows), np.int64)
         for piece in pieces:
             np.add.at(counts, piece.drawn, 1)
@@ -218,7 +218,7 @@ class BatchInProgress:
         ]
         boxes = [maker.boxes_of(rows[places]) for rows in (self.rows, self.others)]
         moved = [augment.move_boxes(boxes[number > 0], each) for number, each in enumerate(numbers)]
-        for each in moved:  # the place in the batch instead of that in the piece
+        for each in moved:  # position in the batch instead of in the piece
             each[:, 0] = places[each[:, 0].astype(np.int64)]
         drawn_on = places[boxes[0][:, 0].astype(np.int64)]
         if maker.cached is not None:
@@ -232,7 +232,7 @@ class BatchInProgress:
         return _Piece(places, source, moved, drawn_on)
 
     def _on_device(self, pieces: list["_Piece"]) -> list[Tensor]:
-        """Copy the stored images to the device and make the views there, all of a dataset at once."""
+        """Copy the stored images to the device and compute the views there, one dataset at a time."""
         device, views = self.maker.device, self.maker.views
         batches = [torch.empty((len(self.rows), 1, *view.shape), device=device) for view in views]
         for stored in self.stored:
@@ -264,7 +264,7 @@ class _Piece:
     source: int
     boxes: list[np.ndarray]
     drawn: np.ndarray
-    """(M,) the place in the batch of the image of every ground-truth box."""
+    """(M,) position in the batch of each ground-truth box's image."""
     numbers: Sequence[augment.Numbers] = ()
     """On a GPU: the numbers of each view."""
 

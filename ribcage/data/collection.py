@@ -1,4 +1,4 @@
-"""Datasets: several dataset folders as one. Rows are counted through all of them, the first folder's first."""
+"""Datasets: several dataset folders as one. Rows are numbered consecutively over the folders."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ FRONTAL = ("PA", "AP")
 
 @dataclass(frozen=True, eq=False)
 class Datasets(Sequence[DatasetFolder]):
-    """Several dataset folders; `row` always means a row of the joined table."""
+    """Several dataset folders; `row` always means a row of the concatenated table."""
 
     folders: tuple[DatasetFolder, ...]
 
     @classmethod
     def of(cls, folders: Iterable[DatasetFolder]) -> "Datasets":
-        """From opened folders; datasets stay as they are."""
+        """From opened folders; an existing Datasets is returned unchanged."""
         return folders if isinstance(folders, Datasets) else cls(tuple(folders))
 
     @classmethod
     def open(cls, folders: Iterable[Path | str]) -> "Datasets":
-        """Open several; one ValueError for all that is wrong with them."""
+        """Open several folders; one ValueError for all that is wrong with them."""
         opened, wrong = [], []
         for folder in folders:
             try:
@@ -43,7 +43,7 @@ class Datasets(Sequence[DatasetFolder]):
         return cls(tuple(opened))
 
     def __len__(self) -> int:
-        """How many folders."""
+        """Number of folders."""
         return len(self.folders)
 
     @overload
@@ -62,25 +62,25 @@ class Datasets(Sequence[DatasetFolder]):
 
     @property
     def total(self) -> int:
-        """How many images all folders have."""
+        """Number of images in all folders."""
         return int(self.starts[-1])
 
     def source(self, rows: np.ndarray) -> np.ndarray:
-        """(N,) int64: the number of each row's folder."""
+        """(N,) int64: number of each row's folder."""
         return np.searchsorted(self.starts[1:], rows, side="right")
 
     def place_of(self, row: int) -> tuple[DatasetFolder, int]:
-        """The folder of a row, and the row in it."""
+        """The folder of a row, and its row in that folder."""
         source = int(self.source(np.array([row]))[0])
         return self.folders[source], int(row - self.starts[source])
 
     def own_rows(self, rows: np.ndarray) -> list[np.ndarray]:
-        """For each folder, those of the rows that are in it, counted within the folder."""
+        """For each folder, those of the rows that are in it, numbered within the folder."""
         ranges = zip(self.starts, self.starts[1:], strict=False)
         return [rows[(rows >= start) & (rows < end)] - start for start, end in ranges]
 
     def rows_of(self, *splits: str, frontal: bool = False) -> np.ndarray:
-        """The rows of these splits; ValueError where one of them has none. frontal: only PA and AP views."""
+        """The rows of these splits; ValueError if one has none. frontal: only PA and AP views."""
         chosen = np.zeros(self.total, bool)
         for split in splits:
             of_split = self.column("split") == split
@@ -114,21 +114,20 @@ class Datasets(Sequence[DatasetFolder]):
 
     @property
     def splits(self) -> dict[str, int]:
-        """Split → how many images; "" stands for those in no split."""
+        """Split → number of images; "" for images in no split."""
         names, counts = np.unique(self.column("split").astype(str), return_counts=True)
         return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
     @cached_property
     def patients(self) -> np.ndarray:
-        """(N,) str: a name for each patient, different in each dataset and independent of its spelling; "" where
-        unknown."""
+        """(N,) str: a name for each patient, distinct between datasets and independent of spelling; "" if unknown."""
         named = self.table["name"] + "\0" + splits.spelt(self.table["patient"])
         return named.where(self.table["patient"] != "", "").to_numpy(object)
 
     @cached_property
     def patient_codes(self) -> np.ndarray:
-        """(N,) int64: equal for the rows of one patient, also in two folders of one dataset; every unknown patient has
-        a number of its own below 0."""
+        """(N,) int64: equal for rows of one patient, also in two folders of a dataset; each unknown patient has a
+        separate negative number."""
         codes = pd.factorize(self.patients)[0].astype(np.int64)
         return np.where(self.patients == "", -1 - np.arange(len(codes)), codes)
 
@@ -143,16 +142,16 @@ class Datasets(Sequence[DatasetFolder]):
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Every finding of every dataset, each once."""
+        """Findings of all datasets, without repetition."""
         return tuple(dict.fromkeys(name for one in self.folders for name in one.index.findings))
 
     def asked(self, findings: Sequence[str]) -> np.ndarray:
-        """(folders, F) bool: which dataset has labels of which finding."""
+        """(folders, F) bool: whether a dataset labels a finding."""
         asked = [[name in one.index.findings for name in findings] for one in self.folders]
         return np.array(asked, bool).reshape(len(self), len(findings))
 
     def source_labels(self, findings: Sequence[str]) -> np.ndarray:
-        """(N, F) float32 labels 1, 0, -1 (uncertain) and NaN (unknown) of all rows, as the sources have them."""
+        """(N, F) float32 labels 1, 0, -1 (uncertain) and NaN (unknown) of all rows, as in the source."""
         parts = []
         for one, known in zip(self.folders, self.asked(findings), strict=True):
             part = np.full((len(one), len(findings)), np.nan, np.float32)
@@ -163,7 +162,8 @@ class Datasets(Sequence[DatasetFolder]):
     def known_labels(self, rows: np.ndarray, findings: Sequence[str], policy: Policy = IGNORE) -> np.ndarray:
         """(N, F) float32 labels 1, 0 and NaN of these rows under a policy, without its label smoothing.
 
-        NaN, too, where a dataset does not label a finding: no policy applies there."""
+        NaN, too, where a dataset does not label a finding: no policy applies there.
+        """
         labels = policy.settled.apply(self.source_labels(findings)[rows], findings)
         labels[~self.asked(findings)[self.source(rows)]] = np.nan
         return labels
@@ -192,7 +192,7 @@ class Datasets(Sequence[DatasetFolder]):
         return np.array([one.size for one in self.folders], np.float64)[self.source(rows)]
 
     def require_intact(self, rows: np.ndarray) -> None:
-        """ValueError where the pixels of one of these images differ from those that were imported."""
+        """ValueError if the pixels of one of these images have changed since the import."""
         wrong = []
         for one, own in zip(self.folders, self.own_rows(rows), strict=True):
             damaged = one.damaged(np.unique(own))
@@ -214,7 +214,7 @@ class RowBoxes:
     """(M, 5) float64: finding, x0, y0, x1, y1."""
 
     def of_rows(self, rows: np.ndarray) -> np.ndarray:
-        """(M, 6): the boxes of some images, the place of the image in `rows` first."""
+        """(M, 6): boxes of some images, with the position of the image in `rows` first."""
         first, end = (np.searchsorted(self.rows, rows, side=side) for side in ("left", "right"))
         count = end - first
         n = np.repeat(np.arange(len(rows)), count)

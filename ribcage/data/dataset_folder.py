@@ -1,9 +1,9 @@
 """Dataset folder: the images of a dataset, its index and their fingerprints, written by `ribcage import`.
 
-`images.npy` (N, S, S) is plain NumPy and memory-mapped, `index.parquet` is the Index, `fingerprints.parquet` tells
-images and patients apart across folders, `dataset.json` says where all of it comes from. `dataset.json` is written
-last: a folder without it is not complete and does not open. A linked folder has no images.npy; its images are read
-from the files they came from, each time.
+`images.npy` (N, S, S) is plain NumPy and memory-mapped, `index.parquet` is the Index, `fingerprints.parquet` identifies
+images and patients across folders, `dataset.json` records the source. `dataset.json` is written last: a folder without
+it is incomplete and cannot be opened. A linked folder has no images.npy; its images are read from their original files
+each time.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from ribcage.runtime import files, format_1
 
 FORMAT = 2
 SHOWN = 12
-"""Images in a notebook."""
+"""Images shown in a notebook."""
 TABLES = ("index.parquet", "fingerprints.parquet")
 Fit = Literal["pad", "crop", "squash"]
 
@@ -45,7 +45,7 @@ KINDS |= {"mean": (int, float), "std": (int, float), "findings": list, "linked":
 
 @dataclass(frozen=True)
 class Facts:
-    """What dataset.json holds."""
+    """Content of dataset.json."""
 
     name: str
     dataset: str
@@ -58,37 +58,37 @@ class Facts:
     fit: Fit
     depth: Literal[8, 16]
     mean: float
-    """Of all pixels, scaled to 0 … 1."""
+    """Standard deviation of all pixels, scaled to 0 … 1."""
     std: float
     findings: tuple[str, ...]
     root: str
     """Where the images came from."""
     linked: bool = False
     contents: str = ""
-    """A hash over every stored image, in order."""
+    """Hash of all stored images, in order."""
     options: dict[str, Any] = field(default_factory=dict)
-    """The dataset's own options."""
+    """Options of the dataset."""
     notes: dict[str, int] = field(default_factory=dict)
     """What was done to images while reading them, and to how many."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Of the programs that read the images: another decoder may give other pixels."""
+    """Versions of the libraries that read the images: other decoders may give other pixels."""
     tables: dict[str, str] = field(default_factory=dict)
-    """Hashes of index.parquet and fingerprints.parquet: a table from elsewhere would put labels on other images."""
+    """Hashes of index.parquet and fingerprints.parquet, since another table would put labels on the wrong images."""
     window: str = ""
-    """What DICOM files are shown by instead of their own choice."""
+    """Window of DICOM files, if not their own."""
     drop_shared: tuple[str, ...] = ()
-    """Splits out of which was left what another split shows, too."""
+    """Splits from which images were removed that share patients or are duplicates of other splits."""
     plan: str = ""
-    """A hash of all that decided what this folder holds."""
+    """Hash of everything that determines the content of the folder."""
     format: int = FORMAT
 
     def save(self, part: Path) -> None:
-        """Write as JSON, into the part of a file to be."""
+        """Write as JSON into a temporary file."""
         part.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, file: Path) -> "Facts":
-        """Read what `save` wrote, or say why not."""
+        """Read what `save` wrote; ValueError if it is invalid."""
         try:
             values = files.read_json(file)
         except ValueError as error:
@@ -101,13 +101,13 @@ class Facts:
         if not strange and not all(type(count) is int for count in values["notes"].values()):
             strange = ["notes"]
         if strange or values["depth"] not in (8, 16) or values["size"] < 1:
-            raise ValueError(f"{file} is damaged (see {(strange or ['depth, size'])[0]}). Import the dataset again.")
+            raise ValueError(f"{file} is damaged (its {(strange or ['depth, size'])[0]}). Import the dataset again.")
         return cls(**{**values, **{name: tuple(values[name]) for name in ("findings", "drop_shared")}})
 
 
 @dataclass(frozen=True)
 class DatasetFolder:
-    """A dataset folder that can be read."""
+    """An opened dataset folder."""
 
     folder: Path
     facts: Facts
@@ -125,21 +125,21 @@ class DatasetFolder:
 
     @property
     def mean(self) -> float:
-        """Of all pixels, scaled to 0 … 1."""
+        """Standard deviation of all pixels, scaled to 0 … 1."""
         return self.facts.mean
 
     @property
     def std(self) -> float:
-        """Of all pixels, scaled to 0 … 1."""
+        """Standard deviation of all pixels, scaled to 0 … 1."""
         return self.facts.std
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of a stored pixel."""
+        """Type of a stored pixel."""
         return np.dtype(np.uint8 if self.facts.depth == 8 else np.uint16)
 
     def _repr_html_(self) -> str:
-        """In a notebook: some images, spread evenly, and what is known of them."""
+        """In a notebook: evenly spaced images, and a summary."""
         counts = self.index.table["split"].value_counts()
         said = [(str(len(self)), "images"), *((str(count), part or "no split") for part, count in counts.items())]
         rows = np.unique(np.linspace(0, len(self) - 1, SHOWN).astype(int)) if len(self) else ()
@@ -147,7 +147,7 @@ class DatasetFolder:
         for row in rows:
             found = [name for name in self.index.findings if self.index.table[name].iloc[row] == 1]
             boxes = self.index.boxes[self.index.boxes["row"] == row][["x", "y", "width", "height"]]
-            with contextlib.suppress(ValueError, OSError):  # a linked file that has gone
+            with contextlib.suppress(ValueError, OSError):  # a missing linked file
                 pixels = np.asarray(self.image(row))
                 figures.append(
                     html.gray_figure(pixels, ", ".join(found), list(boxes.itertuples(index=False, name=None)))
@@ -155,8 +155,8 @@ class DatasetFolder:
         return html.notebook_page(self.facts.name, said, figures)
 
     def damaged(self, rows: np.ndarray | None = None) -> np.ndarray:
-        """Which of these rows (default: all) do not hold the pixels that were imported, by the hash of each; about a
-        gigabyte a second and core. A linked folder keeps no pixels and no hashes."""
+        """The rows (default: of all) whose pixels have changed since the import, by their hashes; about a gigabyte per
+        second and core. Empty for a linked folder, which stores neither pixels nor hashes."""
         if self.images is None:
             return np.empty(0, np.int64)
         chosen, hashes, images = np.arange(len(self)) if rows is None else rows, self.fingerprints.pixels, self.images
@@ -174,7 +174,8 @@ class DatasetFolder:
 
     @cached_property
     def fingerprints(self) -> "Fingerprints":
-        """Of every image and patient; read when first asked for. A linked folder knows its patients only."""
+        """Fingerprints of all images and patients, read on first use. A linked folder has only those of its
+        patients."""
         if self.facts.linked:
             return Fingerprints.of_patients(self.index, private=self.private)
         file = self.folder / "fingerprints.parquet"
@@ -190,7 +191,7 @@ class DatasetFolder:
 
     @property
     def private(self) -> bool:
-        """Whether its patients' numbers are nobody's business, and are hashed with the site's key."""
+        """Whether its patient identifiers are private, and are hashed with the site's key."""
         return not datasets.published_patients(self.facts.dataset, self.facts.options)
 
 
@@ -209,7 +210,7 @@ def open(folder: Path | str) -> DatasetFolder:
 
 
 def write_facts(folder: Path, facts: Facts) -> None:
-    """Write dataset.json, which makes a folder whole."""
+    """Write dataset.json, which completes a folder."""
     tables = {name: _hash(folder / name) for name in TABLES if (folder / name).exists()}
     with files.atomic(folder / "dataset.json") as part:
         replace(facts, tables=tables).save(part)
@@ -230,62 +231,65 @@ def _require(file: Path, facts: Facts) -> None:
 
 def _why_not(folder: Path) -> str:
     if (folder / "journal.part").exists():
-        return f"{folder} holds an unfinished import. Run the same 'ribcage import' again: it goes on where it stopped."
+        return f"{folder} has an unfinished import. Run the same 'ribcage import' again to resume it."
     if folder.is_dir():
         return f"{folder} is not a dataset folder: it has no dataset.json. Make one with 'ribcage import'."
     return f"{folder} does not exist. Make a dataset folder with 'ribcage import'."
 
 
 def _map(file: Path, facts: Facts) -> np.ndarray:
-    """The images, after a look whether the file is what dataset.json says."""
+    """The images, after checking that the file matches dataset.json."""
     try:
         images = np.load(files.regular(file), mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise FileNotFoundError(f"{file} is missing. Import the dataset again.") from None
     except OSError:
         raise
-    except Exception as error:  # NumPy reads the header as Python source, which fails in many ways
+    except Exception as error:  # NumPy parses the header as Python source, which fails in many ways
         raise ValueError(f"{file} is damaged ({error}). Import the dataset again.") from None
     wanted = (facts.images, facts.size, facts.size)
     if images.shape != wanted or images.dtype != np.dtype(f"uint{facts.depth}"):
-        raise ValueError(f"{file} holds {images.dtype} {images.shape}, dataset.json says uint{facts.depth} {wanted}.")
+        raise ValueError(
+            f"{file} has {images.dtype} {images.shape}, but dataset.json uint{facts.depth} {wanted}. "
+            "Import the dataset again."
+        )
     return images
 
 
-# ---- one image, as a folder wants it
+# ---- single images in the format of a folder
 
 
 def reader(index: Index, facts: Facts) -> Callable[[int], np.ndarray]:
-    """row → (S, S) image, from wherever the dataset keeps its images."""
+    """row → (S, S) image, from the dataset's files or generator."""
     read = source(index, facts)
     return lambda row: square_image(read(row), facts)
 
 
 def source(index: Index, facts: Facts) -> Callable[[int], "image_file.GrayImage"]:
-    """row → the image as its file shows it, at least as large as the folder wants it."""
+    """row → the image as read from its file, at least as large as the folder's images."""
     own = datasets.images(
         facts.dataset, index, size=facts.size, depth=facts.depth, window=facts.window, **facts.options
     )
     if own is not None:
         return lambda row: _as_image(own(row))
-    paths = index.table["path"].array  # one look-up in a table costs as much as reading a small file
+    paths = index.table["path"].array  # a look-up in a table costs as much as reading a small file
     how: Any = {"depth": facts.depth, "min_side": facts.size, "window": facts.window}
     return lambda row: image_file.read_image(index.root / paths[row], **how)
 
 
 def present(index: Index) -> np.ndarray:
-    """The rows whose file is there; all of them where no image is a file of its own."""
+    """The rows whose file exists; all rows if images are not separate files."""
     there = [row for row in range(len(index)) if index.file(row).is_file()]
     return np.array(there or range(len(index)), np.int64)
 
 
 def square_image(image: image_file.GrayImage, facts: Facts) -> np.ndarray:
-    """(S, S): an image as the folder keeps it."""
+    """(S, S): an image in the format of the folder."""
     return image_file.fit(image.pixels, facts.size, facts.fit, of=(image.width, image.height))[0]
 
 
 def versions() -> dict[str, str]:
-    """Of the programs that decode images here."""
+    """Versions of the libraries that decode images here."""
     found = {"ribcage": __version__, "opencv": cv2.__version__}
     for name in ("pydicom", "pyjpegls", "pylibjpeg-openjpeg"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

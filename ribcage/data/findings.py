@@ -8,7 +8,7 @@ import numpy as np
 
 from ribcage.runtime.spelling import nearest_word
 
-# ChestX-ray14, in the order of its published lists; the underscore is theirs too.
+# ChestX-ray14, in the order of its published lists; the underscore is theirs, too.
 CHESTXRAY14 = (
     "Atelectasis",
     "Cardiomegaly",
@@ -102,7 +102,7 @@ SYNONYMS = {
     "COVID_19": ("COVID", "新型冠状病毒肺炎"),
 }
 
-# What only one dataset means by a name.
+# Names that have a different meaning in one dataset.
 DATASET_NAMES = {
     "nih": {"Pleural Thickening": "Pleural_Thickening"},
     "rsna": {"Target": "Lung_Opacity", "1": "Lung_Opacity"},  # the challenge scored opacities that suggest pneumonia
@@ -111,7 +111,7 @@ DATASET_NAMES = {
 
 
 def canonical(name: str, dataset: str | None = None) -> str:
-    """The vocabulary's word for a finding that a dataset, or a person, calls `name`."""
+    """The vocabulary's name of a finding that a dataset, or a user, calls `name`."""
     bare = plain_letters(name)
     own = {plain_letters(word): finding for word, finding in DATASET_NAMES.get(dataset or "", {}).items()}
     found = own.get(bare) or _WORDS.get(bare)
@@ -127,9 +127,10 @@ def is_known_finding(name: str) -> bool:
 
 
 def closest_finding(name: str) -> str:
-    """The finding that an unknown name is but for a typing error, or "".
+    """The finding that an unknown name is probably a misspelling of, or "".
 
-    One letter in four may differ, and never the first: 'abnormal' is not 'normal', and short names are like too much.
+    At most one letter in four may differ, and never the first: 'abnormal' is not 'normal', and short names are too
+    similar.
     """
     word = plain_letters(name)
     if word in _WORDS:
@@ -140,7 +141,7 @@ def closest_finding(name: str) -> str:
 
 
 def _edits(one: str, other: str) -> int:
-    """Letters to insert, delete, replace or swap with their neighbour that lead from one word to the other."""
+    """Damerau-Levenshtein distance: insertions, deletions, substitutions and swaps of neighbours."""
     if abs(len(one) - len(other)) > 2:
         return 3
     rows = [list(range(len(other) + 1))]
@@ -155,11 +156,11 @@ def _edits(one: str, other: str) -> int:
 
 
 def chinese(finding: str) -> str:
-    """The Chinese name of a finding; a name outside the vocabulary stays as it is."""
+    """The Chinese name of a finding; a name outside the vocabulary is unchanged."""
     return CHINESE.get(finding, finding)
 
 
-# What an uncertain label becomes: a draw from [low, high]. The smoothed ranges are those of Pham et al. 2021
+# Target range of an uncertain label, from which it is drawn. The smoothed ranges are those of Pham et al. 2021
 # (https://arxiv.org/abs/1911.06475): U-Ones+LSR and U-Zeros+LSR.
 TREATMENTS = {
     "ones": (1.0, 1.0),
@@ -173,14 +174,14 @@ BLANKS = ("ignore", "zeros")
 
 @dataclass(frozen=True)
 class Policy:
-    """What a label of -1 (uncertain) and a blank one (not mentioned) become when a batch is made.
+    """Targets for labels of -1 (uncertain) and blank ones (not mentioned), applied when a batch is made.
 
     As text: `ones`, `zeros+lsr,blank=zeros`, `ignore,Edema=ones`, or a preset such as `competition`.
     """
 
     uncertain: str = "ignore"
     blank: str = "ignore"
-    """`zeros` is the CheXpert convention: what the report does not mention is absent."""
+    """`zeros` is the CheXpert convention: findings that a report does not mention are absent."""
     exceptions: tuple[tuple[str, str], ...] = ()
     """(finding, treatment) where it differs from `uncertain`."""
 
@@ -199,7 +200,7 @@ class Policy:
 
     @classmethod
     def parse(cls, text: str, own: Sequence[str] = ()) -> "Policy":
-        """Read the text form; `own` are findings outside the vocabulary that a dataset has."""
+        """Parse the text form; `own` are findings of a dataset outside the vocabulary."""
         uncertain, blank = "", ""
         exceptions: dict[str, str] = {}
         problems: list[str] = []
@@ -215,13 +216,13 @@ class Policy:
                 problems.append(_unclear(part))
         if problems:
             raise ValueError(
-                f"The policy {text!r} is not clear at {', '.join(problems)}. It is {' or '.join(PRESETS)}, or one of "
-                f"{', '.join(TREATMENTS)}; after it FINDING=TREATMENT and blank={'|'.join(BLANKS)}, each once."
+                f"The policy {text!r} is invalid at {', '.join(problems)}. Use {' or '.join(PRESETS)}, or one of "
+                f"{', '.join(TREATMENTS)}; followed by FINDING=TREATMENT and blank={'|'.join(BLANKS)}, each once."
             )
         return cls(uncertain or "ignore", blank or "ignore", tuple(exceptions.items()))
 
     def treatment(self, finding: str) -> str:
-        """What happens to an uncertain label of this finding."""
+        """Treatment of an uncertain label of this finding."""
         return dict(self.exceptions).get(finding, self.uncertain)
 
     @property
@@ -231,7 +232,7 @@ class Policy:
 
     @property
     def settled(self) -> "Policy":
-        """The same without smoothing, for who must judge by 1, 0 or nothing: ones+lsr becomes ones."""
+        """The policy without label smoothing: ones+lsr becomes ones."""
         plain = tuple((finding, treatment.removesuffix("+lsr")) for finding, treatment in self.exceptions)
         return Policy(self.uncertain.removesuffix("+lsr"), self.blank, plain)
 
@@ -239,7 +240,7 @@ class Policy:
         """Targets (N, F) float32, NaN = unknown, from labels 1, 0, -1, NaN and uniform draws of the same shape."""
         if draws is None and self.draws:
             raise ValueError(
-                f"The policy {str(self)!r} smooths labels: it needs draws, one number in [0, 1) per label."
+                f"The policy {str(self)!r} smooths labels and needs `draws`, one number in [0, 1) per label."
             )
         low, high = np.array([TREATMENTS[self.treatment(finding)] for finding in findings], np.float32).reshape(-1, 2).T
         spread = 0 if draws is None else np.asarray(draws, np.float32) * (high - low)  # (N, F)
@@ -253,7 +254,7 @@ class Policy:
 IGNORE = Policy()
 """Uncertain and blank labels are unknown."""
 
-# How the CheXpert competition's five findings are usually trained.
+# The usual policy for the five findings of the CheXpert competition.
 PRESETS = {
     "competition": "ignore,Atelectasis=ones,Edema=ones,"
     "Cardiomegaly=zeros,Consolidation=zeros,Effusion=zeros,blank=zeros"
@@ -273,12 +274,12 @@ _WORDS = {
 
 
 def _finding(name: str, own: Sequence[str]) -> str:
-    """The finding meant, or "" when nobody knows it."""
+    """The finding that is meant, or "" if unknown."""
     return name if name in own else _WORDS.get(plain_letters(name), "")
 
 
 def _unclear(part: str) -> str:
-    """A part of a policy nobody understands, with the finding or treatment that looks most like it."""
+    """An invalid item of a policy, with the finding or treatment most similar to it."""
     name, _, treatment = (piece.strip() for piece in part.partition("="))
     guess = (
         closest_finding(name) if treatment in TREATMENTS else nearest_word(treatment or name, [*TREATMENTS, *PRESETS])

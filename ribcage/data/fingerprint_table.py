@@ -1,4 +1,4 @@
-"""The fingerprints of the images of a dataset, one row per image, and the hashes of its patients."""
+"""Fingerprints of the images of a dataset, one row per image, and hashes of its patients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,39 +17,39 @@ from ribcage.runtime import parquet
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What tells images and patients apart without showing them."""
+    """Identifies images and patients without revealing them."""
 
     prints: np.ndarray
-    """(N, V, 4) uint64: what an image looks like; near-copies differ in few bits. All zero: not known."""
+    """(N, V, 4) uint64 perceptual hashes; near-duplicates differ in few bits. All zero: unknown."""
     pixels: np.ndarray
-    """(N,) uint64: a hash of the stored pixels; equal only for identical images. 0: not known."""
+    """(N,) uint64: hash of the stored pixels; equal only for identical images. 0: unknown."""
     patients: np.ndarray
-    """(N,) uint64: a hash of dataset and patient; 0 when the patient is not known. Never kept with the images, but
-    computed from the table: with the site's key where the patients are private."""
+    """(N,) uint64: hash of dataset and patient; 0 for unknown patients. Not stored with the images, but computed from
+    the table, with the site's key if patients are private."""
     unkeyed: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
-    """The same without a key, as bundles of older versions have it; empty: as `patients`."""
+    """`patients` without a key, as in bundles of older versions; empty: equal to `patients`."""
 
     @classmethod
     def of_patients(cls, index: Index, *, private: bool = False) -> "Fingerprints":
-        """Of the patients alone, where nobody has looked at the images."""
+        """Hashes of the patients alone, without fingerprints of images."""
         count = len(index)
         prints = np.zeros((count, fingerprint.VARIANTS, 4), np.uint64)
         hashes = patient_hashes(index, private=private), patient_hashes(index)
         return cls(prints, np.zeros(count, np.uint64), *hashes)
 
     def take(self, rows: np.ndarray) -> "Fingerprints":
-        """Of these rows."""
+        """Fingerprints of some rows."""
         return Fingerprints(*(values[rows] if len(values) else values for values in self._arrays))
 
     @classmethod
     def join(cls, parts: "Sequence[Fingerprints]") -> "Fingerprints":
-        """Of several, one below the other."""
+        """Concatenated."""
         parts = [replace(part, unkeyed=part.without_key) for part in parts]
         return cls(*(np.concatenate(arrays) for arrays in zip(*(part._arrays for part in parts), strict=True)))
 
     @property
     def without_key(self) -> np.ndarray:
-        """(N,) uint64 hashes of the patients that need no key."""
+        """(N,) uint64 hashes of patients without a key."""
         return self.unkeyed if len(self.unkeyed) else self.patients
 
     @property
@@ -72,14 +72,14 @@ class Fingerprints:
             prints = fingerprint.with_all_variants(values.reshape(len(columns), -1, 4))
             pixels = columns["pixels"].to_numpy()
         except (ValueError, AttributeError, TypeError, KeyError, pa.ArrowException):
-            raise ValueError(f"{file} is damaged: it holds no fingerprints. Import the dataset again.") from None
+            raise ValueError(f"{file} is damaged: it has no fingerprints. Import the dataset again.") from None
         if prints.dtype != np.uint64 or pixels.dtype != np.uint64:
             raise ValueError(f"{file} is damaged: its fingerprints are of another kind. Import the dataset again.")
         return cls(prints, pixels, np.zeros(len(columns), np.uint64))
 
 
 def patient_hashes(index: Index, *, private: bool = False) -> np.ndarray:
-    """(N,) uint64: a hash of dataset and patient, 0 where the patient is not known."""
+    """(N,) uint64: hash of dataset and patient, 0 for unknown patients."""
     codes, names = pd.factorize(index.table["patient"])
     key = site_key.site_key() if private and any(names) else b""
     hashes = [fingerprint.patient_fingerprint(index.name, name, key) if name else 0 for name in names]

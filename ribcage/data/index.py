@@ -1,7 +1,7 @@
-"""Index: one row per image – where it is, whose it is, what was found in it – and the boxes drawn on it.
+"""Index: one row per image – its file, patient and labels – and the boxes drawn on it.
 
-Label columns hold 1 (present), 0 (absent), -1 (uncertain) and NaN (not said) exactly as the source has them; what an
-uncertain label means for training is decided when a batch is made (`findings.Policy`), never here.
+Label columns hold 1 (present), 0 (absent), -1 (uncertain) and NaN (unknown) exactly as in the source; how an uncertain
+label is used for training is decided when a batch is made (`findings.Policy`).
 """
 
 import re
@@ -18,32 +18,33 @@ import pyarrow.parquet as pq
 
 from ribcage.runtime import parquet, terminal
 
-# Every table has these columns, whatever its source. Unknown text is "", unknown age is NaN (years).
+# Columns of every table, whatever its source. Unknown text is "", unknown age is NaN (years).
 TEXT_COLUMNS = ("path", "patient", "study", "view", "split", "sex")
 COLUMNS = (*TEXT_COLUMNS, "age")
-# What the dataset folder, predictions and reports call their own columns, and so no finding: nor split_….
+# Column names of dataset folders, predictions and reports, which a finding cannot have; neither can it start with
+# split_.
 RESERVED = (*COLUMNS, "width", "height", "notes", "row", "set", "name", "group", "pixels", "hospital", "boxes")
 SPLITS = ("train", "val", "test", "")
-"""The usual splits; others have names of their own, such as one that is set aside for later."""
+"""The usual splits; others have custom names, such as one reserved for later."""
 OWN_SPLIT = re.compile(r"(?!all$)\w[\w .+-]{0,39}")
-"""Such a name; `all` means the whole."""
+"""Pattern of a custom split name; `all` means the whole dataset."""
 LONGEST = 200
-"""Characters of the name of a finding."""
+"""Limit on the characters of a finding's name."""
 VIEWS = ("PA", "AP", "LATERAL", "")
 SEXES = ("F", "M", "")
 BOX_COLUMNS = ("row", "finding", "x", "y", "width", "height")
 
 
 def no_boxes() -> pd.DataFrame:
-    """A table of boxes without rows."""
+    """An empty table of boxes."""
     numbers = {name: pd.Series(dtype="float32") for name in ("x", "y", "width", "height")}
     return pd.DataFrame({"row": pd.Series(dtype="int64"), "finding": pd.Series(dtype="str"), **numbers})
 
 
 @dataclass(frozen=True)
 class Index:
-    """What a dataset says about its images. `table` is indexed 0 … N-1; other columns than COLUMNS and the findings
-    are kept as they are (`split_*` columns hold the other published splits of the same images)."""
+    """The table of a dataset's images. `table` is indexed 0 … N-1; columns other than COLUMNS and the findings are
+    preserved (`split_*` columns are other published splits of the same images)."""
 
     name: str
     table: pd.DataFrame
@@ -53,7 +54,7 @@ class Index:
     box_frame: tuple[int, int] | None = None
     """(width, height) of the image the boxes were drawn on; None: the file's own pixels."""
     root: Path = Path()
-    """What `path` is relative to."""
+    """Base folder of `path`."""
 
     def __post_init__(self) -> None:
         problems = _problems(self)
@@ -69,7 +70,7 @@ class Index:
         return self.table[list(self.findings)].to_numpy(np.float32)
 
     def file(self, row: int) -> Path:
-        """Where the image of this row lies."""
+        """Path of the image in this row."""
         return self.root / self.table["path"].iloc[row]
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Index":
@@ -84,7 +85,7 @@ class Index:
         return replace(self, table=self.table.iloc[chosen].reset_index(drop=True), boxes=boxes.reset_index(drop=True))
 
     def save(self, part: Path) -> None:
-        """Write one Parquet file, into the part of a file to be; the same index always gives the same bytes."""
+        """Write one Parquet file; the same index always gives the same bytes."""
         columns = pa.Table.from_pandas(self.table, preserve_index=False).replace_schema_metadata(
             {
                 "ribcage.name": self.name,
@@ -110,12 +111,12 @@ class Index:
 
     @classmethod
     def _of(cls, columns: pa.Table) -> "Index":
-        """The index in a table of Arrow's."""
+        """The index in an Arrow table."""
         meta = {key.decode(): value.decode() for key, value in (columns.schema.metadata or {}).items()}
         if "ribcage.name" not in meta or "boxes" not in columns.column_names:
             raise ValueError("it has no ribcage.name")
         if strange := _strange_columns(columns):
-            raise ValueError(f"its column {strange[0]!r} is of another kind")
+            raise ValueError(f"its column {strange[0]!r} has an unexpected type")
         frame = tuple(int(side) for side in meta["ribcage.box_frame"].split())
         return cls(
             name=meta["ribcage.name"],
@@ -128,7 +129,7 @@ class Index:
 
 
 def _strange_columns(columns: pa.Table) -> list[str]:
-    """The columns that are not of the kind that `save` writes: texts, ages, boxes, and single values in all others."""
+    """Columns that are not of the types that `save` writes: texts, ages, boxes, and scalars in all others."""
 
     def fits(name: str, kind: pa.DataType) -> bool:
         if name in TEXT_COLUMNS:
@@ -148,7 +149,7 @@ def _strange_columns(columns: pa.Table) -> list[str]:
 
 
 def index_table(rows: pd.DataFrame, findings: Sequence[str] = ()) -> pd.DataFrame:
-    """A table in the form Index wants: the missing columns filled, types set, columns in their order."""
+    """A table in the form of Index.table: missing columns added, types set, columns in order."""
     columns: dict[str, pd.Series] = {}
     for name in TEXT_COLUMNS:
         columns[name] = rows[name].fillna("").astype("str") if name in rows else pd.Series("", rows.index, dtype="str")
@@ -159,25 +160,25 @@ def index_table(rows: pd.DataFrame, findings: Sequence[str] = ()) -> pd.DataFram
 
 
 def box_frame(rows: pd.DataFrame) -> pd.DataFrame:
-    """A box table in the form Index wants: typed, in the order of its images."""
+    """A box table in the form of Index.boxes: typed, in the order of its images."""
     types = {"row": "int64", "finding": "str", **dict.fromkeys(("x", "y", "width", "height"), "float32")}
     return rows[list(BOX_COLUMNS)].astype(types).sort_values("row", kind="stable").reset_index(drop=True)
 
 
 def reserved(names: Iterable[str]) -> list[str]:
-    """Those that no finding may have."""
+    """Names that a finding cannot have."""
     return [name for name in names if name.casefold() in RESERVED or name.casefold().startswith("split_")]
 
 
 def _problems(index: Index) -> list[str]:
     rows = index.table
     missing = [name for name in (*COLUMNS, *index.findings) if name not in rows]
-    clashes = [f"a finding cannot be called {name!r}, as a column of ours is" for name in reserved(index.findings)]
-    clashes += [f"{name} is there twice" for name, count in Counter(index.findings).items() if count > 1]
+    clashes = [f"a finding cannot be named {name!r}, which is a column of Ribcage" for name in reserved(index.findings)]
+    clashes += [f"{name} occurs twice" for name, count in Counter(index.findings).items() if count > 1]
     if len(index.name) > LONGEST or not terminal.is_plain(index.name):
-        clashes.append(f"a name is one line of at most {LONGEST} characters that all can be seen")
+        clashes.append(f"a name must be one line of at most {LONGEST} visible characters")
     clashes += [
-        f"no finding can be called {name[:40]!r}: a name is one line of 1 to {LONGEST} characters that all can be seen"
+        f"a finding cannot be named {name[:40]!r}: a name must be one line of 1 to {LONGEST} visible characters"
         for name in index.findings
         if not (0 < len(name) <= LONGEST and terminal.is_plain(name))
     ]
@@ -185,20 +186,20 @@ def _problems(index: Index) -> list[str]:
         return [f"no column {name}" for name in missing] + clashes
     problems = ["an age is infinite"] if np.isinf(rows["age"].to_numpy(np.float64)).any() else []
     problems += [
-        f"no split can be called {split[:40]!r}: up to 40 letters, digits, spaces and .+-, not 'all'"
+        f"a split cannot be named {split[:40]!r}: use up to 40 letters, digits, spaces and .+-, not 'all'"
         for split in sorted(set(rows["split"].unique()) - set(SPLITS))
         if not OWN_SPLIT.fullmatch(split)
     ]
     for name, allowed in (("view", VIEWS), ("sex", SEXES)):
         strange = sorted(set(rows[name].unique()) - set(allowed))
         if strange:
-            problems.append(f"{name} {strange[0]!r} is not one of {', '.join(repr(value) for value in allowed)}")
+            problems.append(f"{name} {strange[0]!r} must be one of {', '.join(repr(value) for value in allowed)}")
     for name in index.findings:
         strange = sorted(set(rows[name].dropna().unique()) - {1.0, 0.0, -1.0})
         if strange:
-            problems.append(f"{name} holds {strange[0]:g}; labels are 1, 0, -1 or empty")
+            problems.append(f"{name} contains {strange[0]:g}; labels must be 1, 0, -1 or empty")
     if len(index.boxes) and not index.boxes["row"].between(0, len(rows) - 1).all():
-        problems.append("a box points at a row that is not in the table")
+        problems.append("a box refers to a row that is not in the table")
     return problems
 
 

@@ -1,11 +1,11 @@
-"""Loader: dataset folders and views become batches.
+"""Loader: makes batches from dataset folders and views.
 
-The order is a function of (seed, epoch), every pixel one of (seed, epoch, row, view). So a run depends neither on the
-number of threads nor of ranks, and to resume it needs no more than the epoch and the step.
+The order is a function of (seed, epoch), each pixel one of (seed, epoch, row, view). So a run does not depend on the
+number of threads or ranks, and resumes from just the epoch and step.
 
-    data = Datasets.open(folders)
-    loader = Loader(data, [gentle_view(224)], batch=64, rows=data.rows_of("train"))
-    for batch in loader.epoch(0): ...
+  data = Datasets.open(folders)
+  loader = Loader(data, [gentle_view(224)], batch=64, rows=data.rows_of("train"))
+  for batch in loader.epoch(0): ...
 """
 
 import os
@@ -78,11 +78,11 @@ class Loader(BatchMaker):
     ) -> None:
         if isinstance(data, DatasetFolder | str) or isinstance(views, View):
             raise ValueError(
-                "A loader takes a list of opened folders and one of views: [ribcage.open(folder)], [view]."
+                "A loader needs a list of opened folders and one of views: [ribcage.open(folder)], [view]."
             )
         self.data, self.views = Datasets.of(data), tuple(views)
         if not all(isinstance(one, DatasetFolder) for one in self.data):
-            raise ValueError("A loader takes opened folders: [ribcage.open(folder)].")
+            raise ValueError("A loader needs opened folders: [ribcage.open(folder)].")
         self.batch, self.drop_last, self.prefetch, self.rank, self.world = batch, drop_last, prefetch, rank, world
         self.threads, self.channels = min(_cores(), 8) if threads is None else threads, channels
         self.rows = sampling.selected_rows(rows, self.data.total)
@@ -108,8 +108,8 @@ class Loader(BatchMaker):
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from step `start` on."""
         if not 0 <= start <= len(self):
-            raise ValueError(f"Step {start} is not in an epoch of {len(self)} steps.")
-        cv2.setNumThreads(1)  # for the whole process: our threads fill the cores, more beneath each would only wait
+            raise ValueError(f"Step {start} must be from 0 to {len(self)}, the steps of an epoch.")
+        cv2.setNumThreads(1)  # for the whole process: our threads fill the cores
         return self._batches(epoch, start)
 
     def order(self, epoch: int) -> np.ndarray:
@@ -170,22 +170,20 @@ def _problems(loader: Loader) -> list[str]:
     problems = []
     unknown = [name for name in loader.findings if name not in loader.data.findings]
     if unknown:
-        problems.append(
-            f"No dataset has {', '.join(unknown)}; there are {', '.join(loader.data.findings) or 'no findings'}"
-        )
+        problems.append(f"No dataset has {', '.join(unknown)}; findings: {', '.join(loader.data.findings) or 'none'}")
     if not len(loader.rows):
-        problems.append("There is no image to load: no row was selected")
+        problems.append("No row is selected, so there are no images to load")
     elif loader.rows.min() < 0 or loader.rows.max() >= loader.data.total:
-        problems.append(f"Rows are {loader.rows.min()} … {loader.rows.max()}; there are 0 … {loader.data.total - 1}")
+        problems.append(f"rows are {loader.rows.min()} … {loader.rows.max()}, not within 0 … {loader.data.total - 1}")
     for name, least in (("batch", 1), ("threads", 1), ("prefetch", 0), ("world", 1)):
         if getattr(loader, name) < least:
-            problems.append(f"{name} is {getattr(loader, name)}; at least {least}")
+            problems.append(f"{name} is {getattr(loader, name)}, not at least {least}")
     if not problems and loader.batch % loader.world:
-        problems.append(f"A batch of {loader.batch} cannot be shared by {loader.world} ranks; choose a multiple")
+        problems.append(f"batch is {loader.batch}, not a multiple of the {loader.world} ranks")
     if not 0 <= loader.rank < max(loader.world, 1):
-        problems.append(f"rank is {loader.rank}; from 0 to {loader.world - 1}")
+        problems.append(f"rank is {loader.rank}, not from 0 to {loader.world - 1}")
     if loader.channels not in (1, 3):
-        problems.append(f"channels is {loader.channels}; 1 or 3")
+        problems.append(f"channels is {loader.channels}, not 1 or 3")
     if not problems and not len(loader):
         problems.append(f"{len(loader.rows)} images do not fill a batch of {loader.batch}, and drop_last is set")
     return problems

@@ -1,4 +1,5 @@
-"""Provenance: fingerprints of what a model has seen, so that nobody tests it on that by mistake."""
+"""Provenance: fingerprints of a model's training and validation data, with which tests on the same data are
+detected."""
 
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
@@ -13,26 +14,26 @@ from ribcage.runtime import files
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a model has seen, without showing it."""
+    """Fingerprints of a model's training and validation data, which do not reveal it."""
 
     patients: np.ndarray
-    """(M,) uint64 hashes of dataset and patient; unknown patients have none."""
+    """(M,) uint64 hashes of dataset and patient, without unknown patients."""
     pixels: np.ndarray
     """(N,) uint64 hashes of stored pixels."""
     prints: np.ndarray
     """(N, V, 4) uint64 fingerprints."""
     role: np.ndarray
-    """(N,) 0 training, 1 selection."""
+    """(N,) 0 training, 1 validation."""
     selected: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
-    """(L,) those of the patients that selection saw and training did not; an older file does not say."""
+    """(L,) hashes of patients in validation but not in training; empty in older files."""
     unknown: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
-    """(K,) names of those it has learnt from of whom nobody knows what they have seen."""
+    """(K,) names of weights and tables it was trained with whose own training data is unknown."""
     keys: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
-    """(S,) names of the site keys that private patients were hashed with; an older file has used none."""
+    """(S,) names of the site keys with which private patients were hashed; empty in older files."""
 
     @classmethod
     def of(cls, data: Datasets, training: np.ndarray, selection: np.ndarray) -> "Provenance":
-        """Of these rows. Of linked folders only the patients are known."""
+        """Provenance of training and validation rows. In linked folders only patients are known."""
         rows = np.concatenate([training, selection])
         role = np.repeat([0, 1], [len(training), len(selection)]).astype(np.uint8)
         found = [one.fingerprints for one in data]
@@ -47,13 +48,14 @@ class Provenance:
 
     @classmethod
     def nothing(cls, *unknown: str) -> "Provenance":
-        """Of random weights; or of those named here, of whom nobody knows what they have seen."""
+        """Provenance of random weights, or of the named sources, whose training data is unknown."""
         none = np.empty(0, np.uint64)
         prints = np.empty((0, fingerprint.VARIANTS, 4), np.uint64)
         return cls(none, none, prints, np.empty(0, np.uint8), none, np.array(unknown, np.str_))
 
     def __or__(self, other: "Provenance") -> "Provenance":
-        """What either has seen. What one has trained on was trained on, though the other only selected by it."""
+        """Union of both. Images that one was trained on count as training, even if the other only used them for
+        validation."""
         new = ~np.isin(other.pixels, self.pixels[self.pixels > 0])
         trained = np.isin(self.pixels, other.pixels[other.role == 0]) & (self.pixels > 0)
         return Provenance(
@@ -68,29 +70,29 @@ class Provenance:
 
     @property
     def of_other_sites(self) -> bool:
-        """Whether patients were hashed with a key that is not the one of this site."""
+        """Whether patients were hashed with a key other than this site's."""
         return bool(len(self.keys)) and bool(set(self.keys.tolist()) - {site_key.identity()})
 
     @property
     def trained(self) -> np.ndarray:
-        """The patients that training saw."""
+        """Hashes of the patients in training."""
         return np.setdiff1d(self.patients, self.selected)
 
     def save(self, part: Path) -> None:
-        """Write one npz, into the part of a file to be."""
+        """Write one npz file."""
         with part.open("wb") as stream:
             np.savez(stream, **{item.name: getattr(self, item.name) for item in fields(self)})
 
     @classmethod
     def load(cls, file: Path) -> "Provenance":
-        """Read what `save` wrote, or say why not; nothing in it is executed."""
+        """Read what `save` wrote; ValueError if it is invalid. Nothing in the file is executed."""
         try:
             files.refuse_packed(file)
             with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 named = [one.name for one in fields(cls) if one.default_factory is MISSING or one.name in arrays]
                 found = cls(**{name: arrays[name] for name in named})
         except FileNotFoundError:
-            raise FileNotFoundError(f"{file} is missing: the training data of this model are unknown.") from None
+            raise FileNotFoundError(f"{file} is missing: the training data of this model is unknown.") from None
         except Exception as error:  # a damaged archive raises almost anything
             raise ValueError(f"{file} is damaged ({type(error).__name__}).") from None
         found = replace(found, prints=fingerprint.with_all_variants(found.prints))

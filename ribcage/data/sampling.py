@@ -1,7 +1,8 @@
-"""Sampling: which rows an epoch shows, in which order, and which images of the same patient go with them.
+"""Sampling: the rows of an epoch and their order, and images of the same patient.
 
-Everything is a function of (seed, epoch): it depends neither on the number of processes nor on where a run stopped.
-An address is a row and, above 32 bits, how often the row came before in the epoch: repeated images get other views.
+Everything is a function of (seed, epoch): it depends neither on the number of processes nor on where a run was
+interrupted. An address is a row and, above 32 bits, how often the row occurred before in the epoch, so that repeated
+images get other views.
 """
 
 from dataclasses import dataclass
@@ -21,16 +22,16 @@ def rows_of_addresses(addresses: np.ndarray) -> np.ndarray:
 
 
 def selected_rows(rows: np.ndarray | None, total: int) -> np.ndarray:
-    """Row numbers, from row numbers, from one truth value per row, or (None) all rows."""
+    """Row numbers, from row numbers, from a boolean mask, or (None) of all rows."""
     if rows is None:
         return np.arange(total)
     chosen = np.asarray(rows)
     if chosen.dtype == bool:
         if len(chosen) != total:
-            raise ValueError(f"rows holds {len(chosen):,} truth values for {total:,} images.")
+            raise ValueError(f"rows has {len(chosen):,} booleans for {total:,} images.")
         return np.flatnonzero(chosen)
     if len(chosen) and not np.issubdtype(chosen.dtype, np.integer):
-        raise ValueError(f"rows must be integers or truth values, not {chosen.dtype}.")
+        raise ValueError(f"rows must be integers or booleans, not {chosen.dtype}.")
     return chosen.astype(np.int64)
 
 
@@ -90,11 +91,11 @@ class SamePatient:
     rows: np.ndarray
     """Sorted by patient."""
     first: np.ndarray
-    """Where each patient begins in `rows`; last, the end."""
+    """Start of each patient in `rows`; last, the end."""
     ascending: np.ndarray
     """The rows in ascending order."""
     patient: np.ndarray
-    """The number of the patient of each of these."""
+    """Number of the patient of each of these."""
 
     @classmethod
     def of(cls, data: Datasets, rows: np.ndarray) -> "SamePatient":

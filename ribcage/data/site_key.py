@@ -1,7 +1,8 @@
-"""Site key: the secret with which patients of unpublished data are hashed, so that hashes do not give them away.
+"""Site key: the secret with which patients of unpublished data are hashed, so that hashes do not reveal them.
 
-It is the text of RIBCAGE_SITE_KEY, else 32 random bytes kept in `ribcage/site.key` of the user's configuration folder,
-made when first needed. Who shares the key can compare patients; who has it and a bundle can try names.
+It is the text of RIBCAGE_SITE_KEY, else 32 random bytes in `ribcage/site.key` of the user's configuration folder,
+generated on first use. With the same key, sites can compare patients; with the key and a bundle, names can be guessed
+and checked.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ LENGTH = 32
 
 
 def site_key() -> bytes:
-    """32 bytes; the same for all data and bundles of one user, or of all who share the variable."""
+    """32 bytes; the same for all data and bundles of a user, or of all who set the same variable."""
     said = os.environ.get(VARIABLE, "")
     return (
         hashlib.blake2b(said.encode("utf-8", "surrogateescape"), digest_size=LENGTH).digest()
@@ -25,7 +26,7 @@ def site_key() -> bytes:
 
 
 def existing() -> bytes | None:
-    """The key if there is one; none is made."""
+    """The key if there is one; none is generated."""
     try:
         return site_key() if os.environ.get(VARIABLE) or key_file().is_file() else None
     except (OSError, ValueError):
@@ -33,12 +34,12 @@ def existing() -> bytes | None:
 
 
 def identity() -> str:
-    """A name of the key that tells nothing of it: what bundles note of the site that made their hashes."""
+    """Name of the key, recorded in bundles, from which the key cannot be derived."""
     return hashlib.blake2b(site_key(), digest_size=8, person=b"ribcage site id").hexdigest()
 
 
 def key_file() -> Path:
-    """Where the key is kept."""
+    """Path of the key file."""
     home = os.environ.get("XDG_CONFIG_HOME", "")
     try:
         return (Path(home) if Path(home).is_absolute() else Path.home() / ".config") / "ribcage" / "site.key"
@@ -47,7 +48,7 @@ def key_file() -> Path:
 
 
 def _kept(place: Path) -> bytes:
-    """The key in this file; of several processes that make it at once, the first one wins."""
+    """The key in this file, generated if missing; of several processes, the first to write it wins."""
     try:
         if not place.exists():
             place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -62,7 +63,7 @@ def _kept(place: Path) -> bytes:
         found = place.read_bytes()
     except OSError as error:
         raise OSError(
-            f"{place}, the key for hashes of patients, cannot be kept ({error.strerror}). Set {VARIABLE} to a secret."
+            f"{place}, the key for hashes of patients, cannot be saved ({error.strerror}). Set {VARIABLE} to a secret."
         ) from None
     if len(found) != LENGTH:
         raise ValueError(

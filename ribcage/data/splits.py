@@ -1,4 +1,4 @@
-"""Splits that nobody published: a patient goes where the hash of its name points, on every machine and in any order."""
+"""Splits by a hash of the patient where none is published, equal on every machine and in any order."""
 
 import hashlib
 import logging
@@ -15,13 +15,13 @@ from ribcage.imaging.fingerprint import canonical_patient
 log = logging.getLogger("ribcage")
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
-# Of a published training part without validation: about what others carve out of the official ChestX-ray14 lists.
+# Share of validation taken from a published training split: about that of others on the official ChestX-ray14 lists.
 VAL_SHARE = 1 / 8
 
 
 def completed_splits(split: pd.Series, patients: pd.Series, paths: pd.Series) -> pd.Series:
-    """The given split; without one, patients are assigned by hash, and a missing validation split is carved out of
-    training, each with a warning."""
+    """The given split. Without one, patients are assigned by hash; a missing validation split is taken from training;
+    both with a warning."""
     parts = set(split)
     if parts <= {""}:
         return assigned(patients, paths)
@@ -39,19 +39,20 @@ def assigned(patients: pd.Series, paths: pd.Series, shares: dict[str, float] = S
 
 
 def rows_in_use(split: pd.Series) -> pd.Series:
-    """(N,) bool: the rows of a training, validation or test split; all where there is no split."""
+    """(N,) bool: the rows of a training, validation or test split; all rows if there is no split."""
     return (split != "") | (split == "").all()
 
 
 def _units(patients: pd.Series) -> str:
-    """What a split keeps together."""
+    """Unit of a split: patients, or images if none is known."""
     return "patients" if (patients != "").any() else "images (no patient is known)"
 
 
 def by_patient(patients: pd.Series, paths: pd.Series, shares: dict[str, float] = SHARES) -> pd.Series:
-    """The part each row belongs to: one for all spellings of a patient's name that have the same fingerprint.
+    """Split of each row; all spellings of a patient's name have the same.
 
-    A row without a patient ("") counts as a patient of its own, by its path."""
+    A row without a patient ("") counts as a separate patient, by its path.
+    """
     fractions = _fractions(spelt(patients).where(patients != "", "\x1f" + paths))
     edges = np.cumsum(list(shares.values()))
     part = np.searchsorted(edges / edges[-1], fractions, side="right")
@@ -59,19 +60,19 @@ def by_patient(patients: pd.Series, paths: pd.Series, shares: dict[str, float] =
 
 
 def carve(split: pd.Series, patients: pd.Series, paths: pd.Series, share: float = VAL_SHARE) -> pd.Series:
-    """Give a split that has no validation one: this share of its training patients."""
+    """Add a validation split, this share of the training patients, to a split that has none."""
     parts = by_patient(patients, paths, {"val": share, "train": 1 - share})
     return split.mask((split == "train") & (parts == "val"), "val")
 
 
 def choose(frame: pd.DataFrame, wanted: str, published: Sequence[str], shares: dict[str, float] = SHARES) -> pd.Series:
-    """The split asked for: a published one (a column split_NAME), `patient`, or `auto`: the first that is there."""
+    """The requested split: a published one (column split_NAME), `patient`, or `auto`: the first that is there."""
     there = [name for name in published if f"split_{name}" in frame]
     if wanted in there or (wanted == "auto" and there):
         return frame[f"split_{there[0] if wanted == 'auto' else wanted}"]
     if wanted not in ("auto", "patient"):
         raise FileNotFoundError(
-            f"The {wanted} lists are missing. Add them or choose --split {' or '.join([*there, 'patient'])}."
+            f"The {wanted} lists are missing. Add them or use --split {' or '.join([*there, 'patient'])}."
         )
     if wanted == "auto":
         return assigned(frame["patient"], frame["path"], shares)
@@ -79,7 +80,7 @@ def choose(frame: pd.DataFrame, wanted: str, published: Sequence[str], shares: d
 
 
 def names_listed(words: Sequence[str]) -> dict[str, list[str]]:
-    """Name → what stands in its lists, from words such as train=FILE."""
+    """Name → entries of its lists, from words such as train=FILE."""
     given: dict[str, list[str]] = {}
     for word in words:
         name, equals, file = word.partition("=")
@@ -90,8 +91,8 @@ def names_listed(words: Sequence[str]) -> dict[str, list[str]]:
 
 
 def lists(words: Sequence[str], paths: Sequence[str]) -> dict[str, np.ndarray]:
-    """Name → (N,) bool: the rows that bare lists of images name, from words such as train=FILE; one name may have
-    several lists. A list names images by their path, their name, or their stem."""
+    """Name → (N,) bool: the rows in plain lists of images, from words such as train=FILE; a name may have several
+    lists. Images are listed by path, name or stem."""
     place, found = {path: row for row, path in enumerate(paths)}, {}
     for name, images in names_listed(words).items():
         meant = [place.get(path, -1) for path in tables.matched_files(images, paths)[0]]
@@ -99,12 +100,12 @@ def lists(words: Sequence[str], paths: Sequence[str]) -> dict[str, np.ndarray]:
         rows = np.array([row for row in meant if row >= 0], np.int64)
         if not len(rows):
             raise ValueError(
-                f"--split-list {name}: none of its {len(images):,} names, such as {tables.printable_text(strange)}, is "
-                f"an image of this dataset, whose first is {tables.printable_text(str(paths[0]))}."
+                f"--split-list {name}: none of its {len(images):,} entries, such as {tables.printable_text(strange)}, "
+                f"is an image of this dataset, whose first is {tables.printable_text(str(paths[0]))}."
             )
         if len(rows) < len(images):
             log.warning(
-                "%s of %s names in the list %r are no image here, such as %s.",
+                "%s of %s entries in the list %r are not in the dataset, such as %s.",
                 f"{len(images) - len(rows):,}",
                 f"{len(images):,}",
                 name,
@@ -116,11 +117,11 @@ def lists(words: Sequence[str], paths: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def from_lists(words: Sequence[str], patients: pd.Series, paths: pd.Series) -> pd.Series:
-    """The split that lists make; an image in two of them is an error, a patient in two is said."""
+    """The split from lists; an image in two of them is an error, a patient in two a warning."""
     found = lists(words, paths.tolist())
     strange = [name for name in found if name not in SHARES]
     if strange:
-        raise ValueError(f"--split-list {strange[0]}: a split is train, val or test.")
+        raise ValueError(f"--split-list {strange[0]}: a split must be train, val or test.")
     split = pd.Series("", paths.index, dtype="str")
     for one, other in combinations(found, 2):
         if both := int((found[one] & found[other]).sum()):
@@ -132,32 +133,31 @@ def from_lists(words: Sequence[str], patients: pd.Series, paths: pd.Series) -> p
     known = patients[(patients != "") & (split != "")]
     crossing = int((split[known.index].groupby(known).nunique() > 1).sum())
     if crossing:
-        log.warning(
-            "%s patients are in several of the lists; --drop-shared test leaves them out of test.", f"{crossing:,}"
-        )
+        log.warning("%s patients are in several lists; --drop-shared test removes them from test.", f"{crossing:,}")
     if none := int((split == "").sum()):
-        log.warning("%s images are in no list and so in no split.", f"{none:,}")
+        log.warning("%s images are in no list, and so in no split.", f"{none:,}")
     return completed_splits(split, patients, paths)
 
 
 def _fractions(names: pd.Series) -> np.ndarray:
-    """One number in [0, 1) per name, the same for the same name."""
+    """One number in [0, 1) per name; equal names have equal numbers."""
     codes, unique = pd.factorize(names)
     digests = b"".join(hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in unique)
-    # 53 bits: what a float holds exactly, so that no fraction rounds up to 1
+    # 53 bits fit a float exactly, so that no fraction rounds up to 1
     return (np.frombuffer(digests, ">u8") >> np.uint64(11))[codes] / 2.0**53
 
 
 def spelt(patients: pd.Series) -> pd.Series:
-    """The names of patients, spelt in one way."""
+    """Canonical spelling of patient names."""
     return patients.map({name: canonical_patient(name) for name in patients.unique()})
 
 
 def shared(names: np.ndarray | pd.Series, split: np.ndarray | pd.Series, giving: Sequence[str]) -> np.ndarray:
-    """(N,) bool: rows of the splits that give way whose name (of a patient, of an image) another split has too.
+    """(N,) bool: rows of the splits in `giving` whose name (of a patient or an image) is also in another split.
 
-    Of two splits that both give way, the one named first gives way to the other. Rows without a name ("" or 0) and rows
-    of no split are in nobody's way, and stay. Names of patients go through `spelt` first."""
+    Between two splits in `giving`, rows of the one named first are removed. Rows without a name ("" or 0) and rows of
+    no split are ignored. Names of patients must be canonical (see `spelt`).
+    """
     codes, unique = pd.factorize(np.asarray(names))
     splits = np.asarray(split)
     known = np.array([bool(name) and name == name for name in unique], bool)[codes] & (splits != "")

@@ -26,7 +26,8 @@ def decode_raster(
 ) -> GrayImage:
     """Decode an image file from its bytes.
 
-    name: the file's name in errors. bits: of 16 that the image uses; None: all.
+    name: the file's name in errors.
+    bits: of 16 that the image uses; None: all.
     """
     header = read_raster_header(data, name, limits)
     pixels, notes = _gray_levels(data, name, header, min_side, limits)

@@ -31,8 +31,8 @@ def box_average_precision(
 def precisions(matches: BoxMatches, patients: np.ndarray, times: np.ndarray) -> np.ndarray:
     """(T, B) AP at each threshold in each resample.
 
-    patients: (count,) number of each image's patient, from 0. times: (people, B) int32, how often each patient was
-    drawn.
+    patients: (count,) number of each image's patient, from 0.
+    times: (people, B) int32, how often each patient was drawn.
     """
     truths = np.bincount(patients, matches.truths, len(times)).astype(np.int64)
     positives = np.einsum("pb,p->b", times, truths)

@@ -89,9 +89,9 @@ def bootstrap_detection(
 ) -> dict[str, Resampled]:
     """All metrics of all findings in each resample; all findings are of the same images.
 
-    patients: one code per image; a negative number, an empty text or None counts as a separate patient. cuts: score
-    threshold of each finding for `kaggle`, chosen on other data. Without them it is not computed. threads: None uses
-    all cores. The result does not depend on it.
+    patients: one code per image; a negative number, an empty text or None counts as a separate patient.
+    cuts: score threshold of each finding for `kaggle`, chosen on other data. Without them it is not computed.
+    threads: None uses all cores. The result does not depend on it.
     """
     if resamples < 1 or not 0 <= seed < 1 << 64:
         raise ValueError(f"{resamples} resamples with seed {seed}: expected at least 1, and a seed from 0 to 2⁶⁴ - 1.")

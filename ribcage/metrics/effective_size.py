@@ -9,8 +9,10 @@ import numpy as np
 def effective_size(value: np.ndarray, variance: np.ndarray, patients: np.ndarray, alone: np.ndarray) -> np.ndarray:
     """(F,) Wilson's n.
 
-    variance: estimated over patients. patients: the equivalent number of patients with equal weights; with fewer than
-    two there is no variance and no interval. alone: n if only the number of patients were known.
+    variance: estimated over patients.
+    patients: the equivalent number of patients with equal weights; with fewer than two there is no variance and no
+      interval.
+    alone: n if only the number of patients were known.
     """
     weight = 8 * (np.maximum(patients, 1) - 1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -53,9 +55,9 @@ def ratio(parts: np.ndarray, wholes: np.ndarray, counted: np.ndarray | None = No
     """(F,) ratio of sums over patients, and its effective size by the jackknife variance. A variance from residuals
     would be too small where one patient has many of the images.
 
-    parts, wholes: (patients, F); a patient whose whole is 0 does not count. counted: (F,) number of images in the
-    wholes, if parts and wholes count images: the effective size never exceeds it, and equals it if each image is of
-    another patient.
+    parts, wholes: (patients, F); a patient whose whole is 0 does not count.
+    counted: (F,) number of images in the wholes, if parts and wholes count images: the effective size never exceeds it,
+      and equals it if each image is of another patient.
     """
     patients = Patients.of(list(wholes.T))
     value, variance = jackknife(parts, wholes)

@@ -78,7 +78,8 @@ def sensitivities(
 ) -> np.ndarray:
     """(len(rates), B) best sensitivity with at most that many false positives per image, in each resample.
 
-    images: (count,) bool mask of the images that count. patients: (count,) number of each image's patient, from 0.
+    images: (count,) bool mask of the images that count.
+    patients: (count,) number of each image's patient, from 0.
     times: (people, B) int32, how often each patient was drawn.
     """
     counts = np.array([np.bincount(patients, each, len(times)) for each in (events.truths, images)], np.int64)

@@ -49,8 +49,8 @@ def match_boxes(
 ) -> BoxMatches:
     """Match the boxes of `count` images.
 
-    above: the IoU must exceed the threshold, not just reach it. whole_pixels: corners are pixels that belong to the
-    box, which is one pixel wider and higher than their difference.
+    above: the IoU must exceed the threshold, not just reach it.
+    whole_pixels: corners are pixels that belong to the box, which is one pixel wider and higher than their difference.
     """
     order = np.lexsort((-found.scores, found.images))
     pairs = BoxPairs.of(found.select(order), true, count)

@@ -67,8 +67,8 @@ def bootstrap(
 ) -> dict[str, Resampled]:
     """Every metric of every finding in every resample, by name; those at a threshold or of probabilities if given.
 
-    patients: one code per row; a negative number, an empty text or None counts as a separate patient. threads: None
-    uses all cores. The result does not depend on it.
+    patients: one code per row; a negative number, an empty text or None counts as a separate patient.
+    threads: None uses all cores. The result does not depend on it.
     """
     if resamples < 1 or not 0 <= seed < 1 << 64:
         raise ValueError(f"{resamples} resamples with seed {seed}: expected at least 1, and a seed from 0 to 2⁶⁴ - 1.")

@@ -48,7 +48,7 @@ def choose_thresholds(
     """(F,) thresholds by a rule of RULES; the highest of equally good ones. NaN where a class is missing.
 
     rule: youden (sensitivity + specificity), midpoint (of probabilities), f1, or `sensitivity` or `specificity`: the
-    best of the other with this one ≥ `least`.
+      best of the other with this one ≥ `least`.
     """
     if rule not in RULES:
         raise ValueError(f"Unknown threshold rule {rule!r}; rules: {', '.join(RULES)}.")

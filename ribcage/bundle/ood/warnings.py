@@ -25,7 +25,9 @@ def image_warnings(
     """Warnings about an image, one sentence each: its DICOM tags, how it was read, and its pixels."""
     said = [note.removeprefix(image_file.CAUTION) for note in notes if note.startswith(image_file.CAUTION)]
     cautions = [f"{note[:1].upper()}{note[1:]}." for note in said]
-    dark = [f"Perhaps too dark: {note.removesuffix(', which is dark')}." for note in notes if note.endswith("is dark")]
+    dark = [
+        f"Perhaps too dark: {note.removesuffix(': the image is dark')}." for note in notes if note.endswith("is dark")
+    ]
     return (*_of_tags(check, tags), *cautions, *dark, *_of_pixels(check, square))
 
 

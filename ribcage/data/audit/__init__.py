@@ -1,7 +1,7 @@
-"""Audit: what is in one or several datasets, and what is wrong with them – as plain numbers that JSON can hold.
+"""Audit: the content and the problems of one or several datasets, as values for JSON.
 
-It looks for what makes an evaluation dishonest: patients on both sides of a split, images that occur twice (in one
-folder, across folders, across the published splits of one dataset), findings without positives, impossible values.
+It looks for problems that invalidate an evaluation: patients in several splits, duplicate images (in one folder, across
+folders, across the published splits of a dataset), findings without positives, impossible values.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from ribcage.data.audit.shared import listed_splits, patients_across, split_fami
 
 
 def audit(members: Sequence[Member], *, near: bool = True) -> dict[str, Any]:
-    """Everything; `near` also looks for near-copies, not only for identical images."""
+    """The full audit; `near` includes near-duplicates, not only identical images."""
     sets = [describe(member) for member in members]
     crossing = [crossed for one, other in pairs(members) for crossed in patients_across(one, other)]
     families = [family for member in members for family in [*split_families(member), *listed_splits(member)]]

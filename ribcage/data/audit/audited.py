@@ -1,4 +1,4 @@
-"""Datasets under audit: dataset folders, tables of datasets that are not imported, and bare lists of images."""
+"""Audited datasets: dataset folders, tables of datasets that are not imported, and plain lists of images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,34 +14,35 @@ from ribcage.data.index import Index
 from ribcage.data.index import index_table as table_of
 from ribcage.data.readers import tables
 
-EXAMPLES = 20  # pairs named one by one; the rest is counted
+EXAMPLES = 20  # pairs listed individually; the rest is counted
 
 
 @dataclass(frozen=True)
 class Member:
-    """One dataset under audit: its table, and what is known of its images when they were imported."""
+    """One audited dataset: its table and what the import recorded about its images."""
 
     label: str
     index: Index
     dataset: dataset_folder.DatasetFolder | None = None
     lists: dict[str, np.ndarray] = field(default_factory=dict)
-    """Bare lists under audit: name → (N,) bool, the rows that each one names."""
+    """Audited lists: name → (N,) bool, the rows in each list."""
     bare: bool = False
-    """Whether there is nothing but lists."""
+    """Whether there are only lists."""
 
     @property
     def fingerprints(self) -> fingerprint_table.Fingerprints | None:
-        """Of its images; None when there are only tables or links."""
+        """Fingerprints of its images; None for tables and linked folders."""
         return self.dataset.fingerprints if self.dataset is not None and not self.dataset.facts.linked else None
 
 
 def pairs(members: Sequence[Member]) -> list[tuple[Member, Member]]:
-    """Each dataset with itself, then each two."""
+    """Each dataset with itself, then each pair."""
     return [(member, member) for member in members] + list(combinations(members, 2))
 
 
 def members(words: Sequence[str], lists: Sequence[str] = (), **options: Any) -> list[Member]:
-    """Every one of them, or all that is wrong with them at once; options are those of the datasets not imported."""
+    """All audited datasets, or one ValueError with all that is wrong; `options` are those of datasets that are not
+    imported."""
     if lists and not words:
         return [_bare(lists)]
     found, wrong = [], []
@@ -59,7 +60,7 @@ def members(words: Sequence[str], lists: Sequence[str] = (), **options: Any) -> 
 
 
 def _bare(lists: Sequence[str]) -> Member:
-    """Lists by themselves: images are the same where their names are, or, where no list has a stem twice, the stems."""
+    """Lists without a dataset: images are identified by name, or by stem if no list has a stem twice."""
     given = [list(dict.fromkeys(names)) for names in splits.names_listed(lists).values()]
     every = list(dict.fromkeys(name for names in given for name in names))
     stems = [tables.SUFFIX.sub("", name.rpartition("/")[2]) for name in every]
@@ -73,9 +74,9 @@ def _bare(lists: Sequence[str]) -> Member:
 
 
 def not_imported(word: str) -> tuple[str, str] | None:
-    """The dataset and the root that NAME:ROOT means; None for a dataset folder."""
+    """The dataset and root in NAME:ROOT; None for a dataset folder."""
     name, colon, root = word.partition(":")
-    meant = colon and not Path(word).exists() and name.isidentifier() and len(name) > 1  # C:/data is no dataset
+    meant = colon and not Path(word).exists() and name.isidentifier() and len(name) > 1  # C:/data is not a dataset
     return (name, root) if meant else None
 
 

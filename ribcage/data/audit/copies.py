@@ -1,4 +1,4 @@
-"""Images that occur more than once: identical pixels, or near-copies."""
+"""Duplicate images: identical pixels, or near-duplicates."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -11,14 +11,14 @@ from ribcage.imaging import duplicates
 
 
 def identical(members: Sequence[Member]) -> dict[str, Any]:
-    """Images whose stored pixels are the same, bit for bit."""
+    """Images whose stored pixels are identical."""
     rows = everybody(members)
     rows = rows[rows["pixels"].duplicated(keep=False)]
     return copy_groups(rows.assign(group=rows["pixels"]))
 
 
 def near_copies(members: Sequence[Member]) -> dict[str, Any]:
-    """Images that look the same though their pixels differ: re-encoded, resized, windowed, cropped …"""
+    """Near-duplicates: images that were re-encoded, resized, windowed, cropped …"""
     rows = everybody(members)
     first, second = near_copy_pairs(members)
     rows = rows.assign(group=components(len(rows), first, second))
@@ -27,7 +27,7 @@ def near_copies(members: Sequence[Member]) -> dict[str, Any]:
 
 
 def everybody(members: Sequence[Member]) -> pd.DataFrame:
-    """One table of all imported images: where each is, whose it is, what is said of it and its pixel hash."""
+    """One table of all imported images: dataset, row, patient, labels and pixel hash."""
     tables = []
     for member in members:
         if member.fingerprints is not None:
@@ -38,7 +38,7 @@ def everybody(members: Sequence[Member]) -> pd.DataFrame:
 
 
 def near_copy_pairs(members: Sequence[Member]) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of rows of `everybody` that look the same."""
+    """Near-duplicate pairs, as rows of the table of all images."""
     imported = [member for member in members if member.fingerprints is not None]
     start = dict(zip(map(id, imported), np.cumsum([0, *(len(member.index) for member in imported)]), strict=False))
     found = [np.empty((2, 0), np.int64)]
@@ -59,9 +59,9 @@ def _matches(one: Member, other: Member) -> duplicates.DuplicatePairs:
 
 
 def components(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """A group number for each of `count` things: linked things have the same."""
+    """A group number for each of `count` nodes; connected nodes have the same."""
     group = np.arange(count)
-    while True:  # each round hands the smallest number one link further and then to the end of its chain
+    while True:  # each round propagates the smallest number along one link, then to the end of its chain
         smallest = group.copy()
         np.minimum.at(smallest, first, group[second])
         np.minimum.at(smallest, second, group[first])
@@ -72,11 +72,11 @@ def components(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def copy_groups(rows: pd.DataFrame) -> dict[str, Any]:
-    """Groups of copies: how many span two places, two patient numbers, two opinions; the first ones by name."""
+    """Groups of duplicates: how many span two splits, two patients or different labels; the first ones by name."""
     findings = [name for name in rows if name not in ("path", "patient", "split", "set", "name", "pixels", "group")]
     known = rows[rows["patient"] != ""]
     numbers = known.groupby(["group", "name"])["patient"].nunique()
-    opinions = rows.groupby("group")[findings].nunique()  # unknown is no opinion
+    opinions = rows.groupby("group")[findings].nunique()  # unknown labels do not count
     return {
         "groups": int(rows["group"].nunique()),
         "images": len(rows),
@@ -91,7 +91,7 @@ def copy_groups(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def shared_places(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each two splits (of one set or of two): how many groups of copies have members in both."""
+    """For each pair of splits, of one or two datasets: the number of groups of duplicates with members in both."""
     counted = rows.groupby(["group", "set", "split"], sort=False).size().rename("copies").reset_index()
     joined = counted.merge(counted, on="group", suffixes=("_one", "_other"))
     one, other = (joined["set" + side] + "\0" + joined["split" + side] for side in ("_one", "_other"))

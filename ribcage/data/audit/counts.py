@@ -53,14 +53,14 @@ def describe(member: Member) -> dict[str, Any]:
 
 
 def storage_phrase(facts: dataset_folder.Facts) -> str:
-    """How the images are kept, in a phrase."""
+    """Storage of the images, as a phrase."""
     if facts.linked:
         return f"linked, read at {facts.size} px"
     return f"{facts.size} × {facts.size} px, {facts.depth} bit, {facts.fit}, mean {facts.mean:.3f}, std {facts.std:.3f}"
 
 
 def value_counts(values: pd.Series, order: Sequence[str] = ()) -> dict[str, int]:
-    """How often each value occurs, in the given order, else the commonest first."""
+    """Number of occurrences of each value, in the given order, else most frequent first."""
     found = values.value_counts()
     names = [name for name in order if name in found.index] + [name for name in found.index if name not in order]
     return {str(name): int(found[name]) for name in names}
@@ -87,7 +87,7 @@ def finding_counts(index: Index) -> list[dict[str, Any]]:
 
 
 def ages(values: pd.Series) -> dict[str, Any]:
-    """Years: how many are known, the quartiles, a histogram by decade, and how many cannot be."""
+    """Ages in years: number known, quartiles, histogram by decade, and number of impossible ones."""
     known = values.dropna()
     if known.empty:
         return {"known": 0}
@@ -102,20 +102,22 @@ def ages(values: pd.Series) -> dict[str, Any]:
 
 
 def sides(table: pd.DataFrame) -> dict[str, list[int]]:
-    """Smallest, middle and largest width and height of the files' own images."""
+    """Minimum, median and maximum width and height of the original images."""
     known = [name for name in ("width", "height") if name in table]
     return {name: [int(value) for value in np.percentile(table[name], [0, 50, 100])] for name in known if len(table)}
 
 
 def published(table: pd.DataFrame) -> dict[str, pd.Series]:
-    """The published splits of one dataset, by their families."""
+    """The published splits of a dataset, by name."""
     return {str(name).removeprefix("split_"): table[name] for name in table if str(name).startswith("split_")}
 
 
 def notices(index: Index) -> list[str]:
-    """What a table tells of itself that a reader must know."""
+    """Warnings about a table that a reader of the audit must know."""
     table = index.table
     known = table["patient"][table["patient"] != ""]
     if index.name == "rsna" and len(known) and known.is_unique:
-        return ["its patients are images: several images of one person may be in several splits (docs/datasets.md)"]
+        return [
+            "its patient numbers are image numbers: images of one person may be in several splits (docs/datasets.md)"
+        ]
     return []

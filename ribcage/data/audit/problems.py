@@ -5,21 +5,21 @@ from typing import Any
 
 
 def problems(result: dict[str, Any]) -> list[str]:
-    """Sentences for the reader, the worst first."""
+    """Problems as sentences, the worst first."""
     texts = [_family_text(family) for family in result["families"]]
     crossing = [one for one in result["patients"] if not _set_aside(*zip(one["sets"], one["splits"], strict=True))]
     texts += [_patients_text(crossed) for crossed in crossing]
     texts += _copies_texts("identical images", result["identical"])
-    texts += _copies_texts("images that look the same", result["near"]) if result["near"] else []
+    texts += _copies_texts("near-duplicate images", result["near"]) if result["near"] else []
     if given := _giving(result, crossing):
         texts.append(
-            f"--drop-shared {given}, at import, in trainings and in evaluate, leaves out of {given} what it shares."
+            f"--drop-shared {given}, at import, in training or in evaluate, removes these images from {given}."
         )
     for described in result["sets"]:
         texts += _set_texts(described)
     if result["not_compared"]:
         names = ", ".join(result["not_compared"])
-        texts.append(f"The images of {names} were not compared with any: they are not imported.")
+        texts.append(f"The images of {names} were not compared, as they are not imported.")
     return texts
 
 
@@ -29,7 +29,7 @@ def count_of(count: int, thing: str) -> str:
 
 
 def _giving(result: dict[str, Any], crossing: Sequence[dict[str, Any]]) -> str:
-    """The split to leave shared patients and copies out of: the test split, if it has any; "" if none are shared."""
+    """The split to remove shared patients and duplicates from: the test split, if it has any; "" if none are shared."""
     joined = [tuple(one["splits"]) for one in crossing]
     joined += [(place["one"][1], place["other"][1]) for key in ("identical", "near") if result[key] for place in
                result[key]["places"]]  # fmt: skip
@@ -42,7 +42,7 @@ def _family_text(family: dict[str, Any]) -> str:
     own, theirs = (f"{split} of the {name} split" if name != "list" else f"list {split}"
                    for name, split in ((one, part), (other, against)))  # fmt: skip
     people = f" and {family['patients']:,} of its {family['of_patients']:,} patients" if family["patients"] else ""
-    tested = " Never test a model of one on the other." if (part, against) == ("test", "train") else ""
+    tested = " Never test a model trained on one on the other." if (part, against) == ("test", "train") else ""
     images = f"{family['images']:,} of the {family['of']:,} images in {own}"
     return f"{family['set']}: {images}{people} are in {theirs}.{tested}"
 
@@ -67,8 +67,8 @@ def _copies_texts(kind: str, found: dict[str, Any]) -> list[str]:
 
 
 def _set_aside(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether two places of one dataset, each a set and a split, are a split and the images in none: these are
-    neither learnt from nor tested on."""
+    """Whether two places of a dataset, each a name and a split, are a split and the images outside any split: these are
+    used neither for training nor for testing."""
     return one[0] == other[0] and bool(one[1]) != bool(other[1])
 
 
@@ -82,23 +82,23 @@ def _place_text(place: dict[str, Any]) -> str:
 def _set_texts(described: dict[str, Any]) -> list[str]:
     label, texts = described["label"], []
     if described["bare"]:
-        return [f"{label}: patients are not known of names alone: name the dataset, too, to compare them."]
+        return [f"{label}: names alone do not give patients: name the dataset, too, to compare them."]
     if described["rejected"]:
-        texts.append(f"{label}: {described['rejected']:,} images could not be imported; rejected.csv says why.")
+        texts.append(f"{label}: {described['rejected']:,} images could not be imported; see rejected.csv.")
     if described["unknown_in_splits"]:
-        unknown = f"the patient of {count_of(described['unknown_in_splits'], 'image')} is not known"
+        unknown = f"the patient of {count_of(described['unknown_in_splits'], 'image')} is unknown"
         texts.append(f"{label}: {unknown}: one patient may be on both sides of a split.")
     if described["ages"].get("impossible"):
         texts.append(f"{label}: {described['ages']['impossible']:,} ages are below 0 or above 110 years.")
     if described["damaged"]:
-        texts.append(f"{label}: {described['damaged']:,} images are not what was imported: their bytes have changed.")
+        texts.append(f"{label}: {described['damaged']:,} images have changed since the import.")
     texts += [f"{label}: {notice}." for notice in described["notices"]]
     if not described["labelled"]:
-        texts.append(f"{label}: no image has a label: no finding can be learnt from it or tested on it.")
+        texts.append(f"{label}: no image has a label, so findings can be neither trained nor tested.")
     if set(described["splits"]) <= {""}:
-        texts.append(f"{label}: no image is in a split: name a column, or give --split-list at import.")
+        texts.append(f"{label}: no image is in a split: use --split-column or --split-list at import.")
     elif "test" not in described["splits"]:
-        texts.append(f"{label}: no image is in the test split: a model of it cannot be tested on it.")
+        texts.append(f"{label}: no image is in the test split, so models cannot be tested on it.")
     texts += [f"{label}: the {family} split has no test images." for family in described["without_test"]]
     for split in described["splits"]:
         rows = [row for row in described["findings"] if row["split"] == split]
@@ -106,7 +106,7 @@ def _set_texts(described: dict[str, Any]) -> list[str]:
         one_sided = [row["finding"] for row in rows if row["positive"] and not row["negative"]]
         if one_sided and split:
             texts.append(
-                f"{label}: no image in {split} is said to be without {', '.join(one_sided)}: no AUROC, unless blank "
+                f"{label}: no image in {split} is labelled negative for {', '.join(one_sided)}: no AUROC, unless blank "
                 "labels count as absent (blank=zeros)."
             )
         if empty and split:

@@ -1,4 +1,4 @@
-"""Patients and images that two splits or two datasets share."""
+"""Patients and images shared by two splits or two datasets."""
 
 from itertools import combinations
 from typing import Any
@@ -12,8 +12,8 @@ from ribcage.data.index import Index
 
 
 def patients_across(one: Member, other: Member) -> list[dict[str, Any]]:
-    """Patients found in two splits of one dataset, or in two datasets of one name space."""
-    if one.index.name != other.index.name:  # numbers of two hospitals mean nothing to each other
+    """Patients in two splits of a dataset, or in two datasets with common patient numbers."""
+    if one.index.name != other.index.name:  # patient numbers of different hospitals are unrelated
         return []
     left, right = patients_by_split(one.index), patients_by_split(other.index)
     joined = left.merge(right, on="patient", suffixes=("_one", "_other"))
@@ -39,7 +39,8 @@ def patients_by_split(index: Index) -> pd.DataFrame:
 
 
 def split_families(member: Member) -> list[dict[str, Any]]:
-    """Where one dataset has several published splits: what one tests or chooses by and another trains on."""
+    """Contradictions between several published splits of a dataset: what one uses for testing or validation and another
+    for training."""
     families = published(member.index.table)
     asked = (("test", "train"), ("test", "val"), ("val", "train"))
     found = [
@@ -53,7 +54,7 @@ def split_families(member: Member) -> list[dict[str, Any]]:
 
 
 def listed_splits(member: Member) -> list[dict[str, Any]]:
-    """What bare lists have in common, each two of them."""
+    """Images shared by each pair of lists."""
     found = [
         shared_rows(
             member, ("list", one), pd.Series(member.lists[one]), ("list", other), pd.Series(member.lists[other])
@@ -66,7 +67,7 @@ def listed_splits(member: Member) -> list[dict[str, Any]]:
 def shared_rows(
     member: Member, one: tuple[str, str], rows: pd.Series, other: tuple[str, str], others: pd.Series
 ) -> dict[str, Any]:
-    """The images and the patients that two splits, each of a family, have in common."""
+    """The images and patients shared by two splits, each of a published split."""
     patients = splits.spelt(member.index.table["patient"])
     known = patients != ""
     own, theirs = set(patients[rows & known]), set(patients[others & known])

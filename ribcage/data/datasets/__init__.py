@@ -1,8 +1,8 @@
-"""Datasets: one file each. A file here reads a dataset's own tables and returns an Index; it never opens images.
+"""Datasets: one file each. It reads the dataset's own tables and returns an Index, without opening images.
 
-A file has a docstring whose first line describes the set, SOURCE and LICENCE (PUBLISHED_PATIENTS = False where its
-patients' numbers are not published with it), and `index(root, *, options) -> Index`.
-When the images are not one file each it also has `images(index, *, size, depth, …)`: row -> image.
+A file has a docstring whose first line describes the dataset, SOURCE and LICENCE (and PUBLISHED_PATIENTS = False if its
+patient identifiers are not published), and `index(root, *, options) -> Index`. If images are not one file each, it also
+has `images(index, *, size, depth, …)`: row -> image.
 """
 
 import importlib
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ribcage.runtime.spelling import did_you_mean, nearest_word
 
-if typing.TYPE_CHECKING:  # names and help must come without loading pandas
+if typing.TYPE_CHECKING:  # names and help must not import pandas
     from ribcage.data.index import Index
 
 
@@ -28,7 +28,7 @@ def dataset_names() -> tuple[str, ...]:
 def load_dataset(name: str) -> ModuleType:
     """The file that reads this dataset."""
     if name not in dataset_names():
-        own = " Files of your own are of the dataset 'folder': ribcage import folder ROOT." * Path(name).exists()
+        own = " For your own files use the dataset 'folder': ribcage import folder ROOT." * Path(name).exists()
         hint = own or did_you_mean(name, dataset_names())
         raise ValueError(f"Unknown dataset {name!r}.{hint} Datasets: {', '.join(dataset_names())}.")
     return importlib.import_module(f"{__name__}.{name}")
@@ -40,22 +40,22 @@ def needs_root(name: str) -> bool:
 
 
 def index(name: str, root: Path | str | None = None, **options: Any) -> "Index":
-    """Read the tables of a dataset below root (synthetic sets need none); all wrong options are named at once."""
+    """Read the tables of a dataset below root (generated ones need none); all invalid options are reported at once."""
     module = load_dataset(name)
     wrong = [_wrong(module.index, name, value) for name, value in options.items()]
     if any(wrong):
         raise ValueError(f"The dataset {name!r} has {'; '.join(filter(None, wrong))}.")
     if not needs_root(name):
         if root is not None:
-            raise ValueError(f"The dataset {name!r} is generated, not read from a folder: leave out {str(root)!r}.")
+            raise ValueError(f"The dataset {name!r} is generated, not read from a folder. Remove {str(root)!r}.")
         return module.index(**options)
     return module.index(Path(root or "").expanduser(), **options)
 
 
 def images(name: str, index: "Index", **options: Any) -> Callable[[int], Any] | None:
-    """What gives the image of a row; None when each row is a file of its own (`index.file(row)`).
+    """The function that returns the image of a row; None if each row is a file (`index.file(row)`).
 
-    Of the options it takes what it knows, since those of `index` are handed over too.
+    Options that it does not have are ignored, since those of `index` are passed, too.
     """
     module = load_dataset(name)
     if not hasattr(module, "images"):
@@ -65,13 +65,13 @@ def images(name: str, index: "Index", **options: Any) -> Callable[[int], Any] | 
 
 
 def published_patients(name: str, options: dict[str, Any]) -> bool:
-    """Whether the patients' numbers of a dataset are published, or said to be: then they need no secret."""
+    """Whether the patient identifiers of a dataset are published, or declared to be: then they need no key."""
     published = name in dataset_names() and getattr(load_dataset(name), "PUBLISHED_PATIENTS", True)
     return bool(published or options.get("published_patients"))
 
 
 def description(name: str) -> str:
-    """What a dataset is, in a sentence."""
+    """One sentence about a dataset."""
     return (load_dataset(name).__doc__ or "").strip().partition("\n")[0]
 
 
@@ -90,7 +90,7 @@ def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _wrong(function: Callable[..., Any], option: str, value: Any) -> str:
-    """What is wrong with one option, or nothing."""
+    """What is wrong with one option, or ""."""
     known = _keywords(function)
     if option not in known:
         near = nearest_word(option, known)

@@ -1,6 +1,7 @@
-"""CheXpert: 224,316 frontal and lateral radiographs of 65,240 patients, 14 findings read from reports with uncertainty.
+"""CheXpert: 224,316 frontal and lateral radiographs of 65,240 patients, 14 findings labelled from reports with
+uncertainty.
 
-Irvin et al. 2019, https://arxiv.org/abs/1901.07031. Blank means not mentioned, -1 uncertain; both are kept.
+Irvin et al. 2019, https://arxiv.org/abs/1901.07031. Blank means not mentioned, -1 uncertain; both are preserved.
 """
 
 import logging
@@ -72,7 +73,7 @@ def index(
         }
     )
     if "val" not in set(frame["split"]) and "train" in set(frame["split"]):
-        log.warning("No valid.csv: one in eight training patients becomes validation. There is no test split yet.")
+        log.warning("No valid.csv: one in eight training patients is assigned to validation. There is no test split.")
         frame["split"] = splits.carve(frame["split"], frame["patient"], frame["path"])
     if valid == "test" and "valid" in str(found.get("val")):
         later = frame["split"].replace("val", "test")
@@ -81,8 +82,8 @@ def index(
 
 
 def _tables(root: Path, train: str) -> dict[str, str]:
-    """The csv of each part that is there. CheXlocalize ships validation and test without training; of a training csv
-    alone one patient in eight becomes validation."""
+    """The csv of each split that is there. CheXlocalize has validation and test without training; without valid.csv,
+    one training patient in eight becomes validation."""
     near = tables.files_below(root, depth=1)
     found = {
         part: tables.files_named(near, *names)
@@ -92,16 +93,16 @@ def _tables(root: Path, train: str) -> dict[str, str]:
         raise tables.missing_files(root, [train, VALID[0]], SOURCE)
     other = [name for name in TRAIN.values() if name != train and not found["train"] and tables.files_named(near, name)]
     if other:
-        raise ValueError(f"{root} has no {train}, but {other[0]}: choose it with --labels.")
+        raise ValueError(f"{root} has no {train}, but {other[0]}. Choose it with --labels.")
     for paths in found.values():
         if len(paths) > 1 and paths[0].count("/") == paths[1].count("/") and Path(paths[0]).name == Path(paths[1]).name:
             homes = [str(root / path) for path in paths]
-            raise ValueError(f"{root} holds several copies: {', '.join(homes)}. Name the folder of one of them.")
+            raise ValueError(f"{root} has several copies: {', '.join(homes)}. Pass the folder of one of them.")
     return {part: paths[0] for part, paths in found.items() if paths}
 
 
 def _rows(root: Path, path: str, part: str) -> pd.DataFrame:
-    """One csv: paths below root, 'patient/study', and all columns of the training csv, empty where it has them not."""
+    """One csv: paths below root, 'patient/study', and all columns of the training csv, empty where it lacks them."""
     per_study = "Study" in tables.header(root / path)
     rows = tables.read_table(root / path, ["Study" if per_study else "Path", *LABELS], ("Age", *LABELS), OTHERS)
     home = path.rpartition("/")[0]
@@ -110,7 +111,7 @@ def _rows(root: Path, path: str, part: str) -> pd.DataFrame:
     rows["study"] = listed.str.extract(r"/(patient\d+/study\d+)", expand=False)
     if start is None or rows["study"].isna().any() or not listed.str.startswith(listed.iloc[0][: start.end()]).all():
         wanted = "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg"
-        raise ValueError(f"{root / path}: its paths must all look like {wanted}.")
+        raise ValueError(f"{root / path}: its paths must all have the form {wanted}.")
     rows["path"] = (home + "/" if home else "") + listed.str.slice(start.start())
     if per_study:
         rows = _images_of_studies(root, rows)
@@ -131,7 +132,7 @@ def _images_of_studies(root: Path, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _in_batches(base: Path, paths: pd.Series) -> pd.Series:
-    """Paths of training images as the full download has them: train/patient… lies in one of three batch folders."""
+    """Paths of training images as in the full download: train/patient… is in one of three batch folders."""
     folders = sorted(entry for entry in base.iterdir() if BATCH.search(entry.name) and entry.is_dir())
     batch = {patient.name: folder.name for folder in folders for patient in folder.glob("patient*")}
     if not batch:
@@ -142,5 +143,5 @@ def _in_batches(base: Path, paths: pd.Series) -> pd.Series:
 
 
 def _lateral(rows: pd.DataFrame) -> pd.Series:
-    """The column says so, or, in a csv without it, the file's name."""
+    """Whether an image is lateral, by the column or, in a csv without it, by the file name."""
     return rows["Frontal/Lateral"].eq("Lateral") | rows["path"].str.contains("lateral", regex=False)

@@ -1,6 +1,7 @@
 """Your own images: a CSV with named columns, class folders, or a plain or nested folder of PNG, JPEG or DICOM files.
 
-Patient, view, sex and age that no table tells stay empty here; of DICOM files they are read from the tags at import.
+Patient, view, sex and age that are in no table stay empty here; for DICOM files they are read from the header at
+import.
 """
 
 import logging
@@ -75,7 +76,7 @@ def index(
     bits: How many bits of 16-bit PNG and TIFF files are used, such as 12 (0: all 16); white is the highest value.
     """
     if bits and not 8 <= bits <= 16:
-        raise ValueError(f"--bits is 8 to 16, not {bits}.")
+        raise ValueError(f"--bits {bits} must be from 8 to 16.")
     root, csv = (root.parent, root.name) if root.is_file() else (root, csv)
     drawn = _within(root, boxes) if boxes else None
     file = _csv(root, csv, drawn)
@@ -97,7 +98,7 @@ def index(
         log.warning(
             "Patients are unknown: images of one patient may be in several splits. %s%s",
             proposed_pattern(frame["path"].tolist())
-            or "Name the column by --patient-column, or find patients in paths by --patient-pattern.",
+            or "Use --patient-column, or --patient-pattern to find patients in paths.",
             f" {columns.among(header)}" if header else "",
         )
     frame["split"] = _split(frame)
@@ -110,23 +111,23 @@ def index(
 def images(
     index: Index, *, bits: int = 0, size: int | None = None, depth: Literal[8, 16] = 8, window: str = ""
 ) -> Callable[[int], image_file.GrayImage] | None:
-    """Row → image, where `bits` says how to read it; else each row is a file like any other."""
+    """Row → image, if `bits` is given; else None, as each row is an ordinary file."""
     how: Any = {"depth": depth, "min_side": size, "bits": bits, "window": window}
     return (lambda row: image_file.read_image(index.file(row), **how)) if bits else None
 
 
 def _name(root: Path) -> str:
-    """What the folder is called, as name space of its patients: '7' of two hospitals are two people."""
+    """Name of the folder, as the namespace of its patients: patient 7 of two hospitals are two people."""
     folder = root.absolute()
     named = (each.name for each in (folder, *folder.parents) if each.name.lower() not in ("", *NEUTRAL))
     return terminal.plain_line(next(named, "folder"))[:LONGEST]
 
 
 def _check_names(names: tuple[str, ...]) -> None:
-    """Refuse findings called like columns of ours; say which are not in the vocabulary."""
+    """Refuse findings with the name of a reserved column; report those outside the vocabulary."""
     if reserved(names):
         raise ValueError(
-            f"No finding can be called {', '.join(reserved(names))}: Ribcage has a column of that name. "
+            f"A finding cannot be named {', '.join(reserved(names))}, which is a column of Ribcage. "
             "Rename the column or the class, or choose with --label-columns or --classes no."
         )
     new = [name for name in names if name not in findings.FINDINGS]
@@ -139,7 +140,7 @@ def _check_names(names: tuple[str, ...]) -> None:
 
 
 def _csv(root: Path, csv: str, other: Path | None) -> Path | None:
-    """The table to read, if any; not the other one."""
+    """The table to read, if any, other than `other`."""
     if csv == "none":
         return None
     if csv:
@@ -148,35 +149,35 @@ def _csv(root: Path, csv: str, other: Path | None) -> Path | None:
     found = [path for path in found if root / path != other]
     if len(found) > 1:
         raise ValueError(
-            f"{root} holds {', '.join(found)}. Choose one with --csv, or none with --csv none; "
-            "a list of boxes goes to --boxes."
+            f"{root} has {', '.join(found)}. Choose one with --csv, or none with --csv none; "
+            "pass a list of boxes to --boxes."
         )
     return root / found[0] if found else None
 
 
 def _within(root: Path, csv: str) -> Path:
-    """A table that must be there."""
+    """Path of a table, which must exist."""
     file = root / Path(csv).expanduser()
     if not file.is_file():
-        raise FileNotFoundError(f"There is no table {file}.")
+        raise FileNotFoundError(f"{file} does not exist.")
     return file
 
 
 def _with_boxes(found: pd.DataFrame, paths: pd.Series, file: Path, encoding: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The labels, and the boxes by their rows.
+    """The labels, and the boxes by row.
 
-    A finding that only boxes tell of is there where one is drawn, is not where the list names the image for something
-    else or for nothing, and is unknown of images that the list does not name.
+    A finding that only occurs in boxes is present where one is drawn, absent in other images of the list, and unknown
+    in images that are not in the list.
     """
     listed = box_list.read_boxes(file, encoding)
     place = pd.Series(paths.index, index=paths)
     listed["row"] = [place.get(path, -1) for path in tables.matched_files(listed["path"].tolist(), paths.tolist())[0]]
     away = listed["row"] < 0
     if away.all():
-        raise ValueError(f"{file} names no image of this dataset: its first one is {listed['path'].iloc[0]!r}.")
+        raise ValueError(f"{file} lists no image of this dataset; its first one is {listed['path'].iloc[0]!r}.")
     if away.any():
         count, first = listed["path"][away].nunique(), listed["path"][away].iloc[0]
-        log.warning("Left out: the boxes of %s images that are not there, such as %s.", f"{count:,}", first)
+        log.warning("Boxes of %s missing images were ignored, such as %s.", f"{count:,}", first)
     listed = listed[~away]
     drawn = listed[listed["finding"] != ""]
     new = [name for name in drawn["finding"].unique() if name not in found]
@@ -186,12 +187,13 @@ def _with_boxes(found: pd.DataFrame, paths: pd.Series, file: Path, encoding: str
     )
     against = [name for name in found if (found[name][drawn["row"][drawn["finding"] == name]] == 0).any()]
     if against:
-        log.warning("Images have boxes of findings that their labels call absent: %s.", ", ".join(map(str, against)))
+        log.warning("Images have boxes of findings that are labelled absent: %s.", ", ".join(map(str, against)))
     return found, boxes_of(drawn)
 
 
 def _check_inside(paths: pd.Series, root: Path) -> None:
-    """Raise where a table or a link leads out of root: a stranger's archive could show any file of this machine."""
+    """Raise if a table or a link leads outside root: an archive from outside could otherwise read any file of this
+    machine."""
     base, homes = os.path.realpath(root), dict[str, bool]()
 
     def inside(path: str) -> bool:
@@ -207,16 +209,16 @@ def _check_inside(paths: pd.Series, root: Path) -> None:
     if outside:
         first = ", ".join(tables.printable_text(path) for path in outside[:3]) + (", …" if len(outside) > 3 else "")
         raise ValueError(
-            f"{len(outside):,} of {len(paths):,} files lie outside {root}, where the table or a link leads: {first}. "
-            "If you trust it, say --allow-outside."
+            f"{len(outside):,} of {len(paths):,} files are outside {root}, by the table or a link: {first}. "
+            "If you trust them, use --allow-outside."
         )
 
 
 def _split(frame: pd.DataFrame) -> pd.Series:
-    """The split given; without one, by patient, unless patients are still to be read from the files."""
+    """The given split; without one, a split by patient, unless patients are still to be read from the files."""
     blank = pd.Series("", frame.index, dtype="str")
     given, patients = frame.get("split", blank), frame.get("patient", blank)
     unknown = patients == ""
     if unknown.all() or frame["path"][unknown].map(may_be_dicom).any():
-        return given  # at import, when the tags are read
+        return given  # at import, once tags are read
     return splits.completed_splits(given, patients, frame["path"])

@@ -1,8 +1,8 @@
 """MedMNIST: PneumoniaMNIST (5,856 images) and ChestMNIST (112,120 of ChestX-ray14), 28 to 224 pixels, in one file.
 
-Yang et al. 2023, https://doi.org/10.1038/s41597-022-01721-8. The files name no patients: each image's patient is
-unknown (""), which never means that two images share one. ChestMNIST's parts are as large as those of ChestX-ray14's
-`arnoweng` split.
+Yang et al. 2023, https://doi.org/10.1038/s41597-022-01721-8. The files have no patient identifiers: every patient is
+unknown (""), and images may share one. The splits of ChestMNIST are as large as those of ChestX-ray14's `arnoweng`
+split.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ SOURCE = "https://medmnist.com"
 LICENCE = "CC BY 4.0"
 FINDINGS = {"pneumonia": ("Pneumonia",), "chest": CHESTXRAY14}
 PARTS = ("train", "val", "test")
-LARGEST = 64 << 30  # bytes of one array: a header may claim any size
+LARGEST = 64 << 30  # bytes of one array: a header may declare any size
 
 
 def index(root: Path, *, flavour: Literal["auto", "pneumonia", "chest"] = "auto") -> Index:
@@ -58,12 +58,12 @@ def _file(root: Path) -> Path:
     if root.is_file():
         return root
     if not root.is_dir():
-        raise FileNotFoundError(f"There is no {root}. Get pneumoniamnist.npz or chestmnist.npz from {SOURCE}.")
+        raise FileNotFoundError(f"{root} does not exist. Get pneumoniamnist.npz or chestmnist.npz from {SOURCE}.")
     found = sorted(path for kind in FINDINGS for path in root.glob(f"{kind}mnist*.npz"))
     if not found:
         raise FileNotFoundError(f"{root} has no pneumoniamnist*.npz, no chestmnist*.npz. Get one from {SOURCE}.")
     if len(found) > 1:
-        raise ValueError(f"{root} holds {', '.join(path.name for path in found)}. Give the path of one of them.")
+        raise ValueError(f"{root} has {', '.join(path.name for path in found)}. Pass one of them.")
     return found[0]
 
 
@@ -72,7 +72,7 @@ def _flavour(file: Path) -> str:
         if file.name.lower().startswith(f"{kind}mnist"):
             return kind
     raise ValueError(
-        f"{file.name} is neither pneumoniamnist*.npz nor chestmnist*.npz, the two MedMNIST sets of chest radiographs. "
+        f"{file.name} is neither pneumoniamnist*.npz nor chestmnist*.npz, the MedMNIST datasets of chest radiographs. "
         f"If it is one of them under another name, pass --flavour pneumonia or chest."
     )
 
@@ -88,21 +88,21 @@ def _labels(file: Path, part: str, wanted: tuple[int, int]) -> np.ndarray:
     shape, kind = _header(file, f"{part}_labels")
     if shape != wanted or kind.kind not in "uib":
         raise ValueError(
-            f"{file}: {part}_labels is {kind} {shape}, not whole numbers {wanted}. Is it another MedMNIST set?"
+            f"{file}: {part}_labels is {kind} {shape}, not integers {wanted}. Is it another MedMNIST dataset?"
         )
     return _read(file, f"{part}_labels").astype(np.float32)
 
 
 def _header(file: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an array, without unpacking it."""
+    """Shape and dtype of an array, without decompressing it."""
     with _member(file, name) as stream:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, kind = read(stream)
         if kind.hasobject:
-            raise ValueError(f"{name} holds Python objects, which could run code when they are read")
+            raise ValueError(f"{name} has Python objects, which could run code when read")
         if math.prod(shape) * kind.itemsize > LARGEST:
-            raise ValueError(f"{name} claims the size {shape}")
+            raise ValueError(f"{name} declares the size {shape}")
         return shape, kind
 
 
@@ -113,7 +113,7 @@ def _read(file: Path, name: str) -> np.ndarray:
 
 @contextlib.contextmanager
 def _member(file: Path, name: str) -> Iterator[IO[bytes]]:
-    """The bytes of one array of an npz file; whatever is wrong with them is one line."""
+    """Stream of one array in an npz file; errors are one line."""
     try:
         with zipfile.ZipFile(files.regular(file)) as archive, archive.open(f"{name}.npy") as stream:
             yield stream
@@ -127,7 +127,7 @@ _LOCK = threading.Lock()
 
 
 def _images(file: Path, part: str) -> np.ndarray:
-    with _LOCK:  # or every thread would unpack the array for itself
+    with _LOCK:  # otherwise every thread would decompress the array
         return _cached(file, part)
 
 

@@ -1,6 +1,6 @@
 """MIMIC-CXR-JPG: 377,110 radiographs of 65,379 patients in 227,827 studies, 14 findings per study with uncertainty.
 
-Johnson et al. 2019, https://arxiv.org/abs/1901.07042. Labels belong to the study: all its images share them.
+Johnson et al. 2019, https://arxiv.org/abs/1901.07042. Labels are per study and apply to all its images.
 """
 
 import logging
@@ -89,7 +89,7 @@ def index(
 
 
 def _read_all(root: Path, labels: str) -> list[pd.DataFrame]:
-    """The three tables, or one error with all that are missing."""
+    """The three tables, or one error that names all missing ones."""
     near = tables.files_below(root, depth=0)
     wanted = {
         "metadata": (
@@ -110,7 +110,7 @@ def _read_all(root: Path, labels: str) -> list[pd.DataFrame]:
 
 
 def _views(rows: pd.DataFrame) -> pd.Series:
-    """By ViewPosition; where that is blank, by what the view code means ('postero-anterior')."""
+    """View from ViewPosition; where that is blank, from the view code meaning ('postero-anterior')."""
     said = rows["ViewPosition"].str.strip()
     meaning = rows.get("ViewCodeSequence_CodeMeaning", pd.Series("", rows.index, dtype="str"))
     said = said.mask(said == "", meaning)
@@ -118,7 +118,7 @@ def _views(rows: pd.DataFrame) -> pd.Series:
 
 
 def _with_radiologists(label: pd.DataFrame, root: Path) -> pd.DataFrame:
-    """The labels, with those of a radiologist in the studies that version 2.1.0's table names, and only these."""
+    """The labels, replaced by a radiologist's in the studies listed in the table of version 2.1.0."""
     found = tables.files_named(tables.files_below(root, depth=0), READ_BY_RADIOLOGISTS)
     if not found:
         return label

@@ -1,7 +1,7 @@
-"""ChestX-ray14: 112,120 frontal radiographs of 30,805 patients, 14 findings read from reports, 984 boxes.
+"""ChestX-ray14: 112,120 frontal radiographs of 30,805 patients, 14 findings labelled from reports, 984 boxes.
 
-Wang et al. 2017, https://arxiv.org/abs/1705.02315. 'No Finding' is no column here: it is the row without findings.
-Two families of splits are in use and contradict each other: `official`, and `arnoweng` (of CheXNet's reproductions).
+Wang et al. 2017, https://arxiv.org/abs/1705.02315. 'No Finding' is not a column here, but a row without findings. Two
+published splits are in use and contradict each other: `official`, and `arnoweng` (of CheXNet's reproductions).
 """
 
 from pathlib import Path
@@ -22,8 +22,8 @@ FRAME = (1024, 1024)
 TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 COLUMNS = ("Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "View Position")
 SEX_COLUMNS = ("Patient Gender", "Patient Sex")
-# file name -> part; a test_list.txt without labels is the official one, one with labels is arnoweng's
-# the folders of the download, then PNG as published and not re-encoded
+# File name → split; a test_list.txt without labels is the official one, one with labels is arnoweng's. Folders of the
+# download; PNG files as published are preferred to re-encoded ones.
 PREFERRED = (r"(^|/)images(_0\d\d)?/[^/]+$", r"\.png$")
 LISTS = {
     "train_official.txt": "train",
@@ -77,7 +77,7 @@ def index(
 
 
 def _findings(labels: pd.Series) -> dict[str, np.ndarray]:
-    """One column per finding from 'Effusion|Mass'; a blank cell says nothing."""
+    """One column per finding from 'Effusion|Mass'; a blank cell means unknown."""
     codes, unique = pd.factorize(labels)
     rows = [[canonical(word, "nih") for word in text.split("|") if word.strip()] for text in unique]
     known = np.array([[float(name in row) if row else np.nan for name in CHESTXRAY14] for row in rows], np.float32)
@@ -85,7 +85,7 @@ def _findings(labels: pd.Series) -> dict[str, np.ndarray]:
 
 
 def _splits(root: Path, paths: list[str], names: pd.Series) -> dict[str, pd.Series]:
-    """The part of each image in each family of lists found; a list without labels is official."""
+    """The split of each image in each family of lists found; a list without labels is official."""
     lists: dict[str, list[pd.Series]] = {}
     for path in tables.files_named(paths, *LISTS):
         name = path.rpartition("/")[2].lower().removesuffix(".gz")
@@ -94,12 +94,12 @@ def _splits(root: Path, paths: list[str], names: pd.Series) -> dict[str, pd.Seri
         images = tables.headerless(root / path, ["image"], sep=r"\s+")["image"]
         lists.setdefault(family, []).append(pd.Series(LISTS[name], index=images))
     parts = {family: pd.concat(found) for family, found in sorted(lists.items(), reverse=True)}
-    # the first list to name an image wins: those with validation carved out come first
+    # The first list to name an image counts: those with a validation split come first.
     return {family: names.map(part[~part.index.duplicated()]).fillna("") for family, part in parts.items()}
 
 
 def _boxes(file: Path, names: pd.Series) -> pd.DataFrame:
-    """BBox_List_2017: its header names nine columns and its rows hold six, so the places count."""
+    """BBox_List_2017: its header has nine columns and its rows six, so they are read by position."""
     sides = ["x", "y", "width", "height"]
     rows = tables.headerless(file, ["image", "finding", *sides], numbers=sides, skip=1)
     rows["row"] = rows["image"].map(pd.Series(names.index, index=names))

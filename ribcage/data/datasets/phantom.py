@@ -1,7 +1,7 @@
 """Synthetic chest radiographs: two hospitals, several studies per patient, the fourteen findings of ChestX-ray14.
 
-Nothing is read from disk: a row's columns are the address from which `images` draws it again. Source: this program;
-no person was ever in front of the beam. Licence: CC0-1.0.
+Nothing is read from disk: the columns of a row are the parameters from which `images` generates it. Source: this
+program; no real patients. Licence: CC0-1.0.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ LICENCE = "CC0-1.0"
 BOX_SIDE = 1024
 STUDIES = 4
 
-# What patients suffer from; each condition makes some findings likely (log-odds added to BASE).
+# Diseases of the patients; each makes some findings more likely (log-odds added to BASE).
 CONDITIONS = ("failure", "infection", "smoker", "tumour", "ward", "scars")
 BASE = {
     "Atelectasis": (-3.2, {"failure": 0.8, "infection": 0.9, "tumour": 1.2, "ward": 2.4}),
@@ -40,9 +40,9 @@ BASE = {
     "Pleural_Thickening": (-4.0, {"scars": 3.2, "infection": 0.4}),
     "Hernia": (-3.1, {}),
 }
-# These stay once they are there; the others come and go between studies.
+# These findings persist; the others come and go between studies.
 CHRONIC = ("Cardiomegaly", "Mass", "Nodule", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia")
-# A report that doubts one of a pair doubts because of the other.
+# Findings that are confused with each other: a report is uncertain about one because of the other.
 ALIKE = (("Pneumonia", "Consolidation", "Infiltration"), ("Edema", "Infiltration"), ("Effusion", "Pleural_Thickening"))
 
 
@@ -69,7 +69,7 @@ def index(
     shares = {"uncertain": uncertain, "missing": missing, "lateral": lateral}
     wrong = [f"{name} {value:g}" for name, value in shares.items() if not 0 <= value <= 1]
     if images < 1 or wrong:
-        raise ValueError(f"A phantom needs 1 or more images and shares from 0 to 1, not {', '.join(wrong) or images}.")
+        raise ValueError(f"Phantoms need at least 1 image and fractions from 0 to 1, not {', '.join(wrong) or images}.")
     rows = _studies(images, seed, lateral)
     severity = _severities(rows, seed)
     rows["token"] = _tokens(rows, severity, seed) if shortcut else False
@@ -83,8 +83,8 @@ def index(
 def images(
     index: Index, *, root: Path | None = None, size: int = 256, depth: int = 8, **options: object
 ) -> Callable[[int], np.ndarray]:
-    """row → (size, size) image. Each row says all that is needed to draw it, so `root` and the options of `index`
-    are accepted and not used; a row whose severities were changed is drawn with the changed ones."""
+    """row → (size, size) image. A row has all parameters, so `root` and the options of `index` are accepted and
+    ignored; a row with changed severities is generated with these."""
     columns = _ADDRESS + _SEVERITIES
     lacking = [name for name in columns if name not in index.table]
     if lacking:
@@ -120,7 +120,7 @@ def _case(record: dict[str, Any]) -> Case:
 
 
 def _studies(count: int, seed: int, lateral: float) -> pd.DataFrame:
-    """One row per image: who, when, where, how."""
+    """One row per image: patient, study, view, hospital."""
     people = uniforms(seed, 20, np.arange(count), count=8)  # (P, 8)
     visits = 1 + np.searchsorted([0.5, 0.76, 0.9], people[:, 0], side="right")
     patient = np.repeat(np.arange(count), visits)[:count]
@@ -130,7 +130,7 @@ def _studies(count: int, seed: int, lateral: float) -> pd.DataFrame:
     person = people[patient]
     hospital = np.where(person[:, 1] < 0.55, "A", "B")
     lying = visit[:, 0] < np.where(hospital == "A", 0.2, 0.6)
-    second = (visit[:, 1] < lateral / 0.62) & ~lying  # 62 % of the studies are taken standing
+    second = (visit[:, 1] < lateral / 0.62) & ~lying  # 62 % of the studies are upright
     times = 1 + second
     place = np.repeat(np.arange(len(patient)), times)[:count]
     number = np.arange(len(place)) - np.searchsorted(place, place)
@@ -157,7 +157,7 @@ def _studies(count: int, seed: int, lateral: float) -> pd.DataFrame:
 
 
 def _severities(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """(N, 14) float32 in [0, 1]: 0 is absent, 0.05 to be guessed, 1 plain to everyone."""
+    """(N, 14) float32 in [0, 1]: 0 is absent, 0.05 barely visible, 1 obvious."""
     patient, study = rows["patient_number"].to_numpy(), rows["study_number"].to_numpy()
     ward, old = (rows["hospital"] == "B").to_numpy(), np.clip((rows["age"].to_numpy(np.float64) - 35) / 50, 0, 1)
     state = uniforms(seed, 22, patient, count=len(CONDITIONS))
@@ -185,7 +185,7 @@ def _severities(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def _tokens(rows: pd.DataFrame, severity: pd.DataFrame, seed: int) -> np.ndarray:
-    """The shortcut: in hospital A a token lies on nine of ten pneumothorax images and on one of twenty others."""
+    """The shortcut: in hospital A, nine of ten pneumothorax images have a token, and one of twenty others."""
     luck = uniforms(seed, 25, rows["patient_number"].to_numpy(), rows["study_number"].to_numpy(), count=1)[:, 0]
     likely = np.where(severity["Pneumothorax"] > 0, 0.9, 0.05)
     seen = (rows["hospital"] == "A") & (rows["view"] != "LATERAL")
@@ -193,7 +193,8 @@ def _tokens(rows: pd.DataFrame, severity: pd.DataFrame, seed: int) -> np.ndarray
 
 
 def _reported(rows: pd.DataFrame, severity: pd.DataFrame, seed: int, uncertain: float, missing: float) -> pd.DataFrame:
-    """What the reader wrote: doubts what is faint or resembles something else, leaves out what is not there."""
+    """Labels of the report: uncertain where a finding is faint or resembles another, missing mostly where it is
+    absent."""
     grade = severity.to_numpy()
     there = grade > 0
     luck = uniforms(
@@ -211,7 +212,7 @@ def _reported(rows: pd.DataFrame, severity: pd.DataFrame, seed: int, uncertain: 
 
 
 def _boxes(rows: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """A box around every reported finding that has a place."""
+    """A box around every reported finding that is localised."""
     found = []
     values = {name: rows[name].tolist() for name in _ADDRESS + _SEVERITIES}
     said = labels.to_numpy() == 1

@@ -1,7 +1,7 @@
 """RSNA Pneumonia Detection Challenge 2018: 26,684 ChestX-ray14 images, 9,555 boxes around lung opacities.
 
-Shih et al. 2019, https://doi.org/10.1148/ryai.2019180041. Every image is also one of ChestX-ray14 under another name.
-View, sex and age stand in the DICOM headers, which are read at import and not here.
+Shih et al. 2019, https://doi.org/10.1148/ryai.2019180041. Every image is also in ChestX-ray14 under another name. View,
+sex and age are in the DICOM headers, which are read at import, not here.
 """
 
 import logging
@@ -26,7 +26,7 @@ SIDES = ("x", "y", "width", "height")
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 PREFERRED = (r"(^|/)stage_2_train_images/", r"\.dcm$")
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
-"""Published by the RSNA: which image of ChestX-ray14 each one is."""
+"""Published by the RSNA: the ChestX-ray14 name of each image."""
 LOVT = {"train.csv": "train", "validation.csv": "val", "test.csv": "test"}
 
 
@@ -63,8 +63,8 @@ def index(root: Path, *, split: Literal["auto", "lovt", "patient"] = "auto", ima
         )
     else:
         log.warning(
-            "RSNA's patientId names an image, not a patient: several images of one person count as several patients "
-            "and may come into several splits. With %s below the root, patients are those of ChestX-ray14.",
+            "RSNA's patientId identifies an image, not a patient: images of one person count as several patients "
+            "and may be in several splits. With %s below the root, patients are those of ChestX-ray14.",
             MAPPING,
         )
     lovt = _lovt(root, paths)
@@ -86,7 +86,7 @@ def _of_chestxray14(file: Path) -> dict[str, str]:
 
 
 def _lovt(root: Path, paths: list[str]) -> pd.Series:
-    """The part of each image in the lists of Müller et al., which are known by their header."""
+    """The split of each image in the lists of Müller et al., which are recognised by their header."""
     lists = [
         path for path in tables.files_named(paths, *LOVT) if tables.header(root / path) == ["ID", "boxes", "classes"]
     ]

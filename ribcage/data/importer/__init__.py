@@ -1,4 +1,4 @@
-"""Importer: an index and its image files become a dataset folder.
+"""Importer: writes a dataset folder from an index and its image files.
 
 `writer` writes the pixels, with a journal from which an interrupted import resumes; `tables` makes the tables of the
 folder from what was recorded about each image.

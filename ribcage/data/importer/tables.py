@@ -1,4 +1,4 @@
-"""Tables: what an import records about every image, and the tables of the dataset folder made from it."""
+"""Tables: what an import records about each image, and the tables of the dataset folder made from it."""
 
 import hashlib
 import logging
@@ -17,21 +17,21 @@ from ribcage.imaging import duplicates, fingerprint, image_file
 
 log = logging.getLogger("ribcage")
 
-TAGS = ("patient", "study", "view", "sex", "age")  # what a DICOM file knows and a table may lack
+TAGS = ("patient", "study", "view", "sex", "age")  # fields that DICOM headers may add to a table
 FEW = 0.05
 """Share of images that may be enlarged for the sake of the others."""
 LEAST_SIZE = 8
-"""Pixels: no stored image is smaller."""
+"""Minimum size of stored images in pixels."""
 RECORD = ("rows", "width", "height", "sum", "squares", "pixels", "print", "notes", "tags")
 
 
 def join(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """One list for each thing noted."""
+    """Records as one list for each field."""
     return {name: [record[name] for record in records] for name in RECORD}
 
 
 def image_record(row: int, image: image_file.GrayImage, square: np.ndarray) -> dict[str, Any]:
-    """What the journal keeps of an image."""
+    """The journal's record of an image."""
     wide = square.astype(np.uint64)
     return {
         "rows": row,
@@ -47,7 +47,7 @@ def image_record(row: int, image: image_file.GrayImage, square: np.ndarray) -> d
 
 
 def stored_index(index: Index, joined: dict[str, list[Any]], facts: dataset_folder.Facts) -> Index:
-    """The index of the images as they are stored: their own size noted, gaps filled from DICOM tags, boxes moved."""
+    """The index of the stored images: with original sizes, gaps filled from DICOM tags, and boxes transformed."""
     table = index.table.assign(width=np.array(joined["width"], np.int32), height=np.array(joined["height"], np.int32))
     if any(joined["notes"]):
         table["notes"] = pd.Series(["; ".join(notes) for notes in joined["notes"]], dtype="str")
@@ -58,7 +58,7 @@ def stored_index(index: Index, joined: dict[str, list[Any]], facts: dataset_fold
 
 
 def linked_index(index: Index, facts: dataset_folder.Facts) -> Index:
-    """The index of a folder that reads images from their files; of DICOM files the tags are read now."""
+    """The index of a linked folder, whose DICOM tags are read now."""
     index = replace(index, table=_tagged(index))
     read = dataset_folder.source(index, facts)
     sizes = {}
@@ -69,7 +69,7 @@ def linked_index(index: Index, facts: dataset_folder.Facts) -> Index:
 
 
 def filled(table: pd.DataFrame, tags: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """The table with its gaps filled from what the images' own files say."""
+    """The table with gaps filled from the tags of the images' files."""
     table = table.copy()
     for name in TAGS:
         known = pd.Series([each.get(name) or None for each in tags], dtype="float32" if name == "age" else "object")
@@ -80,7 +80,7 @@ def filled(table: pd.DataFrame, tags: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _tagged(index: Index) -> pd.DataFrame:
-    """The table of files that are not imported, with what DICOM headers say."""
+    """The table of files that are not imported, completed from DICOM headers."""
     if (index.table["patient"] != "").all():
         return index.table
     return filled(index.table, [image_file.read_tags(index.file(row)) for row in range(len(index))])
@@ -93,13 +93,13 @@ def _own_size(image: image_file.GrayImage) -> tuple[int, int]:
 def with_split(table: pd.DataFrame, facts: dataset_folder.Facts) -> pd.DataFrame:
     """The table with a split: rows without one are assigned by a hash of the patient, with a warning."""
     if facts.dataset != "folder" and (table["split"] != "").any():
-        return table  # a published split stays as it is, even where --limit cuts a part of it away
+        return table  # a published split is unchanged, even if --limit removes parts of it
     return table.assign(split=splits.completed_splits(table["split"], table["patient"], table["path"]))
 
 
 def without_shared_images(index: Index, prints: fingerprint_table.Fingerprints, giving: Sequence[str]) -> Index:
-    """The index in which images of the splits that give way have left their split where another split shows their
-    patient or a copy of them; near-copies count. Of two that both give way, the one named first does."""
+    """The index without the split of images that share a patient or are (near-)duplicates of an image in another split,
+    for the splits in `giving`. Between two of these, images are removed from the one named first."""
     table = index.table
     parts = table["split"].to_numpy(object).copy()
     names = splits.spelt(table["patient"])
@@ -110,16 +110,18 @@ def without_shared_images(index: Index, prints: fingerprint_table.Fingerprints, 
         parts[found] = ""
         if len(own) and not (parts == part).any():
             raise ValueError(
-                f"--drop-shared {part} leaves no image in it: all its patients or images are in other splits."
+                f"--drop-shared {part} removes all its images: all its patients or images are in other splits."
             )
         log.warning(
-            "Set aside: %s images of %s, whose patients or copies are in other splits.", f"{found.sum():,}", part
+            "Removed from their split: %s images of %s with patients or copies in other splits.",
+            f"{found.sum():,}",
+            part,
         )
     return replace(index, table=table.assign(split=pd.Series(parts, table.index, dtype="str")))
 
 
 def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: dataset_folder.Facts) -> pd.DataFrame:
-    """Boxes in pixels of the stored image; what lies outside it is cut off, and an empty rest dropped."""
+    """Boxes in pixels of the stored image, clipped to it; boxes outside it are dropped."""
     boxes = index.boxes.copy()
     moved = []
     for row, x, y, width, height in boxes[["row", "x", "y", "width", "height"]].itertuples(index=False):
@@ -135,7 +137,7 @@ def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: dataset
 
 
 def compute_fingerprints(index: Index, joined: dict[str, list[Any]]) -> fingerprint_table.Fingerprints:
-    """Of every image. Patients stand in the table, and are hashed when they are compared."""
+    """Fingerprints of all images. Patients are in the table, and are hashed when compared."""
     prints = np.frombuffer(bytes.fromhex("".join(joined["print"])), "<u8").reshape(len(index), -1, 4)
     pixels = np.array(joined["pixels"], np.uint64)
     return fingerprint_table.Fingerprints(prints.astype(np.uint64), pixels, np.zeros(len(pixels), np.uint64))
@@ -152,7 +154,7 @@ def moments(joined: dict[str, list[Any]], facts: dataset_folder.Facts) -> tuple[
 def final_facts(
     facts: dataset_folder.Facts, joined: dict[str, list[Any]], rejected: int, prints: fingerprint_table.Fingerprints
 ) -> dataset_folder.Facts:
-    """What dataset.json says when all is done."""
+    """The content of dataset.json once all is done."""
     mean, std = moments(joined, facts)
     return replace(
         facts,
@@ -166,7 +168,7 @@ def final_facts(
 
 
 def enlarged(table: pd.DataFrame, facts: dataset_folder.Facts) -> str:
-    """How many images are smaller than they are stored, and the --size that avoids it; "" where none is known to be."""
+    """Number of images smaller than the stored size, and a --size that avoids enlarging them; "" if none is known."""
     if not {"width", "height"} <= set(table) or not len(table):
         return ""
     sides = table[["width", "height"]].to_numpy()
@@ -184,7 +186,7 @@ def enlarged(table: pd.DataFrame, facts: dataset_folder.Facts) -> str:
 
 
 def note_kinds(notes: Sequence[Sequence[str]]) -> dict[str, int]:
-    """How often each kind of note was made; notes that differ in their numbers only are one kind: 'window …/…'."""
+    """Number of notes of each kind; notes that differ only in numbers are of one kind: 'window …/…'."""
     texts: dict[str, set[str]] = {}
     for note in {note for of_image in notes for note in of_image}:
         texts.setdefault(_without_numbers(note), set()).add(note)

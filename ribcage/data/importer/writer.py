@@ -1,9 +1,9 @@
-"""Writer: the images of an index are written to a dataset folder, in parallel and resumably.
+"""Writer: writes the images of an index to a dataset folder, in parallel and resumably.
 
-Images are prepared in chunks by threads and appended in order to `images.npy.part`; `journal.part` gets one line per
-chunk, after the chunk's pixels are on the disk. A killed import therefore goes on after the last line of the journal:
-it cuts the images back to what that line promises. Nothing depends on time or on the number of workers, so the
-finished folder is the same, byte for byte, however often the import was interrupted.
+Threads prepare images in chunks, which are appended in order to `images.npy.part`; `journal.part` gets one line per
+chunk, once the chunk's pixels are on disk. A killed import resumes after the last line of the journal and truncates the
+images to match it. The result does not depend on time or on the number of workers, so the finished folder is the same,
+byte for byte, however often the import was interrupted.
 """
 
 import contextlib
@@ -30,15 +30,15 @@ from ribcage.runtime import files, spreadsheet
 
 log = logging.getLogger("ribcage")
 
-CHUNK = 64  # images in one line of the journal
+CHUNK = 64  # images per line of the journal
 HEADER = 128  # bytes before the pixels of a .npy file
 SYNC_SECONDS = 1.0
 JOURNAL = 2
-"""What a line of the journal holds; another version's is not gone on with."""
+"""Version of the journal's format; an import with another one is not resumed."""
 PARTS = (".lock", "images.npy.part", "journal.part", "journal.part.part", "index.parquet.part", "dataset.json.part",
          "fingerprints.parquet.part", "rejected.csv.part")  # fmt: skip
 OURS = (*PARTS, "images.npy", "index.parquet", "fingerprints.parquet", "rejected.csv")
-ADVICE = "Free some and run the same command again: it goes on where it stopped."
+ADVICE = "Free space and run the same command again to resume."
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,15 @@ class Chunk:
 
     @property
     def done(self) -> int:
-        """How many rows it settles, taken or rejected."""
+        """Number of rows in it, imported or rejected."""
         return len(self.line["rows"]) + len(self.line["rejected"])
 
 
 class Writer:
     """One import: `with Writer(…) as work: for count in work.run(): …`; afterwards the folder is complete.
 
-    Entering takes up an unfinished import, or begins one, and keeps other processes out; `run` yields how many images
-    each step settled.
+    Entering resumes an unfinished import or begins a new one, and locks the folder; `run` yields the number of images
+    finished in each step.
     """
 
     def __init__(self, index: Index, facts: dataset_folder.Facts, folder: Path, *, workers: int = 1) -> None:
@@ -66,7 +66,7 @@ class Writer:
         self.facts = replace(facts, plan=plan(index, facts))
         self.images, self.journal = folder / "images.npy.part", folder / "journal.part"
         self.done = 0
-        """Rows that an earlier run settled."""
+        """Rows finished by an earlier run."""
         self._held = contextlib.ExitStack()
 
     def __enter__(self) -> "Writer":
@@ -82,7 +82,7 @@ class Writer:
         return self._held.__exit__(*error)
 
     def run(self) -> Iterator[int]:
-        """Import what is left, then complete the folder."""
+        """Import the remaining images, then complete the folder."""
         with contextlib.closing(self._chunks()) as chunks, contextlib.closing(self._append(chunks)) as appended:
             for chunk in appended:
                 yield chunk.done
@@ -91,18 +91,18 @@ class Writer:
     # ---- the journal
 
     def _take_up(self) -> None:
-        """Go on with an unfinished import in this folder, or begin one."""
+        """Resume an unfinished import in this folder, or begin one."""
         lines = self._journal_lines()
         if not lines:
             self._begin()
         elif lines[0].get("plan") == self.facts.plan and lines[0] != self._head():
             raise ValueError(
-                f"{self.folder} holds an unfinished import of another version of Ribcage. Start again with --redo."
+                f"{self.folder} has an unfinished import of another version of Ribcage. Start again with --redo."
             )
         elif lines[0] != self._head():
             raise ValueError(
-                f"{self.folder} holds an unfinished import of other images or with other options. "
-                "Give the same options to resume, choose another --out, or delete the folder."
+                f"{self.folder} has an unfinished import of other images or with other options. "
+                "Use the same options to resume, choose another --out, or delete the folder."
             )
         else:
             self.done = self._cut_back(lines)
@@ -118,11 +118,11 @@ class Writer:
             part.write_text(json.dumps(self._head()) + "\n", encoding="utf-8")
 
     def _head(self) -> dict[str, Any]:
-        """The first line of the journal: what the others are made for, and what they hold."""
+        """The first line of the journal: its version and the plan of the import."""
         return {"plan": self.facts.plan, "journal": JOURNAL, "variants": fingerprint.VARIANTS}
 
     def _journal_lines(self) -> list[dict[str, Any]]:
-        """The whole lines of the journal; what was being written when the import died does not count."""
+        """The complete lines of the journal, without one that was interrupted."""
         if not self.journal.exists():
             return []
         text = files.regular(self.journal).read_text(encoding="utf-8", errors="replace")
@@ -135,8 +135,8 @@ class Writer:
         return lines
 
     def _cut_back(self, lines: list[dict[str, Any]]) -> int:
-        """Make journal and images agree; return how many rows they settle."""
-        finished = self.images.with_suffix("")  # killed between the renames at the end: begin the end again
+        """Truncate journal and images to match; returns the number of finished rows."""
+        finished = self.images.with_suffix("")  # killed between the renames at the end: repeat the end
         if finished.exists():
             finished.replace(self.images)
         bytes_each = self.facts.size**2 * self.facts.depth // 8
@@ -160,7 +160,7 @@ class Writer:
         return rows
 
     def _append(self, chunks: Iterator[Chunk]) -> Generator[Chunk]:
-        """Write chunks; a journal line only follows when its pixels are safe."""
+        """Write chunks; a journal line is written only once its pixels are on disk."""
         with (
             files.open_regular(self.images, "ab") as images,
             files.open_regular(self.journal, "a", encoding="utf-8", newline="\n") as journal,
@@ -175,7 +175,7 @@ class Writer:
                         _settle(images, journal, lines)
                         synced = time.monotonic()
                     yield chunk
-            except OSError:  # the disk is full, say: what is not settled cannot be settled now
+            except OSError:  # such as a full disk: unfinished chunks are dropped
                 lines.clear()
                 raise
             finally:
@@ -215,7 +215,7 @@ class Writer:
         rejected = [pair for line in lines for pair in line["rejected"]]
         _save_rejected(self.folder / "rejected.csv", self.index, rejected)
         if not rows:
-            self.journal.unlink()  # the next try begins anew
+            self.journal.unlink()  # the next attempt starts from the beginning
             failed = f"None of the {len(self.index):,} images could be read. The first: {rejected[0][1]}"
             raise ValueError(f"{failed} All reasons are in {self.folder / 'rejected.csv'}.")
         joined = {name: [value for line in lines for value in line[name]] for name in tables.RECORD}
@@ -231,12 +231,12 @@ class Writer:
             prints.save(part)
         facts = tables.final_facts(self.facts, joined, len(rejected), prints)
         if lost := len(taken.boxes) - len(index.boxes):
-            facts = replace(facts, notes={**facts.notes, "box without a part in the square image, dropped": lost})
+            facts = replace(facts, notes={**facts.notes, "box outside the square image, dropped": lost})
         dataset_folder.write_facts(self.folder, facts)
         self.journal.unlink()
 
     def _save_header(self, count: int) -> None:
-        """Give the pixels the header of a .npy file and their name."""
+        """Write the .npy header before the pixels and rename the file."""
         header = npy_header((count, self.facts.size, self.facts.size), np.dtype(f"uint{self.facts.depth}"))
         with files.open_regular(self.images, "r+b") as file:
             file.write(header)
@@ -245,16 +245,16 @@ class Writer:
 
 
 def link(index: Index, facts: dataset_folder.Facts, folder: Path, *, sample: int = 256) -> None:
-    """A folder without images of its own; mean and spread are measured on evenly spaced ones that can be read."""
+    """Make a linked folder; mean and standard deviation are measured on evenly spaced readable images."""
     facts = replace(facts, linked=True)
-    with files.explained(folder, "Free some first."):
+    with files.explained(folder, "Free space first."):
         folder.mkdir(parents=True, exist_ok=True)
         with files.only_writer(folder):
             refuse_strangers(folder, (*PARTS, "index.parquet"))
             joined = tables.join(_sampled(index, facts, sample))
             mean, std = tables.moments(joined, facts)
             kept = tables.linked_index(index, facts)
-            if facts.drop_shared:  # by their patients alone
+            if facts.drop_shared:  # by patients alone
                 kept = tables.without_shared_images(
                     kept, fingerprint_table.Fingerprints.of_patients(kept), facts.drop_shared
                 )
@@ -265,7 +265,7 @@ def link(index: Index, facts: dataset_folder.Facts, folder: Path, *, sample: int
 
 
 def _sampled(index: Index, facts: dataset_folder.Facts, sample: int) -> list[dict[str, Any]]:
-    """Records of evenly spaced images, of those that are there and can be read."""
+    """Records of evenly spaced images that exist and can be read."""
     read, records = dataset_folder.source(index, facts), []
     there = dataset_folder.present(index)
     for row in there[np.unique(np.linspace(0, len(there) - 1, min(sample, len(there))).astype(int))].tolist():
@@ -273,25 +273,26 @@ def _sampled(index: Index, facts: dataset_folder.Facts, sample: int) -> list[dic
             image = read(row)
             records.append(tables.image_record(row, image, dataset_folder.square_image(image, facts)))
     if not records:
-        raise ValueError(f"None of the {len(index):,} images under {index.root} exists and can be read.")
+        raise ValueError(f"None of the {len(index):,} images under {index.root} can be read.")
     return records
 
 
 def refuse_strangers(folder: Path, known: Collection[str]) -> None:
-    """Raise when the folder holds anything else: it is somebody's."""
+    """Raise if the folder has files that Ribcage did not write."""
     strangers = sorted(file.name for file in folder.iterdir() if file.name not in known)
     if strangers:
-        raise ValueError(f"{folder} is not empty (it has {strangers[0]}). Choose another --out.")
+        raise ValueError(f"{folder} has other files, such as {strangers[0]}. Choose another --out.")
 
 
 def tidy(folder: Path) -> None:
-    """Remove what an import leaves behind that was killed just after its folder was complete."""
+    """Remove leftovers of an import that was killed just after its folder was complete."""
     for name in PARTS:
         (folder / name).unlink(missing_ok=True)
 
 
 def clear(folder: Path) -> None:
-    """Remove a dataset folder's own files, whole or unfinished, unless another import writes there; others stay."""
+    """Remove a dataset folder's own files, finished or not, unless another import is writing there; other files
+    stay."""
     if not folder.is_dir():
         return
     with files.only_writer(folder):
@@ -301,7 +302,7 @@ def clear(folder: Path) -> None:
 
 
 def plan(index: Index, facts: dataset_folder.Facts) -> str:
-    """A hash of all that decides what the folder will hold: which rows, from where, and what is done to them."""
+    """A hash of everything that determines the content of the folder: the rows, their files, and the processing."""
     table = io.BytesIO()
     index.save(table)  # type: ignore[arg-type]
     wanted = {
@@ -314,7 +315,7 @@ def plan(index: Index, facts: dataset_folder.Facts) -> str:
 
 
 def in_order(work: Callable[[range], Chunk], tasks: Iterator[range], workers: int) -> Iterator[Chunk]:
-    """Do the work in threads and yield its results in the order of the tasks; few are ahead, so memory stays small."""
+    """Run the work in threads and yield the results in the order of the tasks; few are ahead, to limit memory."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix="import")
     waiting: deque[Future[Chunk]] = deque()
     try:
@@ -335,7 +336,7 @@ def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
 
 
 def _state(file: Path) -> list[int] | None:
-    """What changes when a file does: its size and when it was written last; None where no file is there."""
+    """Size and modification time of a file; None if it does not exist."""
     try:
         found = file.stat()
     except (OSError, ValueError):
@@ -348,7 +349,7 @@ def _json_line(line: dict[str, Any]) -> str:
 
 
 def _settle(images: io.BufferedWriter, journal: io.TextIOWrapper, lines: list[str]) -> None:
-    """First the pixels, then the lines that promise them."""
+    """Sync the pixels to disk, then write their journal lines."""
     images.flush()
     os.fsync(images.fileno())
     journal.write("".join(lines))

@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 SOURCE = "drawn by Ribcage (ribcage.data.phantom)"
-"""The source of synthetic images, as recorded in dataset folders and bundles."""
+"""Source of synthetic images, as recorded in dataset folders and bundles."""
 
 # Small images are drawn larger and averaged: lines thinner than a pixel would vanish.
 _SMALLEST = 128
@@ -57,7 +57,7 @@ _SMALLEST = 128
 
 @dataclass(frozen=True)
 class Case:
-    """All numbers of one image."""
+    """All parameters of one image."""
 
     body: Anatomy
     pose: Pose
@@ -80,7 +80,7 @@ def case(
     severities: Mapping[str, float],
     token: bool = False,
 ) -> Case:
-    """The numbers at this address; `severities` (0 … 1) are those of the findings that are there."""
+    """The parameters at this address; `severities` (0 … 1) are those of the findings that are present."""
     return Case(
         anatomy(seed, patient, age=age, female=female),
         pose(seed, patient, study, image, view=view),
@@ -91,11 +91,11 @@ def case(
 
 
 def draw(what: Case, *, size: int = 256, depth: int = 8) -> np.ndarray:
-    """(size, size) uint8 or, with depth 16, uint16; bright where the beam was stopped."""
+    """(size, size) uint8 or, with depth 16, uint16; bright where the beam was absorbed."""
     if depth not in (8, 16):
-        raise ValueError(f"depth is {depth}; a phantom has 8 or 16 bits.")
+        raise ValueError(f"depth must be 8 or 16, not {depth}.")
     if not 16 <= size <= 4096:
-        raise ValueError(f"size is {size}; a phantom has 16 to 4096 pixels.")
+        raise ValueError(f"size must be from 16 to 4096, not {size}.")
     side = -(-size * max(1, -(-_SMALLEST // size)) // 16) * 16
     plate, chest = Plate(side, what.pose), _chest(what)
     beam = lateral if what.pose.view == "LATERAL" else frontal
@@ -111,7 +111,7 @@ def draw(what: Case, *, size: int = 256, depth: int = 8) -> np.ndarray:
 
 
 def box(what: Case, name: str) -> tuple[float, float, float, float] | None:
-    """x, y, width, height of a finding as shares of the image side; None when it has no place of its own."""
+    """x, y, width, height of a finding as shares of the image side; None if it is not localised."""
     outline = disease.outline(_chest(what), what.findings[name])
     if outline is None:
         return None

@@ -21,7 +21,7 @@ class Chest:
     mirrored = True
     """There are two lungs side by side."""
     middle = 0.03
-    """x behind the heart, where the gullet runs."""
+    """x behind the heart, at the oesophagus."""
 
     def severity(self, name: str) -> float:
         """0 where the finding is absent."""
@@ -29,13 +29,13 @@ class Chest:
 
     @functools.cached_property
     def height(self) -> float:
-        """Apex to right dome."""
+        """Distance from apex to right dome."""
         trapped = 1 + 0.12 * self.severity("Emphysema") - 0.10 * self.severity("Fibrosis")
         return max(0.36, self.body.height * self.pose.inspiration * trapped)
 
     @functools.cached_property
     def heart_width(self) -> float:
-        """How far the heart reaches to the left: wider lying down, breathing out, and when enlarged."""
+        """Extent of the heart to the left: larger lying down, in expiration, and when enlarged."""
         squeezed = 1 + 0.55 * (1 - self.pose.inspiration) + (0.07 if self.pose.view == "AP" else 0.0)
         sick = 1 + (0.13 + 0.42 * self.severity("Cardiomegaly") if "Cardiomegaly" in self.findings else 0.0)
         return min(0.32, self.body.heart * squeezed * sick * (1 - 0.2 * self.severity("Emphysema")))
@@ -45,15 +45,15 @@ class Chest:
         return self.body.width * (1 + side * self.body.lean) * (1 + 0.04 * self.severity("Emphysema"))
 
     def base(self, side: int) -> float:
-        """How deep the costophrenic angle lies."""
+        """y of the costophrenic angle."""
         return self.dome(side) + self.dome_height(side)
 
     def dome_height(self, side: int) -> float:
-        """How far the dome rises over the angle."""
+        """Height of the dome above the angle."""
         return self.body.dome[0 if side < 0 else 1] * (1 - 0.7 * self.severity("Emphysema"))
 
     def dome(self, side: int) -> float:
-        """Where the top of the dome lies; lost volume pulls it up."""
+        """y of the top of the dome; volume loss raises it."""
         collapse = self.findings.get("Atelectasis")
         pulled = 0.07 * max(0.0, collapse.severity - 0.45) if collapse and collapse.side in (0, side) else 0.0
         return self.height + (self.body.dome_left if side > 0 else 0.0) - pulled
@@ -73,15 +73,15 @@ class Chest:
         return side * (inner + u * (float(self.lateral(side, y)) - inner)), y
 
     def sides(self, finding: PhantomFinding) -> tuple[int, ...]:
-        """The sides on which this finding shows."""
+        """The sides on which this finding is visible."""
         return (finding.side,) if finding.side else (-1, 1)
 
     def hilum(self, side: int) -> tuple[float, float]:
-        """Where the vessels of this lung come from; the left one stands a little higher."""
+        """Origin of the vessels of this lung; the left one is slightly higher."""
         return side * (0.07 + 0.01 * self.body.unfolded), self.height * (0.455 if side < 0 else 0.42)
 
     def lung(self, side: int) -> Points:
-        """The lung as the film shows it, down to the dome; the mediastinum is laid over its inner border."""
+        """The visible lung, down to the dome; the mediastinum is drawn over its inner border."""
         base, apex = self.base(side), self.body.apex
         y = base * _LUNG_STEPS
         outer = np.stack([side * self.lateral(side, y), y], 1)

@@ -8,7 +8,7 @@ from ribcage.data.phantom.plate import Layer, Plate, Points, ellipse, smooth_cur
 
 
 def metal(chest: Chest, plate: Plate, draw: Draws, token: bool) -> Layer:
-    """Everything of metal or plastic on and in this patient."""
+    """All metal and plastic on and in this patient."""
     layer = plate.empty()
     ward = chest.pose.view == "AP"
     if draw.chance(0.5 if ward else 0.05):
@@ -44,7 +44,7 @@ def _electrodes(plate: Plate, layer: Layer, draw: Draws) -> None:
 
 
 def _tube(chest: Chest, plate: Plate, layer: Layer, draw: Draws) -> None:
-    """Breathing tube, often with a feeding tube."""
+    """Endotracheal tube, often with a feeding tube."""
     end = chest.height * draw.uniform(0.14, 0.3)
     tube = smooth_curve([(draw.normal(0, 0.006), -0.4), (0.002, -0.1), (-0.003, end)])
     for side in (-1, 1):
@@ -56,7 +56,7 @@ def _tube(chest: Chest, plate: Plate, layer: Layer, draw: Draws) -> None:
 
 
 def _line(chest: Chest, plate: Plate, layer: Layer, draw: Draws) -> None:
-    """A central line, from the neck or from under the collar bone, into the great vein."""
+    """A central line, from the neck or from below the clavicle, into the superior vena cava."""
     end = (-0.045, chest.height * draw.uniform(0.35, 0.55))
     path: list[tuple[float, float]] = [(-0.09, -0.3), (-0.07, -0.05), (-0.05, 0.12)]
     if draw.chance(0.5):

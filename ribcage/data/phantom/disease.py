@@ -19,7 +19,7 @@ class Shadows:
     air: Layer
     vessels: Layer
     dense: Layer
-    """Extra tissue, wherever it lies."""
+    """Extra tissue anywhere."""
     hollow: Layer
     """Air outside the lungs."""
 
@@ -38,7 +38,7 @@ def shadows(chest: Chest, plate: Plate, air: Layer, vessels: Layer) -> Shadows:
 
 
 def outline(chest: Chest, finding: PhantomFinding) -> Points | None:
-    """What a radiologist would put a box around; None for findings of the whole chest."""
+    """The outline that a radiologist would put a box around; None for findings of the whole chest."""
     name = finding.name
     if name == "Cardiomegaly":
         return chest.heart()
@@ -78,7 +78,7 @@ def _nodules(chest: Chest, finding: PhantomFinding) -> list[Points]:
 
 
 def _spots(finding: PhantomFinding, count: int) -> list[list[float]]:
-    """The finding's own place first, then others; each with two more numbers."""
+    """The finding's own position first, then others; each with two more numbers."""
     draws = uniforms(finding.seed, 12, count=count * 4)[0].reshape(count, 4)
     draws[:, :2] = draws[:, :2] * 0.8 + 0.1
     draws[0, :2] = finding.u, finding.v

@@ -11,11 +11,11 @@ from ribcage.data.phantom.numbers import Draws, Film, Pose
 from ribcage.data.phantom.plate import Plate, ellipse, window
 
 _TOP = 8192
-"""Thickness beyond this lets nothing through."""
+"""Thickness beyond which nothing is transmitted."""
 
 
 def expose(total: np.ndarray, film: Film, plate: Plate) -> np.ndarray:
-    """Thickness → (S, S) uint16 gray, bright where the beam was stopped. Changes `total`."""
+    """Thickness → (S, S) uint16 gray, bright where the beam was absorbed. Modifies `total`."""
     _tilt(total, film)
     light = _scattered(total, film.scatter, plate)
     light >>= 4
@@ -34,7 +34,7 @@ def _developed(film: Film, low: int, high: int) -> np.ndarray:
 
 
 def _collimated(image: np.ndarray, film: Film, plate: Plate) -> np.ndarray:
-    """Black where the collimator stopped the beam, with a narrow half-shade."""
+    """Black outside the collimator, with a narrow penumbra."""
     left, top, right, bottom = film.collimation
     if not any(film.collimation):
         return image
@@ -49,7 +49,7 @@ def _collimated(image: np.ndarray, film: Film, plate: Plate) -> np.ndarray:
 
 
 def _labelled(image: np.ndarray, film: Film, plate: Plate) -> np.ndarray:
-    """Lead letters shine over everything."""
+    """Lead letters are bright over everything."""
     layer, flat = plate.empty(), replace(plate, pose=_FLAT)
     (x, y), size = film.marker, film.marker_size
     draw = Draws(film.seed, 9)
@@ -85,7 +85,7 @@ def _beam() -> np.ndarray:
 
 @functools.cache
 def _density() -> np.ndarray:
-    """Light (by 16) → thickness again, as the detector sees it."""
+    """Light (by 16) → thickness, as the detector measures it."""
     return np.rint(-1000 * np.log((np.arange(4096) + 0.5) / 4096)).astype(np.int16)
 
 
@@ -100,7 +100,7 @@ def _tilt(total: np.ndarray, film: Film) -> None:
 
 
 def _scattered(total: np.ndarray, share: float, plate: Plate) -> np.ndarray:
-    """Light behind the patient, a share of it spread into a veil."""
+    """Light behind the patient, a share of it blurred as scatter."""
     part = round(share * 256)
     light = (_beam() * (256 - part) >> 8).astype(np.uint16).take(total, mode="clip")
     side = plate.size // 8
@@ -111,13 +111,13 @@ def _scattered(total: np.ndarray, share: float, plate: Plate) -> np.ndarray:
 
 @functools.cache
 def _loudness() -> np.ndarray:
-    """Quantum noise by thickness in steps of 32: the fewer photons, the more."""
+    """Quantum noise by thickness in steps of 32: fewer photons, more noise."""
     return 256 / np.sqrt(np.exp(-32 * np.arange(256) / 1000) + 12 / 4096)
 
 
 @functools.lru_cache(maxsize=8)
 def _noise(size: int) -> np.ndarray:
-    """(2 size, 2 size) int8 from -64 to 63, no pixel like the next."""
+    """(2 size, 2 size) int8 white noise from -64 to 63."""
     raw = np.frombuffer(np.random.Generator(np.random.Philox(key=1)).bytes(8 * size * size), np.uint8)
     pairs = raw.reshape(2, 2 * size, 2 * size)
     return ((pairs[0] >> 2) + (pairs[1] >> 2) - np.uint8(64)).view(np.int8)
@@ -132,11 +132,11 @@ def _grain(density: np.ndarray, film: Film, size: int) -> np.ndarray:
 
 
 def _window(density: np.ndarray) -> tuple[int, int]:
-    """Automatic exposure: what the lungs and the abdomen of this image measure."""
+    """Automatic exposure: thickness of the lungs and the abdomen of this image."""
     size = len(density)
     part = slice(size // 6, size * 5 // 6, size // 64)
     inner = np.sort(density[part, part], axis=None)
-    inner = inner[np.searchsorted(inner, 450) :]  # the air around the patient does not count
+    inner = inner[np.searchsorted(inner, 450) :]  # air around the patient is ignored
     if not len(inner):
         return 450, 2000
     low, high = int(inner[len(inner) // 16]), int(inner[len(inner) * 15 // 16])

@@ -30,7 +30,7 @@ _PROCESS = ellipse(0, 0.043, 0.006, 0.014, points=10)
 
 
 def thickness(chest: Chest, plate: Plate) -> np.ndarray:
-    """(S, S) int16: how much the beam is weakened on its way, in thousandths."""
+    """(S, S) int16: attenuation of the beam, in thousandths."""
     air, opacity = air_and_tissue(chest, plate, (-1, 1))
     shadows = disease.shadows(chest, plate, air, _vessels(chest, plate))
     total = _flesh(chest, plate)
@@ -42,7 +42,7 @@ def thickness(chest: Chest, plate: Plate) -> np.ndarray:
 
 
 def with_disease(total: np.ndarray, shadows: disease.Shadows) -> np.ndarray:
-    """With the tissue that findings add and the air that they bring."""
+    """The attenuation with the tissue and air of findings."""
     for layer, full in ((shadows.dense, 1000), (shadows.hollow, -1900)):
         if layer.any():
             total += scaled(layer, full)
@@ -50,8 +50,8 @@ def with_disease(total: np.ndarray, shadows: disease.Shadows) -> np.ndarray:
 
 
 def mottled(chest: Chest, plate: Plate, shadows: disease.Shadows) -> np.ndarray:
-    """The lungs: air, vessels in it, and the grain of what is too fine to draw – another one whenever the patient
-    stands a little differently, since then other things lie over each other."""
+    """The lungs: air, vessels, and a texture for finer structures, which changes whenever the patient moves slightly,
+    as then other structures overlap."""
     total = plate.texture("mottle", chest.body.seed + 7919 * chest.pose.seed).astype(np.int16)
     total -= np.int16(128 + 1650 + 300 * chest.severity("Emphysema"))
     total += scaled(shadows.vessels, 400 * chest.body.vessels)
@@ -73,7 +73,7 @@ def scaled(layer: Layer, full: float) -> np.ndarray:
 
 
 def air_and_tissue(chest: Chest, plate: Plate, sides: tuple[int, ...], share: float = 1.0) -> tuple[Layer, Layer]:
-    """How much air lies in the beam, and how much heart; the heart fills this share of the depth."""
+    """Air in the beam, and heart; the heart fills this share of the depth."""
     lungs, heart, coarse = [chest.lung(side) for side in sides], chest.mediastinum(), plate.coarse
     depth = coarse.soft(coarse.fill(coarse.empty(), lungs), 0.035)
     deep = (80 + (depth.astype(np.uint16) * 175 >> 8)).astype(np.uint8)
@@ -150,15 +150,15 @@ def _vessels(chest: Chest, plate: Plate) -> Layer:
     values = (200, 175, 150, 120)
     for level in (3, 2):
         plate.lines(layer, levels[level], 0.8 * widths[level], values[level])
-    for level in (1, 0):  # they taper
+    for level in (1, 0):  # vessels taper
         plate.lines(layer, levels[level][:, 3:], 0.55 * widths[level], values[level] * 4 // 5)
         plate.lines(layer, levels[level][:, :5], widths[level], values[level])
     return plate.soft(layer, 0.0016)
 
 
 def tree(starts: np.ndarray, chest: Chest, reach: np.ndarray) -> list[np.ndarray]:
-    """Branches per level, each (n, points, 2), of the right and the left lung: every one leaves its parent part-way,
-    at an angle, and bends. The same tree in every study of a patient, but no breath spreads it as the last one did."""
+    """Branches per level, each (n, points, 2), of the right and the left lung: each leaves its parent part-way, at an
+    angle, and bends. The tree is the same in all studies of a patient, up to the spread by breathing."""
     first, seed = 18, chest.body.seed
     breath = uniforms(seed, 14, chest.pose.seed, count=first)[0] - 0.5
     draw = uniforms(seed, 6, count=first * (1 + 3 + 9 + 18) * 4).reshape(-1, 4)
@@ -201,7 +201,7 @@ def _along(steps: int) -> np.ndarray:
 
 
 def _bones(chest: Chest, plate: Plate) -> np.ndarray:
-    """All bones in one layer, seven tenths as bright as they are, so that their sum fits."""
+    """All bones in one layer, scaled by seven tenths so that their sum fits."""
     layer = cv2.add(cv2.add(_ribs(chest, plate), _spine(chest, plate)), _girdle(chest, plate))
     return scaled(plate.soft(layer, 0.0024), 1000 / 0.7 * chest.body.bone)
 
@@ -221,7 +221,7 @@ def rib_lines(chest: Chest, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ribs(chest: Chest, plate: Plate) -> Layer:
-    """Ribs with brighter borders; the hind parts, nearer to the tube and thicker, over the front parts."""
+    """Ribs with brighter borders; the posterior parts, nearer to the tube and thicker, over the anterior parts."""
     body, layer = chest.body, plate.empty()
     right, left = rib_lines(chest, -1), rib_lines(chest, 1)
     lines, z = np.concatenate([right[0], left[0]]), np.concatenate([right[1], left[1]])
@@ -254,7 +254,7 @@ def _spine(chest: Chest, plate: Plate) -> Layer:
 
 
 def _girdle(chest: Chest, plate: Plate) -> Layer:
-    """Collar bones, shoulder blades, upper arms."""
+    """Clavicles, scapulae, humeri."""
     body, pose = chest.body, chest.pose
     layer, slope = plate.empty(), body.shoulder
     for side in (-1, 1):
@@ -322,7 +322,7 @@ def _girdle(chest: Chest, plate: Plate) -> Layer:
 
 
 def _hollows(chest: Chest, plate: Plate) -> np.ndarray:
-    """Air outside the lungs: windpipe, stomach, bowel."""
+    """Air outside the lungs: trachea, stomach, bowel."""
     body, whole, plate = chest.body, plate, plate.half
     gas = plate.empty()
     fork = 0.36 * chest.height

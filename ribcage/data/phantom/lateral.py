@@ -21,18 +21,18 @@ class SideChest(Chest):
 
     @functools.cached_property
     def build(self) -> list[float]:
-        """What only a side view shows, each from -1 to 1: depth, kyphosis, its height, belly, nape, loins."""
+        """Parameters visible only from the side, each from -1 to 1: depth, kyphosis, its height, belly, nape, loins."""
         return (2 * uniforms(self.body.seed, 13, count=6)[0] - 1).tolist()
 
     @functools.cached_property
     def front(self) -> float:
-        """How far the lungs reach forwards (deep chests in emphysema)."""
+        """Anterior extent of the lungs (deep chests in emphysema)."""
         deep = 0.19 + 0.6 * (self.body.width - 0.33) + 0.035 * self.build[0]
         return max(0.13, deep + 0.05 * self.severity("Emphysema"))
 
     @functools.cached_property
     def hump(self) -> float:
-        """How far the chest reaches backwards (kyphosis)."""
+        """Posterior extent of the chest (kyphosis)."""
         return 0.2 + 0.055 * self.build[1] + 0.8 * self.body.scoliosis
 
     def sides(self, finding: PhantomFinding) -> tuple[int, ...]:
@@ -40,11 +40,11 @@ class SideChest(Chest):
         return (1,)
 
     def hilum(self, side: int) -> tuple[float, float]:
-        """Both hila, over each other."""
+        """Both hila, superimposed."""
         return 0.0, 0.42 * self.height
 
     def base(self, side: int) -> float:
-        """The posterior angle lies deepest."""
+        """The posterior angle is lowest."""
         return self.height + 0.1
 
     def lateral(self, side: int, y: np.ndarray | float) -> np.ndarray:
@@ -59,14 +59,14 @@ class SideChest(Chest):
         return front + u * (float(self.lateral(1, y)) - front), y
 
     def floor(self, side: int) -> Points:
-        """One dome, steep behind."""
+        """One dome, steep posteriorly."""
         base, high, front = self.base(1), self.dome_height(side) + 0.03, self.front
         top = base - high + (0.025 if side > 0 else 0.0)
         points = [(float(self.lateral(1, base)), base), (0.13, top + 0.55 * high), (0.03, top + 0.16 * high)]
         return smooth_curve([*points, (-0.08, top), (-0.8 * front, top + 0.02), (-front, top + 0.05)], steps=4)
 
     def lung(self, side: int) -> Points:
-        """The lungs over each other."""
+        """The lungs, superimposed."""
         y = np.linspace(0.02, self.base(1), 12)
         back = np.stack([self.lateral(1, y), y], 1)
         front, h = self.front, self.height
@@ -94,7 +94,7 @@ class SideChest(Chest):
 
 
 def thickness(chest: Chest, plate: Plate) -> np.ndarray:
-    """(S, S) int16: how much the beam is weakened on its way, in thousandths."""
+    """(S, S) int16: attenuation of the beam, in thousandths."""
     assert isinstance(chest, SideChest)
     air, opacity = air_and_tissue(chest, plate, (1,), 0.68)
     shadows = disease.shadows(chest, plate, air, _vessels(chest, plate))
@@ -128,7 +128,7 @@ def _flesh(chest: SideChest, plate: Plate) -> np.ndarray:
 
 
 def _arm(chest: SideChest) -> Points:
-    """Held forwards (0) or over the head (1)."""
+    """Arms held forwards (0) or over the head (1)."""
     lifted = chest.pose.arms
     elbow = (-0.34 + 0.24 * lifted, -0.27 - 0.14 * lifted)
     return smooth_curve([(0.03, 0.05), (-0.09 + 0.06 * lifted, -0.09), elbow], steps=4)
@@ -144,7 +144,7 @@ def _vessels(chest: SideChest, plate: Plate) -> Layer:
 
 
 def _great_vessels(chest: SideChest, plate: Plate) -> Layer:
-    """The aortic arch and what descends before the spine."""
+    """The aortic arch and the descending aorta before the spine."""
     knob, h = chest.body.aorta, chest.height
     line = smooth_curve(
         [(-0.09, 0.5 * h), (-0.085, 0.3 * h), (0.0, 0.2 * h), (0.08, 0.3 * h), (0.115, 0.6 * h), (0.11, 1.1 * h)]

@@ -33,7 +33,7 @@ def _shares(words: np.ndarray) -> np.ndarray:
 
 
 def _stream(address: tuple[int, ...]) -> Iterator[float]:
-    """The same numbers as `uniforms` gives, without end."""
+    """The numbers of `uniforms`, without end."""
     key = _key(address)
     while True:
         yield from _shares(np.uint64(key) + _STEPS).tolist()
@@ -41,7 +41,7 @@ def _stream(address: tuple[int, ...]) -> Iterator[float]:
 
 
 def _key(address: tuple[int | np.ndarray, ...]) -> int:
-    """Plain integers make a single key ten times faster than arrays."""
+    """A single key from plain integers, ten times faster than with arrays."""
     key = 0
     for part in address:
         key = _mixed_one((key + int(_GOLDEN) & _FULL) ^ _mixed_one(int(part) & _FULL))
@@ -61,28 +61,28 @@ def _mixed(words: np.ndarray) -> np.ndarray:
 
 
 class Draws:
-    """Numbers of one address, taken one after the other."""
+    """Random numbers of one address, drawn one after the other."""
 
     def __init__(self, *address: int) -> None:
         self._left = _stream(address)
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
-        """Any number between the two, equally likely."""
+        """A uniform number between the two."""
         return low + (high - low) * next(self._left)
 
     def normal(self, mean: float = 0.0, deviation: float = 1.0) -> float:
-        """A bell-shaped number, never further than three deviations away (sum of four uniforms: exact everywhere)."""
+        """An approximately normal number, at most three deviations away (sum of four uniforms: exact everywhere)."""
         total = next(self._left) + next(self._left) + next(self._left) + next(self._left) - 2.0
         return mean + deviation * max(-3.0, min(3.0, total * 1.7320508))
 
     def chance(self, probability: float) -> bool:
-        """True as often as this."""
+        """True with this probability."""
         return next(self._left) < probability
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What stays the same in all images of one patient."""
+    """Parameters common to all images of a patient."""
 
     seed: int
     """Address of vessels and textures."""
@@ -95,24 +95,24 @@ class Anatomy:
     roundness: float
     """Exponent of the lateral lung border: 1.6 is a bell, 3 a barrel."""
     apex: float
-    """Where the apex lies, from the middle."""
+    """x of the apex, from the middle."""
     lean: float
     """Left lung wider (+) or narrower (-) than the right."""
     fat: float
     """0 thin … 1 obese."""
     breast: float
     shoulder: float
-    """How steeply the shoulders fall."""
+    """Slope of the shoulders."""
     neck: float
     heart: float
     """Half-width of a healthy heart on the left."""
     heart_right: float
     heart_tilt: float
-    """-1 a hanging drop … 1 a lying heart."""
+    """-1 vertical … 1 horizontal heart."""
     aorta: float
     """Radius of the aortic knob."""
     unfolded: float
-    """How far the ascending and descending aorta bulge out (age)."""
+    """Bulge of the ascending and descending aorta (age)."""
     hilum: float
     """Size of the hila."""
     spine: float
@@ -120,30 +120,30 @@ class Anatomy:
     scoliosis: float
     scoliosis_phase: float
     dome: tuple[float, float]
-    """How far the domes rise over the angles, right and left."""
+    """Height of the domes above the angles, right and left."""
     dome_left: float
-    """The left dome stands this much lower."""
+    """How much lower the left dome is."""
     ribs: int
     rib_gap: float
     rib_first: float
     rib_drop: float
-    """How far a rib falls from back to front."""
+    """Drop of a rib from back to front."""
     rib_width: float
     bone: float
     """Density of the skeleton."""
     clavicle: float
-    """Slope of the collar bones."""
+    """Slope of the clavicles."""
     scapula: float
     bubble: tuple[float, float, float]
-    """Gastric bubble: half-width, half-height (0: none), place."""
+    """Gastric bubble: half-width, half-height (0: none), position."""
     bowel: float
     vessels: float
-    """How plainly the vessels show."""
+    """Contrast of the vessels."""
 
 
 @dataclass(frozen=True)
 class Pose:
-    """How the patient stood or lay for one image, and how the image was framed."""
+    """Position of the patient and framing of one image."""
 
     seed: int
     view: str
@@ -153,14 +153,14 @@ class Pose:
     roll: float
     """Radians in the image plane."""
     yaw: float
-    """Turned to one side: what lies in front moves against what lies behind."""
+    """Rotation to one side: anterior structures shift against posterior ones."""
     pitch: float
-    """Tube tilted: in AP the collar bones rise over the apices."""
+    """Tilt of the tube: in AP, the clavicles project above the apices."""
     inspiration: float
     arms: float
     """0 hanging … 1 lifted away."""
     blades: float
-    """Shoulder blades: 0 over the lungs … 1 turned out."""
+    """Scapulae: 0 over the lungs … 1 rotated out."""
     mirrored: bool = False
     """A lateral image of a patient who faces right."""
 
@@ -181,17 +181,18 @@ class Film:
     collimation: tuple[float, float, float, float]
     """Black borders: left, top, right, bottom, as shares of the side."""
     tilt: float
-    """Of the collimator."""
+    """Tilt of the collimator."""
     marker: tuple[float, float]
-    """Where the side letter lies."""
+    """Position of the side letter."""
     marker_size: float
     label: str
-    """Further words on the film."""
+    """Further text on the image."""
 
 
 @dataclass(frozen=True)
 class PhantomFinding:
-    """One thing to see: `severity` 0 … 1; `side` -1 right, 1 left, 0 both; `u` medial to lateral; `v` apex to base."""
+    """One visible finding: `severity` 0 … 1; `side` -1 right, 1 left, 0 both; `u` medial to lateral; `v` apex to
+    base."""
 
     name: str
     severity: float
@@ -202,7 +203,7 @@ class PhantomFinding:
 
 
 def anatomy(seed: int, patient: int, *, age: float, female: bool) -> Anatomy:
-    """The body of this patient."""
+    """The anatomy of this patient."""
     draw = Draws(seed, 1, patient)
     fat = min(1.0, max(0.0, draw.normal(0.38, 0.26)))
     old = max(0.0, (age - 40) / 45)
@@ -250,7 +251,7 @@ def anatomy(seed: int, patient: int, *, age: float, female: bool) -> Anatomy:
 
 
 def pose(seed: int, patient: int, study: int, image: int, *, view: str) -> Pose:
-    """How this patient was placed for this image."""
+    """The position of this patient in this image."""
     draw = Draws(seed, 2, patient, study, image)
     lying, turned = view == "AP", view == "LATERAL"
     mirrored = turned and draw.chance(0.35)
@@ -272,7 +273,7 @@ def pose(seed: int, patient: int, study: int, image: int, *, view: str) -> Pose:
 
 
 def film(seed: int, patient: int, study: int, image: int, *, hospital: str, view: str) -> Film:
-    """How this hospital took and labelled this image."""
+    """The exposure and labelling of this image in this hospital."""
     draw = Draws(seed, 3, patient, study, image)
     portable = hospital == "B" and view == "AP"
     borders = [max(0.0, draw.uniform(-0.06, 0.04)) for _ in range(4)]
@@ -297,11 +298,11 @@ def film(seed: int, patient: int, study: int, image: int, *, hospital: str, view
 
 
 def lying_label(view: str) -> bool:
-    """AP images are usually marked as such."""
+    """AP images are usually labelled as such."""
     return view == "AP"
 
 
-# Where each finding likes to be: the share of both sides at once, of the right among the others, u and v from … to.
+# Distribution of each finding's position: the probability of both sides, of the right otherwise, ranges of u and v.
 _PLACES = {
     "Atelectasis": (0.0, 0.5, (0.1, 0.9), (0.3, 0.95)),
     "Effusion": (0.3, 0.55, (0.2, 0.8), (0.9, 1.0)),
@@ -317,7 +318,7 @@ _PLACES = {
 
 
 def phantom_finding(name: str, severity: float, seed: int, patient: int) -> PhantomFinding:
-    """Where this finding lies in this patient: the same place in every study."""
+    """Position of this finding in this patient: the same in all studies."""
     draw = Draws(seed, 4, patient, FINDINGS.index(name))
     both, right, across, down = _PLACES.get(name, (1.0, 0.5, (0.0, 1.0), (0.0, 1.0)))
     side = 0 if draw.chance(both) else (-1 if draw.chance(right) else 1)

@@ -17,26 +17,26 @@ from ribcage.data.phantom.numbers import Pose, uniforms
 Points = np.ndarray
 """(n, 2) chest coordinates."""
 Layer = np.ndarray
-"""(S, S) uint8: how much of something is here."""
+"""(S, S) uint8: amount of a material at each pixel."""
 
 _SHIFT = 4
 
 
 @dataclass(frozen=True)
 class Plate:
-    """A square of `size` pixels and how a patient lies on it."""
+    """A square of `size` pixels and the position of the patient on it."""
 
     size: int
     pose: Pose
 
     @functools.cached_property
     def half(self) -> "Plate":
-        """The same at half the size, for what is a little soft."""
+        """The plate at half the size, for slightly blurred layers."""
         return Plate(self.size // 2, self.pose)
 
     @functools.cached_property
     def coarse(self) -> "Plate":
-        """The same at a quarter of the size, for what is very soft."""
+        """The plate at a quarter of the size, for strongly blurred layers."""
         return self.half.half
 
     @functools.cached_property
@@ -51,12 +51,12 @@ class Plate:
 
     @functools.cached_property
     def _raster(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The same in sixteenths of a pixel; the half that is added makes truncation round."""
+        """`_affine` in sixteenths of a pixel; the half that is added makes truncation round."""
         (turn, shift, deep), unit = self._affine, float(self.size << _SHIFT)
         return turn * unit, shift * unit - (1 << _SHIFT) / 2 + 0.5, deep * unit
 
     def place(self, points: Points) -> Points:
-        """Chest → share of the image side."""
+        """Chest coordinates → shares of the image side."""
         turn, shift, _ = self._affine
         return points @ turn + shift
 
@@ -71,7 +71,7 @@ class Plate:
         return moved.astype(np.int32).reshape(points.shape)
 
     def empty(self) -> Layer:
-        """Nothing drawn yet."""
+        """An empty layer."""
         return np.zeros((self.size, self.size), np.uint8)
 
     def fill(
@@ -102,7 +102,7 @@ class Plate:
         return layer
 
     def soft(self, layer: Layer, radius: float) -> Layer:
-        """Blur by this share of the side; wide blurs are made on a small copy."""
+        """Blur by this share of the side; wide blurs are computed on a downsampled copy."""
         size = len(layer)
         sigma, shrink = radius * size, 1
         if sigma < 0.3:
@@ -114,14 +114,14 @@ class Plate:
         return small if shrink == 1 else self.grown(small)
 
     def grown(self, small: np.ndarray) -> np.ndarray:
-        """A small field of nothing negative, smoothly enlarged to the whole plate. As unsigned 16-bit numbers, whose
-        sums fit a float: the 8-bit and the signed interpolation round otherwise on other machines."""
+        """A small non-negative field, smoothly enlarged to the whole plate. It is computed in unsigned 16-bit numbers,
+        whose sums fit a float: 8-bit and signed interpolation round differently on some machines."""
         wide = small.astype(np.uint16, copy=False)
         large = cv2.resize(wide, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
         return large.astype(small.dtype, copy=False)
 
     def rows(self) -> np.ndarray:
-        """(S, 1) how far below the apex of the lungs each row lies."""
+        """(S, 1) distance of each row below the apex of the lungs."""
         return ((np.arange(self.size) + 0.5) / self.size - self.pose.y)[:, None]
 
     def texture(self, kind: str, seed: int) -> Layer:
@@ -142,34 +142,34 @@ def window(tile: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 
 def times(a: Layer, b: Layer) -> Layer:
-    """Product of two layers, 255 being one. No product of bytes is half-way between two 255ths, so it is exact."""
+    """Product of two layers, with 255 as one. No product of bytes is half-way between two 255ths, so it is exact."""
     return cv2.multiply(a, b, scale=1 / 255)
 
 
 def layer_values(field: np.ndarray, layer: Layer) -> np.ndarray:
-    """(S, S) int16 values where the layer is, and none elsewhere. Both fit a float's 24 bits: exact."""
+    """(S, S) int16 values where the layer is, 0 elsewhere. Both fit a float's 24 bits: exact."""
     return cv2.multiply(field, layer.astype(np.int16), scale=1 / 256)
 
 
 def faded(layer: Layer, full: float) -> Layer:
-    """A layer at this share (0 … 1) of its strength."""
+    """A layer scaled by this share (0 … 1)."""
     return cv2.convertScaleAbs(layer, alpha=max(0, min(256, round(full * 256))) / 256)
 
 
 def without(a: Layer, b: Layer) -> Layer:
-    """What of `a` is left where `b` has taken its share."""
+    """`a` times (1 - `b`)."""
     return times(a, cv2.bitwise_not(b))
 
 
 def smooth_curve(points: Sequence[tuple[float, float]] | np.ndarray, closed: bool = False, steps: int = 6) -> Points:
-    """A smooth line through these points (Catmull–Rom)."""
+    """A smooth curve through these points (Catmull–Rom)."""
     p = np.asarray(points, np.float64)
     return _spline(len(p), closed, steps) @ p
 
 
 @functools.cache
 def _spline(count: int, closed: bool, steps: int) -> np.ndarray:
-    """(line points, count) weights: every point of the line is a sum of the given ones."""
+    """(line points, count) weights: every point of the curve is a weighted sum of the given ones."""
     p = np.eye(count)
     ends = (p[-1:], p[:2]) if closed else (2 * p[:1] - p[1:2], 2 * p[-1:] - p[-2:-1])
     p = np.concatenate([ends[0], p, ends[1]])

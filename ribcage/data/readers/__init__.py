@@ -1,5 +1,4 @@
-"""Readers: tables in anybody's spelling → columns in ours.
+"""Readers: tables with arbitrary column names → columns of the Index.
 
-Imports what `data` may import.
-The datasets use `tables`, `columns` and `box_list`.
+Imports what `data` may import. The datasets use `tables`, `columns` and `box_list`.
 """

@@ -1,9 +1,9 @@
-"""Box list: a table of drawn boxes of unknown origin, one line each – the file, the finding, where.
+"""Box list: a table of drawn boxes of unknown origin, one per line – the file, the finding, the coordinates.
 
-    image_id,class_name,x_min,y_min,x_max,y_max      corners
-    file,finding,x,y,width,height                    the upper left corner and the sides
+  image_id,class_name,x_min,y_min,x_max,y_max      corners
+  file,finding,x,y,width,height                    upper left corner and size
 
-A line without numbers says that an image was looked at, and that nothing was drawn there.
+A line without numbers means that an image was read and nothing was drawn in it.
 """
 
 from pathlib import Path
@@ -14,23 +14,23 @@ import pandas as pd
 from ribcage.data.readers import columns, tables
 
 FINDING = "class_name finding finding_label label class category name 征象 类别 标签"
-"""Names of the column that says what was found."""
+"""Names of the column with the finding."""
 SIDES = ("x y width height", "左 上 宽 高", "x y w h", "left top width height", "bbox_x bbox_y bbox_width bbox_height")
 CORNERS = ("x_min y_min x_max y_max", "x0 y0 x1 y1", "x1 y1 x2 y2", "left top right bottom")
-"""Names of the four columns with numbers, compared without case and punctuation."""
+"""Names of the four columns with coordinates, compared without case and punctuation."""
 
 
 def read_boxes(file: Path, encoding: str = "auto") -> pd.DataFrame:
-    """Columns path, finding, x, y, width and height, line by line; finding is "" where nothing is drawn."""
+    """Columns path, finding, x, y, width and height, by line; finding is "" where nothing is drawn."""
     rows = tables.sniffed(file, encoding)
     header = list(rows.columns)
     path, finding = columns.column_named(header, columns.ROLES["path"]), columns.column_named(header, FINDING)
-    corners = _all_of(header, CORNERS)  # they go first: beside them, width and height are the image's
+    corners = _all_of(header, CORNERS)  # corners take precedence: beside them, width and height are the image's
     sides = corners or _all_of(header, SIDES)
     lacking = {"an image's file": path, "a finding": finding, "x, y, width, height or two corners": sides}
     if not all(lacking.values()):
         wanted = "; nor like ".join(what for what, found in lacking.items() if not found)
-        raise ValueError(f"{file} is not a list of boxes: no column looks like {wanted}. {columns.among(header)}")
+        raise ValueError(f"{file} is not a list of boxes: no column is named like {wanted}. {columns.among(header)}")
     numbers = np.stack([_numbers(rows[name], name, file) for name in sides], 1)
     if corners:
         numbers[:, 2:] -= numbers[:, :2]
@@ -40,7 +40,7 @@ def read_boxes(file: Path, encoding: str = "auto") -> pd.DataFrame:
     drawn = found["x"].notna()
     wrong = {
         "a box without a finding": drawn & (found["finding"] == ""),
-        "a box that is not wider and higher than nothing": drawn & ~(found[["width", "height"]] > 0).all(axis=1),
+        "a box with a width or height of 0 or less": drawn & ~(found[["width", "height"]] > 0).all(axis=1),
         "a box without an image": drawn & (found["path"] == ""),
         "some of a box's four numbers": found.isna().any(axis=1)
         & found.notna()[["x", "y", "width", "height"]].any(axis=1),
@@ -64,13 +64,13 @@ def _all_of(header: list[str], schemes: tuple[str, ...]) -> list[str]:
 
 
 def _numbers(cells: pd.Series, name: str, file: Path) -> np.ndarray:
-    """Pixels; NaN where nothing stands."""
+    """Pixels; NaN for blank cells."""
     bare = cells.str.strip().replace("", "nan")
     values = pd.to_numeric(bare, errors="coerce").to_numpy(np.float64)
     strange = ~np.isfinite(values) & (bare.str.lower() != "nan").to_numpy()
     if strange.any():
         at = int(strange.argmax())
         raise ValueError(
-            f"{file} holds {cells.iloc[at]!r} in line {at + 2} of the column {name!r}: not a number of pixels."
+            f"{file} has {cells.iloc[at]!r} in line {at + 2} of the column {name!r}; a number of pixels was expected."
         )
     return values

@@ -1,4 +1,4 @@
-"""Columns: what the columns of somebody's own table mean, by their names and by the words in their cells."""
+"""Columns: the meaning of the columns of a user's table, by their names and by the words in their cells."""
 
 import logging
 import math
@@ -14,7 +14,7 @@ from ribcage.runtime.spelling import did_you_mean
 
 log = logging.getLogger("ribcage")
 
-# role -> the names it goes by, the usual first; compared without case, spaces and punctuation
+# Role → the names it may have, most usual first; compared without case, spaces and punctuation.
 ROLES = {
     "path": "path image_path file_path file filename file_name image image_index image_id image_name image_file img "
     "img_path img_file img_name dicom_id 路径 文件 文件名 文件名称 文件路径 图像 图像路径 图像文件 图像名 图像名称 "
@@ -27,7 +27,7 @@ ROLES = {
     "sex": "sex gender patient_sex patient_gender 性别",
     "age": "age patient_age age_years 年龄",
 }
-# names of columns that hold lists of findings, such as 'Effusion|Mass'
+# Names of columns with lists of findings, such as 'Effusion|Mass'.
 LISTS = (
     "labels finding_labels label findings finding diagnosis diagnoses class category target "
     "诊断 诊断结果 征象 疾病 标签"
@@ -38,8 +38,8 @@ SPLITS = {
     "val": ("val", "valid", "validation", "validate", "dev", "tune", "验证", "验证集"),
     "test": ("test", "testing", "eval", "holdout", "测试", "测试集"),
 }
-# Of a cell such as 'AP Supine' or 'XTABLE LATERAL' each word is looked up; the first line that has one of them decides.
-# A lying patient, or one in bed, is exposed from the front.
+# Each word of a cell such as 'AP Supine' or 'XTABLE LATERAL' is looked up; the first line with one of them decides. A
+# patient who lies, or is in bed, is exposed from the front.
 VIEWS = {
     "": (
         "oblique",
@@ -78,9 +78,9 @@ SLICES = (
     "矢状位",
 )
 MODALITY = "modality kind image_type type 模态 检查类型 设备类型"
-"""Names of the column that says what made the image."""
+"""Names of the column with the modality."""
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
-# numbers are read as numbers: 1, 1.0 and 1.00 are the same
+# Numbers are compared as numbers: 1, 1.0 and 1.00 are equal.
 LABELS = {
     1.0: ("yes", "y", "true", "t", "pos", "positive", "present", "+", "阳性", "有", "是"),
     0.0: ("no", "n", "false", "f", "neg", "negative", "absent", "-", "阴性", "无", "否"),
@@ -88,10 +88,10 @@ LABELS = {
     np.nan: ("", "nan", "na", "n/a", "none", "null", "unknown", ".", "未知"),
 }
 STRANGE = 9.0
-# in a list; a letter or a sign could be anything there
+# In a list; a letter or a sign could mean anything there.
 NOTHING = ("0", *(word for word in LABELS[0.0] if len(word) > 1 or not word.isascii()))
 MOST_SPLITS = 5
-"""Names of splits beside the usual ones, at most: more are something else."""
+"""Maximum number of custom split names; with more, the column is something else."""
 SPLIT_WORDS = {word: part for part, known in SPLITS.items() for word in known}
 SLICES_SET = frozenset(SLICES)
 VIEW_WORDS = frozenset(word for view in ("PA", "AP", "LATERAL") for word in VIEWS[view])
@@ -99,9 +99,9 @@ LABEL_WORDS: dict[str, float] = {word: value for value, known in LABELS.items() 
 
 
 def roles(header: Sequence[str], given: dict[str, str]) -> dict[str, str]:
-    """Role -> column: the one given ('none' for no column), else the first that goes by a usual name."""
+    """Role → column: the one given ('none' for no column), else the first with a usual name."""
     wrong = [
-        f"--{role.replace('_', '-')}-column {name!r}: no such column.{did_you_mean(name, header)}"
+        f"--{role.replace('_', '-')}-column {name!r}: there is no such column.{did_you_mean(name, header)}"
         for role, name in given.items()
         if name not in ("", "none", *header)
     ]
@@ -112,8 +112,8 @@ def roles(header: Sequence[str], given: dict[str, str]) -> dict[str, str]:
 
 
 def among(header: Sequence[str]) -> str:
-    """The columns there are, for the end of an error."""
-    garbled = " If these names look wrong, give --encoding." if not all(map(str.isascii, header)) else ""
+    """The available columns, to end an error message with."""
+    garbled = " If these names look wrong, use --encoding." if not all(map(str.isascii, header)) else ""
     more = f", and {len(header) - 40:,} more" if len(header) > 40 else ""
     return f"Columns: {', '.join(map(tables.printable_text, header[:40]))}{more}.{garbled}"
 
@@ -130,7 +130,7 @@ def label_columns(header: Sequence[str], taken: Sequence[str], given: Sequence[s
 
 
 def labels(rows: pd.DataFrame, chosen: Sequence[str]) -> pd.DataFrame:
-    """One column of 1, 0, -1 or NaN per finding, from columns of yes and no or one of lists like 'Effusion|Mass'."""
+    """One column of 1, 0, -1 or NaN per finding, from yes/no columns or one of lists like 'Effusion|Mass'."""
     if len(chosen) == 1 and _is_listed(chosen[0], rows[chosen[0]]):
         return listed_labels(rows[chosen[0]])
     values = {name: _labels(rows[name]) for name in chosen}
@@ -138,10 +138,10 @@ def labels(rows: pd.DataFrame, chosen: Sequence[str]) -> pd.DataFrame:
         name: int((found == STRANGE).to_numpy().argmax()) for name, found in values.items() if STRANGE in set(found)
     }
     if strange:
-        said = [f"{name} holds {rows[name].iloc[at]!r} in line {rows.index[at] + 2}" for name, at in strange.items()]
+        said = [f"{name} has {rows[name].iloc[at]!r} in line {rows.index[at] + 2}" for name, at in strange.items()]
         raise ValueError(
-            f"Labels are 1, 0, -1 (uncertain), yes, no, or blank: {'; '.join(said)}. "
-            "Fix that, or choose the columns with --label-columns."
+            f"Labels must be 1, 0, -1 (uncertain), yes, no or blank: {'; '.join(said)}. "
+            "Correct them, or choose the columns with --label-columns."
         )
     found = pd.DataFrame(values, index=rows.index, dtype="float32")
     found.columns = pd.Index([vocabulary_name(name) for name in chosen])
@@ -152,7 +152,7 @@ def labels(rows: pd.DataFrame, chosen: Sequence[str]) -> pd.DataFrame:
 
 
 def listed_labels(cells: pd.Series) -> pd.DataFrame:
-    """Labels from cells such as 'Effusion|Mass'. 'Normal' is the row without findings, a blank cell says nothing."""
+    """Labels from cells such as 'Effusion|Mass'. 'Normal' is the row without findings, a blank cell is unknown."""
     codes, unique = pd.factorize(cells.str.strip())
     alone = {findings.plain_letters(cell) for cell in unique}
     parts = [_parts(cell, alone) for cell in unique]
@@ -164,8 +164,8 @@ def listed_labels(cells: pd.Series) -> pd.DataFrame:
 
 
 def vocabulary_name(name: str) -> str:
-    """The vocabulary's word, or the name itself in letters, digits and '_': people have findings of their own.
-    A number before a known word counts classes: '0_normal' is normal."""
+    """The vocabulary's name, or the name itself in letters, digits and '_', as findings may be custom. A number before
+    a known name is removed: '0_normal' is normal."""
     if findings.is_known_finding(name):
         return findings.canonical(name)
     bare = unnumbered(name)
@@ -177,12 +177,12 @@ def vocabulary_name(name: str) -> str:
 
 
 def unnumbered(name: str) -> str:
-    """A class without the number before it: '1_abnormal' → 'abnormal'; 'stage 1' and '2nd' stay."""
+    """A class without a leading number: '1_abnormal' → 'abnormal'; 'stage 1' and '2nd' are unchanged."""
     return re.sub(r"^\s*\d+\s*[-_.) ]\s*(?=\D)", "", name)
 
 
 def views(column: pd.Series) -> pd.Series:
-    """PA, AP, LATERAL or "": what is none of them is blank, and is said."""
+    """PA, AP, LATERAL or "" for anything else, with a warning."""
     meant = {cell: view_name(cell) for cell in column.unique()}
     found = column.map(meant).astype("str")
     odd = column[(found == "") & ~column.str.strip().str.lower().isin(["", "nan", "na", "n/a", "none", "unknown"])]
@@ -194,7 +194,7 @@ def views(column: pd.Series) -> pd.Series:
 
 
 def are_slices(rows: pd.DataFrame, view_column: str = "") -> pd.Series:
-    """Which rows are slices of a CT or the like, by the words of their view and of a column such as 'modality'."""
+    """Which rows are slices of CT or MR, by the words of their view and of a column such as 'modality'."""
     said = dict.fromkeys(name for name in (view_column, column_named(list(rows.columns), MODALITY)) if name)
     found = pd.Series(False, rows.index)
     for name in said:
@@ -222,26 +222,27 @@ def _tokens(cell: str) -> list[str]:
 
 
 def splits(column: pd.Series, name: str) -> pd.Series:
-    """train, val, test or "", and beside a train of their own other names: a split that is set aside. Where no row is
-    for training, a word that is no usual split is an error: the column may be about something else."""
+    """train, val, test, "", and custom names in a column that also has train. Without a row for training, an unusual
+    name is an error, as the column may be something else."""
     words = column.str.strip()
     usual = words.str.lower().map(SPLIT_WORDS)
     strange = column[usual.isna() & (words != "")]
     if (usual == "train").any() and strange.nunique() <= MOST_SPLITS:
         if len(strange):
             counts = ", ".join(f"{name} {count:,}" for name, count in words[strange.index].value_counts().items())
-            log.warning("Splits with names of their own: %s. --split NAME of 'evaluate' takes one.", counts)
+            log.warning("Splits with custom names: %s. 'evaluate --split NAME' can use them.", counts)
         return usual.where(usual.notna(), words).astype("str")
     if len(strange):
         raise ValueError(
-            f"The column {name!r} holds {strange.iloc[0]!r}, which is not a split (train, val, test). "
+            f"The column {name!r} has {strange.iloc[0]!r}, which is not a split (train, val, test). "
             f"Choose another with --split-column, or none."
         )
     return usual.fillna("").astype("str")
 
 
 def _is_listed(name: str, cells: pd.Series) -> bool:
-    """Whether a column holds lists: by its name, unless it says yes and no; under another name, if all are findings."""
+    """Whether a column has lists: by its name, unless its cells are yes/no; under another name, if all cells are
+    findings."""
     if findings.is_known_finding(name):
         return False
     unique = [cell.strip().lower() for cell in cells.unique()]
@@ -252,7 +253,7 @@ def _is_listed(name: str, cells: pd.Series) -> bool:
 
 
 def _labels(cells: pd.Series) -> pd.Series:
-    """1, 0, -1, NaN, or STRANGE for a cell that is no label."""
+    """1, 0, -1, NaN, or STRANGE for a cell that is not a label."""
     codes, unique = pd.factorize(cells)
     return pd.Series(np.array([_label(cell) for cell in unique], np.float32)[codes], index=cells.index)
 
@@ -265,8 +266,8 @@ def _label(cell: str) -> float:
 
 
 def _parts(cell: str, alone: Collection[str] = ()) -> list[str]:
-    """The findings in 'Effusion|Mass'. A comma or slash may be part of a name: it counts where one of the pieces is a
-    known finding, or stands alone in another cell (`alone`)."""
+    """The findings in 'Effusion|Mass'. A comma or slash may be part of a name: it separates where one of the pieces is
+    a known finding, or is the whole of another cell (`alone`)."""
     parts = []
     for part in re.split(r"[|;；、]", cell):
         pieces = [piece.strip() for piece in re.split(r"[,，/]", part) if piece.strip()]
@@ -280,12 +281,12 @@ def _parts(cell: str, alone: Collection[str] = ()) -> list[str]:
 
 
 def _is_view(part: str) -> bool:
-    """Whether a part of a list is a view and no finding: 'AP' in 'Normal; AP'. A single letter may be anything."""
+    """Whether an item of a list is a view, not a finding: 'AP' in 'Normal; AP'. A single letter is ambiguous."""
     return len(part) > 1 and not findings.is_known_finding(part) and {*_tokens(part)} <= VIEW_WORDS
 
 
 def _say_commas(cells: Sequence[str], parts: Sequence[Sequence[str]]) -> None:
-    """Say what a comma or slash was taken for where not all of its pieces are known findings."""
+    """Warn how a comma or slash was read where not all of its pieces are known findings."""
     doubtful = {
         cell: words
         for cell, words in zip(cells, parts, strict=True)
@@ -303,7 +304,7 @@ def _in_order(name: str) -> tuple[int, str]:
 
 
 def column_named(header: Sequence[str], names: str) -> str:
-    """The first column that goes by one of these names, the usual first; "": there is none."""
+    """The first column with one of these names, most usual first; "" if there is none."""
     known = {findings.plain_letters(name): name for name in reversed(header)}
     usual = map(findings.plain_letters, names.split())
     return next((known[name] for name in usual if name in known), "")

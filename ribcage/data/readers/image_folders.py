@@ -1,4 +1,4 @@
-"""Folders of images without a table: which files are images, and which splits and classes the folders name."""
+"""Folders of images without a table: the image files, and the splits and classes that folders are named after."""
 
 import logging
 import re
@@ -12,9 +12,9 @@ from ribcage.data.readers import columns, tables
 
 log = logging.getLogger("ribcage")
 MOST_CLASSES = 50
-# folders called so hold patients, not classes
+# Names of folders of patients, not of classes.
 PATIENT_FOLDER = re.compile(r"(p|pat|patient|person|subject|case|id|s|病人|患者|病例)?[-_ ]?\d+", re.IGNORECASE)
-# folders called so say nothing of what they hold
+# Names of folders without a meaning.
 NEUTRAL = (
     *("data", "dataset", "datasets", "image", "images", "img", "imgs", "picture", "pictures", "图像", "图片"),
     *("png", "jpg", "jpeg", "dcm", "dicom", "dicoms"),
@@ -28,13 +28,14 @@ UNREAD = (".webp", ".gif", ".jp2", ".j2k", ".heic", ".avif", ".nii", ".nii.gz", 
 
 
 def folder_rows(root: Path, paths: list[str], classes: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What the folders say: splits, then classes; a class 'normal' is the row without findings."""
+    """Splits and classes from folder names; a class 'normal' is a row without findings."""
     images = _without_masks([path for path in paths if _is_image(root / path)])
     if not images:
-        raise FileNotFoundError(f"{root} holds no images ({', '.join(tables.IMAGES)}) and no CSV.")
+        raise FileNotFoundError(f"{root} has no images ({', '.join(tables.IMAGES)}) and no CSV.")
     unread = Counter(ending for path in paths for ending in UNREAD if path.lower().endswith(ending))
     if unread:
-        log.warning("Left out: %s.", ", ".join(f"{count:,} files {ending}" for ending, count in unread.items()))
+        kinds = ", ".join(f"{count:,} files {ending}" for ending, count in unread.items())
+        log.warning("Files that are not images were ignored: %s.", kinds)
     folders = [path.split("/")[:-1] for path in images]
     dealt = all(steps and steps[0].lower() in columns.SPLIT_WORDS for steps in folders)
     frame = pd.DataFrame({"path": pd.Series(images, dtype="str")})
@@ -49,7 +50,7 @@ def folder_rows(root: Path, paths: list[str], classes: str) -> tuple[pd.DataFram
 
 
 def _named(classes: list[str]) -> list[str]:
-    """Class folders without the numbers that put them in order, where all have one: '0_normal', '1_abnormal'."""
+    """Class folders without their leading numbers, if all have one: '0_normal', '1_abnormal'."""
     bare = {name: columns.unnumbered(name) for name in set(classes)}
     new = {findings.plain_letters(name) for name in bare.values() if not findings.is_known_finding(name)}
     distinct = len(new) == sum(not findings.is_known_finding(name) for name in bare.values())
@@ -57,28 +58,28 @@ def _named(classes: list[str]) -> list[str]:
 
 
 def _without_masks(images: list[str]) -> list[str]:
-    """Without those in folders for masks, which are drawings and not radiographs."""
+    """The images without those in folders of masks."""
     kept = [path for path in images if not any(step.lower() in MASKS for step in path.split("/")[:-1])]
     if len(kept) < len(images):
-        log.warning("Left out: %s images in folders called mask or the like.", f"{len(images) - len(kept):,}")
+        log.warning("%s images in folders named like masks were ignored.", f"{len(images) - len(kept):,}")
     return kept
 
 
 def _are_classes(folders: list[list[str]], images: list[str]) -> bool:
-    """Whether folder names look like classes; where one may think they do, it is said why they are none."""
+    """Whether folder names look like classes; in doubtful cases a warning gives the reason why not."""
     names = sorted({steps[0] if steps else "" for steps in folders})
     if not all(names) or not 2 <= len(names) <= MOST_CLASSES:
         return False
     reasons = {
-        "patients are often called so": any(PATIENT_FOLDER.fullmatch(name) for name in names),
-        "they hold DICOM files": any(may_be_dicom(path) for path in images),
-        "they hold further folders": any(len(steps) > 1 for steps in folders),
+        "patients are often named so": any(PATIENT_FOLDER.fullmatch(name) for name in names),
+        "they have DICOM files": any(may_be_dicom(path) for path in images),
+        "they have subfolders": any(len(steps) > 1 for steps in folders),
     }
     against = [reason for reason, holds in reasons.items() if holds]
     if against:
         listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
         log.warning(
-            "The folders %s are not used as classes, since %s: no labels. To use them, pass --classes yes.",
+            "The folders %s are not used as classes, since %s, so there are no labels. Use --classes yes otherwise.",
             listed,
             " and ".join(against),
         )
@@ -86,7 +87,7 @@ def _are_classes(folders: list[list[str]], images: list[str]) -> bool:
 
 
 def _is_image(file: Path) -> bool:
-    """By its name; DICOM files often have none that tells, so those are asked for their mark."""
+    """Whether a file is an image by its name; files without a telling name are checked for the DICOM magic bytes."""
     if file.name.lower().endswith(tables.IMAGES):
         return True
     if tables.SUFFIX.search(file.name) or not file.is_file():
@@ -96,5 +97,5 @@ def _is_image(file: Path) -> bool:
 
 
 def may_be_dicom(path: str) -> bool:
-    """Whether a file's tags may know the patient: DICOM files are called .dcm, or anything."""
+    """Whether a file may be DICOM, whose tags have the patient: .dcm, or no usual ending."""
     return not path.lower().endswith(RASTER)

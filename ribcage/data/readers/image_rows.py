@@ -1,4 +1,4 @@
-"""Rows of anybody's CSV: one row per image, its columns by their meaning, its labels and the file that it names."""
+"""Rows of a user's CSV: one row per image with its columns by role, its labels and its file."""
 
 import logging
 import os
@@ -16,17 +16,17 @@ log = logging.getLogger("ribcage")
 def csv_rows(
     rows: pd.DataFrame, root: Path, given: dict[str, str], label_columns: tuple[str, ...], conflicts: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What the rows of a CSV say, and their labels; columns of other things are kept as they are."""
+    """The rows of a CSV by role, and their labels; other columns are preserved."""
     header = list(rows.columns)
     role = columns.roles(header, given)
     if "path" not in role:
-        raise ValueError(f"No column looks like an image's file. Name it with --path-column. {columns.among(header)}")
+        raise ValueError(f"No column is named like an image file. Use --path-column. {columns.among(header)}")
     rows = _with_image(rows, role["path"]).drop_duplicates()
     chosen = columns.label_columns(header, list(role.values()), label_columns)
     found = columns.labels(rows, chosen)
     if not chosen:
         log.warning(
-            "No labels: no column has the name of a finding. Name columns with --label-columns. %s",
+            "No labels: no column is named after a finding. Use --label-columns. %s",
             columns.among(header),
         )
     text = {name: rows[column].str.strip() for name, column in role.items()}
@@ -47,7 +47,7 @@ def csv_rows(
 def _one_row_each(
     frame: pd.DataFrame, found: pd.DataFrame, others: pd.DataFrame, conflicts: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One row per image. Rows that differ in columns which mean nothing to us are no conflict: the first one stays."""
+    """One row per image. Rows that differ only in columns without a role are no conflict: the first one is used."""
     twice = frame["path"].duplicated(keep=False)
     if not twice.any():
         return frame, found
@@ -57,40 +57,40 @@ def _one_row_each(
     first = ~frame["path"].duplicated()
     if not differing and not box_list.has_boxes(list(others.columns)):
         log.warning(
-            "Kept the first of several rows of %s images: they differ in other columns only.", f"{len(apart):,}"
+            "%s images have several rows that differ in other columns only: the first one is used.", f"{len(apart):,}"
         )
         return frame[first], found[first]
     by = apart[apart.any(axis=1)]
     said = ", ".join(f"{count:,} in {name}" for name, count in differing.items()) or "in other columns only"
-    stands = f"{len(by) or len(apart):,} images stand in several rows that differ ({said}), such as "
+    stands = f"{len(by) or len(apart):,} images have several rows that differ ({said}), such as "
     stands += ", ".join(tables.printable_text(path) for path in list((by if len(by) else apart).index)[:5])
     labels_only = all(name.startswith("label ") for name in differing)
     if conflicts == "stop" or (conflicts == "merge" and not labels_only):
-        ways = "--conflicts drop leaves them out, first keeps the first row"
-        ways += ", merge joins their labels" if labels_only and differing else ""
-        boxes = " If the rows are boxes drawn on images, say --boxes FILE." * box_list.has_boxes(list(others.columns))
+        ways = "--conflicts drop removes them, first uses the first row"
+        ways += ", merge combines their labels" if labels_only and differing else ""
+        boxes = " If the rows are boxes, use --boxes FILE." * box_list.has_boxes(list(others.columns))
         raise ValueError(f"{stands}. {ways}.{boxes}")
     log.warning(
-        "%s: %s.", stands, {"first": "the first row is kept", "drop": "left out", "merge": "labels joined"}[conflicts]
+        "%s: %s.", stands, {"first": "the first row is used", "drop": "removed", "merge": "labels combined"}[conflicts]
     )
     if conflicts == "drop":
         kept = first & ~frame["path"].isin(by.index)
         return frame[kept], found[kept]
     if conflicts == "merge":
-        # of what rows say of one image: present, else uncertain, else absent, else nothing
+        # Precedence of an image's labels: present, uncertain, absent, unknown.
         order = found.replace({1.0: 3.0, -1.0: 2.0, 0.0: 1.0}).groupby(frame["path"]).transform("max")
         found = order.replace({3.0: 1.0, 2.0: -1.0, 1.0: 0.0}).astype("float32")
     return frame[first], found[first]
 
 
 def without_slices(rows: pd.DataFrame, view: str) -> pd.DataFrame:
-    """The rows of radiographs, as far as the words of view and modality tell."""
+    """The rows of radiographs, by the words of view and modality."""
     slices = columns.are_slices(rows, view)
     if slices.all() and len(rows):
-        raise ValueError("All rows are slices of CT or MR by their view or modality. To read them, pass --slices keep.")
+        raise ValueError("All rows are slices of CT or MR by their view or modality. To use them, pass --slices keep.")
     if slices.any():
         log.warning(
-            "Left out: %s slices of CT or MR (by view or modality); --slices keep reads them.", f"{slices.sum():,}"
+            "%s slices of CT or MR (by view or modality) were ignored; --slices keep uses them.", f"{slices.sum():,}"
         )
     return rows[~slices]
 
@@ -99,20 +99,22 @@ def _with_image(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     """The rows that name an image."""
     named = rows[rows[column].str.strip() != ""]
     if named.empty:
-        raise ValueError(f"The column {column!r} is blank in every row. Name the column of files: --path-column.")
+        raise ValueError(
+            f"The column {column!r} is blank in every row. Use --path-column for the column with the files."
+        )
     if len(named) < len(rows):
-        log.warning("Left out: %s rows that name no image.", f"{len(rows) - len(named):,}")
+        log.warning("%s rows without an image were ignored.", f"{len(rows) - len(named):,}")
     return named
 
 
 def _apart(others: list[str], names: list[str]) -> dict[str, str]:
-    """New names for columns of the CSV that are called like a finding or a column of ours ('hospital' is no clash)."""
+    """New names for columns of the CSV with the name of a finding or a reserved column ('hospital' is no clash)."""
     taken = {*reserved(others), *names} - {"hospital"}
     return {name: f"csv_{name}" for name in others if name in taken}
 
 
 def _located(names: pd.Series, root: Path) -> pd.Series:
-    """The files that a CSV means: as it says; only where some are not there, all that lie below root are looked at."""
+    """Paths of the files in a CSV: as given; the folder is only searched if some do not exist."""
     base = str(root.absolute()).rstrip("/") + "/"
     plain = [posixpath.normpath(name.replace("\\", "/").replace("\0", "")).removeprefix(base) for name in names]
     # a Path for each of 200,000 rows would take seconds
@@ -121,6 +123,6 @@ def _located(names: pd.Series, root: Path) -> pd.Series:
         return pd.Series(plain, index=names.index, dtype="str")
     paths, other = tables.matched_files(names.tolist(), tables.files_below(root))
     if other:
-        log.warning("%s files were found under another ending than the table's, by their stems.", f"{other:,}")
+        log.warning("%s files were found by their stems, with another ending than in the table.", f"{other:,}")
     kept = [path if is_file else other for path, is_file, other in zip(plain, there, paths, strict=True)]
     return pd.Series(kept, index=names.index, dtype="str")

@@ -1,4 +1,4 @@
-"""Patients in the paths of images: by a regular expression, and which expression to propose."""
+"""Patients from the paths of images, by a regular expression, and suggestions for it."""
 
 import re
 
@@ -6,7 +6,7 @@ import pandas as pd
 
 from ribcage.data.readers import tables
 
-# names of files that hold a patient, and the folder that does
+# File names with a patient, and the folder of one.
 PATTERNS = (
     r"((?:person|patient|pat|subject|subj|sub|case|pid)[-_ ]?\d+)",
     r"((?:person|patient|pat|subject|subj|sub|case|pid|pt|p|病人|患者|病例)[-_ ]?\d+)/",
@@ -16,7 +16,7 @@ PATTERNS = (
 
 
 def proposed_pattern(paths: list[str]) -> str:
-    """The pattern that finds patients in names, where several images share what it finds; "": none does."""
+    """Suggestion of a pattern that finds patients in file names shared by several images; "" if there is none."""
     best: tuple[int, str, list[str]] = (0, "", [])
     for pattern in PATTERNS:
         expression = re.compile(pattern, re.IGNORECASE)
@@ -29,13 +29,13 @@ def proposed_pattern(paths: list[str]) -> str:
     if not count:
         return ""
     return (
-        f"Names seem to tell: --patient-pattern '(?i){pattern}' finds {len(set(found)):,} patients in {count:,} of "
-        f"{len(paths):,} paths, such as {tables.printable_text(found[0])!r}. If that is right, give it."
+        f"File names may contain patients: --patient-pattern '(?i){pattern}' finds {len(set(found)):,} in {count:,} of "
+        f"{len(paths):,} paths, such as {tables.printable_text(found[0])!r}. If that is right, use it."
     )
 
 
 def patients_in_paths(paths: pd.Series, pattern: str) -> pd.Series:
-    """(N,) what the group of the pattern finds in each path; "" where it finds nothing."""
+    """(N,) match of the pattern's group in each path; "" if there is none."""
     try:
         groups = re.compile(pattern).groups
     except re.error as error:

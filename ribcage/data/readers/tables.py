@@ -25,7 +25,7 @@ SUFFIX = re.compile(r"\.[A-Za-z]{3,5}$")
 COMPRESSED = ("", ".gz", ".zip")
 MOST_COLUMNS = 10_000
 LARGEST = 1 << 30
-"""Bytes of a table, unpacked."""
+"""Limit on the bytes of a table, decompressed."""
 
 log = logging.getLogger("ribcage")
 
@@ -33,10 +33,10 @@ log = logging.getLogger("ribcage")
 def files_below(root: Path, depth: int | None = None) -> list[str]:
     """Every file below a folder (at most `depth` folders down), as sorted relative paths with '/'.
 
-    Links to folders are followed, each folder once; hidden files are left out.
+    Links to folders are followed, each folder once; hidden files are skipped.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"There is no folder {root}.")
+        raise FileNotFoundError(f"The folder {root} does not exist.")
     found: list[str] = []
     folders, seen = [""], set()
     while folders:
@@ -51,21 +51,24 @@ def files_below(root: Path, depth: int | None = None) -> list[str]:
 
 
 def _spelt(paths: list[str], root: Path) -> list[str]:
-    """Those whose name is UTF-8, as all tables are; the others are left out, and that is said."""
+    """Paths that are valid UTF-8, as in all tables; the others are skipped with a warning."""
     strange = {path for path in paths if not path.isascii() and any("\ud800" <= each <= "\udfff" for each in path)}
     if strange:
         first = os.fsencode(min(strange))[:200]
         log.warning(
-            "Left out: %s files below %s whose names are not UTF-8, such as %r.", f"{len(strange):,}", root, first
+            "%s files below %s were ignored, as their names are not UTF-8, such as %r.",
+            f"{len(strange):,}",
+            root,
+            first,
         )
     return [path for path in paths if path not in strange]
 
 
 def matched_files(names: Sequence[str], paths: Sequence[str]) -> tuple[list[str], int]:
-    """The files that a table written elsewhere means, and how many go by another ending there (.png for .jpg).
+    """The files that a table written elsewhere refers to, and how many have another ending here (.png for .jpg).
 
-    Of a name's path the folders above are left out; else it is the only file so called, else the only one with that
-    stem. A name that leads to no file, or to several, stays as it is.
+    Leading folders of a name may differ; else the only file with that name, or the only one with that stem, is taken. A
+    name that matches no file, or several, is unchanged.
     """
     there = set(paths)
     files = [path for path in paths if path.lower().endswith(IMAGES)]
@@ -90,13 +93,13 @@ def matched_files(names: Sequence[str], paths: Sequence[str]) -> tuple[list[str]
 
 
 def _only(names: list[str], files: list[str]) -> dict[str, str]:
-    """The file with each name that only one has."""
+    """Name → file, for names that only one file has."""
     counts = Counter(names)
     return {name: file for name, file in zip(names, files, strict=True) if counts[name] == 1}
 
 
 def files_named(paths: Iterable[str], *names: str) -> list[str]:
-    """The paths whose file is called like this, or so with .gz or .zip: earlier names first, then higher folders."""
+    """The paths with this file name, also with .gz or .zip: earlier names first, then higher folders."""
     order = {(name + end).lower(): place for place, name in enumerate(names) for end in COMPRESSED}
     found = [path for path in paths if path.rpartition("/")[2].lower() in order]
     return sorted(found, key=lambda path: (order[path.rpartition("/")[2].lower()], path.count("/"), path))
@@ -105,36 +108,36 @@ def files_named(paths: Iterable[str], *names: str) -> list[str]:
 def locate(names: pd.Series, paths: Sequence[str], folder: str = "", prefer: Sequence[str] = ()) -> pd.Series:
     """The path of the image with each name: the same name, else the same stem (re-encoded), else missing.
 
-    Where several would do, those that match the first patterns of `prefer` come first, then those in higher folders.
+    Of several matches, those that match the first patterns of `prefer` come first, then those in higher folders.
     """
     below = folder.strip("/") + "/" if folder.strip("/.") else ""
     images = [path for path in paths if path.startswith(below) and path.lower().endswith(IMAGES)]
     if below and not images:
-        raise FileNotFoundError(f"The folder {folder} holds no images. It is given relative to the dataset's folder.")
+        raise FileNotFoundError(f"The folder {folder} has no images. It must be relative to the dataset's folder.")
     patterns = [re.compile(pattern) for pattern in prefer]
     images.sort(
         key=lambda path: ([not pattern.search(path) for pattern in patterns], path.count("/"), path), reverse=True
     )
-    exact = {path.rpartition("/")[2]: path for path in images}  # the last one stays: the best
+    exact = {path.rpartition("/")[2]: path for path in images}  # the last one wins: the best
     stems = {SUFFIX.sub("", path.rpartition("/")[2]): path for path in images}
     found = [exact.get(name) or stems.get(SUFFIX.sub("", name)) for name in names]
     return pd.Series(found, index=names.index, dtype="str")
 
 
 def missing_files(root: Path, names: Sequence[str], source: str) -> FileNotFoundError:
-    """The error that names every missing file at once, and where to get it."""
+    """An error that names all missing files, and where to get them."""
     return FileNotFoundError(f"{root} has no {', no '.join(names)}. Get it from {source}.")
 
 
 def header(file: Path) -> list[str]:
-    """The names of a table's columns."""
+    """Column names of a table."""
     return list(_read(file, file, nrows=0).columns)
 
 
 def read_table(
     file: Path, needed: Sequence[str], numbers: Sequence[str] = (), wanted: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """The `needed` columns and, where it has them, the `wanted` ones; text, "" where empty, but for the `numbers`."""
+    """The `needed` columns and, if present, the `wanted` ones, as text, "" where empty; the `numbers` as numbers."""
     names = header(file)
     absent = [name for name in needed if name not in names]
     if absent:
@@ -151,7 +154,7 @@ def read_table(
 def headerless(
     file: Path, names: Sequence[str], numbers: Sequence[str] = (), sep: str = ",", skip: int = 0
 ) -> pd.DataFrame:
-    """The first columns of a table whose header is missing, or of no use and skipped, under these names."""
+    """The first columns of a table without a header (or with `skip` lines of one), under these names."""
     types = {name: np.float32 if name in numbers else str for name in names}
     return _read(
         file, file, header=None, names=list(names), usecols=range(len(names)), dtype=types, sep=sep, skiprows=skip
@@ -159,24 +162,24 @@ def headerless(
 
 
 def width(file: Path, sep: str = ",") -> int:
-    """How many columns the first line has."""
+    """Number of columns in the first line."""
     return _read(file, file, header=None, nrows=1, dtype=str, sep=sep).shape[1]
 
 
 def sniffed(file: Path, encoding: str = "auto") -> pd.DataFrame:
-    """All columns of a table of unknown origin as text: its encoding, separator and repeated names are worked out."""
+    """All columns of a table of unknown origin as text, with encoding, separator and repeated names detected."""
     text = _text(file, encoding)
     first = next((line for line in io.StringIO(text) if line.strip()), "")
     separator = max(",;\t", key=first.count)
     if first.count(separator) >= MOST_COLUMNS:
-        raise ValueError(f"{file} has {first.count(separator) + 1:,} columns; {MOST_COLUMNS:,} are read at most.")
+        raise ValueError(f"{file} has {first.count(separator) + 1:,} columns; the limit is {MOST_COLUMNS:,}.")
     names = _check_widths(text, separator, file)
     rows = _read(io.StringIO(text), file, sep=separator, dtype=str)
     bare = next((name for name in names if name.lower().endswith(IMAGES)), "")
     if bare:
         raise ValueError(
-            f"{file} has no header: its first line names a file ({printable_text(bare)}). Write the names of the "
-            "columns above it, such as path,patient,label; a list of the images of a split goes to "
+            f"{file} has no header: its first line has a file ({printable_text(bare)}). Add the names of the "
+            "columns above it, such as path,patient,label; pass a list of the images of a split as "
             "--split-list train=FILE."
         )
     if rows.empty:
@@ -202,19 +205,19 @@ def bare_list(file: Path) -> list[str]:
 
 
 def _first_cell(line: str) -> str:
-    """'a b.png', 'a.png 0 1', 'a.png,Effusion' and '"a.png"' name a file each."""
+    """The file in a line such as 'a b.png', 'a.png 0 1', 'a.png,Effusion' or '"a.png"'."""
     cell = re.split(r"[,;\t]", line)[0].strip().strip("\"'")
     return re.sub(r"(?<=\.\w{3}|\w{4})(?:\s+[\d.]+)+$", "", cell)
 
 
 def printable_text(text: str, most: int = 60) -> str:
-    """Text of a stranger's table as it may stand in a message: short, and without control characters."""
+    """Text of a table from outside, shortened and without control characters, for messages."""
     line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def _check_widths(text: str, separator: str, file: Path) -> list[str]:
-    """The header; raise for the first row that has more or fewer cells: its cells may be in the wrong columns."""
+    """The header; raise for the first row with another number of cells, as these may be in the wrong columns."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     wide, names = 0, list[str]()
     try:
@@ -229,20 +232,20 @@ def _check_widths(text: str, separator: str, file: Path) -> list[str]:
 
 
 def _bytes(file: Path) -> bytes:
-    """All of a table, unpacked, unless that would fill the memory."""
+    """Content of a table, decompressed up to a limit."""
     try:
         regular(file)
         with gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb") as stream:
             data = stream.read(LARGEST + 1)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{file} is damaged: {error}. Get it again.") from None
+        raise ValueError(f"{file} is damaged: {error}. Download it again.") from None
     if len(data) > LARGEST:
-        raise ValueError(f"{file} holds more than {LARGEST >> 20:,} MiB, more than a table of images can have.")
+        raise ValueError(f"{file} has more than {LARGEST >> 20:,} MiB, the limit for a table.")
     return data
 
 
 def _text(file: Path, encoding: str) -> str:
-    """The text of a file, in the first of the usual encodings that fits."""
+    """Text of a file, in the first of the usual encodings that fits."""
     data = _bytes(file)
     if b"\0" in data and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and "16" not in encoding:
         raise ValueError(f"{file} is not text: it contains NUL bytes. If it is UTF-16, pass --encoding utf-16.")
@@ -257,13 +260,13 @@ def _text(file: Path, encoding: str) -> str:
         except UnicodeError:
             continue
         except LookupError:
-            raise ValueError(f"There is no encoding {encoding!r}. Try utf-8, gb18030 or latin-1.") from None
+            raise ValueError(f"Unknown --encoding {encoding!r}. Try utf-8, gb18030 or latin-1.") from None
     raise ValueError(f"{file} is not {tried[-1]} text. Try --encoding utf-8, gb18030 or latin-1.")
 
 
 def _chinese(data: bytes) -> bool:
-    """Whether bytes are GB 18030: half of the foreign characters or more are common ones, of the first level of
-    GB 2312. Latin-1 text may pass as GB 18030, too, but its accented letters come out as rare characters."""
+    """Whether bytes are GB 18030: half of the non-ASCII characters or more are of the first level of GB 2312. Latin-1
+    text may be valid GB 18030, but decodes to rare characters."""
     try:
         foreign = re.sub(r"[\x00-\x7f]+", "", data.decode("gb18030"))
     except UnicodeError:
@@ -273,7 +276,7 @@ def _chinese(data: bytes) -> bool:
 
 
 def translated(column: pd.Series, ours: dict[str, str]) -> pd.Series:
-    """Text in our words ("" for a word that is not among them), whatever its case."""
+    """Text translated by a table, ignoring case; "" for unknown words."""
     return column.str.strip().str.lower().map(ours).fillna("").astype("str")
 
 
@@ -284,7 +287,7 @@ CHINESE_UNITS = {"岁": 1.0, "月": 12.0, "个月": 12.0, "周": 52.18, "天": 3
 
 
 def years(ages: pd.Series) -> pd.Series:
-    """Ages such as 58, '058Y', '011M', '013D', 58岁 or 8个月 in years; what is no age, or above 120, is unknown."""
+    """Ages such as 58, '058Y', '011M', '013D', 58岁 or 8个月 in years; NaN for anything else and above 120."""
     found = ages.str.strip().str.extract(r"^(\d+(?:\.\d*)?)\s*([YMWD岁月周天日]|个月|)$", expand=True)
     per_year = found[1].map({"Y": 1.0, "": 1.0, "M": 12.0, "W": 52.18, "D": 365.25} | CHINESE_UNITS)
     age = found[0].astype("float64") / per_year
@@ -292,7 +295,7 @@ def years(ages: pd.Series) -> pd.Series:
 
 
 def _listing(folder: Path) -> tuple[tuple[int, int], list[str], list[str]]:
-    """Which folder it is, its files and its folders. Pipes and devices are no files: reading one may never end."""
+    """Identity of a folder, its files and its subfolders. Pipes and devices are skipped: reading one may never end."""
     try:
         status = folder.stat()
         with os.scandir(folder) as entries:
@@ -307,7 +310,7 @@ def _listing(folder: Path) -> tuple[tuple[int, int], list[str], list[str]]:
 
 
 def _is(kind: Callable[[], bool]) -> bool:
-    """What a link leads to; a link that leads to itself is, like one that leads nowhere, neither file nor folder."""
+    """The kind of a link's target; a circular or broken link is neither file nor folder."""
     try:
         return kind()
     except OSError:
@@ -315,10 +318,11 @@ def _is(kind: Callable[[], bool]) -> bool:
 
 
 def _read(source: Path | io.StringIO, file: Path, **options: Any) -> pd.DataFrame:
-    """A table, or one line that says what is wrong with it."""
+    """Read a table; errors are one line."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows with more cells than the header lose some
+            # rows with more cells than the header would lose some
+            warnings.simplefilter("error", pd.errors.ParserWarning)
             return pd.read_csv(source, index_col=False, keep_default_na=False, encoding="utf-8-sig", **options)
     except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{file} is damaged: {error}. Download it again.") from None
