@@ -80,10 +80,10 @@ def test_a_patient_on_both_sides_is_named() -> None:
 def test_what_is_in_no_split_is_no_problem_and_what_splits_share_can_be_left_out() -> None:
     rows: dict[str, list[object]] = {"path": list("abc"), "patient": ["p", "p", ""], "split": ["train", "test", ""]}
     shared = "\n".join(audit.audit([tables(rows)])["problems"])
-    assert "--drop-shared test" in shared and "not known" not in shared
+    assert "--drop-shared test" in shared and "is unknown" not in shared
     aside = "\n".join(audit.audit([tables(rows | {"split": ["train", "", "test"]})])["problems"])
     assert "--drop-shared" not in aside and "1 patient" not in aside
-    assert has_facts(aside, "patient", "1 image", "not known")
+    assert has_facts(aside, "patient", "1 image", "unknown")
 
 
 def test_unknown_patients_are_never_one_and_the_same() -> None:
@@ -113,7 +113,7 @@ def test_a_split_without_positives_is_a_problem() -> None:
 
 def test_a_finding_that_is_only_ever_present_is_a_problem() -> None:
     member = tables({"path": list("ab"), "split": ["train", "train"], "Mass": [1, np.nan]})
-    assert any(has_facts(text, "train", "without Mass") for text in audit.audit([member])["problems"])
+    assert any(has_facts(text, "train", "Mass", "AUROC") for text in audit.audit([member])["problems"])
 
 
 def test_lists_are_compared_and_their_leaks_named(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_bit_rot_is_found_by_the_audit_and_before_a_training(tmp_path: Path) -> 
     file.write_bytes(data)
     opened = dataset_folder.open(tmp_path / "out")
     assert opened.damaged().tolist() == [1]
-    assert any(has_facts(text, "1 images", "imported") for text in audit.audit([member])["problems"])
+    assert any(has_facts(text, "1 images", "import") for text in audit.audit([member])["problems"])
     Datasets.of([opened]).require_intact(np.array([0]))
     with pytest.raises(ValueError, match=r"1 images of .* row 1"):
         Datasets.of([opened, opened]).require_intact(np.array([3]))

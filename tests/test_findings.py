@@ -113,7 +113,7 @@ def test_draws_never_touch_a_certain_label() -> None:
 def test_smoothing_without_draws_is_refused() -> None:
     policy = Policy.parse("ones+lsr")
     assert policy.draws and not Policy.parse("ignore,Edema=ones").draws
-    with pytest.raises(ValueError, match="needs draws"):
+    with pytest.raises(ValueError, match="needs `draws`"):
         policy.apply(LABELS, NAMES)
 
 

@@ -78,7 +78,7 @@ def test_boxes_go_with_their_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "says"), [("Mass", 2.0, "Mass holds 2"), ("split", "a/b", "'a/b'"), ("view", "pa", "'pa'")]
+    ("column", "value", "says"), [("Mass", 2.0, "Mass contains 2"), ("split", "a/b", "'a/b'"), ("view", "pa", "'pa'")]
 )
 def test_impossible_values_are_refused_by_name(column: str, value: object, says: str) -> None:
     rows = small().table.copy()

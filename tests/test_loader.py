@@ -318,12 +318,12 @@ def test_the_way_of_a_gpu_gives_the_same_batch(dataset: DatasetFolder, other: Da
     ("options", "message"),
     [
         ({"findings": ("Mas",)}, "Mas; .*Mass, Edema"),
-        ({"rows": np.array([], int)}, "no row"),
-        ({"rows": np.array([50])}, "Rows are 50 … 50; there are 0 … 49"),
-        ({"batch": 10, "world": 4}, "batch of 10 .* 4 ranks"),
-        ({"batch": 0, "threads": 0}, "batch is 0; at least 1; threads is 0; at least 1"),
-        ({"rank": 2, "world": 2}, "rank is 2; from 0 to 1"),
-        ({"channels": 2}, "channels is 2; 1 or 3"),
+        ({"rows": np.array([], int)}, "No row"),
+        ({"rows": np.array([50])}, "50 … 50.* 0 … 49"),
+        ({"batch": 10, "world": 4}, "batch is 10.* 4 ranks"),
+        ({"batch": 0, "threads": 0}, "batch is 0.* threads is 0"),
+        ({"rank": 2, "world": 2}, "rank is 2.* 0 to 1"),
+        ({"channels": 2}, "channels is 2.* 1 or 3"),
         ({"batch": 64, "drop_last": True}, "50 images .*batch of 64"),
         ({"weights": (1, 2, 3)}, "3 values.*per dataset"),
     ],
@@ -335,7 +335,7 @@ def test_wrong_options_are_named_in_one_line(dataset: DatasetFolder, options: di
 
 
 def test_a_step_beyond_the_epoch_is_refused(dataset: DatasetFolder) -> None:
-    with pytest.raises(ValueError, match=r"Step 8 .*7 steps"):
+    with pytest.raises(ValueError, match=r"Step 8 .* 7"):
         Loader([dataset], [plain_view(48)], batch=8).epoch(0, start=8)
 
 
@@ -353,7 +353,7 @@ def test_a_mask_chooses_the_rows_where_it_is_true(dataset: DatasetFolder) -> Non
     mask = np.zeros(len(dataset), bool)
     mask[[2, 5]] = True
     assert Loader([dataset], [plain_view(16)], rows=mask).rows.tolist() == [2, 5]
-    with pytest.raises(ValueError, match="truth values"):
+    with pytest.raises(ValueError, match="49 booleans"):
         Loader([dataset], [plain_view(16)], rows=mask[:-1])
     with pytest.raises(ValueError, match="not float64"):
         Loader([dataset], [plain_view(16)], rows=np.array([0.0, 1.0]))

@@ -82,9 +82,9 @@ def test_sizes_show_the_same_image() -> None:
 
 
 def test_wrong_size_and_depth_are_refused() -> None:
-    with pytest.raises(ValueError, match="size is 8"):
+    with pytest.raises(ValueError, match=r"size .*8"):
         phantom.draw(severe("Mass", 0.5), size=8)
-    with pytest.raises(ValueError, match="depth is 12"):
+    with pytest.raises(ValueError, match=r"depth .*12"):
         phantom.draw(severe("Mass", 0.5), depth=12)
 
 
@@ -262,7 +262,7 @@ def test_brightness_alone_gives_no_label_away() -> None:
 
 @pytest.mark.parametrize("options", [{"images": 0}, {"uncertain": 1.5}, {"missing": -0.1}, {"lateral": 2}])
 def test_wrong_options_are_refused_in_one_line(options: dict) -> None:
-    with pytest.raises(ValueError, match="A phantom needs") as error:
+    with pytest.raises(ValueError, match="Phantoms need") as error:
         dataset.index(**options)
     assert "\n" not in str(error.value)
 
