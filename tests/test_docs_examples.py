@@ -1,5 +1,6 @@
 """The example files of docs/extending.md work: put into their folders they are found and run."""
 
+import importlib
 import re
 import sys
 from collections.abc import Iterator
@@ -18,9 +19,12 @@ from ribcage.bundle import formats
 from ribcage.bundle.io import load_bundle
 from ribcage.data import dataset_folder, datasets
 from ribcage.metrics import definitions
+from ribcage.models import architectures
+from ribcage.models.backbone import Backbone
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
-FOLDERS = {"datasets": datasets, "methods": methods, "formats": formats, "definitions": definitions}
+FOLDERS = {"datasets": datasets, "methods": methods, "formats": formats, "definitions": definitions,
+           "architectures": architectures}  # fmt: skip
 
 
 def files() -> dict[str, str]:
@@ -79,6 +83,14 @@ def test_a_metric_is_one_file(work: Path) -> None:
     labels, scores = np.array([1.0, 1, 0, 0, 0]), np.array([0.9, 0.2, 0.8, 0.1, 0.3])
     found = metrics.summarise(scores, labels, thresholds=0.5, resamples=20).metrics["balanced_accuracy"]
     assert found.macro.value == pytest.approx((1 / 2 + 2 / 3) / 2) and found.macro.low < found.macro.value
+
+
+def test_an_architecture_is_one_file(work: Path) -> None:
+    importlib.import_module("ribcage.models.architectures.pebble")
+    known = Backbone("pebble", size=(64, 64))
+    assert known.dim == 128 and known.maps(torch.zeros(1, 1, 64, 64)).shape == (1, 128, 2, 2)
+    name = command("--model pebble")[command("--model pebble").index("--model") + 1]
+    assert timm.is_model(name)
 
 
 def test_a_method_is_one_file(work: Path) -> None:
