@@ -17,7 +17,7 @@ from ribcage.methods.detect import Detect
 from ribcage.models.backbone import Backbone
 from ribcage.runtime import distributed, launcher
 from ribcage.training import feature_cache, optim, trainer
-from ribcage.training.feature_cache import hindrance, keep
+from ribcage.training.feature_cache import cache_features, why_uncached
 
 CPU = torch.device("cpu")
 FLIPS = replace(plain_view(32), flip=0.5)
@@ -43,7 +43,7 @@ def test_the_loss_is_the_one_without_a_cache(dataset: DatasetFolder, tmp_path: P
     method, shown, cached = made(model=model), loader(dataset), loader(dataset)
     flips = set()
     for kind, near in (("float32", 0.0), ("float16", 2e-3), ("bfloat16", 2e-2)):
-        cached.cached = keep(method, cached, tmp_path / kind, kind=kind)  # type: ignore[arg-type]
+        cached.cached = cache_features(method, cached, tmp_path / kind, kind=kind)  # type: ignore[arg-type]
         for epoch in range(2):
             for one, two in zip(shown.epoch(epoch), cached.epoch(epoch), strict=True):
                 assert torch.equal(one.rows, two.rows) and torch.equal(one.boxes[0], two.boxes[0])
@@ -62,7 +62,7 @@ def test_the_loss_is_the_one_without_a_cache(dataset: DatasetFolder, tmp_path: P
 def test_images_that_stay_as_they_are_are_kept_once(dataset: DatasetFolder, tmp_path: Path) -> None:
     for view, times in ((plain_view(32), 1), (replace(plain_view(32), flip=1.0), 1), (FLIPS, 2)):
         source = loader(dataset, view)
-        kept = keep(made(), source, tmp_path / f"{view.flip}", kind="float32")
+        kept = cache_features(made(), source, tmp_path / f"{view.flip}", kind="float32")
         assert len(kept.maps[0]) == 18 * times
         batch = next(source.epoch(0))
         taken = kept.take(batch.rows.numpy(), augment.draw_numbers(view, 0, 0, batch.rows.numpy(), 0, 48).flipped)
@@ -87,7 +87,7 @@ def trained(source: Loader, losses: list[float], stop: int = 6, state: dict | No
 def test_a_run_on_kept_maps_is_the_run_on_images_and_goes_on_to_the_bit(dataset: DatasetFolder, tmp_path: Path) -> None:
     def source(folder: str = "") -> Loader:
         made_of = loader(dataset)
-        made_of.cached = keep(made(), made_of, tmp_path / folder, kind="float32") if folder else None
+        made_of.cached = cache_features(made(), made_of, tmp_path / folder, kind="float32") if folder else None
         return made_of
 
     plainly, kept, halves = list[float](), list[float](), list[float]()
@@ -103,28 +103,28 @@ def test_a_run_on_kept_maps_is_the_run_on_images_and_goes_on_to_the_bit(dataset:
 
 def test_files_are_read_again_only_when_all_is_as_it_was(dataset: DatasetFolder, tmp_path: Path) -> None:
     method, source, told = made(), loader(dataset), list[str]()
-    keep(method, source, tmp_path, say=told.append)
+    cache_features(method, source, tmp_path, say=told.append)
     assert told and told[-1] == "Maps of 18 of 18 images"
     told.clear()
-    keep(method, source, tmp_path, say=told.append)
+    cache_features(method, source, tmp_path, say=told.append)
     assert not told
     for other, otherwise in (
         (method, loader(dataset, plain_view(32))),
         (method, loader(dataset, rows=np.arange(10))),
         (method, loader(dataset, normalise=(0.5, 0.1))),
     ):
-        keep(other, otherwise, tmp_path, say=told.append)
+        cache_features(other, otherwise, tmp_path, say=told.append)
         assert told
         told.clear()
-    keep(method, source, tmp_path)
+    cache_features(method, source, tmp_path)
     with torch.no_grad():
         next(method.backbone.parameters()).add_(0.1)
-    keep(method, source, tmp_path, say=told.append)
+    cache_features(method, source, tmp_path, say=told.append)
     assert told
     for harm in (lambda file: file.write_bytes(file.read_bytes()[:100]), lambda file: file.unlink()):
         told.clear()
         harm(tmp_path / "0.bin")  # type: ignore[no-untyped-call]
-        keep(method, source, tmp_path, say=told.append)
+        cache_features(method, source, tmp_path, say=told.append)
         assert told
     feature_cache.discard(tmp_path)
     assert not tmp_path.exists()
@@ -134,24 +134,24 @@ def test_what_prevents_a_cache_is_reported(dataset: DatasetFolder) -> None:
     source = loader(dataset)
     needed = feature_cache.cache_bytes(made(), source, "float16")
     assert needed == 2 * 18 * 2 * sum(c * h * w for c, h, w in made().shapes(torch.zeros(1, 1, 32, 32)))
-    assert hindrance(made(), source, "float16", 1.0) == ""
-    assert "learns" in hindrance(made(freeze=False), source, "float16", 1.0)
-    assert "(rotation, contrast)" in hindrance(
+    assert why_uncached(made(), source, "float16", 1.0) == ""
+    assert "trained" in why_uncached(made(freeze=False), source, "float16", 1.0)
+    assert "(rotation, contrast)" in why_uncached(
         made(), loader(dataset, replace(FLIPS, rotation=3, contrast=0.1)), "float16", 1.0
     )
-    assert "18 images take" in hindrance(made(), source, "float16", 1e-6)
+    assert "18 images" in why_uncached(made(), source, "float16", 1e-6)
 
 
 def keep_a_part(folder: Path) -> None:
     with launcher.started():
         dataset = make_store(folder / f"rank {distributed.rank()}", count=20)
-        kept = feature_cache.keep(made(), loader(dataset), folder / "maps", kind="float32")
+        kept = feature_cache.cache_features(made(), loader(dataset), folder / "maps", kind="float32")
         assert len(kept.maps[0]) == 36
 
 
 @pytest.mark.slow
 def test_processes_make_their_part_each(dataset: DatasetFolder, tmp_path: Path) -> None:
-    one = keep(made(), loader(dataset), tmp_path / "one", kind="float32")
+    one = cache_features(made(), loader(dataset), tmp_path / "one", kind="float32")
     processes.together(keep_a_part, tmp_path, said=tmp_path / "said")
     for number, maps in enumerate(one.maps):
         written = np.fromfile(tmp_path / "maps" / f"{number}.bin", np.float32).reshape(maps.shape)

@@ -78,7 +78,7 @@ def write_pretraining_page(
     """The page in a run folder; neighbours are searched among at most so many of the images."""
     loading = {"channels": model.channels, "normalise": normalise, "threads": threads}
     rows, log = monitor.sample(rows, images), monitor.logged(folder / "metrics.jsonl")
-    with monitor.left_as_it_was(method):
+    with monitor.unchanged_modes(method):
         page = html.render(
             "pretraining.html",
             title=title,

@@ -1,6 +1,6 @@
-"""Checkpoint: everything a run needs to go on as if it had never stopped. Written whole or not at all.
+"""Checkpoints: everything a run needs to resume exactly where it stopped, written atomically.
 
-The one before is kept. Each ends with its SHA-256, and where the newer one is damaged the older one takes over.
+The previous checkpoint is kept. Each ends with its SHA-256; if the newer one is damaged, the older one is used.
 """
 
 from pathlib import Path
@@ -16,9 +16,9 @@ FILE, OLDER, DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.da
 
 
 def save_checkpoint(file: Path, state: dict[str, Any], *, again: bool = False) -> None:
-    """Write a checkpoint; the old one stays until the new one is safe on the disk, and then becomes the older one.
+    """Write a checkpoint. The one before becomes the older one after the new one is safe on disk.
 
-    again: the old one is of the same step; it is replaced, and the older one stays.
+    again: the checkpoint before is of the same step; it is replaced, and the older one is kept.
     """
     with files.explained(file.parent, "Free some; the last checkpoint is whole."), files.atomic(file) as part:
         with files.disk_errors(part):
@@ -29,13 +29,13 @@ def save_checkpoint(file: Path, state: dict[str, Any], *, again: bool = False) -
             file.replace(file.with_name(OLDER))
 
 
-def there(folder: Path) -> bool:
-    """Whether a run in this folder has saved anything."""
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run in this folder has saved a checkpoint."""
     return any((folder / name).exists() for name in (FILE, OLDER))
 
 
 def newest(folder: Path) -> tuple[Path, str]:
-    """The newest checkpoint that is whole; and a sentence where that is not the one that was written last."""
+    """The newest intact checkpoint, and a warning if that is not the last one written."""
     damaged = []
     for name in (FILE, OLDER):
         try:
@@ -45,14 +45,16 @@ def newest(folder: Path) -> tuple[Path, str]:
         except digest.DamagedError as error:
             damaged.append(str(error).strip())
         else:
-            return folder / name, " ".join([*damaged, f"Going on from the older one, {name}."]) if damaged else ""
+            return folder / name, " ".join([*damaged, f"Resuming from the older one, {name}."]) if damaged else ""
     if damaged:
-        raise ValueError(f"{' '.join(damaged)} No checkpoint is left to resume from: restore a copy, or start again.")
+        raise ValueError(
+            f"{' '.join(damaged)} No intact checkpoint is left to resume from. Restore a copy, or start a new run."
+        )
     raise FileNotFoundError(f"{folder / FILE} does not exist: there is no checkpoint to resume from.")
 
 
 def load_checkpoint(file: Path) -> dict[str, Any]:
-    """Read a checkpoint; nothing in it is executed."""
+    """Read a checkpoint without executing anything in it."""
     try:
         digest.check_appended_digest(file, "")
         files.refuse_packed(file)
@@ -61,7 +63,7 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise FileNotFoundError(f"{file} does not exist: there is no checkpoint to resume from.") from None
     except digest.DamagedError as error:
-        raise ValueError(f"{str(error).strip()} It is not a checkpoint that can be resumed.") from None
+        raise ValueError(f"{str(error).strip()} The run cannot be resumed from it.") from None
     except Exception as error:
         raise ValueError(f"{file} is not a checkpoint of Ribcage, or damaged ({type(error).__name__}).") from None
     if not isinstance(state, dict) or state.get("ribcage") != FORMAT:

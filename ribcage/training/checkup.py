@@ -1,6 +1,6 @@
-"""Checks of the installation: packages, the machine, DICOM decoders, folders, terminal; and how to fix what fails.
+"""Checks of the installation: packages, the machine, DICOM decoders, folders, terminal; and fixes for what fails.
 
-Everything is tried out: packages are imported, images decoded, files written. A failed check does not stop the others.
+Everything is tried: packages are imported, images decoded, files written. A failed check does not stop the others.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypedDict
 
 EXTRAS = {"export": "ribcage export", "serve": "ribcage serve", "docs": "building the documentation"}
-"""Optional parts, and what they are for."""
+"""Optional dependencies and what they are for."""
 MODULES = {
     "opencv-python-headless": "cv2",
     "pylibjpeg-openjpeg": "openjpeg",
@@ -26,9 +26,9 @@ MODULES = {
     "Jinja2": "jinja2",
     "MarkupSafe": "markupsafe",
 }
-"""Packages whose module has another name."""
+"""Packages whose module has a different name."""
 ENOUGH = 2e9
-"""Free bytes below which memory or a disk is nearly full."""
+"""Bytes below which free memory or disk space is reported as low."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class InstallationCheck:
     result: str
     good: bool = True
     needed: bool = True
-    """Whether Ribcage cannot do without it."""
+    """Whether Ribcage does not work without it."""
     fix: str = ""
-    """What to type when it failed."""
+    """Command or action that fixes a failed check."""
 
     @property
     def broken(self) -> bool:
@@ -51,7 +51,7 @@ class InstallationCheck:
 
 
 def checks() -> Iterator[InstallationCheck]:
-    """All of them, one after the other."""
+    """Run all checks."""
     for group, check in (
         ("packages", packages),
         ("optional", extras),
@@ -60,11 +60,11 @@ def checks() -> Iterator[InstallationCheck]:
         ("folders", folders),
         ("terminal", terminal),
     ):
-        yield from _guarded(group, check)
+        yield from _reported(group, check)
 
 
-def _guarded(group: str, check: Callable[[], Iterator[InstallationCheck]]) -> Iterator[InstallationCheck]:
-    """The checks of a group; an error on the way becomes a failed check."""
+def _reported(group: str, check: Callable[[], Iterator[InstallationCheck]]) -> Iterator[InstallationCheck]:
+    """The checks of a group; an exception becomes a failed check."""
     try:
         yield from check()
     except Exception as error:
@@ -90,12 +90,12 @@ class Requirement:
 
     @property
     def text(self) -> str:
-        """As pip takes it."""
+        """The requirement as pip takes it."""
         return f'"{self.name}>={self.least}"' if self.least else self.name
 
 
 def requirements() -> list[Requirement]:
-    """What Ribcage requires; nothing where it runs from a folder that is not installed."""
+    """Requirements of Ribcage; none if it is not installed as a package."""
     try:
         lines = metadata.requires("ribcage") or []
     except metadata.PackageNotFoundError:
@@ -127,7 +127,7 @@ def packages() -> Iterator[InstallationCheck]:
 
 
 def extras() -> Iterator[InstallationCheck]:
-    """What only some commands need."""
+    """Packages that only some commands need."""
     known = requirements()
     for extra, use in EXTRAS.items():
         tried = [check_package("optional", one, needed=False) for one in known if one.extra == extra]
@@ -141,7 +141,7 @@ def extras() -> Iterator[InstallationCheck]:
 
 
 def check_package(group: str, one: Requirement, *, needed: bool) -> InstallationCheck:
-    """Whether a package can be imported, and is new enough."""
+    """Whether a package can be imported and is recent enough."""
     fix = f"pip install {one.text}"
     try:
         version = metadata.version(one.name)
@@ -198,14 +198,14 @@ def machine() -> Iterator[InstallationCheck]:
 
 
 def cores() -> float:
-    """How many this process may use."""
+    """Number of cores this process may use."""
     count = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     quota = _words("/sys/fs/cgroup/cpu.max")
     return min(count, int(quota[0]) / int(quota[1])) if len(quota) == 2 and quota[0].isdigit() else count
 
 
 def available_memory() -> tuple[float, float]:
-    """Free and total bytes that this process may use; zeros where the system does not report them."""
+    """Free and total bytes that this process may use; zeros if the system does not report them."""
     words = _words("/proc/meminfo")
     if "MemTotal:" not in words:
         return 0.0, 0.0
@@ -227,7 +227,7 @@ def _words(file: str) -> list[str]:
 
 
 def decoders() -> Iterator[InstallationCheck]:
-    """For every transfer syntax that Ribcage reads: a small image, written and read again."""
+    """Write and read a small image in every transfer syntax that Ribcage supports."""
     from ribcage.imaging.dicom import samples
 
     for syntax in samples.SYNTAXES:
@@ -248,7 +248,7 @@ def decoders() -> Iterator[InstallationCheck]:
 
 
 def folders() -> Iterator[InstallationCheck]:
-    """Whether folders are writable, and how much space is free."""
+    """Whether folders are writable, and their free space."""
     import tempfile
 
     from ribcage.runtime import files
@@ -281,7 +281,7 @@ def _free(folder: Path) -> float:
 
 
 def terminal() -> Iterator[InstallationCheck]:
-    """Whether letters of all languages can be printed."""
+    """Whether text in all languages can be printed."""
     import locale
 
     fix = "export PYTHONUTF8=1"
@@ -299,12 +299,12 @@ def _letters(name: str, encoding: str, fix: str) -> InstallationCheck:
 
 
 class Report(TypedDict):
-    """The results as written to JSON."""
+    """Results as JSON."""
 
     ok: bool
     checks: list[dict[str, str | bool]]
 
 
 def checkup_facts(found: list[InstallationCheck]) -> Report:
-    """The results as written to JSON."""
+    """Results as JSON."""
     return {"ok": not any(one.broken for one in found), "checks": [vars(one) for one in found]}

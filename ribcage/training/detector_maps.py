@@ -25,10 +25,12 @@ def cache_maps(trainer: Trainer[Detect], validation: DetectorValidation, out: Pa
         ("training", trainer.loader, trainer.loader),
         ("validation", validation.loader(), validation),
     ):
-        if why := feature_cache.hindrance(trainer.method, loader, KIND, largest):
+        if why := feature_cache.why_uncached(trainer.method, loader, KIND, largest):
             run_folder.say(f"The feature maps for {of} are not cached: {why}.")
         else:
-            user.cached = feature_cache.keep(trainer.method, loader, out / FOLDER / of, kind=KIND, bf16=trainer.bf16)
+            user.cached = feature_cache.cache_features(
+                trainer.method, loader, out / FOLDER / of, kind=KIND, bf16=trainer.bf16
+            )
 
 
 def remove_maps(out: Path) -> None:

@@ -1,11 +1,11 @@
-"""Feature cache: what a frozen backbone makes of each image, made once and kept in files; later epochs read them.
+"""Feature cache: the feature maps of a frozen backbone, computed once per image and read from files in later epochs.
 
-It fits where the backbone stays as it is and the view shows the same in every epoch, but for flips: then each image
-is kept twice. The run makes the files itself, before its first step, every process its part:
+It requires a frozen backbone and a view that does not vary between epochs, except for flips: then each image is cached
+twice. The run writes the files before its first step, each process its share:
 
-features/
-├── 0.bin, 1.bin …    one for each map: (images, channels, h, w), those left for right behind the others
-└── features.json     of what they are; written last. A run that goes on reads them if all of it is still so
+    features/
+    ├── 0.bin, 1.bin …    one per map: (images, channels, h, w), those of flipped images behind the others
+    └── features.json     what they were computed from; written last. A resumed run uses the files if it still matches
 """
 
 import hashlib
@@ -28,50 +28,52 @@ from ribcage.runtime import distributed, files
 
 Kind = Literal["float16", "bfloat16", "float32"]
 BATCH = 32
-"""Images that go through the backbone at once while maps are made."""
+"""Batch size for computing the maps."""
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """The maps of some rows, in memory or mapped to it."""
+    """The feature maps of some rows, in memory or memory-mapped."""
 
     rows: np.ndarray
     """(K,) ascending."""
     maps: tuple[Tensor, ...]
     """(K or 2 K, C, h, w) each."""
     pin: bool = False
-    """Whether a GPU is to read what is taken."""
+    """Whether to pin the memory of batches, for copies to a GPU."""
 
     def take(self, rows: np.ndarray, flipped: np.ndarray) -> list[Tensor]:
-        """(N, C, h, w) of each map."""
+        """(N, C, h, w) of each map, for these rows."""
         twice = len(self.maps[0]) > len(self.rows)
         places = torch.from_numpy(np.searchsorted(self.rows, rows) + len(self.rows) * (flipped & twice))
-        taken = [kept.index_select(0, places.to(kept.device)) for kept in self.maps]
+        taken = [one.index_select(0, places.to(one.device)) for one in self.maps]
         return [one.pin_memory() for one in taken] if self.pin else taken
 
 
-def hindrance(method: Detect, loader: Loader, kind: Kind, gigabytes: float) -> str:
-    """Why there can be no cache, in words; "" when there can."""
+def why_uncached(method: Detect, loader: Loader, kind: Kind, gigabytes: float) -> str:
+    """Why the maps cannot be cached; "" if they can."""
     if not method.freeze:
-        return "the backbone learns"
+        return "the backbone is trained"
     if len(loader.views) > 1:
         return "images have several views"
     if drawn := [name for name in augment.varying_settings(loader.views[0]) if name != "flip"]:
-        return f"the view differs from epoch to epoch ({', '.join(drawn)})"
+        return f"the view varies between epochs ({', '.join(drawn)})"
     needed = cache_bytes(method, loader, kind)
     if needed > gigabytes * 1e9:
         images = len(np.unique(loader.rows))
-        return f"the maps of {images:,} images take {files.format_bytes(needed)}, {gigabytes:g} GB are allowed"
+        return (
+            f"the maps of {images:,} images need {files.format_bytes(needed)}, more than the {gigabytes:g} GB allowed"
+        )
     return ""
 
 
 def cache_bytes(method: Detect, loader: Loader, kind: Kind) -> int:
-    """Bytes of all maps."""
+    """Size of all maps in bytes."""
     images = len(np.unique(loader.rows)) * len(_states(loader))
     return images * sum(math.prod(shape) for shape in _shapes(method, loader)) * _dtype(kind).itemsize
 
 
-def keep(
+def cache_features(
     method: Detect,
     loader: Loader,
     folder: Path,
@@ -80,23 +82,23 @@ def keep(
     bf16: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> FeatureCache:
-    """The maps of all images of a loader: read if the folder has them, else made. `loader.cached` is to be set to it.
+    """The maps of all images of a loader, read from the folder or computed. The caller sets `loader.cached` to it.
 
     Args:
-        method: where it will be trained, in the precision it will have.
-        folder: seen by all processes.
-        kind: of the numbers kept; float32 gives what there would be without a cache.
-        bf16: whether the backbone computes in it, as it would in training.
-        say: told how far it is.
+        method: on the device and in the precision it will be trained in.
+        folder: accessible to all processes.
+        kind: data type of the maps; with float32, results equal those without a cache.
+        bf16: whether the backbone computes in bfloat16.
+        say: called with the progress.
     """
-    rows, stamp = np.unique(loader.rows), _stamp(method, loader, kind, bf16)
+    rows, facts = np.unique(loader.rows), _facts(method, loader, kind, bf16)
     count = len(rows) * len(_states(loader))
     sizes = [count * math.prod(shape) * _dtype(kind).itemsize for shape in _shapes(method, loader)]
-    if not distributed.broadcast_from_first(_known(folder, stamp, sizes)):
+    if not distributed.broadcast_from_first(_known(folder, facts, sizes)):
         _make(method, loader, folder, rows, kind, bf16, say)
         if distributed.rank() == 0:
             with files.atomic(folder / "features.json") as part:
-                part.write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
+                part.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         distributed.broadcast_from_first(None)
     maps = []
     for number, shape in enumerate(_shapes(method, loader)):
@@ -108,7 +110,7 @@ def keep(
 
 
 def discard(folder: Path) -> None:
-    """Remove the files."""
+    """Remove the files of a cache."""
     for file in (folder / "features.json", *folder.glob("*.bin")):
         file.unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
@@ -118,10 +120,10 @@ def discard(folder: Path) -> None:
 def _make(
     method: Detect, loader: Loader, folder: Path, rows: np.ndarray, kind: Kind, bf16: bool, say: Callable[[str], None]
 ) -> None:
-    """Write this process's part of the files."""
+    """Compute and write this process's share of the files."""
     shapes, states, dtype = _shapes(method, loader), _states(loader), _dtype(kind)
     if distributed.rank() == 0:
-        discard(folder)  # whoever still reads the old files keeps them: the new ones are others
+        discard(folder)  # a process that has mapped the old files still sees them
         folder.mkdir(parents=True, exist_ok=True)
         files.require_space(folder, cache_bytes(method, loader, kind))
         for number, shape in enumerate(shapes):
@@ -130,10 +132,10 @@ def _make(
     distributed.broadcast_from_first(None)
     rank, world = distributed.rank(), distributed.world_size()
     first, end = (len(rows) * part // world for part in (rank, rank + 1))
-    with files.explained(folder, "Free some, or train without the cache."):
+    with files.explained(folder, "Free some space, or train without the cache."):
         for turn, flip in enumerate(states):
             at = turn * len(rows) + first
-            for maps in _made(method, loader, rows[first:end], flip, bf16):
+            for maps in _computed(method, loader, rows[first:end], flip, bf16):
                 for number, one in enumerate(maps):
                     _write(folder / f"{number}.bin", at, _bounded(one, dtype))
                 at += len(maps[0])
@@ -144,8 +146,8 @@ def _make(
 
 
 @torch.no_grad()
-def _made(method: Detect, loader: Loader, rows: np.ndarray, flip: float, bf16: bool) -> Iterator[list[Tensor]]:
-    """The maps of these rows, in their order."""
+def _computed(method: Detect, loader: Loader, rows: np.ndarray, flip: float, bf16: bool) -> Iterator[list[Tensor]]:
+    """The maps of these rows, in order."""
     if not len(rows):
         return
     plain = Loader(
@@ -161,7 +163,7 @@ def _made(method: Detect, loader: Loader, rows: np.ndarray, flip: float, bf16: b
 
 
 def _write(file: Path, at: int, maps: Tensor) -> None:
-    """Put maps where their rows are."""
+    """Write maps at the position of their rows."""
     plain = maps.contiguous().cpu().view(torch.uint8).numpy()
     with files.open_regular(file, "r+b") as stream:
         stream.seek(at * plain[0].nbytes)
@@ -169,12 +171,12 @@ def _write(file: Path, at: int, maps: Tensor) -> None:
 
 
 def _bounded(maps: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is too large for half precision becomes its largest number."""
+    """Values beyond the range of half precision are clipped to it."""
     return maps.clamp(-65504, 65504).to(dtype) if dtype == torch.float16 else maps.to(dtype)
 
 
 def _near(maps: list[Tensor], device: torch.device) -> list[Tensor]:
-    """On a GPU that has twice the room, the maps lie there."""
+    """Copy the maps to the GPU if they fit into half of its free memory."""
     if device.type != "cuda" or 2 * sum(one.nbytes for one in maps) > torch.cuda.mem_get_info(device)[0]:
         return maps
     return [one.to(device) for one in maps]
@@ -186,7 +188,7 @@ def _shapes(method: Detect, loader: Loader) -> list[tuple[int, int, int]]:
 
 
 def _states(loader: Loader) -> list[float]:
-    """What the view's flip is in each pass over the images."""
+    """Flip probability of the view in each pass over the images."""
     flip = loader.views[0].flip
     return [0.0, 1.0] if 0 < flip < 1 else [flip]
 
@@ -199,17 +201,17 @@ def _dtype(kind: Kind) -> torch.dtype:
     return {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}[kind]
 
 
-def _known(folder: Path, stamp: dict[str, Any], sizes: Sequence[int]) -> bool:
-    """Whether the folder holds just these maps, all of them."""
+def _known(folder: Path, facts: dict[str, Any], sizes: Sequence[int]) -> bool:
+    """Whether the folder has exactly these maps, complete."""
     try:
         whole = [(folder / f"{number}.bin").stat().st_size for number in range(len(sizes))] == list(sizes)
-        return whole and bool(files.read_json(folder / "features.json") == stamp)
+        return whole and bool(files.read_json(folder / "features.json") == facts)
     except (OSError, ValueError):
         return False
 
 
-def _stamp(method: Detect, loader: Loader, kind: Kind, bf16: bool) -> dict[str, Any]:
-    """All that decides what the files hold."""
+def _facts(method: Detect, loader: Loader, kind: Kind, bf16: bool) -> dict[str, Any]:
+    """Everything that determines the content of the files."""
     weights = hashlib.sha256()
     for name, value in method.backbone.state_dict().items():
         weights.update(name.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

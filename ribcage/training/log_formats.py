@@ -1,8 +1,8 @@
-"""StepLog lines of other programs, so that what reads theirs can read ours while a model is trained.
+"""Log lines in the formats of other programs, for tools that parse their output.
 
-MoCo's, which are those of PyTorch's ImageNet example:
+MoCo's, as in PyTorch's ImageNet example:
     Epoch: [218][ 860/1745] Time 0.379 (0.415) Data 0.000 (0.025) Loss 4.5344e-01 (4.5096e-01) Acc@1 100.00 (95.36) …
-Paddle's hapi, as the Paddle-CheXNet project prints them:
+Paddle's hapi, as printed by the Paddle-CheXNet project:
     step  10/614 - loss: 0.1637 - AUROC_Atelectasis: 0.5881 - … - AUROC_avg: 0.5908 - 3s/step
 """
 
@@ -18,13 +18,14 @@ NAMES = {"acc1": "Acc@1", "acc5": "Acc@5"}
 
 
 class MoCoLines:
-    """A line every ten steps: each number as it is now and, in brackets, its mean over the epoch so far."""
+    """One line every ten steps: the current value of each number and, in parentheses, its mean over the epoch so
+    far."""
 
     def __init__(self) -> None:
         self.logs: list[StepLog] = []
 
     def show(self, log: StepLog) -> None:
-        """Take note of a step; print when it is time."""
+        """Record a step, and print a line if due."""
         if log.step_in_epoch == 1:
             self.logs.clear()
         self.logs.append(log)
@@ -32,7 +33,7 @@ class MoCoLines:
             _print(self.line())
 
     def line(self) -> str:
-        """What is printed after a step."""
+        """The line for the last step."""
         now = self.logs[-1]
         width = len(str(now.steps_in_epoch))
         parts = [f"Epoch: [{now.epoch}][{now.step_in_epoch - 1:{width}}/{now.steps_in_epoch}]"]
@@ -44,31 +45,31 @@ class MoCoLines:
 
 
 class PaddleLines:
-    """A line every ten steps, with each finding's AUROC over the epoch's training images so far."""
+    """One line every ten steps, with the AUROC of each finding over the training images of the epoch so far."""
 
     def __init__(self, trainer: Trainer[Any]) -> None:
         self.trainer = trainer
         self.method: Any = trainer.method
-        self.answers: list[tuple[np.ndarray, np.ndarray]] = []
+        self.outputs: list[tuple[np.ndarray, np.ndarray]] = []
 
     def show(self, log: StepLog) -> None:
-        """Take note of a step; print when it is time."""
+        """Record a step, and print a line if due."""
         if log.step_in_epoch == 1:
-            self.answers.clear()
+            self.outputs.clear()
             _print(f"Epoch {log.epoch + 1}/{self.trainer.epochs}")
         own = [(logits.cpu().numpy(), labels.cpu().numpy()) for logits, labels in self.method.answers]
-        for answers in distributed.gathered(own):
-            self.answers += answers
+        for outputs in distributed.gathered(own):
+            self.outputs += outputs
         self.method.answers.clear()
         if log.step_in_epoch % 10 == 0 or log.epoch_done:
             _print(self.line(log))
 
     def line(self, log: StepLog) -> str:
-        """What is printed after a step."""
+        """The line for the last step."""
         width = len(str(log.steps_in_epoch))
         parts = [f"step {log.step_in_epoch:>{width}}/{log.steps_in_epoch}", f"loss: {log.loss:.4f}"]
-        if self.answers:
-            logits, labels = (np.concatenate(arrays) for arrays in zip(*self.answers, strict=True))
+        if self.outputs:
+            logits, labels = (np.concatenate(arrays) for arrays in zip(*self.outputs, strict=True))
             clear = np.where((labels == 0) | (labels == 1), labels, np.nan)
             scores = metrics.auroc(logits, clear)
             names = self.trainer.loader.findings
@@ -84,5 +85,5 @@ def _print(line: str) -> None:
 
 
 def _meter(name: str, values: list[float], form: str) -> str:
-    """The last number and the mean."""
+    """The last value and the mean."""
     return f"{name} {values[-1]:{form}} ({sum(values) / len(values):{form}})"

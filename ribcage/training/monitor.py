@@ -1,14 +1,16 @@
-"""Monitor: what becomes of the features while a method without labels learns, so that a run that collapses is seen.
+"""Monitor of a pretraining: properties of the features that reveal a collapse.
 
-The loss does not tell: it is smallest where all images look alike. Two numbers of a fixed sample of the images do,
+The loss does not reveal it: it is lowest if all images have the same features. Two numbers, computed on a fixed sample
+of images, do:
 
     rank = exp(-sum_i p_i log p_i),  p_i = s_i / sum_j s_j,  s the singular values of the centred features,
     feature_std = sqrt(D) mean_d std_n(x_nd / |x_n|):
 
-how many directions the features use (Roy & Vetterli 2007, "The effective rank"), and how far apart images are, from 0
-where all are alike to 1 where they are scattered over the sphere. Both are needed: a cloud that shrinks to a point
-keeps its rank, one that becomes a line keeps its spread. Labelled images add two more, the mean AUROC of a linear
-probe and of nearest neighbours, each with one setting: they compare moments of one run, not one run with another.
+the effective number of dimensions (Roy & Vetterli 2007, "The effective rank"), and the dispersion of the feature
+directions, 0 if all are equal and 1 if they are uniform on the sphere. Both are needed: a cloud that shrinks to a point
+keeps its rank, and one that collapses to a line keeps its dispersion. With labelled images there are two more, the mean
+AUROC of a linear probe and of nearest neighbours, each with one fixed setting: they are comparable within a run, not
+between runs.
 """
 
 import json
@@ -30,36 +32,37 @@ from ribcage.training import probe
 from ribcage.training.probe import FeatureTable
 
 RIDGE = 0.1
-"""Of the linear probe; `probing.STRENGTHS` has those to choose from."""
+"""Regularisation of the linear probe, one of `probe.STRENGTHS`."""
 NEIGHBOURS = 20
 MIN_RANK, MIN_FEATURE_STD, MIN_SHARE = 2.0, 0.02, 0.05
-"""Below these, or below this share of the highest so far, a run has collapsed. Random weights spread by .06 or more."""
+"""A run has collapsed below these values, or below this share of the highest value so far. The feature_std of random
+weights is 0.06 or more."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Labelled images: some to learn from, others to be asked about."""
+    """Labelled images that the linear probe and the nearest neighbours are fitted to and tested on."""
 
     data: Datasets
     train: np.ndarray
     """Rows of `data`."""
     test: np.ndarray
     findings: Sequence[str] | None = None
-    """None: all that the sets have."""
+    """None: all findings of the datasets."""
 
 
 class Monitor:
-    """A method in training, seen from outside: call it for the numbers of this moment.
+    """Computes the properties of a method's features during training; call it for the current values.
 
-    Only rank 0 looks; the others answer with nothing, at once. The method is left as it was.
+    Only rank 0 computes them; the others return {} at once. The method is left unchanged.
 
     Args:
-        method: gives what learns.
+        method: returns the method in training.
         data, rows: the training images.
-        size: (height, width) that the model sees.
-        device: where it is.
-        labelled: images to try the features on.
-        images: how many are looked at, of each kind; always the same ones.
+        size: (height, width) of the model's input.
+        device: where the method is.
+        labelled: images for the linear probe and the nearest neighbours.
+        images: sample size, of training and of labelled images; the sample is fixed.
         channels, normalise, batch, threads: as for a Loader.
     """
 
@@ -79,40 +82,40 @@ class Monitor:
         threads: int | None = None,
     ) -> None:
         if images < 2:
-            raise ValueError(f"A monitor needs 2 images or more, not {images}.")
+            raise ValueError(f"A monitor needs at least 2 images, not {images}.")
         self.method, self.data, self.rows = method, data, sample(rows, images)
         self.size, self.device, self.labelled = size, device, labelled
         if labelled is not None:
             self.train, self.test = sample(labelled.train, images), sample(labelled.test, images)
         self.loading = {"channels": channels, "normalise": normalise, "batch": batch, "threads": threads}
         self.found: list[dict[str, float]] = []
-        """The numbers of every moment; a resumed run puts those of `before` in front."""
+        """All values so far; a resumed run prepends those of `before`."""
 
     def __call__(self) -> dict[str, float]:
-        """rank, spread and, of labelled images, probe and knn; what is undefined is left out."""
+        """rank, feature_std and, with labelled images, probe and knn; undefined values are left out."""
         if distributed.rank() > 0:
             return {}
         method = self.method()
-        with left_as_it_was(method):
+        with unchanged_modes(method):
             features = self._part(method, self.data, self.rows, ()).features
             found = {"rank": effective_rank(features), "feature_std": feature_std(features)} | self._probed(method)
         self.found.append({name: value for name, value in found.items() if value == value})
         return self.found[-1]
 
     def warning(self) -> str:
-        """One line when the last numbers are those of a collapsed run; else nothing."""
+        """One line if the last values indicate a collapse; else ""."""
         return warning(self.found)
 
     def _probed(self, method: Method) -> dict[str, float]:
-        """The mean AUROC of both readers."""
+        """The mean AUROC of the linear probe and of nearest neighbours."""
         if self.labelled is None:
             return {}
         data, findings = self.labelled.data, self.labelled.findings
         train, test = (self._part(method, data, rows, findings) for rows in (self.train, self.test))
-        nobody = test.take(np.arange(0))  # nothing is chosen
+        none = test.take(np.arange(0))  # no setting is selected
         predicted = {
-            "probe": probe.regressed(train, nobody, test, (RIDGE,))[0][1],
-            "knn": probe.neighbours(train, nobody, test)[probe.NEIGHBOURS.index(NEIGHBOURS)][1],
+            "probe": probe.regressed(train, none, test, (RIDGE,))[0][1],
+            "knn": probe.neighbours(train, none, test)[probe.NEIGHBOURS.index(NEIGHBOURS)][1],
         }
         defined = probe.two_classes(train.labels)
         aurocs = {name: metrics.auroc(each, test.labels) for name, each in predicted.items()}
@@ -124,13 +127,13 @@ class Monitor:
 
 
 def sample(rows: np.ndarray, count: int) -> np.ndarray:
-    """At most so many of the rows, drawn once and for all, in their own order."""
+    """A fixed random sample of at most `count` rows, in their order."""
     return rows[np.sort(rng.permutation(0, 0, len(rows))[:count])]
 
 
 @contextmanager
-def left_as_it_was(module: nn.Module) -> Iterator[None]:
-    """Afterwards every part is in the mode it was in: a frozen part of a model in training is in evaluation mode."""
+def unchanged_modes(module: nn.Module) -> Iterator[None]:
+    """Context manager: restore the training or evaluation mode of every submodule afterwards."""
     modes = {part: part.training for part in module.modules()}
     try:
         yield
@@ -139,27 +142,27 @@ def left_as_it_was(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-# ---- the numbers
+# ---- properties of features
 
 
 def effective_rank(features: np.ndarray) -> float:
-    """exp of the entropy of the singular values: D where all directions are used alike, 1 on a line, 0 at a point."""
+    """exp of the entropy of the normalised singular values: D for an isotropic cloud, 1 on a line, 0 at a point."""
     x = features.astype(np.float64)
     values = np.linalg.svd(x - x.mean(0), compute_uv=False)
-    values = values[values > np.finfo(np.float32).eps * np.linalg.norm(x)]  # the rest is what float32 rounded
+    values = values[values > np.finfo(np.float32).eps * np.linalg.norm(x)]  # the rest is float32 rounding error
     p = values / values.sum()
     return float(np.exp(-(p * np.log(p)).sum())) if len(p) else 0.0
 
 
 def feature_std(features: np.ndarray) -> float:
-    """How far apart images are in direction: 0 all alike, 1 scattered."""
+    """Dispersion of the feature directions: 0 if all are equal, 1 if uniform on the sphere."""
     x = features.astype(np.float64)
     directions = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-300)
     return float(directions.std(0).mean() * np.sqrt(x.shape[1]))
 
 
 def warning(found: Sequence[dict[str, float]]) -> str:
-    """What is to be said of the last of these numbers, if they are those of a collapsed run."""
+    """One line if the last of these values indicate a collapse; else ""."""
     wrong = []
     for name, least in (("rank", MIN_RANK), ("feature_std", MIN_FEATURE_STD)):
         values = [one[name] for one in found if name in one] or [np.inf]
@@ -172,12 +175,12 @@ def warning(found: Sequence[dict[str, float]]) -> str:
 
 
 def before(log: Path) -> list[dict[str, float]]:
-    """What a monitor found earlier in a run, from its metrics.jsonl."""
+    """The values in the metrics.jsonl of a run."""
     return [line["validation"] for line in logged(log) if "validation" in line]
 
 
 def logged(log: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; one that was cut short is left out."""
+    """The lines of a metrics.jsonl; an incomplete one is left out."""
     lines = []
     for text in files.regular(log).read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else ():
         try:

@@ -1,4 +1,4 @@
-"""Optimizers, which weights they decay, how fast each layer moves, and the learning rate of every step."""
+"""Optimizers, their parameter groups, and the learning rate of every step."""
 
 import math
 import re
@@ -17,20 +17,20 @@ Schedule = Literal["cosine", "step", "constant"]
 
 @dataclass(frozen=True)
 class Rates:
-    """The learning rate as a function of the step: a linear rise, then one of three ways down."""
+    """Learning rate as a function of the step: linear warm-up, then a schedule."""
 
     peak: float
     steps: int
     warmup: int = 0
     schedule: Schedule = "cosine"
     floor: float = 0.0
-    """Where the cosine ends."""
+    """Final value of the cosine."""
     decay_at: tuple[float, ...] = (0.6, 0.8)
-    """For 'step': shares of the run after which the rate falls."""
+    """For 'step': fractions of the run after which the rate is multiplied by `decay_by`."""
     decay_by: float = 0.1
 
     def at(self, step: int) -> float:
-        """The rate of a step, counted from 0."""
+        """The learning rate of a step, counted from 0."""
         if step < self.warmup:
             return self.peak * (step + 1) / self.warmup
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
@@ -50,7 +50,7 @@ def optimizer(
     momentum: float = 0.9,
     betas: tuple[float, ...] = (0.9, 0.999),
 ) -> torch.optim.Optimizer:
-    """An optimizer over what is to be trained; each group carries `scale`, its share of the learning rate."""
+    """An optimizer over the trained weights. Each parameter group has `scale`, its factor of the learning rate."""
     groups = list(_groups(method, weight_decay, layer_decay))
     if kind == "adamw":
         return torch.optim.AdamW(groups, lr=0.0, betas=(betas[0], betas[1]), fused=True)
@@ -62,22 +62,22 @@ def optimizer(
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group its share of the learning rate."""
+    """Set the learning rate of every group to `rate` times its scale."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
 
 
 def layers(model: Any) -> dict[str, int]:
-    """The layer of each weight of a backbone, counted from the stem, 0; what stands behind the last block is left out.
+    """The layer of each weight of a backbone, counted from the stem (0); weights after the last block are left out.
 
-    As in BEiT (Bao et al. 2021, https://arxiv.org/abs/2106.08254) and in MAE's code (util/lr_decay.py), all that comes
-    before the first block is one layer, each block is one, and the last norm – `norm` or `fc_norm`, whichever the
-    pooling leaves – moves with the head. Blocks are numbered as timm numbers them. What it does not number, such as
-    transitions between blocks, belongs to the layer before it in the order of the model.
+    As in BEiT (Bao et al. 2021, https://arxiv.org/abs/2106.08254) and in MAE's code (util/lr_decay.py), everything
+    before the first block is one layer, each block is one, and the last norm (`norm` or `fc_norm`, depending on the
+    pooling) belongs to the head. Blocks are numbered as in timm. Weights without a number, such as transitions between
+    blocks, belong to the layer before them.
     """
     if not hasattr(model, "group_matcher"):
         raise ValueError(
-            f"--layer-decay: {type(model).__name__} does not define the depth of its layers; leave it at 1."
+            f"--layer-decay: {type(model).__name__} does not define the depth of its layers. Leave it at 1."
         )
     place = _places(model.group_matcher())
     places = {name: place(name) for name, _ in model.named_parameters()}
@@ -91,7 +91,8 @@ def layers(model: Any) -> dict[str, int]:
 
 
 def _places(matcher: Any) -> Callable[[str], tuple[float, ...]]:
-    """Where a weight stands by a matcher of timm's, as numbers to sort by; () where it says nothing but 'as before'."""
+    """A function: name of a weight → sort key of its layer from timm's group matcher; () if it belongs to the layer
+    before."""
 
     def by_rules(name: str) -> tuple[float, ...]:
         for part, rules in enumerate(matcher.values()):
@@ -110,23 +111,23 @@ def _places(matcher: Any) -> Callable[[str], tuple[float, ...]]:
 
 
 _AS_BEFORE = (99999,)
-"""timm's word for: in the layer before."""
+"""timm's marker for "belongs to the layer before"."""
 
 
 def _groups(method: Method, weight_decay: float, layer_decay: float) -> Iterator[dict[str, Any]]:
-    """Weights by depth and by whether they are decayed; biases, norms and embeddings of positions are not."""
+    """Parameter groups by depth and weight decay; biases, norms and position embeddings have no decay."""
     depths = layers(method.backbone.model) if layer_decay < 1 else {}
     head = max(depths.values(), default=0) + 1
-    spared = {f"backbone.model.{name}" for name in getattr(method.backbone.model, "no_weight_decay", set)()}
+    without_decay = {f"backbone.model.{name}" for name in getattr(method.backbone.model, "no_weight_decay", set)()}
     grouped: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, weight in method.named_parameters():
         if weight.requires_grad:
             depth = depths.get(name.removeprefix("backbone.model."), head)
-            grouped.setdefault((depth, weight.ndim > 1 and name not in spared), []).append(weight)
+            grouped.setdefault((depth, weight.ndim > 1 and name not in without_decay), []).append(weight)
     for (depth, decayed), weights in sorted(grouped.items(), key=lambda item: item[0]):
         yield {
             "params": weights,
             "weight_decay": weight_decay if decayed else 0.0,
-            "always_adapt": decayed,  # of LARS: with --weight-decay 0, too, matrices move by their own norm
+            "always_adapt": decayed,  # LARS: scale matrices by their norm with --weight-decay 0, too
             "scale": layer_decay ** (head - depth),
         }

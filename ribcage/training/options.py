@@ -1,4 +1,4 @@
-"""Training options: those that all commands that train share, and how open ones get their defaults."""
+"""Training options: the options that all training commands share, and the defaults of those that are left open."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ class TrainingOptions:
     """Options of all commands that train."""
 
     usual: ClassVar[Hyperparameters]
-    """Hyperparameters of options that are left open."""
+    """Hyperparameters for options that are left open."""
     data: tuple[str, ...]
     """Dataset folders."""
     out: Path
@@ -99,7 +99,7 @@ they are given again."""
 
 
 def with_defaults(options: AnyOptions, published: Hyperparameters | None = None) -> AnyOptions:
-    """The options with all that is left open filled in: from the run that is resumed, else by the hyperparameters."""
+    """Fill in the options that are left open: from the run that is resumed, else from the hyperparameters."""
     names = ("epochs", *LEFT_OPEN)
     given = {name: value for name in names if (value := getattr(options, name)) not in (None, ())}
     known = earlier_values(options, names) | given
@@ -120,31 +120,35 @@ def with_defaults(options: AnyOptions, published: Hyperparameters | None = None)
 
 
 def earlier_values(options: TrainingOptions, names: Sequence[str]) -> dict[str, Any]:
-    """The values of these options in the run that is resumed, as far as its file has valid ones."""
+    """Valid values of these options in the run that is resumed."""
     found = written_options(options.out) if options.resume else {}
     plain = {name: found[name] for name in names if _is_valid(name, found.get(name))}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
 
 
 def written_options(folder: Path) -> dict[str, Any]:
-    """The options of the run in this folder, from its options.json; {} where there is none."""
+    """The options of the run in this folder, from its options.json; {} if there is none."""
     from ribcage.runtime import files, format_1
 
     file = folder / "options.json"
     try:
-        said = files.read_json(file)
+        values = files.read_json(file)
     except FileNotFoundError:
         return {}
     except ValueError:
-        said = None
-    history = said.get("history", []) if isinstance(said, dict) else None
-    if not isinstance(said, dict) or not isinstance(history, list) or not all(isinstance(one, dict) for one in history):
-        raise ValueError(f"{file} is damaged: it does not hold the options of a run. Choose another --out.")
-    return format_1.renamed(said, format_1.OPTIONS)
+        values = None
+    history = values.get("history", []) if isinstance(values, dict) else None
+    if (
+        not isinstance(values, dict)
+        or not isinstance(history, list)
+        or not all(isinstance(one, dict) for one in history)
+    ):
+        raise ValueError(f"{file} is damaged: it does not have the options of a run. Choose another --out.")
+    return format_1.renamed(values, format_1.OPTIONS)
 
 
 def _is_valid(name: str, value: object) -> bool:
-    """Whether a file has a possible value for an option: an optimizer, numbers, or a number."""
+    """Whether a value from a file is possible for an option: the name of an optimizer, or one or more numbers."""
     if name == "optimizer":
         return isinstance(value, str) and value in USUAL
     values = value if name == "betas" and isinstance(value, list) else [value]

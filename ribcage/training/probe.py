@@ -1,8 +1,9 @@
-"""Probing: how much frozen features tell, by the two simplest readers, learnt from shares of the labels.
+"""Probing: how much information frozen features have, measured by two simple classifiers trained on fractions of the
+labels.
 
-Logistic regression, one per finding:  min_w  mean_n l(w.x_n + b, t_n) + strength / 2 |w|^2,  x standardised.
-Nearest neighbours, as in Wu et al. 2018, https://arxiv.org/abs/1805.01978: the k most similar images vote with
-exp(cosine / 0.07). Strength and k are chosen on validation, for each finding; the tested images choose nothing.
+Logistic regression, one per finding:  min_w  mean_n l(w.x_n + b, t_n) + strength / 2 |w|^2,  x standardised. Nearest
+neighbours, as in Wu et al. 2018, https://arxiv.org/abs/1805.01978: the k most similar images vote with weight
+exp(cosine / 0.07). Strength and k are selected for each finding on validation images, never on test images.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import TypedDict
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 – what everybody calls it
+import torch.nn.functional as F  # noqa: N812 – the usual name
 from torch import Tensor
 
 from ribcage import metrics
@@ -24,64 +25,64 @@ from ribcage.inference.forward_pass import batch_outputs
 from ribcage.models.backbone import Backbone
 
 STRENGTHS = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
-"""From the strongest; the first of equals is taken."""
+"""Strongest first; ties are resolved in favour of the first."""
 NEIGHBOURS = (200, 100, 50, 20, 10, 5)
 TEMPERATURE = 0.07
 Scores = tuple[np.ndarray, np.ndarray]
-"""Scores (N, F) of the images that choose and of the tested ones, with one setting."""
-_BLOCK = 1024  # images whose neighbours are looked for at a time
+"""Scores (N, F) of the validation and of the test images, with one setting."""
+_BLOCK = 1024  # queries per matrix product
 
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Images of one split: features and labels."""
+    """Features and labels of the images of one split."""
 
     features: np.ndarray
     """(N, D) float32."""
     labels: np.ndarray
-    """(N, F) 1, 0 and NaN."""
+    """(N, F) 1, 0 and NaN (unknown)."""
     rows: np.ndarray
     """(N,) rows of the `Datasets`."""
 
     def take(self, places: np.ndarray) -> "FeatureTable":
-        """Some of them."""
+        """The images at these positions."""
         return FeatureTable(self.features[places], self.labels[places], self.rows[places])
 
 
 @dataclass(frozen=True)
 class Score:
-    """What one reader, learnt from one draw of one share of the patients, reached on the tested images."""
+    """Test AUROC of one classifier, trained on one random share of the patients."""
 
     classifier: str
     share: float
     seed: int
     images: int
-    """Learnt from."""
+    """Number of training images."""
     auroc: tuple[float, ...]
-    """One per finding; NaN where learning or testing lacks a class."""
+    """Per finding; NaN if a class is missing in training or test."""
 
     @property
     def mean(self) -> metrics.MacroMean:
-        """Over the findings that are defined."""
+        """Mean over the findings for which it is defined."""
         return metrics.macro_mean(np.array(self.auroc))
 
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """The mean AUROC over the findings, over several draws of a share."""
+    """Mean AUROC over the findings, summarised over several random draws of a share of the patients."""
 
     classifier: str
     share: float
     draws: int
     images: float
-    """Learnt from, on average."""
+    """Mean number of training images."""
     mean: float
     sd: float
-    """NaN of a single draw."""
+    """Standard deviation over the draws; NaN for a single one."""
     minimum: float
     maximum: float
     findings: int
-    """Defined in every draw; the mean leaves out those that are not."""
+    """Number of findings that are defined in every draw; the mean is over these."""
 
 
 def extract(
@@ -90,7 +91,7 @@ def extract(
     device: torch.device,
     label: str = "",
 ) -> FeatureTable:
-    """Features and labels of a loader's images; the backbone stays as it is."""
+    """Features and labels of the images of a loader; the backbone is not changed."""
     backbone = backbone.to(device).eval()
 
     def compute(batch: Batch) -> np.ndarray:
@@ -99,7 +100,9 @@ def extract(
 
     features = np.concatenate(list(batch_outputs(loader, compute, label)))
     if not np.isfinite(features).all():
-        raise ValueError(f"The features of {backbone.name} are not finite: its weights do not fit these images.")
+        raise ValueError(
+            f"The features of {backbone.name} are not finite: its weights are damaged or do not fit these images."
+        )
     return FeatureTable(features, loader.labels(0, loader.rows), loader.rows)
 
 
@@ -110,14 +113,14 @@ def plain_loader(
     findings: Sequence[str] | None,
     **options: object,
 ) -> Loader:
-    """A loader that shows every image once, as it is."""
+    """A loader of each image once, without augmentation."""
     return Loader(data, [plain_view(size)], rows=rows, findings=findings, shuffle=False, **options)  # type: ignore[arg-type]
 
 
 def scores(
     data: Datasets, train: FeatureTable, val: FeatureTable, test: FeatureTable, shares: Sequence[float], seeds: int
 ) -> Iterator[Score]:
-    """Both readers at every share, for several draws of its patients; all patients can be drawn in one way only."""
+    """Test AUROC of both classifiers at every share, for several random draws of patients; one for all patients."""
     for share in shares:
         for seed in range(seeds if share < 1 else 1):
             chosen = selection.share_of_patients(data, train.rows, share, seed)
@@ -128,7 +131,7 @@ def scores(
 
 
 def summarise_scores(found: Sequence[Score]) -> list[ScoreSummary]:
-    """One line per share and reader."""
+    """One summary per share and classifier."""
     keys = dict.fromkeys((score.share, score.classifier) for score in found)
     return [_summary([score for score in found if (score.share, score.classifier) == key]) for key in keys]
 
@@ -150,15 +153,15 @@ def _summary(draws: Sequence[Score]) -> ScoreSummary:
 
 
 def chosen_auroc(scores_of_settings: Sequence[Scores], val: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """(F,) test AUROC of each finding with the setting that is best for it on validation.
+    """(F,) test AUROC of each finding with the setting that is best on validation images.
 
-    answers: for every setting the scores (N, F) on validation and on test. A finding that validation cannot judge takes
-    the setting that is best for the others.
+    scores_of_settings: for every setting the scores (N, F) of validation and test images. A finding without both
+    classes in validation uses the setting that is best for the others on average.
     """
     validation = np.stack([metrics.auroc(scores, val) for scores, _ in scores_of_settings])  # (settings, F)
     judged = ~np.isnan(validation).any(axis=0)
     if not judged.any():
-        raise ValueError("No finding has both classes in the validation split: nothing can be chosen on it.")
+        raise ValueError("No finding has both classes in the validation split, so no setting can be selected.")
     common = validation[:, judged].mean(axis=1).argmax()
     best = np.where(judged, np.where(judged, validation, 0).argmax(axis=0), common)
     tested = np.stack([metrics.auroc(scores, test) for _, scores in scores_of_settings])
@@ -166,7 +169,7 @@ def chosen_auroc(scores_of_settings: Sequence[Scores], val: np.ndarray, test: np
 
 
 def two_classes(labels: np.ndarray) -> np.ndarray:
-    """(F,) bool: whether a finding is known to be present somewhere and absent somewhere."""
+    """(F,) bool: whether a finding has positive and negative labels."""
     return (labels == 1).any(axis=0) & (labels == 0).any(axis=0)
 
 
@@ -176,7 +179,7 @@ def two_classes(labels: np.ndarray) -> np.ndarray:
 def regressed(
     train: FeatureTable, val: FeatureTable, test: FeatureTable, strengths: Sequence[float] = STRENGTHS
 ) -> list[Scores]:
-    """The answers for every strength."""
+    """Scores of logistic regression for every strength."""
     mean, std = train.features.mean(0, dtype=np.float64), train.features.std(0, dtype=np.float64)
     std[std < 1e-12] = 1
     x, first, second = (torch.from_numpy((part.features - mean) / std) for part in (train, val, test))
@@ -187,18 +190,18 @@ def regressed(
 def logistic(x: Tensor, targets: Tensor, strengths: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
     """Weights (D, F) and biases (F,) for every strength, strongest first; x (N, D) and targets (N, F) in float64.
 
-    It is solved along the principal axes of x, each scaled by about its curvature, where the problem is nearly round:
-    a few dozen steps of L-BFGS then reach the minimum.
+    Solved along the principal axes of x, each scaled by about its curvature: the problem is then well conditioned and
+    L-BFGS converges in a few dozen steps.
     """
     curvature, axes = torch.linalg.eigh(x.T @ x / len(x))
-    spanned = curvature > 1e-10 * curvature.max().clamp(min=1e-300)  # no weight ever leaves the span of the images
+    spanned = curvature > 1e-10 * curvature.max().clamp(min=1e-300)  # weights stay in the span of the images
     curvature, axes = curvature[spanned], axes[:, spanned]
     z, known = x @ axes, ~targets.isnan()
     t, share = targets.nan_to_num(), known.double() / known.sum(0).clamp(min=1)
     w = torch.zeros(z.shape[1], targets.shape[1], dtype=torch.float64)
     b = torch.logit((t * share).sum(0), eps=1e-3)
     fitted = []
-    for strength in strengths:  # the weaker ones start where the stronger ended
+    for strength in strengths:  # warm start: from the solution for the next stronger one
         w, b = _minimum(z, t, share, w, b, strength, (curvature / 4 + strength).rsqrt()[:, None])
         fitted.append((axes @ w, b))
     return fitted
@@ -207,7 +210,7 @@ def logistic(x: Tensor, targets: Tensor, strengths: Sequence[float]) -> list[tup
 def _minimum(
     z: Tensor, t: Tensor, share: Tensor, w: Tensor, b: Tensor, strength: float, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The weights and biases of the smallest loss."""
+    """Weights and biases with the minimum loss."""
     u, b = (w / scale).requires_grad_(), b.clone().requires_grad_()
     search = torch.optim.LBFGS(
         [u, b], max_iter=200, tolerance_grad=1e-7, tolerance_change=1e-13, line_search_fn="strong_wolfe"
@@ -228,7 +231,7 @@ def _minimum(
 
 
 def neighbours(train: FeatureTable, val: FeatureTable, test: FeatureTable) -> list[Scores]:
-    """The answers for every number of neighbours."""
+    """Scores of nearest neighbours for every number of neighbours."""
     keys, labels = _directions(train.features), torch.from_numpy(train.labels.astype(np.float64))
     first, second = (_votes(_directions(part.features), keys, labels) for part in (val, test))
     return list(zip(first, second, strict=True))
@@ -239,7 +242,8 @@ def _directions(features: np.ndarray) -> Tensor:
 
 
 def _votes(queries: Tensor, keys: Tensor, labels: Tensor) -> list[np.ndarray]:
-    """For every number of neighbours (N, F): their weighted share of positives, drawn a little to that of all."""
+    """(N, F) for every number of neighbours: their weighted share of positives, slightly shrunk to the overall
+    share."""
     known = (~labels.isnan()).double()
     positive = labels.nan_to_num()
     overall = positive.sum(0) / known.sum(0).clamp(min=1)
@@ -261,7 +265,7 @@ CLASSIFIERS: dict[str, Callable[[FeatureTable, FeatureTable, FeatureTable], list
 
 
 class ProbeSummary(TypedDict):
-    """A `Spread` as JSON has it; undefined numbers are null."""
+    """A `ScoreSummary` as JSON; undefined numbers are null."""
 
     classifier: str
     share: float
@@ -275,7 +279,7 @@ class ProbeSummary(TypedDict):
 
 
 class ProbeScore(TypedDict):
-    """A `Score` as JSON has it."""
+    """A `Score` as JSON."""
 
     classifier: str
     share: float
@@ -283,11 +287,11 @@ class ProbeScore(TypedDict):
     images: int
     mean: float | None
     auroc: dict[str, float | None]
-    """Of each finding."""
+    """Per finding."""
 
 
 class ProbeScores(TypedDict):
-    """All numbers of a probe."""
+    """All results of a probe."""
 
     findings: list[str]
     summary: list[ProbeSummary]
@@ -298,9 +302,9 @@ class ProbeResult(ProbeScores):
     """The content of probe.json."""
 
     leaks: list[dict[str, object]]
-    """`LeakageCheck`s of what the model was trained on."""
+    """Leakage checks of the model's training data against the splits."""
     images: list[int]
-    """Images fitted on, validated on and tested on."""
+    """Number of training, validation and test images."""
     model: str
     weights: str
     data: list[str]
@@ -310,7 +314,7 @@ class ProbeResult(ProbeScores):
 
 
 def probe_scores(found: Sequence[Score], findings: Sequence[str]) -> ProbeScores:
-    """All numbers; undefined ones are null."""
+    """All results as JSON; undefined numbers are null."""
 
     def number(value: float) -> float | None:
         return None if value != value else float(value)

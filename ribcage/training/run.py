@@ -51,7 +51,7 @@ class Plan:
     """When to save, validate and stop early."""
 
     score: str = "auroc"
-    """The metric that selects the best epoch; "": the last epoch is kept."""
+    """The metric that selects the best epoch; "": the last epoch is saved."""
     save_minutes: float = 10.0
     validate_every: int = 1
     """Epochs."""
@@ -75,8 +75,8 @@ class Standing:
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Standing":
         """From a checkpoint; TypeError for a value that is not a number."""
-        if strange := [name for name, value in values.items() if not isinstance(value, int | float)]:
-            raise TypeError(f"{strange[0]} is not a number")
+        if invalid := [name for name, value in values.items() if not isinstance(value, int | float)]:
+            raise TypeError(f"{invalid[0]} is not a number")
         return cls(**values)
 
 
@@ -98,7 +98,7 @@ class Run:
     def resume(self) -> str:
         """Continue from the newest intact checkpoint of the folder; later lines of the log are removed. A warning if
         that is not the last one written."""
-        name, said = distributed.run_on_first(lambda: _newest(self.folder))
+        name, warning = distributed.run_on_first(lambda: _newest(self.folder))
         saved = checkpoint.load_checkpoint(self.folder / name)
         try:
             self.standing = Standing.of(saved["standing"])
@@ -110,7 +110,7 @@ class Run:
             raise ValueError(f"{self.folder / name} is at step {self.trainer.step:,}, beyond the end of this run.")
         self._saved_step = self.trainer.step
         distributed.run_on_first(lambda: self._settle(name))
-        return str(said)
+        return str(warning)
 
     def steps(self) -> Iterator[StepLog]:
         """Train to the end; yield the log of every step."""
@@ -120,22 +120,22 @@ class Run:
         file = self.folder / "metrics.jsonl"
         with self._recorded(), launcher.lost_process_explained(), self._listening(), _appending(file) as log_file:
             try:
-                if self._validation_due(self.trainer.step):  # it was stopped between an epoch and its validation
+                if self._validation_due(self.trainer.step):  # the run was stopped between an epoch and its validation
                     self._validate(log_file)
                 for log in self.trainer.fit():
                     self._take(log, log_file)
-                    asked = log.epoch_done and self._asked()
-                    if not asked and self._validation_due(log.step):
+                    stopping = log.epoch_done and self._asked()
+                    if not stopping and self._validation_due(log.step):
                         if distributed.any_process(self._minutes() > RISK, self.trainer.device):
                             self.save()  # a scheduler may kill the run before the validation ends
                         self._validate(log_file)
                     yield log
                     late = self._minutes() > self.plan.save_minutes
-                    due, asked = distributed.any_of([late, self.signal is not None], self.trainer.device)
-                    if log.epoch_done or due or asked:
+                    due, stopping = distributed.any_of([late, self.signal is not None], self.trainer.device)
+                    if log.epoch_done or due or stopping:
                         self._write_all(log_file)
                         self.save()
-                    if asked:
+                    if stopping:
                         raise self._interrupted()
                     if self._given_up():
                         return
@@ -236,15 +236,15 @@ class Run:
             self.trainer.step // max(1, steps), self.trainer.epochs, self.trainer.step, self.trainer.epochs * steps
         )
 
-    # ---- being asked to stop
+    # ---- signals
 
     def _listening(self) -> "_Listening":
         return _Listening(self)
 
     def _interrupted(self) -> InterruptedRun:
-        asked = signal.Signals(self.signal).name if self.signal is not None else "a signal to another process"
+        name = signal.Signals(self.signal).name if self.signal is not None else "a signal to another process"
         code = 130 if self.signal == signal.SIGINT else 75
-        return InterruptedRun(f"{asked}: saved at step {self.trainer.step:,}; --resume continues from there.", code)
+        return InterruptedRun(f"{name}: saved at step {self.trainer.step:,}; --resume continues from there.", code)
 
 
 class _Listening:
@@ -264,7 +264,7 @@ class _Listening:
             signal.signal(number, handler)
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        if self.run.signal is not None and number == signal.SIGINT:  # a second time: do not wait for the step
+        if self.run.signal is not None and number == signal.SIGINT:  # second signal: do not wait for the step
             raise KeyboardInterrupt("The last checkpoint is intact; --resume continues from it.")
         self.run.signal = number
 
@@ -297,12 +297,12 @@ def _numbers(log: StepLog) -> dict[str, Any]:
 
 
 def _newest(folder: Path) -> tuple[str, str]:
-    file, said = checkpoint.newest(folder)
-    return file.name, said
+    file, warning = checkpoint.newest(folder)
+    return file.name, warning
 
 
 def _recovered(file: Path, step: int) -> None:
-    """Take away the note of a step that was not finite, once the run is beyond it."""
+    """Delete the record of a step that was not finite, once the run is beyond it."""
     with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
         if files.read_json(file)["step"] < step:
             file.unlink()
@@ -319,9 +319,9 @@ def _cut_log(file: Path, step: int) -> None:
 def _step(line: str) -> float:
     """The step of a line of the log; infinity for an invalid line, as an incomplete last one is."""
     with contextlib.suppress(ValueError, RecursionError):
-        said = json.loads(line)
-        if isinstance(said, dict) and isinstance(said.get("step"), int):
-            return int(said["step"])
+        values = json.loads(line)
+        if isinstance(values, dict) and isinstance(values.get("step"), int):
+            return int(values["step"])
     return math.inf
 
 

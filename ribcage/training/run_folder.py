@@ -1,7 +1,7 @@
-"""Run folder: the options a run was started with, whether it may be resumed, and its state.
+"""Run folder: the options of a run, whether it can be resumed, and its state.
 
-A running run holds a lock, which ends with its process however that ends. How it ended stands in `state.json`; where
-that still says "running" and no process holds the lock, the run was killed.
+A process that runs holds a lock, which ends with the process. How a run ended is recorded in `state.json`; if that says
+"running" and no process holds the lock, the run was killed.
 """
 
 import contextlib
@@ -34,12 +34,12 @@ Changes = dict[str, tuple[Any, Any]]
 
 
 def check_free(options: TrainingOptions) -> None:
-    """Raise where --out is something else than a run folder, or holds another run."""
+    """Raise ValueError if --out is not a run folder, or has another run."""
     foreign = [name for name in ("dataset.json", "model.json") if (options.out / name).exists()]
     if foreign:
-        raise ValueError(f"{options.out} is not a run folder: it holds {foreign[0]}. Choose another --out.")
+        raise ValueError(f"{options.out} is not a run folder: it has {foreign[0]}. Choose another --out.")
     if (options.out / "options.json").exists() and not options.resume and not failed(options.out):
-        raise ValueError(f"{options.out} holds a run already. Continue it with --resume, or choose another --out.")
+        raise ValueError(f"{options.out} already has a run. Continue it with --resume, or choose another --out.")
 
 
 @contextlib.contextmanager
@@ -52,10 +52,10 @@ def locked_folder(options: TrainingOptions) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(options: TrainingOptions) -> Iterator[bool]:
-    """Hold the lock of the folder; whether the run in it is resumed."""
+    """Hold the lock of the folder; yields whether the run in it is resumed."""
     check_free(options)
     resumed = bool(options.resume) and not unsaved(options.out)
-    if resumed and not checkpoint.there(options.out):
+    if resumed and not checkpoint.has_checkpoint(options.out):
         raise FileNotFoundError(
             f"{options.out} has no checkpoint to resume from. Leave out --resume to start a run there."
         )
@@ -69,7 +69,7 @@ def locked(options: TrainingOptions) -> Iterator[bool]:
 
 
 def create(command: str, options: TrainingOptions, data: Datasets, teachers: Sequence[str] = ()) -> None:
-    """Make the run folder; raise where another run is in it."""
+    """Create the run folder; ValueError if it has another run."""
     check_free(options)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "metrics.jsonl").unlink(missing_ok=True)
@@ -114,12 +114,12 @@ def _described(changes: Changes) -> str:
 
 
 def unsaved(folder: Path) -> bool:
-    """Whether a run was started here and ended before its first checkpoint: resuming it is starting it again."""
-    return (folder / "options.json").exists() and not checkpoint.there(folder)
+    """Whether a run was started here but ended before its first checkpoint; resuming it starts it again."""
+    return (folder / "options.json").exists() and not checkpoint.has_checkpoint(folder)
 
 
 def failed(folder: Path) -> bool:
-    """Whether a run was started here and ended before its first step: another run may take its place."""
+    """Whether a run was started here but ended before its first step; another run may replace it."""
     log = folder / "metrics.jsonl"
     return unsaved(folder) and not (log.exists() and log.stat().st_size)
 
@@ -137,16 +137,16 @@ def record(command: str, options: TrainingOptions, data: Datasets, teachers: Seq
 
 
 def check_resumable(command: str, options: TrainingOptions, data: Datasets, teachers: Sequence[str] = ()) -> Changes:
-    """Raise where a run to be resumed was started with other options or data; the allowed changes otherwise."""
-    said = written_options(options.out)
-    if not said or unsaved(options.out):
+    """The options that are changed on resuming; ValueError for options or data that must not change."""
+    written = written_options(options.out)
+    if not written or unsaved(options.out):
         return {}
-    now, before = record(command, options, data, teachers), {**default_values(options), **said}
+    now, before = record(command, options, data, teachers), {**default_values(options), **written}
     if before.get("command") != command:
         raise ValueError(f"{options.out} is a run of 'ribcage {before.get('command')}', not of 'ribcage {command}'.")
     names = [name for name in dict.fromkeys([*before, *now]) if name != "history" and before.get(name) != now.get(name)]
     if changed := [name for name in names if name not in FREE | ADJUSTABLE]:
-        other = " (which holds other images or labels)" if "contents" in changed else ""
+        other = " (with other images or labels)" if "contents" in changed else ""
         other += " (whose predictions differ)" if "teacher_contents" in changed else ""
         raise ValueError(
             f"{options.out} was started with {_words(changed, before)}, not with {_words(changed, now)}{other}. "
@@ -154,7 +154,8 @@ def check_resumable(command: str, options: TrainingOptions, data: Datasets, teac
         )
     if "epochs" in names and not (isinstance(before["epochs"], int) and before["epochs"] < now["epochs"]):
         raise ValueError(
-            f"{options.out} was started with --epochs {before['epochs']}. It can have more, not {now['epochs']}."
+            f"{options.out} was started with --epochs {before['epochs']}. A resumed run can have more epochs, not "
+            f"{now['epochs']}."
         )
     return {
         name: (before.get(name), now[name])
@@ -164,22 +165,22 @@ def check_resumable(command: str, options: TrainingOptions, data: Datasets, teac
 
 
 def default_values(options: TrainingOptions) -> dict[str, Any]:
-    """The defaults of all options, for those that an older run did not know."""
+    """Defaults of all options, for those that a run of an older version does not have."""
     defaults = {field.name: flags.field_default(field) for field in dataclasses.fields(options)}
-    said = {name: default for name, default in defaults.items() if default is not flags.REQUIRED and name != "member"}
-    plain: dict[str, Any] = json.loads(json.dumps(said, default=str))
+    values = {name: default for name, default in defaults.items() if default is not flags.REQUIRED and name != "member"}
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
     return plain
 
 
-def _words(names: Sequence[str], said: dict[str, Any]) -> str:
-    """These options as one would type them; the contents of data by the names of its folders."""
+def _words(names: Sequence[str], values: dict[str, Any]) -> str:
+    """Options as typed on the command line; hashes of data are replaced by the names of the folders."""
     named = [{"contents": "data", "teacher_contents": "teacher"}.get(name, name) for name in names]
-    words = [word for name in named if name in said for word in flags.option_words(name, said[name])]
+    words = [word for name in named if name in values for word in flags.option_words(name, values[name])]
     return shlex.join(words) or "their defaults"
 
 
 def say(text: str) -> None:
-    """Print at rank 0."""
+    """Print on rank 0."""
     if distributed.rank() == 0:
         print(text, flush=True)
 
@@ -226,25 +227,25 @@ def recorded_state(folder: Path, place: Callable[[], RunPosition]) -> Iterator[N
 
 def read_state(folder: Path) -> RunState:
     """The state of the run in this folder."""
-    said = _recorded(folder)
+    recorded = _recorded(folder)
     written = files.is_written(folder)
     if written:
-        return RunState(RUNNING, said.place)
-    if said.name != RUNNING:
-        return said
+        return RunState(RUNNING, recorded.place)
+    if recorded.name != RUNNING:
+        return recorded
     if written is None:
-        return RunState(RUNNING, said.place, "Running or killed: this system cannot tell.")
-    return RunState(STOPPED, said.place, "Killed. --resume continues from the last checkpoint.")
+        return RunState(RUNNING, recorded.place, "Running or killed; this system does not support locks.")
+    return RunState(STOPPED, recorded.place, "Killed. --resume continues from the last checkpoint.")
 
 
 def _recorded(folder: Path) -> RunState:
     """The content of state.json; a run without it and without a log ended before its first step."""
     try:
-        said = files.read_json(folder / STATE_FILE)
-        place = RunPosition(**said["place"]) if said["place"] else None
-        if said["name"] not in STATES or (place and any(type(count) is not int for count in vars(place).values())):
+        values = files.read_json(folder / STATE_FILE)
+        place = RunPosition(**values["place"]) if values["place"] else None
+        if values["name"] not in STATES or (place and any(type(count) is not int for count in vars(place).values())):
             raise ValueError("not what Ribcage writes")
-        return RunState(said["name"], place, str(said["why"]))
+        return RunState(values["name"], place, str(values["why"]))
     except FileNotFoundError:
         log = folder / "metrics.jsonl"
         if log.exists() and log.stat().st_size:
@@ -258,5 +259,5 @@ def _write_state(folder: Path, state: RunState) -> None:
     with (
         contextlib.suppress(OSError),
         files.atomic(folder / STATE_FILE) as part,
-    ):  # a full disk must not hide what happened
+    ):  # a full disk must not hide the error
         part.write_text(json.dumps(asdict(state), ensure_ascii=False) + "\n", encoding="utf-8")

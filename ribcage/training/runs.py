@@ -1,4 +1,4 @@
-"""Ledger: the runs below a folder, one row each, from what stands in their folders."""
+"""Runs: all runs below a folder, one row each, from the files in their folders."""
 
 import os
 import time
@@ -11,23 +11,23 @@ from ribcage.runtime import files
 from ribcage.training import run_folder
 
 MAIN = ("auroc", "map")
-"""The number that a run is known by: of a classifier, of a detector."""
+"""The main metric of a classifier and of a detector."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """The main number of a run; validation has no interval."""
+    """The main metric of a run. Validation has no interval."""
 
     name: str
     value: float
     low: float | None
     high: float | None
     on: str
-    """Which evaluation it is from, or 'validation'."""
+    """Name of the evaluation, or 'validation'."""
 
 
 class RunFacts(TypedDict):
-    """A run as JSON has it."""
+    """A run as JSON."""
 
     folder: str
     command: str
@@ -40,7 +40,7 @@ class RunFacts(TypedDict):
     number: dict[str, str | float | None] | None
     """The fields of a `Number`."""
     changed: str
-    """When the run last wrote something, in UTC."""
+    """Time of the last change, in UTC."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class Row:
     state: run_folder.RunState
     number: Number | None
     changed: float
-    """When it last wrote something, in seconds since 1970."""
+    """Time of the last change, in seconds since 1970."""
 
     def facts(self) -> RunFacts:
-        """All of it as JSON has it."""
+        """The run as JSON."""
         place, number = self.state.place, self.number
         return {
             "folder": str(self.folder),
@@ -74,12 +74,12 @@ class Row:
 
 
 def run_rows(folder: Path) -> list[Row]:
-    """All runs below a folder, the last one that did something first."""
+    """All runs below a folder, most recently changed first."""
     return sorted((row(run) for run in runs(folder)), key=lambda one: (-one.changed, str(one.folder)))
 
 
 def runs(folder: Path) -> Iterator[Path]:
-    """Folders in which a run began. What lies in a run, a dataset folder or a hidden folder is not looked at."""
+    """All run folders below a folder. Folders inside a run or a dataset folder and hidden folders are skipped."""
     seen: set[str] = set()
     for here, inside, found in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
@@ -93,7 +93,7 @@ def runs(folder: Path) -> Iterator[Path]:
 
 
 def row(folder: Path) -> Row:
-    """A run as its files tell it."""
+    """A run from its files."""
     asked = _read(folder / "options.json")
     words = [str(asked.get(name, "")) for name in ("command", "method")]
     written = (folder / name for name in ("options.json", "metrics.jsonl", run_folder.STATE_FILE))
@@ -110,7 +110,7 @@ def row(folder: Path) -> Row:
 
 
 def main_number(folder: Path) -> Number | None:
-    """From the latest honest test; before any, from the validation that chose the model."""
+    """The metric of the latest unbiased test or, without one, of the validation that selected the model."""
     tests = sorted(folder.glob("evaluation/*/metrics.json"), key=lambda file: file.stat().st_mtime, reverse=True)
     for file in tests:
         result = _read(file)
@@ -133,7 +133,7 @@ def main_number(folder: Path) -> Number | None:
 
 
 def _read(file: Path) -> dict[str, object]:
-    """A JSON object; an empty one where there is none."""
+    """A JSON object; {} if the file cannot be read."""
     try:
         found = files.read_json(file)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Setup: from training options to what trains – processes, rows, a loader, a trainer, and the exported layout."""
+"""Setup: from training options to processes, rows, a loader, a trainer, and the exported layout."""
 
 import dataclasses
 import math
@@ -240,8 +240,8 @@ def bundle_saver(
     result: Callable[[], tuple[Method, ModelSpec]],
     teachers: Sequence[Provenance] = (),
 ) -> Callable[[], None]:
-    """A function that writes the bundle of a run: the model as it is then, with the provenance of its training and
-    validation rows, of its initial weights and of its teachers, and an OOD check, which is fitted once."""
+    """A function that saves the bundle of a run: the current model, the provenance of its training and validation rows,
+    initial weights and teachers, and an OOD check, which is fitted once."""
     provenance = Provenance.of(data, train_rows, val_rows) | initial_provenance(options.init)
     for teacher in teachers:
         provenance |= teacher

@@ -36,7 +36,7 @@ M_co = TypeVar("M_co", bound=Method, covariant=True)
 
 
 LAG = 2
-"""Steps that a GPU may be ahead of the numbers that were read."""
+"""Number of steps that a GPU may be ahead of the numbers that were read."""
 
 
 class DivergedError(ArithmeticError):

@@ -1,4 +1,4 @@
-"""Teachers are built here: opened bundles and tables become live or stored teachers with weights."""
+"""Building teachers: opened bundles and tables become live or stored teachers with weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from ribcage.training.teachers.weighting import Weigh, stored_aurocs, teacher_we
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation:
-    """What teachers are needed for: the student, its images, and how predictions are made and weighted."""
+    """The task of the teachers: the student, its images, and how predictions are made and weighted."""
 
     data: Datasets
     train_rows: np.ndarray
@@ -31,7 +31,7 @@ class Distillation:
     sizes: Sequence[tuple[int, int]]
     """Sizes of the views: the student's, then those of live teachers that differ."""
     live: bool
-    """Whether bundles predict on each augmented image, and not once on each image as it is."""
+    """Whether bundles predict on each augmented image, instead of once on each original image."""
     weigh: Weigh
     batch: int
     threads: int | None

@@ -1,4 +1,4 @@
-"""Record linkage: which image of the data each line of a table of predictions is about."""
+"""Record linkage: matches the lines of a table of predictions to images of the data."""
 
 import re
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.bundle.io import Classifier
 from ribcage.bundle.spec import EXCLUSIVE, ModelSpec

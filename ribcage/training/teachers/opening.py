@@ -1,4 +1,4 @@
-"""Teachers are opened here: bundles and tables, their hashes, and the data that they were trained on."""
+"""Opening teachers: bundles and tables, their hashes, and the provenance of their training data."""
 
 import hashlib
 from collections.abc import Sequence
@@ -39,8 +39,8 @@ def content_hash(name: str) -> str:
 
 
 def teacher_provenance(name: str) -> Provenance:
-    """The data a teacher was trained on, which becomes part of the student's provenance. That of a table written by
-    'ribcage evaluate' is in the run it lies in; where nothing is known, the provenance says that."""
+    """The provenance of a teacher, which becomes part of the student's. For a table written by 'ribcage evaluate', it
+    is that of the run around it; unknown training data is recorded as unknown."""
     file = Path(name).absolute()
     run = file.parents[2] if len(file.parts) > 3 else file
     inside = is_table(name) and file.parents[1].name == "evaluation" and (run / "bundle" / "model.json").is_file()

@@ -24,7 +24,7 @@ class StoredTeacher:
         self.logits, self.weight = torch.from_numpy(logits), weight
 
     def __call__(self, batch: Batch, views: list[Tensor], inside: bool) -> TeacherOutput:
-        """The stored logits."""
+        """The stored logits of the images of a batch."""
         return TeacherOutput(self.logits[batch.rows.cpu()].to(batch.labels.device))
 
 

@@ -1,4 +1,4 @@
-"""Tables of predictions as teachers: which columns are predictions of which finding, and what is odd about them."""
+"""Tables of predictions as teachers: the columns of each finding, and warnings about their content."""
 
 import gzip
 import zlib
@@ -49,12 +49,12 @@ class PredictionTable:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """The findings it has predictions of."""
+        """Findings with predictions."""
         return tuple(self.odds.columns)
 
 
 def read_prediction_table(file: Path) -> PredictionTable:
-    """Read a table of predictions; ValueError where it is none."""
+    """Read a table of predictions; ValueError if it is not one."""
     rows = _opened(file)
     header = list(rows)
     roles, chosen = columns.roles(header, {}), _prediction_columns(header)
@@ -70,7 +70,7 @@ def read_prediction_table(file: Path) -> PredictionTable:
     lowest, highest = probabilities.min().min(), probabilities.max().max()
     if not (lowest >= 0 and highest <= 1):
         holds = f"{lowest:g} to {highest:g}" if lowest == lowest else "no numbers"
-        raise ValueError(f"{file} must hold probabilities from 0 to 1; it holds {holds} in {', '.join(chosen)}.")
+        raise ValueError(f"{file} must have probabilities from 0 to 1; {', '.join(chosen)} has {holds}.")
     p = probabilities.clip(EPSILON, 1 - EPSILON).to_numpy()
     odds = pd.DataFrame(np.log(p) - np.log1p(-p), columns=list(chosen.values()))
     sets = rows["set"].astype("str").fillna("") if "set" in header else pd.Series("", rows.index)
@@ -83,32 +83,32 @@ def read_prediction_table(file: Path) -> PredictionTable:
     )
 
 
-def _unread(rows: pd.DataFrame, said: pd.DataFrame) -> list[str]:
-    """A warning of cells that are neither numbers nor blank."""
+def _unread(rows: pd.DataFrame, values: pd.DataFrame) -> list[str]:
+    """Warnings about cells that are neither numbers nor blank."""
     blank = [word for word, value in columns.LABEL_WORDS.items() if value != value]
     notes = []
-    for name in said:
+    for name in values:
         cells = rows[name].astype("str").fillna("")
-        strange = cells[said[name].isna() & ~cells.str.strip().str.lower().isin(blank)]
+        strange = cells[values[name].isna() & ~cells.str.strip().str.lower().isin(blank)]
         if len(strange):
             notes.append(f"{len(strange):,} cells of {name} are not numbers and count as blank ({strange.iloc[0]!r} …)")
     return notes
 
 
-def _labels(said: pd.DataFrame) -> list[str]:
-    """A warning of labels in the place of probabilities."""
-    sure = said.isin([0.0, 1.0]) | said.isna()
-    return ["all its numbers are 0 or 1: these may be labels, not predictions"] * bool(sure.all(axis=None))
+def _labels(values: pd.DataFrame) -> list[str]:
+    """Warning if the columns seem to be labels."""
+    sure = values.isin([0.0, 1.0]) | values.isna()
+    return ["all numbers are 0 or 1: these may be labels, not predictions"] * bool(sure.all(axis=None))
 
 
 def _twice(images: pd.DataFrame) -> list[str]:
-    """A warning of several lines for one image."""
+    """Warning about images with several lines."""
     count = int(images.duplicated(keep=False).sum())
     return [f"{count:,} lines have an image that another line has, too: none of them is used"] * bool(count)
 
 
 def _near(names: Sequence[str]) -> list[str]:
-    """A warning of columns whose names resemble findings."""
+    """Warnings about columns whose names resemble findings."""
     meant = {name: finding for name in names for word in _words(name) if (finding := vocabulary.closest_finding(word))}
     return [f"the column {name} is not used; did you mean {finding}?" for name, finding in meant.items()]
 
@@ -144,9 +144,9 @@ def finding_of_column(name: str) -> str:
 
 
 def _words(name: str) -> list[str]:
-    """The name of a column, also without prefixes and suffixes of predictions."""
-    cut = [name.removesuffix(affix) if affix.startswith("_") else name.removeprefix(affix) for affix in AFFIXES]
-    return list(dict.fromkeys([name, *cut]))
+    """The name of a column, with and without prefixes and suffixes of predictions."""
+    shortened = [name.removesuffix(affix) if affix.startswith("_") else name.removeprefix(affix) for affix in AFFIXES]
+    return list(dict.fromkeys([name, *shortened]))
 
 
 def table_logits(
