@@ -141,6 +141,16 @@ def test_slow_tests_exist() -> None:
     assert set(listed) <= known and listed == sorted(set(listed)), sorted(set(listed) - known)
 
 
+def test_the_walks_of_the_page_name_files_and_what_is_in_them() -> None:
+    rows = re.findall(r"^\| `([a-z_/]+\.py)` (`[^|]+`) ", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) > 10
+    for file, names in rows:
+        text = (PACKAGE / file).read_text(encoding="utf-8")
+        own = names.split(" → ")[0].split(", or ")[0]  # what follows stands in another file
+        for name in re.findall(r"`(?:\w+\.)?(\w+)`", own):
+            assert re.search(rf"\b(def |class )?{name}\b", text), f"{file} has no {name}"
+
+
 def test_no_module_is_a_drawer_without_a_name() -> None:
     assert not {file.stem for file in FILES} & {"utils", "util", "helpers", "common", "core", "misc"}
 
