@@ -271,8 +271,8 @@ def equal(cell: Cell) -> list[Found]:
             apart = np.where(chance < NORMAL.inv_cdf(0.1), 0.0, apart)
         scores = [np.sqrt(0.5) * (shared + own) + apart * labels for own in (first, second)]
         pair = placements.delong_difference(*(metrics.delong(one, labels, patients) for one in scores))
-        tally.add("difference of AUROC, equal models", 0.0, pair.interval())
-        tally.add("difference of macro AUROC, equal models", 0.0, pair.macro().interval())
+        tally.add("difference of AUROC of equal models, DeLong", 0.0, pair.interval())
+        tally.add("difference of macro AUROC of equal models, DeLong", 0.0, pair.macro().interval())
     return tally.found()
 
 

@@ -183,6 +183,20 @@ def test_subgroups_have_their_own_numbers(data: LabelledPredictions, result: dic
     assert ("set", "made") not in groups  # one set is no subgroup
 
 
+def test_a_hospital_called_unknown_is_an_unknown_one(data: LabelledPredictions) -> None:
+    """It was a subgroup of its own without images, or took the place of the images without a hospital."""
+    places = np.array(["A", "unknown", ""])[np.arange(len(data)) % 3]
+    known = classification_subgroups(
+        replace(data, about=data.about.assign(hospital=places)), np.full(3, 0.5), resamples=2, seed=0, level=0.95
+    )
+    found = {row.group: row for row in known if row.by == "hospital"}
+    assert {name: row.images for name, row in found.items()} == {
+        "A": (places == "A").sum(),
+        "unknown": (places != "A").sum(),
+    }
+    assert found["A"].gap is not None and found["A"].gap.images == found["unknown"].images
+
+
 def test_a_subgroup_is_compared_with_all_others(data: LabelledPredictions, result: dict) -> None:
     gaps = {(row["by"], row["group"]): row["gap"] for row in result["subgroups"]}
     women, young = ((data.about[name] == value).to_numpy() for name, value in (("sex", "F"), ("age", 5.0)))

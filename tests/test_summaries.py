@@ -66,6 +66,14 @@ def test_the_mean_of_one_finding_is_that_finding() -> None:
         assert found[name].macro.low[0] == found[name].findings.low[0], name
 
 
+def test_the_word_unknown_and_no_value_are_one_subgroup() -> None:
+    scores, labels, patients = case(15, rows=400)
+    where = np.where(np.arange(400) % 3 == 0, "", np.where(np.arange(400) % 3 == 1, "unknown", "A"))
+    groups = metrics.summarise_groups(where, scores, labels, patients, resamples=2)
+    assert list(groups) == ["A", "unknown"]
+    assert groups["unknown"].n.tolist() == (~np.isnan(labels[where != "A"])).sum(axis=0).tolist()
+
+
 def test_a_subgroup_is_summed_up_as_if_it_were_all() -> None:
     scores, labels, patients = case(15, rows=400)
     sex = np.where(np.arange(400) % 5 == 0, "", np.where(patients % 2, "F", "M"))

@@ -251,7 +251,7 @@ def comparison_notes(result: ComparisonResult) -> list[str]:
     if few:
         texts.append(
             f"Fewer than {FEW_POSITIVE} positive patients: {', '.join(few)}. With so few, the paired tests find a "
-            "difference between equally good models in up to 11 % of cases instead of 5 %."
+            "difference between equally good models in up to 13 % of cases instead of 5 %."
         )
     if undefined:
         texts.append(

@@ -30,6 +30,7 @@ from ribcage.metrics.estimates import (
 from ribcage.metrics.evaluation import Protocol
 from ribcage.metrics.image_precision import best_score_threshold
 from ribcage.metrics.resampling import Resampled, bootstrap_gap
+from ribcage.metrics.summaries import UNKNOWN_GROUP
 
 SIZES = 10
 
@@ -116,7 +117,7 @@ def detection_subgroups(data: LabelledDetections, *, resamples: int, seed: int) 
             rows.append(
                 BoxSubgroup(
                     by=by,
-                    group=name or "unknown",
+                    group=name or UNKNOWN_GROUP,
                     images=int(inside.sum()),
                     patients=len(set(data.patients[inside].tolist()) - {""}),
                     boxes=sum(len(each.true) for each in own),

@@ -8,6 +8,7 @@ from ribcage.evaluation.labelled import LabelledPredictions
 from ribcage.metrics.classification_evaluation import Subgroup, SubgroupFinding
 from ribcage.metrics.definitions import metrics_in
 from ribcage.metrics.estimates import SubgroupGap, mean_estimate, scalar_estimate
+from ribcage.metrics.summaries import UNKNOWN_GROUP
 
 AGES = (18, 40, 60, 80)
 
@@ -26,7 +27,7 @@ def classification_subgroups(
         )  # fmt: skip
         for name, summary in found.items():
             chosen = {key: summary.metrics[key] for key in metrics_in("subgroups")}
-            inside = groups == ("" if name == "unknown" else name)
+            inside = groups == ("" if name == UNKNOWN_GROUP else name)
             rows.append(
                 Subgroup(
                     by=by,
@@ -71,7 +72,7 @@ def groupings(about: pd.DataFrame) -> dict[str, np.ndarray]:
     for name in ("hospital", "set"):
         if name in about:
             found[name] = about[name].fillna("").to_numpy(str)
-    return found
+    return {by: np.where(groups == UNKNOWN_GROUP, "", groups) for by, groups in found.items()}
 
 
 def age_bands(ages: np.ndarray) -> np.ndarray:

@@ -12,6 +12,9 @@ from ribcage.metrics.placements import delong, delong_difference
 from ribcage.metrics.ranking import checked_arrays
 from ribcage.metrics.resampling import bootstrap, paired_difference
 
+UNKNOWN_GROUP = "unknown"
+"""The subgroup of rows whose value is not known."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -103,8 +106,9 @@ def summarise_groups(
     level: float = 0.95,
     **options: Unpack[BootstrapOptions],
 ) -> dict[str, MetricSummary]:
-    """A summary for each value of groups (N,), in their order; empty, None and NaN are 'unknown', last."""
+    """A summary for each value of groups (N,), in their order; empty, None, NaN and the word itself are 'unknown', last."""
     names = np.array(["" if value is None or value != value else str(value) for value in np.asarray(groups).tolist()])
+    names = np.where(names == UNKNOWN_GROUP, "", names)
     scores, labels, _ = checked_arrays(scores, labels, options.get("weights"))
     if names.shape != (len(scores),):
         raise ValueError(f"Groups are {names.shape}; there must be one value for each of the {len(scores)} rows.")
@@ -113,7 +117,7 @@ def summarise_groups(
     for name in sorted(set(names.tolist()), key=lambda name: (name == "", name)):
         rows = np.flatnonzero(names == name)
         own = _of_rows(options, rows)
-        found[name or "unknown"] = summarise(scores[rows], labels[rows], codes[rows], level=level, **own)
+        found[name or UNKNOWN_GROUP] = summarise(scores[rows], labels[rows], codes[rows], level=level, **own)
     return found
 
 
