@@ -106,7 +106,7 @@ def summarise_groups(
     level: float = 0.95,
     **options: Unpack[BootstrapOptions],
 ) -> dict[str, MetricSummary]:
-    """A summary for each value of groups (N,), in their order; empty, None, NaN and the word itself are 'unknown', last."""
+    """A summary for each value of groups (N,), in their order; empty, None, NaN and the word are 'unknown', last."""
     names = np.array(["" if value is None or value != value else str(value) for value in np.asarray(groups).tolist()])
     names = np.where(names == UNKNOWN_GROUP, "", names)
     scores, labels, _ = checked_arrays(scores, labels, options.get("weights"))
