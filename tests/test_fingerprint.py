@@ -330,7 +330,7 @@ def test_search_by_neighbourhoods_finds_close_copies(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("cut", [-1, 128])
 def test_an_impossible_cut_is_refused(cut: int) -> None:
-    with pytest.raises(ValueError, match=r"must be 0 to 127 bits"):
+    with pytest.raises(ValueError, match=r"\b0 to 127 bits"):
         duplicates.duplicates_within(PRINTS, max_distance=cut)
 
 
@@ -339,7 +339,7 @@ def test_wrong_inputs_are_named() -> None:
         fp.fingerprint(np.zeros((4, 4, 3), np.uint8))
     with pytest.raises(ValueError, match=r"uint8 or uint16"):
         fp.fingerprint(np.zeros((40, 40), np.float32))
-    with pytest.raises(ValueError, match=r"Prints must be"):
+    with pytest.raises(ValueError, match=r"7, 4\).*\(3, 4\)"):
         duplicates.duplicates_within(np.zeros((3, 4), np.uint64))
 
 

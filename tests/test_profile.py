@@ -89,7 +89,7 @@ def test_times_are_shown_beside_each_other_and_a_missing_one_is_a_dash(
 def test_all_faults_are_named_at_once(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["profile", str(run), "densnet121", "--classes", "0", "--runs", "0", "--size", "1", "2", "3"]) == 2
     text = capsys.readouterr().err
-    for part in ("densenet121", "--classes 0 is", "--runs 0 is", "--size", str(run)):
+    for part in ("densenet121", "--classes", "--runs", "--size", str(run)):
         assert part in text
 
 
