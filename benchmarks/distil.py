@@ -60,7 +60,14 @@ class Trial:
         """The command."""
         out = options.work / f"{self.kind} {self.labels:g} {self.seed}"
         taught = [str(teacher(name, self.labels, options)) for name in STUDENTS[self.kind]]
-        how = ["--hard", str(options.hard), "--temperature", str(options.temperature), "--teach", options.teach]
+        how = [
+            "--label-weight",
+            str(options.label_weight),
+            "--temperature",
+            str(options.temperature),
+            "--teacher-mode",
+            options.teacher_mode,
+        ]
         more = ["--teacher", *taught, *how] if taught else []
         labels = ["--labels", str(self.labels), "--epochs", str(self.epochs(options))]
         return [
@@ -87,7 +94,7 @@ def teacher_words(name: str, labels: float, options: argparse.Namespace) -> list
 
 def common(options: argparse.Namespace, rate: str = "1e-3") -> list[str]:
     """Options shared by all trainings."""
-    data, size = ["--data", str(options.data)], ["--size", str(options.size), "--view", "crop=0.85,1.0"]
+    data, size = ["--data", str(options.data)], ["--size", str(options.size), "--augment-options", "crop=0.85,1.0"]
     return [*data, *size, "--batch", "32", "--lr", rate, "--threads", "1"]
 
 
@@ -183,7 +190,7 @@ def real(options: argparse.Namespace) -> None:
                 words = ["--model", STUDENT, "--out", str(out), "--seed", str(seed), "--findings", *asked]
                 words += ["--epochs", str(options.epochs), *common(options_of_half, options.lr)]
                 words += ["--init", str(options.init)] if options.init else []
-                taught = ["--teacher", str(options.table), "--hard", str(options.hard)]
+                taught = ["--teacher", str(options.table), "--label-weight", str(options.label_weight)]
                 taught += ["--temperature", str(options.temperature)]
                 words = ["finetune", *words] if kind == "student, labels alone" else ["distil", *words, *taught]
                 scores, labels, patients = trials.tested(trials.trained(words), data[half], asked)
@@ -218,9 +225,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--teacher-epochs", type=int, default=10)
     parser.add_argument("--lr", default="3e-3", help="learning rate of the students")
-    parser.add_argument("--hard", type=float, default=0.5)
+    parser.add_argument("--label-weight", type=float, default=0.5)
     parser.add_argument("--temperature", type=float, default=2.0)
-    parser.add_argument("--teach", default="live")
+    parser.add_argument("--teacher-mode", default="live")
     parser.add_argument("--least", type=int, default=20, help="least number of positives of a finding")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)

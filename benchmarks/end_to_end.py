@@ -179,7 +179,7 @@ def make(folder: Path, images: int) -> int:
 
 def imported(folder: Path, files: Path, threads: int) -> float:
     """Seconds of `ribcage import`."""
-    words = ["import", "folder", str(files), "--out", str(folder), "--size", str(SIDE), "--workers", str(threads)]
+    words = ["import", "folder", str(files), "--out", str(folder), "--size", str(SIDE), "--threads", str(threads)]
     start = time.time()
     subprocess.run([sys.executable, "-m", "ribcage", *words], stdout=subprocess.DEVNULL, check=True)
     return time.time() - start

@@ -71,7 +71,10 @@ def trained(data: Path, run: Path, name: str, epochs: int) -> Classifier:
     """The model after so many epochs."""
     if not (run / "bundle" / "model.json").exists():
         words = ["finetune", "--data", str(data), "--model", name, "--size", str(SIDE), "--epochs", str(epochs)]
-        assert cli.main([*words, "--batch", "16", "--lr", "2e-3", "--view", "crop=0.85,1.0", "--out", str(run)]) == 0
+        assert (
+            cli.main([*words, "--batch", "16", "--lr", "2e-3", "--augment-options", "crop=0.85,1.0", "--out", str(run)])
+            == 0
+        )
     return load_classifier(run)
 
 

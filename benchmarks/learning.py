@@ -39,7 +39,7 @@ def learnt(name: str, data: Path, folder: Path, options: argparse.Namespace) -> 
         out=folder / name,
         model=name,
         size=options.size,
-        view="crop=0.85,1.0",
+        augment_options="crop=0.85,1.0",
         epochs=options.epochs,
         batch=32,
         lr=1e-3,

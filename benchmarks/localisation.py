@@ -72,7 +72,7 @@ def localised(one: Trial, images: int, options: argparse.Namespace) -> list[str]
     return [
         "localise", "--data", str(options.data), "--init", str(folder / "pretrained"), "--freeze", "backbone",
         "--out", str(folder / f"boxes {one.labels:g}"), "--labels", str(one.labels), "--findings", *DRAWN,
-        "--augment", "plain", "--size", str(options.size), "--width", "64", "--depth", "2", "--batch", "32",
+        "--augment", "plain", "--size", str(options.size), "--head-width", "64", "--head-depth", "2", "--batch", "32",
         "--lr", "2e-3", "--keep", "last", "--epochs", epochs, "--validate-every", epochs, "--threads", "1",
         "--seed", str(one.seed),
     ]  # fmt: skip

@@ -159,15 +159,15 @@ def mae(opened: dataset_folder.DatasetFolder, batch: int, device: torch.device, 
     """All of MAE."""
     yield Contestant("lightly on timm, RGB", plain_mae(batch, device, bf16), bf16)
     for share, wanted in ((1.0, 2.2), (0.25, 4.5)):
-        method = MAE(Backbone("vit_small_patch16_224"), mask=MASK, decoder="dec512d2b", decode_share=share)
-        yield ours(f"ribcage, gray, --decode-share {share:g}", method, opened, batch, device, "adamw", wanted)
+        method = MAE(Backbone("vit_small_patch16_224"), mask_ratio=MASK, decoder="dec512d2b", decode_ratio=share)
+        yield ours(f"ribcage, gray, --decode-ratio {share:g}", method, opened, batch, device, "adamw", wanted)
 
 
 def moco(opened: dataset_folder.DatasetFolder, batch: int, device: torch.device, bf16: bool) -> Iterator[Contestant]:
     """All of MoCo."""
     yield Contestant("two torchvision encoders, RGB", plain_moco(batch, device, bf16), bf16)
     yield ours(
-        "ribcage, gray", MoCo(Backbone("resnet18"), group=min(32, batch // 2)), opened, batch, device, "sgd", 2.0
+        "ribcage, gray", MoCo(Backbone("resnet18"), bn_group=min(32, batch // 2)), opened, batch, device, "sgd", 2.0
     )
 
 

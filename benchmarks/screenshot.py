@@ -75,7 +75,7 @@ def radiograph(file: Path, patient: int, severities: dict[str, float]) -> Path:
 def served(model: Path) -> Iterator[str]:
     """The address of a server that is ready."""
     opened = served_models([load_bundle(model)])
-    server = process.Server(serve.service(serve.Options((model,), readers=1, threads=1), opened))
+    server = process.Server(serve.service(serve.Options((model,), workers=1, threads=1), opened))
     listening = process.bound("127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_on, args=(listening,))
     thread.start()

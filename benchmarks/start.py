@@ -2,12 +2,14 @@
 
     python benchmarks/start.py [--rounds 5]
 
-The commands alternate, each in a separate process, with byte-code caches enabled; medians are printed as a table. tyro
-and cyclopts are measured, if installed, with a script that has six options."""
+The commands alternate, each in a separate process, with byte-code caches enabled. The table has medians of the wall-clock
+time and of the processor time (user and system), which depends less on other load. tyro and cyclopts are measured, if
+installed, with a script that has six options."""
 
 import argparse
 import importlib.util
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -42,22 +44,35 @@ def ways() -> dict[str, list[str]]:
     return {**found, "import torch": ["-c", "import torch"]}
 
 
+def processor_time() -> float:
+    """Seconds of user and system time of all child processes so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def processor_time() -> float:
+    """Seconds of user and system time of all child processes so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    taken: dict[str, list[float]] = {name: [] for name in ways()}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways()}
     for turn in range(rounds + 1):
         for name, words in ways().items():
-            start = time.perf_counter()
+            start, before = time.perf_counter(), processor_time()
             subprocess.run([sys.executable, *words], env=environment, stdout=subprocess.DEVNULL, check=True)
             if turn:  # the first turn fills the caches
-                taken[name].append(time.perf_counter() - start)
-    print("| command | seconds |\n|---|---|")
+                taken[name].append((time.perf_counter() - start, processor_time() - before))
+    print("| command | seconds | processor seconds |\n|---|---|---|")
     for name, times in taken.items():
-        print(f"| `{name}` | {statistics.median(times):.2f} |")
+        wall, processor = (statistics.median(column) for column in zip(*times, strict=True))
+        print(f"| `{name}` | {wall:.2f} | {processor:.2f} |")
 
 
 if __name__ == "__main__":

@@ -41,23 +41,22 @@ def compare(
     latency: bool = False,
     threads: int = 0,
 ) -> ResultWithPage:
-    """Compare models on the same images: differences with intervals, paired tests, and p-values adjusted for their number.
+    """Compare models on the same images: differences with 95 % intervals, paired tests, adjusted p-values.
 
-    Takes runs that have been evaluated, folders of evaluations, or tables of predictions; each is compared with the
-    first. For models of Ribcage the cost is shown as well: parameters, multiply-adds, size on disk, and time with
-    --latency.
+    Takes evaluated runs, evaluation folders, or tables of predictions, and compares each with the first. The cost of
+    Ribcage's models is shown as well: parameters, multiply-adds, size on disk and, with --latency, time per image.
 
     Args:
-        runs: Two or more runs, folders of evaluations, or tables of predictions.
-        on: Which evaluation of the runs to compare: its name, such as nih-test, or the first digits of its key
-            (default: the only one that all have in common).
-        thresholds: For tables of predictions without thresholds: one probability for all findings, or
-            FINDING=PROBABILITY …
-        html: Write a report to this file.
-        json: Write all numbers to this file.
+        runs: Two or more run folders, evaluation folders, or tables of predictions (.parquet or .csv).
+        on: Evaluation to compare: its name, such as nih-test, or the first digits of its key (default: the only
+            one that all runs have in common).
+        thresholds: Thresholds for tables of predictions: one probability for all findings, or FINDING=PROBABILITY
+            …
+        html: Write an HTML report to this file.
+        json: Write all numbers to this JSON file.
         resamples: Bootstrap resamples of patients.
-        seed: Seed of the bootstrap.
-        latency: Measure the time per image, in PyTorch and exported to ONNX Runtime, by turns.
+        seed: Random seed of the bootstrap.
+        latency: Measure the time per image in PyTorch and in ONNX Runtime.
         threads: CPU threads for --latency; 0: one per core.
     """
 
@@ -78,33 +77,29 @@ def convert(
     partial: bool = False,
     formats: bool = False,
 ) -> ModelSpec | Path | None:
-    """Convert a published checkpoint into a Ribcage model, calibrate a model, or write it in a published layout.
-
-        ribcage convert model.pth.tar --out models/chexnet --layout chexnet
-        ribcage convert models/chexnet --to torchvision --out chexnet.pth
-
-        ribcage convert models/chexnet --data data/ours --out models/calibrated
+    """Convert a published checkpoint into a bundle, calibrate a model, or write it in a published layout.
 
     A checkpoint is recognised by the names of its weights; what was read and what was assumed is printed. Every tensor is
     accounted for: a file that does not cover the whole backbone is refused unless --partial is given. Nothing in a file is
-    executed. With --data, temperature and thresholds are fitted to images of your own.
+    executed. With --data, temperature and thresholds are fitted on your own images.
 
     Args:
-        file: A checkpoint; with --to or --data also a run or model folder.
-        out: The model folder to write; with --to the file, or a folder for it.
-        to: Write the model in this published layout.
-        model: Architecture, by its name in timm (default: recognised from the weights).
-        findings: Findings of the last layer's outputs, in order; - drops an output (default: as published).
-        channels: Input channels; 1 folds an RGB stem: faster, and exact but for zero padding at the borders.
-        size: Height and width of the input, or one number for both (default: as published).
-        mean: Mean of each channel for pixels in 0 … 1 (default: as published).
-        std: Standard deviation of each channel (default: as published).
-        data: Dataset folders whose --val split is used to fit temperature and thresholds (default: neither is
+        file: Checkpoint; with --to or --data also a run folder or bundle.
+        out: Bundle to write; with --to the file, or a folder for it (required).
+        to: Published layout to write the model in (--formats lists them).
+        model: Architecture: a timm model or one of Ribcage's own (default: recognised from the weights).
+        findings: Findings of the outputs, in order; - drops an output (default: as published).
+        channels: Input channels; 1 folds an RGB stem into one channel: faster, and exact except at zero-padded
+            borders.
+        size: Input height and width in pixels, or one number for both (default: as published).
+        mean: Mean of each channel, for pixel values from 0 to 1 (default: as published).
+        std: Standard deviation of each channel, for pixel values from 0 to 1 (default: as published).
+        data: Dataset folders on whose --val split temperature and thresholds are fitted (default: neither is
             fitted).
-        val: The split for this; its images cannot be used for an honest test afterwards.
-        layout: Layout of the checkpoint, needed where names and shapes alone do not tell (--formats lists them).
-        partial: Accept a checkpoint with missing or unknown weights; missing ones stay random.
-        formats: List the layouts that can be read and written, as a Markdown table.
+        val: Split to fit on; the model cannot be tested on its images afterwards.
+        layout: Layout of the checkpoint (default: recognised from names and shapes; --formats lists the layouts).
+        partial: Accept a checkpoint with missing or unknown weights; missing weights stay random.
+        formats: List the layouts that can be read and written, then exit.
     """
 
 def demo(
@@ -125,24 +120,23 @@ def demo(
 ) -> Path:
     """Run every step on synthetic radiographs in minutes, from import to a served model.
 
-    Needs no network and no data. Each step is shown as the command that does it, and a report, index.html, shows the
-    results. An interrupted demo continues where it stopped.
+    Needs neither network nor data. Each step is printed as a command, and a report, index.html, shows the results. An
+    interrupted demo continues where it stopped.
 
     Args:
-        out: Folder for everything the demo writes.
-        quick: Fewer images and shorter training, to see every step; the numbers mean little.
-        images: Number of radiographs.
-        size: Side of a stored image in pixels.
-        seed: Seed of the radiographs and of training.
-        model: Backbone, by its name in timm.
-        input_size: Side of the model's input in pixels.
+        out: Output folder.
+        quick: Fewer images and epochs, to see every step; the results mean little.
+        images: Number of synthetic radiographs.
+        size: Side of the stored images in pixels.
+        seed: Random seed of the radiographs and of training.
+        model: Architecture of the backbone, by its timm name.
+        input_size: Input height and width in pixels.
         epochs: Epochs of fine-tuning.
         pretrain_epochs: Epochs of pretraining.
         distil_epochs: Epochs of distillation.
-        localise_epochs: Epochs of training the detector.
-        serve: In a terminal, serve the models at the end until Ctrl-C (--no-serve: only check that the server
-            works).
-        port: Port of the server.
+        localise_epochs: Epochs of detector training.
+        serve: In a terminal, serve the models at the end until Ctrl-C.
+        port: Port of the server; 0: any free one.
     """
 
 def distil(
@@ -161,7 +155,7 @@ def distil(
     size: int | Sequence[int] = (224,),
     channels: Literal[1, 3] = 1,
     pool: Word = '',
-    view: Words = (),
+    augment_options: Words = (),
     epochs: int | None = None,
     batch: int = 64,
     micro_batch: int = 0,
@@ -199,94 +193,95 @@ def distil(
     patience: int = 0,
     validate_every: int = 1,
     log_format: Literal['bar', 'paddle'] = 'bar',
-    hard: float = 0.5,
+    label_weight: float = 0.5,
     temperature: float = 2.0,
-    match: Literal['kl', 'mse'] = 'kl',
-    features: float = 0.0,
-    relations: float = 0.0,
-    weigh: Literal['mean', 'auroc'] = 'mean',
-    teach: Literal['auto', 'live', 'stored'] = 'auto',
+    distil_loss: Literal['kl', 'mse'] = 'kl',
+    feature_weight: float = 0.0,
+    relation_weight: float = 0.0,
+    teacher_weights: Literal['mean', 'auroc'] = 'mean',
+    teacher_mode: Literal['auto', 'live', 'stored'] = 'auto',
     allow_leak: bool = False,
 ) -> Path | int:
-    """Distil one or several teachers into a small student, with the known labels beside the teachers' predictions.
+    """Distil one or several teachers into a small student, from their predictions and the known labels.
 
-    A teacher is a bundle, which predicts on the augmented image of the student at its own input size, or a table of
-    predictions. Unlabelled images are used as well. As in 'ribcage finetune', the validation split selects the best epoch,
-    the test split is not used, and --resume continues a run.
+    A teacher is a model or a table of predictions. A model predicts on the augmented image of the student, at its own
+    input size. Unlabelled images are used as well. The validation split selects the best epoch; the test split is not used.
+    Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the program ends; --resume continues from it.
 
     Args:
         data: Dataset folders.
         out: Run folder to write.
-        teacher: Teachers: bundles, run folders or tables of predictions (parquet, csv).
+        teacher: Teachers: run folders, bundles, or tables of predictions (.parquet or .csv).
         model: Architecture of the student: a timm model or one of Ribcage's own.
-        init: Initial weights: imagenet, a bundle or run folder, or a checkpoint file (default: random).
+        init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
         findings: Findings to train on (default: all findings of the data).
-        labels: Fraction of the training patients whose labels are used; the teachers are used for all patients.
+        labels: Fraction of the training patients whose labels are used; teachers predict on the images of all
+            patients.
         frontal: Only PA and AP views.
-        drop_copies: Leave out training images of which another split has an identical copy.
-        drop_shared: Splits to drop shared images from: images whose patients, or copies of which, are in another
-            split.
-        policy: Policy for uncertain and blank labels: ignore, ones, zeros, competition …, or FINDING=ones,
-            blank=zeros.
+        drop_copies: Drop training images that are identical to an image of another split.
+        drop_shared: Splits from which to drop images whose patients or copies are in another split.
+        policy: Policy for uncertain and blank labels: ignore, ones, zeros, competition …, and exceptions, as in
+            ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
-        channels: Input channels; 3 repeats the gray image, for weights that cannot be folded into one channel.
-        pool: Pooling of features, by timm's names: avg, token … (default: the model's own).
-        view: Changes to the augmentation preset, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0.
+        channels: Input channels; 3 repeats the gray image.
+        pool: Global pooling of the features, as timm names it: avg, token … (default: that of the architecture).
+        augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 10).
         batch: Batch size: images per optimizer step, over all processes.
-        micro_batch: Images per forward pass of a process at most; gradients of larger batches are accumulated. 0:
-            no limit.
+        micro_batch: Maximum number of images per forward pass of a process; gradients of larger batches are
+            accumulated. 0: no limit.
         lr: Peak learning rate (default: 0.0003).
         min_lr: Final learning rate of the cosine schedule (default: 0).
-        schedule: Learning rate schedule, updated every step.
-        decay_at: Fractions of the run after which --schedule step divides the learning rate by 10.
-        warmup: Warm-up epochs of the learning rate, at most half of the run (default: 1).
-        optimizer: Optimizer. One that is not the default comes with its own learning rate and weight decay
-            (default: adamw).
-        betas: Betas of AdamW (default: 0.9 0.999).
-        weight_decay: Weight decay of matrices and filters; biases and norms have none (default: 0.05).
-        layer_decay: Layer-wise learning rate decay: factor per layer, from the head (1) down to the stem, as in
-            BEiT and MAE.
-        drop_path: Stochastic depth: probability of dropping a residual branch.
-        clip: Maximum norm of the gradient; 0 does not clip (default: 0).
-        precision: Precision of the forward pass; auto is bf16 where the hardware supports it natively.
+        schedule: Learning rate schedule; the rate is updated every step.
+        decay_at: --schedule step: fractions of the run after which the learning rate is divided by 10.
+        warmup: Epochs of linear learning rate warm-up (default: 1).
+        optimizer: Optimizer; each has its own default learning rate and weight decay (default: adamw).
+        betas: Two betas of AdamW (default: 0.9 0.999).
+        weight_decay: Weight decay; not applied to biases and normalisation layers (default: 0.05).
+        layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
+            1: none.
+        drop_path: Stochastic depth rate (timm's drop_path_rate).
+        clip: Maximum norm of the gradient; 0: no clipping (default: 0).
+        precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, else float32.
         compile: Compile the model with torch.compile.
-        save_minutes: Longest time between two checkpoints, in minutes.
+        save_minutes: Maximum time between two checkpoints, in minutes.
         threads: Threads that load images; 0: one per core.
-        export_as: Also export the weights in this published layout: moco, torchvision … (docs/weights.md).
-        devices: Processes on this machine: one per GPU, or several on the CPU.
+        export_as: Also write the weights in this published layout: moco, torchvision … (docs/weights.md).
+        devices: Number of GPUs of this machine, or of processes on the CPU.
         seed: Random seed.
-        resume: Continue from the last checkpoint of the run folder.
+        resume: Continue from the last checkpoint in the run folder.
         train: Split to train on.
         val: Split that selects the best epoch, the temperature and the thresholds.
-        augment: Augmentation preset.
-        dropout: Dropout probability of the features before the head.
+        augment: Augmentation preset: gentle, strong (with flips), or plain (none).
+        dropout: Dropout probability before the classification head.
         loss: Loss, per finding; cross-entropy for mutually exclusive findings.
-        prior: Initialise the bias of the head to the prevalence of each finding; without it, heat-maps after a
-            short training may be empty.
+        prior: Initialise the bias of the head from the prevalence of each finding. Without it, saliency maps may
+            be empty after a short training.
         balanced: Weight the positives and negatives of each finding by the effective number of samples (Cui et
             al. 2019).
         smoothing: Label smoothing, towards 0.5.
-        mixup: Mixup: alpha of the Beta distribution; 0: no mixup.
+        mixup: Mixup: alpha of the beta distribution; 0: no mixup.
         freeze: Part of the model that is not trained.
-        ema: Decay of the exponential moving average of the weights, which is then the result; 0: no average.
-        keep: Epoch to keep: the best on validation, or the last.
-        patience: Early stopping: validations without improvement after which the run ends; 0: no early stopping.
-        validate_every: Epochs between two validations on the --val split.
-        log_format: Format of the log: a progress bar, or paddle: a line every ten steps with the training AUROC
-            of each finding.
-        hard: Weight of the label loss; the distillation loss has the rest (1 - hard).
-        temperature: Temperature of the distillation loss.
-        match: Distillation loss: Kullback-Leibler divergence of softened probabilities, or mean squared error of
-            logits.
-        features: Weight of the feature loss: 1 - cosine similarity of the student's (projected) and a teacher's
-            features.
-        relations: Weight of the relation loss: squared difference of the similarities between locations of the
-            feature maps.
-        weigh: Weights of several teachers: equal, or per finding by how far its validation AUROC is above 0.5.
-        teach: When teachers predict: live, on each augmented image; stored, once on each image as it is; auto,
-            live if images are augmented.
-        allow_leak: Continue although a teacher was trained on images of the --val split; the card says so.
+        ema: Decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0: no
+            EMA.
+        keep: Epoch whose model is saved: the best on validation, or the last.
+        patience: Early stopping after this many validations without improvement; 0: no early stopping.
+        validate_every: Epochs between two validations.
+        log_format: Progress on the terminal: a bar, or paddle: a line every ten steps with the training AUROC of
+            each finding.
+        label_weight: Weight of the label loss, from 0 to 1; the distillation loss has weight 1 - X.
+        temperature: Temperature of the kl distillation loss.
+        distil_loss: Distillation loss: Kullback-Leibler divergence of the softened probabilities, or mean squared
+            error of the logits.
+        feature_weight: Weight of the feature loss: 1 - cosine similarity of the projected features of the student
+            and those of a teacher.
+        relation_weight: Weight of the relation loss: squared difference between the pairwise similarities of
+            feature-map locations in the student and in a teacher.
+        teacher_weights: Weights of several teachers: equal (mean), or per finding in proportion to validation
+            AUROC - 0.5.
+        teacher_mode: When teachers predict: live, on each augmented image; stored, once on each unaugmented image
+            before training; auto: live if images are augmented.
+        allow_leak: Continue although a teacher was trained on images of the --val split; the model card says so.
     """
 
 def doctor(
@@ -295,11 +290,11 @@ def doctor(
 ) -> Report:
     """Check the installation: packages, devices, decoders, folders and terminal, and how to fix what fails.
 
-    Packages are imported, a small DICOM file of every transfer syntax is decoded, files are written. The exit code is 1 if
-    a required check fails.
+    Imports the packages, decodes a small DICOM file of every transfer syntax, and writes files. The exit code is 1 if a
+    required check fails.
 
     Args:
-        json: Write the results to this file.
+        json: Write the results to this JSON file.
     """
 
 def evaluate(
@@ -321,32 +316,33 @@ def evaluate(
     batch: int = 64,
     worst: int = 24,
 ) -> ResultWithPage:
-    """Evaluate a model: metrics with intervals, a table of predictions, and a report with plots.
+    """Evaluate a model: metrics with 95 % intervals, a table of predictions, and a report with plots.
 
-    Refuses to test on patients or images that the model was trained on. Temperature and thresholds are the model's own,
-    from validation. Writes predictions.parquet (detections.parquet for a detector), metrics.json and index.html.
+    Refuses to test on patients or images that the model was trained on. Temperature and thresholds are those that were
+    fitted on validation. Writes predictions.parquet (detections.parquet for a detector), metrics.json and index.html.
 
     Args:
-        run: A run or model folder.
+        run: Run folder or bundle.
         data: Dataset folders.
         split: Split to evaluate on: train, val, test, another name, or all.
         frontal: Only PA and AP views.
-        out: Output folder (default: RUN/evaluation/<datasets>-<split>, followed by options that differ from their
-            defaults, and by six digits of the test's key where that folder holds a test of other data).
-        ten_crop: Average the probabilities of ten crops of each image, as reproductions of CheXNet do.
-        protocol: honest, or peers: thresholds are chosen on the tested images and images used for model selection
-            are allowed, as in much published work.
-        table: Format of the printed table; chexnet prints one line per finding, 'The AUROC of Mass is 0.86'.
-        policy: What uncertain and blank labels become: ignore, ones, zeros, blank=zeros … (default: as in the
-            model's validation, or ignore).
-        rule: Rule of the thresholds: youden, midpoint, f1, sensitivity_95, specificity_95, or half.
-        drop_shared: Leave out of the tested split what the model was trained on: its patients, images, and copies
-            of them (default: as in training).
-        allow_leak: Evaluate although the model was trained on these patients or images; the report says so.
+        out: Output folder (default: RUN/evaluation/DATASETS-SPLIT, with options that differ from their defaults
+            appended).
+        ten_crop: Average the probabilities of ten crops of each image; classifiers only.
+        protocol: honest: thresholds from validation, no image that was used to select the model; peers: as in
+            much published work, thresholds are chosen on the test images, and images that were used to select the
+            model are allowed.
+        table: Format of the printed table; chexnet: one line per finding, 'The AUROC of Mass is 0.86'.
+        policy: Policy for uncertain and blank labels: ignore, ones, zeros …, and exceptions, as in
+            ones,Edema=zeros,blank=zeros (default: as in the validation of the model, else ignore).
+        rule: Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5).
+        drop_shared: Name of the tested split, to drop its images whose patients or copies the model was trained
+            on (default: as in training).
+        allow_leak: Evaluate even if the model was trained on these patients or images; the report says so.
         resamples: Bootstrap resamples of patients.
-        seed: Seed of the bootstrap.
-        batch: Images per batch.
-        worst: Number of worst errors shown in the report.
+        seed: Random seed of the bootstrap.
+        batch: Batch size: images per forward pass.
+        worst: Number of worst errors in the report.
     """
 
 def export(
@@ -358,34 +354,31 @@ def export(
     data: Words = (),
     train: Word = 'train',
     val: Word = 'val',
-    ranges: int = 128,
+    int8_images: int = 128,
     tolerance: float = 0.0001,
     latency: bool = True,
     runs: int = 20,
     threads: int = 0,
 ) -> Exported:
-    """Export a model as one file for another runtime: 8-bit gray pixels in, calibrated probabilities out.
+    """Export a model to ONNX, TorchScript or OpenVINO: 8-bit gray pixels in, calibrated probabilities out.
 
-        ribcage export runs/small --to onnx --out small.onnx
-        ribcage export runs/small --to openvino --int8 --data data/nih --out small-int8.xml
-
-    The exported model is compared with the original on the same images; where probabilities differ by more than
-    --tolerance, no file is written. int8 ranges are taken from --train images of --data, and the change in AUROC is
+    The exported model is compared with the original on the same images; if probabilities differ by more than --tolerance,
+    no file is written. Activation ranges of --int8 are calibrated on --train images of --data, and the change in AUROC is
     measured on --val.
 
     Args:
-        model: A run or model folder.
+        model: Run folder or bundle.
         to: Target runtime.
-        out: Output file (default: model.onnx, model.ts or model.xml beside the model; model-int8.… with --int8).
-        int8: Quantise to 8 bits: faster and smaller, with a small change of the probabilities.
-        data: Dataset folders for the comparison, and for the ranges of --int8 (default: generated patterns, which
-            --int8 cannot use).
-        train: Split for the int8 ranges.
-        val: Split for the comparison.
-        ranges: Number of images for the int8 ranges.
-        tolerance: Largest difference of a probability that is accepted; with --int8 it is only reported.
-        latency: Measure the time beside the original model's (--no-latency skips this).
-        runs: Timed runs for a batch of 1 and of 16; the median is reported.
+        out: Output file (default: model.onnx, model.ts or model.xml in the bundle; with --int8 model-int8.…).
+        int8: Quantise to int8 (onnx and openvino): faster and smaller, with slightly different probabilities;
+            needs --data.
+        data: Dataset folders for the comparison and for --int8 (default: the comparison uses generated patterns).
+        train: Split with the calibration images of --int8.
+        val: Split to compare the predictions on.
+        int8_images: Number of calibration images of --int8.
+        tolerance: Largest accepted difference of a probability; with --int8 the difference is only reported.
+        latency: Measure the time of the exported and the original model.
+        runs: Number of timed runs for batches of 1 and 16 images; the median is reported.
         threads: CPU threads; 0: one per core.
     """
 
@@ -404,7 +397,7 @@ def finetune(
     size: int | Sequence[int] = (224,),
     channels: Literal[1, 3] = 1,
     pool: Word = '',
-    view: Words = (),
+    augment_options: Words = (),
     epochs: int | None = None,
     batch: int = 64,
     micro_batch: int = 0,
@@ -443,72 +436,71 @@ def finetune(
     validate_every: int = 1,
     log_format: Literal['bar', 'paddle'] = 'bar',
 ) -> Path | int:
-    """Train a classifier of findings; the validation split selects the best epoch, the test split is not used.
+    """Train a classifier of findings, from random or pretrained weights.
 
-    The run folder holds the options, a log line per step, a checkpoint, and `bundle/`: the best model so far with its
-    temperature and thresholds. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the program ends; --resume continues
-    from it, also in the middle of an epoch.
+    The validation split selects the best epoch, the temperature and the thresholds; the test split is not used. The run
+    folder holds the options, a log line per step, a checkpoint, and `bundle/`, the best model so far. Ctrl-C, SIGTERM and
+    SIGUSR1 save a checkpoint before the program ends; --resume continues from it, also in the middle of an epoch.
 
     Args:
         data: Dataset folders.
         out: Run folder to write.
         model: Architecture: a timm model or one of Ribcage's own.
-        init: Initial weights: imagenet, a bundle or run folder, or a checkpoint file (default: random).
+        init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
         findings: Findings to train on (default: all findings of the data).
         labels: Fraction of the training patients to use.
         frontal: Only PA and AP views.
-        drop_copies: Leave out training images of which another split has an identical copy.
-        drop_shared: Splits to drop shared images from: images whose patients, or copies of which, are in another
-            split.
-        policy: Policy for uncertain and blank labels: ignore, ones, zeros, competition …, or FINDING=ones,
-            blank=zeros.
+        drop_copies: Drop training images that are identical to an image of another split.
+        drop_shared: Splits from which to drop images whose patients or copies are in another split.
+        policy: Policy for uncertain and blank labels: ignore, ones, zeros, competition …, and exceptions, as in
+            ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
-        channels: Input channels; 3 repeats the gray image, for weights that cannot be folded into one channel.
-        pool: Pooling of features, by timm's names: avg, token … (default: the model's own).
-        view: Changes to the augmentation preset, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0.
+        channels: Input channels; 3 repeats the gray image.
+        pool: Global pooling of the features, as timm names it: avg, token … (default: that of the architecture).
+        augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 10).
         batch: Batch size: images per optimizer step, over all processes.
-        micro_batch: Images per forward pass of a process at most; gradients of larger batches are accumulated. 0:
-            no limit.
+        micro_batch: Maximum number of images per forward pass of a process; gradients of larger batches are
+            accumulated. 0: no limit.
         lr: Peak learning rate (default: 0.0003).
         min_lr: Final learning rate of the cosine schedule (default: 0).
-        schedule: Learning rate schedule, updated every step.
-        decay_at: Fractions of the run after which --schedule step divides the learning rate by 10.
-        warmup: Warm-up epochs of the learning rate, at most half of the run (default: 1).
-        optimizer: Optimizer. One that is not the default comes with its own learning rate and weight decay
-            (default: adamw).
-        betas: Betas of AdamW (default: 0.9 0.999).
-        weight_decay: Weight decay of matrices and filters; biases and norms have none (default: 0.05).
-        layer_decay: Layer-wise learning rate decay: factor per layer, from the head (1) down to the stem, as in
-            BEiT and MAE.
-        drop_path: Stochastic depth: probability of dropping a residual branch.
-        clip: Maximum norm of the gradient; 0 does not clip (default: 0).
-        precision: Precision of the forward pass; auto is bf16 where the hardware supports it natively.
+        schedule: Learning rate schedule; the rate is updated every step.
+        decay_at: --schedule step: fractions of the run after which the learning rate is divided by 10.
+        warmup: Epochs of linear learning rate warm-up (default: 1).
+        optimizer: Optimizer; each has its own default learning rate and weight decay (default: adamw).
+        betas: Two betas of AdamW (default: 0.9 0.999).
+        weight_decay: Weight decay; not applied to biases and normalisation layers (default: 0.05).
+        layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
+            1: none.
+        drop_path: Stochastic depth rate (timm's drop_path_rate).
+        clip: Maximum norm of the gradient; 0: no clipping (default: 0).
+        precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, else float32.
         compile: Compile the model with torch.compile.
-        save_minutes: Longest time between two checkpoints, in minutes.
+        save_minutes: Maximum time between two checkpoints, in minutes.
         threads: Threads that load images; 0: one per core.
-        export_as: Also export the weights in this published layout: moco, torchvision … (docs/weights.md).
-        devices: Processes on this machine: one per GPU, or several on the CPU.
+        export_as: Also write the weights in this published layout: moco, torchvision … (docs/weights.md).
+        devices: Number of GPUs of this machine, or of processes on the CPU.
         seed: Random seed.
-        resume: Continue from the last checkpoint of the run folder.
+        resume: Continue from the last checkpoint in the run folder.
         train: Split to train on.
         val: Split that selects the best epoch, the temperature and the thresholds.
-        augment: Augmentation preset.
-        dropout: Dropout probability of the features before the head.
+        augment: Augmentation preset: gentle, strong (with flips), or plain (none).
+        dropout: Dropout probability before the classification head.
         loss: Loss, per finding; cross-entropy for mutually exclusive findings.
-        prior: Initialise the bias of the head to the prevalence of each finding; without it, heat-maps after a
-            short training may be empty.
+        prior: Initialise the bias of the head from the prevalence of each finding. Without it, saliency maps may
+            be empty after a short training.
         balanced: Weight the positives and negatives of each finding by the effective number of samples (Cui et
             al. 2019).
         smoothing: Label smoothing, towards 0.5.
-        mixup: Mixup: alpha of the Beta distribution; 0: no mixup.
+        mixup: Mixup: alpha of the beta distribution; 0: no mixup.
         freeze: Part of the model that is not trained.
-        ema: Decay of the exponential moving average of the weights, which is then the result; 0: no average.
-        keep: Epoch to keep: the best on validation, or the last.
-        patience: Early stopping: validations without improvement after which the run ends; 0: no early stopping.
-        validate_every: Epochs between two validations on the --val split.
-        log_format: Format of the log: a progress bar, or paddle: a line every ten steps with the training AUROC
-            of each finding.
+        ema: Decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0: no
+            EMA.
+        keep: Epoch whose model is saved: the best on validation, or the last.
+        patience: Early stopping after this many validations without improvement; 0: no early stopping.
+        validate_every: Epochs between two validations.
+        log_format: Progress on the terminal: a bar, or paddle: a line every ten steps with the training AUROC of
+            each finding.
     """
 
 def import_(
@@ -519,7 +511,7 @@ def import_(
     size: int | None = None,
     fit: Literal['pad', 'crop', 'squash'] = 'pad',
     depth: Literal[8, 16] = 8,
-    workers: int = 0,
+    threads: int = 0,
     window: Word = '',
     allow_rejected: Word = '50%',
     limit: int = 0,
@@ -532,30 +524,30 @@ def import_(
 ) -> DatasetFolder:
     """Import a dataset into a dataset folder: one array of images, one table.
 
-    Reads the tables of a public dataset or of your own images, decodes every image once, resizes it, and keeps labels
-    exactly as the source has them. It can be interrupted at any time; the same command continues where it stopped.
+    Reads the tables of a public dataset or of your own images, decodes and resizes every image once, and keeps the labels
+    as they are in the source. 'ribcage import DATASET --help' shows the options of a dataset. An interrupted import
+    continues when the same command is run again.
 
     Args:
-        dataset: Name of the dataset (docs/datasets.md), or `folder` for your own files.
-        root: Its folder or file, as downloaded.
-        out: Dataset folder to write (needed).
-        size: Side of a stored image in pixels (default: 256, or less if all images are smaller); smaller images
-            are enlarged, and the summary says how many.
-        fit: How images become square: padded with black, cropped at the centre, or squashed.
-        depth: Bits of a stored pixel.
-        workers: Threads; 0: one per core.
-        window: DICOM window: the explanation of a window, such as LUNG, or CENTRE,WIDTH (default: the file's own,
-            docs/datasets.md).
-        allow_rejected: How many images may be rejected before the exit code is 3: a number, a share such as 5%,
-            or all.
+        dataset: Dataset; `folder` for your own files.
+        root: Its folder or file, as downloaded; not for phantom.
+        out: Dataset folder to write (required).
+        size: Side of the stored images in pixels, to which smaller images are enlarged (default: 256, or less if
+            all images are smaller).
+        fit: How images become square: padded with black, cropped at the centre, or squashed (aspect ratio not
+            kept).
+        depth: Bit depth of the stored images.
+        threads: Threads that decode images; 0: one per core.
+        window: DICOM window: the explanation of one of the file's windows, such as LUNG, or CENTRE,WIDTH
+            (default: that of the file, docs/datasets.md).
+        allow_rejected: Number of rejected images above which the exit code is 3: a number, a percentage such as
+            5%, or all.
         limit: Import only the first N images; 0: all.
-        redo: Start again even if the folder is complete or begun, for example because rejected images are now
-            there.
-        link: Store only the table; images are then read from their files every time.
-        split_list: Lists of image names that define the split: train=FILE test=FILE, one name per line.
-        drop_shared: Splits, such as test, from which images are removed whose patients or copies are in another
-            split.
-        name: Name of the folder in reports, and name space of its patients (default: the dataset's name).
+        redo: Import again from the start, even if the folder is complete or begun.
+        link: Store only the table; images are then decoded from their files whenever they are used.
+        split_list: Files with image names, one per line, that define the splits: train=FILE test=FILE.
+        drop_shared: Splits from which to drop images whose patients or copies are in another split.
+        name: Name in reports; patient identifiers are unique within a name (default: that of the dataset).
         options: its own, as `ribcage … --help` lists them.
     """
 
@@ -564,24 +556,24 @@ def inspect(
     *,
     html: Word | None = None,
     json: Word | None = None,
-    near: bool = True,
+    near_duplicates: bool = True,
     samples: int = 24,
     split_list: Words = (),
     **options: Any,
 ) -> ResultWithPage:
-    """Audit data before training: counts, patients across splits, duplicates, and sample images.
+    """Audit datasets before training: counts, patients in several splits, duplicates, and sample images.
 
-    Takes dataset folders, or NAME:ROOT (nih:/data/nih) for the tables of a dataset that has not been imported. Prints a
-    table; --html writes a self-contained report, --json the numbers.
+    Takes dataset folders, or DATASET:ROOT (nih:/data/nih) for the tables of a dataset that has not been imported. Prints
+    tables; --html writes a self-contained report, --json the numbers.
 
     Args:
-        folders: Dataset folders, or NAME:ROOT (none: --split-list compares lists by their names alone).
-        html: Write a report with tables and sample images to this file.
-        json: Write all numbers to this file.
-        near: Look for near-duplicates as well (--no-near: only for identical images).
-        samples: Sample images of each folder in the report.
-        split_list: Lists of image names to compare with each other: NAME=FILE NAME=FILE, such as train=a.txt
-            test=b.txt.
+        folders: Dataset folders, or DATASET:ROOT; none: --split-list compares the lists by image names alone.
+        html: Write an HTML report with tables and sample images to this file.
+        json: Write all numbers to this JSON file.
+        near_duplicates: Find near-duplicates (re-encoded, resized, cropped, mirrored or rotated images) as well
+            as identical images.
+        samples: Number of sample images of each folder in the report.
+        split_list: Files with image names, one per line, to compare with each other: train=FILE test=FILE.
         options: its own, as `ribcage … --help` lists them.
     """
 
@@ -600,7 +592,7 @@ def localise(
     size: int | Sequence[int] = (224,),
     channels: Literal[1, 3] = 1,
     pool: Word = '',
-    view: Words = (),
+    augment_options: Words = (),
     epochs: int | None = None,
     batch: int = 64,
     micro_batch: int = 0,
@@ -624,13 +616,13 @@ def localise(
     seed: int = 0,
     resume: bool = False,
     head: Literal['fcos', 'yolo', 'cam'] = 'fcos',
-    width: int = 256,
-    depth: int = 4,
+    head_width: int = 256,
+    head_depth: int = 4,
     quality: Literal['centreness', 'iou'] = 'centreness',
     anchors: Literal['published', 'fitted'] = 'published',
-    overlap: float = 0.4,
-    share: float = 0.5,
-    boxes: int = 100,
+    nms_iou: float = 0.4,
+    cam_threshold: float = 0.5,
+    max_detections: int = 100,
     freeze: Literal['', 'backbone'] = '',
     cache: bool = True,
     cache_gb: float = 16.0,
@@ -641,72 +633,71 @@ def localise(
     patience: int = 0,
     validate_every: int = 1,
 ) -> Path | int:
-    """Train a detector: a detection head on a backbone, frozen or not; the validation split selects the best epoch by mAP.
+    """Train a detector: a detection head on a frozen or trained backbone.
 
-    Training uses images with boxes, and images labelled negative, which need none. As in 'ribcage finetune', the test split
-    is not used, and --resume continues a run, also in the middle of an epoch.
+    Training uses images with boxes and images labelled negative. The validation split selects the best epoch by mAP and
+    the score threshold; the test split is not used. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the program ends;
+    --resume continues from it, also in the middle of an epoch.
 
     Args:
         data: Dataset folders.
         out: Run folder to write.
-        model: Architecture: a timm model or one of Ribcage's own (default: that of the bundle of --init, else
-            resnet50).
-        init: Initial weights: imagenet, a bundle or run folder, or a checkpoint file (default: random).
-        findings: Findings to detect (default: all with boxes in the training split).
+        model: Architecture: a timm model or one of Ribcage's own (default: that of --init, else resnet50).
+        init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
+        findings: Findings to detect (default: all that have boxes in the training split).
         labels: Fraction of the training patients to use.
         frontal: Only PA and AP views.
-        drop_copies: Leave out training images of which another split has an identical copy.
-        drop_shared: Splits to drop shared images from: images whose patients, or copies of which, are in another
-            split.
-        policy: Policy for uncertain and blank labels: ignore, ones, zeros, competition …, or FINDING=ones,
-            blank=zeros.
+        drop_copies: Drop training images that are identical to an image of another split.
+        drop_shared: Splits from which to drop images whose patients or copies are in another split.
+        policy: Policy for uncertain and blank labels: ignore, ones, zeros, competition …, and exceptions, as in
+            ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
-        channels: Input channels; 3 repeats the gray image, for weights that cannot be folded into one channel.
-        pool: Pooling of features, by timm's names: avg, token … (default: the model's own).
-        view: Changes to the augmentation preset, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0.
+        channels: Input channels; 3 repeats the gray image.
+        pool: Global pooling of the features, as timm names it: avg, token … (default: that of the architecture).
+        augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 30).
         batch: Batch size: images per optimizer step, over all processes.
-        micro_batch: Images per forward pass of a process at most; gradients of larger batches are accumulated. 0:
-            no limit.
+        micro_batch: Maximum number of images per forward pass of a process; gradients of larger batches are
+            accumulated. 0: no limit.
         lr: Peak learning rate (default: 0.001).
         min_lr: Final learning rate of the cosine schedule (default: 0).
-        schedule: Learning rate schedule, updated every step.
-        decay_at: Fractions of the run after which --schedule step divides the learning rate by 10.
-        warmup: Warm-up epochs of the learning rate, at most half of the run (default: 1).
-        optimizer: Optimizer. One that is not the default comes with its own learning rate and weight decay
-            (default: adamw).
-        betas: Betas of AdamW (default: 0.9 0.999).
-        weight_decay: Weight decay of matrices and filters; biases and norms have none (default: 0.0001).
-        layer_decay: Layer-wise learning rate decay: factor per layer, from the head (1) down to the stem, as in
-            BEiT and MAE.
-        drop_path: Stochastic depth: probability of dropping a residual branch.
-        clip: Maximum norm of the gradient; 0 does not clip (default: 0).
-        precision: Precision of the forward pass; auto is bf16 where the hardware supports it natively.
+        schedule: Learning rate schedule; the rate is updated every step.
+        decay_at: --schedule step: fractions of the run after which the learning rate is divided by 10.
+        warmup: Epochs of linear learning rate warm-up (default: 1).
+        optimizer: Optimizer; each has its own default learning rate and weight decay (default: adamw).
+        betas: Two betas of AdamW (default: 0.9 0.999).
+        weight_decay: Weight decay; not applied to biases and normalisation layers (default: 0.0001).
+        layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
+            1: none.
+        drop_path: Stochastic depth rate (timm's drop_path_rate).
+        clip: Maximum norm of the gradient; 0: no clipping (default: 0).
+        precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, else float32.
         compile: Compile the model with torch.compile.
-        save_minutes: Longest time between two checkpoints, in minutes.
+        save_minutes: Maximum time between two checkpoints, in minutes.
         threads: Threads that load images; 0: one per core.
-        export_as: Also export the weights in this published layout: moco, torchvision … (docs/weights.md).
-        devices: Processes on this machine: one per GPU, or several on the CPU.
+        export_as: Not available for detectors.
+        devices: Number of GPUs of this machine, or of processes on the CPU.
         seed: Random seed.
-        resume: Continue from the last checkpoint of the run folder.
-        head: Detection head: fcos, anchor-free; yolo, YOLOv3's as in LoVT's protocol for frozen backbones; cam,
-            boxes from the class activation maps of a trained classifier, without training.
-        width: Channels of the fcos head, at least 4.
-        depth: Convolutions of each fcos branch.
-        quality: Quality by which fcos weights the score of a box: centreness of its location, or predicted IoU.
-        anchors: Anchors of yolo: the published ones, or clustered from the training boxes.
-        overlap: Non-maximum suppression: IoU above which the box with the lower score is dropped.
-        share: Threshold of cam boxes, as a fraction of the maximum of the activation map.
-        boxes: Largest number of detections per image.
-        freeze: Part of the model that is not trained.
-        cache: Cache the feature maps of a frozen backbone during the run, if the augmentation only flips.
-        cache_gb: Largest size in GB of the cache, for training and validation each.
+        resume: Continue from the last checkpoint in the run folder.
+        head: Detection head: fcos (anchor-free), yolo (YOLOv3, as in LoVT's protocol for frozen backbones), or
+            cam (boxes from the class activation maps of a classifier; nothing is trained).
+        head_width: Channels of the fcos head, from 4 to 1024.
+        head_depth: Convolutional layers of each branch of the fcos head.
+        quality: Predicted box quality that weights the scores of the fcos head: centreness or IoU.
+        anchors: Anchors of the yolo head: the published ones, or clusters of the training boxes.
+        nms_iou: IoU threshold of non-maximum suppression.
+        cam_threshold: --head cam: threshold of the boxes, as a fraction of the maximum of the activation map.
+        max_detections: Maximum number of detections per image.
+        freeze: Part of the model that is not trained; needs --init.
+        cache: Cache the feature maps of a frozen backbone on disk during the run, if flips are the only
+            augmentation.
+        cache_gb: Maximum size of the cache in GB, for training and validation each.
         train: Split to train on.
         val: Split that selects the best epoch and the score threshold.
-        augment: Augmentation preset.
-        keep: Epoch to keep: the best on validation, or the last.
-        patience: Early stopping: validations without improvement after which the run ends; 0: no early stopping.
-        validate_every: Epochs between two validations on the --val split.
+        augment: Augmentation preset: gentle, strong (with flips), or plain (none).
+        keep: Epoch whose model is saved: the best on validation, or the last.
+        patience: Early stopping after this many validations without improvement; 0: no early stopping.
+        validate_every: Epochs between two validations.
     """
 
 def predict(
@@ -714,7 +705,7 @@ def predict(
     paths: Words,
     *,
     out: Word | None = None,
-    threshold: Word = '',
+    rule: Word = '',
     ten_crop: bool = False,
     maps: Word | None = None,
     map_findings: Words = (),
@@ -728,36 +719,37 @@ def predict(
     allow_unread: Word = '0',
     batch: int = 16,
 ) -> pd.DataFrame:
-    """Predict findings in image files: PNG, JPEG, TIFF, BMP or DICOM; files, folders, or patterns.
+    """Predict findings in image files: PNG, JPEG, TIFF, BMP or DICOM.
 
-    A classifier gives a calibrated probability for every finding and marks those that reach their threshold; a detector
-    gives boxes in the pixels of the file. Warnings about unusual images are shown beside the predictions. Files that
-    cannot be read are listed, and the others are predicted.
+    A classifier predicts a calibrated probability for every finding and marks those at or above their threshold; a
+    detector predicts boxes, in pixels of the file. Images that are unlike the training images get a warning. Files that
+    cannot be read are listed and skipped.
 
     Args:
-        model: A run or model folder.
-        paths: Files, folders, or patterns such as 'inbox/**/*.dcm'.
-        out: Write the predictions to this table (.csv or .parquet).
-        threshold: Rule of the classifier's thresholds: youden, midpoint, f1, sensitivity_95, specificity_95, or
-            half (default: youden, if the model has it).
+        model: Run folder or bundle.
+        paths: Image files, folders, or patterns such as 'inbox/**/*.dcm'.
+        out: Write a table of the predictions to this file (.csv or .parquet).
+        rule: Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5); classifiers
+            only (default: youden, if the model has thresholds).
         ten_crop: Average the probabilities of ten crops of each image; classifiers only.
-        maps: Write saliency maps, or the images with a detector's boxes, to this folder, in the pixels of the
+        maps: Write saliency maps, or images with the boxes of a detector, to this folder, at the size of the
             file.
-        map_findings: Findings to map (default: those that reach their threshold, else the most probable).
-        map_method: Method of the saliency maps; layercam suits earlier layers, occlusion covers one square at a
-            time and is slow.
-        map_layer: Layer of the maps, counted back from the last: 0 is the last, 1 the last one with a finer grid
-            …
-        sheet: Write a sheet with the maps of all findings: one .svg file, or a folder for several files.
+        map_findings: Findings to map (default: those at or above their threshold, else the most probable one).
+        map_method: Saliency method: layercam suits earlier layers; occlusion covers one square at a time and is
+            slow.
+        map_layer: Layer of the maps: 0: the last layer, 1: the last one of the next higher resolution …
+        sheet: Write a figure with the maps of all findings of an image: an .svg file, or a folder for several
+            images.
         check_maps: Sanity check: compare the maps with those of the same network with random weights; similar
-            maps are not explanations.
-        notes: Print how each file was read.
-        min_score: Detectors: lowest score of a box (default: each finding's score threshold from validation).
-        window: DICOM window: the explanation of a window, such as LUNG, or CENTRE,WIDTH (default: the file's own,
-            docs/datasets.md).
-        allow_unread: How many files may be unreadable before the exit code is 3: a number, a share such as 5%, or
-            all.
-        batch: Files per batch.
+            maps do not explain the prediction (Adebayo et al. 2018).
+        notes: Print how each file was decoded.
+        min_score: Score threshold of boxes, from 0 to 1; detectors only (default: that of each finding, from
+            validation).
+        window: DICOM window: the explanation of one of the file's windows, such as LUNG, or CENTRE,WIDTH
+            (default: that of the file, docs/datasets.md).
+        allow_unread: Number of unreadable files above which the exit code is 3: a number, a percentage such as
+            5%, or all.
+        batch: Batch size: images per forward pass.
     """
 
 def pretrain(
@@ -776,7 +768,7 @@ def pretrain(
     size: int | Sequence[int] = (224,),
     channels: Literal[1, 3] = 1,
     pool: Word = '',
-    view: Words = (),
+    augment_options: Words = (),
     epochs: int | None = None,
     batch: int = 256,
     micro_batch: int = 0,
@@ -800,78 +792,77 @@ def pretrain(
     seed: int = 0,
     resume: bool = False,
     train: Words = ('train',),
-    share: float | Sequence[float] = (),
+    data_weights: float | Sequence[float] = (),
     augment: Literal['radiograph', 'paper'] = 'radiograph',
     probe: Words = (),
-    watch_every: int = 10,
+    evaluate_every: int = 10,
     log_format: Literal['bar', 'moco'] = 'bar',
     **options: Any,
 ) -> Path | int:
-    """Pretrain a backbone, mostly without labels; finetune, probe or timm then start from its weights.
+    """Pretrain a backbone, with or without labels, for `finetune`, `localise`, `probe` or timm.
 
     'ribcage pretrain METHOD --help' shows the options of a method. The run folder holds the options, a log line per step, a
-    checkpoint, the backbone as `bundle/` and a page of example images. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before
-    the program ends; --resume continues from it, also in the middle of an epoch.
+    checkpoint, the backbone as `bundle/`, and a report with curves and example images. Ctrl-C, SIGTERM and SIGUSR1 save a
+    checkpoint before the program ends; --resume continues from it, also in the middle of an epoch.
 
     Args:
         method: Pretraining method.
         data: Dataset folders.
         out: Run folder to write.
         model: Architecture: a timm model or one of Ribcage's own.
-        init: Initial weights: imagenet, a bundle or run folder, or a checkpoint file (default: random).
-        findings: Findings to train on, for methods that use labels (default: all findings of the data).
+        init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
+        findings: Findings whose labels are used, by methods that use labels (default: all findings of the data).
         labels: Fraction of the training patients to use.
         frontal: Only PA and AP views.
-        drop_copies: Leave out training images of which another split has an identical copy.
-        drop_shared: Splits to drop shared images from: images whose patients, or copies of which, are in another
-            split.
-        policy: Policy for uncertain and blank labels: ignore, ones, zeros, competition …, or FINDING=ones,
-            blank=zeros.
+        drop_copies: Drop training images that are identical to an image of another split.
+        drop_shared: Splits from which to drop images whose patients or copies are in another split.
+        policy: Policy for uncertain and blank labels: ignore, ones, zeros, competition …, and exceptions, as in
+            ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
-        channels: Input channels; 3 repeats the gray image, for weights that cannot be folded into one channel.
+        channels: Input channels; 3 repeats the gray image.
         pool: Pooling of features, by timm's names: avg, token … (default: avg after mae, else the model's own).
-        view: Changes to the augmentation preset, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0.
+        augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: byol 1000; mae 800; mae_unet 800; moco 200; simclr 100; supcon 1000;
             supervised 100; swav 400).
         batch: Batch size: images per optimizer step, over all processes.
-        micro_batch: Images per forward pass of a process at most; gradients of larger batches are accumulated. 0:
-            no limit.
+        micro_batch: Maximum number of images per forward pass of a process; gradients of larger batches are
+            accumulated. 0: no limit.
         lr: Peak learning rate (default: byol 0.2 × batch / 256; mae 0.00015 × batch / 256; mae_unet 0.00015 ×
             batch / 256; moco 0.03 × batch / 256; simclr 0.3 × batch / 256; supcon 0.05 × batch / 256; supervised
             0.001 × batch / 256; swav 0.6 × batch / 256).
         min_lr: Final learning rate of the cosine schedule (default: byol 0; mae 0; mae_unet 0; moco 0; simclr 0;
             supcon 0.001 × lr; supervised 0; swav 0.001 × lr).
-        schedule: Learning rate schedule, updated every step.
-        decay_at: Fractions of the run after which --schedule step divides the learning rate by 10.
-        warmup: Warm-up epochs of the learning rate, at most half of the run (default: byol 10, at most 10% of the
-            run; mae 40, at most 10% of the run; mae_unet 40, at most 10% of the run; moco 0; simclr 10, at most
-            10% of the run; supcon 10, at most 10% of the run; supervised 1; swav 0).
-        optimizer: Optimizer. One that is not the default comes with its own learning rate and weight decay
-            (default: byol lars; mae adamw; mae_unet adamw; moco sgd; simclr lars; supcon sgd; supervised adamw;
-            swav lars).
-        betas: Betas of AdamW (default: mae 0.9 0.95; mae_unet 0.9 0.95; supervised 0.9 0.999).
-        weight_decay: Weight decay of matrices and filters; biases and norms have none (default: byol 1.5e-06; mae
+        schedule: Learning rate schedule; the rate is updated every step.
+        decay_at: --schedule step: fractions of the run after which the learning rate is divided by 10.
+        warmup: Epochs of linear learning rate warm-up (default: byol 10, at most 10% of the run; mae 40, at most
+            10% of the run; mae_unet 40, at most 10% of the run; moco 0; simclr 10, at most 10% of the run; supcon
+            10, at most 10% of the run; supervised 1; swav 0).
+        optimizer: Optimizer; each has its own default learning rate and weight decay (default: byol lars; mae
+            adamw; mae_unet adamw; moco sgd; simclr lars; supcon sgd; supervised adamw; swav lars).
+        betas: Two betas of AdamW (default: mae 0.9 0.95; mae_unet 0.9 0.95; supervised 0.9 0.999).
+        weight_decay: Weight decay; not applied to biases and normalisation layers (default: byol 1.5e-06; mae
             0.05; mae_unet 0.05; moco 0.0001; simclr 1e-06; supcon 0.0001; supervised 0.05; swav 1e-06).
-        layer_decay: Layer-wise learning rate decay: factor per layer, from the head (1) down to the stem, as in
-            BEiT and MAE.
-        drop_path: Stochastic depth: probability of dropping a residual branch.
-        clip: Maximum norm of the gradient; 0 does not clip (default: byol 0; mae 0; mae_unet 0; moco 0; simclr 0;
+        layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
+            1: none.
+        drop_path: Stochastic depth rate (timm's drop_path_rate).
+        clip: Maximum norm of the gradient; 0: no clipping (default: byol 0; mae 0; mae_unet 0; moco 0; simclr 0;
             supcon 0; supervised 0; swav 0).
-        precision: Precision of the forward pass; auto is bf16 where the hardware supports it natively.
+        precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, else float32.
         compile: Compile the model with torch.compile.
-        save_minutes: Longest time between two checkpoints, in minutes.
+        save_minutes: Maximum time between two checkpoints, in minutes.
         threads: Threads that load images; 0: one per core.
-        export_as: Also export the weights in this published layout: moco, torchvision … (docs/weights.md).
-        devices: Processes on this machine: one per GPU, or several on the CPU.
+        export_as: Also write the weights in this published layout: moco, torchvision … (docs/weights.md).
+        devices: Number of GPUs of this machine, or of processes on the CPU.
         seed: Random seed.
-        resume: Continue from the last checkpoint of the run folder.
+        resume: Continue from the last checkpoint in the run folder.
         train: Splits to train on.
-        share: Fraction of a batch from each dataset (default: in proportion to its size).
-        augment: Augmentation preset: one for radiographs, or the paper's for photographs, without colour.
-        probe: Labelled dataset folders for a linear probe and kNN during training.
-        watch_every: Epochs between two evaluations of the features, each of which also saves the bundle.
-        log_format: Format of the log: a progress bar, or moco: a line every ten steps as the authors' code prints
-            it.
+        data_weights: Sampling weight of each dataset (default: in proportion to its size).
+        augment: Augmentation preset: for radiographs, or as in the paper of the method, without its colour
+            augmentation.
+        probe: Labelled dataset folders for a linear probe and k nearest neighbours during training.
+        evaluate_every: Epochs between two evaluations of the features; each also saves the bundle.
+        log_format: Progress on the terminal: a bar, or moco: a line every ten steps in the format of MoCo's
+            published code.
         options: its own, as `ribcage … --help` lists them.
     """
 
@@ -900,38 +891,39 @@ def probe(
 ) -> ProbeResult:
     """Evaluate frozen features: logistic regression and k nearest neighbours, at several fractions of the labels.
 
-    The model is a bundle or run folder, or an architecture with --init. Features are computed once, without augmentation;
-    the validation split selects the regularisation and k. The fractions of one seed are nested, by patient.
+    MODEL is a run folder or bundle, or an architecture with --init. Features are computed once, without augmentation; the
+    validation split selects the regularisation and k. Patients of a smaller fraction are contained in the larger ones.
 
     Args:
         model: Run folder, bundle, or name of an architecture.
         data: Dataset folders.
-        init: Initial weights of a named architecture: imagenet, a bundle or run folder, or a file (default:
-            random).
+        init: Initial weights of a named architecture: imagenet, a run folder or bundle, or a checkpoint file
+            (default: random).
         labels: Fractions of the training patients to fit on.
-        seeds: Number of random draws of each fraction.
-        findings: Findings to probe (default: all findings of the data).
+        seeds: Number of random draws of the patients of each fraction.
+        findings: Findings to classify (default: all findings of the data).
         train: Split to fit on.
         val: Split that selects the regularisation and k.
         split: Split to evaluate on.
         frontal: Only PA and AP views.
-        drop_copies: Leave out training images of which another split has an identical copy.
-        drop_shared: Splits to drop shared images from: images whose patients, or copies of which, are in another
-            split; of the evaluated split also those the model was trained on.
-        policy: Policy for uncertain and blank labels: ignore, ones, zeros, blank=zeros …
-        size: Input height and width in pixels, or one number for both (default: the bundle's, else 224).
+        drop_copies: Drop training images that are identical to an image of another split.
+        drop_shared: Splits from which to drop images whose patients or copies are in another split; from the
+            evaluated split also those that the model was trained on.
+        policy: Policy for uncertain and blank labels: ignore, ones, zeros …, and exceptions, as in
+            ones,Edema=zeros,blank=zeros (docs/datasets.md).
+        size: Input height and width in pixels, or one number for both (default: that of the bundle, else 224).
         channels: Input channels of a named architecture; 3 repeats the gray image.
-        pool: Pooling of a named architecture, by timm's names: avg, token … (default: its own).
-        batch: Images per batch.
+        pool: Global pooling of a named architecture, as timm names it: avg, token … (default: its own).
+        batch: Batch size: images per forward pass.
         threads: Threads that load images; 0: one per core.
-        allow_leak: Evaluate although the model was trained on these patients or images; the result says so.
-        out: Folder for probe.json, with the numbers of every draw.
+        allow_leak: Evaluate even if the model was trained on these patients or images; the result says so.
+        out: Folder to write probe.json to, with the results of every draw.
     """
 
 def profile(
     models: Words = (),
     *,
-    all: bool = False,
+    baselines: bool = False,
     classes: int | None = None,
     channels: Literal[1, 3] | None = None,
     size: int | Sequence[int] = (),
@@ -940,38 +932,39 @@ def profile(
     runs: int = 10,
     json: Word | None = None,
 ) -> Profile:
-    """Measure what models cost: parameters, multiply-adds, activation memory, and time on this processor.
+    """Measure the cost of models: parameters, multiply-adds, activation memory, and time on this CPU.
 
-    Takes names of architectures, runs, or model folders. Multiply-adds are counted twice: as 'thop' does, for comparison
-    with papers, and in full, with the products of attention. --all adds five well-known models.
+    Takes names of architectures, run folders, or bundles. Multiply-adds are counted as thop does, for comparison with
+    papers, and in full, including the products of attention.
 
     Args:
-        models: Names of architectures, runs, or model folders.
-        all: Add five well-known models, with three channels as published, and with one.
-        classes: Number of findings, for names (default: 14).
-        channels: Input channels, for names (default: 3, as in papers; other commands use 1).
-        size: Height and width of the input, or one number for both; for names and --all (default: 224).
-        latency: Measure the time in PyTorch and exported to ONNX Runtime (--no-latency: only count).
+        models: Names of architectures, run folders, or bundles.
+        baselines: Add five published models, with three channels and with one.
+        classes: Number of findings, for named architectures (default: 14).
+        channels: Input channels, for named architectures (default: 3, as in papers; other commands use 1).
+        size: Input height and width in pixels, or one number for both; for named architectures and --baselines
+            (default: 224).
+        latency: Measure the time in PyTorch and in ONNX Runtime.
         threads: CPU threads; 0: one per core.
-        runs: Timed runs for each network and batch; the median is reported.
-        json: Write all numbers to this file.
+        runs: Number of timed runs of each model and batch size; the median is reported.
+        json: Write all numbers to this JSON file.
     """
 
 def recipes(
-    do: Literal['list', 'show'] = 'list',
+    action: Literal['list', 'show'] = 'list',
     name: Word = '',
     *,
     json: Word | None = None,
 ) -> list[Recipe] | str:
-    """List the published trainings that come with Ribcage – source, data, expected result, cost – or show one.
+    """List the recipes of published trainings (source, data, expected result, cost), or show one.
 
-    `ribcage recipes` lists them, `ribcage recipes show NAME` prints the file, `ribcage run NAME` runs all of its steps, and
-    `--recipe NAME` passes its options to the training command.
+    'ribcage recipes' lists them, 'ribcage recipes show NAME' prints one, 'ribcage run NAME' runs all of its steps, and
+    --recipe NAME passes its options to a training command.
 
     Args:
-        do: list, or show NAME.
+        action: list: all recipes; show: the file of recipe NAME.
         name: Recipe to show.
-        json: Write the list to this file.
+        json: Write the list to this JSON file.
     """
 
 def run(
@@ -983,18 +976,18 @@ def run(
     dry_run: bool = False,
     **options: Any,
 ) -> Path | int:
-    """Run a recipe step by step: import, train, evaluate. `ribcage recipes` lists them.
+    """Run the steps of a recipe: import, train, evaluate.
 
-    Imported data is given by --data, downloads by --download, which are imported first. Options of the training step can be
-    changed: --epochs 1, --model resnet18. Each step is shown as a command. An interrupted recipe continues when the same
-    command is run again.
+    'ribcage recipes' lists the recipes. --data names imported datasets, --download downloaded ones, which are imported
+    first. Options of the training command can be added, such as --epochs 1. Each step is printed as a command. An
+    interrupted recipe continues when the same command is run again.
 
     Args:
-        name: A recipe's name, or a file like one.
-        data: Dataset folders, in the recipe's order (default: those the recipe names).
-        download: Downloaded folders or files to import first, in the same order.
-        out: Run folder (default: the one the recipe names).
-        dry_run: Only show the commands.
+        name: Name of a recipe, or a TOML file.
+        data: Dataset folders, in the order of the recipe (default: those in the recipe).
+        download: Downloaded folders or files to import first, in the order of the recipe.
+        out: Run folder to write (default: that in the recipe).
+        dry_run: Print the commands without running them.
         options: its own, as `ribcage … --help` lists them.
     """
 
@@ -1005,12 +998,12 @@ def runs(
 ) -> list[RunFacts]:
     """List the runs below a folder: command, model, data, state, progress and main result.
 
-    A run is running, finished, stopped (by a signal, or killed) or failed. The result is the mean AUROC, or the mAP of a
-    detector, of the latest test by the honest protocol, with its interval; before any test, that of validation.
+    The state is running, finished, stopped (by a signal, or killed) or failed. The main result is the mean AUROC, or the
+    mAP of a detector, of the latest test with --protocol honest, with its 95 % interval; before any test, of validation.
 
     Args:
         folder: Folder to search for runs.
-        json: Also write the list to this file, as JSON.
+        json: Write the list to this JSON file.
     """
 
 def serve(
@@ -1021,9 +1014,9 @@ def serve(
     token_file: Word | None = None,
     log_predictions: Word | None = None,
     batch: int = 8,
-    wait: float = 2.0,
+    batch_delay: float = 2.0,
     threads: int = 0,
-    readers: int = 0,
+    workers: int = 0,
     window: Word = '',
     max_requests: int = 64,
     max_files: int = 32,
@@ -1031,30 +1024,27 @@ def serve(
     max_megapixels: float = 50.0,
     max_seconds: float = 60.0,
 ) -> None:
-    """Serve models over HTTP: a viewer in the browser and an API for programs.
+    """Serve models over HTTP: a viewer in the browser and a JSON API.
 
-        ribcage serve runs/chexnet
-        ribcage serve runs/chexnet runs/boxes --port 8080
-
-    Uploaded images are not stored and nothing is sent elsewhere. Access from other machines needs a token: --host 0.0.0.0
-    --token-file FILE, or the environment variable RIBCAGE_TOKEN. Research use only.
+    Uploaded images are not stored, and no data is sent elsewhere. Access from other machines needs --host 0.0.0.0 and a
+    token: --token-file, or the environment variable RIBCAGE_TOKEN. Research use only.
 
     Args:
-        models: Runs or model folders.
-        port: Port; 0: any free one.
-        host: Address to listen on; one that other machines can reach needs a token.
-        token_file: File with the access token (default: the environment variable RIBCAGE_TOKEN, if set).
-        log_predictions: Append the predictions, without images, to a file in this folder, one line of JSON each
-            (default: nothing is stored).
-        batch: Largest batch of a model.
-        wait: Milliseconds to wait for more images before a batch is computed.
-        threads: CPU threads of a model; 0: one per core.
-        readers: Processes that decode images; 0: one per core.
-        window: DICOM window: the explanation of a window, such as LUNG, or CENTRE,WIDTH (default: the file's own,
-            docs/datasets.md).
-        max_requests: Concurrent requests with images; more get status 503.
-        max_files: Files per request.
-        max_megabytes: Size of a request.
-        max_megapixels: Size of an image.
-        max_seconds: Time limit of a request.
+        models: Run folders or bundles.
+        port: Port to listen on; 0: any free one.
+        host: Address to listen on; an address that other machines can reach needs a token.
+        token_file: File with the access token (default: the value of RIBCAGE_TOKEN, if set).
+        log_predictions: Folder in which predictions are logged as JSON lines, without images (default: nothing is
+            stored).
+        batch: Maximum batch size of a model.
+        batch_delay: Maximum time in milliseconds that an image waits for others of its batch.
+        threads: CPU threads per model; 0: one per core.
+        workers: Processes that decode images; 0: one per core.
+        window: DICOM window: the explanation of one of the file's windows, such as LUNG, or CENTRE,WIDTH
+            (default: that of the file, docs/datasets.md).
+        max_requests: Maximum number of concurrent requests with images; others get status 503.
+        max_files: Maximum number of files per request.
+        max_megabytes: Maximum size of a request in MB.
+        max_megapixels: Maximum size of an image in megapixels.
+        max_seconds: Time limit of a request in seconds.
     """

@@ -28,11 +28,11 @@ from ribcage.training.teachers.live import LiveTeacher
 SIZE, FINDINGS, BATCH, STEPS = (32, 32), ("a", "b", "c"), 16, 2
 TRANSFORMERS_ONLY = ("mae",)
 CNNS_ONLY = ("mae_unet",)
-SMALL = {"queue": 32, "hidden": 24, "dim": 12, "group": 4, "prototypes": 20, "crops": 2, "decoder": "dec128d2b"}
+SMALL = {"queue": 32, "hidden": 24, "dim": 12, "bn_group": 4, "prototypes": 20, "crops": 2, "decoder": "dec128d2b"}
 """Options that make a method small, where it has them."""
 DETECTOR = {"width": 16, "depth": 1, "freeze": False}
 """A small detector without frozen layers."""
-TAUGHT = {"features": 0.5, "relations": 0.5}
+TAUGHT = {"feature_weight": 0.5, "relation_weight": 0.5}
 """Additional options of a method with teachers."""
 
 
@@ -73,7 +73,7 @@ def made(
     torch.manual_seed(seed)
     backbone = Backbone(model, channels=channels, size=size)
     chosen = {**options(name), **more}
-    if "relations" in chosen:
+    if "relation_weight" in chosen:
         chosen.setdefault("teachers", [teacher(model, size)])
     return methods.load_method(name)(backbone, FINDINGS, **chosen).train()  # type: ignore[call-arg]
 

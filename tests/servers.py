@@ -87,7 +87,7 @@ class Running:
 def running(models: dict[str, Path] | None = None, **options: Any) -> Iterator[Running]:
     """As `ribcage serve` does it. Without models it starts at once, and still shows images."""
     opened = served_models([load_bundle(folder) for folder in (models or {}).values()])
-    asked = serve.Options(models=(), **({"readers": 1, "threads": 1} | options))
+    asked = serve.Options(models=(), **({"workers": 1, "threads": 1} | options))
     with Running(serve.service(asked, opened)) as server:
         yield server
 

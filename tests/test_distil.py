@@ -51,7 +51,10 @@ def words(teacher: Path | str, data: Path, out: Path, *more: str) -> list[str]:
     return [*plain, *small, *more]
 
 
-HOW = {"live": ["--features", "0.1", "--relations", "0.1", "--ema", "0.5"], "stored": ["--teach", "stored"]}
+HOW = {
+    "live": ["--feature-weight", "0.1", "--relation-weight", "0.1", "--ema", "0.5"],
+    "stored": ["--teacher-mode", "stored"],
+}
 every_way = pytest.mark.parametrize("how", HOW)
 
 
@@ -185,7 +188,7 @@ def test_who_goes_on_needs_the_same_teacher_wherever_it_lies(
     run, moved = tmp_path / "run", tmp_path / "moved"
     assert cli.main(words(teacher, data, run, "--epochs", "1")) == 0
     capsys.readouterr()
-    assert cli.main(words(teacher, data, run, "--epochs", "1", "--teach", "stored")) == 2
+    assert cli.main(words(teacher, data, run, "--epochs", "1", "--teacher-mode", "stored")) == 2
     assert "--resume" in capsys.readouterr().err
     shutil.copytree(teacher, moved)
     assert cli.main(words(moved, data, run, "--epochs", "1", "--resume")) == 0
@@ -204,7 +207,7 @@ def test_a_teacher_that_answers_no_number_stops_the_run_by_its_name(
         one.method.head.bias[0] = nan
     save_bundle(tmp_path / "broken" / "bundle", one.method, one.spec, one.provenance)
     for teach in ("live", "stored"):
-        assert cli.main(words(tmp_path / "broken", data, tmp_path / teach, "--teach", teach)) == 2
+        assert cli.main(words(tmp_path / "broken", data, tmp_path / teach, "--teacher-mode", teach)) == 2
         said = capsys.readouterr().err
         assert f"{tmp_path / 'broken' / 'bundle'}" in said.splitlines()[-1] and "not finite" in said.splitlines()[-1]
 
@@ -220,7 +223,7 @@ def test_odd_teachers_are_warned_of(
     own = dataset_folder.open(data).index.table[["path", first, "Infiltration"]]
     own.replace(-1, 0).to_csv(tmp_path / "labels.csv", index=False)
     both = [str(tmp_path / "cropped"), str(tmp_path / "labels.csv")]
-    asked = words(both[0], data, tmp_path / "run", "--epochs", "1", "--weigh", "auroc", "--teacher", both[1])
+    asked = words(both[0], data, tmp_path / "run", "--epochs", "1", "--teacher-weights", "auroc", "--teacher", both[1])
     assert cli.main(asked) == 0
     said = capsys.readouterr().out
     assert f"{both[0]}: " in said and "crop" in said and "pad" in said
@@ -230,10 +233,10 @@ def test_odd_teachers_are_warned_of(
 
 
 def test_relations_need_more_than_one_place(data: Path, teacher: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"--relations .* test_resnet at 8 × 8 .*--size"):
+    with pytest.raises(ValueError, match=r"--relation-weight .* test_resnet at 8 × 8 .*--size"):
         options = distil.Options(
             teacher=(str(teacher),), data=(str(data),), out=tmp_path / "run", model="test_resnet", size=(8,),
-            relations=1.0, threads=1, batch=16,
+            relation_weight=1.0, threads=1, batch=16,
         )  # fmt: skip
         distil.run(options)
 
@@ -287,22 +290,22 @@ def test_a_student_is_not_tested_on_what_its_teacher_learnt_from(
     [
         (["--micro-batch", "2", "--patience", "3", "--keep", "last"],
          ["--patience needs", "--micro-batch"]),
-        (["--hard", "1.5", "--temperature", "0", "--features=-1"],
-         ["--hard 1.5 must be from 0 to 1", "--temperature 0 must be more than 0", "--features -1 must be 0 or more"]),
-        (["--relations", "1", "--mixup", "0.2", "--teach", "stored"],
-         ["--relations", "--mixup"]),
-        (["--freeze", "backbone", "--features", "1"],
-         ["--freeze backbone needs --init", "by --features"]),
-        (["--hard", "1", "--match", "mse", "--temperature", "3"],
-         ["--hard 1", "--temperature", "--match mse"]),
+        (["--label-weight", "1.5", "--temperature", "0", "--feature-weight=-1"],
+         ["--label-weight 1.5 must be from 0 to 1", "--temperature 0 must be more than 0", "--feature-weight -1 must be 0 or more"]),
+        (["--relation-weight", "1", "--mixup", "0.2", "--teacher-mode", "stored"],
+         ["--relation-weight", "--mixup"]),
+        (["--freeze", "backbone", "--feature-weight", "1"],
+         ["--freeze backbone needs --init", "by --feature-weight"]),
+        (["--label-weight", "1", "--distil-loss", "mse", "--temperature", "3"],
+         ["--label-weight 1", "--temperature", "--distil-loss mse"]),
         (["--teacher", "{teacher}/bundle"], ["{teacher} and {teacher}/bundle"]),
         (["--teacher", "{teacher}/no.CSV"], ["{teacher}/no.CSV does not exist."]),
-        (["--weigh", "auroc"], ["--weigh auroc", "{teacher}"]),
+        (["--teacher-weights", "auroc"], ["--teacher-weights auroc", "{teacher}"]),
         (["--teacher", "{teacher}", "{teacher}"], ["--teacher has {teacher} twice"]),
         (["--teacher", "{teacher}/nothing"], ["nothing"]),
         (["--findings", "Edema", "Mas"], ["Mas. Did you mean 'Mass'?"]),
         (["--size", "64"], ["--size 40 64", "{teacher} 48 × 48"]),
-        (["--match", "ce"], ["--match"]),
+        (["--distil-loss", "ce"], ["--distil-loss"]),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_one_line_and_all_of_it(

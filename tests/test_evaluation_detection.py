@@ -267,9 +267,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "float32",
         "--augment",
         "plain",
-        "--width",
+        "--head-width",
         "16",
-        "--depth",
+        "--head-depth",
         "1",
     ]
     words += [

@@ -145,7 +145,7 @@ def test_int8_weights_are_calibrated_on_images_and_their_cost_is_reported(
     data = tmp_path / "data"
     assert cli.main(["import", "phantom", "--out", str(data), "--images", "160", "--size", "48"]) == 0
     folder = made(tmp_path / "m")
-    words = ["export", str(folder), "--int8", "--ranges", "24", "--val", "train", "--no-latency"]
+    words = ["export", str(folder), "--int8", "--int8-images", "24", "--val", "train", "--no-latency"]
     assert cli.main(words) == 2
     assert "--int8" in capsys.readouterr().err
     assert cli.main([*words, "--data", str(data), "--out", str(tmp_path / "8.onnx")]) == 0

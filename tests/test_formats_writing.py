@@ -220,7 +220,7 @@ def test_only_moco_has_what_its_layout_holds(tmp_path: Path) -> None:
 def mae(channels: int = 1, pool: str = "avg", seed: int = 0, **options: Any) -> MAE:
     torch.manual_seed(seed)
     backbone = Backbone("deit_tiny_patch16_224", channels=channels, size=(64, 64), pool=pool)
-    return MAE(backbone, mask=0.5, decoder="dec128d2b", **options).eval()
+    return MAE(backbone, mask_ratio=0.5, decoder="dec128d2b", **options).eval()
 
 
 def published_state(method: MAE) -> dict[str, str]:

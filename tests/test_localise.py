@@ -45,7 +45,7 @@ SMALL = [
     "--augment",
     "plain",
 ]
-HEADS = {"fcos": ["--width", "16", "--depth", "1"]}
+HEADS = {"fcos": ["--head-width", "16", "--head-depth", "1"]}
 
 
 @pytest.fixture(scope="module")
@@ -208,9 +208,9 @@ def test_a_classifier_becomes_a_detector_by_its_saliency_maps(
     given = ["localise", "--data", str(data), "--out", str(tmp_path / "cam"), "--init", str(classifier)]
     (tmp_path / "cam").mkdir()
     with only_writer(tmp_path / "cam"):
-        assert cli.main([*given, "--head", "cam", "--share", "0.4"]) == 1
+        assert cli.main([*given, "--head", "cam", "--cam-threshold", "0.4"]) == 1
     assert has_facts(capsys.readouterr().err, tmp_path / "cam") and not list((tmp_path / "cam").iterdir())
-    assert cli.main([*given, "--head", "cam", "--share", "0.4"]) == 0
+    assert cli.main([*given, "--head", "cam", "--cam-threshold", "0.4"]) == 0
     assert "Validation: mAP" in capsys.readouterr().out
     one = load_detector(tmp_path / "cam")
     assert one.spec.detector == DetectorSpec("cam", {"share": 0.4, "keep": 100})
@@ -236,8 +236,8 @@ def test_a_classifier_becomes_a_detector_by_its_saliency_maps(
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--freeze", "backbone", "--patience", "2", "--keep", "last", "--overlap", "1.5", "--width", "0"],
-         ["--freeze backbone needs --init", "--patience", "--overlap must be", "--width must be from 1"]),
+        (["--freeze", "backbone", "--patience", "2", "--keep", "last", "--nms-iou", "1.5", "--head-width", "0"],
+         ["--freeze backbone needs --init", "--patience", "--nms-iou must be", "--head-width must be from 1"]),
         (["--head", "cam"], ["--init"]),
         (["--findings", "Mass"], ["Mass"]),
         (["--export-as", "torchvision"], ["not of detectors"]),
@@ -385,8 +385,8 @@ def test_of_a_classifier_that_nothing_calibrates_boxes_of_any_score_are_shown(
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--boxes", "5000"], "--boxes 5000 .*4096"),
-        (["--depth", "0"], "--depth 0 .*16"),
+        (["--max-detections", "5000"], "--max-detections 5000 .*4096"),
+        (["--head-depth", "0"], "--head-depth 0 .*16"),
         (["--findings", "Nothing"], "'Nothing'"),
         (["--head", "cam", "--init", "imagenet"], "--init"),
         (["--head", "cam", "--epochs", "3"], "--epochs"),

@@ -90,7 +90,7 @@ def test_the_loss_is_the_mean_over_hidden_patches(model: str, pool: str, norm_pi
 
 
 def test_only_a_share_of_the_hidden_patches_is_drawn_and_the_others_are_not_even_looked_at() -> None:
-    method, shown = made(decode_share=0.25), images()
+    method, shown = made(decode_ratio=0.25), images()
     _, hidden = method._places(shown)
     assert hidden.shape[1] == 9 and method.drawn == 2
     loss = method(shown).loss
@@ -101,7 +101,7 @@ def test_only_a_share_of_the_hidden_patches_is_drawn_and_the_others_are_not_even
 
 def test_the_share_that_is_drawn_has_on_average_the_loss_of_all() -> None:
     """With a decoder that does not look at its neighbours, each hidden patch's loss is its own."""
-    method, shown = made(decode_share=0.25), images(512)
+    method, shown = made(decode_ratio=0.25), images(512)
     method.decoder_blocks = nn.Sequential()
     share, method.drawn = method(shown).loss, 9
     torch.testing.assert_close(share, method(shown).loss, rtol=0.02, atol=0)
@@ -176,9 +176,14 @@ def test_weights_have_the_published_names() -> None:
 
 
 def test_so_many_patches_are_visible_as_published() -> None:
-    assert made("vit_small_patch16_224", (224, 224), mask=0.9).visible == 19
+    assert made("vit_small_patch16_224", (224, 224), mask_ratio=0.9).visible == 19
     assert made("vit_small_patch16_224", (224, 224)).visible == 49
-    assert MAE.__init__.__kwdefaults__ == {"mask": 0.75, "decoder": "dec512d8b", "norm_pix": False, "decode_share": 1.0}
+    assert MAE.__init__.__kwdefaults__ == {
+        "mask_ratio": 0.75,
+        "decoder": "dec512d8b",
+        "norm_pix": False,
+        "decode_ratio": 1.0,
+    }
 
 
 def test_the_papers_view_flips_and_ours_does_not() -> None:
@@ -206,7 +211,7 @@ def test_every_patch_is_hidden_as_often_as_any_other() -> None:
 
 @pytest.mark.parametrize("norm_pix", [False, True])
 def test_a_reconstruction_leaves_what_is_visible_as_it_is(norm_pix: bool) -> None:
-    method, shown = made(norm_pix=norm_pix, decode_share=0.25), images()
+    method, shown = made(norm_pix=norm_pix, decode_ratio=0.25), images()
     view = shown.views[0]
     seen, drawn = method.reconstructed(shown)
     visible = seen != 0
@@ -302,10 +307,10 @@ def test_images_of_another_size_are_refused() -> None:
 
 
 def test_a_mask_that_is_no_number_is_one_clear_line() -> None:
-    with pytest.raises(ValueError, match=r"^--mask nan: .*\b12 patches\b"):
-        made(mask=float("nan"))
+    with pytest.raises(ValueError, match=r"^--mask-ratio nan .*\b12 patches\b"):
+        made(mask_ratio=float("nan"))
 
 
 def test_all_wrong_options_are_named_at_once() -> None:
-    with pytest.raises(ValueError, match=r"--mask 0\.95: .*\b12 patches .*--decoder dec: .*--decode-share 0"):
-        made(mask=0.95, decoder="dec", decode_share=0.0)
+    with pytest.raises(ValueError, match=r"--mask-ratio 0\.95 .*\b12 patches .*--decoder dec .*--decode-ratio 0"):
+        made(mask_ratio=0.95, decoder="dec", decode_ratio=0.0)

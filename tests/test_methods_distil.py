@@ -62,7 +62,7 @@ def divergence(t: float, z: float) -> float:
     [(0.5, 2.0, "kl"), (0.0, 1.0, "kl"), (0.3, 4.0, "kl"), (1.0, 2.0, "kl"), (0.25, 3.0, "mse")],
 )
 def test_the_loss_is_that_of_the_equation(hard: float, temperature: float, match: str) -> None:
-    method = made(teachers=[stored()], hard=hard, temperature=temperature, match=match).eval()
+    method = made(teachers=[stored()], label_weight=hard, temperature=temperature, distil_loss=match).eval()
     step = method(shown())
     z = method.logits(shown().views[0]).tolist()
     told, said = [], []
@@ -88,7 +88,7 @@ def test_mse_is_what_kl_becomes_for_a_high_temperature(loss: str) -> None:
     for match in ("kl", "mse"):
         z = torch.tensor([[0.3, -2.0, 4.0]], dtype=torch.float64, requires_grad=True)
         taught = torch.tensor([[1.0, 0.5, -3.0]], dtype=torch.float64)
-        apart = made(match=match, temperature=1e4, loss=loss).apart(z, taught)
+        apart = made(distil_loss=match, temperature=1e4, loss=loss).apart(z, taught)
         apart.sum().backward()
         pulls[match] = (z.grad, apart.detach().sum())
     for kl, mse in zip(pulls["kl"], pulls["mse"], strict=True):
@@ -99,7 +99,7 @@ def test_mse_is_what_kl_becomes_for_a_high_temperature(loss: str) -> None:
 @pytest.mark.parametrize("match", ["kl", "mse"])
 def test_a_student_that_equals_its_teacher_has_no_gradient(match: str, loss: str) -> None:
     z = torch.tensor([[0.3, -2.0, 40.0], [1.0, 0.0, -90.0]], requires_grad=True)
-    apart = made(match=match, loss=loss).apart(z, z.detach())
+    apart = made(distil_loss=match, loss=loss).apart(z, z.detach())
     apart.sum().backward()
     assert z.grad is not None
     torch.testing.assert_close(apart, torch.zeros_like(apart), atol=1e-5, rtol=0)
@@ -118,7 +118,7 @@ def test_findings_that_exclude_each_other_have_one_softmax_and_whole_rows_only()
 
 
 def test_labels_may_be_learnt_with_focal_loss() -> None:
-    method = made(teachers=[stored()], loss="focal", hard=0.4).eval()
+    method = made(teachers=[stored()], loss="focal", label_weight=0.4).eval()
     step, z = method(shown()), method.logits(shown().views[0])
     known = ~LABELS.isnan()
     p = torch.where(LABELS == 1, z.sigmoid(), 1 - z.sigmoid())[known]
@@ -131,7 +131,7 @@ def test_labels_may_be_learnt_with_focal_loss() -> None:
 def test_where_nothing_is_known_and_nothing_taught_the_loss_is_zero_and_its_gradient_too(loss: str, match: str) -> None:
     nothing = torch.full((4, 3), nan)
     for whom in ([], [stored(nothing)]):
-        method = made(teachers=whom, loss=loss, match=match, balanced=True)
+        method = made(teachers=whom, loss=loss, distil_loss=match, balanced=True)
         step = method(shown(nothing))
         assert step.loss.item() == 0
         step.loss.backward()
@@ -208,7 +208,7 @@ def test_relations_are_cosines_between_places() -> None:
 @pytest.mark.parametrize("model", ["test_resnet", "test_vit"])
 def test_a_student_learns_from_what_a_teacher_of_another_kind_has_inside(model: str) -> None:
     teacher = ranks.teacher(model, (64, 64))
-    method = made(model, 64, teachers=[teacher], features=1.0, relations=1.0, hard=0.0)
+    method = made(model, 64, teachers=[teacher], feature_weight=1.0, relation_weight=1.0, label_weight=0.0)
     torch.manual_seed(5)
     step = method(shown(sides=(64,)))
     answer = teacher(shown(sides=(64,)), shown(sides=(64,)).views, True)
@@ -221,16 +221,18 @@ def test_a_student_learns_from_what_a_teacher_of_another_kind_has_inside(model: 
     unlike = (related(maps, answer.maps) - related(answer.maps, maps)).square().mean()
     torch.testing.assert_close(step.logs["relations"], unlike.detach())
     assert unlike > 1e-3
-    for share in ("features", "relations"):
-        alone = made(model, 64, teachers=[teacher], **{share: 1.0}, hard=1.0)  # nothing else teaches: no label is known
-        assert len(alone.projections) == (share == "features")
+    for share in ("feature_weight", "relation_weight"):
+        alone = made(
+            model, 64, teachers=[teacher], **{share: 1.0}, label_weight=1.0
+        )  # nothing else teaches: no label is known
+        assert len(alone.projections) == (share == "feature_weight")
         alone(shown(torch.full((4, 3), nan), (64,))).loss.backward()
         stem = next(alone.backbone.parameters()).grad
         assert stem is not None and stem.isfinite().all() and stem.any()
 
 
 def test_a_student_that_sees_as_its_teacher_does_has_the_same_relations() -> None:
-    method = made(side=64, relations=1.0)
+    method = made(side=64, relation_weight=1.0)
     method.eval()
     teacher = ranks.teacher("test_vit", (64, 64))  # a test_resnet with three channels
     teacher.method.backbone, teacher.model = copy.deepcopy(method.backbone), ModelSpec(
@@ -244,7 +246,7 @@ def test_a_student_that_sees_as_its_teacher_does_has_the_same_relations() -> Non
 def test_what_only_some_teachers_show_is_learnt_from_these() -> None:
     """A table has nothing inside, and of an empty part of a batch nothing is said."""
     live = ranks.teacher("test_resnet", (32, 32))
-    method = made(teachers=[stored(), live], features=1.0, relations=1.0)
+    method = made(teachers=[stored(), live], feature_weight=1.0, relation_weight=1.0)
     assert len(method.projections) == 1
     step = method(shown())
     assert step.loss.isfinite() and step.logs["features"] > 0 and step.logs["relations"] > 0
@@ -256,7 +258,7 @@ def test_what_only_some_teachers_show_is_learnt_from_these() -> None:
 def test_a_teacher_is_no_part_of_the_student_and_nothing_changes_it() -> None:
     teacher = ranks.teacher("test_vit", (32, 32))  # with batch norms
     before = copy.deepcopy(teacher.method.state_dict())
-    method = made("test_vit", teachers=[teacher], features=1.0, relations=1.0).train()
+    method = made("test_vit", teachers=[teacher], feature_weight=1.0, relation_weight=1.0).train()
     optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
     for _ in range(2):
         optimizer.zero_grad()

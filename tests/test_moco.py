@@ -19,7 +19,7 @@ from ribcage.models.backbone import Backbone
 def made(model: str = "test_resnet", **options: Any) -> MoCo:
     torch.manual_seed(0)
     backbone = Backbone(model, size=(32, 32))
-    return MoCo(backbone, **{"dim": 3, "queue": 8, "group": 0, **options}).train()
+    return MoCo(backbone, **{"dim": 3, "queue": 8, "bn_group": 0, **options}).train()
 
 
 def pair(count: int = 4, **more: Any) -> Batch:
@@ -170,7 +170,7 @@ def test_the_key_encoder_follows() -> None:
 
 
 def test_a_query_and_its_key_are_judged_among_as_few_of_the_same_images_as_possible() -> None:
-    method = made(group=4)
+    method = made(bn_group=4)
     order = method._order(16, torch.device("cpu"))
     assert order.tolist() == [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]
     keys = {int(i): set(group.tolist()) for group in order.split(4) for i in group}
@@ -179,7 +179,7 @@ def test_a_query_and_its_key_are_judged_among_as_few_of_the_same_images_as_possi
 
 
 def test_keys_come_back_in_the_order_of_their_queries() -> None:
-    method, plain, shown = made(group=2, queue=16), made(queue=16), pair(6)
+    method, plain, shown = made(bn_group=2, queue=16), made(queue=16), pair(6)
     groups = [[0, 3], [1, 4], [2, 5]]  # image i in group i mod 3
     expected = torch.empty(6, 3)
     for places in groups:
@@ -188,23 +188,29 @@ def test_keys_come_back_in_the_order_of_their_queries() -> None:
 
 
 def test_queries_are_judged_in_the_order_of_the_batch() -> None:
-    method, plain, shown = made(group=2), made(), pair(4)
+    method, plain, shown = made(bn_group=2), made(), pair(4)
     apart = [plain.head(plain.backbone(part)) for part in shown.views[0].split(2)]
     torch.testing.assert_close(method.head(method.backbone(shown.views[0])), torch.cat(apart), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("count", "group", "would_do"),
-    [(4, 32, "--group 2"), (4, 4, "--group 2"), (6, 4, "--group 3"), (64, 48, "--group 32"), (7, 4, "--batch 8")],
+    [
+        (4, 32, "--bn-group 2"),
+        (4, 4, "--bn-group 2"),
+        (6, 4, "--bn-group 3"),
+        (64, 48, "--bn-group 32"),
+        (7, 4, "--batch 8"),
+    ],
 )
 def test_less_than_two_groups_and_broken_ones_are_refused_with_what_would_do(
     count: int, group: int, would_do: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"^--group {group}: .* {count} images of {count}. {would_do} would do.$"):
-        made(group=group)._order(count, torch.device("cpu"))
+    with pytest.raises(ValueError, match=f"^--bn-group {group}: .* {count} images of {count}. {would_do} would do.$"):
+        made(bn_group=group)._order(count, torch.device("cpu"))
     option, value = would_do.split()
     shown, size = (int(value), group) if option == "--batch" else (count, int(value))
-    assert len(made(group=size)._order(shown, torch.device("cpu"))) == shown
+    assert len(made(bn_group=size)._order(shown, torch.device("cpu"))) == shown
 
 
 def test_a_batch_in_parts_would_be_single_groups() -> None:
@@ -212,11 +218,11 @@ def test_a_batch_in_parts_would_be_single_groups() -> None:
 
 
 def test_without_groups_batch_norms_are_those_of_any_method() -> None:
-    assert made(group=4).own_norms and not made(group=0).own_norms
+    assert made(bn_group=4).own_norms and not made(bn_group=0).own_norms
 
 
 def test_the_key_encoder_sees_images_in_the_order_in_memory_that_the_loop_gave_them() -> None:
-    method, shown, orders = made(group=2), pair(4), []
+    method, shown, orders = made(bn_group=2), pair(4), []
     images = torch.cat([shown.views[1]] * 3, dim=1).to(memory_format=torch.channels_last)
     method.key.register_forward_pre_hook(lambda _, given: orders.append(given[0].stride()))
     method.key.forward = lambda given: given.mean((2, 3))  # type: ignore[method-assign]
@@ -229,14 +235,17 @@ def test_the_key_encoder_sees_images_in_the_order_in_memory_that_the_loop_gave_t
 
 
 def test_where_there_are_no_batch_norms_any_batch_will_do() -> None:
-    method = made("test_vit", group=4)
+    method = made("test_vit", bn_group=4)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in method.modules())
     assert method(pair(6)).loss.isfinite()
 
 
 def test_all_wrong_options_are_named_at_once() -> None:
     with pytest.raises(ValueError) as error:
-        made(dim=0, queue=0, momentum=2, temperature=0, head="deep", group=1)
+        made(dim=0, queue=0, momentum=2, temperature=0, head="deep", bn_group=1)
     said = str(error.value)
-    assert all(f"--{name} " in said for name in ("dim", "queue", "momentum", "temperature", "head", "group"))
+    assert all(
+        f"--{name.replace('_', '-')} " in said
+        for name in ("dim", "queue", "momentum", "temperature", "head", "bn_group")
+    )
     assert "\n" not in said

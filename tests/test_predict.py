@@ -141,7 +141,7 @@ def test_findings_above_their_threshold_are_listed_and_unknown_ones_left_open(mo
     assert (
         list(again) == list(table) and again["Mass_above_threshold"].tolist() == table["Mass_above_threshold"].tolist()
     )
-    half = asked(model, tmp_path, threshold="half")
+    half = asked(model, tmp_path, rule="half")
     assert half["Nodule_above_threshold"].tolist() == (table["Nodule"] >= 0.5).tolist()
     table.to_parquet(tmp_path / "a.parquet")
     assert pd.read_parquet(tmp_path / "a.parquet")["Nodule_above_threshold"].isna().all()
@@ -266,13 +266,13 @@ def test_a_model_without_thresholds_is_reported(tmp_path: Path, capsys: pytest.C
     bare = made(tmp_path / "m", thresholds={})
     table = asked(bare, image(tmp_path / "a.png"))
     assert table[[f"{name}_above_threshold" for name in THREE]].isna().all(axis=None)
-    assert "--threshold half" in capsys.readouterr().out
+    assert "--rule half" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--threshold", "best", "--map-findings", "Mas"], ["--threshold best", "youden, half", "--map-findings", "--maps", "'Mass'"]),
+        (["--rule", "best", "--map-findings", "Mas"], ["--rule best", "youden, half", "--map-findings", "--maps", "'Mass'"]),
         (["--min-score", "0.5", "--out", "x.txt"], ["--min-score", "--out x.txt", ".csv", ".parquet"]),
         (["--sheet", "a.svg"], ["--sheet a.svg", "2 images"]),
         (["--sheet", "a.png"], ["--sheet a.png", ".svg"]),

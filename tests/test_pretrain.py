@@ -25,7 +25,7 @@ from ribcage.training import checkpoint
 CNN, VIT = "test_resnet", "test_vit"
 NAMES = [name for name in methods.method_names() if methods.load_method(name).command == "pretrain"]
 SMALL = {
-    "crops": 2, "decoder": "dec128d2b", "dim": 8, "group": 8, "hidden": 16, "patch": 8, "prototypes": 8, "queue": 40,
+    "crops": 2, "decoder": "dec128d2b", "dim": 8, "bn_group": 8, "hidden": 16, "patch": 8, "prototypes": 8, "queue": 40,
 }  # fmt: skip
 """What makes a method small where it has such an option."""
 
@@ -49,7 +49,7 @@ def own(name: str) -> list[str]:
 def words(name: str, data: Path, out: Path, *more: str) -> list[str]:
     size = "64" if name == "mae" else "32"
     plain = ["pretrain", name, "--data", str(data), "--out", str(out), "--model", model(name), "--size", size]
-    return [*plain, *own(name), "--batch", "16", "--epochs", "3", "--watch-every", "2", "--threads", "1", *more]
+    return [*plain, *own(name), "--batch", "16", "--epochs", "3", "--evaluate-every", "2", "--threads", "1", *more]
 
 
 @pytest.fixture(scope="module")
@@ -171,10 +171,10 @@ def test_other_splits_are_trained_on_only_when_asked_for(data: Path, tmp_path: P
     ("more", "says"),
     [
         (["--micro-batch", "2"], "--micro-batch 2"),
-        (["--share", "0.5", "0.5"], "--share has 2 numbers for 1"),
-        (["--share=-1"], "--share"),
+        (["--data-weights", "0.5", "0.5"], "--data-weights has 2 numbers for 1"),
+        (["--data-weights=-1"], "--data-weights"),
         (["--export-as", "mae"], "SupCon"),
-        (["--watch-every", "0"], "--watch-every 0"),
+        (["--evaluate-every", "0"], "--evaluate-every 0"),
         (["--temperature", "0"], "--temperature 0.0"),
         (["--model", "resnet"], "Unknown model 'resnet'"),
         (["--train", "tran"], "Did you mean 'train'?"),
@@ -198,7 +198,7 @@ def test_findings_are_needed_where_they_are_learnt_from() -> None:
 def test_several_datasets_keep_their_own_scale_and_share(data: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     assert cli.main(["import", "phantom", "--out", str(other), "--images", "40", "--seed", "5", "--size", "32"]) == 0
-    asked = words("byol", data, tmp_path / "run", "--share", "0.5", "0.5", "--epochs", "1")
+    asked = words("byol", data, tmp_path / "run", "--data-weights", "0.5", "0.5", "--epochs", "1")
     asked[asked.index(str(data)) + 1 : asked.index(str(data)) + 1] = [str(other)]
     assert cli.main(asked) == 0
     facts = ModelSpec.load(tmp_path / "run" / "bundle" / "model.json")

@@ -65,7 +65,7 @@ def test_all_shows_the_famous_ones_and_measures_each_body_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cost.subject, "FAMOUS", (("test_resnet", 14), ("test_vit", 14), ("test_vit", 1000)))
-    result = ribcage.profile("test_resnet", all=True, size=64, latency=False)
+    result = ribcage.profile("test_resnet", baselines=True, size=64, latency=False)
     rows = [(one["name"], one["classes"], one["channels"]) for one in result["models"]]
     three = [("test_resnet", 14, 3), ("test_vit", 14, 3), ("test_vit", 1000, 3)]
     assert rows == [*three, ("test_resnet", 14, 1), ("test_vit", 14, 1)]
@@ -94,7 +94,9 @@ def test_all_faults_are_named_at_once(run: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_what_applies_to_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["profile", "--all", "--classes", "5", "--channels", "1", "--no-latency", "--threads", "1"]) == 2
+    assert (
+        cli.main(["profile", "--baselines", "--classes", "5", "--channels", "1", "--no-latency", "--threads", "1"]) == 2
+    )
     text = capsys.readouterr().err
     for flag in ("--classes", "--channels"):
         assert flag in text
@@ -118,4 +120,4 @@ def test_a_missing_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_nothing_asked_for_is_a_question_back(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["profile"]) == 2
-    assert "--all" in capsys.readouterr().err
+    assert "--baselines" in capsys.readouterr().err

@@ -209,7 +209,7 @@ def test_the_five_are_trained_alike_and_so_are_their_students() -> None:
     assert {one.pop("model") for one in students} == {"eeea_net_c2"}
     first = teachers["eeea-c2"]
     assert all(one == first for one in teachers.values()) and all(one == students[0] for one in students)
-    distillation = {"hard": 0.5, "temperature": 2.0, "match": "kl", "loss": "focal", "weight_decay": 0.0}
+    distillation = {"label_weight": 0.5, "temperature": 2.0, "distil_loss": "kl", "loss": "focal", "weight_decay": 0.0}
     assert students[0] == {**first, **distillation} and first["weight_decay"] == 0.01
 
 
@@ -247,7 +247,7 @@ def learnt_as_it_says(run: Path, recipe: str, side: int) -> None:
     assert {option: did[option] for option in kept} == kept and did["size"] == [side]
     steps = [line for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "loss" in line]
     assert [line["lr"] for line in steps] == [says["lr"]]  # a batch of 16, the other five images are left out
-    assert "hard" not in says or steps[0]["soft"] > 0  # the teacher says something else
+    assert "label_weight" not in says or steps[0]["soft"] > 0  # the teacher says something else
     found = json.loads((run / "evaluation" / "nih-test-ten-crop" / "metrics.json").read_text(encoding="utf-8"))
     assert found["ten_crop"] and not found["leak"]["found"] and (found["images"], found["patients"]) == (6, 2)
     assert {each["finding"] for each in found["findings"] if each["auroc"]["value"] is not None} == NIH
@@ -309,13 +309,24 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> list[list[str]]:
 
 def test_folders_and_options_are_those_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     found = shown(
-        capsys, "mae-vit-s", "--data", "我 a", "b", "--out", "o u", "--epochs", "3", "--mask", "0.5", "--view="
+        capsys,
+        "mae-vit-s",
+        "--data",
+        "我 a",
+        "b",
+        "--out",
+        "o u",
+        "--epochs",
+        "3",
+        "--mask-ratio",
+        "0.5",
+        "--augment-options=",
     )
     assert [words[0] for words in found] == ["pretrain", "finetune"]
     first, second = (" ".join(words) for words in found)
-    for part in ("--data 我 a b", "--out o u", "--epochs 3", "--mask 0.5", "--decoder dec512d2b", "--batch 2048"):
+    for part in ("--data 我 a b", "--out o u", "--epochs 3", "--mask-ratio 0.5", "--decoder dec512d2b", "--batch 2048"):
         assert part in first
-    assert "--view= " in f"{first} " or "--view" not in first
+    assert "--augment-options= " in f"{first} " or "--augment-options" not in first
     assert "--data b --out o u-nih" in second and "--init o u" in second and "--epochs 75" in second
     (only, _) = shown(capsys, "mae-vit-s", "--data", "one")
     assert "--data one" in " ".join(only)

@@ -40,9 +40,9 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Datasets:
 def method(name: str) -> Method:
     torch.manual_seed(0)
     if name == "mae":
-        return MAE(Backbone("test_vit", size=(SIDE, SIDE), pool="avg"), mask=0.5, decoder="dec128d2b")
+        return MAE(Backbone("test_vit", size=(SIDE, SIDE), pool="avg"), mask_ratio=0.5, decoder="dec128d2b")
     backbone = Backbone("test_resnet", size=(SIDE, SIDE))
-    return MAEUNet(backbone, mask=0.5, patch=8) if name == "mae_unet" else MoCo(backbone, queue=16, dim=8)
+    return MAEUNet(backbone, mask_ratio=0.5, patch=8) if name == "mae_unet" else MoCo(backbone, queue=16, dim=8)
 
 
 def facts(name: str = "test_resnet") -> ModelSpec:

@@ -55,8 +55,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory, data: Path) -> dict[str, P
             "--port 70000 .*65535; --max-files 0 .*10,000",
         ),
         (["--token-file", "none.txt"], "--token-file none.txt"),
-        (["--batch", "0", "--wait", "-1"], "--batch 0 .*1; --wait -1 .*10,000"),
-        (["--readers", "100000000"], "--readers .*256"),
+        (["--batch", "0", "--batch-delay", "-1"], "--batch 0 .*1; --batch-delay -1 .*10,000"),
+        (["--workers", "100000000"], "--workers .*256"),
     ],
 )
 def test_what_cannot_be_served_is_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,12 +87,12 @@ def test_a_model_that_is_away_from_itself_is_not_served(
     own = partial(deployment.expected, load_classifier(folders["either"]))
     monkeypatch.setattr(deployment, "write_onnx", lambda *a: None)
     monkeypatch.setattr(deployment, "opened_onnx", lambda *a: lambda images: own(images) + 1e-3)
-    assert cli.main(["serve", str(folders["either"]), "--port", "0", "--readers", "1"]) == 2
+    assert cli.main(["serve", str(folders["either"]), "--port", "0", "--workers", "1"]) == 2
     assert "0.001 > 0.0001" in capsys.readouterr().err
 
 
 def test_a_signal_ends_it_after_what_was_begun(folders: dict[str, Path]) -> None:
-    words = [sys.executable, "-m", "ribcage", "serve", str(folders["boxes"]), "--port", "0", "--readers", "1"]
+    words = [sys.executable, "-m", "ribcage", "serve", str(folders["boxes"]), "--port", "0", "--workers", "1"]
     body = (
         b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
         + png(cloud())

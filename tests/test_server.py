@@ -63,7 +63,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, data: Path) -> dict[str, P
 
 @pytest.fixture(scope="module")
 def server(folders: dict[str, Path]) -> Iterator[Running]:
-    with running(folders, readers=2) as made:
+    with running(folders, workers=2) as made:
         yield made
 
 

@@ -71,7 +71,7 @@ def test_lightly_finds_the_same_loss_and_gradient(lightly: Any) -> None:
     loss = method(images).loss
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
     weights = [method.prototypes.weight, next(method.backbone.parameters())]
-    method.freeze = 0.0
+    method.freeze_prototypes = 0.0
     ours, theirs = (torch.autograd.grad(each, weights) for each in (method(images).loss, expected))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
@@ -157,7 +157,7 @@ def test_the_newest_features_come_first_and_the_oldest_leave() -> None:
 
 
 def test_prototypes_are_frozen_at_first_and_keep_their_length() -> None:
-    method = made(freeze=0.5)
+    method = made(freeze_prototypes=0.5)
     optimizer = torch.optim.AdamW(method.parameters(), lr=0.1)
     begun = method.prototypes.weight.detach().clone()
     for progress in (0.25, 0.5, 0.75):
@@ -226,5 +226,5 @@ def test_the_backbone_sees_each_size_once() -> None:
 
 
 def test_all_faults_are_named_at_once() -> None:
-    with pytest.raises(ValueError, match=r"^--crops .* -1; --prototypes .* 0\b.*; --epsilon .*; --freeze .* 2\.$"):
-        made(crops=-1, prototypes=0, epsilon=0.01, freeze=2)
+    with pytest.raises(ValueError, match=r"^--crops -1 .*--prototypes 0 .*--epsilon .*--freeze-prototypes 2 "):
+        made(crops=-1, prototypes=0, epsilon=0.01, freeze_prototypes=2)

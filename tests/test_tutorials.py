@@ -39,7 +39,7 @@ QUICK = {
     "--model densenet121 --init imagenet": SMALL,
     "ribcage convert model.pth.tar": "ribcage convert model.pth.tar --size 64",
     "--out runs/leak": "--out runs/leak --epochs 1 --batch 7",
-    "ribcage serve": "ribcage serve --port 0 --threads 1 --readers 1",
+    "ribcage serve": "ribcage serve --port 0 --threads 1 --workers 1",
 }
 """What is typed instead, to be done within seconds."""
 WRITTEN = ("own-data", "checkpoint-to-server")

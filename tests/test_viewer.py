@@ -86,7 +86,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def served(*models: Path, port: int = 0) -> Iterator[str]:
     """The address of a server in a thread."""
     opened = served_models([load_bundle(one) for one in models])
-    server = process.Server(serve.service(serve.Options(models, readers=1, threads=1), opened))
+    server = process.Server(serve.service(serve.Options(models, workers=1, threads=1), opened))
     listening = process.bound("127.0.0.1", port)
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     thread = threading.Thread(target=server.serve_on, args=(listening,))

@@ -1,8 +1,7 @@
-"""Compare models on the same images: differences with intervals, paired tests, and p-values adjusted for their number.
+"""Compare models on the same images: differences with 95 % intervals, paired tests, adjusted p-values.
 
-Takes runs that have been evaluated, folders of evaluations, or tables of predictions; each is compared with the
-first. For models of Ribcage the cost is shown as well: parameters, multiply-adds, size on disk, and time with
---latency.
+Takes evaluated runs, evaluation folders, or tables of predictions, and compares each with the first. The cost of
+Ribcage's models is shown as well: parameters, multiply-adds, size on disk and, with --latency, time per image.
 """
 
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from ribcage.reports.html import ResultWithPage
 
 POSITIONAL = ("runs",)
-EXAMPLES = ("compare runs/a runs/b", "compare runs/a predictions.csv --on data/nih --html compare.html")
+EXAMPLES = ("compare runs/a runs/b", "compare runs/a runs/b --on nih-test --html compare.html")
 
 
 @dataclass(frozen=True)
@@ -22,22 +21,22 @@ class Options:
     """What to compare, and where to write."""
 
     runs: tuple[str, ...]
-    """Two or more runs, folders of evaluations, or tables of predictions."""
+    """Two or more run folders, evaluation folders, or tables of predictions (.parquet or .csv)."""
     on: str = ""
-    """Which evaluation of the runs to compare: its name, such as nih-test, or the first digits of its key (default: the
-    only one that all have in common)."""
+    """Evaluation to compare: its name, such as nih-test, or the first digits of its key (default: the only one that all
+    runs have in common)."""
     thresholds: tuple[str, ...] = ()
-    """For tables of predictions without thresholds: one probability for all findings, or FINDING=PROBABILITY …"""
+    """Thresholds for tables of predictions: one probability for all findings, or FINDING=PROBABILITY …"""
     html: Path | None = None
-    """Write a report to this file."""
+    """Write an HTML report to this file."""
     json: Path | None = None
-    """Write all numbers to this file."""
+    """Write all numbers to this JSON file."""
     resamples: int = 1000
     """Bootstrap resamples of patients."""
     seed: int = 0
-    """Seed of the bootstrap."""
+    """Random seed of the bootstrap."""
     latency: bool = False
-    """Measure the time per image, in PyTorch and exported to ONNX Runtime, by turns."""
+    """Measure the time per image in PyTorch and in ONNX Runtime."""
     threads: int = 0
     """CPU threads for --latency; 0: one per core."""
 

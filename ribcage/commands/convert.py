@@ -1,13 +1,8 @@
-"""Convert a published checkpoint into a Ribcage model, calibrate a model, or write it in a published layout.
-
-    ribcage convert model.pth.tar --out models/chexnet --layout chexnet
-    ribcage convert models/chexnet --to torchvision --out chexnet.pth
-
-    ribcage convert models/chexnet --data data/ours --out models/calibrated
+"""Convert a published checkpoint into a bundle, calibrate a model, or write it in a published layout.
 
 A checkpoint is recognised by the names of its weights; what was read and what was assumed is printed. Every tensor is
 accounted for: a file that does not cover the whole backbone is refused unless --partial is given. Nothing in a file is
-executed. With --data, temperature and thresholds are fitted to images of your own.
+executed. With --data, temperature and thresholds are fitted on your own images.
 """
 
 from collections.abc import Sequence
@@ -26,9 +21,11 @@ if TYPE_CHECKING:
 
 POSITIONAL = ("file",)
 EXAMPLES = (
-    "convert model.pth.tar --out models/chexnet",
-    "convert model.pth.tar --out models/chexnet --data data/nih --val val",
+    "convert model.pth.tar --out models/chexnet --layout chexnet",
+    "convert models/chexnet --data data/ours --out models/calibrated",
+    "convert models/chexnet --to torchvision --out chexnet.pth",
 )
+GROUPS = {"findings": "Model", "size": "Model", "to": "Output"}
 ACCOUNT = "account.csv"
 """File with the use of every tensor of the checkpoint."""
 
@@ -50,33 +47,33 @@ class Options:
     """What to convert into what."""
 
     file: Path | None = None
-    """A checkpoint; with --to or --data also a run or model folder."""
+    """Checkpoint; with --to or --data also a run folder or bundle."""
     out: Path | None = None
-    """The model folder to write; with --to the file, or a folder for it."""
+    """Bundle to write; with --to the file, or a folder for it (required)."""
     to: str = ""
-    """Write the model in this published layout."""
+    """Published layout to write the model in (--formats lists them)."""
     model: str = ""
-    """Architecture, by its name in timm (default: recognised from the weights)."""
+    """Architecture: a timm model or one of Ribcage's own (default: recognised from the weights)."""
     findings: tuple[str, ...] = ()
-    """Findings of the last layer's outputs, in order; - drops an output (default: as published)."""
+    """Findings of the outputs, in order; - drops an output (default: as published)."""
     channels: Literal[1, 3] = 3
-    """Input channels; 1 folds an RGB stem: faster, and exact but for zero padding at the borders."""
+    """Input channels; 1 folds an RGB stem into one channel: faster, and exact except at zero-padded borders."""
     size: tuple[int, ...] = ()
-    """Height and width of the input, or one number for both (default: as published)."""
+    """Input height and width in pixels, or one number for both (default: as published)."""
     mean: tuple[float, ...] = ()
-    """Mean of each channel for pixels in 0 … 1 (default: as published)."""
+    """Mean of each channel, for pixel values from 0 to 1 (default: as published)."""
     std: tuple[float, ...] = ()
-    """Standard deviation of each channel (default: as published)."""
+    """Standard deviation of each channel, for pixel values from 0 to 1 (default: as published)."""
     data: tuple[str, ...] = ()
-    """Dataset folders whose --val split is used to fit temperature and thresholds (default: neither is fitted)."""
+    """Dataset folders on whose --val split temperature and thresholds are fitted (default: neither is fitted)."""
     val: str = "val"
-    """The split for this; its images cannot be used for an honest test afterwards."""
+    """Split to fit on; the model cannot be tested on its images afterwards."""
     layout: str = ""
-    """Layout of the checkpoint, needed where names and shapes alone do not tell (--formats lists them)."""
+    """Layout of the checkpoint (default: recognised from names and shapes; --formats lists the layouts)."""
     partial: bool = False
-    """Accept a checkpoint with missing or unknown weights; missing ones stay random."""
+    """Accept a checkpoint with missing or unknown weights; missing weights stay random."""
     formats: bool = False
-    """List the layouts that can be read and written, as a Markdown table."""
+    """List the layouts that can be read and written, then exit."""
 
 
 def run(options: Options) -> "ModelSpec | Path | None":

@@ -1,7 +1,7 @@
 """Run every step on synthetic radiographs in minutes, from import to a served model.
 
-Needs no network and no data. Each step is shown as the command that does it, and a report, index.html, shows the
-results. An interrupted demo continues where it stopped.
+Needs neither network nor data. Each step is printed as a command, and a report, index.html, shows the results. An
+interrupted demo continues where it stopped.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Training = TypeVar("Training", bound=TrainingOptions)
 
-METHOD, OWN = "mae_unet", {"mask": 0.5, "patch": 16, "width": 32}
+METHOD, OWN = "mae_unet", {"mask_ratio": 0.5, "patch": 16, "width": 32}
 """How the demo pretrains: a masked autoencoder, whose reconstructions can be looked at."""
 FEW = 0.1
 """Share of the training patients with labels, where few have any."""
@@ -30,6 +30,7 @@ QUICK |= {"localise_epochs": 2}
 
 
 EXAMPLES = ("demo --out demo", "demo --quick --out demo")
+GROUPS = {"serve": "Server"}
 
 
 @dataclass(frozen=True)
@@ -37,19 +38,19 @@ class Options:
     """How much is made and trained, and where."""
 
     out: Path = Path("demo")
-    """Folder for everything the demo writes."""
+    """Output folder."""
     quick: bool = False
-    """Fewer images and shorter training, to see every step; the numbers mean little."""
+    """Fewer images and epochs, to see every step; the results mean little."""
     images: int = 1800
-    """Number of radiographs."""
+    """Number of synthetic radiographs."""
     size: int = 256
-    """Side of a stored image in pixels."""
+    """Side of the stored images in pixels."""
     seed: int = 0
-    """Seed of the radiographs and of training."""
+    """Random seed of the radiographs and of training."""
     model: str = "test_resnet"
-    """Backbone, by its name in timm."""
+    """Architecture of the backbone, by its timm name."""
     input_size: int = 64
-    """Side of the model's input in pixels."""
+    """Input height and width in pixels."""
     epochs: int = 10
     """Epochs of fine-tuning."""
     pretrain_epochs: int = 8
@@ -57,11 +58,11 @@ class Options:
     distil_epochs: int = 3
     """Epochs of distillation."""
     localise_epochs: int = 5
-    """Epochs of training the detector."""
+    """Epochs of detector training."""
     serve: bool = True
-    """In a terminal, serve the models at the end until Ctrl-C (--no-serve: only check that the server works)."""
+    """In a terminal, serve the models at the end until Ctrl-C."""
     port: int = 8000
-    """Port of the server."""
+    """Port of the server; 0: any free one."""
 
 
 def run(options: Options) -> Path:
@@ -170,7 +171,7 @@ def pretrain(options: Options, log: CommandLog) -> None:
 
     given = pretraining.Options(
         method=METHOD, data=(str(data(options)),), out=options.out / "pretrained", model=options.model,
-        size=(options.input_size,), view=MILD, batch=64, watch_every=8, optimizer="adamw", lr=3e-3,
+        size=(options.input_size,), augment_options=MILD, batch=64, evaluate_every=8, optimizer="adamw", lr=3e-3,
         betas=(0.9, 0.999), weight_decay=0.05, warmup=1.0,
         epochs=options.pretrain_epochs, seed=options.seed, member=dict(OWN),
     )  # fmt: skip
@@ -196,7 +197,7 @@ def distil(options: Options, log: CommandLog) -> None:
     tune(options, log, "small", STUDENT, SMALL, epochs=long, validate_every=5, **how)
     given = teaching.Options(
         data=(str(data(options)),), out=options.out / "small-distilled", teacher=(str(options.out / "model"),),
-        model=STUDENT, size=(SMALL,), view=VIEW, epochs=options.distil_epochs, **how,
+        model=STUDENT, size=(SMALL,), augment_options=VIEW, epochs=options.distil_epochs, **how,
     )  # fmt: skip
     log("distil", teaching, given)
     teaching.run(resumed(given))
@@ -211,7 +212,7 @@ def localise(options: Options, log: CommandLog) -> None:
 
     given = localising.Options(
         data=(str(data(options)),), out=options.out / "boxes", init=str(options.out / "model"), freeze="backbone",
-        size=(options.input_size,), augment="plain", width=64, depth=2, batch=32, lr=2e-3,
+        size=(options.input_size,), augment="plain", head_width=64, head_depth=2, batch=32, lr=2e-3,
         epochs=options.localise_epochs, seed=options.seed,
     )  # fmt: skip
     log("localise", localising, given)
@@ -268,7 +269,7 @@ def tune(options: Options, log: CommandLog, name: str, model: str, side: int, **
     """Fine-tune a model from random or pretrained weights."""
     from ribcage.commands import finetune
 
-    how: dict[str, Any] = {"view": VIEW, "seed": options.seed, **options_of_run}
+    how: dict[str, Any] = {"augment_options": VIEW, "seed": options.seed, **options_of_run}
     given = finetune.Options(data=(str(data(options)),), out=options.out / name, model=model, size=(side,), **how)
     log("finetune", finetune, given)
     finetune.run(resumed(given))

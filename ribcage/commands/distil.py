@@ -1,8 +1,8 @@
-"""Distil one or several teachers into a small student, with the known labels beside the teachers' predictions.
+"""Distil one or several teachers into a small student, from their predictions and the known labels.
 
-A teacher is a bundle, which predicts on the augmented image of the student at its own input size, or a table of
-predictions. Unlabelled images are used as well. As in 'ribcage finetune', the validation split selects the best epoch,
-the test split is not used, and --resume continues a run.
+A teacher is a model or a table of predictions. A model predicts on the augmented image of the student, at its own
+input size. Unlabelled images are used as well. The validation split selects the best epoch; the test split is not used.
+Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the program ends; --resume continues from it.
 """
 
 from collections.abc import Mapping
@@ -35,28 +35,31 @@ class Options(finetune.Options):
     """Options of distillation."""
 
     teacher: tuple[str, ...]
-    """Teachers: bundles, run folders or tables of predictions (parquet, csv)."""
+    """Teachers: run folders, bundles, or tables of predictions (.parquet or .csv)."""
     model: str = "eeea_net_c2"
     """Architecture of the student: a timm model or one of Ribcage's own."""
     labels: float = 1.0
-    """Fraction of the training patients whose labels are used; the teachers are used for all patients."""
-    hard: float = 0.5
-    """Weight of the label loss; the distillation loss has the rest (1 - hard)."""
+    """Fraction of the training patients whose labels are used; teachers predict on the images of all patients."""
+    label_weight: float = 0.5
+    """Weight of the label loss, from 0 to 1; the distillation loss has weight 1 - X."""
     temperature: float = 2.0
-    """Temperature of the distillation loss."""
-    match: Literal["kl", "mse"] = "kl"
-    """Distillation loss: Kullback-Leibler divergence of softened probabilities, or mean squared error of logits."""
-    features: float = 0.0
-    """Weight of the feature loss: 1 - cosine similarity of the student's (projected) and a teacher's features."""
-    relations: float = 0.0
-    """Weight of the relation loss: squared difference of the similarities between locations of the feature maps."""
-    weigh: Literal["mean", "auroc"] = "mean"
-    """Weights of several teachers: equal, or per finding by how far its validation AUROC is above 0.5."""
-    teach: Literal["auto", "live", "stored"] = "auto"
-    """When teachers predict: live, on each augmented image; stored, once on each image as it is; auto, live if images
-    are augmented."""
+    """Temperature of the kl distillation loss."""
+    distil_loss: Literal["kl", "mse"] = "kl"
+    """Distillation loss: Kullback-Leibler divergence of the softened probabilities, or mean squared error of the
+    logits."""
+    feature_weight: float = 0.0
+    """Weight of the feature loss: 1 - cosine similarity of the projected features of the student and those of a
+    teacher."""
+    relation_weight: float = 0.0
+    """Weight of the relation loss: squared difference between the pairwise similarities of feature-map locations in the
+    student and in a teacher."""
+    teacher_weights: Literal["mean", "auroc"] = "mean"
+    """Weights of several teachers: equal (mean), or per finding in proportion to validation AUROC - 0.5."""
+    teacher_mode: Literal["auto", "live", "stored"] = "auto"
+    """When teachers predict: live, on each augmented image; stored, once on each unaugmented image before training;
+    auto: live if images are augmented."""
     allow_leak: bool = False
-    """Continue although a teacher was trained on images of the --val split; the card says so."""
+    """Continue although a teacher was trained on images of the --val split; the model card says so."""
 
 
 defaults = finetune.defaults
@@ -80,7 +83,7 @@ def wrong(options: Options) -> list[str]:
     from ribcage.training.teachers.tables import is_table
 
     tables = [is_table(name) for name in options.teacher]
-    inside = [f"--{name}" for name in ("features", "relations") if getattr(options, name)]
+    inside = [f"--{name.replace('_', '-')}" for name in ("feature_weight", "relation_weight") if getattr(options, name)]
     found = []
     if not options.teacher:
         found.append("--teacher needs a bundle or a table")
@@ -91,25 +94,25 @@ def wrong(options: Options) -> list[str]:
     if options.micro_batch:
         found.append("--micro-batch is not possible: the losses are means over the labels and predictions of a batch")
     if inside and (all(tables) or not live(options)):
-        found.append(f"{' and '.join(inside)} need a teacher that is a bundle, and --teach live")
+        found.append(f"{' and '.join(inside)} need a teacher that is a bundle, and --teacher-mode live")
     if options.mixup and (any(tables) or not live(options)):
-        found.append("--mixup needs teachers that predict on mixed images: bundles, and --teach live")
+        found.append("--mixup needs teachers that predict on mixed images: bundles, and --teacher-mode live")
     if options.freeze and not options.init:
         found.append("--freeze backbone needs --init")
     if options.freeze and inside:
         found.append(f"--freeze backbone leaves nothing to train by {' and '.join(inside)}")
-    if options.hard == 1 and not inside:
-        found.append("--hard 1 does not use the teacher: use ribcage finetune")
-    if options.match == "mse" and options.temperature != Options.temperature:
-        found.append("--temperature has no effect with --match mse, only with kl")
+    if options.label_weight == 1 and not inside:
+        found.append("--label-weight 1 does not use the teacher: use ribcage finetune")
+    if options.distil_loss == "mse" and options.temperature != Options.temperature:
+        found.append("--temperature has no effect with --distil-loss mse, only with kl")
     return found
 
 
 def live(options: Options) -> bool:
     """Whether teachers predict on each augmented image, and not once on each image as it is."""
-    augmented = options.augment != "plain" or bool(options.view)
-    inside = bool(options.features or options.relations)
-    return options.teach == "live" or (options.teach == "auto" and (augmented or inside))
+    augmented = options.augment != "plain" or bool(options.augment_options)
+    inside = bool(options.feature_weight or options.relation_weight)
+    return options.teacher_mode == "live" or (options.teacher_mode == "auto" and (augmented or inside))
 
 
 def train(options: Options, device: "torch.device") -> Path:
@@ -255,7 +258,7 @@ def build(
     from ribcage.training.trainer import uses_bf16
 
     torch.manual_seed(options.seed)
-    view = augment.changed_view(augment.PRESETS[options.augment](spec.size), options.view)
+    view = augment.changed_view(augment.PRESETS[options.augment](spec.size), options.augment_options)
     sizes = view_sizes(spec.size, teachers) if live(options) else [spec.size]
     labelled = selection.share_of_patients(data, train_rows, options.labels, options.seed)
     if len(labelled) < len(train_rows):
@@ -264,7 +267,7 @@ def build(
     student = initial_backbone(spec, options.init, options.drop_path)
     task = Distillation(
         data=data, train_rows=train_rows, val_rows=val_rows, student=spec, policy=policy, sizes=sizes,
-        live=live(options), weigh=options.weigh, batch=options.batch, threads=options.threads or None,
+        live=live(options), weigh=options.teacher_weights, batch=options.batch, threads=options.threads or None,
         bf16=uses_bf16(options.precision, device), device=device,
     )  # fmt: skip
     method = Distil(
@@ -281,7 +284,7 @@ def build(
     labels = loader.labels(0, train_rows)
     if options.loss == "cross-entropy" and len(there) == len(spec.findings):
         classifier_validation.check_exclusive(labels)
-    if options.relations:
+    if options.relation_weight:
         check_maps(method, spec)
     method.count(torch.from_numpy(labels))
     return setup.build_trainer(options, method, loader, device, ema=options.ema)
@@ -296,7 +299,7 @@ def view_sizes(size: tuple[int, int], teachers: "Mapping[str, OpenedTeacher]") -
     if other:
         raise ValueError(
             f"--size {size[0]} {size[1]} has another aspect ratio than the input of {', '.join(other)}. Use a --size "
-            "of that ratio, or --teach stored."
+            "of that ratio, or --teacher-mode stored."
         )
     return [size, *dict.fromkeys(one for one in sizes.values() if one != size)]
 
@@ -314,8 +317,8 @@ def check_maps(method: "Distil", spec: "ModelSpec") -> None:
     ]
     if single:
         raise ValueError(
-            f"--relations needs feature maps of several locations; that of {' and of '.join(single)} pixels has one. "
-            "Use a larger --size."
+            f"--relation-weight needs feature maps of several locations; that of {' and of '.join(single)} pixels has "
+            "one. Use a larger --size."
         )
 
 

@@ -1,7 +1,7 @@
 """Check the installation: packages, devices, decoders, folders and terminal, and how to fix what fails.
 
-Packages are imported, a small DICOM file of every transfer syntax is decoded, files are written. The exit code is 1 if
-a required check fails.
+Imports the packages, decodes a small DICOM file of every transfer syntax, and writes files. The exit code is 1 if a
+required check fails.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Options:
     """What to do with the results."""
 
     json: Path | None = None
-    """Write the results to this file."""
+    """Write the results to this JSON file."""
 
 
 def run(options: Options) -> "Report":

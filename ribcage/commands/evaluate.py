@@ -1,7 +1,7 @@
-"""Evaluate a model: metrics with intervals, a table of predictions, and a report with plots.
+"""Evaluate a model: metrics with 95 % intervals, a table of predictions, and a report with plots.
 
-Refuses to test on patients or images that the model was trained on. Temperature and thresholds are the model's own,
-from validation. Writes predictions.parquet (detections.parquet for a detector), metrics.json and index.html.
+Refuses to test on patients or images that the model was trained on. Temperature and thresholds are those that were
+fitted on validation. Writes predictions.parquet (detections.parquet for a detector), metrics.json and index.html.
 """
 
 from dataclasses import dataclass, replace
@@ -23,6 +23,7 @@ EXAMPLES = (
     "evaluate runs/chexnet --data data/nih",
     "evaluate runs/chexnet --data data/rsna --split all --resamples 2000",
 )
+GROUPS = {"batch": "Run"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Options:
     """Which model is tested on which data, and how."""
 
     run: Path
-    """A run or model folder."""
+    """Run folder or bundle."""
     data: tuple[str, ...]
     """Dataset folders."""
     split: str = "test"
@@ -38,33 +39,32 @@ class Options:
     frontal: bool = False
     """Only PA and AP views."""
     out: Path | None = None
-    """Output folder (default: RUN/evaluation/<datasets>-<split>, followed by options that differ from their defaults,
-    and by six digits of the test's key where that folder holds a test of other data)."""
+    """Output folder (default: RUN/evaluation/DATASETS-SPLIT, with options that differ from their defaults appended)."""
     ten_crop: bool = False
-    """Average the probabilities of ten crops of each image, as reproductions of CheXNet do."""
+    """Average the probabilities of ten crops of each image; classifiers only."""
     protocol: Literal["honest", "peers"] = "honest"
-    """honest, or peers: thresholds are chosen on the tested images and images used for model selection are allowed, as
-    in much published work."""
+    """honest: thresholds from validation, no image that was used to select the model; peers: as in much published work,
+    thresholds are chosen on the test images, and images that were used to select the model are allowed."""
     table: Literal["full", "chexnet"] = "full"
-    """Format of the printed table; chexnet prints one line per finding, 'The AUROC of Mass is 0.86'."""
+    """Format of the printed table; chexnet: one line per finding, 'The AUROC of Mass is 0.86'."""
     policy: str = ""
-    """What uncertain and blank labels become: ignore, ones, zeros, blank=zeros … (default: as in the model's
-    validation, or ignore)."""
+    """Policy for uncertain and blank labels: ignore, ones, zeros …, and exceptions, as in ones,Edema=zeros,blank=zeros
+    (default: as in the validation of the model, else ignore)."""
     rule: str = "youden"
-    """Rule of the thresholds: youden, midpoint, f1, sensitivity_95, specificity_95, or half."""
+    """Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5)."""
     drop_shared: tuple[str, ...] = ()
-    """Leave out of the tested split what the model was trained on: its patients, images, and copies of them (default:
-    as in training)."""
+    """Name of the tested split, to drop its images whose patients or copies the model was trained on (default: as in
+    training)."""
     allow_leak: bool = False
-    """Evaluate although the model was trained on these patients or images; the report says so."""
+    """Evaluate even if the model was trained on these patients or images; the report says so."""
     resamples: int = 1000
     """Bootstrap resamples of patients."""
     seed: int = 0
-    """Seed of the bootstrap."""
+    """Random seed of the bootstrap."""
     batch: int = 64
-    """Images per batch."""
+    """Batch size: images per forward pass."""
     worst: int = 24
-    """Number of worst errors shown in the report."""
+    """Number of worst errors in the report."""
 
 
 def run(options: Options) -> "ResultWithPage":

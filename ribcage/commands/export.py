@@ -1,10 +1,7 @@
-"""Export a model as one file for another runtime: 8-bit gray pixels in, calibrated probabilities out.
+"""Export a model to ONNX, TorchScript or OpenVINO: 8-bit gray pixels in, calibrated probabilities out.
 
-    ribcage export runs/small --to onnx --out small.onnx
-    ribcage export runs/small --to openvino --int8 --data data/nih --out small-int8.xml
-
-The exported model is compared with the original on the same images; where probabilities differ by more than
---tolerance, no file is written. int8 ranges are taken from --train images of --data, and the change in AUROC is
+The exported model is compared with the original on the same images; if probabilities differ by more than --tolerance,
+no file is written. Activation ranges of --int8 are calibrated on --train images of --data, and the change in AUROC is
 measured on --val.
 """
 
@@ -21,8 +18,9 @@ if TYPE_CHECKING:
 POSITIONAL = ("model",)
 EXAMPLES = (
     "export runs/chexnet --out chexnet.onnx",
-    "export runs/chexnet --to openvino --out chexnet --int8 --data data/nih",
+    "export runs/chexnet --to openvino --int8 --data data/nih --out chexnet-int8.xml",
 )
+GROUPS = {"to": "Output", "int8": "Output", "int8_images": "Output", "tolerance": "Output"}
 
 
 @dataclass(frozen=True)
@@ -30,28 +28,27 @@ class Options:
     """What to write, and how thoroughly to check it."""
 
     model: Path
-    """A run or model folder."""
+    """Run folder or bundle."""
     to: Literal["onnx", "torchscript", "openvino"] = "onnx"
     """Target runtime."""
     out: Path | None = None
-    """Output file (default: model.onnx, model.ts or model.xml beside the model; model-int8.… with --int8)."""
+    """Output file (default: model.onnx, model.ts or model.xml in the bundle; with --int8 model-int8.…)."""
     int8: bool = False
-    """Quantise to 8 bits: faster and smaller, with a small change of the probabilities."""
+    """Quantise to int8 (onnx and openvino): faster and smaller, with slightly different probabilities; needs --data."""
     data: tuple[str, ...] = ()
-    """Dataset folders for the comparison, and for the ranges of --int8 (default: generated patterns, which --int8
-    cannot use)."""
+    """Dataset folders for the comparison and for --int8 (default: the comparison uses generated patterns)."""
     train: str = "train"
-    """Split for the int8 ranges."""
+    """Split with the calibration images of --int8."""
     val: str = "val"
-    """Split for the comparison."""
-    ranges: int = 128
-    """Number of images for the int8 ranges."""
+    """Split to compare the predictions on."""
+    int8_images: int = 128
+    """Number of calibration images of --int8."""
     tolerance: float = 1e-4
-    """Largest difference of a probability that is accepted; with --int8 it is only reported."""
+    """Largest accepted difference of a probability; with --int8 the difference is only reported."""
     latency: bool = True
-    """Measure the time beside the original model's (--no-latency skips this)."""
+    """Measure the time of the exported and the original model."""
     runs: int = 20
-    """Timed runs for a batch of 1 and of 16; the median is reported."""
+    """Number of timed runs for batches of 1 and 16 images; the median is reported."""
     threads: int = 0
     """CPU threads; 0: one per core."""
 
@@ -120,14 +117,14 @@ def wrong(options: Options) -> list[str]:
 
     found, ending = [], Path(FILES[options.to]).suffix
     if options.int8 and not options.data:
-        found.append("--int8 needs images for its ranges: pass --data")
+        found.append("--int8 needs calibration images: pass --data")
     if options.int8 and options.to == "torchscript":
         found.append("--int8 does not apply to --to torchscript, only to onnx and openvino")
     if options.out and options.out.suffix != ending:
         found.append(f"--out {options.out} does not end in {ending}")
     if not options.tolerance >= 0:
         found.append(f"--tolerance {options.tolerance:g} must be 0 or more")
-    counts = {"runs": options.runs, "ranges": options.ranges}
+    counts = {"runs": options.runs, "int8-images": options.int8_images}
     return found + [f"--{name} {value} must be at least 1" for name, value in counts.items() if value < 1]
 
 
@@ -153,7 +150,7 @@ def written(options: Options, opened: "Classifier", work: Path) -> Path:
         return made
     deployment.write_onnx(opened, made := work / "model.onnx")
     if options.int8:
-        chosen = chosen_images(options, opened.spec, options.train, options.ranges)
+        chosen = chosen_images(options, opened.spec, options.train, options.int8_images)
         deployment.write_int8(made, chosen.images, work / "int8.onnx")
         made = work / "int8.onnx"
     if options.to == "openvino":

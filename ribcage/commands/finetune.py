@@ -1,8 +1,8 @@
-"""Train a classifier of findings; the validation split selects the best epoch, the test split is not used.
+"""Train a classifier of findings, from random or pretrained weights.
 
-The run folder holds the options, a log line per step, a checkpoint, and `bundle/`: the best model so far with its
-temperature and thresholds. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the program ends; --resume continues
-from it, also in the middle of an epoch.
+The validation split selects the best epoch, the temperature and the thresholds; the test split is not used. The run
+folder holds the options, a log line per step, a checkpoint, and `bundle/`, the best model so far. Ctrl-C, SIGTERM and
+SIGUSR1 save a checkpoint before the program ends; --resume continues from it, also in the middle of an epoch.
 """
 
 from dataclasses import dataclass
@@ -49,32 +49,32 @@ class Options(TrainingOptions):
     val: str = "val"
     """Split that selects the best epoch, the temperature and the thresholds."""
     augment: Literal["gentle", "strong", "plain"] = "gentle"
-    """Augmentation preset."""
+    """Augmentation preset: gentle, strong (with flips), or plain (none)."""
     dropout: float = 0.0
-    """Dropout probability of the features before the head."""
+    """Dropout probability before the classification head."""
     loss: Literal["bce", "focal", "asymmetric", "cross-entropy"] = "bce"
     """Loss, per finding; cross-entropy for mutually exclusive findings."""
     prior: bool = False
-    """Initialise the bias of the head to the prevalence of each finding; without it, heat-maps after a short training
-    may be empty."""
+    """Initialise the bias of the head from the prevalence of each finding. Without it, saliency maps may be empty
+    after a short training."""
     balanced: bool = False
     """Weight the positives and negatives of each finding by the effective number of samples (Cui et al. 2019)."""
     smoothing: float = 0.0
     """Label smoothing, towards 0.5."""
     mixup: float = 0.0
-    """Mixup: alpha of the Beta distribution; 0: no mixup."""
+    """Mixup: alpha of the beta distribution; 0: no mixup."""
     freeze: Literal["", "backbone"] = ""
     """Part of the model that is not trained."""
     ema: float = 0.0
-    """Decay of the exponential moving average of the weights, which is then the result; 0: no average."""
+    """Decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0: no EMA."""
     keep: Literal["best", "last"] = "best"
-    """Epoch to keep: the best on validation, or the last."""
+    """Epoch whose model is saved: the best on validation, or the last."""
     patience: int = 0
-    """Early stopping: validations without improvement after which the run ends; 0: no early stopping."""
+    """Early stopping after this many validations without improvement; 0: no early stopping."""
     validate_every: int = 1
-    """Epochs between two validations on the --val split."""
+    """Epochs between two validations."""
     log_format: Literal["bar", "paddle"] = "bar"
-    """Format of the log: a progress bar, or paddle: a line every ten steps with the training AUROC of each finding."""
+    """Progress on the terminal: a bar, or paddle: a line every ten steps with the training AUROC of each finding."""
 
 
 def defaults(_: str = "") -> dict[str, str]:
@@ -225,7 +225,7 @@ def build(
         model.findings,
         **method_options(Supervised, options, freeze=options.freeze == "backbone"),
     )
-    shown = [augment.changed_view(augment.PRESETS[options.augment](model.size), options.view)]
+    shown = [augment.changed_view(augment.PRESETS[options.augment](model.size), options.augment_options)]
     loader = setup.build_loader(options, data, shown, train_rows, model, device, policy=policy)
     labels = loader.labels(0, train_rows)
     if options.loss == "cross-entropy":

@@ -1,7 +1,8 @@
 """Import a dataset into a dataset folder: one array of images, one table.
 
-Reads the tables of a public dataset or of your own images, decodes every image once, resizes it, and keeps labels
-exactly as the source has them. It can be interrupted at any time; the same command continues where it stopped.
+Reads the tables of a public dataset or of your own images, decodes and resizes every image once, and keeps the labels
+as they are in the source. 'ribcage import DATASET --help' shows the options of a dataset. An interrupted import
+continues when the same command is run again.
 """
 
 import contextlib
@@ -27,37 +28,37 @@ class Options:
     """What to import, and how."""
 
     dataset: str
-    """Name of the dataset (docs/datasets.md), or `folder` for your own files."""
+    """Dataset; `folder` for your own files."""
     root: Path | None = None
-    """Its folder or file, as downloaded."""
+    """Its folder or file, as downloaded; not for phantom."""
     out: Path | None = None
-    """Dataset folder to write (needed)."""
+    """Dataset folder to write (required)."""
     size: int | None = None
-    """Side of a stored image in pixels (default: 256, or less if all images are smaller); smaller images are enlarged,
-    and the summary says how many."""
+    """Side of the stored images in pixels, to which smaller images are enlarged (default: 256, or less if all images
+    are smaller)."""
     fit: Literal["pad", "crop", "squash"] = "pad"
-    """How images become square: padded with black, cropped at the centre, or squashed."""
+    """How images become square: padded with black, cropped at the centre, or squashed (aspect ratio not kept)."""
     depth: Literal[8, 16] = 8
-    """Bits of a stored pixel."""
-    workers: int = 0
-    """Threads; 0: one per core."""
+    """Bit depth of the stored images."""
+    threads: int = 0
+    """Threads that decode images; 0: one per core."""
     window: str = ""
-    """DICOM window: the explanation of a window, such as LUNG, or CENTRE,WIDTH (default: the file's own,
-    docs/datasets.md)."""
+    """DICOM window: the explanation of one of the file's windows, such as LUNG, or CENTRE,WIDTH (default: that
+    of the file, docs/datasets.md)."""
     allow_rejected: str = "50%"
-    """How many images may be rejected before the exit code is 3: a number, a share such as 5%, or all."""
+    """Number of rejected images above which the exit code is 3: a number, a percentage such as 5%, or all."""
     limit: int = 0
     """Import only the first N images; 0: all."""
     redo: bool = False
-    """Start again even if the folder is complete or begun, for example because rejected images are now there."""
+    """Import again from the start, even if the folder is complete or begun."""
     link: bool = False
-    """Store only the table; images are then read from their files every time."""
+    """Store only the table; images are then decoded from their files whenever they are used."""
     split_list: tuple[str, ...] = ()
-    """Lists of image names that define the split: train=FILE test=FILE, one name per line."""
+    """Files with image names, one per line, that define the splits: train=FILE test=FILE."""
     drop_shared: tuple[str, ...] = ()
-    """Splits, such as test, from which images are removed whose patients or copies are in another split."""
+    """Splits from which to drop images whose patients or copies are in another split."""
     name: str = ""
-    """Name of the folder in reports, and name space of its patients (default: the dataset's name)."""
+    """Name in reports; patient identifiers are unique within a name (default: that of the dataset)."""
     member: dict[str, Any] = field(default_factory=dict)
 
 
@@ -88,7 +89,7 @@ def run(options: Options) -> "DatasetFolder":
     elif options.link:
         writer.link(index, facts, options.out)
     else:
-        write(writer.Writer(index, facts, options.out, workers=options.workers or cores()), index.name)
+        write(writer.Writer(index, facts, options.out, workers=options.threads or cores()), index.name)
     opened = dataset_folder.open(options.out)
     print(summary(opened))
     if exit_code(options, opened):
@@ -125,7 +126,7 @@ def check(options: Options) -> None:
     wrong += [f"--size {options.size} must be {importer_tables.LEAST_SIZE} to 4096"] * (
         options.size is not None and not importer_tables.LEAST_SIZE <= options.size <= 4096
     )
-    wrong += [f"--{key} cannot be {getattr(options, key)}" for key in ("workers", "limit") if getattr(options, key) < 0]
+    wrong += [f"--{key} cannot be {getattr(options, key)}" for key in ("threads", "limit") if getattr(options, key) < 0]
     wrong += limits.failures_errors("--allow-rejected", options.allow_rejected)
     try:
         value_of_interest.parse_window(options.window)

@@ -1,7 +1,7 @@
-"""Audit data before training: counts, patients across splits, duplicates, and sample images.
+"""Audit datasets before training: counts, patients in several splits, duplicates, and sample images.
 
-Takes dataset folders, or NAME:ROOT (nih:/data/nih) for the tables of a dataset that has not been imported. Prints a
-table; --html writes a self-contained report, --json the numbers.
+Takes dataset folders, or DATASET:ROOT (nih:/data/nih) for the tables of a dataset that has not been imported. Prints
+tables; --html writes a self-contained report, --json the numbers.
 """
 
 from collections.abc import Callable
@@ -22,17 +22,17 @@ class Options:
     """What to audit, and where to write."""
 
     folders: tuple[str, ...] = ()
-    """Dataset folders, or NAME:ROOT (none: --split-list compares lists by their names alone)."""
+    """Dataset folders, or DATASET:ROOT; none: --split-list compares the lists by image names alone."""
     html: Path | None = None
-    """Write a report with tables and sample images to this file."""
+    """Write an HTML report with tables and sample images to this file."""
     json: Path | None = None
-    """Write all numbers to this file."""
-    near: bool = True
-    """Look for near-duplicates as well (--no-near: only for identical images)."""
+    """Write all numbers to this JSON file."""
+    near_duplicates: bool = True
+    """Find near-duplicates (re-encoded, resized, cropped, mirrored or rotated images) as well as identical images."""
     samples: int = 24
-    """Sample images of each folder in the report."""
+    """Number of sample images of each folder in the report."""
     split_list: tuple[str, ...] = ()
-    """Lists of image names to compare with each other: NAME=FILE NAME=FILE, such as train=a.txt test=b.txt."""
+    """Files with image names, one per line, to compare with each other: train=FILE test=FILE."""
     member: dict[str, Any] = field(default_factory=dict)
 
 
@@ -61,7 +61,7 @@ def run(options: Options) -> "ResultWithPage":
 
     check(options)
     members = audited.members(options.folders, options.split_list, **options.member)
-    numbers = audit.audit(members, near=options.near)
+    numbers = audit.audit(members, near=options.near_duplicates)
     result = ResultWithPage(numbers, lambda: audit_page(members, numbers, options.samples))
     show(result)
     for file, text in ((options.json, json.dumps(result, indent=1, ensure_ascii=False)), (options.html, "")):
@@ -77,7 +77,7 @@ def check(options: Options) -> None:
     wrong = []
     repeated = [word for word in dict.fromkeys(options.folders) if options.folders.count(word) > 1]
     wrong += [f"{word} is given twice" for word in repeated]
-    wrong += ["FOLDERS is missing: pass dataset folders, NAME:ROOT, or --split-list"] * (
+    wrong += ["FOLDERS is missing: pass dataset folders, DATASET:ROOT, or --split-list"] * (
         not options.folders and not options.split_list
     )
     wrong += [f"--samples {options.samples} must be 0 or more"] * (options.samples < 0)

@@ -1,7 +1,8 @@
-"""Train a detector: a detection head on a backbone, frozen or not; the validation split selects the best epoch by mAP.
+"""Train a detector: a detection head on a frozen or trained backbone.
 
-Training uses images with boxes, and images labelled negative, which need none. As in 'ribcage finetune', the test split
-is not used, and --resume continues a run, also in the middle of an epoch.
+Training uses images with boxes and images labelled negative. The validation split selects the best epoch by mAP and
+the score threshold; the test split is not used. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the program ends;
+--resume continues from it, also in the middle of an epoch.
 """
 
 from dataclasses import dataclass, replace
@@ -27,9 +28,11 @@ POSITIONAL = ()
 EXAMPLES = ("localise --data data/rsna --model resnet50 --init runs/moco --freeze backbone --out runs/boxes",)
 MODEL = "resnet50"
 """The architecture of LoVT's protocol, where neither --model nor --init names one."""
-COUNTS = {"width": 1024, "depth": 16, "boxes": 4096}
-"""Largest values of options."""
-UNUSED_BY_CAM = ("findings", "labels", "size", "model", "channels", "freeze", "epochs", "lr", "augment", "view", "keep")
+COUNTS = {"head_width": 1024, "head_depth": 16, "max_detections": 4096}
+"""Maximum values of options."""
+UNUSED_BY_CAM = (
+    "findings", "labels", "size", "model", "channels", "freeze", "epochs", "lr", "augment", "augment_options", "keep",
+)  # fmt: skip
 """Options without effect on --head cam, which trains nothing."""
 
 
@@ -41,32 +44,32 @@ class Options(TrainingOptions):
         optimizer="adamw", lr=1e-3, weight_decay=1e-4, warmup=1.0, most=0.5, scaled=False, epochs=30
     )
     model: str = ""
-    """Architecture: a timm model or one of Ribcage's own (default: that of the bundle of --init, else resnet50)."""
+    """Architecture: a timm model or one of Ribcage's own (default: that of --init, else resnet50)."""
     findings: tuple[str, ...] = ()
-    """Findings to detect (default: all with boxes in the training split)."""
+    """Findings to detect (default: all that have boxes in the training split)."""
     head: Literal["fcos", "yolo", "cam"] = "fcos"
-    """Detection head: fcos, anchor-free; yolo, YOLOv3's as in LoVT's protocol for frozen backbones; cam, boxes from the
-    class activation maps of a trained classifier, without training."""
-    width: int = 256
-    """Channels of the fcos head, at least 4."""
-    depth: int = 4
-    """Convolutions of each fcos branch."""
+    """Detection head: fcos (anchor-free), yolo (YOLOv3, as in LoVT's protocol for frozen backbones), or cam (boxes
+    from the class activation maps of a classifier; nothing is trained)."""
+    head_width: int = 256
+    """Channels of the fcos head, from 4 to 1024."""
+    head_depth: int = 4
+    """Convolutional layers of each branch of the fcos head."""
     quality: Literal["centreness", "iou"] = "centreness"
-    """Quality by which fcos weights the score of a box: centreness of its location, or predicted IoU."""
+    """Predicted box quality that weights the scores of the fcos head: centreness or IoU."""
     anchors: Literal["published", "fitted"] = "published"
-    """Anchors of yolo: the published ones, or clustered from the training boxes."""
-    overlap: float = 0.4
-    """Non-maximum suppression: IoU above which the box with the lower score is dropped."""
-    share: float = 0.5
-    """Threshold of cam boxes, as a fraction of the maximum of the activation map."""
-    boxes: int = 100
-    """Largest number of detections per image."""
+    """Anchors of the yolo head: the published ones, or clusters of the training boxes."""
+    nms_iou: float = 0.4
+    """IoU threshold of non-maximum suppression."""
+    cam_threshold: float = 0.5
+    """--head cam: threshold of the boxes, as a fraction of the maximum of the activation map."""
+    max_detections: int = 100
+    """Maximum number of detections per image."""
     freeze: Literal["", "backbone"] = ""
-    """Part of the model that is not trained."""
+    """Part of the model that is not trained; needs --init."""
     cache: bool = True
-    """Cache the feature maps of a frozen backbone during the run, if the augmentation only flips."""
+    """Cache the feature maps of a frozen backbone on disk during the run, if flips are the only augmentation."""
     cache_gb: float = 16.0
-    """Largest size in GB of the cache, for training and validation each."""
+    """Maximum size of the cache in GB, for training and validation each."""
     epochs: int | None = None  # type: ignore[assignment]  # until it is settled
     """Training epochs."""
     batch: int = 64
@@ -76,13 +79,15 @@ class Options(TrainingOptions):
     val: str = "val"
     """Split that selects the best epoch and the score threshold."""
     augment: Literal["gentle", "strong", "plain"] = "gentle"
-    """Augmentation preset."""
+    """Augmentation preset: gentle, strong (with flips), or plain (none)."""
     keep: Literal["best", "last"] = "best"
-    """Epoch to keep: the best on validation, or the last."""
+    """Epoch whose model is saved: the best on validation, or the last."""
     patience: int = 0
-    """Early stopping: validations without improvement after which the run ends; 0: no early stopping."""
+    """Early stopping after this many validations without improvement; 0: no early stopping."""
     validate_every: int = 1
-    """Epochs between two validations on the --val split."""
+    """Epochs between two validations."""
+    export_as: str = ""
+    """Not available for detectors."""
 
 
 def defaults(_: str = "") -> dict[str, str]:
@@ -112,13 +117,13 @@ def wrong(options: Options) -> list[str]:
         said.append("--head cam needs the bundle of a classifier as --init")
     if options.head == "cam":
         idle = [name for name in UNUSED_BY_CAM if getattr(options, name) != getattr(Options, name)]
-        said += [f"--{name} has no effect with --head cam, which trains nothing" for name in idle]
-    if not 0 < options.share <= 1:
-        said.append(f"--share {options.share:g} must be above 0 and at most 1")
+        said += [f"--{name.replace('_', '-')} has no effect with --head cam, which trains nothing" for name in idle]
+    if not 0 < options.cam_threshold <= 1:
+        said.append(f"--cam-threshold {options.cam_threshold:g} must be above 0 and at most 1")
     if options.freeze and not options.init:
         said.append("--freeze backbone needs --init")
-    if not 0 < options.overlap <= 1:
-        said.append(f"--overlap {options.overlap:g} must be above 0 and at most 1")
+    if not 0 < options.nms_iou <= 1:
+        said.append(f"--nms-iou {options.nms_iou:g} must be above 0 and at most 1")
     said += [
         f"--{name} {getattr(options, name)} must be from 1 to {most}"
         for name, most in COUNTS.items()
@@ -274,13 +279,18 @@ def describe(
 
 
 def detector(options: Options) -> "DetectorSpec":
-    """The head and its options, as the spec keeps them."""
+    """The head and its hyperparameters, under the names of `model.json`."""
     from ribcage.bundle.spec import DetectorSpec
 
-    own = {"fcos": ("width", "depth", "quality", "overlap"), "yolo": ("anchors", "overlap"), "cam": ("share",)}[
-        options.head
-    ]
-    return DetectorSpec(options.head, {**{name: getattr(options, name) for name in own}, "keep": options.boxes})
+    own: dict[str, dict[str, Any]] = {
+        "fcos": {
+            "width": options.head_width, "depth": options.head_depth, "quality": options.quality,
+            "overlap": options.nms_iou,
+        },
+        "yolo": {"anchors": options.anchors, "overlap": options.nms_iou},
+        "cam": {"share": options.cam_threshold},
+    }  # fmt: skip
+    return DetectorSpec(options.head, {**own[options.head], "keep": options.max_detections})
 
 
 def build(
@@ -304,7 +314,7 @@ def build(
     backbone = initial_backbone(model, options.init, options.drop_path)
     method = build_detector(model, backbone, "The detector", freeze=options.freeze == "backbone")
     method.measure(detections.boxes_in_view(data, train_rows, model.findings, model.size), model.size)
-    shown = [augment.changed_view(augment.PRESETS[options.augment](model.size), options.view)]
+    shown = [augment.changed_view(augment.PRESETS[options.augment](model.size), options.augment_options)]
     loader = setup.build_loader(options, data, shown, train_rows, model, device, policy=policy)
     return setup.build_trainer(options, method, loader, device)
 
@@ -368,7 +378,7 @@ def build_cam(options: Options, data: "Datasets", device: "torch.device") -> Pat
         run_folder.create("localise", options, data)
         found = validation.chosen_spec() if validation.judged else model
         save_bundle(options.out / "bundle", looking.method, found, seen, known.ood)
-        report(options, "ClassifierValidation" if validation.judged else "")
+        report(options, "Validation" if validation.judged else "")
     return options.out
 
 

@@ -1,8 +1,8 @@
-"""Predict findings in image files: PNG, JPEG, TIFF, BMP or DICOM; files, folders, or patterns.
+"""Predict findings in image files: PNG, JPEG, TIFF, BMP or DICOM.
 
-A classifier gives a calibrated probability for every finding and marks those that reach their threshold; a detector
-gives boxes in the pixels of the file. Warnings about unusual images are shown beside the predictions. Files that
-cannot be read are listed, and the others are predicted.
+A classifier predicts a calibrated probability for every finding and marks those at or above their threshold; a
+detector predicts boxes, in pixels of the file. Images that are unlike the training images get a warning. Files that
+cannot be read are listed and skipped.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 POSITIONAL = ("model", "paths")
 EXAMPLES = ("predict runs/chexnet /data/new --out predictions.csv", "predict runs/chexnet scan.dcm --maps maps")
+GROUPS = {
+    "rule": "Prediction",
+    "min_score": "Prediction",
+    "ten_crop": "Prediction",
+    "window": "Prediction",
+    "batch": "Run",
+}
 
 
 @dataclass(frozen=True)
@@ -25,40 +32,40 @@ class Options:
     """The model, the files, and what is written."""
 
     model: Path
-    """A run or model folder."""
+    """Run folder or bundle."""
     paths: tuple[Path, ...]
-    """Files, folders, or patterns such as 'inbox/**/*.dcm'."""
+    """Image files, folders, or patterns such as 'inbox/**/*.dcm'."""
     out: Path | None = None
-    """Write the predictions to this table (.csv or .parquet)."""
-    threshold: str = ""
-    """Rule of the classifier's thresholds: youden, midpoint, f1, sensitivity_95, specificity_95, or half (default:
-    youden, if the model has it)."""
+    """Write a table of the predictions to this file (.csv or .parquet)."""
+    rule: str = ""
+    """Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5); classifiers only (default:
+    youden, if the model has thresholds)."""
     ten_crop: bool = False
     """Average the probabilities of ten crops of each image; classifiers only."""
     maps: Path | None = None
-    """Write saliency maps, or the images with a detector's boxes, to this folder, in the pixels of the file."""
+    """Write saliency maps, or images with the boxes of a detector, to this folder, at the size of the file."""
     map_findings: tuple[str, ...] = ()
-    """Findings to map (default: those that reach their threshold, else the most probable)."""
+    """Findings to map (default: those at or above their threshold, else the most probable one)."""
     map_method: Literal["gradcam", "layercam", "occlusion"] = "gradcam"
-    """Method of the saliency maps; layercam suits earlier layers, occlusion covers one square at a time and is slow."""
+    """Saliency method: layercam suits earlier layers; occlusion covers one square at a time and is slow."""
     map_layer: int = 0
-    """Layer of the maps, counted back from the last: 0 is the last, 1 the last one with a finer grid …"""
+    """Layer of the maps: 0: the last layer, 1: the last one of the next higher resolution …"""
     sheet: Path | None = None
-    """Write a sheet with the maps of all findings: one .svg file, or a folder for several files."""
+    """Write a figure with the maps of all findings of an image: an .svg file, or a folder for several images."""
     check_maps: bool = False
-    """Sanity check: compare the maps with those of the same network with random weights; similar maps are not
-    explanations."""
+    """Sanity check: compare the maps with those of the same network with random weights; similar maps do not explain
+    the prediction (Adebayo et al. 2018)."""
     notes: bool = False
-    """Print how each file was read."""
+    """Print how each file was decoded."""
     min_score: float | None = None
-    """Detectors: lowest score of a box (default: each finding's score threshold from validation)."""
+    """Score threshold of boxes, from 0 to 1; detectors only (default: that of each finding, from validation)."""
     window: str = ""
-    """DICOM window: the explanation of a window, such as LUNG, or CENTRE,WIDTH (default: the file's own,
-    docs/datasets.md)."""
+    """DICOM window: the explanation of one of the file's windows, such as LUNG, or CENTRE,WIDTH (default: that
+    of the file, docs/datasets.md)."""
     allow_unread: str = "0"
-    """How many files may be unreadable before the exit code is 3: a number, a share such as 5%, or all."""
+    """Number of unreadable files above which the exit code is 3: a number, a percentage such as 5%, or all."""
     batch: int = 16
-    """Files per batch."""
+    """Batch size: images per forward pass."""
 
 
 def run(options: Options) -> "pd.DataFrame":
@@ -77,24 +84,20 @@ def run(options: Options) -> "pd.DataFrame":
     if files.others:
         print(skipped_line(files))
     opened = load_detector(options.model) if model.detector else load_classifier(options.model)
+    mapped = options.maps or options.sheet or options.check_maps
+    decoded = image_files.DecodedImages(options.window)
     table = image_files.predicted(
-        opened, files.images, rule=options.threshold, min_score=options.min_score, ten_crop=options.ten_crop,
-        batch=options.batch, window=options.window,
+        opened, files.images, rule=options.rule, min_score=options.min_score, ten_crop=options.ten_crop,
+        batch=options.batch, window=options.window, decoded=decoded if mapped else None,
     )  # fmt: skip
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         predictions.save_predictions(table, options.out)
         print(f"Wrote {options.out}.")
     out = str(options.out) if options.out else ""
-    show(options, table, PredictionLines(model, options.threshold, options.notes, out), ood.weakness(opened.ood))
+    show(options, table, PredictionLines(model, options.rule, options.notes, out), ood.weakness(opened.ood))
     maps = MapFiles(
-        opened,
-        map_method(options),
-        options.maps,
-        options.sheet,
-        options.map_findings,
-        options.threshold,
-        options.window,
+        opened, decoded, map_method(options), options.maps, options.sheet, options.map_findings, options.rule
     )
     readable = image_files.read_files(table, files.images)
     if options.maps or options.sheet:
@@ -154,7 +157,7 @@ def unsuitable(options: Options, model: "ModelSpec") -> list[str]:
     ]
     if model.detector:
         of_classifiers = {
-            "--threshold": options.threshold, "--ten-crop": options.ten_crop, "--sheet": options.sheet,
+            "--rule": options.rule, "--ten-crop": options.ten_crop, "--sheet": options.sheet,
             "--check-maps": options.check_maps, "--map-layer": options.map_layer,
             "--map-method": options.map_method != "gradcam",
         }  # fmt: skip
@@ -163,8 +166,8 @@ def unsuitable(options: Options, model: "ModelSpec") -> list[str]:
     if options.min_score is not None:
         found.append(f"--min-score: for detectors only, and {options.model} is a classifier")
     rules = (*model.thresholds, HALF)
-    if options.threshold and options.threshold not in rules:
-        found.append(f"--threshold {options.threshold}: the model has {', '.join(rules)}")
+    if options.rule and options.rule not in rules:
+        found.append(f"--rule {options.rule}: the model has {', '.join(rules)}")
     return found
 
 

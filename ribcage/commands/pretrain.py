@@ -1,8 +1,8 @@
-"""Pretrain a backbone, mostly without labels; finetune, probe or timm then start from its weights.
+"""Pretrain a backbone, with or without labels, for `finetune`, `localise`, `probe` or timm.
 
 'ribcage pretrain METHOD --help' shows the options of a method. The run folder holds the options, a log line per step, a
-checkpoint, the backbone as `bundle/` and a page of example images. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before
-the program ends; --resume continues from it, also in the middle of an epoch.
+checkpoint, the backbone as `bundle/`, and a report with curves and example images. Ctrl-C, SIGTERM and SIGUSR1 save a
+checkpoint before the program ends; --resume continues from it, also in the middle of an epoch.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ class Options(TrainingOptions):
     model: str = "resnet50"
     """Architecture: a timm model or one of Ribcage's own."""
     findings: tuple[str, ...] = ()
-    """Findings to train on, for methods that use labels (default: all findings of the data)."""
+    """Findings whose labels are used, by methods that use labels (default: all findings of the data)."""
     pool: str = ""
     """Pooling of features, by timm's names: avg, token … (default: avg after mae, else the model's own)."""
     epochs: int | None = None  # type: ignore[assignment]  # until it is settled
@@ -51,16 +51,16 @@ class Options(TrainingOptions):
     """Batch size: images per optimizer step, over all processes."""
     train: tuple[str, ...] = ("train",)
     """Splits to train on."""
-    share: tuple[float, ...] = ()
-    """Fraction of a batch from each dataset (default: in proportion to its size)."""
+    data_weights: tuple[float, ...] = ()
+    """Sampling weight of each dataset (default: in proportion to its size)."""
     augment: Literal["radiograph", "paper"] = "radiograph"
-    """Augmentation preset: one for radiographs, or the paper's for photographs, without colour."""
+    """Augmentation preset: for radiographs, or as in the paper of the method, without its colour augmentation."""
     probe: tuple[str, ...] = ()
-    """Labelled dataset folders for a linear probe and kNN during training."""
-    watch_every: int = 10
-    """Epochs between two evaluations of the features, each of which also saves the bundle."""
+    """Labelled dataset folders for a linear probe and k nearest neighbours during training."""
+    evaluate_every: int = 10
+    """Epochs between two evaluations of the features; each also saves the bundle."""
     log_format: Literal["bar", "moco"] = "bar"
-    """Format of the log: a progress bar, or moco: a line every ten steps as the authors' code prints it."""
+    """Progress on the terminal: a bar, or moco: a line every ten steps in the format of MoCo's published code."""
     member: dict[str, Any] = field(default_factory=dict)
 
 
@@ -89,7 +89,7 @@ def member_file(name: str) -> Path:
 def defaults(method: str = "") -> dict[str, str]:
     """The defaults of options that are left open, for the help: those of the method's paper."""
     if not method:
-        return dict.fromkeys(("epochs", *LEFT_OPEN), "the method's: ribcage pretrain METHOD --help")
+        return dict.fromkeys(("epochs", *LEFT_OPEN), "depends on METHOD")
     return default_texts(member(method).published(None, Options.batch))
 
 
@@ -134,7 +134,7 @@ def train(options: Options, device: "torch.device") -> Path:
     setup.check_layout(options, trainer.method, model)
     monitor = watcher(options, trainer, data, rows, model, device)
     keep = keeper(options, trainer, data, rows, model, monitor)
-    plan = Plan("", options.save_minutes, options.watch_every)
+    plan = Plan("", options.save_minutes, options.evaluate_every)
     run = Run(trainer, options.out, plan, looking(monitor), keep)
     with opened_run("pretrain", options, run, data):
         monitor.found += before(options.out / "metrics.jsonl")
@@ -157,10 +157,10 @@ def check(options: Options) -> None:
             f"--micro-batch {options.micro_batch} is not possible with {options.method}, which compares all images of "
             f"a batch: use a smaller --batch, or more processes"
         )
-    if options.share and len(options.share) != len(options.data):
-        wrong.append(f"--share has {len(options.share)} numbers for {len(options.data)} datasets")
-    if any(share < 0 for share in options.share) or (options.share and not sum(options.share)):
-        wrong.append("--share needs numbers of 0 or more, one of them above 0")
+    if options.data_weights and len(options.data_weights) != len(options.data):
+        wrong.append(f"--data-weights has {len(options.data_weights)} numbers for {len(options.data)} datasets")
+    if any(share < 0 for share in options.data_weights) or (options.data_weights and not sum(options.data_weights)):
+        wrong.append("--data-weights needs numbers of 0 or more, one of them above 0")
     if not kind.from_labels and (options.findings or options.policy != Options.policy):
         wrong.append(f"--findings and --policy have no effect on {options.method}, which uses no labels")
     if wrong:
@@ -215,7 +215,7 @@ def shares(options: Options, data: "Datasets", rows: "np.ndarray") -> "np.ndarra
     """The fraction of each dataset in a batch."""
     import numpy as np
 
-    return np.array(options.share or np.bincount(data.source(rows), minlength=len(data)), np.float64)
+    return np.array(options.data_weights or np.bincount(data.source(rows), minlength=len(data)), np.float64)
 
 
 def build(
@@ -254,13 +254,13 @@ def loader_of(
     return setup.build_loader(
         options,
         data,
-        [augment.changed_view(view, options.view) for view in method.views(model.size, options.augment)],
+        [augment.changed_view(view, options.augment_options) for view in method.views(model.size, options.augment)],
         rows,
         model,
         device,
         findings=method.findings,
         policy=Policy.parse(options.policy, method.findings),
-        weights=options.share or None,
+        weights=options.data_weights or None,
         same_patient=bool(options.member.get("patient_aware")) and method.same_patient,
         drop_last=True,
         per_dataset=not options.init,

@@ -1,7 +1,7 @@
 """Evaluate frozen features: logistic regression and k nearest neighbours, at several fractions of the labels.
 
-The model is a bundle or run folder, or an architecture with --init. Features are computed once, without augmentation;
-the validation split selects the regularisation and k. The fractions of one seed are nested, by patient.
+MODEL is a run folder or bundle, or an architecture with --init. Features are computed once, without augmentation; the
+validation split selects the regularisation and k. Patients of a smaller fraction are contained in the larger ones.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 POSITIONAL = ("model",)
 EXAMPLES = ("probe runs/moco --data data/nih --out probe",)
+GROUPS = {"batch": "Run"}
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,14 @@ class Options:
     data: tuple[str, ...]
     """Dataset folders."""
     init: str = ""
-    """Initial weights of a named architecture: imagenet, a bundle or run folder, or a file (default: random)."""
+    """Initial weights of a named architecture: imagenet, a run folder or bundle, or a checkpoint file (default:
+    random)."""
     labels: tuple[float, ...] = (0.01, 0.1, 1.0)
     """Fractions of the training patients to fit on."""
     seeds: int = 3
-    """Number of random draws of each fraction."""
+    """Number of random draws of the patients of each fraction."""
     findings: tuple[str, ...] = ()
-    """Findings to probe (default: all findings of the data)."""
+    """Findings to classify (default: all findings of the data)."""
     train: str = "train"
     """Split to fit on."""
     val: str = "val"
@@ -48,26 +50,27 @@ class Options:
     frontal: bool = False
     """Only PA and AP views."""
     drop_copies: bool = True
-    """Leave out training images of which another split has an identical copy."""
+    """Drop training images that are identical to an image of another split."""
     drop_shared: tuple[str, ...] = ()
-    """Splits to drop shared images from: images whose patients, or copies of which, are in another split; of the
-    evaluated split also those the model was trained on."""
+    """Splits from which to drop images whose patients or copies are in another split; from the evaluated split also
+    those that the model was trained on."""
     policy: str = "ignore"
-    """Policy for uncertain and blank labels: ignore, ones, zeros, blank=zeros …"""
+    """Policy for uncertain and blank labels: ignore, ones, zeros …, and exceptions, as in
+    ones,Edema=zeros,blank=zeros (docs/datasets.md)."""
     size: tuple[int, ...] = ()
-    """Input height and width in pixels, or one number for both (default: the bundle's, else 224)."""
+    """Input height and width in pixels, or one number for both (default: that of the bundle, else 224)."""
     channels: Literal[1, 3] = 1
     """Input channels of a named architecture; 3 repeats the gray image."""
     pool: str = ""
-    """Pooling of a named architecture, by timm's names: avg, token … (default: its own)."""
+    """Global pooling of a named architecture, as timm names it: avg, token … (default: its own)."""
     batch: int = 64
-    """Images per batch."""
+    """Batch size: images per forward pass."""
     threads: int = 0
     """Threads that load images; 0: one per core."""
     allow_leak: bool = False
-    """Evaluate although the model was trained on these patients or images; the result says so."""
+    """Evaluate even if the model was trained on these patients or images; the result says so."""
     out: Path | None = None
-    """Folder for probe.json, with the numbers of every draw."""
+    """Folder to write probe.json to, with the results of every draw."""
 
 
 def run(options: Options) -> "ProbeResult":
@@ -121,7 +124,7 @@ def check(options: Options) -> None:
 
     own = {"--init": options.init, "--pool": options.pool, "--channels": options.channels > 1}
     said = [name for name, given in own.items() if given and named(options)]
-    wrong = ["--labels names no share"] if not options.labels else []
+    wrong = ["--labels needs at least one fraction"] if not options.labels else []
     wrong += [f"{name} is for the name of a model, not for a folder" for name in said]
     limits.check_options(options, wrong)
 

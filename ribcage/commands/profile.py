@@ -1,7 +1,7 @@
-"""Measure what models cost: parameters, multiply-adds, activation memory, and time on this processor.
+"""Measure the cost of models: parameters, multiply-adds, activation memory, and time on this CPU.
 
-Takes names of architectures, runs, or model folders. Multiply-adds are counted twice: as 'thop' does, for comparison
-with papers, and in full, with the products of attention. --all adds five well-known models.
+Takes names of architectures, run folders, or bundles. Multiply-adds are counted as thop does, for comparison with
+papers, and in full, including the products of attention.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ribcage.bundle.cost.subject import Subject
 
 POSITIONAL = ("models",)
-EXAMPLES = ("profile densenet121 eeea_net_c2 --latency", "profile runs/chexnet")
+EXAMPLES = ("profile densenet121 eeea_net_c2", "profile runs/chexnet")
+GROUPS = {"size": "Model"}
 
 
 @dataclass(frozen=True)
@@ -24,23 +25,24 @@ class Options:
     """What to profile, and how thoroughly."""
 
     models: tuple[str, ...] = ()
-    """Names of architectures, runs, or model folders."""
-    all: bool = False
-    """Add five well-known models, with three channels as published, and with one."""
+    """Names of architectures, run folders, or bundles."""
+    baselines: bool = False
+    """Add five published models, with three channels and with one."""
     classes: int | None = None
-    """Number of findings, for names (default: 14)."""
+    """Number of findings, for named architectures (default: 14)."""
     channels: Literal[1, 3] | None = None
-    """Input channels, for names (default: 3, as in papers; other commands use 1)."""
+    """Input channels, for named architectures (default: 3, as in papers; other commands use 1)."""
     size: tuple[int, ...] = ()
-    """Height and width of the input, or one number for both; for names and --all (default: 224)."""
+    """Input height and width in pixels, or one number for both; for named architectures and --baselines (default:
+    224)."""
     latency: bool = True
-    """Measure the time in PyTorch and exported to ONNX Runtime (--no-latency: only count)."""
+    """Measure the time in PyTorch and in ONNX Runtime."""
     threads: int = 0
     """CPU threads; 0: one per core."""
     runs: int = 10
-    """Timed runs for each network and batch; the median is reported."""
+    """Number of timed runs of each model and batch size; the median is reported."""
     json: Path | None = None
-    """Write all numbers to this file."""
+    """Write all numbers to this JSON file."""
 
 
 def run(options: Options) -> "Profile":
@@ -70,15 +72,17 @@ def check(options: Options) -> None:
     given = {"--classes": options.classes, "--channels": options.channels, "--size": options.size}
     folders = [word for word in options.models if is_folder(word)]
     wrong = (
-        [] if options.models or options.all else ["MODELS is missing: pass a name, a run or a model folder, or --all"]
+        []
+        if options.models or options.baselines
+        else ["MODELS is missing: pass names of architectures, run folders or bundles, or --baselines"]
     )
     wrong += [
         f"{flag} applies to names of architectures, not to the folder {folders[0]}"
         for flag in given
         if folders and given[flag]
     ]
-    if options.all and not options.models:
-        wrong += [f"{flag} applies to names of architectures; --all has its own" for flag in FIXED if given[flag]]
+    if options.baselines and not options.models:
+        wrong += [f"{flag} applies to names of architectures; --baselines has its own" for flag in FIXED if given[flag]]
     if options.threads and not options.latency:
         wrong.append("--threads has no effect with --no-latency")
     wrong += [f"--classes {options.classes} must be at least 1"] * (options.classes is not None and options.classes < 1)
@@ -114,7 +118,7 @@ def chosen(options: Options) -> "list[Subject]":
         cost.Subject.of(Path(word)) if is_folder(word) else cost.Subject(word, classes, channels, size)
         for word in options.models
     ]
-    return list(dict.fromkeys([*found, *(cost.famous(size) if options.all else ())]))
+    return list(dict.fromkeys([*found, *(cost.famous(size) if options.baselines else ())]))
 
 
 def threads(options: Options) -> int:
@@ -163,7 +167,7 @@ def show_measured(result: "Profile") -> None:
 
 
 FIXED = ("--classes", "--channels")
-"""Options that --all ignores, since each model has its own."""
+"""Options that --baselines ignores, since each model has its own."""
 WIDTH = 112
 """Least columns of a table, so that no number is cut."""
 COUNTS = ("model", "classes", "channels", "px", "parameters", "thop", "multiply-adds", "outside layers")

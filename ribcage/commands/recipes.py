@@ -1,7 +1,7 @@
-"""List the published trainings that come with Ribcage – source, data, expected result, cost – or show one.
+"""List the recipes of published trainings (source, data, expected result, cost), or show one.
 
-`ribcage recipes` lists them, `ribcage recipes show NAME` prints the file, `ribcage run NAME` runs all of its steps, and
-`--recipe NAME` passes its options to the training command.
+'ribcage recipes' lists them, 'ribcage recipes show NAME' prints one, 'ribcage run NAME' runs all of its steps, and
+--recipe NAME passes its options to a training command.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from ribcage.runtime.recipe import Recipe
 
-POSITIONAL = ("do", "name")
+POSITIONAL = ("action", "name")
 EXAMPLES = ("recipes", "recipes show chexnet-nih-densenet121")
 
 
@@ -19,23 +19,23 @@ EXAMPLES = ("recipes", "recipes show chexnet-nih-densenet121")
 class Options:
     """List all, or show one."""
 
-    do: Literal["list", "show"] = "list"
-    """list, or show NAME."""
+    action: Literal["list", "show"] = "list"
+    """list: all recipes; show: the file of recipe NAME."""
     name: str = ""
     """Recipe to show."""
     json: Path | None = None
-    """Write the list to this file."""
+    """Write the list to this JSON file."""
 
 
 def run(options: Options) -> "list[Recipe] | str":
     """Print; return all recipes, or the text of one."""
     from ribcage.runtime import files, recipe
 
-    if options.do == "show" and not options.name:
+    if options.action == "show" and not options.name:
         raise ValueError(f"NAME is missing: ribcage recipes show NAME. Recipes: {', '.join(recipe.recipe_names())}.")
-    if options.do == "list" and options.name:
+    if options.action == "list" and options.name:
         raise ValueError(f"'list' takes no NAME. To show one: ribcage recipes show {options.name}.")
-    if options.do == "show":
+    if options.action == "show":
         text = files.regular(recipe.recipe_file(options.name)).read_text(encoding="utf-8")
         print(text, end="")
         return text

@@ -1,8 +1,8 @@
-"""Run a recipe step by step: import, train, evaluate. `ribcage recipes` lists them.
+"""Run the steps of a recipe: import, train, evaluate.
 
-Imported data is given by --data, downloads by --download, which are imported first. Options of the training step can be
-changed: --epochs 1, --model resnet18. Each step is shown as a command. An interrupted recipe continues when the same
-command is run again.
+'ribcage recipes' lists the recipes. --data names imported datasets, --download downloaded ones, which are imported
+first. Options of the training command can be added, such as --epochs 1. Each step is printed as a command. An
+interrupted recipe continues when the same command is run again.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 Value = TypeVar("Value")
 POSITIONAL = ("name",)
 EXAMPLES = ("run small-moco --dry-run", "run chexnet-nih-densenet121 --data data/nih --out runs/chexnet")
+GROUPS = {"download": "Data"}
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,15 @@ class Options:
     """Which recipe, on which data."""
 
     name: str
-    """A recipe's name, or a file like one."""
+    """Name of a recipe, or a TOML file."""
     data: tuple[str, ...] = ()
-    """Dataset folders, in the recipe's order (default: those the recipe names)."""
+    """Dataset folders, in the order of the recipe (default: those in the recipe)."""
     download: tuple[Path, ...] = ()
-    """Downloaded folders or files to import first, in the same order."""
+    """Downloaded folders or files to import first, in the order of the recipe."""
     out: Path | None = None
-    """Run folder (default: the one the recipe names)."""
+    """Run folder to write (default: that in the recipe)."""
     dry_run: bool = False
-    """Only show the commands."""
+    """Print the commands without running them."""
     member: dict[str, Any] = field(default_factory=dict)
 
 

@@ -1,7 +1,7 @@
 """List the runs below a folder: command, model, data, state, progress and main result.
 
-A run is running, finished, stopped (by a signal, or killed) or failed. The result is the mean AUROC, or the mAP of a
-detector, of the latest test by the honest protocol, with its interval; before any test, that of validation.
+The state is running, finished, stopped (by a signal, or killed) or failed. The main result is the mean AUROC, or the
+mAP of a detector, of the latest test with --protocol honest, with its 95 % interval; before any test, of validation.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Options:
     folder: Path = Path("runs")
     """Folder to search for runs."""
     json: Path | None = None
-    """Also write the list to this file, as JSON."""
+    """Write the list to this JSON file."""
 
 
 def run(options: Options) -> "list[RunFacts]":

@@ -1,10 +1,7 @@
-"""Serve models over HTTP: a viewer in the browser and an API for programs.
+"""Serve models over HTTP: a viewer in the browser and a JSON API.
 
-    ribcage serve runs/chexnet
-    ribcage serve runs/chexnet runs/boxes --port 8080
-
-Uploaded images are not stored and nothing is sent elsewhere. Access from other machines needs a token: --host 0.0.0.0
---token-file FILE, or the environment variable RIBCAGE_TOKEN. Research use only.
+Uploaded images are not stored, and no data is sent elsewhere. Access from other machines needs --host 0.0.0.0 and a
+token: --token-file, or the environment variable RIBCAGE_TOKEN. Research use only.
 """
 
 import os
@@ -22,13 +19,14 @@ if TYPE_CHECKING:
 
 POSITIONAL = ("models",)
 EXAMPLES = ("serve runs/chexnet", "serve runs/chexnet runs/boxes --port 8080 --token-file token.txt")
+GROUPS = {"batch": "Server", "threads": "Server"}
 NEEDED = {
     "fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart",
     "prometheus_client": "prometheus-client", "onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime",
 }  # fmt: skip
 """Module → package."""
 BOUNDS: dict[str, tuple[float, int]] = {
-    "wait": (0, 10_000), "readers": (0, 256), "max_requests": (1, 10_000),
+    "batch_delay": (0, 10_000), "workers": (0, 256), "max_requests": (1, 10_000),
     "max_files": (1, 10_000), "max_megabytes": (0.001, 100_000), "max_megapixels": (0.0001, 1_000),
     "max_seconds": (0.001, 86_400),
 }  # fmt: skip
@@ -42,37 +40,36 @@ class Options:
     """What to serve, where, and how much to take on."""
 
     models: tuple[Path, ...]
-    """Runs or model folders."""
+    """Run folders or bundles."""
     port: int = 8000
-    """Port; 0: any free one."""
+    """Port to listen on; 0: any free one."""
     host: str = "127.0.0.1"
-    """Address to listen on; one that other machines can reach needs a token."""
+    """Address to listen on; an address that other machines can reach needs a token."""
     token_file: Path | None = None
-    """File with the access token (default: the environment variable RIBCAGE_TOKEN, if set)."""
+    """File with the access token (default: the value of RIBCAGE_TOKEN, if set)."""
     log_predictions: Path | None = None
-    """Append the predictions, without images, to a file in this folder, one line of JSON each (default: nothing is
-    stored)."""
+    """Folder in which predictions are logged as JSON lines, without images (default: nothing is stored)."""
     batch: int = 8
-    """Largest batch of a model."""
-    wait: float = 2.0
-    """Milliseconds to wait for more images before a batch is computed."""
+    """Maximum batch size of a model."""
+    batch_delay: float = 2.0
+    """Maximum time in milliseconds that an image waits for others of its batch."""
     threads: int = 0
-    """CPU threads of a model; 0: one per core."""
-    readers: int = 0
+    """CPU threads per model; 0: one per core."""
+    workers: int = 0
     """Processes that decode images; 0: one per core."""
     window: str = ""
-    """DICOM window: the explanation of a window, such as LUNG, or CENTRE,WIDTH (default: the file's own,
-    docs/datasets.md)."""
+    """DICOM window: the explanation of one of the file's windows, such as LUNG, or CENTRE,WIDTH (default: that
+    of the file, docs/datasets.md)."""
     max_requests: int = 64
-    """Concurrent requests with images; more get status 503."""
+    """Maximum number of concurrent requests with images; others get status 503."""
     max_files: int = 32
-    """Files per request."""
+    """Maximum number of files per request."""
     max_megabytes: float = 128.0
-    """Size of a request."""
+    """Maximum size of a request in MB."""
     max_megapixels: float = 50.0
-    """Size of an image."""
+    """Maximum size of an image in megapixels."""
     max_seconds: float = 60.0
-    """Time limit of a request."""
+    """Time limit of a request in seconds."""
 
 
 def run(options: Options) -> None:
@@ -110,7 +107,7 @@ def wrong(options: Options) -> list[str]:
     from ribcage.imaging.dicom import value_of_interest
     from ribcage.server.gate import is_loopback
 
-    said = [] if options.models else ["MODELS is missing: pass runs or model folders"]
+    said = [] if options.models else ["MODELS is missing: pass run folders or bundles"]
     if not 0 <= options.port < 1 << 16:
         said.append(f"--port {options.port} must be from 0 to 65535")
     for name, (least, most) in BOUNDS.items():
@@ -162,8 +159,8 @@ def settings(options: Options) -> "Settings":
 
     rules = AccessRules(secret(options)[0], is_loopback(options.host), options.max_requests, options.max_seconds)
     return Settings(
-        batch=options.batch, wait=options.wait / 1000, threads=options.threads,
-        readers=options.readers or os.cpu_count() or 1, most_bytes=round(1e6 * options.max_megabytes),
+        batch=options.batch, wait=options.batch_delay / 1000, threads=options.threads,
+        readers=options.workers or os.cpu_count() or 1, most_bytes=round(1e6 * options.max_megabytes),
         most_files=options.max_files, most_pixels=1e6 * options.max_megapixels, rules=rules,
         window=options.window,
     )  # fmt: skip

@@ -10,6 +10,7 @@ import glob
 import itertools
 import os
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -38,6 +39,8 @@ DICOMDIR = "DICOMDIR"
 """Name of the index file on a DICOM disk."""
 HEAD = 132
 """Bytes read to recognise the format of a file."""
+ROOM = 512 << 20
+"""Bytes of decoded images that are kept for saliency maps: some 70 of 2500 × 3000 pixels."""
 BOX = ("finding", "score", "x", "y", "width", "height")
 ABOVE = "_above_threshold"
 ABOUT = ("study", "series", "view", "notes", "image_warnings", "model_warning")
@@ -134,6 +137,28 @@ class Shown:
     """Columns of the table beside the predictions, by name."""
 
 
+class DecodedImages:
+    """Images that were decoded for prediction and are kept for saliency maps, so that a file is decoded once."""
+
+    def __init__(self, window: str = "", room: int = ROOM) -> None:
+        self.window, self.room = window, room
+        self._images: dict[Path, image_file.GrayImage] = {}
+        self._lock = threading.Lock()
+
+    def add(self, path: Path, image: image_file.GrayImage) -> None:
+        """Keep an image of full resolution while there is room; a reduced one would be too coarse for a map."""
+        if image.pixels.shape != (image.height, image.width):
+            return
+        with self._lock:
+            if image.pixels.nbytes <= self.room:
+                self._images[path], self.room = image, self.room - image.pixels.nbytes
+
+    def read(self, path: Path, min_side: int | None = None) -> image_file.GrayImage:
+        """The image of a file; decoded again if it was not kept, then reduced to no less than `min_side`."""
+        kept = self._images.get(path)
+        return image_file.read_image(path, min_side=min_side, window=self.window) if kept is None else kept
+
+
 def model_input(
     read: image_file.GrayImage,
     model: ModelSpec,
@@ -155,13 +180,20 @@ def model_input(
 
 
 def show(
-    path: Path, model: ModelSpec, *, check: OODCheck | None = None, seen: Sequence[View] = (), window: str = ""
+    path: Path,
+    model: ModelSpec,
+    *,
+    check: OODCheck | None = None,
+    seen: Sequence[View] = (),
+    window: str = "",
+    decoded: DecodedImages | None = None,
 ) -> Shown:
     """Prepare one file; if it cannot be read, `error` says why."""
     try:
-        return model_input(
-            image_file.read_image(path, min_side=model.stored, window=window), model, path, check=check, seen=seen
-        )
+        image = image_file.read_image(path, min_side=model.stored, window=window)
+        if decoded is not None:
+            decoded.add(path, image)
+        return model_input(image, model, path, check=check, seen=seen)
     except Exception as error:  # any file may be passed, and decoders raise anything
         text = " ".join(str(error).split()) or type(error).__name__
         return Shown(path, (0, 0), None, text)
@@ -179,23 +211,25 @@ def predicted(
     ten_crop: bool = False,
     batch: int = 16,
     window: str = "",
+    decoded: DecodedImages | None = None,
 ) -> pd.DataFrame:
     """The table of `probabilities` for a classifier or of `box_rows` for a detector, with a progress line for many
     files.
 
     rule: of a classifier's thresholds. min_score: of a detector's boxes (default: each finding's threshold from
-    validation).
+    validation). decoded: keeps the images for saliency maps.
     """
     label = "predict" if len(paths) > batch else ""
     if isinstance(opened, Detector):
         least = least_scores(opened.spec) if min_score is None else [min_score] * len(opened.spec.findings)
         if none := [name for name, score in zip(opened.spec.findings, least, strict=True) if score == float("inf")]:
             print(f"No boxes of {', '.join(none)} are shown: validation found no threshold. Pass --min-score X.")
-        return box_rows(opened, paths, least=least, batch=batch, label=label, window=window)
+        return box_rows(opened, paths, least=least, batch=batch, label=label, window=window, decoded=decoded)
     thresholds = cuts(opened.spec, rule)
     return probabilities(
-        opened, paths, batch=batch, ten_crop=ten_crop, thresholds=thresholds, label=label, window=window
-    )
+        opened, paths, batch=batch, ten_crop=ten_crop, thresholds=thresholds, label=label, window=window,
+        decoded=decoded,
+    )  # fmt: skip
 
 
 def read_files(table: pd.DataFrame, paths: Sequence[Path]) -> list[Path]:
@@ -213,6 +247,7 @@ def probabilities(
     thresholds: Sequence[float | None] = (),
     label: str = "",
     window: str = "",
+    decoded: DecodedImages | None = None,
 ) -> pd.DataFrame:
     """One row per file, in their order: path, the calibrated probability of each finding, whether it reaches the
     finding's threshold (empty if there is none), the columns `ABOUT`, and error.
@@ -222,7 +257,7 @@ def probabilities(
     window: DICOM window that replaces the one in the files.
     """
     seen = augment.ten_crops(opened.spec.size) if ten_crop else ()
-    rows = _file_rows(opened, paths, batch, partial(classified_rows, opened), label, seen, window)
+    rows = _file_rows(opened, paths, batch, partial(classified_rows, opened), label, seen, window, decoded)
     table = _table(rows, ["path", *opened.spec.findings, *ABOUT, "error"])
     first = table.columns.get_loc(ABOUT[0])
     for place, (name, cut) in enumerate(zip(opened.spec.findings, thresholds or _unknown(opened.spec), strict=True)):
@@ -239,13 +274,14 @@ def box_rows(
     batch: int = 16,
     label: str = "",
     window: str = "",
+    decoded: DecodedImages | None = None,
 ) -> pd.DataFrame:
     """One row per box that reaches its finding's minimum score: path, finding, score, x, y, width, height, `ABOUT`,
     error.
 
     The boxes of a file are sorted by falling score; a file without boxes has one row with an empty finding.
     """
-    rows = _file_rows(opened, paths, batch, partial(detected_rows, opened, least=least), label, window=window)
+    rows = _file_rows(opened, paths, batch, partial(detected_rows, opened, least=least), label, (), window, decoded)
     return _table(rows, ["path", *BOX, *ABOUT, "error"])
 
 
@@ -274,13 +310,14 @@ def _file_rows(
     label: str,
     seen: Sequence[View] = (),
     window: str = "",
+    decoded: DecodedImages | None = None,
 ) -> list[Row]:
     """The rows of every file; files are read ahead in threads."""
     opened.method.eval()
     rows: list[Row] = []
 
     warning = {"model_warning": opened.spec.warning}
-    ready = partial(show, model=opened.spec, check=opened.ood, seen=seen, window=window)
+    ready = partial(show, model=opened.spec, check=opened.ood, seen=seen, window=window, decoded=decoded)
 
     def work() -> Iterator[int]:
         for several in _read(paths, batch, ready):

@@ -41,8 +41,8 @@ class BYOL(Method):
 
     hidden: hidden width of the projector and the predictor
     dim: width of the projections
-    momentum: initial momentum tau_base of the target, which rises to 1; below 1000 epochs 0.99, below 100 epochs 0.97
-    patient_aware: draw the second view from another image of the same patient, where there is one
+    momentum: initial momentum tau_base of the target network, which rises to 1; 0.99 below 1000 epochs, 0.97 below 100
+    patient_aware: draw the second view from another image of the same patient, if there is one
     """
 
     same_patient = True

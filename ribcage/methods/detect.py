@@ -62,10 +62,10 @@ class Detect(Method):
                 f"--head {head} must be fcos or yolo": head not in ("fcos", "yolo"),
                 f"--quality {quality} must be centreness or iou": quality not in ("centreness", "iou"),
                 f"--anchors {anchors} must be published or fitted": anchors not in ("published", "fitted"),
-                f"--width {width} must be from 4 to {WIDEST}": not 4 <= width <= WIDEST,
-                f"--depth {depth} must be from 1 to {DEEPEST}": not 1 <= depth <= DEEPEST,
-                f"--overlap {overlap} must be above 0 and at most 1": not 0 < overlap <= 1,
-                f"--keep {keep} must be at least 1": type(keep) is not int or keep < 1,
+                f"--head-width {width} must be from 4 to {WIDEST}": not 4 <= width <= WIDEST,
+                f"--head-depth {depth} must be from 1 to {DEEPEST}": not 1 <= depth <= DEEPEST,
+                f"--nms-iou {overlap} must be above 0 and at most 1": not 0 < overlap <= 1,
+                f"--max-detections {keep} must be at least 1": type(keep) is not int or keep < 1,
                 "Detection needs at least one finding": not self.findings,
             }
         )

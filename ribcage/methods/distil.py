@@ -62,12 +62,12 @@ class Distil(Supervised):
 
     teachers: the teachers
     columns: the finding of each column of a batch's labels (default: in their order)
-    hard: weight a of the label loss; the distillation loss has 1 - a
+    label_weight: weight a of the label loss; the distillation loss has 1 - a
     temperature: temperature T of the distillation loss
-    match: distillation loss: kl, or mse, its limit for a high temperature: (t - z)² / 8 for each finding; for mutually
-        exclusive findings the sum of (t - z)² / 2 F, with the mean of each image subtracted
-    features: weight b of the feature loss
-    relations: weight c of the relation loss
+    distil_loss: distillation loss: kl, or mse, its limit for a high temperature: (t - z)² / 8 for each finding;
+        for mutually exclusive findings the sum of (t - z)² / 2 F, with the mean of each image subtracted
+    feature_weight: weight b of the feature loss
+    relation_weight: weight c of the relation loss
     """
 
     command: ClassVar[str] = "distil"
@@ -79,26 +79,26 @@ class Distil(Supervised):
         *,
         teachers: Sequence[Teacher] = (),
         columns: Sequence[int] | None = None,
-        hard: float = 0.5,
+        label_weight: float = 0.5,
         temperature: float = 2.0,
-        match: Literal["kl", "mse"] = "kl",
-        features: float = 0.0,
-        relations: float = 0.0,
+        distil_loss: Literal["kl", "mse"] = "kl",
+        feature_weight: float = 0.0,
+        relation_weight: float = 0.0,
         **supervised: Any,
     ) -> None:
         super().__init__(backbone, findings, **supervised)
         self.teachers = Teachers(teachers)
         self.columns = list(range(len(self.findings))) if columns is None else list(columns)
-        self.hard, self.temperature, self.match = hard, temperature, match
-        self.features, self.relations = features, relations
-        shown = [teacher.dim for teacher in self.teachers if features and teacher.dim]
+        self.label_weight, self.temperature, self.distil_loss = label_weight, temperature, distil_loss
+        self.feature_weight, self.relation_weight = feature_weight, relation_weight
+        shown = [teacher.dim for teacher in self.teachers if feature_weight and teacher.dim]
         self.projections = nn.ModuleList(nn.Linear(backbone.dim, dim) for dim in shown)
 
     def forward(self, batch: Batch) -> Step:
         """The weighted sum of the losses over the known labels and the predictions of the global batch."""
         labels = self._spread(batch.labels)
         views, targets = self._shown(batch.views, self._targets(labels))
-        inside = bool(self.features or self.relations)
+        inside = bool(self.feature_weight or self.relation_weight)
         answers = [teacher(batch, views, inside) for teacher in self.teachers]
         hidden = self.backbone.hidden(views[0])
         features = self.backbone.pool(hidden)
@@ -107,20 +107,20 @@ class Distil(Supervised):
         taught = self._whole(agreed(answers, [teacher.weight for teacher in self.teachers], logits))  # (N, F)
         weights = targets.nan_to_num() * self.present + (1 - targets.nan_to_num()) * self.absent
         parts = {
-            "hard": (self.hard, per_known(self.loss(logits, targets) * weights, targets)),
-            "soft": (1 - self.hard, per_known(self.apart(logits, taught), taught)),
+            "hard": (self.label_weight, per_known(self.loss(logits, targets) * weights, targets)),
+            "soft": (1 - self.label_weight, per_known(self.apart(logits, taught), taught)),
         }
-        if inside and self.features:
-            parts["features"] = (self.features, self._unlike(features.float(), answers))
-        if inside and self.relations:
-            parts["relations"] = (self.relations, self._unrelated(hidden, views[0], answers))
+        if inside and self.feature_weight:
+            parts["features"] = (self.feature_weight, self._unlike(features.float(), answers))
+        if inside and self.relation_weight:
+            parts["relations"] = (self.relation_weight, self._unrelated(hidden, views[0], answers))
         loss = torch.stack([share * part for share, part in parts.values()]).sum()
         return Step(loss, {name: part.detach() for name, (_, part) in parts.items()})
 
     def apart(self, logits: Tensor, taught: Tensor) -> Tensor:
         """(N, F): the distillation loss, 0 without a teacher's prediction."""
         there, t = losses.known_mask(taught), _zero_if_unknown(taught)
-        if self.match == "mse":
+        if self.distil_loss == "mse":
             if not self.exclusive:
                 return (logits - t).square() / 8 * there
             return ((logits - t) - (logits - t).mean(1, keepdim=True)).square() / 2 * there

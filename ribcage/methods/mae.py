@@ -34,10 +34,10 @@ HEADS = 16
 class MAE(Method):
     """A vision transformer that encodes the visible patches, and a small one that decodes the masked ones.
 
-    mask: fraction of the patches that is masked; Xiao et al. found 0.9 best for radiographs
-    decoder: width and number of blocks of the decoder
+    mask_ratio: fraction of the patches that is masked; Xiao et al. found 0.9 best for radiographs
+    decoder: width and number of blocks of the decoder: dec512d8b is 512 and 8
     norm_pix: reconstruct patches normalised by their own mean and standard deviation
-    decode_share: fraction of the masked patches that is decoded, drawn anew each step; 0.25 halves the time of a step
+    decode_ratio: fraction of the masked patches that is decoded, drawn at each step; 0.25 halves the time of a step
     """
 
     hyperparameters = (
@@ -52,19 +52,19 @@ class MAE(Method):
         backbone: Backbone,
         findings: Sequence[str] = (),
         *,
-        mask: float = 0.75,
+        mask_ratio: float = 0.75,
         decoder: Literal["dec512d8b", "dec512d2b", "dec128d2b"] = "dec512d8b",
         norm_pix: bool = False,
-        decode_share: float = 1.0,
+        decode_ratio: float = 1.0,
     ) -> None:
         super().__init__(backbone, findings)
         model = _transformer(backbone)
         self.patch, self.grid = model.patch_embed.patch_size, model.patch_embed.grid_size
         self.prefix, self.norm_pix = model.num_prefix_tokens, norm_pix
         count = self.grid[0] * self.grid[1]
-        _check(mask, decoder, decode_share, count)
-        self.visible = int(count * (1 - mask))
-        self.drawn = max(1, round(decode_share * (count - self.visible)))
+        _check(mask_ratio, decoder, decode_ratio, count)
+        self.visible = int(count * (1 - mask_ratio))
+        self.drawn = max(1, round(decode_ratio * (count - self.visible)))
         width, depth = DECODERS[decoder]
         self.decoder_embed = nn.Linear(model.embed_dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -212,13 +212,13 @@ def _transformer(backbone: Backbone) -> Any:
     return model
 
 
-def _check(mask: float, decoder: str, decode_share: float, count: int) -> None:
+def _check(mask_ratio: float, decoder: str, decode_ratio: float, count: int) -> None:
     """Refuse invalid options."""
-    both = 0 < mask < 1 and 1 <= int(count * (1 - mask)) < count
+    both = 0 < mask_ratio < 1 and 1 <= int(count * (1 - mask_ratio)) < count
     refuse_faults(
         {
-            f"--mask {mask} must leave at least one of {count} patches visible and one masked": not both,
+            f"--mask-ratio {mask_ratio} must leave at least one of {count} patches visible and one masked": not both,
             f"--decoder {decoder} must be one of {', '.join(DECODERS)}": decoder not in DECODERS,
-            f"--decode-share {decode_share} must be above 0 and at most 1": not 0 < decode_share <= 1,
+            f"--decode-ratio {decode_ratio} must be above 0 and at most 1": not 0 < decode_ratio <= 1,
         }
     )

@@ -32,8 +32,8 @@ last one's width."""
 class MAEUNet(Method):
     """A CNN, and a decoder that upsamples its last map to the size of the image, with skip connections.
 
-    mask: fraction of the squares that is masked, set to 0, the mean of the data
-    patch: side of a square in pixels; halved until four fit across the image
+    mask_ratio: fraction of the squares that is masked, that is set to the mean of the data
+    patch: side of a masked square in pixels, halved until four fit across the image
     width: channels of the first stage of the decoder; the published 256 cost more than a small CNN
     loss_on: pixels of the loss: masked ones, or all as in the authors' code
     """
@@ -50,15 +50,15 @@ class MAEUNet(Method):
         backbone: Backbone,
         findings: Sequence[str] = (),
         *,
-        mask: float = 0.75,
+        mask_ratio: float = 0.75,
         patch: int = 16,
         width: int = 256,
         loss_on: Literal["masked", "all"] = "masked",
     ) -> None:
         super().__init__(backbone, findings)
-        self.mask, self.patch, self.loss_on = mask, patch, loss_on
+        self.mask_ratio, self.patch, self.loss_on = mask_ratio, patch, loss_on
         channels = _channels(backbone)
-        _check(mask, patch, width, loss_on)
+        _check(mask_ratio, patch, width, loss_on)
         self.halvings = [1 << power for power in reversed(range(max(channels).bit_length() - 1))]
         """Reduction factors of the decoder's stages relative to the image."""
         widths = [backbone.model.num_features, *(width >> min(k, STAGES - 1) for k in range(len(self.halvings)))]
@@ -115,12 +115,14 @@ class MAEUNet(Method):
         visible = self._visible(rows * columns)
         if (rows * patch, columns * patch) != size or not visible:
             problem = f"none of {rows}×{columns} squares would stay visible" if not visible else "squares do not fit"
-            raise ValueError(f"--patch {patch} --mask {self.mask}, images of {size[0]}×{size[1]}: {problem}.")
+            raise ValueError(
+                f"--patch {patch} --mask-ratio {self.mask_ratio}, images of {size[0]}×{size[1]}: {problem}."
+            )
         return rows, columns, patch
 
     def _visible(self, count: int) -> int:
         """Number of visible squares out of `count`."""
-        return int(count * (1 - self.mask))
+        return int(count * (1 - self.mask_ratio))
 
     def _drawn(self, images: Tensor) -> Tensor:
         """(N, C, H, W): decoded from the last map, with the last map of each size as skip connections, and from the
@@ -176,12 +178,12 @@ def _channels(backbone: Backbone) -> dict[int, int]:
     return found
 
 
-def _check(mask: float, patch: int, width: int, loss_on: str) -> None:
+def _check(mask_ratio: float, patch: int, width: int, loss_on: str) -> None:
     """Refuse invalid options."""
     least = 1 << STAGES - 1
     refuse_faults(
         {
-            f"--mask {mask} must be between 0 and 1": not 0 < mask < 1,
+            f"--mask-ratio {mask_ratio} must be between 0 and 1": not 0 < mask_ratio < 1,
             f"--patch {patch} must be at least 1": patch < 1,
             f"--width {width} must be at least {least}, as each stage halves it": width < least,
             f"--loss-on {loss_on} must be masked or all": loss_on not in ("masked", "all"),

@@ -6,7 +6,7 @@ https://arxiv.org/abs/2003.04297. With the query q of one view, the key k of the
     L = -log(exp(q.k/t) / (exp(q.k/t) + sum_i exp(q.k_i/t))),   w_key <- m w_key + (1 - m) w_query
 
 Batch statistics leak information if a query and its key are normalised together with the same images. The paper
-shuffles images between GPUs; here batch norms normalise groups of `group` images: queries in the order of the batch,
+shuffles images between GPUs; here batch norms normalise groups of `bn_group` images: queries in the order of the batch,
 the key of image i in group i mod G of G. The groups of a query and of its key then share only one image in G, also on a
 single process, and results do not depend on the number of processes.
 
@@ -35,14 +35,15 @@ NOBODY = torch.iinfo(torch.int64).min
 
 
 class MoCo(Method):
-    """MoCo v2; for v1: --head linear --temperature 0.07 --augment paper --view blur_probability=0.
+    """MoCo v2; for v1: --head linear --temperature 0.07 --augment paper --augment-options blur_probability=0.
 
     dim: width of queries and keys
     queue: length of the queue of negative keys
     momentum: momentum m of the key encoder
     temperature: temperature t of the softmax; 0.2 in v2, 0.07 in v1
     head: projection head: mlp (v2) or linear (v1)
-    group: images per batch norm group, at least two groups per batch; 0: the whole batch, which leaks between views
+    bn_group: images per batch norm group, at least two groups per batch; 0: the whole batch, which leaks information
+        between the views
     patient_aware: keys of the same patient are positives and never negatives
     """
 
@@ -64,17 +65,17 @@ class MoCo(Method):
         momentum: float = 0.999,
         temperature: float = 0.2,
         head: Literal["mlp", "linear"] = "mlp",
-        group: int = 32,
+        bn_group: int = 32,
         patient_aware: bool = False,
     ) -> None:
         super().__init__(backbone, findings)
-        _check(dim, queue, momentum, temperature, head, group)
+        _check(dim, queue, momentum, temperature, head, bn_group)
         self.momentum, self.temperature, self.patient_aware = momentum, temperature, patient_aware
         self.head = perceptron(backbone.dim, *([backbone.dim] if head == "mlp" else []), dim)
         self.key = follower(nn.Sequential(backbone, self.head))
-        self.group = group if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in self.modules()) else 0
-        self.own_norms = bool(self.group)
-        self.statistics = group_norms(self, group) if self.group else None
+        self.bn_group = bn_group if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in self.modules()) else 0
+        self.own_norms = bool(self.bn_group)
+        self.statistics = group_norms(self, bn_group) if self.bn_group else None
         self.register_buffer("queue", F.normalize(torch.randn(queue, dim), dim=1))
         self.register_buffer("queue_patients", torch.full((queue,), NOBODY))
         self.register_buffer("queue_at", torch.zeros((), dtype=torch.int64))
@@ -119,7 +120,7 @@ class MoCo(Method):
     @torch.no_grad()
     def _keys(self, images: Tensor) -> Tensor:
         """(N, dim): keys, each normalised with few of the images of its query's group."""
-        if not self.group:
+        if not self.bn_group:
             return F.normalize(self.key(images).float(), dim=1)
         order = self._order(len(images), images.device)
         # channels last in memory: the key encoder sees the layout that the query encoder saw
@@ -131,14 +132,12 @@ class MoCo(Method):
     def _order(self, count: int, device: torch.device) -> Tensor:
         """Order of all images of all processes by key group."""
         whole = count * distributed.world_size()
-        if count % self.group or whole < 2 * self.group:
-            fits = (size for size in range(self.group, 1, -1) if count % size == 0 and whole >= 2 * size)
-            other = next((f"--group {size}" for size in fits), f"--batch {2 * self.group * distributed.world_size()}")
-            raise ValueError(
-                f"--group {self.group}: each process needs a whole number of groups, and all processes at least two, "
-                f"but a process has {count} of {whole} images. Use {other}."
+        if count % self.bn_group or whole < 2 * self.bn_group:
+            fits = (size for size in range(self.bn_group, 1, -1) if count % size == 0 and whole >= 2 * size)
+            other = next(
+                (f"--bn-group {size}" for size in fits), f"--batch {2 * self.bn_group * distributed.world_size()}"
             )
-        return torch.arange(whole, device=device).view(self.group, -1).T.flatten()
+        return torch.arange(whole, device=device).view(self.bn_group, -1).T.flatten()
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
@@ -165,6 +164,6 @@ def _check(dim: int, queue: int, momentum: float, temperature: float, head: str,
             f"--momentum {momentum} must be between 0 and 1": not 0 <= momentum <= 1,
             f"--temperature {temperature} must be above 0": not temperature > 0,
             f"--head {head!r} must be mlp or linear": head not in ("mlp", "linear"),
-            f"--group {group} must be 0 or at least 2": group < 0 or group == 1,
+            f"--bn-group {group} must be 0 or at least 2": group < 0 or group == 1,
         }
     )

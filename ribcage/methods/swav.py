@@ -40,16 +40,16 @@ class SwAV(Method):
     """Two large views, several small ones, and prototypes.
 
     crops: number of small views
-    prototypes: number of prototypes; far fewer than images
+    prototypes: number of prototypes, far below the number of images
     temperature: temperature t of the predictions
     epsilon: entropy regularisation of the assignments
     iterations: iterations of the Sinkhorn-Knopp algorithm
     queue: length of the queue of past features; the paper's is 3840 for small batches, 0 for batches of 4096
     queue_from: fraction of the run after which the queue is used; the paper's 15th epoch of 200
-    freeze: fraction of the run in which the prototypes are frozen; the paper's first epoch of 100
+    freeze_prototypes: fraction of the run in which the prototypes are frozen; the paper's first epoch of 100
     hidden: hidden width of the projection head
     dim: width of the projections
-    patient_aware: draw the other views from another image of the same patient, where there is one
+    patient_aware: draw the other views from another image of the same patient, if there is one
     """
 
     same_patient, divisible = True, False
@@ -78,7 +78,7 @@ class SwAV(Method):
         iterations: int = 3,
         queue: int = 0,
         queue_from: float = 0.075,
-        freeze: float = 0.01,
+        freeze_prototypes: float = 0.01,
         hidden: int = 2048,
         dim: int = 128,
         patient_aware: bool = False,
@@ -93,11 +93,11 @@ class SwAV(Method):
                 f"--temperature {temperature} must be above 0": not temperature > 0,
                 f"--epsilon {epsilon} must be 0.03 or more": not epsilon >= 0.03,
                 f"--queue-from {queue_from} must be between 0 and 1": not 0 <= queue_from <= 1,
-                f"--freeze {freeze} must be between 0 and 1": not 0 <= freeze <= 1,
+                f"--freeze-prototypes {freeze_prototypes} must be between 0 and 1": not 0 <= freeze_prototypes <= 1,
             }
         )
         self.crops, self.temperature, self.epsilon, self.iterations = crops, temperature, epsilon, iterations
-        self.queue_from, self.freeze = queue_from, freeze
+        self.queue_from, self.freeze_prototypes = queue_from, freeze_prototypes
         self.multiple = _multiple(backbone) if crops else 0
         self.head = perceptron(backbone.dim, hidden, dim, norm=True)
         self.prototypes = nn.Linear(dim, prototypes, bias=False)
@@ -160,7 +160,7 @@ class SwAV(Method):
         AdamW has then counted steps of gradient 0, so the first ones after freezing are up to three times as large.
         """
         centres = self.prototypes.weight.float()
-        return torch.where(self.progress < self.freeze, centres.detach(), centres)
+        return torch.where(self.progress < self.freeze_prototypes, centres.detach(), centres)
 
     @torch.no_grad()
     def _assigned(self, scores: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ import pandas as pd
 
 from ribcage.bundle.io import Bundle, Classifier
 from ribcage.bundle.spec import DEFAULT_RULE
-from ribcage.imaging import image_file
 from ribcage.inference import explanation, gradcam, image_files, sanity
 from ribcage.inference.gradcam import MapMethod
+from ribcage.inference.image_files import DecodedImages
 from ribcage.reports import saliency
 from ribcage.reports.prediction_lines import Row, crossing, sanity_lines
 from ribcage.runtime import progress
@@ -26,6 +26,7 @@ class MapFiles:
     """Which maps of which findings are written where."""
 
     opened: Bundle
+    decoded: DecodedImages
     map_method: MapMethod
     maps: Path | None = None
     """Folder of the maps, or of images with a detector's boxes."""
@@ -34,7 +35,6 @@ class MapFiles:
     findings: tuple[str, ...] = ()
     """Findings to map; none: those that reach their threshold, else the most probable one."""
     rule: str = ""
-    window: str = ""
     grids: set[tuple[int, int]] = field(default_factory=set)
     """Cells of the maps, down and across, as far as maps were made."""
 
@@ -70,7 +70,7 @@ class MapFiles:
     def _maps(self, rows: Sequence[Row], path: Path, place: Path, say: Callable[[str], None]) -> list[Path]:
         """The maps and the sheet of a file."""
         row, model = rows[0], self.opened.spec
-        image = image_file.read_image(path, window=self.window)
+        image = self.decoded.read(path)
         found = explanation.file_saliency(self.opened, image, self.map_method)
         probabilities = {name: float(str(row[name])) for name in model.findings}
         high, made = crossing(row, model.findings), []
@@ -104,7 +104,7 @@ class MapFiles:
     def _boxes(self, rows: Sequence[Row], path: Path, place: Path, say: Callable[[str], None]) -> list[Path]:
         """The boxes of a file: an image for each finding that has any."""
         assert self.maps
-        image, made = image_file.read_image(path, window=self.window), []
+        image, made = self.decoded.read(path), []
         words = explanation.endings(self.opened.spec.findings)
         for name in dict.fromkeys(str(row["finding"]) for row in rows if row["finding"]):
             if self.findings and name not in self.findings:
@@ -121,8 +121,7 @@ class MapFiles:
     def check(self, paths: Sequence[Path], say: Callable[[str], None] = print) -> None:
         """Print how similar the maps are to those of the same network with random weights."""
         assert isinstance(self.opened, Classifier)
-        side = self.opened.spec.stored
-        images = [image_file.read_image(path, min_side=side, window=self.window) for path in paths[:CHECKED]]
+        images = [self.decoded.read(path, self.opened.spec.stored) for path in paths[:CHECKED]]
         squares = [explanation.stored_square(each, self.opened.spec) for each in images]
         found = sanity.map_likeness(self.opened, squares, map_method=self.map_method)
         for line in sanity_lines(found, self._coarse(found.grid)):

@@ -75,7 +75,7 @@ class PredictionLines:
         cuts = image_files.cuts(self.model, self.rule)
         unknown = [name for name, cut in zip(self.model.findings, cuts, strict=True) if cut is None]
         if len(unknown) == len(cuts):
-            return ["The model has no thresholds, so no finding is marked. --threshold half marks probabilities ≥ 0.5."]
+            return ["The model has no thresholds, so no finding is marked. --rule half marks probabilities ≥ 0.5."]
         rule = self.rule or DEFAULT_RULE
         star = "* 0.5 or more" if rule == HALF else f"* reaches its threshold ({rule}, chosen on validation)"
         return [star] + ([f"No threshold for {', '.join(unknown)}."] if unknown else [])

@@ -90,10 +90,8 @@ def field_default(field: "dataclasses.Field[Any]") -> Any:
 
 
 def member_flags(function: Callable[..., Any], known: set[str]) -> list[Flag]:
-    """Keyword-only parameters of a dataset's function or a method's class; their help is `name: text` in its
-    docstring."""
-    lines = [line.strip().split(": ", 1) for line in (function.__doc__ or "").splitlines() if ": " in line]
-    texts, kinds = {line[0]: line[1] for line in lines}, hints(function)
+    """Keyword-only parameters of a dataset's function or a method's class; `name: text` of its docstring is help."""
+    texts, kinds = keyword_texts(function), hints(function)
     return [
         Flag(
             key.name,
@@ -105,6 +103,21 @@ def member_flags(function: Callable[..., Any], known: set[str]) -> list[Flag]:
         for key in inspect.signature(function).parameters.values()
         if key.kind is key.KEYWORD_ONLY and key.name not in known
     ]
+
+
+def keyword_texts(function: Callable[..., Any]) -> dict[str, str]:
+    """`name: text` of a docstring; lines that are indented further continue a text."""
+    texts: dict[str, str] = {}
+    name = ""
+    for line in (inspect.getdoc(function) or "").splitlines():
+        first, colon, text = line.partition(": ")
+        if colon and first.isidentifier():
+            name, texts[first] = first, text
+        elif name and line.startswith(" "):
+            texts[name] += f" {line.strip()}"
+        else:
+            name = ""
+    return texts
 
 
 def hints(function: Callable[..., Any]) -> dict[str, Any]:

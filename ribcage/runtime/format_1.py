@@ -13,9 +13,16 @@ MODEL: dict[str, str] = {
 }  # fmt: skip
 """In model.json."""
 TESTS: dict[str, str] = {"images": "contents", "pictures": "images"}
-"""In tests.json."""
-OPTIONS: dict[str, str] = {"lessons": "teacher_contents"}
-"""In the options.json of a run, which has no format number."""
+"""… in tests.json."""
+OPTIONS: dict[str, str] = {
+    "lessons": "teacher_contents", "view": "augment_options", "watch_every": "evaluate_every", "hard": "label_weight",
+    "match": "distil_loss", "features": "feature_weight", "relations": "relation_weight", "weigh": "teacher_weights",
+    "teach": "teacher_mode", "boxes": "max_detections", "overlap": "nms_iou", "mask": "mask_ratio",
+    "decode_share": "decode_ratio", "group": "bn_group",
+}  # fmt: skip
+"""… in the options.json of a run, which has no format."""
+SOURCES = {"drawn by Ribcage (ribcage.phantom)": "drawn by Ribcage (ribcage.data.phantom)"}
+"""Old source of a dataset → that of today, by which models of synthetic images are recognised."""
 DEFAULTS: dict[str, dict[str, Any]] = {
     "dataset.json": {"window": "", "drop_shared": []},
     "model.json": {"detector": {}, "rgb_normalisation": [], "reliability": []},
@@ -36,7 +43,9 @@ def current(values: Any, file: str, format: int) -> Any:
 
 
 def renamed(values: Any, names: dict[str, str]) -> Any:
-    """The values with today's names for their keys, at any depth."""
+    """The values with today's names of their keys and sources, at any depth."""
     if isinstance(values, dict):
         return {names.get(key, key): renamed(value, names) for key, value in values.items()}
-    return [renamed(value, names) for value in values] if isinstance(values, list) else values
+    if isinstance(values, list):
+        return [renamed(value, names) for value in values]
+    return SOURCES.get(values, values) if isinstance(values, str) else values

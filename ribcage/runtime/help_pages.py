@@ -10,7 +10,7 @@ import json
 import shutil
 import textwrap
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -22,43 +22,66 @@ from ribcage.runtime.flags import REQUIRED, UNIONS, Flag
 GENERATED = Path(__file__).with_name("own_options.json")
 GROUPS = {
     "Data": (
-        *("data", "train", "val", "split", "findings", "labels", "policy", "frontal", "share", "drop_copies"),
+        *("data", "train", "val", "split", "findings", "labels", "policy", "frontal", "data_weights", "drop_copies"),
         *("drop_shared", "split_list", "size", "fit", "depth", "window", "link", "limit", "name", "images"),
     ),
     "Model": (
-        *("model", "init", "channels", "pool", "dropout", "drop_path", "freeze", "mean", "std", "partial", "layout"),
-        *("to", "int8", "ranges", "classes", "all"),
+        *(
+            "model",
+            "init",
+            "channels",
+            "pool",
+            "dropout",
+            "drop_path",
+            "freeze",
+            "prior",
+            "mean",
+            "std",
+            "partial",
+            "layout",
+        ),
+        *("to", "int8", "int8_images", "classes", "baselines", "input_size"),
     ),
-    "Boxes": ("head", "width", "quality", "anchors", "overlap", "boxes"),
-    "Distillation": (*("teacher", "hard", "temperature", "match", "features", "relations", "weigh", "teach"),),
-    "Augmentation": ("augment", "view", "mixup"),
+    "Detector": (
+        *("head", "head_width", "head_depth", "quality", "anchors", "nms_iou", "max_detections", "cam_threshold"),
+    ),
+    "Distillation": (
+        *("teacher", "teacher_weights", "teacher_mode", "label_weight", "distil_loss", "temperature", "feature_weight"),
+        *("relation_weight",),
+    ),
+    "Augmentation": ("augment", "augment_options", "mixup"),
     "Optimisation": (
         *("epochs", "batch", "micro_batch", "lr", "optimizer", "weight_decay", "schedule", "warmup", "min_lr"),
-        *("decay_at", "betas", "layer_decay", "clip", "loss", "prior", "balanced", "smoothing", "ema", "precision"),
-        *("pretrain_epochs", "distil_epochs", "localise_epochs", "input_size"),
+        *("decay_at", "betas", "layer_decay", "clip", "ema", "precision"),
+        *("pretrain_epochs", "distil_epochs", "localise_epochs"),
     ),
-    "Validation": ("keep", "patience", "validate_every", "probe", "watch_every"),
+    "Loss": ("loss", "balanced", "smoothing"),
+    "Validation": ("validate_every", "keep", "patience", "probe", "evaluate_every"),
     "Evaluation": (
-        *("threshold", "thresholds", "rule", "protocol", "ten_crop", "resamples", "worst", "allow_leak", "min_score"),
-        *("on", "seeds", "near", "samples", "latency", "runs", "tolerance"),
+        *("on", "rule", "thresholds", "min_score", "protocol", "ten_crop", "resamples", "worst", "allow_leak", "seeds"),
+        *("tolerance",),
     ),
-    "Maps": ("maps", "map_findings", "map_method", "map_layer", "sheet", "check_maps"),
+    "Prediction": (),
+    "Audit": ("near_duplicates", "samples"),
+    "Timing": ("latency", "runs"),
+    "Saliency maps": ("maps", "map_findings", "map_method", "map_layer", "sheet", "check_maps"),
     "Server": (
-        *("host", "port", "token_file", "wait", "readers", "max_requests", "max_files", "max_megabytes"),
+        *("host", "port", "token_file", "batch_delay", "workers", "max_requests", "max_files", "max_megabytes"),
         *("max_megapixels", "max_seconds"),
     ),
     "Output": ("out", "log_predictions", "table", "html", "json", "notes", "export_as", "log_format", "formats"),
     "Run": (
-        *("resume", "devices", "threads", "workers", "seed", "save_minutes", "compile", "cache", "cache_gb"),
+        *("recipe", "resume", "devices", "threads", "seed", "save_minutes", "compile", "cache", "cache_gb"),
         *("allow_rejected", "allow_unread", "redo", "quick", "serve", "download", "dry_run"),
     ),
 }
-"""Group → names of its options; options in no group come last."""
+"""Which group an option belongs to, by its name; a command's own `GROUPS` (option → group) takes precedence, and those
+in no group come last."""
 COMMON = frozenset(
     (
         *("data", "out", "model", "init", "findings", "size", "epochs", "batch", "lr", "augment", "devices", "seed"),
         *("resume", "teacher", "head", "split", "html", "policy", "val", "train", "labels", "freeze", "loss", "maps"),
-        *("threshold", "threads", "to", "port", "table", "precision", "boxes", "quick"),
+        *("rule", "threads", "to", "port", "table", "precision", "max_detections", "quick", "recipe"),
     )
 )
 """Options of long commands that `--help` shows; `--help-all` shows all."""
@@ -88,6 +111,12 @@ class HelpEntry:
         return "\n".join([begin.rstrip(), *(f"{'':{LEFT}}{line}" for line in rest)])
 
 
+RECIPE = HelpEntry(
+    "recipe", "--recipe", "NAME", "Options from a recipe or a TOML file; options that are typed take precedence."
+)
+"""What every command that trains takes as well."""
+
+
 def help_entry(flag: Flag) -> HelpEntry:
     """A flag as shown on a help page."""
     value = "" if flag.kind is bool or flag.positional else value_name(flag.kind)
@@ -109,7 +138,8 @@ def _ending(flag: Flag) -> str:
 
 def typed_default(default: Any) -> str:
     """A default as one would type it."""
-    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    values = default if isinstance(default, tuple) else (default,)
+    return " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
 
 
 def value_name(kind: Any) -> str:
@@ -117,7 +147,7 @@ def value_name(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
         return value_name(typing.get_args(kind)[0]) + " …"
     if typing.get_origin(kind) is Literal:
-        return "|".join(str(choice) or "''" for choice in typing.get_args(kind))
+        return "|".join(str(choice) for choice in typing.get_args(kind) if choice != "")
     if typing.get_origin(kind) in UNIONS:
         return value_name(typing.get_args(kind)[0])
     return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
@@ -131,11 +161,13 @@ def help_page(name: str, module: ModuleType, words: Sequence[str], *, everything
     named = [help_entry(flag) for flag in command if not flag.positional]
     own = own_entries(name, module, member, {flag.name for flag in command}) if member else []
     chosen = [one for one in named if everything or len(named) <= MANY or one.required or one.name in COMMON]
-    usage = " ".join([name, *(f"[{flag.option} …]" if flag.many else flag.option for flag in arguments)])
+    usage = " ".join([name, *map(usage_word, arguments)])
     blocks = [f"usage: ribcage {usage} [options]", "", inspect.getdoc(module) or "", ""]
     for title, entries in (
         ("Arguments", list(map(help_entry, arguments))),
-        *grouped(chosen),
+        *grouped(
+            [*chosen, *([RECIPE] if "resume" in {one.name for one in named} else [])], getattr(module, "GROUPS", {})
+        ),
         (f"Options of {member}", own),
     ):
         blocks += [f"{title}:", *(one.lines() for one in entries), ""] if entries else []
@@ -143,14 +175,23 @@ def help_page(name: str, module: ModuleType, words: Sequence[str], *, everything
         blocks += ["Examples:", *(f"  ribcage {example}" for example in examples), ""]
     if len(chosen) < len(named):
         blocks.append(f"{len(named) - len(chosen)} more options: ribcage {name} {member}".rstrip() + " --help-all")
-    blocks.append("--recipe NAME takes options from a recipe or a TOML file; those on the command line override them.")
-    return "\n".join(blocks)
+    return "\n".join(blocks).rstrip()
 
 
-def grouped(entries: Iterable[HelpEntry]) -> list[tuple[str, list[HelpEntry]]]:
-    """The options by group, in the order of the group."""
+def usage_word(flag: Flag) -> str:
+    """An argument in the usage line: in brackets if it may be left out, with … if there may be several."""
+    word = f"{flag.option} …" if flag.many else flag.option
+    return word if flag.default is REQUIRED else f"[{word}]"
+
+
+def grouped(entries: Iterable[HelpEntry], moved: Mapping[str, str]) -> list[tuple[str, list[HelpEntry]]]:
+    """The options by their groups, each in the order of its group; moved: option → another group."""
     left = {one.name: one for one in entries}
-    found = [(title, [left.pop(name) for name in names if name in left]) for title, names in GROUPS.items()]
+    found = []
+    for title, usual in GROUPS.items():
+        names = [name for name in usual if moved.get(name, title) == title]
+        names += [name for name, group in moved.items() if group == title and name not in names]
+        found.append((title, [left.pop(name) for name in names if name in left]))
     return [*found, ("Other options", list(left.values()))]
 
 
@@ -177,7 +218,13 @@ def _member_entries(module: ModuleType, member: str, known: set[str]) -> list[He
     """The options of a method or dataset, read from its file, with the defaults that the command gives them."""
     resolved = module.defaults(member) if hasattr(module, "defaults") else {}
     own = flags.member_flags(module.member(member), known=known)
-    return [help_entry(replace(flag, resolved=resolved.get(flag.name, ""))) for flag in own]
+    return [help_entry(replace(flag, resolved=resolved.get(flag.name, ""), text=sentence(flag.text))) for flag in own]
+
+
+def sentence(text: str) -> str:
+    """A line of a docstring as a sentence; a value that it begins with keeps its case."""
+    first, _, rest = text.partition(" ")
+    return f"{first if first.endswith(':') else first[:1].upper() + first[1:]} {rest}".strip().rstrip(".") + "."
 
 
 def own_defaults(command: str, module: ModuleType, member: str) -> dict[str, str]:

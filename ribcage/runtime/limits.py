@@ -14,15 +14,15 @@ _PORTION: Limit = ("from 0 to 1", lambda value: 0 <= value <= 1)
 _POSITIVE: Limit = ("more than 0", lambda value: value > 0)
 _BETWEEN: Limit = ("between 0 and 1", lambda value: 0 < value < 1)
 LIMITS: dict[str, Limit] = {
-    **dict.fromkeys(("size", "epochs", "batch", "devices", "seeds", "validate_every", "watch_every"), _COUNT),
+    **dict.fromkeys(("size", "epochs", "batch", "devices", "seeds", "validate_every", "evaluate_every"), _COUNT),
     **dict.fromkeys(("lr", "min_lr", "warmup", "weight_decay", "mixup", "clip", "patience"), _NOT_NEGATIVE),
     **dict.fromkeys(("save_minutes", "micro_batch", "worst", "resamples"), _NOT_NEGATIVE),
     **dict.fromkeys(("drop_path", "dropout", "ema", "smoothing", "betas"), _PART),
     **dict.fromkeys(("labels", "layer_decay"), _SHARE),
-    **dict.fromkeys(("features", "relations"), _NOT_NEGATIVE),
+    **dict.fromkeys(("feature_weight", "relation_weight"), _NOT_NEGATIVE),
     "threads": _THREADS,
     "decay_at": _BETWEEN,
-    "hard": _PORTION,
+    "label_weight": _PORTION,
     "temperature": _POSITIVE,
 }
 """Limits of numeric options, by name."""

@@ -25,7 +25,7 @@ class TrainingOptions:
     model: str
     """Architecture: a timm model or one of Ribcage's own."""
     init: str = ""
-    """Initial weights: imagenet, a bundle or run folder, or a checkpoint file (default: random)."""
+    """Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random)."""
     findings: tuple[str, ...] = ()
     """Findings to train on (default: all findings of the data)."""
     labels: float = 1.0
@@ -33,63 +33,65 @@ class TrainingOptions:
     frontal: bool = False
     """Only PA and AP views."""
     drop_copies: bool = True
-    """Leave out training images of which another split has an identical copy."""
+    """Drop training images that are identical to an image of another split."""
     drop_shared: tuple[str, ...] = ()
-    """Splits to drop shared images from: images whose patients, or copies of which, are in another split."""
+    """Splits from which to drop images whose patients or copies are in another split."""
     policy: str = "ignore"
-    """Policy for uncertain and blank labels: ignore, ones, zeros, competition …, or FINDING=ones, blank=zeros."""
+    """Policy for uncertain and blank labels: ignore, ones, zeros, competition …, and exceptions, as in
+    ones,Edema=zeros,blank=zeros (docs/datasets.md)."""
     size: tuple[int, ...] = (224,)
     """Input height and width in pixels, or one number for both."""
     channels: Literal[1, 3] = 1
-    """Input channels; 3 repeats the gray image, for weights that cannot be folded into one channel."""
+    """Input channels; 3 repeats the gray image."""
     pool: str = ""
-    """Pooling of features, by timm's names: avg, token … (default: the model's own)."""
-    view: tuple[str, ...] = ()
-    """Changes to the augmentation preset, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0."""
+    """Global pooling of the features, as timm names it: avg, token … (default: that of the architecture)."""
+    augment_options: tuple[str, ...] = ()
+    """Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0."""
     epochs: int
     """Training epochs."""
     batch: int
     """Batch size: images per optimizer step, over all processes."""
     micro_batch: int = 0
-    """Images per forward pass of a process at most; gradients of larger batches are accumulated. 0: no limit."""
+    """Maximum number of images per forward pass of a process; gradients of larger batches are accumulated. 0: no
+    limit."""
     lr: float | None = None
     """Peak learning rate."""
     min_lr: float | None = None
     """Final learning rate of the cosine schedule."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
-    """Learning rate schedule, updated every step."""
+    """Learning rate schedule; the rate is updated every step."""
     decay_at: tuple[float, ...] = (0.6, 0.8)
-    """Fractions of the run after which --schedule step divides the learning rate by 10."""
+    """--schedule step: fractions of the run after which the learning rate is divided by 10."""
     warmup: float | None = None
-    """Warm-up epochs of the learning rate, at most half of the run."""
+    """Epochs of linear learning rate warm-up."""
     optimizer: Optimizer | None = None
-    """Optimizer. One that is not the default comes with its own learning rate and weight decay."""
+    """Optimizer; each has its own default learning rate and weight decay."""
     betas: tuple[float, ...] = ()
-    """Betas of AdamW."""
+    """Two betas of AdamW."""
     weight_decay: float | None = None
-    """Weight decay of matrices and filters; biases and norms have none."""
+    """Weight decay; not applied to biases and normalisation layers."""
     layer_decay: float = 1.0
-    """Layer-wise learning rate decay: factor per layer, from the head (1) down to the stem, as in BEiT and MAE."""
+    """Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT; 1: none."""
     drop_path: float = 0.0
-    """Stochastic depth: probability of dropping a residual branch."""
+    """Stochastic depth rate (timm's drop_path_rate)."""
     clip: float | None = None
-    """Maximum norm of the gradient; 0 does not clip."""
+    """Maximum norm of the gradient; 0: no clipping."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Precision of the forward pass; auto is bf16 where the hardware supports it natively."""
+    """Precision of the forward pass; auto: bf16 if the hardware supports it natively, else float32."""
     compile: bool = False
     """Compile the model with torch.compile."""
     save_minutes: float = 10.0
-    """Longest time between two checkpoints, in minutes."""
+    """Maximum time between two checkpoints, in minutes."""
     threads: int = 0
     """Threads that load images; 0: one per core."""
     export_as: str = ""
-    """Also export the weights in this published layout: moco, torchvision … (docs/weights.md)."""
+    """Also write the weights in this published layout: moco, torchvision … (docs/weights.md)."""
     devices: int = 1
-    """Processes on this machine: one per GPU, or several on the CPU."""
+    """Number of GPUs of this machine, or of processes on the CPU."""
     seed: int = 0
     """Random seed."""
     resume: bool = False
-    """Continue from the last checkpoint of the run folder."""
+    """Continue from the last checkpoint in the run folder."""
 
 
 AnyOptions = TypeVar("AnyOptions", bound=TrainingOptions)

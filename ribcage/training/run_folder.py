@@ -21,7 +21,7 @@ from ribcage.training import checkpoint
 from ribcage.training.options import TrainingOptions, written_options
 
 LOCATIONS = frozenset(("command", "data", "teacher", "out", "resume"))
-LOGGING = frozenset(("log_format", "probe", "watch_every", "export_as"))
+LOGGING = frozenset(("log_format", "probe", "evaluate_every", "export_as"))
 EXECUTION = frozenset(("patience", "save_minutes", "threads", "devices"))
 FREE = LOCATIONS | LOGGING | EXECUTION
 """Options that may change when a run is resumed: they change no step. Data and teachers may move, but not change."""

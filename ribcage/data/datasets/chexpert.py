@@ -53,8 +53,8 @@ def index(
 ) -> Index:
     """Read train.csv, valid.csv and, where there is one, the test csv; root is their folder or the one above.
 
-    labels: The labeller whose training csv is read.
-    valid: What valid.csv is; as test, validation is carved out of train by patient (one in eight).
+    labels: Labeller whose training CSV is read.
+    valid: Split of the images in valid.csv; with test, one training patient in eight is assigned to val.
     """
     found = _tables(root, TRAIN[labels])
     rows = pd.concat([_rows(root, path, part) for part, path in found.items()], ignore_index=True)

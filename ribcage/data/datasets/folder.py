@@ -56,24 +56,26 @@ def index(
 ) -> Index:
     """Read the CSV in root, or the names of its folders when there is none.
 
-    csv: The table below root, when root holds several (none: do not read any).
-    boxes: A table below root of drawn boxes, in pixels of the files: file, finding, x, y, width, height, or x_min …
-    path_column: The column with the image files; like the next six it is guessed by its name ("none": not there).
-    patient_column: The column with the patient.
-    study_column: The column with the study.
-    view_column: The column with the view.
-    split_column: The column with train, val, test.
-    sex_column: The column with the sex.
-    age_column: The column with the age.
-    label_columns: The columns with labels; else all named after findings, or one with lists such as Effusion|Mass.
-    patient_pattern: A regular expression whose group finds the patient in the path, such as (person\\d+)_.
-    classes: Whether folder names are classes; auto: when all images lie in a few folders side by side.
-    conflicts: Images that several rows describe differently: stop, keep the first row, drop them, or merge labels.
-    slices: What to do with slices of CT or MR, as far as the table tells them (view Axial, modality CT).
-    allow_outside: Read files that lie outside root, too, whether the table or a link leads there.
-    published_patients: The patients' numbers are published with the images: bundles hash them without the site's key.
-    encoding: Of the CSV; auto tries UTF-8, GB 18030 and Latin-1.
-    bits: How many bits of 16-bit PNG and TIFF files are used, such as 12 (0: all 16); white is the highest value.
+    csv: CSV file below ROOT, if there are several; none: read no CSV.
+    boxes: CSV file below ROOT with boxes in pixels: file, finding, x, y, width, height (or x_min, y_min, x_max, y_max).
+    path_column: Column with the image files; like those below recognised by its name if not given; none: no such
+        column.
+    patient_column: Column with the patient identifier.
+    study_column: Column with the study identifier.
+    view_column: Column with the view (PA, AP, lateral).
+    split_column: Column with the split (train, val, test).
+    sex_column: Column with the sex.
+    age_column: Column with the age in years.
+    label_columns: Columns with labels (default: all that are named after findings, or one with lists such as
+        Effusion|Mass).
+    patient_pattern: Regular expression whose group matches the patient in the path, such as (person\\d+)_.
+    classes: Whether folder names are classes; auto: yes if all images lie in a few sibling folders.
+    conflicts: Images with several rows that differ: stop, keep the first row, drop the image, or merge the labels.
+    slices: Whether to drop CT and MR slices that the CSV marks as such (view Axial, modality CT).
+    allow_outside: Also read files outside ROOT to which the CSV or a link points.
+    published_patients: Patient identifiers are public: bundles hash them without the site key.
+    encoding: Encoding of the CSV; auto tries UTF-8, GB 18030 and Latin-1.
+    bits: Used bits of 16-bit PNG and TIFF files, such as 12; the highest value of these is white. 0: all 16.
     """
     if bits and not 8 <= bits <= 16:
         raise ValueError(f"--bits {bits} must be from 8 to 16.")

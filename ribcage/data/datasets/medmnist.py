@@ -33,7 +33,7 @@ LARGEST = 64 << 30  # bytes of one array: a header may declare any size
 def index(root: Path, *, flavour: Literal["auto", "pneumonia", "chest"] = "auto") -> Index:
     """Read the labels in pneumoniamnist.npz, chestmnist_224.npz …; root is the file, or a folder with one of them.
 
-    flavour: Which of the two it is, when the file has another name.
+    flavour: Dataset, if it cannot be told from the file name.
     """
     file = _file(root)
     kind = _flavour(file) if flavour == "auto" else flavour

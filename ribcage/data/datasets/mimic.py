@@ -50,11 +50,12 @@ def index(
 ) -> Index:
     """Read the metadata, split and label tables, which lie in root.
 
-    labels: The labeller whose table is read.
-    images: The folder of the images below root, such as files or files_resized_320.
-    suffix: What the images' names end with.
-    patients: The path of patients.csv.gz of MIMIC-IV, which knows sex and age.
-    test_labels: auto: a radiologist's labels of test studies, where version 2.1.0's table of them is there.
+    labels: Labeller whose table is read.
+    images: Folder with the images below ROOT, such as files or files_resized_320.
+    suffix: File name extension of the images.
+    patients: File patients.csv.gz of MIMIC-IV, with sex and age.
+    test_labels: Labels of the test split; auto: those of the radiologist if the table of version 2.1.0 is there,
+        else those of the labeller.
     """
     meta, split, label = _read_all(root, labels)
     label["labelled_by"] = labels

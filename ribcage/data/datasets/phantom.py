@@ -59,12 +59,12 @@ def index(
     """The table of so many synthetic images.
 
     root: not read; what `path` would be relative to.
-    images: how many; a longer dataset begins with the shorter one.
-    seed: other patients for every number.
-    uncertain: share of all labels that are -1: the reader doubts what is faint or looks like something else.
-    missing: share of all labels that are empty: mostly of what is not there.
-    lateral: share of the studies with a second, lateral image.
-    shortcut: a metal token on most pneumothorax images of hospital A, and on few others.
+    images: number of images; a larger dataset begins with the images of a smaller one.
+    seed: random seed; each seed gives other patients.
+    uncertain: fraction of the labels that are uncertain (-1), mostly of faint or ambiguous findings.
+    missing: fraction of the labels that are unknown (empty), mostly of absent findings.
+    lateral: fraction of the studies with an additional lateral image.
+    shortcut: place a metal token on most pneumothorax images of hospital A and on few others.
     """
     shares = {"uncertain": uncertain, "missing": missing, "lateral": lateral}
     wrong = [f"{name} {value:g}" for name, value in shares.items() if not 0 <= value <= 1]

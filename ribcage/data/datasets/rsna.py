@@ -33,8 +33,9 @@ LOVT = {"train.csv": "train", "validation.csv": "val", "test.csv": "test"}
 def index(root: Path, *, split: Literal["auto", "lovt", "patient"] = "auto", images: str = "") -> Index:
     """Read stage_2_train_labels.csv and, where there is one, stage_2_detailed_class_info.csv, anywhere below root.
 
-    split: The published lists, lovt (Müller et al. 2022: train, validation, test.csv); auto: those, else 60/20/20.
-    images: The folder below root to take the images from (.dcm, .png or .jpg), when there are several.
+    split: lovt: published lists (Müller et al. 2022); patient: 60/20/20 by patient; auto: lovt if the lists are there,
+        else patient.
+    images: Folder with the images below ROOT (.dcm, .png or .jpg), if there are several.
     """
     paths = tables.files_below(root)
     found = tables.files_named(paths, "stage_2_train_labels.csv")
