@@ -7,7 +7,7 @@ the score threshold; the test split is not used. Ctrl-C, SIGTERM and SIGUSR1 sav
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ribcage.models.hyperparameters import Hyperparameters, default_texts
 from ribcage.training.options import TrainingOptions, as_json, with_defaults
