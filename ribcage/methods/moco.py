@@ -73,7 +73,9 @@ class MoCo(Method):
         self.momentum, self.temperature, self.patient_aware = momentum, temperature, patient_aware
         self.head = perceptron(backbone.dim, *([backbone.dim] if head == "mlp" else []), dim)
         self.key = follower(nn.Sequential(backbone, self.head))
-        self.bn_group = bn_group if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in self.modules()) else 0
+        self.bn_group = (
+            bn_group if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in self.modules()) else 0
+        )
         self.own_norms = bool(self.bn_group)
         self.statistics = group_norms(self, bn_group) if self.bn_group else None
         self.register_buffer("queue", F.normalize(torch.randn(queue, dim), dim=1))
