@@ -2,9 +2,9 @@
 
     python benchmarks/start.py [--rounds 5]
 
-The commands alternate, each in a separate process, with byte-code caches enabled. The table has medians of the wall-clock
-time and of the processor time (user and system), which depends less on other load. tyro and cyclopts are measured, if
-installed, with a script that has six options."""
+The commands alternate, each in a separate process, with byte-code caches enabled. The table has medians of the
+wall-clock time and of the processor time (user and system), which depends less on other load. tyro and cyclopts are
+measured, if installed, with a script that has six options."""
 
 import argparse
 import importlib.util
@@ -42,12 +42,6 @@ def ways() -> dict[str, list[str]]:
         f"{name}, six options": ["-c", code] for name, code in LIBRARIES.items() if importlib.util.find_spec(name)
     }
     return {**found, "import torch": ["-c", "import torch"]}
-
-
-def processor_time() -> float:
-    """Seconds of user and system time of all child processes so far."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def processor_time() -> float:

@@ -35,7 +35,7 @@ NOBODY = torch.iinfo(torch.int64).min
 
 
 class MoCo(Method):
-    """MoCo v2; for v1: --head linear --temperature 0.07 --augment paper --augment-options blur_probability=0.
+    """MoCo v2; for v1: --head linear --temperature 0.07 --augment paper --view blur_probability=0.
 
     dim: width of queries and keys
     queue: length of the queue of negative keys
@@ -139,6 +139,10 @@ class MoCo(Method):
             other = next(
                 (f"--bn-group {size}" for size in fits), f"--batch {2 * self.bn_group * distributed.world_size()}"
             )
+            raise ValueError(
+                f"--bn-group {self.bn_group}: each process needs a whole number of groups, and all processes at least "
+                f"two, but a process has {count} of {whole} images. Use {other}."
+            )
         return torch.arange(whole, device=device).view(self.bn_group, -1).T.flatten()
 
     @torch.no_grad()
@@ -157,7 +161,7 @@ class MoCo(Method):
         self.queue_at.add_(len(keys)).remainder_(len(self.queue))
 
 
-def _check(dim: int, queue: int, momentum: float, temperature: float, head: str, group: int) -> None:
+def _check(dim: int, queue: int, momentum: float, temperature: float, head: str, bn_group: int) -> None:
     """Refuse invalid options."""
     refuse_faults(
         {
@@ -166,6 +170,6 @@ def _check(dim: int, queue: int, momentum: float, temperature: float, head: str,
             f"--momentum {momentum} must be between 0 and 1": not 0 <= momentum <= 1,
             f"--temperature {temperature} must be above 0": not temperature > 0,
             f"--head {head!r} must be mlp or linear": head not in ("mlp", "linear"),
-            f"--bn-group {group} must be 0 or at least 2": group < 0 or group == 1,
+            f"--bn-group {bn_group} must be 0 or at least 2": bn_group < 0 or bn_group == 1,
         }
     )
