@@ -1,0 +1,354 @@
+"""Training on one GPU: steps beside the papers' own, time spent waiting for data, and synchronisations.
+
+    python benchmarks/gpu.py [--part rate steps large loader] [--seconds 5] [--dry-run]
+
+Each row is printed as soon as it is known; all parts together take under 8 minutes on one card. --dry-run runs every
+row at toy size on any machine, to test the script where there is no GPU; its numbers mean nothing.
+
+rate: matrix products and copies from pinned memory to the device, which bound everything else.
+steps: each recipe as the paper writes it (bf16, channels_last, RGB, images already on the device), as Ribcage runs it
+    at equal work, fed by its loader from a dataset folder, and with torch.compile. Matrix rate: the operations per
+    second of matrix products and convolutions, relative to one large product. Waiting: the share of a step in which
+    the GPU had no data, by CUDA events. Syncs: how often a step made the CPU wait for the GPU, by torch's debug mode.
+large: the same at 512 pixels, where loading is the bottleneck.
+loader: images per second of the loader alone, by method and size."""
+
+import argparse
+import copy
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 – the usual name
+from torch.utils.flop_counter import FlopCounterMode
+
+from ribcage import cli
+from ribcage.data import dataset_folder
+from ribcage.data.loader import Loader
+from ribcage.methods import Method
+from ribcage.methods.mae import MAE
+from ribcage.methods.moco import MoCo
+from ribcage.methods.supervised import Supervised
+from ribcage.models.backbone import Backbone
+from ribcage.models.hyperparameters import Optimizer
+from ribcage.training import optim, trainer
+
+MASK, QUEUE, FINDINGS = 0.9, 65536, 14
+Step = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model and method to time."""
+
+    title: str
+    model: str
+    batch: int
+    optimizer: Optimizer
+    plain: Callable[[str, int, int, torch.device], Step]
+    """(model, batch, side, device) → a step of the paper's."""
+    method: Callable[[Backbone], Method]
+
+
+@dataclass
+class Timing:
+    """Steps of one implementation."""
+
+    seconds: list[float] = field(default_factory=list)
+    waiting: list[float] = field(default_factory=list)
+    syncs: int = 0
+    operations: int = 0
+
+
+# ---- the papers' steps, written plainly
+
+
+def plain_mae(name: str, batch: int, side: int, device: torch.device) -> Step:
+    """He et al. 2021, as their code does it: the decoder sees every token; the loss is that of the masked ones."""
+    encoder = timm.create_model(name, num_classes=0, img_size=side).to(device)
+    width, count = encoder.embed_dim, encoder.patch_embed.num_patches
+    block = timm.models.vision_transformer.Block
+    decoder = nn.ModuleDict(
+        {
+            "embed": nn.Linear(width, 512),
+            "blocks": nn.Sequential(*(block(512, 16, qkv_bias=True) for _ in range(2)), nn.LayerNorm(512)),
+            "pred": nn.Linear(512, 768),
+        }
+    ).to(device)
+    token = nn.Parameter(torch.zeros(1, 1, 512, device=device))
+    places = torch.randn(1, count + 1, 512, device=device)
+    weights = [*encoder.parameters(), *decoder.parameters(), token]
+    optimizer = torch.optim.AdamW(weights, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05)
+    images, shown = torch.randn(batch, 3, side, side, device=device), int(count * (1 - MASK))
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16):
+            x = encoder.patch_embed(images) + encoder.pos_embed[:, 1:]
+            order = torch.rand(batch, count, device=device).argsort(1)
+            back = order.argsort(1)
+            x = x.gather(1, order[:, :shown, None].expand(-1, -1, width))
+            first = (encoder.cls_token + encoder.pos_embed[:, :1]).expand(batch, -1, -1)
+            x = decoder["embed"](encoder.norm(encoder.blocks(torch.cat([first, x], 1))))
+            whole = torch.cat([x[:, 1:], token.expand(batch, count - shown, -1).to(x)], 1)
+            whole = whole.gather(1, back[:, :, None].expand(-1, -1, 512))
+            drawn = decoder["pred"](decoder["blocks"](torch.cat([x[:, :1], whole], 1) + places))[:, 1:]
+        patches = images.unfold(2, 16, 16).unfold(3, 16, 16).permute(0, 2, 3, 4, 5, 1).reshape(batch, count, 768)
+        hidden = torch.ones(batch, count, device=device)
+        hidden.scatter_(1, order[:, :shown], 0)
+        loss = ((drawn.float() - patches).square().mean(2) * hidden).sum() / hidden.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def plain_moco(name: str, batch: int, side: int, device: torch.device) -> Step:
+    """Chen et al. 2020: algorithm 1 of He et al. 2020 with an MLP head; on one GPU nothing is shuffled."""
+    query = torchvision.models.get_model(name, num_classes=128)
+    query.fc = nn.Sequential(nn.Linear(query.fc.in_features, query.fc.in_features), nn.ReLU(), query.fc)
+    query = query.to(device, memory_format=torch.channels_last)
+    key = copy.deepcopy(query).requires_grad_(False)
+    queue, at = F.normalize(torch.randn(128, QUEUE, device=device), dim=0), 0
+    optimizer = torch.optim.SGD(query.parameters(), lr=0.03, momentum=0.9, weight_decay=1e-4)
+    views = [_images(batch, side, device) for _ in range(2)]
+    target = torch.zeros(batch, dtype=torch.int64, device=device)
+
+    def step() -> None:
+        nonlocal at
+        with torch.autocast(device.type, torch.bfloat16):
+            q = F.normalize(query(views[0]), dim=1)
+            with torch.no_grad():
+                for old, new in zip(key.parameters(), query.parameters(), strict=True):
+                    old.data = old.data * 0.999 + new.data * 0.001
+                k = F.normalize(key(views[1]), dim=1)
+            logits = torch.cat([torch.einsum("nc,nc->n", q, k)[:, None], torch.einsum("nc,ck->nk", q, queue)], dim=1)
+        optimizer.zero_grad()
+        F.cross_entropy(logits.float() / 0.2, target).backward()
+        optimizer.step()
+        queue[:, at : at + batch] = k.T
+        at = (at + batch) % (QUEUE - QUEUE % batch)
+
+    return step
+
+
+def plain_supervised(name: str, batch: int, side: int, device: torch.device) -> Step:
+    """The usual loop: a model, binary cross-entropy, AdamW."""
+    sized = {"img_size": side} if name.startswith("vit") else {}
+    model = timm.create_model(name, num_classes=FINDINGS, **sized).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    images, labels = _images(batch, side, device), torch.rand(batch, FINDINGS, device=device).round()
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16):
+            logits = model(images)
+        optimizer.zero_grad()
+        F.binary_cross_entropy_with_logits(logits.float(), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def _images(batch: int, side: int, device: torch.device) -> Tensor:
+    return torch.randn(batch, 3, side, side, device=device).to(memory_format=torch.channels_last)
+
+
+# ---- what is timed
+
+
+def recipes(toy: bool, findings: Sequence[str]) -> list[Recipe]:
+    """The rows of the table; at toy size small models and batches."""
+    small, base, resnet, dense = (
+        ("vit_tiny_patch16_224", "vit_tiny_patch16_224", "resnet18", "resnet18")
+        if toy
+        else ("vit_small_patch16_224", "vit_base_patch16_224", "resnet50", "densenet121")
+    )
+    group = 2 if toy else 32
+
+    def batch(count: int) -> int:
+        return 4 if toy else count
+
+    def mae(backbone: Backbone) -> Method:
+        return MAE(backbone, mask=MASK, decoder="dec512d2b")
+
+    def supervised(backbone: Backbone) -> Method:
+        return Supervised(backbone, findings)
+
+    return [
+        Recipe(f"MAE, {small}, mask {MASK}, dec512d2b", small, batch(1024), "adamw", plain_mae, mae),
+        Recipe(f"MoCo v2, {resnet}", resnet, batch(256), "sgd", plain_moco, lambda one: MoCo(one, group=group)),
+        Recipe(f"supervised, {resnet}", resnet, batch(256), "adamw", plain_supervised, supervised),
+        Recipe(f"supervised, {dense}", dense, batch(256), "adamw", plain_supervised, supervised),
+        Recipe(f"fine-tuning, {base}", base, batch(256), "adamw", plain_supervised, supervised),
+    ]
+
+
+def ours(
+    recipe: Recipe, opened: dataset_folder.DatasetFolder, side: int, device: torch.device, compiled: bool
+) -> Iterator[trainer.StepLog]:
+    """Steps as `ribcage pretrain` and `finetune` run them, without an end."""
+    method = recipe.method(Backbone(recipe.model, size=(side, side)))
+    method.to(device).to(memory_format=torch.channels_last)
+    loader = Loader([opened], method.views((side, side)), batch=recipe.batch, drop_last=True, device=device)
+    how = optim.optimizer(method, recipe.optimizer)
+    run = trainer.Trainer(
+        method, loader, how, optim.Rates(1e-4, 10**6), epochs=10**6, device=device, precision="bf16", compile=compiled
+    )
+    return run.fit()
+
+
+def timed(step: Callable[[], Any], seconds: float, device: torch.device, least: int) -> Timing:
+    """Time steps in blocks, each of which ends when the device is idle; warm up, count operations and waits first."""
+    timing = Timing()
+    with FlopCounterMode(display=False) as counter:
+        step()
+    timing.operations = counter.get_total_flops()
+    for _ in range(2):
+        step()
+    timing.syncs = synchronisations(step, device)
+    finish(device)
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(timing.seconds) < 2:
+        start, logs = time.perf_counter(), [step() for _ in range(least)]
+        finish(device)
+        timing.seconds.append((time.perf_counter() - start) / least)
+        timing.waiting += [log.waited for log in logs if isinstance(log, trainer.StepLog)]
+    return timing
+
+
+def synchronisations(step: Callable[[], Any], device: torch.device) -> int:
+    """How often a step makes the CPU wait for the GPU."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(one.message) for one in caught)
+
+
+def finish(device: torch.device) -> None:
+    """Wait until the device is idle."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+# ---- the parts
+
+
+def rate(device: torch.device, toy: bool) -> float:
+    """Print the rates of the card; operations a second of one large product in bf16."""
+    side, found = 256 if toy else 8192, {}
+    for name, kind in (("bf16", torch.bfloat16), ("TF32", torch.float32)):
+        a, b = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
+        timing = timed(lambda a=a, b=b: torch.mm(a, b), 0.5, device, 10)  # type: ignore[misc]
+        found[name] = 2 * side**3 / statistics.median(timing.seconds)
+        print(f"| matrix product, {name}, {side}³ | {found[name] / 1e12:,.1f} TFLOP/s |", flush=True)
+    pinned = torch.empty(1 << (20 if toy else 28), dtype=torch.uint8, pin_memory=device.type == "cuda")
+    copied = timed(lambda: pinned.to(device, non_blocking=True).sum() if toy else pinned.to(device), 0.5, device, 4)
+    print(f"| pinned memory to the device | {len(pinned) / statistics.median(copied.seconds) / 1e9:,.1f} GB/s |\n")
+    return found["bf16"]
+
+
+def steps(
+    chosen: list[Recipe],
+    folder: dataset_folder.DatasetFolder,
+    side: int,
+    seconds: float,
+    device: torch.device,
+    peak: float,
+) -> None:
+    """Print a table of training steps."""
+    print(f"| {side} px, bf16 | batch | images/s | × plain | of the matrix rate | waiting | syncs a step |")
+    print("|---|---|---|---|---|---|---|")
+    for recipe in chosen:
+        plain: float | None = None
+        for name in ("plain", "ribcage", "ribcage, compiled"):
+            if name.endswith("compiled") and device.type == "cpu" and recipe is not chosen[0]:
+                continue  # compiling is slow there, and the first row shows that it runs
+            step: Callable[[], Any]
+            if name == "plain":
+                step = recipe.plain(recipe.model, recipe.batch, side, device)
+            else:
+                logs = ours(recipe, folder, side, device, compiled=name.endswith("compiled"))
+                step = lambda logs=logs: next(logs)  # type: ignore[misc]  # noqa: E731 – one line
+            timing = timed(step, seconds, device, 2 if device.type == "cpu" else 5)
+            each = statistics.median(timing.seconds)
+            plain = plain or each
+            waiting = f"{statistics.mean(timing.waiting) / each:.1%}" if timing.waiting else "–"
+            cells = (
+                f"{recipe.title}: {name}", f"{recipe.batch}", f"{recipe.batch / each:,.0f}", f"{plain / each:.2f}",
+                f"{timing.operations / each / peak:.0%}", waiting, f"{timing.syncs}",
+            )  # fmt: skip
+            print(f"| {' | '.join(cells)} |", flush=True)
+            del step
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+    print()
+
+
+def loader(folders: dict[int, dataset_folder.DatasetFolder], seconds: float, device: torch.device, toy: bool) -> None:
+    """Print how many images a second the loader makes when nothing else runs."""
+    print("| loader alone | images/s |\n|---|---|")
+    for side, folder in folders.items():
+        for name, method in (("MAE, one view", MAE), ("MoCo, two views", MoCo)):
+            model = ("vit_tiny_patch16_224" if method is MAE else "resnet18") if toy else "vit_small_patch16_224"
+            views = method(Backbone(model, size=(side, side)), **({} if method is MAE else {"group": 2})).views(
+                (side, side)
+            )
+            made = Loader([folder], views, batch=4 if toy else 256, drop_last=True, device=device)
+            batches = (batch for epoch in range(10**6) for batch in made.epoch(epoch))
+            timing = timed(lambda batches=batches: next(batches), seconds, device, 4)  # type: ignore[misc]
+            print(f"| {name}, {side} px | {made.batch / statistics.median(timing.seconds):,.0f} |", flush=True)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    every = ("rate", "steps", "large", "loader")
+    parser.add_argument("--part", nargs="+", choices=every, default=every)
+    parser.add_argument("--seconds", type=float, default=5.0, help="time for each row")
+    parser.add_argument("--dry-run", action="store_true", help="every row at toy size, on any machine")
+    options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu" and not options.dry_run:
+        sys.exit("benchmarks/gpu.py: this machine has no GPU that torch can use. --dry-run runs every row at toy size.")
+    toy, seconds = options.dry_run, 0.0 if options.dry_run else options.seconds
+    card = torch.cuda.get_device_name() if device.type == "cuda" else "no GPU: numbers mean nothing"
+    print(f"{time.strftime('%Y-%m-%d')}, {card}, torch {torch.__version__}, {' '.join(sys.argv)}\n")
+    torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high")
+    sides = {"steps": 64, "large": 96} if toy else {"steps": 224, "large": 512}
+    with tempfile.TemporaryDirectory() as place:
+        folders = {}
+        for side in sides.values():
+            folder = Path(place) / str(side)
+            images = 24 if toy else 2048
+            words = {"--out": folder, "--images": images, "--size": side}
+            cli.main(["import", "phantom", *(str(word) for pair in words.items() for word in pair)])
+            folders[side] = dataset_folder.open(folder)
+        findings = next(iter(folders.values())).index.findings
+        peak = rate(device, toy)
+        for part, chosen in (("steps", recipes(toy, findings)), ("large", recipes(toy, findings)[2:3])):
+            if part in options.part:
+                steps(chosen, folders[sides[part]], sides[part], seconds, device, peak)
+        if "loader" in options.part:
+            loader(folders, seconds, device, toy)
+
+
+if __name__ == "__main__":
+    main()
