@@ -381,7 +381,7 @@ def features(train: Images, table: pd.DataFrame, named: dict[str, Images], epoch
         def distances(some: np.ndarray) -> np.ndarray:
             return np.einsum("ij,ij->i", some - mean, np.linalg.solve(spread, (some - mean).T).T)
 
-        limit = ood.kept_by(distances(own[held_out]), ood.KEPT)
+        limit = ood.upper_limit(distances(own[held_out]), ood.KEPT)
         found = {name: distances(backbone(scaled(one)).numpy().astype(np.float64)) for name, one in named.items()}
     report(
         "Mahalanobis distance of ResNet-18 features",

@@ -288,9 +288,9 @@ def behind_dropout(state: dict[str, Tensor]) -> None:
         (
             "nan.pth",
             lambda state: state["layer1.0.conv1.weight"].fill_(float("nan")),
-            "layer1.0.conv1.weight holds numbers",
+            "layer1.0.conv1.weight",
         ),
-        ("variance.pth", lambda state: state["bn1.running_var"].fill_(-1.0), "bn1.running_var holds numbers"),
+        ("variance.pth", lambda state: state["bn1.running_var"].fill_(-1.0), "bn1.running_var"),
         ("int8.pth", lambda state: state.update({"conv1.weight": state["conv1.weight"].to(torch.int8)}), "of int8 for"),
         ("nobias.pth", lambda state: state.pop("fc.bias"), "bias"),
     ],

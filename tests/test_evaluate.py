@@ -55,7 +55,7 @@ def test_an_allowed_leak_is_a_warning_in_report_and_numbers(nih: Path, tmp_path:
     assert evaluate(nih, "--allow-leak", "--out", str(tmp_path / "结果"), on="official") == 0
     found = json.loads((tmp_path / "结果" / "metrics.json").read_text(encoding="utf-8"))
     assert found["leak"]["found"] and found["leak"]["identical"] == 9
-    assert "honest" in found["warnings"][0]
+    assert "leak" in found["warnings"][0]
     assert found["warnings"][0].split(":")[0] in (tmp_path / "结果" / "index.html").read_text(encoding="utf-8")
 
 
@@ -193,7 +193,7 @@ def test_an_honest_test_stands_on_the_card_and_a_leak_does_not(
     words = ["evaluate", str(tmp_path / "模型"), "--data", str(nih / "arnoweng"), "--resamples", "20"]
     assert cli.main([*words, "--split", "train", "--allow-leak"]) == 0
     said = capsys.readouterr().out
-    assert "\nTest 1 " in said and re.search(r"\n! .*honest", said)  # a first test is no warning
+    assert "\nTest 1 " in said and re.search(r"\n! .*leak", said)  # a first test is no warning
     leaky = file.read_text(encoding="utf-8")
     assert "## Test:" not in leaky and "| 1 | nih, train (leak) |" in leaky and re.search(r"\*\*[^*]*honest", leaky)
     assert (

@@ -137,7 +137,7 @@ def test_turned_and_inverted_images_are_noticed(check: OODCheck, look: str, chan
 
 def test_mirrored_images_are_noticed_where_the_sides_differ(check: OODCheck) -> None:
     said = noticed(check, range(1000, 1020), lambda square: square[:, ::-1])
-    assert sum(one.startswith("Perhaps mirrored") for one in said) >= 15
+    assert sum(one.startswith("Possibly mirrored") for one in said) >= 15
 
 
 def test_what_is_no_frontal_chest_is_noticed(check: OODCheck) -> None:
@@ -190,8 +190,8 @@ def test_the_scores_are_those_of_the_docstring(check: OODCheck) -> None:
 
 def test_the_limit_has_the_documented_false_alarm_rate() -> None:
     many = np.arange(2000.0)
-    assert (many <= ood.kept_by(many, 0.995)).mean() == 0.9955  # 1,991: the least that a new one keeps in 99.5 %
-    assert ood.kept_by(many[:9], 0.995) == 8  # of so few, their greatest
+    assert (many <= ood.upper_limit(many, 0.995)).mean() == 0.9955  # 1,991: the least that a new one keeps in 99.5 %
+    assert ood.upper_limit(many[:9], 0.995) == 8  # of so few, their greatest
 
 
 def test_the_weakness_of_a_check_is_reported(check: OODCheck) -> None:
@@ -306,8 +306,8 @@ def test_somebody_elses_model_knows_the_images_that_its_thresholds_are_from(data
     assert found and not found.learnt and 40 <= found.held_out <= 60
     (said,) = ood.image_warnings(found, chest(1000), {"age": "7"} | {"view": "LATERAL"})
     assert has_facts(said, "thresholds", "view")
-    assert ood.kept(check, found) is check and ood.kept(found, check) is check
-    assert ood.kept(None, found) is found is ood.kept(found, None)
+    assert ood.preferred_check(check, found) is check and ood.preferred_check(found, check) is check
+    assert ood.preferred_check(None, found) is found is ood.preferred_check(found, None)
 
 
 def test_a_trained_model_keeps_its_check_and_predict_tells(data: Path, tmp_path: Path) -> None:
@@ -407,8 +407,8 @@ def test_of_real_files_the_inverted_twin_is_inverted_and_a_leg_is_no_chest() -> 
 
     assert said("1.2.276*") == said("RG1_J2KI*") == []
     assert said("Fake_MONOHR1*") == ["Looks inverted"]
-    assert said("RG3_J2KI*")[0] == "Perhaps no chest"
-    assert said("syntaxes/CTImage.dcm")[0] == "No plain radiograph"
+    assert said("RG3_J2KI*")[0] == "Possibly not a chest"
+    assert said("syntaxes/CTImage.dcm")[0] == "Not a plain radiograph"
 
 
 def test_a_dark_image_and_an_invalid_tag_are_warned_of_without_its_text() -> None:

@@ -52,7 +52,7 @@ def test_a_table_of_ones_own_is_compared(ours: Path, tmp_path: Path, columns: di
         wanted = same["models"][place]["findings"][0]["auroc"]
         assert found["models"][place]["findings"][0]["auroc"] == pytest.approx(wanted, rel=1e-12)
         assert found["models"][place]["findings"][0]["threshold"] == 0.4
-    assert any(has_facts(text, "guessed", "'filename'") for text in comparison.comparison_notes(result))
+    assert any(has_facts(text, "assumed", "'filename'") for text in comparison.comparison_notes(result))
 
 
 @pytest.mark.parametrize("column", ["Nodule_or_Scar", "nodule or scar", "Nodule-or-scar score"])

@@ -175,7 +175,7 @@ def test_unusual_images_are_marked_beside_the_predictions(
     assert "a lateral" in table["image_warnings"][0] and "modality CT" in table["image_warnings"][0]
     assert table["Mass"].notna().all()
     said = capsys.readouterr().out
-    assert has_facts(said, "unusual", "No plain radiograph") and has_facts(said, 1, "unusual")
+    assert has_facts(said, "unusual", "Not a plain radiograph") and has_facts(said, 1, "unusual")
 
 
 def test_an_image_in_memory_is_read_as_the_file_is(model: Path, tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_a_shift_between_validation_and_test_is_pointed_out(data: LabelledPredic
     chance = replace(worse, brier_change=ScalarEstimate(low=-0.01))  # as much, but of too few images to say so
     assert shift_notes(replace(calm, findings=(chance, *others)), same, model, "RUN") == []
     (note,) = shift_notes(replace(calm, findings=(worse, *others)), same, model, "RUN")
-    assert has_facts(note, "Brier score worse", "Mass") and "with 0.70" in note
+    assert has_facts(note, "Brier score", "Mass") and "with 0.70" in note
 
 
 class Tags(HTMLParser):

@@ -1,7 +1,8 @@
-"""Attestation: an HMAC with the site key, by which a server knows the ONNX file that this site exported of a model.
+"""Attestation: an HMAC with the site key, by which a server recognises an ONNX file that was exported at this site from
+this model.
 
-A digest can be written by whoever writes the file. The HMAC covers the digests of the file, the weights and model.json,
-so that a graph from elsewhere, or one of another model, does not reach a runtime.
+Anyone who writes a file can write its digest, too. The HMAC covers the digests of the file, the weights and model.json,
+so that a graph from elsewhere, or of another model, does not reach a runtime.
 """
 
 import hashlib
@@ -13,24 +14,24 @@ from ribcage.data import site_key
 from ribcage.runtime import digest, files
 
 PURPOSE = b"ribcage export\n"
-"""What no other use of the key begins with."""
+"""Prefix that separates this use of the key from others."""
 LARGEST = 1 << 31
-"""Bytes of an ONNX file: protobuf's own limit."""
+"""Maximum size of an ONNX file in bytes: the limit of protobuf."""
 
 
 def file_beside(exported: Path) -> Path:
-    """Where the HMAC of an export is."""
+    """The file of the HMAC of an export."""
     return exported.with_name(exported.name + ".hmac")
 
 
 def attest(exported: Path, bundle: Path) -> None:
-    """Write the HMAC of an export of this bundle; OSError or ValueError where there is no key and none can be kept."""
+    """Write the HMAC of an export of this bundle; OSError or ValueError if there is no key and none can be stored."""
     code = _code(site_key.site_key(), hashlib.sha256(exported.read_bytes()).hexdigest(), bundle)
     files.write_text(file_beside(exported), code + "\n")
 
 
 def attested(exported: Path, bundle: Path) -> bytes | None:
-    """What an export holds, if this site made it of this bundle; makes no key."""
+    """The content of an export, if it was made at this site from this bundle; else None. Does not create a key."""
     key, said = site_key.existing(), file_beside(exported)
     try:
         if not key or files.regular(exported).stat().st_size > LARGEST:
@@ -48,6 +49,6 @@ def attested(exported: Path, bundle: Path) -> bytes | None:
 
 
 def _code(key: bytes, told: str, bundle: Path) -> str:
-    """The HMAC of an export with this digest and the bundle as it lies on the disk."""
+    """The HMAC of an export with this digest and of the bundle on disk."""
     digests = (told, digest.file_digest(bundle / WEIGHTS_FILE), digest.file_digest(bundle / "model.json"))
     return hmac.new(key, PURPOSE + "\n".join(digests).encode(), hashlib.sha256).hexdigest()

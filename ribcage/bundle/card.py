@@ -1,4 +1,4 @@
-"""Model card: what a person should know of a model before using it, as Markdown from its facts and its tests."""
+"""Model card: what users should know about a model, as Markdown from its spec and its tests."""
 
 from collections.abc import Sequence
 
@@ -17,19 +17,22 @@ from ribcage.metrics.reliability import FindingReliability
 
 FITS = {"pad": "padded to a square", "crop": "cropped to a square", "squash": "stretched to a square"}
 HEADS = {
-    "cam": "Classifier; boxes are drawn around its Grad-CAM maps, no box was used for training",
+    "cam": "Classifier; boxes are drawn around its Grad-CAM maps, no boxes were used for training",
     "fcos": "FCOS detector on a feature pyramid",
     "yolo": "Detector with YOLOv3 heads at three scales",
 }
 PRECISIONS = {"map": "mean", "ap50": "mean, IoU .50", "ap75": "mean, IoU .75"}
 MOST_TESTS = 50
-"""Tests in the list, the newest of them."""
+"""Maximum number of tests in the list, newest first."""
 LIMITATIONS = "## Limitations\n"
 
 
 def model_card(spec: ModelSpec, *, plain: bool = True, unknown: Sequence[str] = ()) -> str:
-    """The card; plain: the weights fit timm's model of this name; unknown: the models and
-    tables it was trained with whose own training data are not known."""
+    """The model card.
+
+    plain: the weights fit timm's model of this name.
+    unknown: models and tables used in training whose own training data is unknown.
+    """
     validation = spec.metrics.get("validation", {})
     return render_markdown(
         "card.md",
@@ -76,10 +79,10 @@ def detector_summary(spec: ModelSpec) -> str:
 
 def auroc_rows(spec: ModelSpec, scores: dict[str, float]) -> list[tuple[str, str, str]]:
     """(finding, positives, AUROC with its interval) on validation, and the mean of several."""
-    fared = dict(zip(spec.findings, spec.reliability, strict=False))  # older models have kept none
+    reliability = dict(zip(spec.findings, spec.reliability, strict=False))  # older models have kept none
     named = {name.removeprefix("auroc_"): score for name, score in scores.items() if name.startswith("auroc")}
     return [
-        ("mean" if name == "auroc" else name, *_auroc(score, fared.get(name)))
+        ("mean" if name == "auroc" else name, *_auroc(score, reliability.get(name)))
         for name, score in named.items()
         if name != "auroc" or len(spec.findings) > 1
     ]
@@ -97,7 +100,7 @@ def _auroc(score: float, one: FindingReliability | None) -> tuple[str, str]:
 
 
 def card_with_tests(card: str, result: Evaluation, tests: Sequence[PastTest]) -> str:
-    """The card with the list of all tests; of each dataset and split, the best-documented honest test in full."""
+    """The card with a list of all tests and, for each dataset and split, the best-documented unbiased test in full."""
     newest = tests[-1] if tests else None
     card = _with_section(card, "tests", _test_list(tests)) if tests else card
     if newest is None or not newest.honest or not isinstance(result, ClassificationEvaluation):
@@ -118,7 +121,7 @@ def _test_list(tests: Sequence[PastTest]) -> str:
 
 
 def _with_section(card: str, mark: str, section: str) -> str:
-    """The card with a section in the place of the one with the same mark, else before its limitations."""
+    """The card with a section in place of the one with the same marker, else before the section on limitations."""
     start, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
     section = f"{start}\n{section}\n{end}\n\n"
     if start in card and end in card.split(start, 1)[1]:

@@ -1,4 +1,4 @@
-"""Conversion: a published file of weights → a finished model, with an account of every weight."""
+"""Conversion: a file of published weights → a bundle, with an account of every tensor in the file."""
 
 import hashlib
 from collections.abc import Collection, Sequence
@@ -25,7 +25,7 @@ from ribcage.models.stem import GRAY, fold_stem
 
 @dataclass(frozen=True)
 class Claim:
-    """One thing that a conversion says of a file."""
+    """One property of a file (architecture, preprocessing or findings), and what it is based on."""
 
     what: str
     value: str
@@ -39,19 +39,19 @@ class Claim:
 
 @dataclass(frozen=True)
 class Converted:
-    """A file of somebody else's as a model of ours."""
+    """A published file as a model."""
 
     method: Supervised
     model: ModelSpec
     coverage: Coverage
     strange: tuple[str, ...]
-    """Weights of the file that neither the model nor its layout knows."""
+    """Tensors in the file that neither the model nor its layout knows."""
     left: tuple[str, ...]
-    """Weights of the file that its layout has and a model does not need."""
+    """Tensors in the file that belong to its layout but are not needed by the model."""
     rows: int
-    """Of its last layer; 0 when it has none."""
+    """Rows of the last layer; 0 if the file has none."""
     fates: tuple[Fate, ...]
-    """Every tensor of the file, once."""
+    """What became of each tensor in the file."""
     claims: tuple[Claim, ...]
 
 
@@ -66,18 +66,19 @@ def converted_model(
     given: Collection[str] = (),
     agreed: bool = False,
 ) -> Converted:
-    """Put the weights into the architecture that `found` names, and its last layer behind it.
+    """Load the weights into the architecture `found.name`, with its last layer.
 
-    findings: what the rows of the last layer answer, in their order; (): as the layout says.
-    channels: 3 keeps the weights as they are; 1 folds the first layer for gray, exact where it sees no padding.
-    partial: also when weights are missing; those stay random.
-    given: which of architecture, preprocessing and findings somebody has said, so that `found` holds what they said.
-    agreed: somebody has said that the file is of the layout.
+    findings: what the rows of the last layer predict, in order; (): as defined by the layout.
+    channels: 3 keeps the weights unchanged; 1 folds the first layer for gray images, which is exact except at the
+    padding.
+    partial: accept missing weights, which are initialised at random.
+    given: which of architecture, preprocessing and findings the user stated; `found` has the stated values.
+    agreed: the user confirmed the layout of the file.
     """
     if found.could and not found.name:
         raise ValueError(
-            f"{file} has the weights of {' and of '.join(found.could)}, which answer differently, and does not say of "
-            "which: name it with --model."
+            f"{file} fits {' and '.join(found.could)}, which compute different outputs, and does not say which it is. "
+            "Name the architecture with --model."
         )
     config, names = pretrained_config(known_model(found.name)), tuple(findings) or found.findings
     body, head = split(found.state, config.classifier)
@@ -87,7 +88,7 @@ def converted_model(
     if len(mean) == 1 and stem == 3:
         mean, std = tuple(mean) * 3, tuple(std) * 3
     if len(mean) != stem or len(std) != stem:
-        raise ValueError(f"{file} is for {stem} channel{'s' * (stem > 1)}, not for {len(mean)} means.")
+        raise ValueError(f"{file} has {stem} input channel{'s' * (stem > 1)}, but {len(mean)} means were given.")
     own, rgb_normalisation = (GRAY, (mean, std)) if stem == 3 else ((mean[0], std[0]), ())
     size = size or found.size
     answered = tuple(name for name in names if name)
@@ -109,15 +110,15 @@ def converted_model(
     sound(file, backbone.model.state_dict(), head)
     answers = answered
     if names and not rows:
-        raise ValueError(f"{file} has no last layer for {', '.join(names)}: leave out --findings.")
+        raise ValueError(f"{file} has no last layer for {', '.join(names)}. Leave out --findings.")
     if names and rows != len(names):
-        raise ValueError(f"The last layer in {file} has {rows:,} rows, not one for each of {len(names)} findings.")
+        raise ValueError(f"The last layer in {file} has {rows:,} rows, but there are {len(names)} findings.")
     if names and "bias" not in head and not partial:
-        raise ValueError(f"The last layer in {file} has no bias: --partial takes zeros for it.")
+        raise ValueError(f"The last layer in {file} has no bias. Pass --partial to use zeros.")
     if names and several(found.state, config.classifier):
         raise ValueError(
-            f"{file} has last layers on different tokens ({', '.join(config.classifier)}), which one layer cannot be: "
-            "leave out --findings and finetune."
+            f"{file} has several last layers on different tokens ({', '.join(config.classifier)}), which cannot be one "
+            "layer. Leave out --findings and fine-tune."
         )
     if not agreed:
         ask(file, found, claims)
@@ -159,7 +160,7 @@ def claimed(
     size: tuple[int, int],
     given: Collection[str],
 ) -> tuple[Claim, ...]:
-    """What is said of a file, and on what each rests."""
+    """Architecture, preprocessing and findings of a file, and what each is based on."""
     whose = f"as in {found.layout}" if found.layout else f"as in timm for {found.name}"
     scale = f"mean {' '.join(f'{one:g}' for one in mean)}, std {' '.join(f'{one:g}' for one in std)}"
     square = f"{found.fit} to {found.stored}, {size[0]} × {size[1]}, "
@@ -183,7 +184,7 @@ def claimed(
 
 
 def ask(file: Path, found: Published, claims: Sequence[Claim]) -> None:
-    """Raise where something that changes what the model answers rests on shapes alone: a person must say it is so."""
+    """Raise ValueError if preprocessing or findings are guessed from shapes alone: the user must confirm them."""
     weak = {"preprocessing"} if found.evidence.kind == "shapes" else set()
     weak |= {"findings"} if found.counted or found.evidence.kind == "shapes" else set()
     guessed = [one for one in claims if one.basis == "assumed" and one.what in weak]
@@ -194,26 +195,26 @@ def ask(file: Path, found: Published, claims: Sequence[Claim]) -> None:
     named = {"preprocessing": "--mean and --std", "findings": "--findings"}
     instead = " and ".join(named[one.what] for one in guessed)
     raise ValueError(
-        f"{file} looks like {layout} by {found.evidence}, and nothing in it says "
-        f"{' or '.join(one.what for one in guessed)}. If it is, --layout {layout} takes "
-        f"{'; '.join(one.value for one in guessed)[:200]}; if not, say {instead}.{others}"
+        f"{file} looks like {layout} by {found.evidence}, but does not contain its "
+        f"{' or '.join(one.what for one in guessed)}. If it is {layout}, pass --layout {layout}, which assumes "
+        f"{'; '.join(one.value for one in guessed)[:200]}; if not, pass {instead}.{others}"
     )
 
 
 def split(state: dict[str, Tensor], classifier: str | Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """All but the last layer; the last layer's weight and bias."""
+    """The weights without the last layer, and the last layer's weight and bias."""
     if not classifier:
         return dict(state), {}
     last = classifier if isinstance(classifier, str) else classifier[0]
     ends = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     head = {name: state[f"{last}.{name}"] for name in ("weight", "bias") if f"{last}.{name}" in state}
     known = {f"{end}.{name}" for end in ends for name in ("weight", "bias")}
-    rest = {name: value for name, value in state.items() if name not in known}  # parts of a deeper one have no place
+    rest = {name: value for name, value in state.items() if name not in known}  # layers of a deeper head are not used
     return rest, head if head.get("weight", torch.empty(0)).ndim in (2, 4) else {}
 
 
 def several(state: dict[str, Tensor], classifier: str | Sequence[str]) -> bool:
-    """Whether there is more than one last layer with numbers of its own. What was written here has the same in all."""
+    """Whether there are several last layers with different weights. Files exported by Ribcage have the same in all."""
     if isinstance(classifier, str):
         return False
     heads = [state[f"{name}.weight"] for name in classifier or () if f"{name}.weight" in state]
@@ -221,43 +222,45 @@ def several(state: dict[str, Tensor], classifier: str | Sequence[str]) -> bool:
 
 
 def refuse_incomplete(file: Path, found: Published, coverage: Coverage, strange: Sequence[str], partial: bool) -> None:
-    """Raise where weights would stay random, or would be dropped in silence, unless that was asked for."""
+    """Raise ValueError if weights would stay random or be dropped, unless --partial allows it."""
     if partial or not (coverage.lost or strange):
         return
     count = len(coverage.matched) + len(coverage.lost)
-    more = f"{len(strange)} of the file's have no place ({strange[0]} …)" if strange else ""
-    said = ", ".join(part for part in (str(coverage), more) if part)
+    more = f"{len(strange)} of the file are unknown ({strange[0]} …)" if strange else ""
+    details = ", ".join(part for part in (str(coverage), more) if part)
     raise ValueError(
-        f"{file} has {len(coverage.matched)} of the {count} weights of {found.name}: {said}. Take another --model, or "
-        "--partial if the rest may stay random."
+        f"{file} has {len(coverage.matched)} of the {count} weights of {found.name}: {details}. Pass another --model, "
+        "or --partial to initialise the rest at random."
     )
 
 
 def sound(file: Path, body: dict[str, Tensor], head: dict[str, Tensor]) -> None:
-    """Raise where numbers cannot be weights: a model with such answers, but nothing."""
-    numbers = {name: value for name, value in body.items() if value.is_floating_point()}  # the others count
+    """Raise ValueError for values that no trained weight has, such as NaN or a negative variance."""
+    numbers = {name: value for name, value in body.items() if value.is_floating_point()}  # the others are counters
     if empty := next((name for name, value in head.items() if not value.numel()), ""):
-        raise ValueError(f"{file} is damaged: the last layer's {empty} holds no numbers.")
+        raise ValueError(f"{file} is damaged: the last layer's {empty} is empty.")
     for name, value in {**numbers, **{f"the last layer's {name}": value for name, value in head.items()}}.items():
         negative = name.endswith("running_var") and bool((value < 0).any())
         if not value.is_floating_point() or not value.isfinite().all() or negative:
-            raise ValueError(f"{file} is damaged: {name} holds numbers that no weight can be.")
+            raise ValueError(f"{file} is damaged: {name} has values that no weight can have.")
 
 
 def fill(method: Supervised, head: dict[str, Tensor], places: Sequence[int], where: str) -> None:
-    """The last layer, from these of the file's rows."""
+    """Copy these rows of the file's last layer into the model."""
     weight = head["weight"].flatten(1)[list(places)]
     if weight.shape != method.head.weight.shape:
-        raise ValueError(f"The last layer in {where} takes {weight.shape[1]} features, not {method.backbone.dim}.")
+        raise ValueError(
+            f"The last layer in {where} has {weight.shape[1]} input features, the backbone gives {method.backbone.dim}."
+        )
     if "bias" in head and len(head["bias"]) != len(head["weight"]):
-        raise ValueError(f"The last layer in {where} has a bias of another length than its weight.")
+        raise ValueError(f"The last layer in {where} has a bias whose length differs from that of its weight.")
     with torch.no_grad():
         method.head.weight.copy_(weight)
         method.head.bias.copy_(head["bias"][list(places)] if "bias" in head else torch.zeros(len(places)))
 
 
 def origin(found: Published) -> TrainingData:
-    """Where the weights come from, as a dataset is described."""
+    """The source of the weights, described as a dataset."""
     return TrainingData(found.data or "unknown", found.source or "unknown", found.licence or "unknown")
 
 

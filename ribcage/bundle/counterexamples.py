@@ -1,8 +1,8 @@
-"""Counterexamples: what an out-of-distribution check learns to tell from the training images, without any other data.
+"""Counterexamples for the out-of-distribution check, made without any other data.
 
-Training images turned, mirrored and inverted; details and shuffled tiles of them; laterals of the phantom; and drawn
-noise, patterns, shapes, text, clouds, limbs and CT slices. Every image is 96 × 96 (`appearance.content`) and is seen
-through a random crop, as other hospitals crop, expose and label their images.
+They are training images turned, mirrored and inverted; enlarged details and shuffled tiles of them; laterals of the
+phantom; and synthetic noise, patterns, shapes, text, clouds, limbs and CT slices. All images are 96 × 96
+(`appearance.content`) and randomly cropped, exposed and labelled, to cover differences between hospitals.
 """
 
 import functools
@@ -17,20 +17,20 @@ from ribcage.imaging.appearance import CONTENT, SIDE, cropped_content, resized
 Image = np.ndarray
 Random = np.random.Generator
 CROP = (0.6, 1.15)
-"""Height and width of what is seen of an image, each as a share of its own."""
+"""Range of the height and width of random crops, relative to the image."""
 TILT, GAMMA = 3.0, 0.4
-"""Standard deviations: of the angle in degrees, and of the logarithm of gamma."""
+"""Standard deviations of the angle in degrees and of the logarithm of gamma."""
 SEED = 20260
-"""Of the phantom patients; no dataset that `import phantom` makes by default has them."""
+"""Seed of the phantom patients, different from the default of `import phantom`."""
 
 
 def random_crop(image: Image, rng: Random) -> Image:
-    """(64, 64): a random crop of an image, exposed and labelled at random."""
+    """(64, 64): a random crop with random exposure and side marker."""
     return _exposed(_cropped(image, rng), rng)
 
 
 def plainly(image: Image) -> Image:
-    """(64, 64): an image as it is."""
+    """(64, 64): the image without changes."""
     return resized(image, SIDE, SIDE)
 
 
@@ -60,7 +60,7 @@ def _exposed(image: Image, rng: Random) -> Image:
     return np.clip(found, 0, 255).astype(np.float32)
 
 
-# ---- of the training images
+# ---- from training images
 
 ALTERED: dict[str, Callable[[Image], Image]] = {
     "upside down": lambda image: image[::-1, ::-1],
@@ -68,26 +68,26 @@ ALTERED: dict[str, Callable[[Image], Image]] = {
     "turned to the right by 90°": lambda image: np.rot90(image, -1),
     "inverted": lambda image: 255 - image,
 }
-"""How an image may lie or look; left for right as well in half of the cases."""
+"""Orientations and inversion; each is also mirrored with probability 0.5."""
 
 
 def altered_image(image: Image, how: str, rng: Random) -> Image:
-    """A training image altered in one of these ways."""
+    """A training image altered in this way."""
     mirrored = image[:, ::-1] if rng.random() < 0.5 else image
     return np.ascontiguousarray(ALTERED[how](mirrored))
 
 
 def mirrored(image: Image) -> Image:
-    """Left for right."""
+    """The image with left and right swapped."""
     return np.ascontiguousarray(image[:, ::-1])
 
 
-# ---- of the phantom
+# ---- from the phantom
 
 
 @functools.cache
 def phantoms(count: int, view: str) -> tuple[Image, ...]:
-    """Synthetic chests, frontal or LATERAL."""
+    """Synthetic chest images, frontal or lateral."""
     from ribcage.data.datasets import phantom
 
     table = phantom.index(images=3 * count + 10, lateral=1.0, seed=SEED)
@@ -97,11 +97,11 @@ def phantoms(count: int, view: str) -> tuple[Image, ...]:
     return tuple(cropped_content(drawn(row)) for row in rows.tolist())
 
 
-# ---- not a chest
+# ---- no chest
 
 
 def other(images: Sequence[Image], rng: Random) -> Image:
-    """(96, 96) float32: something that is no whole chest."""
+    """(96, 96) float32: an image that is not a whole chest."""
     kind = OTHERS[rng.integers(len(OTHERS))]
     found = np.asarray(kind(images, rng), np.float32)
     return cropped_content(255 * (found - found.min()) / max(float(np.ptp(found)), 1e-3))
@@ -203,8 +203,8 @@ def _bar(image: Image, centre: np.ndarray, wide: float, angle: float, gray: floa
     np.maximum(image, drawn, out=image)
 
 
-def slice_of_a_trunk(images: Sequence[Image], rng: Random) -> Image:
-    """A CT slice: across the trunk, or along it."""
+def ct_slice(images: Sequence[Image], rng: Random) -> Image:
+    """A CT slice of the trunk, axial or coronal."""
     along = rng.random() < 0.35
     return _coronal(rng) if along else _axial(rng)
 
@@ -259,5 +259,5 @@ def _disc(image: Image, centre: Iterable[float], axes: Iterable[float], angle: f
 
 OTHERS: tuple[Callable[[Sequence[Image], Random], Image], ...] = (
     *(noise, stripes, random_shapes, random_shapes, random_text, shuffled_tiles, detail),
-    *(clouds, clouds, limb, limb, slice_of_a_trunk, slice_of_a_trunk, slice_of_a_trunk),
+    *(clouds, clouds, limb, limb, ct_slice, ct_slice, ct_slice),
 )

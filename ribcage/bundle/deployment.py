@@ -1,9 +1,9 @@
-"""Deployment: a finished model as one file for another runtime – gray bytes in, calibrated probabilities out.
+"""Deployment: a finished model as one file for another runtime, gray bytes in, calibrated probabilities out.
 
-    images (N, S, S) uint8, made square at the side the model was stored for  →  probabilities (N, F)
+    images (N, S, S) uint8, square, of the side the model's images are stored with  →  probabilities (N, F)
 
-What an image goes through on its way in, the temperature and the sigmoid are part of the file, so that nobody has to
-write them again. Findings, thresholds and the way an image becomes square stand in its metadata.
+Preprocessing, temperature scaling and sigmoid are part of the file, so that users need not reimplement them. Findings,
+thresholds and the way to make an image square are in its metadata.
 """
 
 import contextlib
@@ -32,12 +32,12 @@ from ribcage.runtime import digest, files
 Answer = Callable[[np.ndarray], np.ndarray]
 """(N, S, S) uint8 → (N, F) float32."""
 FILES = {"onnx": "model.onnx", "torchscript": "model.ts", "openvino": "model.xml"}
-"""What can be written, and how the file is called."""
+"""Formats, with the suffix of their files."""
 NEEDED = {"onnx": onnx_export.NEEDED, "torchscript": (), "openvino": (*onnx_export.NEEDED, "openvino")}
 
 
 class Deployed(nn.Module):
-    """A model with all that stands before and behind it."""
+    """A model with its preprocessing and calibration."""
 
     grid: Tensor
     temperature: Tensor
@@ -56,7 +56,7 @@ class Deployed(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, S, S) uint8 → (N, F)"""
         shown = augment.shrunk_images(images[:, None].float(), self.factor)
-        if self.factor > 1:  # means of blocks are bytes again, as everywhere else
+        if self.factor > 1:  # means of blocks are rounded to bytes, as in the importer
             shown = (shown + 0.5).floor() if self.factor == 2 else shown.round()
         shown = shown / 255
         if not self.still:
@@ -67,7 +67,7 @@ class Deployed(nn.Module):
 
 
 def expected(opened: Classifier, images: np.ndarray, batch: int = 16) -> np.ndarray:
-    """(N, F): what `ribcage predict` says of images that are square already."""
+    """(N, F): the predictions of `ribcage predict` for square images."""
     model, found = opened.spec, []
     temperature = np.array(model.temperature or [1.0] * len(model.findings))
     with torch.inference_mode():
@@ -82,7 +82,8 @@ def expected(opened: Classifier, images: np.ndarray, batch: int = 16) -> np.ndar
 
 
 def patterns(side: int, count: int = 12) -> np.ndarray:
-    """(count, side, side) uint8: clouds of several sizes, black, white and a slope, for want of radiographs."""
+    """(count, side, side) uint8: test images without radiographs: noise at several scales, black, white and a
+    gradient."""
     draw = np.random.default_rng(0)
     found = [np.zeros((side, side)), np.full((side, side), 255.0), np.tile(np.linspace(0, 255, side), (side, 1))]
     while len(found) < count:
@@ -97,34 +98,34 @@ def patterns(side: int, count: int = 12) -> np.ndarray:
 
 
 def missing_packages(to: str) -> tuple[str, ...]:
-    """The packages that are needed and not installed."""
+    """Required packages that are not installed."""
     return tuple(name for name in NEEDED[to] if importlib.util.find_spec(name) is None)
 
 
 def export_metadata(model: ModelSpec) -> dict[str, str]:
-    """What a file says of itself; lists as JSON."""
+    """Metadata of an exported file; lists as JSON."""
     listed = {
         "findings": model.findings,
         "thresholds": model.thresholds,
         "input": {"side": model.stored, "fit": model.fit, "values": "gray, uint8, white is dense"},
     }
     words = {name: json.dumps(value, ensure_ascii=False) for name, value in listed.items()}
-    said = {"use": "research use only", "model": model.name, **({"warning": model.warning} if model.warning else {})}
-    return {f"ribcage.{name}": text for name, text in {**said, **words}.items()}
+    facts = {"use": "research use only", "model": model.name, **({"warning": model.warning} if model.warning else {})}
+    return {f"ribcage.{name}": text for name, text in {**facts, **words}.items()}
 
 
 def write_digests(written: Sequence[Path]) -> None:
-    """Write the digests of an export beside its first file, as `sha256sum --check` reads them."""
+    """Write the digests of an export beside its first file, in the format of `sha256sum --check`."""
     files.write_text(digest_file(written[0]), digest.digest_lines({one.name: one for one in written}))
 
 
 def digest_file(file: Path) -> Path:
-    """Where the digests of an export are."""
+    """The file of the digests of an export."""
     return file.with_name(file.name + ".sha256")
 
 
 def outside(message: Any) -> bool:
-    """Whether a part of an ONNX file has its numbers in another file: such a path may lead anywhere."""
+    """Whether an ONNX message refers to external files, whose paths may point anywhere."""
     import onnx
 
     if isinstance(message, onnx.TensorProto):
@@ -146,14 +147,14 @@ def write_onnx(opened: Classifier, file: Path) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """torch advises against TorchScript; who asks for it has older programs."""
+    """Context manager: suppress torch's deprecation warning of TorchScript."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def write_torchscript(opened: Classifier, file: Path) -> None:
-    """A traced module, for programs in C++ and older servers."""
+    """A traced TorchScript module, for C++ programs and older servers."""
     side, module = opened.spec.stored, Deployed(opened)
     with quiet(), torch.inference_mode(False), torch.no_grad():
         traced = torch.jit.trace(module, torch.zeros(2, side, side, dtype=torch.uint8), check_trace=False)
@@ -164,7 +165,7 @@ def write_torchscript(opened: Classifier, file: Path) -> None:
 
 
 def write_openvino(source: Path, model: ModelSpec, file: Path) -> None:
-    """OpenVINO's pair of files, from an ONNX file: FILE.xml, and the weights beside it in FILE.bin."""
+    """An OpenVINO model from an ONNX file: FILE.xml, with its weights in FILE.bin."""
     import openvino
 
     content = openvino.Core().read_model(str(source))
@@ -175,9 +176,9 @@ def write_openvino(source: Path, model: ModelSpec, file: Path) -> None:
 
 
 def write_int8(source: Path, images: np.ndarray, file: Path) -> None:
-    """An ONNX file whose products are of whole numbers, their ranges taken from these images.
+    """An int8-quantised ONNX file, with activation ranges calibrated on these images.
 
-    Weights get seven bits: processors without VNNI add pairs of products in sixteen bits, which eight would overflow.
+    Weights have seven bits: processors without VNNI add pairs of products in 16 bits, which would overflow with eight.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -194,18 +195,18 @@ def write_int8(source: Path, images: np.ndarray, file: Path) -> None:
     )  # fmt: skip
 
 
-# ---- and runtimes
+# ---- runtimes
 
 
 def opened_onnx(file: Path, threads: int = 0) -> Answer:
-    """ONNX Runtime on the CPU; threads: 0 takes one for each core."""
+    """The model in ONNX Runtime on the CPU; threads: 0 for one per core."""
     if files.regular(file).stat().st_size > attestation.LARGEST:
-        raise ValueError(f"{file} is larger than any ONNX file: export the model again.")
+        raise ValueError(f"{file} is larger than an ONNX file can be. Export the model again.")
     return loaded_onnx(file.read_bytes(), file, threads)
 
 
 def loaded_onnx(content: bytes, file: Path, threads: int = 0) -> Answer:
-    """The same of what a file holds; `file` is its name in errors."""
+    """The model in ONNX Runtime from the content of a file; `file` is used in errors."""
     import onnx
     import onnxruntime
     from google.protobuf.message import DecodeError
@@ -215,27 +216,29 @@ def loaded_onnx(content: bytes, file: Path, threads: int = 0) -> Answer:
     try:
         elsewhere = outside(onnx.load_from_string(content))
     except DecodeError as error:
-        raise ValueError(f"{file} is no ONNX file ({error_text(error)}): export the model again.") from None
+        raise ValueError(f"{file} is not a valid ONNX file ({error_text(error)}). Export the model again.") from None
     if elsewhere:
-        raise ValueError(f"{file} has weights in other files, which Ribcage does not open: export the model again.")
+        raise ValueError(
+            f"{file} refers to weights in other files, which Ribcage does not open. Export the model again."
+        )
 
     def answer(images: np.ndarray) -> np.ndarray:
         try:
             return np.asarray(session.run(None, {"images": images})[0])
         except Exception as error:  # the runtime has its own kinds
-            raise ValueError(f"{file} cannot be run ({error_text(error)}): export the model again.") from None
+            raise ValueError(f"{file} cannot be run ({error_text(error)}). Export the model again.") from None
 
     try:
         session = onnxruntime.InferenceSession(
             content, options, providers=["CPUExecutionProvider"], enable_fallback=False
         )  # the fallback is the same provider, and prints that it is tried
     except Exception as error:
-        raise ValueError(f"{file} cannot be opened ({error_text(error)}): export the model again.") from None
+        raise ValueError(f"{file} cannot be opened ({error_text(error)}). Export the model again.") from None
     return answer
 
 
 def opened_torchscript(file: Path, threads: int = 0) -> Answer:
-    """torch's own runtime."""
+    """The model in torch's TorchScript runtime."""
     with quiet():
         module = torch.jit.load(str(files.regular(file)))
 
@@ -247,7 +250,7 @@ def opened_torchscript(file: Path, threads: int = 0) -> Answer:
 
 
 def opened_openvino(file: Path, threads: int = 0, precision: str = "f32") -> Answer:
-    """OpenVINO on the CPU, in this precision: by itself it takes bf16 wherever the hardware is fast at it."""
+    """The model in OpenVINO on the CPU, at this precision (OpenVINO's default is bf16 on hardware that supports it)."""
     import openvino
 
     for one in (file, file.with_suffix(".bin")):
@@ -265,7 +268,7 @@ OPENED: dict[str, Callable[[Path, int], Answer]] = {
 
 
 def away(answer: Answer, images: np.ndarray, wanted: np.ndarray, batches: Sequence[int] = (1, 5)) -> float:
-    """The largest difference of a probability, in batches of several sizes."""
+    """Largest absolute difference of a probability, over several batch sizes."""
     worst = 0.0
     for size in batches:
         parts = [answer(images[at : at + size]) for at in range(0, len(images), size)]

@@ -1,9 +1,8 @@
-"""History: every test of a model, kept in its bundle – on what, how, with what result – so that it is known how often a
-test set was used.
+"""History: all tests of a model, stored in its bundle, so that repeated use of test data is visible.
 
-`tests.json` holds no date, no path and nothing of a patient. A test is known by its key: a hash of the tested images,
-their labels, the split and the options that decide the numbers. The images alone are known by another hash for each
-folder, so that a test of the same images by other options or with other labels counts as a further use of them.
+`tests.json` has no dates, paths or patient data. A test is identified by a key: a hash of the tested images, their
+labels, the split and the options that affect the results. A second hash per folder identifies the images alone, so that
+testing the same images with other options or labels counts as a further use of them.
 """
 
 import contextlib
@@ -21,7 +20,7 @@ from ribcage.runtime import files, format_1, terminal
 FILE = "tests.json"
 FORMAT = 2
 LARGEST = 1 << 24
-"""Bytes of the file: it comes from anybody."""
+"""Maximum size of the file in bytes, as it may come from anywhere."""
 ALL = "all"
 
 
@@ -30,42 +29,42 @@ class PastTest:
     """One test of a model."""
 
     number: int
-    """Counted through all tests of the model, from 1."""
+    """Number of the test, counted from 1 over all tests of the model."""
     name: str
-    """Of the datasets."""
+    """Names of the datasets."""
     split: str
     key: str
-    """A hash of images, labels, split and the options that decide the numbers."""
+    """Hash of images, labels, split and options."""
     contents: tuple[str, ...]
-    """A hash of all images of each folder, whatever was tested of it."""
+    """Hash of all images of each folder, whichever were tested."""
     weights: str
-    """A hash of the model's weights."""
+    """Hash of the model's weights."""
     options: str
-    """What was asked for beyond the defaults, as typed."""
+    """Options that differ from the defaults, as typed."""
     honest: bool
-    """Whether the model had seen nothing of it and nothing was chosen by it."""
+    """Whether the model was neither trained nor selected on the test images."""
     images: int
     patients: int
     judged: int
-    """Findings that have both classes."""
+    """Number of findings with both classes."""
     metric: str
-    """What `value` is."""
+    """Name of the metric in `value`."""
     value: float | None
     low: float | None
     high: float | None
 
     @property
     def rank(self) -> tuple[bool, int, int, int]:
-        """How well it is documented: patients known, findings judged, patients, images."""
+        """Sort key of how well the test is documented: patients known, findings, patients, images."""
         return self.patients > 0, self.judged, self.patients, self.images
 
     def same_data(self, contents: Sequence[str], split: str) -> bool:
-        """Whether it used images of this split, too."""
+        """Whether the test used images of this split, too."""
         return bool(set(self.contents) & set(contents)) and (self.split == split or ALL in (self.split, split))
 
 
 def weights_of(folder: Path) -> str:
-    """A hash of the weights of the bundle in this folder."""
+    """Hash of the weights of the bundle in this folder."""
     with (folder / "model.safetensors").open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
@@ -83,14 +82,14 @@ def hashed(*parts: str | bytes) -> str:
 
 
 def load_tests(folder: Path) -> list[PastTest]:
-    """The tests of the bundle in this folder, in their order; none where it has no history."""
+    """The tests of the bundle in this folder, in order; [] without a history."""
     file = folder / FILE
     try:
         if file.stat().st_size > LARGEST:
             raise ValueError("it is too large")
         values = format_1.current(files.read_json(file), FILE, FORMAT)
         if values["format"] != FORMAT:
-            raise ValueError("it is of another format")
+            raise ValueError("it has another format")
         return [_test(one) for one in values["tests"]]
     except FileNotFoundError:
         return []
@@ -101,7 +100,7 @@ def load_tests(folder: Path) -> list[PastTest]:
 
 
 def _test(values: dict[str, Any]) -> PastTest:
-    """One entry, if it is such that it can be shown."""
+    """One entry, validated."""
     texts = ("name", "split", "key", "weights", "options", "metric")
     counts = ("number", "images", "patients", "judged")
     numbers = [values[name] for name in ("value", "low", "high")]
@@ -116,11 +115,11 @@ def _test(values: dict[str, Any]) -> PastTest:
 
 
 def add(folder: Path, test: PastTest) -> PastTest:
-    """Note a test in the bundle in this folder; its number is the next one, whoever else tests the model now."""
+    """Add a test to the bundle in this folder; concurrent tests get different numbers."""
     with _only_writer(folder):
         tests = load_tests(folder)
         numbered = PastTest(**(asdict(test) | {"number": max([0, *(one.number for one in tests)]) + 1}))
-        _test(asdict(numbered))  # what could not be read again would spoil all that is there
+        _test(asdict(numbered))  # an invalid entry would make the whole file unreadable
         text = json.dumps({"format": FORMAT, "tests": [asdict(one) for one in (*tests, numbered)]}, indent=1)
         files.write_text(folder / FILE, text + "\n")
     return numbered
@@ -128,36 +127,36 @@ def add(folder: Path, test: PastTest) -> PastTest:
 
 @contextlib.contextmanager
 def _only_writer(folder: Path, patience: int = 20) -> Iterator[None]:
-    """The only one who writes there; others are waited for."""
+    """Context manager: exclusive access to the folder, waiting for other writers."""
     with contextlib.ExitStack() as stack:
         for left in reversed(range(patience)):
             try:
                 stack.enter_context(files.only_writer(folder))
                 break
             except OSError as error:
-                if error.errno is not None or not left:  # a lock that another holds has no number
+                if error.errno is not None or not left:  # a lock held by another process has no errno
                     raise
                 time.sleep(0.1)
         yield
 
 
-# ---- what is said of it
+# ---- number of uses
 
 
 def use(tests: Sequence[PastTest], images: Sequence[str], split: str) -> list[PastTest]:
-    """The tests that have used images of this split."""
+    """The tests that used images of this split."""
     return [one for one in tests if one.same_data(images, split)]
 
 
 def sentence(number: int, earlier: Sequence[PastTest]) -> str:
-    """How often a model was tested, and how often on these images."""
-    said = f"Test {number} of this model"
+    """How often the model was tested, and how often on these images."""
+    text = f"Test {number} of this model"
     if not earlier:
-        return f"{said}, the first on this data."
+        return f"{text}, the first on this data."
     several = [str(one.number) for one in earlier]
     listed = ", ".join(several[-5:]) if len(several) <= 5 else f"…, {', '.join(several[-5:])}"
     return (
-        f"{said}, the {ordinal(len(earlier) + 1)} on this data (before: test{'s' * (len(several) > 1)} {listed}). "
+        f"{text}, the {ordinal(len(earlier) + 1)} on this data (before: test{'s' * (len(several) > 1)} {listed}). "
         "Selecting among results on the same test data biases them upwards."
     )
 
@@ -169,20 +168,20 @@ def ordinal(count: int) -> str:
 
 
 def new(test: PastTest, before: Sequence[PastTest]) -> str:
-    """What is new in a test beside those before it."""
+    """How a test differs from those before it."""
     same = use(before, test.contents, test.split)
     if not same:
         named = [one for one in before if (one.name, one.split) == (test.name, test.split)]
         return f"other images than test {named[-1].number} of this name" if named else "first on this data"
-    said = f"{ordinal(len(same) + 1)} use of this data"
+    text = f"{ordinal(len(same) + 1)} use of this data"
     if last := next((one for one in reversed(same) if one.key == test.key), None):
-        return said + (f", as test {last.number}" if last.weights == test.weights else ", other weights")
+        return text + (f", as test {last.number}" if last.weights == test.weights else ", other weights")
     options = ", other options" if same[-1].options != test.options else ", other rows or labels"
-    return said + options
+    return text + options
 
 
 def best_test(tests: Sequence[PastTest], newest: PastTest) -> PastTest:
-    """The best-documented honest test of the same name, split and weights; of equals the newest."""
+    """The best-documented unbiased test with the same name, split and weights; the newest of several."""
     alike = [
         one
         for one in tests

@@ -122,8 +122,8 @@ def find_bundle(folder: Path) -> Path:
     if not folder.exists():
         raise FileNotFoundError(f"{folder} does not exist.")
     if (folder / "checkpoint.pt").is_file():
-        raise FileNotFoundError(f"{folder} is a run that has not finished its first validation: it has no bundle yet.")
-    raise FileNotFoundError(f"{folder} holds no model: neither model.json nor bundle/model.json is there.")
+        raise FileNotFoundError(f"{folder} is a run without a bundle: it has not finished its first validation.")
+    raise FileNotFoundError(f"{folder} has no model: it contains neither model.json nor bundle/model.json.")
 
 
 def load_bundle(folder: Path | str) -> Bundle:
@@ -140,7 +140,7 @@ def load_bundle(folder: Path | str) -> Bundle:
     except Exception as error:  # the library has an exception of its own
         raise ValueError(f"{folder / WEIGHTS_FILE} is damaged ({type(error).__name__}: {error_text(error)}).") from None
     if bad := [name for name, value in weights.items() if not value.isfinite().all()]:
-        raise ValueError(f"{folder / WEIGHTS_FILE} is damaged: {bad[0]} holds numbers that are not finite.")
+        raise ValueError(f"{folder / WEIGHTS_FILE} is damaged: {bad[0]} has values that are not finite.")
     method = _built(spec, str(folder))
     if isinstance(method, Detect):
         load_state(detector_state(method), weights, str(folder))

@@ -1,6 +1,6 @@
-"""Export: a network as an ONNX file that other programs run, and ONNX Runtime as one of them.
+"""Export of a network as an ONNX file, and ONNX Runtime to run it.
 
-The batch is free, height and width are not. Images go in as the network takes them: float32, normalised.
+The batch size is free, height and width are fixed. Images are float32 and normalised, as the network expects them.
 """
 
 import importlib.util
@@ -18,9 +18,9 @@ INSTALL = "pip install 'ribcage[export]'"
 
 
 class Network(nn.Module):
-    """What answers: images (N, C, H, W) → logits (N, F), and nothing that was only for learning.
+    """The inference part of a method: images (N, C, H, W) → logits (N, F).
 
-    Attention goes in plain steps: fused, torch cannot export it where windows have a bias.
+    Attention is computed in separate steps: torch cannot export fused attention with a relative position bias.
     """
 
     def __init__(self, method: Supervised) -> None:
@@ -32,7 +32,7 @@ class Network(nn.Module):
         """(N, F)"""
         for part in self.backbone.modules():
             if hasattr(part, "fused_attn"):
-                setattr(part, "fused_attn", False)  # noqa: B010 – the backbone asks anew whenever it is run by itself
+                setattr(part, "fused_attn", False)  # noqa: B010 – an attribute of timm's
         return self.head(self.backbone.pool(self.backbone.model.forward_features(self.backbone.shown(images))))
 
 
@@ -49,7 +49,8 @@ def onnx(
     kind: torch.dtype = torch.float32,
     answers: str = "logits",
 ) -> None:
-    """Write a network for images of this shape, without the batch, in evaluation mode, weights inside the file."""
+    """Write a network for images of this shape (without the batch), in evaluation mode, with its weights inside the
+    file."""
     if absent := missing_onnx_packages():
         raise ImportError(f"Exporting needs {', '.join(absent)}: {INSTALL}")
     network = network.eval().to(memory_format=torch.contiguous_format)
@@ -60,13 +61,13 @@ def onnx(
         )  # fmt: skip
     except OSError:
         raise
-    except Exception as error:  # the exporter refuses in many ways
+    except Exception as error:  # the exporter raises many types
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"torch cannot export it: {reason}") from None
+        raise ValueError(f"torch cannot export this network: {reason}") from None
 
 
 def onnx_function(file: Path, threads: int = 0) -> Callable[[Tensor], Tensor]:
-    """An ONNX file as a function of images, run by ONNX Runtime on the CPU; threads: 0 takes one for each core."""
+    """An ONNX file as a function of images, run by ONNX Runtime on the CPU; threads: 0 for one per core."""
     import onnxruntime
 
     options: Any = onnxruntime.SessionOptions()

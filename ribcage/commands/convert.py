@@ -171,7 +171,7 @@ def calibrated(options: Options) -> "ModelSpec":
     assert options.file and options.out
     opened = load_classifier(options.file)
     model = fitted(options, Model(opened.method, opened.spec, opened.provenance))
-    save_bundle(options.out, model.method, model.spec, model.seen, ood.kept(opened.ood, model.ood))
+    save_bundle(options.out, model.method, model.spec, model.seen, ood.preferred_check(opened.ood, model.ood))
     print(f"Wrote {options.out}.")
     return model.spec
 

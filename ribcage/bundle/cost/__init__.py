@@ -1,18 +1,18 @@
-"""Profiling: what a model costs – parameters, multiply-adds, memory of its activations, time.
+"""Cost of a model: parameters, multiply-adds, memory of its activations, latency.
 
-*Multiply-adds* are those of all convolutions and products of matrices that run for one image, attention's as well.
-Biases, norms and activations are none.
+*Multiply-adds* are those of all convolutions and matrix products for one image, including attention. Biases, norms and
+activations are not counted.
 
-*thop's count* is what the tool of that name gives, which many papers print as FLOPs. It asks layers, not functions:
+*thop's count* is what the tool thop reports, which many papers print as FLOPs. It counts layers, not functions:
 
     convolution, linear layer    its multiply-adds
-    batch, layer, instance norm  4 for each number that goes in, 2 where it does not scale and shift
-    average pooling              1 for each number that comes out; adaptive: 1 for each that goes in and that comes out
+    batch, layer, instance norm  4 per input element, 2 without scale and shift
+    average pooling              1 per output element; adaptive: 1 per input and per output element
     nn.Softmax                   3 n - 1 for each row of n
-    all else                     0: activations, maximum pooling, tensor.mean(), the products of attention
+    anything else                0: activations, maximum pooling, tensor.mean(), the products of attention
 
-thop wants torch's own types; here what is made from one counts as it does, so that timm's models count as those they
-follow. What a published model does by a function and timm's by a layer would still differ: see BY_FUNCTION.
+thop compares exact types; here subclasses count as well, so that timm's models count like those they reimplement. Where
+a published model uses a function and timm's a layer, counts would still differ: see BY_FUNCTION.
 """
 
 import importlib.metadata
@@ -56,7 +56,7 @@ __all__ = [
 
 
 class ModelCosts(TypedDict):
-    """What one model costs, as JSON holds it: the fields of Counts, Memory and Latency."""
+    """Costs of one model as JSON: the fields of Counts, Memory and Latency."""
 
     model: str
     name: str
@@ -73,7 +73,7 @@ class ModelCosts(TypedDict):
 
 
 class Machine(TypedDict):
-    """The processor and the versions of the programs that times depend on."""
+    """Processor and versions of the programs that latencies depend on."""
 
     processor: str
     versions: dict[str, str]
@@ -88,7 +88,7 @@ class Profile(Machine):
 
 
 def counted(one: Subject) -> ModelCosts:
-    """What is known without computing."""
+    """Costs that need no computation."""
     found = count_operations(one)
     return {
         "model": str(one.folder or one.name), "name": one.name, "classes": one.classes, "channels": one.channels,
@@ -98,7 +98,7 @@ def counted(one: Subject) -> ModelCosts:
 
 
 def measure(costs: ModelCosts, one: Subject, timing: Timing | None = None) -> None:
-    """Add the memory and, where `timing` is given, the time of a model to its costs."""
+    """Add the memory and, with `timing`, the latency of a model to its costs."""
     method = built(one)
     times = latency(method, one.channels, one.size, timing) if timing else ()
     costs["memory"] = asdict(activation_memory(method, one.channels, one.size))
@@ -106,14 +106,14 @@ def measure(costs: ModelCosts, one: Subject, timing: Timing | None = None) -> No
 
 
 def here() -> Machine:
-    """This machine."""
+    """Processor and versions of this machine."""
     programs = ("ribcage", "torch", "timm", "onnxruntime")
     known = {name: importlib.metadata.version(name) for name in programs if importlib.util.find_spec(name)}
     return {"processor": _processor(), "versions": known}
 
 
 def _processor() -> str:
-    """Its name."""
+    """Name of the processor."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

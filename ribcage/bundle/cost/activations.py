@@ -17,16 +17,16 @@ from ribcage.methods.supervised import Supervised
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes for one image in float32; weights, and what a kernel takes for itself, are not counted."""
+    """Bytes for one image in float32, without weights and workspaces of kernels."""
 
     inference: int
-    """Most that lives at any time without gradients, the image included."""
+    """Peak memory without gradients, the image included."""
     training: int
-    """What is kept for the way back, by every image more in a batch."""
+    """Memory kept for the backward pass, per image of a batch."""
 
 
 def activation_memory(method: Supervised, channels: int, size: Size) -> Memory:
-    """What one image's activations take; measured, on a copy."""
+    """Measure the memory of the activations of one image, on a copy of the model."""
     method = copy.deepcopy(method)
     own = {value.untyped_storage()._cdata for value in (*method.parameters(), *method.buffers())}
     kept = [_kept(method.train(), torch.zeros(count, channels, *size), own) for count in (3, 2)]
@@ -36,13 +36,13 @@ def activation_memory(method: Supervised, channels: int, size: Size) -> Memory:
 
 
 def _kept(method: Supervised, images: Tensor, own: set[int]) -> int:
-    """Bytes that the backward pass will need of a batch; each piece of memory once, weights not."""
+    """Bytes that the backward pass needs for a batch; each storage counts once, weights do not count."""
     pieces: dict[int, Any] = {}
 
     def keep(value: Tensor) -> Tensor:
         storage = value.untyped_storage()
         if storage._cdata not in own:
-            pieces[storage._cdata] = storage  # held, so that no other takes its number
+            pieces[storage._cdata] = storage  # kept alive, so that its address is not reused
         return value
 
     with saved_tensors_hooks(keep, lambda value: value):
@@ -52,7 +52,7 @@ def _kept(method: Supervised, images: Tensor, own: set[int]) -> int:
 
 
 class _Living(TorchDispatchMode):
-    """Watches which results of operations are still there."""
+    """Tracks which results of operations are still alive."""
 
     def __init__(self, own: set[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a model, exact and as thop counts them."""
+"""Parameters and multiply-adds of a model, exact and as counted by thop."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,23 +14,23 @@ from torch.utils.flop_counter import FlopCounterMode
 from ribcage.bundle.cost.subject import Subject, shapes
 
 BY_FUNCTION = ("DenseNet", "MobileNet")
-"""Architectures that pool before the head by a layer here and by a function, which thop does not see, as published."""
+"""Architectures that pool by a layer in timm, but by a function, which thop does not count, in the published code."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What a model does for one image."""
+    """Parameters and operations of a model for one image."""
 
     parameters: int
     thop: int
     multiply_adds: int
     outside: int
-    """Those of `multiply_adds` that are in no convolution and no linear layer: attention's products."""
+    """Multiply-adds outside convolutions and linear layers: the matrix products of attention."""
 
 
 @torch.no_grad()
 def count_operations(one: Subject) -> Counts:
-    """Parameters and multiply-adds."""
+    """Count the parameters and multiply-adds of a model."""
     network = shapes(one)
     layers, thop = 0, 0
     apart = set(_pool(network.backbone.model).modules())
@@ -51,7 +51,7 @@ def count_operations(one: Subject) -> Counts:
 
 
 def _pool(model: nn.Module) -> nn.Module:
-    """The pooling that thop would not have seen; nothing for most."""
+    """The pooling layer that thop would not count in the published code; nn.Identity for most architectures."""
     unseen = type(model).__name__ in BY_FUNCTION
     return getattr(model, "global_pool", nn.Identity()) if unseen else nn.Identity()
 

@@ -1,4 +1,4 @@
-"""The model that is profiled: a bundle, or an architecture with random weights."""
+"""The model to profile: a bundle, or an architecture with random weights."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,21 +22,21 @@ FAMOUS = (
     ("autoformer_v2_base", 14),
     ("autoformer_v2_base", 1000),
 )
-"""Five models that are compared with each other, with the numbers of classes that their counts are quoted for."""
+"""Five models that papers compare, with the numbers of classes for which their counts are quoted."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is profiled: a bundle, or a model of this name with random weights."""
+    """A bundle, or an architecture with random weights, to profile."""
 
     name: str
     classes: int
     channels: int
     size: Size
     folder: Path | None = None
-    """Of the bundle."""
+    """Folder of the bundle."""
     pool: str = ""
-    """How features are pooled, if not as the architecture does by itself."""
+    """Pooling of the features, if not the architecture's default."""
 
     @classmethod
     def of(cls, folder: Path) -> "Subject":
@@ -46,18 +46,18 @@ class Subject:
 
     @property
     def body(self) -> tuple[Any, ...]:
-        """All but how many classes there are: what costs as much but for its head."""
+        """Everything except the number of classes: subjects with the same body differ only in the cost of the head."""
         return self.name, self.channels, self.size, self.folder, self.pool
 
 
 def famous(size: Size) -> tuple[Subject, ...]:
-    """FAMOUS in three channels, as they were published; then in one, as radiographs are."""
+    """FAMOUS with three channels, as published, then with one channel, as for radiographs."""
     three = tuple(Subject(name, classes, 3, size) for name, classes in FAMOUS)
     return (*three, *(replace(one, channels=1) for one in three if one.classes != 1000))
 
 
 def built(one: Subject) -> Supervised:
-    """The backbone and a linear head, as `finetune` trains them; random weights for a name."""
+    """A backbone and a linear head, as trained by `finetune`; random weights for an architecture."""
     if one.folder is not None:
         opened = load_bundle(one.folder)
         if not isinstance(opened, Classifier):
@@ -68,7 +68,8 @@ def built(one: Subject) -> Supervised:
 
 
 def shapes(one: Subject) -> onnx_export.Network:
-    """The same with shapes only, no numbers: made in no time. Where an architecture refuses, the whole."""
+    """The network on the meta device, which takes no time to build; architectures that do not support it are built in
+    full."""
     try:
         with torch.device("meta"):
             network = onnx_export.Network(built(replace(one, folder=None)))

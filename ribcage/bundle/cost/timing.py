@@ -19,60 +19,60 @@ from ribcage.bundle.cost.subject import Size, Subject, built
 from ribcage.methods.supervised import Supervised
 
 ASLEEP = 0.1
-"""Seconds after which the threads of a runtime that has answered no longer spin."""
+"""Seconds after which threads of an idle runtime have stopped spinning."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How time is to be measured."""
+    """Options of the measurement."""
 
     threads: int = 0
-    """To compute by; 0 takes one for each core."""
+    """Number of threads; 0: one per core."""
     runs: int = 10
-    """Of each; the median counts."""
+    """Runs per measurement, of which the median is reported."""
     batches: tuple[int, ...] = (1, 16)
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds for a batch: medians over runs, by turns, in float32 on the CPU."""
+    """Milliseconds per batch: median over interleaved runs, in float32 on the CPU."""
 
     batch: int
     eager: float
     exported: float | None
-    """None where it was not to be had."""
+    """None if it could not be measured."""
     why: str = ""
-    """Why not."""
+    """Why it could not be measured."""
 
 
 @dataclass(frozen=True)
 class Ways:
-    """The ways to ask one model for logits."""
+    """Functions that compute the logits of a model, in PyTorch and in ONNX Runtime."""
 
     shape: tuple[int, int, int]
-    """Of an image: (C, H, W)."""
+    """(C, H, W) of an image."""
     eager: Callable[[Tensor], Tensor]
     exported: Callable[[Tensor], Tensor] | None
     why: str
-    """Why it is not exported, where it is not."""
+    """Why the model could not be exported, if so."""
 
 
 def latency(method: Supervised, channels: int, size: Size, timing: Timing) -> tuple[Latency, ...]:
-    """For each batch, as it is and exported."""
+    """Latency for each batch size, in PyTorch and exported."""
     with computing(timing.threads):
         found = ways(method, channels, size)
         return tuple(timed([found], batch, timing.runs)[0] for batch in timing.batches)
 
 
 def measured_by_turns(subjects: Sequence[Subject], timing: Timing) -> list[Latency]:
-    """Several models by turns, with the first of the batches."""
+    """Latency of several models for the first batch size, with interleaved runs."""
     with computing(timing.threads):
         models = [ways(built(one), one.channels, one.size) for one in subjects]
         return timed(models, timing.batches[0], timing.runs)
 
 
 def timed(models: Sequence[Ways], batch: int, runs: int) -> list[Latency]:
-    """All ways of all models by turns."""
+    """Time all functions of all models with interleaved runs."""
     asked: list[Callable[[], Any]] = []
     for one in models:
         images = torch.rand(batch, *one.shape, generator=torch.Generator().manual_seed(0))
@@ -83,7 +83,7 @@ def timed(models: Sequence[Ways], batch: int, runs: int) -> list[Latency]:
 
 
 def ways(method: Supervised, channels: int, size: Size) -> Ways:
-    """As `ribcage predict` asks, and by ONNX Runtime, whose answers must be the model's."""
+    """The model as `ribcage predict` runs it, and in ONNX Runtime if its outputs agree."""
     method = copy.deepcopy(method).eval()
     exported, why = _exported(onnx_export.Network(method), (channels, *size))
     return Ways((channels, *size), method.to(memory_format=torch.channels_last).logits, exported, why)
@@ -92,7 +92,7 @@ def ways(method: Supervised, channels: int, size: Size) -> Ways:
 def _exported(
     network: onnx_export.Network, shape: tuple[int, int, int]
 ) -> tuple[Callable[[Tensor], Tensor] | None, str]:
-    """The exported network or None, and why."""
+    """The exported network, or None and the reason."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             onnx_export.onnx(network, shape, Path(folder) / "model.onnx")
@@ -105,14 +105,14 @@ def _exported(
     with torch.no_grad():
         wanted = network(images)
     away = float((answer(images) - wanted).abs().max() / wanted.abs().max().clamp(min=1))
-    return (answer, "") if away < 1e-3 else (None, f"its answers are {away:.2g} away from the model's")
+    return (answer, "") if away < 1e-3 else (None, f"its outputs differ by {away:.2g} from the model's")
 
 
 def medians(asked: Sequence[Callable[[], Any]], runs: int) -> list[float]:
-    """Milliseconds of each, by turns, so that what else the machine does falls on all.
+    """Median milliseconds of each function over interleaved runs, so that other load on the machine affects all alike.
 
-    Threads of a runtime go on spinning when it has answered, and take the cores from the next one, which then
-    looks slower than it is: each turn waits until they sleep, and wakes its own by a first run.
+    Threads of an idle runtime keep spinning for a while and slow down the next one. Each measurement therefore waits
+    until they sleep, and wakes its own threads with a first run.
     """
     taken: list[list[float]] = [[] for _ in asked]
     with torch.inference_mode():
@@ -128,7 +128,7 @@ def medians(asked: Sequence[Callable[[], Any]], runs: int) -> list[float]:
 
 @contextmanager
 def computing(threads: int) -> Iterator[None]:
-    """Compute by so many threads for a while; 0: as many as before."""
+    """Context manager: compute with this many threads; 0: unchanged."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:

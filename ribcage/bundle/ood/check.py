@@ -1,4 +1,4 @@
-"""The OOD check itself: what it holds, how it judges a vector, and its file in a bundle."""
+"""The fitted OOD check: its parameters, the classes of vectors, and its file in a bundle."""
 
 import zipfile
 from dataclasses import dataclass, fields
@@ -14,50 +14,50 @@ CLASSES = ("usual", "mirrored", *counterexamples.ALTERED, "lateral", "other")
 MIRRORED, LATERAL, OTHER = (CLASSES.index(name) for name in ("mirrored", "lateral", "other"))
 FIRST_ALTERED = MIRRORED + 1
 LARGEST = 1 << 20
-"""Bytes of a file at most."""
+"""Maximum size of the file in bytes."""
 
 
 @dataclass(frozen=True, eq=False)
 class OODCheck:
-    """What an OOD check knows of the training images."""
+    """The parameters of an OOD check, and statistics of its training and held-out images."""
 
     weights: np.ndarray
     """(D, K)"""
     bias: np.ndarray
     """(K,)"""
     mean: np.ndarray
-    """(D,) of the training images' vectors."""
+    """(D,) mean of the training images' vectors."""
     components: np.ndarray
     """(C, D) float16"""
     limits: np.ndarray
-    """(3,) of s, of z_usual - z_mirrored, and of the distance."""
+    """(3,) limits of s, of z_usual - z_mirrored, and of the distance."""
     fitted_on: int
-    """Training images."""
+    """Number of training images."""
     held_out: int
-    """Images that the limits are from."""
+    """Number of held-out images that the limits were set on."""
     alarms: np.ndarray
-    """(K,) how many of these are noticed, by what they look like; [0] those that are only far."""
+    """(K,) how many held-out images are flagged, by class; [0]: by distance only."""
     altered: np.ndarray
-    """(K,) how many of them are noticed when mirrored, turned or inverted; 0 for the other classes."""
+    """(K,) how many are flagged after mirroring, turning or inverting; 0 for the other classes."""
     ages: np.ndarray
-    """(2,) of all training images: how many have a known age, and how many of these are of children."""
+    """(2,) number of training images with known age, and of children among them."""
     views: np.ndarray
-    """(2,) how many have a known view, and how many of these are laterals."""
+    """(2,) number of training images with known view, and of laterals among them."""
     learnt: bool = True
-    """Whether the model has learnt from these images, or only its thresholds were chosen on them."""
+    """Whether the model was trained on these images; False: only its thresholds were chosen on them."""
 
     def scores(self, vectors: np.ndarray) -> np.ndarray:
         """(N, K) z of vectors (N, D)."""
         return np.asarray(vectors @ self.weights + self.bias)
 
     def distances(self, vectors: np.ndarray) -> np.ndarray:
-        """(N,) the length of x - m outside of the components."""
+        """(N,) length of the component of x - m outside the principal components."""
         rest = vectors - self.mean
         along = rest @ self.components.astype(np.float32).T
         return np.asarray(np.sqrt(np.maximum((rest * rest).sum(axis=1) - (along * along).sum(axis=1), 0)))
 
     def noticed(self, vectors: np.ndarray) -> np.ndarray:
-        """(N,) int: the class that an image looks like where it is noticed, 0 where it is only far, else -1."""
+        """(N,) int: the class of a flagged image, 0 if it is flagged by distance only, -1 if it is not flagged."""
         z = self.scores(vectors)
         looks = FIRST_ALTERED + z[:, FIRST_ALTERED:].argmax(axis=1)
         found = np.where(self.distances(vectors) > self.limits[2], 0, -1)
@@ -65,7 +65,7 @@ class OODCheck:
         return np.where(usualness(z) < self.limits[0], looks, found)
 
     def save(self, part: Path) -> None:
-        """Write one npz, into the part of a file to be."""
+        """Write as one npz."""
         with part.open("wb") as stream:
             np.savez(stream, **{item.name: getattr(self, item.name) for item in fields(self)})
 
@@ -76,7 +76,7 @@ def usualness(z: np.ndarray) -> np.ndarray:
 
 
 def load_check(folder: Path) -> OODCheck | None:
-    """The check in a bundle; None where there is none."""
+    """The check of a bundle; None if it has none."""
     file = folder / FILE
     if not file.is_file():
         return None
@@ -88,14 +88,14 @@ def load_check(folder: Path) -> OODCheck | None:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             found = {item.name: arrays[item.name] for item in fields(OODCheck)}
     except Exception as error:  # a damaged archive raises almost anything
-        raise ValueError(f"{file} is damaged ({type(error).__name__}): train or calibrate the model again.") from None
+        raise ValueError(f"{file} is damaged ({type(error).__name__}). Train or calibrate the model again.") from None
     if not _whole(found):
         raise ValueError(f"{file} is damaged: its arrays are not in Ribcage's format.")
     return OODCheck(**{**found, **{name: found[name].item() for name in ("fitted_on", "held_out", "learnt")}})
 
 
 def _whole(found: dict[str, np.ndarray]) -> bool:
-    """Whether all arrays are of the right kind and shape, finite, and counts where they must be."""
+    """Whether all arrays have the right type and shape and valid values."""
     length, many = appearance.LENGTH, len(CLASSES)
     shapes: dict[str, tuple[int, ...]] = {"weights": (length, many), "bias": (many,), "mean": (length,)}
     shapes |= {"components": (found["components"].shape[0] if found["components"].ndim else 0, length), "limits": (3,)}

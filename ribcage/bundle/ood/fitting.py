@@ -1,4 +1,4 @@
-"""Fitting of an OOD check to training images, and its limits to held-out ones."""
+"""Fitting an OOD check to training images, and its limits to held-out images."""
 
 import functools
 import math
@@ -17,43 +17,43 @@ from ribcage.data.collection import Datasets
 from ribcage.imaging import appearance
 
 COMPONENTS, IMAGES_PER_COMPONENT = 24, 10
-"""At most so many; fewer of few images, so that none of them can be read from a component."""
+"""Maximum number of principal components; fewer for few images, so that no image can be reconstructed from them."""
 MOST = 600
-"""Training images, and held-out images, that are looked at."""
+"""Maximum number of training and of held-out images used."""
 FEWEST = 20
-"""With fewer training images there is no check."""
+"""Minimum number of training images."""
 VIEWS, ENOUGH = 2, 200
-"""Of few images several random crops each, up to so many, or until there are this many crops."""
+"""For few images, several random crops of each: at most this many, or until this total is reached."""
 PHANTOMS, LEAST = 150, 40
-"""At most so many synthetic laterals, and frontal images to compare them with; at least so many of what is no chest."""
+"""Maximum number of synthetic laterals and of frontal phantoms; minimum number of images without a chest."""
 PENALTY, STEPS = 0.01, 40
-"""Of the classifier: its L2 penalty and its steps."""
+"""L2 penalty and number of steps of the classifier."""
 CLEANINGS, CLEANING_PENALTY = 2, 0.1
-"""How often it is fitted to leave out training images that it says are turned or inverted themselves; a high penalty,
-so that it learns none of them by heart."""
+"""Rounds of fitting in which training images that look turned or inverted are removed, with a high penalty against
+overfitting."""
 KEPT = 0.98
-"""Held-out images that stay above the limit of s, and above that of z_usual - z_mirrored."""
+"""Shares of held-out images above the limit of s, and of z_usual - z_mirrored."""
 LIMITS = (-2.0, -0.5)
-"""Where the limit of s lies, whatever the held-out images are."""
+"""Bounds of the limit of s."""
 FEWEST_HELD_OUT = round(1 / (1 - KEPT))
-"""With fewer held-out images one of them alone would set a limit: then s has the upper of LIMITS, and mirrored images
-are not looked for."""
+"""With fewer held-out images, a single one would determine the limits: s then has the upper of LIMITS, and mirrored
+images are not flagged."""
 FAR = 1.1
-"""The limit of the distance, over the largest of the held-out images and of a random crop of each."""
+"""The limit of the distance, relative to the maximum over held-out images and random crops of them."""
 NEVER = 1e9
-"""A limit that nothing passes."""
+"""A limit that is never reached."""
 RARE = 0.05
-"""A view or an age group with a smaller share of the training images is unusual."""
+"""A view or age group with a smaller share of the training images is unusual."""
 ADULT = 18
 LEAST_SCALE = 1e-2
 
 
 def fit_check(data: Datasets, rows: np.ndarray, held_out: np.ndarray) -> OODCheck | None:
-    """The check of a model trained on these rows; None if they are too few."""
+    """The check of a model trained on these rows; None for too few images."""
     ages, views = _children(data, rows), _laterals(data, rows)
     lateral = data.column("view") == "LATERAL"
     beside = np.empty(0, np.int64)
-    if not is_common(views):  # not what the model is for: examples of what is unusual
+    if not is_common(views):  # unusual for this model: examples of the class lateral
         splits = data.column("split")
         beside = np.flatnonzero(lateral & np.isin(splits, np.unique(splits[rows])))
         rows, held_out = rows[~lateral[rows]], held_out[~lateral[held_out]]
@@ -66,23 +66,24 @@ def fit_check(data: Datasets, rows: np.ndarray, held_out: np.ndarray) -> OODChec
 
 
 def lazy_check(data: Datasets, rows: np.ndarray, held_out: np.ndarray) -> Callable[[], OODCheck | None]:
-    """The check, fitted when it is first asked for."""
+    """A function that fits the check on its first call."""
     return functools.cache(lambda: fit_check(data, rows, held_out))
 
 
 def halved(data: Datasets, rows: np.ndarray) -> OODCheck | None:
-    """For somebody's model, whose thresholds were chosen on these images: half of their patients are held out."""
+    """The check of a converted model from the images its thresholds were chosen on, half of the patients held out."""
     half = selection.share_of_patients(data, rows, 0.5)
     found = fit_check(data, half, np.setdiff1d(rows, half))
     return found and replace(found, learnt=False)
 
 
-def kept(before: OODCheck | None, now: OODCheck | None) -> OODCheck | None:
-    """Which of two a model keeps whose thresholds were chosen again: the one that knows its training images."""
+def preferred_check(before: OODCheck | None, now: OODCheck | None) -> OODCheck | None:
+    """Which of two checks a model whose thresholds are chosen again should have: the one fitted on its training
+    images."""
     return before if before and (before.learnt or not now) else now
 
 
-# ---- from contents of images
+# ---- from image contents
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,10 @@ class Examples:
     classes: np.ndarray
     """(M,)"""
     images: np.ndarray
-    """(M,) which training image a vector is made from; -1 for none."""
+    """(M,) index of the training image that a vector was made from; -1 for none."""
 
     def without(self, images: np.ndarray) -> "Examples":
-        """Those made from other images."""
+        """The examples that were not made from these images."""
         left = ~np.isin(self.images, images)
         return Examples(self.vectors[left], self.classes[left], self.images[left])
 
@@ -105,9 +106,9 @@ class Examples:
 def fitted_check(
     images: Sequence[np.ndarray], held_out: Sequence[np.ndarray], laterals: Sequence[np.ndarray] | None = ()
 ) -> OODCheck:
-    """A check of contents (96, 96) of training images, with limits from held-out ones.
+    """Fit a check to contents (96, 96) of training images, with limits from held-out ones.
 
-    laterals: real ones that are to be noticed, beside synthetic ones; None: laterals are not to be noticed.
+    laterals: real lateral images to flag, in addition to synthetic ones; None: laterals are not flagged.
     """
     rng = np.random.default_rng(0)
     every = examples(images, laterals, rng)
@@ -124,7 +125,7 @@ def fitted_check(
 
 
 def examples(images: Sequence[np.ndarray], laterals: Sequence[np.ndarray] | None, rng: np.random.Generator) -> Examples:
-    """The training images in all classes, and what belongs to none of them."""
+    """The training images in all altered classes, and the counterexamples."""
     count, seen = len(images), counterexamples.random_crop
     numbers = np.arange(count)
     parts: list[tuple[int, np.ndarray, np.ndarray]] = []
@@ -139,7 +140,7 @@ def examples(images: Sequence[np.ndarray], laterals: Sequence[np.ndarray] | None
     if laterals is not None:
         crops = np.concatenate([own for place, own, _ in parts[2:] if place == 0])
         own = _vectors([seen(_either(one, rng), rng) for one in laterals])
-        both = np.concatenate([own, _made_up_laterals(count, crops.mean(axis=0), rng)])
+        both = np.concatenate([own, _synthetic_laterals(count, crops.mean(axis=0), rng)])
         parts.append((LATERAL, both, np.full(len(both), -1)))
     others = _vectors([seen(counterexamples.other(images, rng), rng) for _ in range(max(count, LEAST))])
     parts.append((OTHER, others, np.full(len(others), -1)))
@@ -147,9 +148,9 @@ def examples(images: Sequence[np.ndarray], laterals: Sequence[np.ndarray] | None
     return Examples(np.concatenate([own for _, own, _ in parts]), classes, np.concatenate([of for *_, of in parts]))
 
 
-def _made_up_laterals(count: int, usual: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(M, D): laterals of the phantom, moved by what its frontal images differ by from the training images. What is
-    learnt is then what makes a lateral, and not what makes a synthetic image."""
+def _synthetic_laterals(count: int, usual: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(M, D): vectors of phantom laterals, shifted by the mean difference between training images and frontal phantoms,
+    so that the classifier learns the view and not that an image is synthetic."""
     many = min(PHANTOMS, max(count, LEAST))
     laterals, frontals = (counterexamples.phantoms(many, view) for view in ("LATERAL", "PA"))
     seen = counterexamples.random_crop
@@ -160,7 +161,7 @@ def _made_up_laterals(count: int, usual: np.ndarray, rng: np.random.Generator) -
 
 
 def _either(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A lateral from the left or from the right."""
+    """The lateral, mirrored with probability 0.5."""
     return counterexamples.mirrored(image) if rng.random() < 0.5 else image
 
 
@@ -172,25 +173,24 @@ def _vectors(images: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _classifier(every: Examples, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """W, b, and which of the training images look turned or inverted themselves, as some of every large dataset do:
-    these are left out."""
+    """W, b, and which training images look turned or inverted (a few of every large dataset do) and were left out."""
     turned = np.empty(0, np.int64)
     for last in range(CLEANINGS, -1, -1):
         penalty, steps = (CLEANING_PENALTY, STEPS // 2) if last else (PENALTY, STEPS)
         weights, bias = _softmax_regression(every.without(turned), penalty, steps)
         if last:
-            z = every.vectors[:count] @ weights + bias  # the first are the images as they are
+            z = every.vectors[:count] @ weights + bias  # the first are the unaltered images
             turned = np.flatnonzero(_looks_altered(z))
     return weights, bias, turned
 
 
 def _looks_altered(z: np.ndarray) -> np.ndarray:
-    """(N,) bool: whether turned or inverted is likelier than all else together."""
+    """(N,) bool: whether the turned and inverted classes are more probable than all others together."""
     return np.asarray(z[:, FIRST_ALTERED:LATERAL].max(axis=1) > np.logaddexp.reduce(z, axis=1) - math.log(2))
 
 
 def _softmax_regression(every: Examples, penalty: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """W and b of multinomial logistic regression in which all classes count the same."""
+    """W and b of multinomial logistic regression with equal class weights."""
     mean, scale = every.vectors.mean(axis=0), every.vectors.std(axis=0) + LEAST_SCALE
     counts = np.bincount(every.classes, minlength=len(CLASSES))
     share = 1 / (counts[every.classes] * (counts > 0).sum())
@@ -214,7 +214,7 @@ def _softmax_regression(every: Examples, penalty: float, steps: int) -> tuple[np
 
 
 def _principal(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and first components, each with the sign that makes its largest number positive."""
+    """Mean and first principal components, with signs such that the largest coordinate is positive."""
     mean = vectors.mean(axis=0)
     _, _, found = np.linalg.svd(vectors - mean, full_matrices=False)
     components = found[:count]
@@ -223,8 +223,8 @@ def _principal(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def _limited(found: OODCheck, held_out: Sequence[np.ndarray], rng: np.random.Generator) -> OODCheck:
-    """With limits from held-out images, without those of them that look turned or inverted, and what these limits
-    notice."""
+    """The check with limits from held-out images (without those that look turned or inverted), and how many images they
+    flag."""
     plain = _vectors([counterexamples.plainly(one) for one in held_out])
     straight = ~_looks_altered(found.scores(plain))
     upright = [one for one, is_so in zip(held_out, straight, strict=True) if is_so]
@@ -234,8 +234,8 @@ def _limited(found: OODCheck, held_out: Sequence[np.ndarray], rng: np.random.Gen
     z = found.scores(plain[straight])
     lowest, unmirrored = LIMITS[1], -NEVER
     if len(z) >= FEWEST_HELD_OUT:
-        lowest = min(max(-kept_by(-usualness(z), KEPT), LIMITS[0]), LIMITS[1])
-        unmirrored = min(-kept_by(z[:, MIRRORED] - z[:, 0], KEPT), LIMITS[1])
+        lowest = min(max(-upper_limit(-usualness(z), KEPT), LIMITS[0]), LIMITS[1])
+        unmirrored = min(-upper_limit(z[:, MIRRORED] - z[:, 0], KEPT), LIMITS[1])
     far = FAR * max(found.distances(vectors).max(initial=1.0) for vectors in (plain[straight], crops))
     limits = (lowest, unmirrored, far)
     found = replace(found, limits=np.array(limits))
@@ -248,14 +248,15 @@ def _limited(found: OODCheck, held_out: Sequence[np.ndarray], rng: np.random.Gen
     return replace(found, alarms=np.bincount(looks[looks >= 0], minlength=len(CLASSES)), altered=altered)
 
 
-def kept_by(numbers: np.ndarray, share: float) -> float:
-    """The number that a new image like these is above in at most 1 - share of the cases; of few, their greatest."""
+def upper_limit(numbers: np.ndarray, share: float) -> float:
+    """A number that a new image of the same kind exceeds with probability at most 1 - share; for few numbers, their
+    maximum."""
     place = min(math.ceil((len(numbers) + 1) * share), len(numbers)) - 1
     return float(np.sort(numbers)[place])
 
 
 def _images(data: Datasets, rows: np.ndarray) -> list[np.ndarray]:
-    """Contents (96, 96) of at most so many of the rows, always the same; empty images are left out."""
+    """Contents (96, 96) of a fixed random sample of the rows; empty images are left out."""
     rows = np.unique(rows)
     if len(rows) > MOST:
         rows = np.sort(np.random.default_rng(0).choice(rows, MOST, replace=False))
@@ -269,18 +270,18 @@ def _images(data: Datasets, rows: np.ndarray) -> list[np.ndarray]:
 
 
 def _children(data: Datasets, rows: np.ndarray) -> tuple[int, int]:
-    """How many ages are known, and how many of them are of children."""
+    """Number of known ages, and of children among them."""
     ages = data.column("age")[rows]
     return int((~np.isnan(ages)).sum()), int((ages < ADULT).sum())
 
 
 def _laterals(data: Datasets, rows: np.ndarray) -> tuple[int, int]:
-    """How many views are known, and how many of them are laterals."""
+    """Number of known views, and of laterals among them."""
     views = data.column("view")[rows]
     return int((views != "").sum()), int((views == "LATERAL").sum())
 
 
 def is_common(counts: Sequence[int]) -> bool:
-    """Whether such images are at least RARE among those of which it is known."""
+    """Whether at least a share RARE of the images with known value are of this kind."""
     known, such = counts
     return bool(known) and such >= RARE * known
