@@ -144,7 +144,7 @@ def make(options: Options, log: CommandLog) -> None:
     """Synthetic radiographs as a dataset folder."""
     from ribcage.commands import import_
 
-    made = {"images": options.images, "seed": options.seed}
+    made: dict[str, object] = {"images": options.images, "seed": options.seed}
     given = import_.Options("phantom", out=data(options), size=options.size, member=made)
     log("import", import_, given)
     import_.run(given)

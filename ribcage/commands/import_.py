@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from ribcage.data.dataset_folder import DatasetFolder, Facts
@@ -59,7 +59,7 @@ class Options:
     """Splits from which to drop images whose patients or copies are in another split."""
     name: str = ""
     """Name in reports; patient identifiers are unique within a name (default: that of the dataset)."""
-    member: dict[str, Any] = field(default_factory=dict)
+    member: dict[str, object] = field(default_factory=dict)
 
 
 def member(name: str) -> "Callable[..., Index]":

@@ -7,7 +7,7 @@ tables; --html writes a self-contained report, --json the numbers.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ribcage.data.index import Index
@@ -33,7 +33,7 @@ class Options:
     """Number of sample images of each folder in the report."""
     split_list: tuple[str, ...] = ()
     """Files with image names, one per line, to compare with each other: train=FILE test=FILE."""
-    member: dict[str, Any] = field(default_factory=dict)
+    member: dict[str, object] = field(default_factory=dict)
 
 
 def member(name: str) -> "Callable[..., Index | None]":

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ribcage.models.hyperparameters import default_texts
 from ribcage.training.options import LEFT_OPEN, TrainingOptions, as_json, earlier_values, with_defaults
@@ -61,7 +61,7 @@ class Options(TrainingOptions):
     """Epochs between two evaluations of the features; each also saves the bundle."""
     log_format: Literal["bar", "moco"] = "bar"
     """Progress on the terminal: a bar, or moco: a line every ten steps in the format of MoCo's published code."""
-    member: dict[str, Any] = field(default_factory=dict)
+    member: dict[str, object] = field(default_factory=dict)
 
 
 def members() -> tuple[str, ...]:
@@ -97,7 +97,8 @@ def settled(options: Options) -> Options:
     """The options with all that is left open filled in: from the run that is resumed, else as published."""
 
     kind = member(options.method)
-    epochs = earlier_values(options, ["epochs"]).get("epochs") if options.epochs is None else options.epochs
+    earlier = earlier_values(options, ["epochs"]).get("epochs") if options.epochs is None else options.epochs
+    epochs = earlier if isinstance(earlier, int) else None
     published = kind.published(epochs, options.batch)
     own = {**published.own, **earlier_values(options, tuple(published.own)), **options.member}
     whole = dataclasses.replace(options, epochs=published.epochs if epochs is None else epochs, member=own)

@@ -33,7 +33,7 @@ class Options:
     """Run folder to write (default: that in the recipe)."""
     dry_run: bool = False
     """Print the commands without running them."""
-    member: dict[str, Any] = field(default_factory=dict)
+    member: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

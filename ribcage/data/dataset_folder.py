@@ -66,7 +66,7 @@ class Facts:
     linked: bool = False
     contents: str = ""
     """Hash of all stored images, in order."""
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, object] = field(default_factory=dict)
     """Options of the dataset."""
     notes: dict[str, int] = field(default_factory=dict)
     """What was done to images while reading them, and to how many."""

@@ -4,7 +4,6 @@ which the report then states."""
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -220,7 +219,7 @@ def images_of(one: DatasetFolder) -> str:
     return history.hashed(one.index.name, *one.index.table["path"])
 
 
-def key_of(data: Datasets, rows: np.ndarray, split: str, options: dict[str, Any]) -> str:
+def key_of(data: Datasets, rows: np.ndarray, split: str, options: dict[str, object]) -> str:
     """The key of a test of these rows: a hash of images, labels, boxes and options."""
     parts = []
     for one, own in zip(data, data.own_rows(rows), strict=True):

@@ -1,7 +1,6 @@
 """Estimates: a number with its interval, and rows of them by metric. None means undefined."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -44,7 +43,7 @@ class MetricRow:
     metrics: dict[str, ScalarEstimate] = field(default_factory=dict, metadata=INLINE)
 
 
-def optional_float(value: Any) -> float | None:
+def optional_float(value: float | None) -> float | None:
     """A float, or None for NaN."""
     return None if value is None or np.isnan(value) else float(value)
 

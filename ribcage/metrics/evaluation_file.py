@@ -5,7 +5,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from ribcage.metrics.classification_evaluation import ClassificationEvaluation
 from ribcage.metrics.detection_evaluation import DetectionEvaluation
@@ -17,9 +16,9 @@ LARGEST_FILE = 1 << 28
 """Bytes of metrics.json."""
 
 
-def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
+def evaluation_json(evaluation: Evaluation) -> dict[str, object]:
     """The content of metrics.json."""
-    found: dict[str, Any] = typed_json.to_json(evaluation)
+    found: dict[str, object] = typed_json.to_json(evaluation)
     return found
 
 

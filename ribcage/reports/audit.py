@@ -1,11 +1,11 @@
 """Audit page: what an audit of datasets found, with a sheet of sample images."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from ribcage.data.audit.audited import Member
+from ribcage.data.audit.result import Ages, AuditResult, Copies, DatasetCounts
 from ribcage.reports import html
 from ribcage.reports.html import Bar, Figure, Table
 
@@ -14,7 +14,7 @@ PREVALENCE_NOTE = (
 )
 
 
-def audit_page(members: Sequence[Member], result: dict[str, Any], samples: int) -> str:
+def audit_page(members: Sequence[Member], result: AuditResult, samples: int) -> str:
     """The whole page."""
     return html.render(
         "audit.html",
@@ -32,7 +32,7 @@ def audit_page(members: Sequence[Member], result: dict[str, Any], samples: int) 
     )
 
 
-def dataset_section(member: Member, described: dict[str, Any], samples: int) -> dict[str, Any]:
+def dataset_section(member: Member, described: DatasetCounts, samples: int) -> dict[str, object]:
     """What the page shows of one dataset."""
     cards = [(html.thousands(described[name]), name) for name in ("images", "patients", "studies", "rejected")]
     cards += [(html.thousands(count), split or "no split") for split, count in described["splits"].items()]
@@ -47,7 +47,7 @@ def dataset_section(member: Member, described: dict[str, Any], samples: int) -> 
     }
 
 
-def dataset_facts(described: dict[str, Any]) -> list[tuple[str, str]]:
+def dataset_facts(described: DatasetCounts) -> list[tuple[str, str]]:
     """(name, text) of all that is known of a dataset."""
     people = listed_counts(described["split_patients"], "no split")
     rows = [
@@ -71,7 +71,7 @@ def dataset_facts(described: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in rows if value]
 
 
-def box_counts(described: dict[str, Any]) -> str:
+def box_counts(described: DatasetCounts) -> str:
     """Number of boxes, and of each finding."""
     boxes = described["boxes"]
     if not boxes:
@@ -84,7 +84,7 @@ def listed_counts(counts: dict[str, int], unnamed: str = "unknown") -> str:
     return ", ".join(f"{name or unnamed} {count:,}" for name, count in counts.items())
 
 
-def age_summary(ages: dict[str, Any]) -> str:
+def age_summary(ages: Ages) -> str:
     """Median, quartiles, and how many ages are known."""
     if not ages["known"]:
         return ""
@@ -99,7 +99,7 @@ def age_rows(decades: dict[str, int]) -> list[list[object]]:
     return [[name, count, Bar(count / most)] for name, count in decades.items()]
 
 
-def label_table(described: dict[str, Any]) -> Table:
+def label_table(described: DatasetCounts) -> Table:
     """For each finding: positives by split, prevalence, uncertain and unlabelled images."""
     splits = list(described["splits"])
     names = list(dict.fromkeys(row["finding"] for row in described["findings"]))
@@ -161,7 +161,7 @@ def sample_caption(member: Member, row: int) -> str:
     return " · ".join(text for text in (", ".join(found).replace("_", " ") or "–", person) if text)
 
 
-def copy_tables(found: dict[str, Any]) -> tuple[Table, Table]:
+def copy_tables(found: Copies) -> tuple[Table, Table]:
     """In which datasets and splits copies are, and the first groups by name."""
     places = [[*place["one"], *place["other"], place["groups"]] for place in found["places"]]
     examples = [[*member, number] for number, group in enumerate(found["examples"], 1) for member in group]

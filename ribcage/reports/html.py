@@ -5,7 +5,7 @@ direction, too; what is HTML already, such as a plot, is `Markup`.
 """
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,7 @@ class Figure:
 class ResultWithPage(dict[str, Any]):
     """The numbers of a result, which a notebook shows as their page."""
 
-    def __init__(self, numbers: dict[str, Any], page: Callable[[], str]) -> None:
+    def __init__(self, numbers: Mapping[str, object], page: Callable[[], str]) -> None:
         super().__init__(numbers)
         self.page = page
 

@@ -140,7 +140,7 @@ class Service:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.readers.threads, self.readers.read, task, upload.data)
 
-    async def predict(self, model: ServedModel, upload: Upload) -> dict[str, Any]:
+    async def predict(self, model: ServedModel, upload: Upload) -> dict[str, object]:
         """The predictions for one file, or why it cannot be read."""
         stored, fit = model.opened.spec.stored, model.opened.spec.fit
         batcher = self.batchers[model.id]
@@ -162,7 +162,7 @@ class Service:
         }
         return {"file": upload.name, **size, **predictions, **about}
 
-    async def explain(self, model: ServedClassifier, upload: Upload, finding: str, side: int) -> dict[str, Any]:
+    async def explain(self, model: ServedClassifier, upload: Upload, finding: str, side: int) -> dict[str, object]:
         """The saliency map of a finding in a file."""
         read = await self.read(upload, min_side=model.opened.spec.stored)
         loop = asyncio.get_running_loop()
@@ -253,7 +253,7 @@ def _prediction_routes(app: FastAPI, service: Service) -> None:
         results = [task.result() for task in running]
         if all("error" in one for one in results):
             several = f"None of the {len(results)} files is readable. The first: "
-            raise Problem(422, (several if len(results) > 1 else "") + results[0]["error"], results=results)
+            raise Problem(422, (several if len(results) > 1 else "") + str(results[0]["error"]), results=results)
         spent = round(1000 * (time.perf_counter() - began), 1)
         response = {"model": chosen.id, "intended_use": INTENDED_USE, "milliseconds": spent, "results": results}
         if service.log:
@@ -339,7 +339,7 @@ def _error_handlers(app: FastAPI) -> None:
         return await problem(request, Problem(500, INTERNAL))
 
 
-def _only(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def _only(*statuses: int) -> dict[int | str, dict[str, object]]:
     """Only the error statuses of a route."""
     return {status: one for status, one in responses(*statuses).items() if status != 200}
 

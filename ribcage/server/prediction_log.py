@@ -22,7 +22,7 @@ class PredictionLog:
         file = self.folder / f"predictions-{now:%Y-%m-%d}.jsonl"
         return files.open_regular(file, "ab", rights=0o600)
 
-    def append(self, response: dict[str, Any]) -> None:
+    def append(self, response: dict[str, object]) -> None:
         """One line; a response that cannot be logged is not sent."""
         now = datetime.datetime.now(datetime.UTC)
         line = dump({"time": now.isoformat(timespec="seconds"), **response}) + b"\n"

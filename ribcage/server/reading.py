@@ -17,7 +17,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -133,7 +133,7 @@ def shrunk_image(pixels: np.ndarray, size: tuple[int, int], side: int) -> np.nda
 # ---- between the two
 
 
-def send(stream: IO[bytes], head: dict[str, Any], data: bytes) -> None:
+def send(stream: IO[bytes], head: Mapping[str, object], data: bytes) -> None:
     """Write a text and bytes."""
     text = json.dumps(head).encode()
     stream.write(LENGTHS.pack(len(text), len(data)) + text)

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from ribcage.inference import cam_detector, explanation, image_files
 
 TOLERANCE = 1e-4
 """Largest difference between a probability of the exported model and of the model itself."""
-ImagePredictions = dict[str, Any]
+ImagePredictions = dict[str, object]
 """`findings` and `boxes` of one image, or an `error`."""
 
 
@@ -48,7 +47,7 @@ class ServedModel:
         """What is unusual about a square."""
         return list(ood.image_warnings(self.opened.ood, image.pixels, image.tags, image.notes))
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         """The entry of /v1/models."""
         model = self.opened.spec
         return {
@@ -63,12 +62,12 @@ class ServedModel:
             "warning": model.warning,
         }
 
-    def _finding(self, place: int) -> dict[str, Any]:
+    def _finding(self, place: int) -> dict[str, object]:
         model = self.opened.spec
         chosen = {rule: values[place] for rule, values in model.thresholds.items()}
         return {"name": model.findings[place], "thresholds": chosen, "auroc": self._auroc(place)}
 
-    def _auroc(self, place: int) -> dict[str, Any] | None:
+    def _auroc(self, place: int) -> dict[str, object] | None:
         """On validation, with its interval; None where it is not known."""
         if not self.opened.spec.reliability:
             return None
@@ -123,7 +122,7 @@ class ServedClassifier(ServedModel):
             return {"error": "The model predicts NaN or infinity for this image."}
         return {"findings": self._findings(row.tolist()), "boxes": []}
 
-    def _findings(self, row: Sequence[float]) -> list[dict[str, Any]]:
+    def _findings(self, row: Sequence[float]) -> list[dict[str, object]]:
         """The probabilities of one image, beside thresholds and reliability."""
         model = self.opened.spec
         return [
@@ -136,7 +135,7 @@ class ServedClassifier(ServedModel):
             for place, (name, value) in enumerate(zip(model.findings, row, strict=True))
         ]
 
-    def _reliability(self, place: int, value: float) -> dict[str, Any] | None:
+    def _reliability(self, place: int, value: float) -> dict[str, object] | None:
         """How many of the validation images with similar probabilities are positive; None where it is not known."""
         fared = self.opened.spec.reliability
         similar = fared[place].bin_of(value) if fared else None

@@ -104,7 +104,7 @@ def with_defaults(options: AnyOptions, published: Hyperparameters | None = None)
     """Fill in the options that are left open: from the run that is resumed, else from the hyperparameters."""
     names = ("epochs", *LEFT_OPEN)
     given = {name: value for name in names if (value := getattr(options, name)) not in (None, ())}
-    known = earlier_values(options, names) | given
+    known: dict[str, Any] = earlier_values(options, names) | given
     default = published or options.usual
     default = default.by(known.get("optimizer", default.optimizer))
     lr = known.get("lr", default.rate(options.batch))
@@ -121,14 +121,14 @@ def with_defaults(options: AnyOptions, published: Hyperparameters | None = None)
     return dataclasses.replace(options, **{**filled, **known})
 
 
-def earlier_values(options: TrainingOptions, names: Sequence[str]) -> dict[str, Any]:
+def earlier_values(options: TrainingOptions, names: Sequence[str]) -> dict[str, object]:
     """Valid values of these options in the run that is resumed."""
     found = written_options(options.out) if options.resume else {}
     plain = {name: found[name] for name in names if _is_valid(name, found.get(name))}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
 
 
-def written_options(folder: Path) -> dict[str, Any]:
+def written_options(folder: Path) -> dict[str, object]:
     """The options of the run in this folder, from its options.json; {} if there is none."""
     from ribcage.runtime import files, format_1
 
@@ -157,7 +157,7 @@ def _is_valid(name: str, value: object) -> bool:
     return all(isinstance(one, int | float) for one in values)
 
 
-def as_json(options: TrainingOptions) -> dict[str, Any]:
+def as_json(options: TrainingOptions) -> dict[str, object]:
     """All options as plain JSON values."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(options), default=str))
+    plain: dict[str, object] = json.loads(json.dumps(dataclasses.asdict(options), default=str))
     return plain

@@ -73,11 +73,11 @@ class Standing:
     """The step of the last validation."""
 
     @classmethod
-    def of(cls, values: dict[str, Any]) -> "Standing":
+    def of(cls, values: dict[str, float]) -> "Standing":
         """From a checkpoint; TypeError for a value that is not a number."""
         if invalid := [name for name, value in values.items() if not isinstance(value, int | float)]:
             raise TypeError(f"{invalid[0]} is not a number")
-        return cls(**values)
+        return cls(**values)  # type: ignore[arg-type]
 
 
 class Run:
@@ -220,7 +220,7 @@ class Run:
             if until is None or log.step <= until:
                 self._write(log_file, _numbers(log))
 
-    def _write(self, log_file: TextIO | None, values: dict[str, Any]) -> None:
+    def _write(self, log_file: TextIO | None, values: dict[str, object]) -> None:
         if log_file is not None:
             with files.explained(self.folder, "Free some space; --resume continues from the last checkpoint."):
                 log_file.write(json.dumps(values) + "\n")
@@ -283,7 +283,7 @@ class _appending:  # noqa: N801 – used like a function
             self.stream.close()
 
 
-def _numbers(log: StepLog) -> dict[str, Any]:
+def _numbers(log: StepLog) -> dict[str, object]:
     """A step as a line of the log."""
     return {
         "step": log.step,

@@ -11,7 +11,6 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.training_record import OptionChange
@@ -29,7 +28,7 @@ ADJUSTABLE = frozenset(("lr", "clip", "epochs"))
 """Options that may change when a run is resumed, and change later steps: after a divergence, or to train longer."""
 STATE_FILE = "state.json"
 STATES = RUNNING, FINISHED, STOPPED, FAILED = "running", "finished", "stopped", "failed"
-Changes = dict[str, tuple[Any, Any]]
+Changes = dict[str, tuple[object, object]]
 """Option → its old value and its new one."""
 
 
@@ -76,7 +75,7 @@ def create(command: str, options: TrainingOptions, data: Datasets, teachers: Seq
     _write(options.out, record(command, options, data, teachers))
 
 
-def _write(folder: Path, values: dict[str, Any]) -> None:
+def _write(folder: Path, values: dict[str, object]) -> None:
     files.write_text(folder / "options.json", json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -94,6 +93,7 @@ def record_changes(command: str, options: TrainingOptions, data: Datasets, teach
 def option_changes(folder: Path) -> tuple[OptionChange, ...]:
     """The options that were changed when the run in this folder was resumed, so far."""
     history = written_options(folder).get("history", [])
+    assert isinstance(history, list)  # written_options checks it
     try:
         return tuple(typed_json.from_json(OptionChange, one) for one in history)
     except ValueError as error:
@@ -124,7 +124,7 @@ def failed(folder: Path) -> bool:
     return unsaved(folder) and not (log.exists() and log.stat().st_size)
 
 
-def record(command: str, options: TrainingOptions, data: Datasets, teachers: Sequence[str] = ()) -> dict[str, Any]:
+def record(command: str, options: TrainingOptions, data: Datasets, teachers: Sequence[str] = ()) -> dict[str, object]:
     """The content of options.json: all options, and hashes of the data and the teachers."""
     plain = json.loads(json.dumps(dataclasses.asdict(options), default=str))
     plain |= plain.pop("member", {})
@@ -152,10 +152,10 @@ def check_resumable(command: str, options: TrainingOptions, data: Datasets, teac
             f"{options.out} was started with {_words(changed, before)}, not with {_words(changed, now)}{other}. "
             "Resume it with the same options, or choose another --out."
         )
-    if "epochs" in names and not (isinstance(before["epochs"], int) and before["epochs"] < now["epochs"]):
+    was, wanted = before.get("epochs"), now.get("epochs")
+    if "epochs" in names and not (isinstance(was, int) and isinstance(wanted, int) and was < wanted):
         raise ValueError(
-            f"{options.out} was started with --epochs {before['epochs']}. A resumed run can have more epochs, not "
-            f"{now['epochs']}."
+            f"{options.out} was started with --epochs {was}. A resumed run can have more epochs, not {wanted}."
         )
     return {
         name: (before.get(name), now[name])
@@ -164,15 +164,15 @@ def check_resumable(command: str, options: TrainingOptions, data: Datasets, teac
     }
 
 
-def default_values(options: TrainingOptions) -> dict[str, Any]:
+def default_values(options: TrainingOptions) -> dict[str, object]:
     """Defaults of all options, for those that a run of an older version does not have."""
     defaults = {field.name: flags.field_default(field) for field in dataclasses.fields(options)}
     values = {name: default for name, default in defaults.items() if default is not flags.REQUIRED and name != "member"}
-    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    plain: dict[str, object] = json.loads(json.dumps(values, default=str))
     return plain
 
 
-def _words(names: Sequence[str], values: dict[str, Any]) -> str:
+def _words(names: Sequence[str], values: dict[str, object]) -> str:
     """Options as typed on the command line; hashes of data are replaced by the names of the folders."""
     named = [{"contents": "data", "teacher_contents": "teacher"}.get(name, name) for name in names]
     words = [word for name in named if name in values for word in flags.option_words(name, values[name])]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,7 +39,7 @@ def pairs(members: Sequence[Member]) -> list[tuple[Member, Member]]:
     return [(member, member) for member in members] + list(combinations(members, 2))
 
 
-def members(words: Sequence[str], lists: Sequence[str] = (), **options: Any) -> list[Member]:
+def members(words: Sequence[str], lists: Sequence[str] = (), **options: object) -> list[Member]:
     """All audited datasets, or one ValueError with all that is wrong; `options` are those of datasets that are not
     imported."""
     if lists and not words:
@@ -80,7 +79,7 @@ def not_imported(word: str) -> tuple[str, str] | None:
     return (name, root) if meant else None
 
 
-def member(word: str, **options: Any) -> Member:
+def member(word: str, **options: object) -> Member:
     """A dataset folder, or NAME:ROOT for the tables of a dataset that has not been imported."""
     from ribcage.data import datasets
 

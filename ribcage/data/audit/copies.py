@@ -1,23 +1,24 @@
 """Duplicate images: identical pixels, or near-duplicates."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
 
 from ribcage.data.audit.audited import EXAMPLES, Member, pairs
+from ribcage.data.audit.result import Copies, SharedCopies
 from ribcage.imaging import duplicates
 
 
-def identical(members: Sequence[Member]) -> dict[str, Any]:
+def identical(members: Sequence[Member]) -> Copies:
     """Images whose stored pixels are identical."""
     rows = everybody(members)
     rows = rows[rows["pixels"].duplicated(keep=False)]
     return copy_groups(rows.assign(group=rows["pixels"]))
 
 
-def near_copies(members: Sequence[Member]) -> dict[str, Any]:
+def near_copies(members: Sequence[Member]) -> Copies:
     """Near-duplicates: images that were re-encoded, resized, windowed, cropped …"""
     rows = everybody(members)
     first, second = near_copy_pairs(members)
@@ -71,7 +72,7 @@ def components(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         group = smallest
 
 
-def copy_groups(rows: pd.DataFrame) -> dict[str, Any]:
+def copy_groups(rows: pd.DataFrame) -> Copies:
     """Groups of duplicates: how many span two splits, two patients or different labels; the first ones by name."""
     findings = [name for name in rows if name not in ("path", "patient", "split", "set", "name", "pixels", "group")]
     known = rows[rows["patient"] != ""]
@@ -90,7 +91,7 @@ def copy_groups(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def shared_places(rows: pd.DataFrame) -> list[dict[str, Any]]:
+def shared_places(rows: pd.DataFrame) -> list[SharedCopies]:
     """For each pair of splits, of one or two datasets: the number of groups of duplicates with members in both."""
     counted = rows.groupby(["group", "set", "split"], sort=False).size().rename("copies").reset_index()
     joined = counted.merge(counted, on="group", suffixes=("_one", "_other"))

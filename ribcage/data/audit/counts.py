@@ -1,20 +1,20 @@
 """Counts of one dataset: images, patients, labels, ages, views, boxes."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ribcage.data import dataset_folder, splits
 from ribcage.data.audit.audited import Member
+from ribcage.data.audit.result import Ages, DatasetCounts, FindingCount
 from ribcage.data.importer import tables as importer_tables
 from ribcage.data.index import SPLITS, Index
 
 AGE_EDGES = np.arange(0, 101, 10)
 
 
-def describe(member: Member) -> dict[str, Any]:
+def describe(member: Member) -> DatasetCounts:
     """The counts of one dataset."""
     index, table = member.index, member.index.table
     facts = member.dataset.facts if member.dataset is not None else None
@@ -66,9 +66,9 @@ def value_counts(values: pd.Series, order: Sequence[str] = ()) -> dict[str, int]
     return {str(name): int(found[name]) for name in names}
 
 
-def finding_counts(index: Index) -> list[dict[str, Any]]:
+def finding_counts(index: Index) -> list[FindingCount]:
     """For each finding and split: how many are positive, negative, uncertain and not said."""
-    rows = []
+    rows: list[FindingCount] = []
     for split, part in index.table.groupby("split", sort=False):
         labels = part[list(index.findings)].to_numpy(np.float32)
         for number, finding in enumerate(index.findings):
@@ -76,7 +76,7 @@ def finding_counts(index: Index) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "finding": finding,
-                    "split": split,
+                    "split": str(split),
                     "positive": int((column == 1).sum()),
                     "negative": int((column == 0).sum()),
                     "uncertain": int((column == -1).sum()),
@@ -86,7 +86,7 @@ def finding_counts(index: Index) -> list[dict[str, Any]]:
     return rows
 
 
-def ages(values: pd.Series) -> dict[str, Any]:
+def ages(values: pd.Series) -> Ages:
     """Ages in years: number known, quartiles, histogram by decade, and number of impossible ones."""
     known = values.dropna()
     if known.empty:

@@ -1,10 +1,18 @@
 """The problems of audited datasets, as sentences."""
 
 from collections.abc import Sequence
-from typing import Any
+
+from ribcage.data.audit.result import (
+    AuditFindings,
+    Copies,
+    DatasetCounts,
+    SharedCopies,
+    SharedPatients,
+    SharedSplits,
+)
 
 
-def problems(result: dict[str, Any]) -> list[str]:
+def problems(result: AuditFindings) -> list[str]:
     """Problems as sentences, the worst first."""
     texts = [_family_text(family) for family in result["families"]]
     crossing = [one for one in result["patients"] if not _set_aside(*zip(one["sets"], one["splits"], strict=True))]
@@ -28,16 +36,16 @@ def count_of(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'s' * (count != 1)}"
 
 
-def _giving(result: dict[str, Any], crossing: Sequence[dict[str, Any]]) -> str:
+def _giving(result: AuditFindings, crossing: Sequence[SharedPatients]) -> str:
     """The split to remove shared patients and duplicates from: the test split, if it has any; "" if none are shared."""
     joined = [tuple(one["splits"]) for one in crossing]
-    joined += [(place["one"][1], place["other"][1]) for key in ("identical", "near") if result[key] for place in
-               result[key]["places"]]  # fmt: skip
+    copies = [*result["identical"]["places"], *(result["near"]["places"] if result["near"] else [])]
+    joined += [(place["one"][1], place["other"][1]) for place in copies]
     shared = {name for one, other in joined if one and other and one != other for name in (one, other)}
     return next((name for name in ("test", "val") if name in shared), "")
 
 
-def _family_text(family: dict[str, Any]) -> str:
+def _family_text(family: SharedSplits) -> str:
     (one, part), (other, against) = family["one"], family["other"]
     own, theirs = (f"{split} of the {name} split" if name != "list" else f"list {split}"
                    for name, split in ((one, part), (other, against)))  # fmt: skip
@@ -47,7 +55,7 @@ def _family_text(family: dict[str, Any]) -> str:
     return f"{family['set']}: {images}{people} are in {theirs}.{tested}"
 
 
-def _patients_text(crossed: dict[str, Any]) -> str:
+def _patients_text(crossed: SharedPatients) -> str:
     one, other = crossed["sets"]
     first, second = (split or "no split" for split in crossed["splits"])
     where = f"both {first} and {second}" if one == other else f"{first} of {one} and {second} of {other}"
@@ -56,12 +64,12 @@ def _patients_text(crossed: dict[str, Any]) -> str:
     return f"{one}: {people} in {where} ({images} images)."
 
 
-def _copies_texts(kind: str, found: dict[str, Any]) -> list[str]:
+def _copies_texts(kind: str, found: Copies) -> list[str]:
     texts = [_place_text(place) for place in found["places"] if not _set_aside(place["one"], place["other"])]
     if not texts:
         return []
-    for key, what in (("other_patient", "with two patient numbers"), ("other_labels", "with different labels")):
-        texts += [f"{found[key]:,} {what}"] if found[key] else []
+    texts += [f"{found['other_patient']:,} with two patient numbers"] if found["other_patient"] else []
+    texts += [f"{found['other_labels']:,} with different labels"] if found["other_labels"] else []
     groups = f"{found['groups']:,} group{'s' * (found['groups'] != 1)}"
     return [f"{groups} of {kind} ({found['images']:,} images): {'; '.join(texts)}."]
 
@@ -72,14 +80,14 @@ def _set_aside(one: Sequence[str], other: Sequence[str]) -> bool:
     return one[0] == other[0] and bool(one[1]) != bool(other[1])
 
 
-def _place_text(place: dict[str, Any]) -> str:
+def _place_text(place: SharedCopies) -> str:
     one, other = (f"{split or 'no split'} of {name}" for name, split in (place["one"], place["other"]))
     if place["one"] == place["other"]:
         return f"{place['groups']:,} more than once in {one}"
     return f"{place['groups']:,} in both {one} and {other}"
 
 
-def _set_texts(described: dict[str, Any]) -> list[str]:
+def _set_texts(described: DatasetCounts) -> list[str]:
     label, texts = described["label"], []
     if described["bare"]:
         return [f"{label}: names alone do not give patients: name the dataset, too, to compare them."]

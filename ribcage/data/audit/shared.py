@@ -1,17 +1,17 @@
 """Patients and images shared by two splits or two datasets."""
 
 from itertools import combinations
-from typing import Any
 
 import pandas as pd
 
 from ribcage.data import splits
 from ribcage.data.audit.audited import EXAMPLES, Member
 from ribcage.data.audit.counts import published
+from ribcage.data.audit.result import SharedPatients, SharedSplits
 from ribcage.data.index import Index
 
 
-def patients_across(one: Member, other: Member) -> list[dict[str, Any]]:
+def patients_across(one: Member, other: Member) -> list[SharedPatients]:
     """Patients in two splits of a dataset, or in two datasets with common patient numbers."""
     if one.index.name != other.index.name:  # patient numbers of different hospitals are unrelated
         return []
@@ -38,7 +38,7 @@ def patients_by_split(index: Index) -> pd.DataFrame:
     return table.groupby(["patient", "split"]).size().rename("images").reset_index()
 
 
-def split_families(member: Member) -> list[dict[str, Any]]:
+def split_families(member: Member) -> list[SharedSplits]:
     """Contradictions between several published splits of a dataset: what one uses for testing or validation and another
     for training."""
     families = published(member.index.table)
@@ -53,7 +53,7 @@ def split_families(member: Member) -> list[dict[str, Any]]:
     return [each for each in found if each["images"] or each["patients"]]
 
 
-def listed_splits(member: Member) -> list[dict[str, Any]]:
+def listed_splits(member: Member) -> list[SharedSplits]:
     """Images shared by each pair of lists."""
     found = [
         shared_rows(
@@ -66,7 +66,7 @@ def listed_splits(member: Member) -> list[dict[str, Any]]:
 
 def shared_rows(
     member: Member, one: tuple[str, str], rows: pd.Series, other: tuple[str, str], others: pd.Series
-) -> dict[str, Any]:
+) -> SharedSplits:
     """The images and patients shared by two splits, each of a published split."""
     patients = splits.spelt(member.index.table["patient"])
     known = patients != ""

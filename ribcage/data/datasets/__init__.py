@@ -64,7 +64,7 @@ def images(name: str, index: "Index", **options: Any) -> Callable[[int], Any] | 
     return module.images(index, **{key: value for key, value in options.items() if key in known})
 
 
-def published_patients(name: str, options: dict[str, Any]) -> bool:
+def published_patients(name: str, options: dict[str, object]) -> bool:
     """Whether the patient identifiers of a dataset are published, or declared to be: then they need no key."""
     published = name in dataset_names() and getattr(load_dataset(name), "PUBLISHED_PATIENTS", True)
     return bool(published or options.get("published_patients"))

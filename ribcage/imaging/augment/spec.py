@@ -59,7 +59,7 @@ class View:
         """(height, width) of the batch."""
         return self.size if isinstance(self.size, tuple) else (self.size, self.size)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As a dict for JSON."""
         return dataclasses.asdict(self)
 
@@ -146,7 +146,7 @@ def resized_view(view: View, size: tuple[int, int]) -> View:
 def changed_view(view: View, changes: Sequence[str]) -> View:
     """The view with some settings replaced, each given as NAME=VALUE or NAME=LOW,HIGH; place=anywhere is a random
     position."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for change in changes:
         name, _, text = change.partition("=")
         if change == "place=anywhere":
