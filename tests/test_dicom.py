@@ -225,7 +225,10 @@ def test_known_odd_files() -> None:
         REAL / "RG2_JPLY.dcm"
     )  # its scan header is empty, which is all that is wrong with it
     assert np.array_equal(broken.pixels, fixed) and "scan header" in broken.notes[0]
-    assert image_file.read_image(REAL / "JPEGLosslessP14SV1_1s_1f_u_16_16.dcm").notes[0] == "empty modality LUT ignored"
+    assert (
+        image_file.read_image(REAL / "JPEGLosslessP14SV1_1s_1f_u_16_16.dcm").notes[0]
+        == "an empty modality LUT was ignored"
+    )
     assert np.abs(fixed - twin).mean() < 2  # one radiograph, compressed by two lossy methods
     assert image_file.read_image(REAL / "vlut_04.dcm").notes == ("VOI LUT",)
 

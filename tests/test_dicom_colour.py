@@ -15,9 +15,9 @@ from ribcage.imaging import image_file
 @pytest.mark.parametrize(
     ("photometric", "note"),
     [
-        ("RGB", "colour (RGB) made gray"),
-        ("YBR_FULL", "colour (YBR_FULL) made gray"),
-        ("PALETTE COLOR", "colour (PALETTE COLOR) made gray"),
+        ("RGB", "colour (RGB) converted to gray"),
+        ("YBR_FULL", "colour (YBR_FULL) converted to gray"),
+        ("PALETTE COLOR", "colour (PALETTE COLOR) converted to gray"),
     ],
 )
 def test_colour_is_made_gray_and_noted(photometric: str, note: str) -> None:
@@ -50,7 +50,7 @@ def test_a_palette_of_bytes_in_words_is_not_black() -> None:
         setattr(made, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, 16])
         setattr(made, f"{colour}PaletteColorLookupTableData", np.arange(256).astype("<u2").tobytes())
     image = read(made, 8)
-    assert np.array_equal(image.pixels, RAMP >> 4) and "8 bits taken" in image.notes[0]
+    assert np.array_equal(image.pixels, RAMP >> 4) and "read as 8" in image.notes[0]
 
 
 @pytest.mark.parametrize("said", [16, 12])

@@ -91,7 +91,7 @@ def test_empty_and_short_tables_are_no_obstacle() -> None:
     expected = read(dataset(WindowCenter="2048", WindowWidth="4096")).pixels
     made = dataset(WindowCenter="2048", WindowWidth="4096", ModalityLUTSequence=[Dataset()], VOILUTSequence=[Dataset()])
     assert np.array_equal(read(made).pixels, expected)
-    assert read(made).notes[:2] == ("empty modality LUT ignored", "empty VOI LUT ignored")
+    assert read(made).notes[:2] == ("an empty modality LUT was ignored", "an empty VOI LUT was ignored")
     short = lut(np.arange(3000).astype(np.uint16) * 16, 0)
     short.LUTDescriptor = [4096, 0, 16]
     assert "3000 of its 4096 entries" in read(dataset(VOILUTSequence=[short])).notes[0]
@@ -157,7 +157,7 @@ def test_of_several_windows_the_normal_one_is_taken_or_the_one_asked_for() -> No
     )
     assert read(made).notes == ("window 2000/2500 (NORMAL, one of 3)",)
     data = written(made)
-    for asked, note in (("lung", "window 3000/1500 (LUNG, one of 3)"), ("900,1200", "window 900/1200 as asked for")):
+    for asked, note in (("lung", "window 3000/1500 (LUNG, one of 3)"), ("900,1200", "window 900/1200 as requested")):
         assert image_file.decode_image(data, "a", window=asked).notes == (note,)
     note = image_file.decode_image(data, "a", window="BONE").notes[0]
     assert note.startswith(image_file.CAUTION) and "window" in note

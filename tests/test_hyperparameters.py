@@ -229,7 +229,7 @@ def test_findings_that_are_the_same_in_all_images_contrast_nothing() -> None:
         ({"min_lr": 1e-5, "schedule": "step"}, "--min-lr"),
         ({"decay_at": (0.5,)}, "--decay-at needs --schedule step"),
         ({"betas": (0.9, 0.95), "optimizer": "sgd"}, "--betas needs --optimizer adamw"),
-        ({"betas": (0.9, 1.0)}, "--betas must be"),
+        ({"betas": (0.9, 1.0)}, "--betas 1 "),
         ({"freeze": "backbone", "layer_decay": 0.5}, "--layer-decay and --drop-path"),
         ({"freeze": "backbone", "drop_path": 0.5}, "--layer-decay and --drop-path"),
     ],
@@ -242,7 +242,7 @@ def test_options_without_effect_beside_others_are_refused(given: dict[str, Any],
 def test_epochs_below_one_are_the_only_fault() -> None:
     for epochs in (0, -3):
         (fault,) = limits.faults(options.with_defaults(finetune.Options(data=("set",), out=Path("run"), epochs=epochs)))
-        assert fault.endswith(f"not {epochs}") and fault.startswith("--epochs ")
+        assert fault.startswith(f"--epochs {epochs} ")
 
 
 def test_commands_without_training_have_no_training_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

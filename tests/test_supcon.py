@@ -218,5 +218,5 @@ def test_the_authors_values_are_the_defaults() -> None:
 
 
 def test_all_faults_are_named_at_once() -> None:
-    with pytest.raises(ValueError, match=r"none.*--temperature 0 .*--dim 0 "):
+    with pytest.raises(ValueError, match=r"--findings.*--temperature 0 .*--dim 0 "):
         SupCon(Backbone("test_resnet"), (), temperature=0, dim=0)

@@ -29,8 +29,8 @@ def proposed_pattern(paths: list[str]) -> str:
     if not count:
         return ""
     return (
-        f"File names may contain patients: --patient-pattern '(?i){pattern}' finds {len(set(found)):,} in {count:,} of "
-        f"{len(paths):,} paths, such as {tables.printable_text(found[0])!r}. If that is right, use it."
+        f"File names may contain patients: --patient-pattern '(?i){pattern}' finds "
+        f"{len(set(found)):,} patients in {count:,} of {len(paths):,} paths, such as {tables.printable_text(found[0])!r}. If that is right, use it."
     )
 
 

@@ -33,7 +33,7 @@ def gray_values(
         output, notes = modality_values(dataset, values)
         gray, more = shown_values(dataset, output, counts, bits, window)
     notes = [*odd, *notes, *more]
-    unusual = any("ignored" in note for note in notes)
+    unusual = any("unusable" in note for note in notes)
     inverted, why = _inverted(dataset, monochrome1, unusual, falling=_falls(gray, values, counts))
     if inverted:
         gray = 1 - gray
