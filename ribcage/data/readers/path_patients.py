@@ -30,7 +30,8 @@ def proposed_pattern(paths: list[str]) -> str:
         return ""
     return (
         f"File names may contain patients: --patient-pattern '(?i){pattern}' finds "
-        f"{len(set(found)):,} patients in {count:,} of {len(paths):,} paths, such as {tables.printable_text(found[0])!r}. If that is right, use it."
+        f"{len(set(found)):,} patients in {count:,} of {len(paths):,} paths, "
+        f"such as {tables.printable_text(found[0])!r}. If that is right, use it."
     )
 
 
