@@ -110,6 +110,12 @@ def test_the_midpoint_is_only_for_probabilities_and_for_two_classes() -> None:
         metrics.choose_thresholds(np.array([-1.0, 2.0]), np.array([0.0, 1.0]), "midpoint")
 
 
+@pytest.mark.parametrize("scores", [[1.1, 0.7, 0.3, 0.2], [0.9, 0.7, 0.3, -0.1]])
+def test_one_score_that_is_no_probability_is_enough_to_refuse_the_midpoint(scores: list[float]) -> None:
+    with pytest.raises(ValueError, match="midpoint"):
+        metrics.choose_thresholds(np.array(scores), np.array([1.0, 0.0, 1.0, 0.0]), "midpoint")
+
+
 def test_certainties_are_probabilities() -> None:
     assert metrics.choose_thresholds(np.array([0.0, 1.0]), np.array([0.0, 1.0]), "midpoint") == pytest.approx(0.5)
     assert calibration.as_probabilities(np.array([0.0, 1.0])).tolist() == [0, 1]
