@@ -257,7 +257,7 @@ def test_images_of_ones_own_choose_temperature_and_thresholds(
     assert (one.provenance.role == 1).all() and len(one.provenance.role) > 50
     assert one.provenance.unknown.tolist() == ["model.pth.tar"]
     test = ["evaluate", str(folder / "fitted"), "--data", str(data), "--split", "train"]
-    assert has_facts(line(test, capsys), "training", "selection")
+    assert has_facts(line(test, capsys), "90 test images", "43 patients")
 
 
 # ---- what a reader found

@@ -121,7 +121,7 @@ def test_validation_images_are_a_leak_unless_peers_are_followed(nih: Path, tmp_p
     assert evaluate(nih, "--split", "val", "--protocol", "peers", "--out", str(tmp_path)) == 0
     found = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert found["leak"]["selected_on"] == 3
-    assert any("tested images" in text for text in found["warnings"])
+    assert any("test images" in text for text in found["warnings"])
     assert evaluate(nih, "--split", "train", "--protocol", "peers") == 2
 
 

@@ -308,7 +308,7 @@ def test_a_detector_is_not_tested_on_what_it_learnt_from(
     assert asked(folder, "train", "--out", str(tmp_path)) == 2
     assert "--allow-leak" in capsys.readouterr().err and not list(tmp_path.iterdir())
     assert asked(folder, "train", "--allow-leak", "--out", str(tmp_path)) == 0
-    assert "honest" in (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "leakage" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
 def test_options_that_do_not_fit_a_detector_are_named_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
