@@ -429,3 +429,8 @@ def test_a_known_set_of_detections_on_the_boxes_of_rsna_is_judged_as_by_pycocoto
     own = box_average_precision(found, true, len(names))
     assert own == pytest.approx(coco(found, true, len(names)), abs=1e-6)
     assert 0.1 < own.mean() < 0.6
+
+
+def test_the_froc_score_is_read_at_an_eighth_to_eight_false_positives_per_image() -> None:
+    """As in LUNA16: each rate is twice the one before."""
+    assert tuple(2.0**power for power in range(-3, 4)) == froc.RATES
