@@ -241,7 +241,7 @@ def test_anchors_are_fitted_to_boxes_by_their_overlap() -> None:
     assert iou.mean() > 0.9 > published.mean()
     assert (np.diff(nine.prod(1)) >= 0).all()
     assert len(yolo.fitted_anchors(sides[:2], 9)) == 9
-    with pytest.raises(ValueError, match="no box"):
+    with pytest.raises(ValueError, match="no training boxes"):
         yolo.fitted_anchors(np.empty((0, 2)), 9)
 
 
