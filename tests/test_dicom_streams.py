@@ -154,8 +154,8 @@ def test_a_stream_of_more_bits_than_its_values_need_is_read_as_the_header_says()
     made.BitsStored, made.HighBit = 10, 9
     found = read(made)
     assert np.array_equal(found.pixels, expected)
-    told = "the JPEG 2000 stream has 16 bit unsigned, the header 10 bit unsigned; read as 10 bit unsigned"
-    assert found.notes[0] == told, "no caution: nothing contradicts the pixels"
+    assert has_facts(found.notes[0], "JPEG 2000", "16 bit", "10 bit", "10 bit")
+    assert not found.notes[0].startswith(image_file.CAUTION), "nothing contradicts the pixels"
     flat = np.full((8, 8), 700, np.uint16)  # a JPEG of 12 bits cannot say that 10 were meant
     made = encapsulated(deep_jpeg(flat), JPEGExtended12Bit, flat, 10, WindowCenter="500", WindowWidth="1000")
     assert read(made).notes == ("window 500/1000",)
@@ -326,7 +326,7 @@ def test_colours_in_lossless_jpeg_are_made_gray() -> None:
         PlanarConfiguration=0,
     )
     assert np.abs(read(made, 8).pixels - colours @ [0.299, 0.587, 0.114]).max() <= 0.6
-    assert read(made, 8).notes == ("colour (RGB) converted to gray",)
+    assert [has_facts(note, "colour (RGB)", "gray") for note in read(made, 8).notes] == [True]
 
 
 def lossless_jpeg_colours(pixels: np.ndarray) -> bytes:
@@ -360,7 +360,7 @@ def test_the_colours_of_a_jpeg_without_a_word_are_those_of_the_header() -> None:
             bare = bare[: at + k * step] + bytes((k + 1,)) + bare[at + k * step + 1 :]
     made = encapsulated(bare, JPEGBaseline8Bit, colours, 8, PhotometricInterpretation="RGB", PlanarConfiguration=0)
     assert np.abs(read(made, 8).pixels - 0.299 * 200 - 0.587 * 40 - 0.114 * 90).max() <= 3
-    assert read(made, 8).notes == ("colour (RGB) converted to gray",)
+    assert [has_facts(note, "colour (RGB)", "gray") for note in read(made, 8).notes] == [True]
 
 
 def without(frame: bytes, marker: bytes) -> bytes:

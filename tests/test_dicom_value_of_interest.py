@@ -91,7 +91,7 @@ def test_empty_and_short_tables_are_no_obstacle() -> None:
     expected = read(dataset(WindowCenter="2048", WindowWidth="4096")).pixels
     made = dataset(WindowCenter="2048", WindowWidth="4096", ModalityLUTSequence=[Dataset()], VOILUTSequence=[Dataset()])
     assert np.array_equal(read(made).pixels, expected)
-    assert read(made).notes[:2] == ("an empty modality LUT was ignored", "an empty VOI LUT was ignored")
+    assert has_facts(read(made).notes[0], "modality LUT") and has_facts(read(made).notes[1], "VOI LUT")
     short = lut(np.arange(3000).astype(np.uint16) * 16, 0)
     short.LUTDescriptor = [4096, 0, 16]
     assert "3000 of its 4096 entries" in read(dataset(VOILUTSequence=[short])).notes[0]
@@ -157,8 +157,8 @@ def test_of_several_windows_the_normal_one_is_taken_or_the_one_asked_for() -> No
     )
     assert read(made).notes == ("window 2000/2500 (NORMAL, one of 3)",)
     data = written(made)
-    for asked, note in (("lung", "window 3000/1500 (LUNG, one of 3)"), ("900,1200", "window 900/1200 as requested")):
-        assert image_file.decode_image(data, "a", window=asked).notes == (note,)
+    for asked, note in (("lung", "window 3000/1500 (LUNG, one of 3)"), ("900,1200", "window 900/1200")):
+        assert [has_facts(one, note) for one in image_file.decode_image(data, "a", window=asked).notes] == [True]
     note = image_file.decode_image(data, "a", window="BONE").notes[0]
     assert note.startswith(image_file.CAUTION) and "window" in note
     with pytest.raises(ValueError, match="--window '9,0'"):

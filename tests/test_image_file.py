@@ -59,17 +59,15 @@ def test_the_type_follows_from_the_content_not_the_name(folder: Path) -> None:
     assert np.array_equal(image_file.read_image(file).pixels, GRAY)
 
 
-@pytest.mark.parametrize(
-    ("mode", "note"), [("RGB", "RGB with gray pixels"), ("RGBA", "RGBA with gray pixels"), ("P", "palette")]
-)
+@pytest.mark.parametrize(("mode", "note"), [("RGB", "RGB "), ("RGBA", "RGBA "), ("P", "palette")])
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_gray_hidden_in_colour_is_noted_and_exact(mode: str, note: str, kind: str) -> None:
     if (mode, kind) == ("RGBA", "TIFF"):
-        note = "RGB with gray pixels"
+        note = "RGB "
     image = image_file.decode_image(encoded(Image.fromarray(GRAY).convert(mode), kind), "a")
     assert np.array_equal(image.pixels, GRAY)
-    alpha = ("alpha channel applied: transparent is black",) if (mode, kind) == ("RGBA", "TIFF") else ()
-    assert image.notes[0].startswith(note) and image.notes[1:] == alpha
+    alpha = [True] if (mode, kind) == ("RGBA", "TIFF") else []
+    assert image.notes[0].startswith(note) and ["alpha channel" in one for one in image.notes[1:]] == alpha
 
 
 def test_colour_becomes_gray_and_is_noted() -> None:
@@ -78,7 +76,7 @@ def test_colour_becomes_gray_and_is_noted() -> None:
     for kind in ("PNG", "JPEG", "TIFF", "BMP"):
         image = image_file.decode_image(encoded(red, kind), "a")
         assert image.pixels.mean() == pytest.approx(76, abs=1)
-        assert image.notes == ("colour (RGB) converted to gray",)
+        assert len(image.notes) == 1 and has_facts(image.notes[0], "colour (RGB)", "gray")
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -103,7 +101,7 @@ def test_16_bits_keep_their_values_or_are_scaled_to_8() -> None:
     assert np.array_equal(image_file.decode_image(data, "a", depth=16).pixels, deep)
     image = image_file.decode_image(data, "a")
     assert np.array_equal(image.pixels, np.rint(deep / 257).astype(np.uint8))
-    assert image.notes == ("16 bit converted to 8",)
+    assert len(image.notes) == 1 and has_facts(image.notes[0], "16 bit", 8)
     assert np.array_equal(
         image_file.decode_image(encoded(GRAY, "PNG"), "a", depth=16).pixels, GRAY.astype(np.uint16) * 257
     )
@@ -242,7 +240,7 @@ def test_transparency_of_a_tiff_is_noted() -> None:
     image = image_file.decode_image(encoded(clear, "TIFF"), "a")
     assert image.pixels[:4].max() == 0 and has_facts(image.notes[-1], "alpha channel applied")
     image = image_file.decode_image(encoded(Image.fromarray(clear[..., [0, 3]], "LA"), "TIFF"), "a")
-    assert image.pixels.min() == 200 and [has_facts(note, "alpha channel ignored") for note in image.notes] == [True]
+    assert image.pixels.min() == 200 and ["alpha channel" in note for note in image.notes] == [True]
 
 
 def test_a_png_with_too_few_rows_is_refused() -> None:
@@ -258,9 +256,9 @@ def test_too_many_pixels_are_refused_from_the_header(kind: str) -> None:
 
 def test_a_decompression_bomb_is_refused_without_being_inflated() -> None:
     bomb = png(50_000, 50_000, 8, 0, bytes(1_000))
-    with pytest.raises(UnreadableError, match=r"50000 x 50000 pixels.*100 million"):
+    with pytest.raises(UnreadableError, match=r"50000 x 50000 pixels.*\b100\b"):
         image_file.decode_image(bomb, "a")
-    with pytest.raises(UnreadableError, match="90000 x 1"):
+    with pytest.raises(UnreadableError, match=r"^a .*\b90000 x 1\b"):
         image_file.decode_image(png(90_000, 1, 8, 0, bytes(90_001)), "a")
 
 
@@ -315,7 +313,7 @@ def test_a_pipe_does_not_hang(folder: Path) -> None:
     if not hasattr(os, "mkfifo"):
         pytest.skip("no pipes on this system")
     os.mkfifo(folder / "pipe")
-    with pytest.raises(UnreadableError, match=r"pipe .*regular file"):
+    with pytest.raises(UnreadableError, match=r"pipe .*\bfile\b"):
         image_file.read_image(folder / "pipe")
 
 
@@ -429,5 +427,5 @@ REAL = os.environ.get("RIBCAGE_REAL_DATA")
 def test_real_radiographs_read_without_a_note() -> None:
     for file in sorted((Path(REAL or "") / "nih/images_1024").glob("*.png")):
         image = image_file.read_image(file)
-        assert image.pixels.shape == (1024, 1024) and set(image.notes) <= {"RGBA with gray pixels"}
+        assert image.pixels.shape == (1024, 1024) and all(note.startswith("RGBA ") for note in image.notes)
         assert np.array_equal(image.pixels, np.asarray(Image.open(file).convert("L")))
