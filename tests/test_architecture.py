@@ -277,3 +277,23 @@ def test_a_wheel_has_every_file_of_the_package() -> None:
         file for file in PACKAGE.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc", ".nbc", ".nbi")
     }
     assert others <= taken, f"package-data lacks {sorted(str(file.relative_to(PACKAGE)) for file in others - taken)}"
+
+
+def test_the_walks_name_functions_that_exist() -> None:
+    walks = (
+        (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8").split("## Walks")[1].split("\n## ")[0]
+    )
+    stops = re.findall(r"`(\w[\w/]*/\w+\.py)`((?:,? `[A-Za-z_.]+`)*)", walks)
+    assert len(stops) > 30
+    lacking = []
+    for module, names in stops:
+        file = PACKAGE / module if (PACKAGE / module).exists() else PACKAGE.parent / module
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        tops = [one for one in tree.body if isinstance(one, ast.FunctionDef | ast.ClassDef)]
+        there = {one.name for one in tops}
+        for kind in (one for one in tops if isinstance(one, ast.ClassDef)):
+            inside = [one for one in kind.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
+            there |= {f"{kind.name}.{one.name}" for one in inside}
+            there |= {f"{kind.name}.{ast.unparse(one.target)}" for one in kind.body if isinstance(one, ast.AnnAssign)}
+        lacking += [f"{module} {name}" for name in re.findall(r"`([^`]+)`", names) if name not in there]
+    assert not lacking

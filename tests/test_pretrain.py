@@ -43,7 +43,12 @@ def model(name: str) -> str:
 
 def own(name: str) -> list[str]:
     known = inspect.signature(methods.load_method(name).__init__).parameters
-    return [word for option, value in SMALL.items() if option in known for word in (f"--{option}", str(value))]
+    return [
+        word
+        for option, value in SMALL.items()
+        if option in known
+        for word in (f"--{option.replace('_', '-')}", str(value))
+    ]
 
 
 def words(name: str, data: Path, out: Path, *more: str) -> list[str]:

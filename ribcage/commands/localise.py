@@ -125,7 +125,7 @@ def wrong(options: Options) -> list[str]:
     if not 0 < options.nms_iou <= 1:
         said.append(f"--nms-iou {options.nms_iou:g} must be above 0 and at most 1")
     said += [
-        f"--{name} {getattr(options, name)} must be from 1 to {most}"
+        f"--{name.replace('_', '-')} {getattr(options, name)} must be from 1 to {most}"
         for name, most in COUNTS.items()
         if not 1 <= getattr(options, name) <= most
     ]
