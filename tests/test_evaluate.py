@@ -225,7 +225,7 @@ def test_a_tested_split_gives_way_to_what_the_model_has_seen(nih: Path, tmp_path
     kept, left = leakage.unseen(opened.provenance, datasets, rows)
     assert 0 < len(kept) == len(rows) - left.images and left.patients and left.copies
     assert not leakage.check_leakage(opened.provenance, datasets, kept).found
-    with pytest.raises(ValueError, match="nothing to test"):
+    with pytest.raises(ValueError, match="--drop-shared leaves no image"):
         leakage.unseen(opened.provenance, datasets, np.setdiff1d(rows, kept))
     assert evaluate(nih, "--split", "all", "--drop-shared", "all", "--out", str(tmp_path), on="official") == 0
     found = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
