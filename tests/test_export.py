@@ -23,6 +23,7 @@ from ribcage.data import phantom
 from ribcage.data.provenance import Provenance
 from ribcage.inference import image_files
 from ribcage.methods.supervised import Supervised
+from ribcage.metrics.evaluation_context import TrainingData
 from ribcage.models.backbone import Backbone
 from ribcage.server import served_models
 
@@ -114,7 +115,7 @@ def test_the_file_of_a_model_of_synthetic_images_has_a_warning(
 ) -> None:
     import onnx
 
-    folder = made(tmp_path / "m", data=({"name": "phantom", "source": phantom.SOURCE, "licence": ""},))
+    folder = made(tmp_path / "m", data=(TrainingData("phantom", phantom.SOURCE, ""),))
     warning = opened(folder).spec.warning
     ribcage.export(folder, out=tmp_path / "a.onnx", latency=False)
     said = {one.key: one.value for one in onnx.load(tmp_path / "a.onnx").metadata_props}

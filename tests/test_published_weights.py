@@ -196,7 +196,7 @@ def test_initial_weights_are_reported_with_their_layout_and_what_is_left_out(
     assert has_facts(said, "torchvision", "other programs") and "ASSUMED" in said
     assert has_facts(said, "1 left out", "(adapter.weight)")
     (row,) = file_source(str(tmp_path / "own.pth"))
-    assert row["source"] == "unknown" and "torchvision" in row["evidence"]
+    assert row.source == "unknown" and "torchvision" in (row.evidence or "")
 
 
 def test_initial_weights_of_either_scale_are_refused(resnet: State, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from ribcage.metrics.evaluation_context import (
     EvaluationContext,
     LeakageCheck,
     RecordedTest,
+    TrainingData,
 )
 from ribcage.metrics.reliability import FindingReliability
 from ribcage.reports import classification as report
@@ -41,7 +42,7 @@ CONTEXT = EvaluationContext(
     run="runs/肺",
     model=EvaluatedModel(
         name="tiny", size=(32, 32), findings=("Mass",), loss="bce", fit="pad", stored=32, splits=("train", "val"),
-        data=({"name": "<nih>", "licence": "free"},),
+        data=(TrainingData("<nih>", "", "free"),),
     ),
     data=(EvaluatedData(folder="data/a b", name="made", source="nowhere", licence="free", fit="pad", size=32),),
     split="test",
