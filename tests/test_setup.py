@@ -20,7 +20,7 @@ def options(**more: object) -> finetune.Options:
 def test_parts_follow_from_batch_processes_and_the_largest_micro_batch(
     batch: int, world: int, micro: int, parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distributed, "world", lambda: world)
+    monkeypatch.setattr(distributed, "world_size", lambda: world)
     asked = options(batch=batch, micro_batch=micro)
     assert setup.accumulation_steps(asked, batch) == parts
     assert (f"{parts} accumulation steps" in setup.batch_summary(asked, batch)) == (parts > 1)
