@@ -237,7 +237,7 @@ def test_a_classifier_becomes_a_detector_by_its_saliency_maps(
     ("more", "says"),
     [
         (["--freeze", "backbone", "--patience", "2", "--keep", "last", "--nms-iou", "1.5", "--head-width", "0"],
-         ["--freeze backbone needs --init", "--patience", "--nms-iou must be", "--head-width must be from 1"]),
+         ["--freeze backbone needs --init", "--patience", "--nms-iou 1.5", "--head-width 0"]),
         (["--head", "cam"], ["--init"]),
         (["--findings", "Mass"], ["Mass"]),
         (["--export-as", "torchvision"], ["not of detectors"]),
