@@ -169,7 +169,7 @@ def detections_of(run: Path, data: Path, kept: bool) -> np.ndarray:
     )
     if kept:
         assert isinstance(one.method, Detect)
-        chooses.cached = feature_cache.keep(one.method, chooses.loader(), run / "kept", kind="float32")
+        chooses.cached = feature_cache.cache_features(one.method, chooses.loader(), run / "kept", kind="float32")
     chooses()
     feature_cache.discard(run / "kept")
     assert chooses.detections is not None
@@ -349,7 +349,7 @@ def test_nothing_that_can_be_read_is_an_error(run: Path, tmp_path: Path, capsys:
     assert cli.main(["predict", str(run), str(tmp_path / "leer")]) == 2
     assert cli.main(["predict", str(run), str(tmp_path), "--min-score", "2", "--out", "x.txt"]) == 2
     told = capsys.readouterr().err
-    for part in ("No file could be read", "leer", "--min-score 2 is not", "neither .csv nor .parquet"):
+    for part in ("No file could be read", "leer", "--min-score 2", "neither .csv nor .parquet"):
         assert part in told
 
 

@@ -369,7 +369,7 @@ def test_every_real_dicom_is_answered_or_fails_alone(model: Path, capsys: pytest
     notes = dict(zip(names, table["notes"], strict=True))
     assert (
         "inverted (MONOCHROME1)" in notes["Fake_MONOHR1.dcm"]
-        and "set aside" in notes["JPEG2KLossless_1s_1f_u_16_16.dcm"]
+        and "window 2725/5310" in notes["JPEG2KLossless_1s_1f_u_16_16.dcm"]
     )
     said = capsys.readouterr().out
     assert "28 of 30 files" in said and said.count("    read: ") == 28
