@@ -71,7 +71,7 @@ def test_a_dataset_is_one_file(work: Path, capsys: pytest.CaptureFixture) -> Non
     assert (table["view"] == "PA").all() and len(table) == 6
     assert sorted(table["Effusion"].unique()) == [-1, 0, 1] and table["Mass"].isna().sum() == 2
     pd.testing.assert_frame_equal(datasets.index("harbour", work, view="PA").table[["path"]], table[["path"]])
-    assert cli.main(["import", "harbour", "--help"]) == 0 and "--augment-options" in capsys.readouterr().out
+    assert cli.main(["import", "harbour", "--help"]) == 0 and "--view" in capsys.readouterr().out
     assert "Harbour clinic" in datasets.dataset_table()
     with pytest.raises(FileNotFoundError, match="readings"):
         datasets.index("harbour", work / "more" / "methods")
