@@ -75,10 +75,10 @@ class Timing:
 
 def plain_mae(name: str, batch: int, side: int, device: torch.device) -> Step:
     """He et al. 2021, as their code does it: the decoder sees every token; the loss is that of the masked ones."""
-    encoder = timm.create_model(name, num_classes=0, img_size=side).to(device)
+    encoder: Any = timm.create_model(name, num_classes=0, img_size=side).to(device)
     width, count = encoder.embed_dim, encoder.patch_embed.num_patches
     block = timm.models.vision_transformer.Block
-    decoder = nn.ModuleDict(
+    decoder: Any = nn.ModuleDict(
         {
             "embed": nn.Linear(width, 512),
             "blocks": nn.Sequential(*(block(512, 16, qkv_bias=True) for _ in range(2)), nn.LayerNorm(512)),
@@ -144,8 +144,9 @@ def plain_moco(name: str, batch: int, side: int, device: torch.device) -> Step:
 
 def plain_supervised(name: str, batch: int, side: int, device: torch.device) -> Step:
     """The usual loop: a model, binary cross-entropy, AdamW."""
-    sized = {"img_size": side} if name.startswith("vit") else {}
-    model = timm.create_model(name, num_classes=FINDINGS, **sized).to(device, memory_format=torch.channels_last)
+    sized: Any = {"img_size": side} if name.startswith("vit") else {}
+    model: Any = timm.create_model(name, num_classes=FINDINGS, **sized)
+    model.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     images, labels = _images(batch, side, device), torch.rand(batch, FINDINGS, device=device).round()
 
@@ -179,14 +180,14 @@ def recipes(toy: bool, findings: Sequence[str]) -> list[Recipe]:
         return 4 if toy else count
 
     def mae(backbone: Backbone) -> Method:
-        return MAE(backbone, mask=MASK, decoder="dec512d2b")
+        return MAE(backbone, mask_ratio=MASK, decoder="dec512d2b")
 
     def supervised(backbone: Backbone) -> Method:
         return Supervised(backbone, findings)
 
     return [
         Recipe(f"MAE, {small}, mask {MASK}, dec512d2b", small, batch(1024), "adamw", plain_mae, mae),
-        Recipe(f"MoCo v2, {resnet}", resnet, batch(256), "sgd", plain_moco, lambda one: MoCo(one, group=group)),
+        Recipe(f"MoCo v2, {resnet}", resnet, batch(256), "sgd", plain_moco, lambda one: MoCo(one, bn_group=group)),
         Recipe(f"supervised, {resnet}", resnet, batch(256), "adamw", plain_supervised, supervised),
         Recipe(f"supervised, {dense}", dense, batch(256), "adamw", plain_supervised, supervised),
         Recipe(f"fine-tuning, {base}", base, batch(256), "adamw", plain_supervised, supervised),
@@ -304,11 +305,9 @@ def loader(folders: dict[int, dataset_folder.DatasetFolder], seconds: float, dev
     """Print how many images a second the loader makes when nothing else runs."""
     print("| loader alone | images/s |\n|---|---|")
     for side, folder in folders.items():
-        for name, method in (("MAE, one view", MAE), ("MoCo, two views", MoCo)):
-            model = ("vit_tiny_patch16_224" if method is MAE else "resnet18") if toy else "vit_small_patch16_224"
-            views = method(Backbone(model, size=(side, side)), **({} if method is MAE else {"group": 2})).views(
-                (side, side)
-            )
+        vit = Backbone("vit_tiny_patch16_224" if toy else "vit_small_patch16_224", size=(side, side))
+        for name, method in (("MAE, one view", MAE(vit)), ("MoCo, two views", MoCo(vit))):
+            views = method.views((side, side))
             made = Loader([folder], views, batch=4 if toy else 256, drop_last=True, device=device)
             batches = (batch for epoch in range(10**6) for batch in made.epoch(epoch))
             timing = timed(lambda batches=batches: next(batches), seconds, device, 4)  # type: ignore[misc]
