@@ -67,7 +67,7 @@ def test_numbers_are_of_the_epochs_images_so_far(data: Path, capsys: pytest.Capt
     run, lines = made(data), None
     lines, logits, labels = PaddleLines(run), [], []
     for log in run.fit():
-        said, known = run.method.answers[-1]  # type: ignore[union-attr, index]
+        said, known = run.method.outputs[-1]  # type: ignore[union-attr, index]
         logits.append(said)
         labels.append(known)
         lines.show(log)
@@ -84,7 +84,7 @@ def test_a_batch_computed_in_parts_counts_whole(data: Path, capsys: pytest.Captu
     lines = PaddleLines(run)
     for log in run.fit():
         lines.show(log)
-    assert sum(len(labels) for _, labels in lines.answers) == 96
+    assert sum(len(labels) for _, labels in lines.outputs) == 96
 
 
 def test_smoothed_labels_do_not_count(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -158,7 +158,7 @@ def test_columns_of_the_data_are_put_where_the_student_has_them() -> None:
     torch.testing.assert_close(
         step.loss, expected(shown(torch.where(torch.tensor([True, False, True]), LABELS, nan))).loss
     )
-    assert [tuple(part.shape) for part in method.answers[-1]] == [(4, 3), (4, 3)]
+    assert [tuple(part.shape) for part in method.outputs[-1]] == [(4, 3), (4, 3)]
     bare = made(teachers=[stored()], columns=[]).eval()
     step = bare(shown(LABELS[:, :0]))
     assert step.logs["hard"] == 0 and step.logs["soft"] > 0 and step.loss.isfinite()
@@ -184,7 +184,7 @@ def test_mixed_images_are_mixed_alike_for_student_and_teacher() -> None:
     assert 0.01 < a < 0.99
     for seen, view in zip(teacher.views, whole.views, strict=True):
         torch.testing.assert_close(seen, a * view + (1 - a) * view.flip(0))
-    z, targets = method.answers[-1][0], a * LABELS + (1 - a) * LABELS.flip(0)
+    z, targets = method.outputs[-1][0], a * LABELS + (1 - a) * LABELS.flip(0)
     known = ~targets.isnan()
     torch.testing.assert_close(step.logs["hard"], F.binary_cross_entropy_with_logits(z[known], targets[known]))
     method.eval()(whole)

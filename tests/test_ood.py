@@ -257,7 +257,7 @@ def test_a_model_trained_on_laterals_and_children_has_no_warning_of_them(check: 
     few = replace(check, ages=np.array([1000, 49]), views=np.array([1000, 0]))
     many = replace(check, ages=np.array([1000, 50]), views=np.array([1000, 300]))
     lateral, child = ood.image_warnings(few, chest(1000), tags)
-    assert has_facts(lateral, "training images", "view", "1,000", 0)
+    assert has_facts(lateral, "1,000", "training images", "view", 0)
     assert has_facts(child, "age", "1,000", 49)
     assert ood.image_warnings(many, chest(1000), tags) == ()
 

@@ -169,7 +169,7 @@ def test_a_batch_in_parts_has_the_loss_and_the_gradient_of_the_whole(loss: str) 
             value += step.loss.detach() * method.share(part, whole)
         gradients.append(method.head.weight.grad)
         values.append(value)
-        assert sum(len(known) for _, known in method.answers) == 5
+        assert sum(len(known) for _, known in method.outputs) == 5
     for gradient, value in zip(gradients[1:], values[1:], strict=True):
         torch.testing.assert_close(gradient, gradients[0])
         torch.testing.assert_close(value, values[0])

@@ -103,7 +103,7 @@ class Distil(Supervised):
         hidden = self.backbone.hidden(views[0])
         features = self.backbone.pool(hidden)
         logits = self.head(self.dropout(features)).float()  # (N, F)
-        self.answers.append((logits.detach(), labels))
+        self.outputs.append((logits.detach(), labels))
         taught = self._whole(agreed(answers, [teacher.weight for teacher in self.teachers], logits))  # (N, F)
         weights = targets.nan_to_num() * self.present + (1 - targets.nan_to_num()) * self.absent
         parts = {

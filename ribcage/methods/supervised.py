@@ -57,7 +57,7 @@ class Supervised(Method):
             nn.init.zeros_(self.head.bias)
         self.loss, self.smoothing, self.mixup, self.freeze = losses.LOSSES[loss], smoothing, mixup, freeze
         self.balanced, self.prior, self.exclusive = balanced, prior, loss == "cross-entropy"
-        self.answers: deque[tuple[Tensor, Tensor]] = deque(maxlen=256)
+        self.outputs: deque[tuple[Tensor, Tensor]] = deque(maxlen=256)
         """The last logits and labels, on the device, for monitoring during training; a batch in parts leaves
         several."""
         self.register_buffer("present", torch.ones(len(self.findings)))
@@ -69,7 +69,7 @@ class Supervised(Method):
         """The loss over all known labels of the global batch."""
         images, targets = self._mixed(batch.views[0], self._targets(batch.labels))
         logits = self.logits(images).float()  # (N, F)
-        self.answers.append((logits.detach(), batch.labels))
+        self.outputs.append((logits.detach(), batch.labels))
         weights = targets.nan_to_num() * self.present + (1 - targets.nan_to_num()) * self.absent
         loss = (self.loss(logits, targets) * weights).sum()
         return Step(loss * distributed.world_size() / distributed.total(losses.known_mask(targets).sum()).clamp(min=1))

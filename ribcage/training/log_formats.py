@@ -57,10 +57,10 @@ class PaddleLines:
         if log.step_in_epoch == 1:
             self.outputs.clear()
             _print(f"Epoch {log.epoch + 1}/{self.trainer.epochs}")
-        own = [(logits.cpu().numpy(), labels.cpu().numpy()) for logits, labels in self.method.answers]
+        own = [(logits.cpu().numpy(), labels.cpu().numpy()) for logits, labels in self.method.outputs]
         for outputs in distributed.gathered(own):
             self.outputs += outputs
-        self.method.answers.clear()
+        self.method.outputs.clear()
         if log.step_in_epoch % 10 == 0 or log.epoch_done:
             _print(self.line(log))
 

@@ -58,15 +58,17 @@ def _rare(check: OODCheck | None, what: str, which: str) -> str:
         such = every - such
     if check is None or not every:
         usual = which == "of adults"
-        return "" if usual else f"the number of training images {which} is unknown"
+        return "" if usual else f"it is unknown how many training images were {which}"
     return (
-        "" if is_common((every, such)) else f"of {_whose(check)} with a known {what}, {every:,}, {such:,} were {which}"
+        ""
+        if is_common((every, such))
+        else f"of the {every:,} {_whose(check)} with a known {what}, {such:,} were {which}"
     )
 
 
 def _whose(check: OODCheck) -> str:
     """Description of the images that a check was fitted on."""
-    return "the training images" if check.learnt else "the images that its thresholds were chosen on"
+    return "training images" if check.learnt else "images that its thresholds were chosen on"
 
 
 def _age(text: str) -> float | None:
@@ -97,7 +99,7 @@ def _of_pixels(check: OODCheck | None, square: np.ndarray) -> list[str]:
 def _sentence(check: OODCheck, look: int) -> str:
     """One sentence for the class of a flagged image."""
     if look == 0:
-        return f"Unlike {_whose(check)}."
+        return f"Unlike the {_whose(check)}."
     if look == MIRRORED:
         return "Possibly mirrored: the heart seems to be on the right side."
     if look == LATERAL:
