@@ -18,8 +18,10 @@ from ribcage.evaluation.labelled import LabelledPredictions, known_patients
 from ribcage.evaluation.notes import classification_warnings
 from ribcage.evaluation.subgroups import classification_subgroups
 from ribcage.inference.predictions import Predictions
+from ribcage.metrics import evaluation_file
 from ribcage.metrics.evaluation_context import EvaluatedData, EvaluatedModel, EvaluationContext, LeakageCheck
 from ribcage.metrics.evaluation_file import evaluation_json, read_evaluation, write_evaluation
+from ribcage.runtime import typed_json
 
 FINDINGS = ("Mass", "Edema", "Hernia")
 
@@ -283,6 +285,25 @@ def test_numbers_come_back_from_their_file(data: LabelledPredictions, tmp_path: 
     found = replace(evaluate_classifier(data, resamples=2, fitting=fitting), context=HONEST, warnings=("no",))
     write_evaluation(found, tmp_path / "metrics.json")
     assert read_evaluation(tmp_path / "metrics.json") == found
+
+
+def test_a_file_as_large_as_is_allowed_is_read(result: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "metrics.json"
+    file.write_text(json.dumps(result), encoding="utf-8")
+    monkeypatch.setattr(evaluation_file, "LARGEST_FILE", file.stat().st_size)
+    assert read_evaluation(file).findings
+    monkeypatch.setattr(evaluation_file, "LARGEST_FILE", file.stat().st_size - 1)
+    with pytest.raises(ValueError, match="damaged"):
+        read_evaluation(file)
+
+
+def test_a_context_that_says_nothing_counts_nothing() -> None:
+    """A file of an older version, without these keys, must not report a leak or images that were left out."""
+    read = typed_json.from_json(EvaluationContext, {"leak": {}, "left": {}, "data": [{}], "model": {}, "test": {}})
+    assert not any(vars(read.leak).values()) and not any(vars(read.left).values())
+    assert not any(vars(read.data[0]).values()) and read.others == 0 and not read.ten_crop
+    assert {name: value for name, value in vars(read.model).items() if value} == {"size": (0, 0), "channels": 1}
+    assert {name: value for name, value in vars(read.test).items() if value} == {"honest": True}
 
 
 def test_a_finding_of_one_patient_has_no_interval_and_the_mean_has(data: LabelledPredictions) -> None:

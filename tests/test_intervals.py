@@ -10,6 +10,8 @@ from ribcage.metrics import (
     intervals,
     placements,
 )
+from ribcage.metrics.definitions.base import Evidence
+from ribcage.metrics.ranking import rank_scores
 
 
 def test_a_count_of_two_or_three_has_the_lower_limit_of_poisson_and_its_mirror() -> None:
@@ -71,3 +73,19 @@ def test_holm_multiplies_and_never_falls() -> None:
     adjusted = metrics.holm(np.array([0.01, NAN, 0.04, 0.03, 0.5]))
     assert adjusted == pytest.approx([0.04, NAN, 0.09, 0.09, 0.5], nan_ok=True)
     assert metrics.holm(np.array([])).shape == (0,)
+
+
+@pytest.mark.parametrize("kind", ["mean", "count", "f1"])
+def test_limits_of_none_and_of_all_are_0_and_1_at_most(kind: intervals.Kind) -> None:
+    sizes = np.arange(1.0, 400)  # without the bound, rounding would exceed it at 2 and at 32, for instance
+    none, all_ = (intervals.wilson(np.full(399, share), sizes, kind=kind) for share in (0.0, 1.0))
+    assert none.low.min() >= 0 and (none.low < 1e-12).all() and (np.diff(none.high) < 0).all()
+    assert all_.high.max() <= 1 and (all_.high > 1 - 1e-12).all() and (np.diff(all_.low) > 0).all()
+
+
+def test_the_rarer_class_is_the_one_of_fewer_patients() -> None:
+    scores, patients = np.zeros((9, 2)), np.array([0, 1, 2, 3, 4, 5, 6, 7, 7])
+    labels = np.stack([np.arange(9) < 6, np.arange(9) >= 7], axis=1).astype(float)
+    found = Evidence(rank_scores(scores, labels, np.ones(9)), patients, (), np.empty((8, 0, 2)), np.empty((0, 2)))
+    assert found.rarer.count.tolist() == [2, 1]  # negatives of two patients; positives of one
+    assert found.rarer.amount.tolist() == [pytest.approx(9 / 5), 0]  # of one and of two images; one patient is none

@@ -111,3 +111,9 @@ def test_a_temperature_of_the_same_population_is_seldom_reported_harmful() -> No
     found = metrics.brier_change(after, before, labels)
     assert (found.value > 0.01 * metrics.brier(before, labels)).mean() > 0.1
     assert (found.low > 0).mean() < 0.05
+
+
+def test_a_temperature_that_a_confident_mistake_decides_is_exact() -> None:
+    """250 images with a logit of .01 are right, one with .5 is wrong: 2.5 (1 - p) = .5, so that T = .01 / ln 4."""
+    logits, labels = np.repeat([0.01, 0.5], [250, 1])[:, None], np.repeat([1.0, 0.0], [250, 1])[:, None]
+    assert metrics.temperatures(logits, labels).value[0] == pytest.approx(0.01 / np.log(4), rel=1e-9)

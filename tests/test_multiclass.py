@@ -39,3 +39,11 @@ def test_the_temperature_of_classes_is_found_or_one() -> None:
     assert np.isnan(multiclass.accuracy(np.ones((2, 3)), np.array([NAN, NAN])))
     with pytest.raises(ValueError, match="Classes hold 3"):
         multiclass.accuracy(np.ones((1, 3)), np.array([3]))
+
+
+def test_a_temperature_that_a_confident_mistake_decides_is_exact() -> None:
+    """250 images with a margin of .01 are right, one with .5 is wrong: 2.5 (1 - p) = .5, so that T = .01 / ln 4."""
+    logits = np.array([[0.01, 0.0]] * 250 + [[-0.5, -1.0]])
+    assert multiclass.temperature(logits, np.repeat([0.0, 1.0], [250, 1]))[0] == pytest.approx(
+        0.01 / np.log(4), rel=1e-9
+    )

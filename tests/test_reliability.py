@@ -58,6 +58,7 @@ def test_images_of_one_patient_are_worth_less_than_those_of_many() -> None:
     assert reliability.positive_share_limits(np.zeros(100), np.arange(100) // 20)[1] == pytest.approx(
         0.4345, abs=1e-4
     )  # 0 of 5
+    assert reliability.positive_share_limits(labels, np.zeros(100, int)) == (0.0, 1.0)  # nothing is known of others
 
 
 def test_equal_answers_are_never_parted_and_a_few_make_one_band() -> None:
