@@ -128,3 +128,20 @@ def test_the_key_is_of_images_labels_rows_split_and_options(tmp_path: Path) -> N
     assert leakage.images_of(relabelled) == leakage.images_of(opened) != leakage.images_of(others)
     moved = replace(opened, index=replace(opened.index, root=Path("/elsewhere")))
     assert key(moved) == key()
+    renamed = replace(opened, index=replace(opened.index, table=opened.index.table.assign(patient="another")))
+    boxes = opened.index.boxes
+    boxed = replace(
+        opened, index=replace(opened.index, boxes=boxes.assign(**{boxes.columns[-1]: boxes.iloc[:, -1] + 1}))
+    )
+    assert len(boxes) and len({key(), key(renamed), key(boxed)}) == 3
+    unhashed = replace(opened, facts=replace(opened.facts, contents=""))  # a linked folder
+    elsewhere = replace(unhashed, index=replace(unhashed.index, table=opened.index.table.assign(path="x.png")))
+    assert leakage.images_of(unhashed) != leakage.images_of(elsewhere)
+
+
+def test_the_key_does_not_depend_on_the_order_of_folders(tmp_path: Path) -> None:
+    one = make_store(tmp_path)
+    two = replace(one, facts=replace(one.facts, contents="others"))
+    rows = np.arange(2 * len(one))
+    there, back = (leakage.key_of(Datasets.of(each), rows, "test", {}) for each in ([one, two], [two, one]))
+    assert there == back

@@ -62,6 +62,27 @@ def test_roles_of_patients_follow_from_images_in_older_files(sets: dict[str, Dat
                     selected=True)  # fmt: skip
 
 
+def test_an_image_in_training_and_selection_counts_as_a_training_image(sets: dict[str, DatasetFolder]) -> None:
+    both = Provenance.of(Datasets.of([sets["large"]]), TRAIN, np.append(VAL, 0))
+    tested, rows = Datasets.of([sets["large"]]), np.array([0, 6])
+    assert leakage.check_leakage(both, tested, rows, selected=True, allow=True).selected_on == 1
+    with pytest.raises(leakage.LeakError) as error:
+        leakage.check_leakage(both, tested, rows, selected=True)
+    assert (error.value.leak.images, error.value.leak.identical, error.value.leak.alike) == (1, 1, 1)
+
+
+def test_patients_of_an_older_bundle_without_a_key_are_left_out_as_they_are_found(
+    sets: dict[str, DatasetFolder],
+) -> None:
+    prints, tested = sets["large"].fingerprints, Datasets.of([sets["large"]])
+    assert not np.isin(prints.patients, prints.without_key).any()  # private, so the site's key is used
+    old = replace(Provenance.nothing(), patients=np.unique(prints.without_key[TRAIN]))
+    found = leakage.check_leakage(old, tested, np.arange(10), allow=True)
+    kept, left = leakage.unseen(old, tested, np.arange(10))
+    assert kept.tolist() == VAL.tolist()
+    assert (left.images, left.patients, left.copies) == (found.images, found.patients, found.alike) == (6, 3, 0)
+
+
 def test_initial_weights_trained_on_validation_rows_are_warned_of(sets: dict[str, DatasetFolder]) -> None:
     learnt, chose = (
         Provenance.of(Datasets.of([sets["large"]]), VAL, TRAIN),

@@ -191,3 +191,28 @@ def test_adamw_decays_what_it_should() -> None:
         weight.grad = torch.zeros_like(weight)
     optimizer.step()
     torch.testing.assert_close(made.head.weight.detach(), before * (1 - 0.1 * 0.5))
+
+
+def test_an_optimizer_has_the_momenta_it_is_given() -> None:
+    made = method("test_vit")
+    adamw, sgd, lars = (
+        optim.optimizer(made, kind, betas=(0.8, 0.95), momentum=0.7) for kind in ("adamw", "sgd", "lars")
+    )
+    assert {group["betas"] for group in adamw.param_groups} == {(0.8, 0.95)}
+    assert {group["momentum"] for each in (sgd, lars) for group in each.param_groups} == {0.7}
+
+
+def test_lars_scales_matrices_and_no_vectors_by_their_norm() -> None:
+    made = method("test_vit")
+    optimizer = optim.optimizer(made, "lars", weight_decay=0.0)
+    optim.set_rate(optimizer, 1.0)
+    before = {name: weight.detach().clone() for name, weight in made.named_parameters()}
+    for weight in made.parameters():
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    moved = {name: (before[name] - weight.detach()).abs().max().item() for name, weight in made.named_parameters()}
+    head, bias = before["head.weight"], moved["head.bias"]
+    assert bias == pytest.approx(1)  # rate × gradient
+    assert moved["head.weight"] == pytest.approx(
+        0.001 * head.norm().item() / head.numel() ** 0.5, rel=1e-4
+    )  # LARS, eq. 6

@@ -48,12 +48,18 @@ class Leak:
 
 def find_leak(provenance: Provenance, tested: Fingerprints) -> Leak:
     """Compare the images to test and their patients with those the model was trained and selected on."""
-    known = np.zeros(len(tested.pixels), bool)
-    for hashes in (tested.patients, tested.without_key):
-        known |= np.isin(hashes, provenance.patients) & (hashes > 0)
+    known = seen_patients(provenance, tested)
     identical, alike = seen_copies(provenance, tested)
     patients = len(np.unique(tested.patients[known]))
     return Leak(patients, int(known.sum()), int(identical.sum()), int(alike.sum()), len(tested.pixels))
+
+
+def seen_patients(provenance: Provenance, tested: Fingerprints) -> np.ndarray:
+    """(N,) bool: which images show patients the model was trained or selected on, with or without the site's key."""
+    known = np.zeros(len(tested.pixels), bool)
+    for hashes in (tested.patients, tested.without_key):
+        known |= np.isin(hashes, provenance.patients) & (hashes > 0)
+    return known
 
 
 def seen_copies(provenance: Provenance, tested: Fingerprints) -> tuple[np.ndarray, np.ndarray]:
@@ -117,7 +123,7 @@ def unseen(seen: Provenance, tested: Datasets, rows: np.ndarray) -> tuple[np.nda
     """The rows without patients and copies of images that the model was trained or selected on, and what was left
     out."""
     prints = fingerprints_of(tested, rows)
-    known = np.isin(prints.patients, seen.patients) & (prints.patients > 0)
+    known = seen_patients(seen, prints)
     _, alike = seen_copies(seen, prints)
     gone = known | alike
     if gone.all():
