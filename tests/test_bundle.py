@@ -159,7 +159,7 @@ def test_a_file_of_weights_brings_what_is_known_of_them(saved: Path, tmp_path: P
 
 def test_the_card_has_what_a_person_must_know(saved: Path) -> None:
     text = (saved / "bundle" / "README.md").read_text(encoding="utf-8")
-    for part in ("Research use only", "Atelectasis, Mass", "made up (licence: none)", "10 training images of 7 known patients",
+    for part in ("Research use only", "Atelectasis, Mass", "made up (licence: none)", "10 training images from 7 known patients",
                  "resized to 48 × 32", "(x − 0.48) / 0.24", "| Mass | – | 0.700 |"):  # fmt: skip
         assert part in text
 
@@ -171,7 +171,7 @@ def test_the_card_names_teachers_and_those_of_unknown_training_data(tmp_path: Pa
         whose = seen() | Provenance.nothing(*["答案.csv"] * says)
         save_bundle(tmp_path, method, replace(facts, training=replace(COUNTS, teachers=lessons)), whose)
         text = (tmp_path / "README.md").read_text(encoding="utf-8")
-        assert "- distilled from densenet121 (1 finding)" + ", the table 答案.csv (Edema)" * says + "\n" in text
+        assert "distilled from densenet121 (1 finding)" + ", the table 答案.csv (Edema)" * says + "\n" in text
         assert has_facts(text, "training data", "答案.csv", "not known") == says
     assert "distilled" not in card.model_card(facts)
 

@@ -131,7 +131,7 @@ def test_means_are_over_the_same_findings_so_that_rows_add_up() -> None:
         assert second["macro"][name]["value"] - first["macro"][name]["value"] == pytest.approx(
             apart["macro"][name]["value"]
         )
-    titles = ["AUROC", "AP", "F1, of 1 finding", "accuracy, of 1 finding", "MCC, of 1 finding"]
+    titles = ["AUROC", "AP", "F1, 1 finding", "accuracy, 1 finding", "MCC, 1 finding"]
     assert [row[0] for row in report.model_table(result).rows][:5] == titles
     assert [row[0] for row in report.mean_difference_table(result, 1).rows] == titles
     notes = comparison.comparison_notes(result)
@@ -155,11 +155,11 @@ def test_a_finding_of_one_class_is_named() -> None:
         one.table["Mass_label"] = 0.0
     found = comparison.compare(entries, resamples=300)
     assert [row[0] for row in report.model_table(found).rows][:5] == [
-        "AUROC, of 1 finding",
-        "AP, of 1 finding",
-        "F1, of 1 finding",
+        "AUROC, 1 finding",
+        "AP, 1 finding",
+        "F1, 1 finding",
         "accuracy",
-        "MCC, of 1 finding",
+        "MCC, 1 finding",
     ]
     assert any(text.startswith("Mass: only one class") for text in comparison.comparison_notes(found))
 

@@ -134,8 +134,8 @@ def test_labels_that_the_policy_settles_are_not_counted_as_left_out(data: Labell
     settled[:5, 0], settled[5:9, 0] = 1, np.nan
     notes = evaluate_classifier(replace(data, source=source, labels=settled), resamples=5).notes
     uncertain = int((np.isnan(settled) & (source == -1)).sum())
-    said = f"{known + 4:,} labels are left out: {uncertain:,} are uncertain, {known + 4 - uncertain:,}"
-    assert any(note.startswith(said) for note in notes)
+    counts = (f"{known + 4:,} labels", f"{uncertain:,} are uncertain", f"{known + 4 - uncertain:,} are missing")
+    assert any(all(count in note for count in counts) for note in notes)
 
 
 def test_baselines_do_not_look_at_the_model(result: dict) -> None:
@@ -257,10 +257,10 @@ WARNED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown": ({"leak": LeakageCheck(unknown=("x.pt",))}, "x.pt"),
     "choice": ({"model": replace(HONEST.model, leak="it saw them")}, "it saw them"),
     "split": ({"split": "val"}, "split 'val'"),
-    "others": ({"others": 1200}, "1,200 of these are not known to be frontal"),
+    "others": ({"others": 1200}, "1,200 of"),
     "shape": ({"data": (EvaluatedData(folder="d", fit="crop", size=64),)}, "'crop'"),
     "size": ({"data": (EvaluatedData(folder="d", fit="pad", size=32),)}, "32 px"),
-    "labels": ({"not_tested": ("Mass", "Edema")}, "Mass, Edema."),
+    "labels": ({"not_tested": ("Mass", "Edema")}, "Mass, Edema"),
 }
 
 

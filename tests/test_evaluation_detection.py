@@ -222,7 +222,7 @@ def test_the_page_needs_nothing_from_outside_and_shows_what_was_measured(text: s
         assert (
             f"<td>{row[name]['value']:.3f}</td>" in text and f"{row[name]['low']:.3f}–{row[name]['high']:.3f}" in text
         )
-    assert "&lt;nih&gt;" in text and "Edema." in text
+    assert "&lt;nih&gt;" in text and "Edema" in text
 
 
 def test_the_page_shows_true_and_found_boxes(text: str) -> None:

@@ -175,7 +175,7 @@ def test_unusual_images_are_marked_beside_the_predictions(
     assert "lateral" in table["image_warnings"][0] and "modality CT" in table["image_warnings"][0]
     assert table["Mass"].notna().all()
     said = capsys.readouterr().out
-    assert has_facts(said, "unusual", "Not a plain radiograph") and has_facts(said, 1, "unusual")
+    assert has_facts(said, "warning", "Not a plain radiograph") and has_facts(said, 1, "with warnings")
 
 
 def test_an_image_in_memory_is_read_as_the_file_is(model: Path, tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def test_every_real_dicom_is_answered_or_fails_alone(model: Path, capsys: pytest
         and "window 2725/5310" in notes["JPEG2KLossless_1s_1f_u_16_16.dcm"]
     )
     said = capsys.readouterr().out
-    assert "28 of 30 files" in said and said.count("    read: ") == 28
+    assert "28 of 30 files" in said and said.count("    decoding: ") == 28
 
 
 # ---- the exit code

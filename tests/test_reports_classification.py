@@ -94,17 +94,17 @@ def test_each_finding_with_both_classes_has_four_valid_drawings(text: str) -> No
 def test_undefined_is_a_dash(result: ClassificationEvaluation) -> None:
     table = report.metric_table(result)
     hernia = next(row for row in table.rows if row[0] == "Hernia")
-    assert hernia[table.head.index("AUROC")] == "–" and hernia[table.head.index("95 %")] == "–"
+    assert hernia[table.head.index("AUROC")] == "–" and hernia[table.head.index("95 % CI")] == "–"
     assert table.total is not None and table.total[0] == "mean of 2"
 
 
 def test_means_over_other_findings_have_their_count(result: ClassificationEvaluation) -> None:
     assert result.macro["auroc"].findings == 2 and result.macro["brier"].findings == 3
-    assert report.other_means(result) == "Brier 3" and "Brier 3" in report.metrics_note(result)
+    assert report.other_means(result) == "Brier (3)" and "Brier (3)" in report.metrics_note(result)
     macro = {"specificity": MeanEstimate(0.5, 0.4, 0.6, 3)}
     groups = tuple(replace(row, macro=row.macro | macro) for row in result.subgroups)
     table = subgroups.subgroup_table(replace(result, subgroups=groups))
-    assert table.rows[0][table.head.index("specificity")] == "0.500 (0.400–0.600) of 3"
+    assert table.rows[0][table.head.index("specificity")] == "0.500 (0.400–0.600), 3 findings"
 
 
 def test_warnings_stand_on_top_of_the_page(result: ClassificationEvaluation, data: LabelledPredictions) -> None:
@@ -142,7 +142,7 @@ def test_a_caption_has_labels_and_predictions(data: LabelledPredictions, dataset
     place = int(np.flatnonzero(data.labels[:, 0] == 1)[0])
     parts = error_caption(data, place, 0).split(" · ")
     assert parts[0].startswith("Mass: ") and parts[0].endswith(" %")
-    assert parts[1].startswith("labels: Mass") and parts[2].count("%") == 2
+    assert "Mass" in parts[1] and parts[2].count("%") == 2
 
 
 def test_a_large_evaluation_makes_a_small_page() -> None:
@@ -197,14 +197,14 @@ def test_a_shift_between_validation_and_test_is_pointed_out(data: LabelledPredic
     assert shift_notes(calm, same, model, "RUN") == shift_notes(calm, [], model, "RUN") == []
     higher = [replace(same[0], auroc=(0.999, 0.998, 1.0)), *same[1:]]
     (note,) = shift_notes(calm, higher, model, "RUN")
-    assert "1 of 2 findings" in note and "Mass 0.999 (0.998–1.000)" in note and "ribcage convert RUN --data" in note
+    assert "1 of 2 findings" in note and "Mass: 0.999 (0.998–1.000)" in note and "ribcage convert RUN --data" in note
     first, *others = calm.findings
     before = ScalarEstimate(0.9 * (first.metrics["brier"].value or 0))
     worse = replace(first, temperature=0.7, brier_before=before, brier_change=ScalarEstimate(low=0.01))
     chance = replace(worse, brier_change=ScalarEstimate(low=-0.01))  # as much, but of too few images to say so
     assert shift_notes(replace(calm, findings=(chance, *others)), same, model, "RUN") == []
     (note,) = shift_notes(replace(calm, findings=(worse, *others)), same, model, "RUN")
-    assert has_facts(note, "Brier score", "Mass") and "with 0.70" in note
+    assert has_facts(note, "Brier score", "Mass") and "0.70" in note
 
 
 class Tags(HTMLParser):

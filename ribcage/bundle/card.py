@@ -17,11 +17,11 @@ from ribcage.metrics.reliability import FindingReliability
 
 FITS = {"pad": "padded to a square", "crop": "cropped to a square", "squash": "stretched to a square"}
 HEADS = {
-    "cam": "Classifier; boxes are drawn around its Grad-CAM maps, no boxes were used for training",
+    "cam": "Classifier whose boxes are drawn around its Grad-CAM maps; no boxes were used for training",
     "fcos": "FCOS detector on a feature pyramid",
     "yolo": "Detector with YOLOv3 heads at three scales",
 }
-PRECISIONS = {"map": "mean", "ap50": "mean, IoU .50", "ap75": "mean, IoU .75"}
+PRECISIONS = {"map": "mean", "ap50": "mean at IoU .50", "ap75": "mean at IoU .75"}
 MOST_TESTS = 50
 """Maximum number of tests in the list, newest first."""
 LIMITATIONS = "## Limitations\n"
@@ -72,9 +72,9 @@ def detector_summary(spec: ModelSpec) -> str:
     if spec.detector is None:
         return ""
     thresholds = [f"{one:.3f}" if one is not None else "–" for one in spec.thresholds.get("f1", [])]
-    shown = f" Score threshold: {', '.join(thresholds)} (highest F1 at IoU .40 on validation)." if thresholds else ""
+    shown = f" Score threshold: {', '.join(thresholds)} (highest F1 at IoU .40 on validation images)."
     options = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in spec.detector.options.items())
-    return f"{HEADS[spec.detector.head]} ({options}). Scores are not probabilities.{shown}"
+    return f"{HEADS[spec.detector.head]} ({options}). Scores are not probabilities.{shown if thresholds else ''}"
 
 
 def auroc_rows(spec: ModelSpec, scores: dict[str, float]) -> list[tuple[str, str, str]]:

@@ -28,18 +28,21 @@ def classification_notes(data: LabelledPredictions, found: ClassificationEvaluat
     uncertain = int((np.isnan(data.labels) & (data.source == -1)).sum())
     if left:
         texts.append(
-            f"{left:,} labels are left out: {uncertain:,} are uncertain, {left - uncertain:,} are missing in the "
-            "source."
+            f"{left:,} labels are not used: {uncertain:,} are uncertain, and {left - uncertain:,} are missing in the "
+            "source data."
         )
     if alone := [row.finding for row in rows if _without_interval(row)]:
         texts.append(
-            f"{', '.join(alone)}: all positive or all negative images are of one patient, so no variance and no "
-            "interval can be estimated. The interval of the mean assumes the largest possible error for such a "
-            "finding."
+            f"{', '.join(alone)}: all positive or all negative images belong to one patient, so neither a variance "
+            "nor an interval can be estimated. The interval of the mean assumes the largest possible standard error "
+            "for such findings."
         )
     texts += unknown_patients_note(int((data.about["patient"] == "").sum()))
     if not data.thresholds:
-        texts.append("The model has no thresholds from validation: rates are at a threshold of 0.5.")
+        texts.append(
+            "The model has no thresholds chosen on a validation split, so sensitivity, specificity and the other "
+            "threshold metrics are computed at a threshold of 0.5."
+        )
     return tuple(texts)
 
 
@@ -49,7 +52,7 @@ def _without_interval(row: ClassifiedFinding) -> bool:
 
 def unknown_patients_note(count: int) -> list[str]:
     """Note on how images without a patient are counted."""
-    return [f"{count:,} images have no known patient: each counts as a separate patient."] if count else []
+    return [f"For {count:,} images the patient is unknown; each is counted as a separate patient."] if count else []
 
 
 def shift_notes(
@@ -65,24 +68,25 @@ def shift_notes(
     known = [(row, then) for row, then in both if then is not None]
     apart = [_both(row, then) for row, then in known if _differ(row, then)]
     harmed = [
-        f"{row.finding} {row.brier_before.value:.3f} without, {row.metrics['brier'].value:.3f} with "
+        f"{row.finding}: {row.brier_before.value:.3f} before, {row.metrics['brier'].value:.3f} after scaling with T = "
         f"{row.temperature:.2f}"
         for row in found.findings
         if _harmed(row)
     ]
     run = shlex.quote(run)
-    again = f"'ribcage convert {run} --data LOCAL --val val --out NEW' fits temperatures and thresholds to local images"
+    again = f"To refit temperatures and thresholds to local images, run 'ribcage convert {run} --data LOCAL --val val "
+    again += "--out NEW'"
     texts = []
     if apart:
         texts.append(
-            f"The AUROC on validation and test images differs beyond the intervals ({_few(apart)}; {len(apart)} of "
-            f"{len(known)} findings): these images differ from the model's validation images. {again}; if the ranking "
-            f"is worse, 'ribcage finetune --init {run}' on local images is needed."
+            f"For {len(apart)} of {len(known)} findings, the intervals of the validation and the test AUROC do not "
+            f"overlap ({_few(apart)}): these images differ from the model's validation images. {again}. If the AUROC "
+            f"is too low, fine-tune the model on local images with 'ribcage finetune --init {run}'."
         )
     if harmed:
         texts.append(
-            f"Temperature scaling increases the Brier score here ({_few(harmed)}): probabilities are not calibrated "
-            f"for these images. {again}."
+            f"Temperature scaling increases the Brier score on these images ({_few(harmed)}), so the probabilities "
+            f"are not calibrated for them. {again}."
         )
     return texts
 
@@ -100,8 +104,8 @@ def _differ(row: ClassifiedFinding, then: Sequence[float]) -> bool:
 def _both(row: ClassifiedFinding, then: Sequence[float]) -> str:
     here = row.metrics["auroc"]
     return (
-        f"{row.finding} {then[0]:.3f} ({then[1]:.3f}–{then[2]:.3f}) on validation, {here.value:.3f} "
-        f"({here.low:.3f}–{here.high:.3f}) here"
+        f"{row.finding}: {then[0]:.3f} ({then[1]:.3f}–{then[2]:.3f}) on validation images, {here.value:.3f} "
+        f"({here.low:.3f}–{here.high:.3f}) on these"
     )
 
 
@@ -118,8 +122,8 @@ def _few(texts: Sequence[str], most: int = 3) -> str:
 def policy_notes(policy: str, of_validation: str) -> list[str]:
     """Note on the label policy, if it is not the default or differs from that of validation."""
     if of_validation and policy != of_validation:
-        return [f"Label policy: '{policy}' here, '{of_validation}' in the validation of the model."]
-    return [f"Label policy: '{policy}', as in the validation of the model."] if policy != "ignore" else []
+        return [f"The label policy is '{policy}' here, but was '{of_validation}' when the model was validated."]
+    return [f"The label policy is '{policy}', as in the validation of the model."] if policy != "ignore" else []
 
 
 # ---- warnings
@@ -128,20 +132,19 @@ def policy_notes(policy: str, of_validation: str) -> list[str]:
 def classification_warnings(found: Evaluation) -> tuple[str, ...]:
     """What biases the metrics of a classifier, most severe first."""
     peers = (
-        "Protocol of peers: the thresholds were chosen on the test images themselves, so accuracy, F1, sensitivity and "
-        "specificity are better than on new patients."
+        "The thresholds were chosen on the test images (--protocol peers, as in some published work), so accuracy, F1, "
+        "sensitivity and specificity are higher than they would be on new patients."
     )
-    lacking = "no dataset has labels for it"
-    return _warnings(found, peers, lacking)
+    return _warnings(found, peers, "no dataset has labels for it")
 
 
 def detection_warnings(found: Evaluation) -> tuple[str, ...]:
     """What biases the metrics of a detector, most severe first."""
     peers = (
-        "Protocol of peers: the score threshold was chosen on the test images themselves, so the precision per image "
-        "is better than on new patients."
+        "The score threshold was chosen on the test images (--protocol peers, as in some published work), so the "
+        "per-image precision is higher than it would be on new patients."
     )
-    return _warnings(found, peers, "the data has no box of it")
+    return _warnings(found, peers, "the datasets have no boxes for it")
 
 
 def _warnings(found: Evaluation, peers: str, lacking: str) -> tuple[str, ...]:
@@ -151,23 +154,23 @@ def _warnings(found: Evaluation, peers: str, lacking: str) -> tuple[str, ...]:
         texts.insert(1 if context.leak.found else 0, peers)
     if context.others:
         texts.append(
-            f"The model was trained on frontal images only, but {context.others:,} of these are not known to be "
-            "frontal. Leave them out with --frontal."
+            f"The model was trained on frontal images only, but {context.others:,} of the test images are not known "
+            "to be frontal. Exclude them with --frontal."
         )
     texts += [
-        f"The images of {one.folder} were made square by '{one.fit}', the training images by '{context.model.fit}', so "
-        "the anatomy is scaled differently."
+        f"The images in {one.folder} were made square with '{one.fit}', but the training images with "
+        f"'{context.model.fit}', so the anatomy is scaled differently."
         for one in context.data
         if one.fit != context.model.fit
     ]
     texts += [
-        f"The images of {one.folder} were stored at {one.size} px, the training images at {context.model.stored} px, "
-        "so the sharpness differs."
+        f"The images in {one.folder} were stored at {one.size} px, but the training images at {context.model.stored} "
+        "px, so they differ in sharpness."
         for one in context.data
         if one.size != context.model.stored
     ]
     if context.not_tested:
-        texts.append(f"Not tested, because {lacking}: {', '.join(context.not_tested)}.")
+        texts.append(f"{', '.join(context.not_tested)}: not tested, because {lacking}.")
     return tuple(texts)
 
 
@@ -176,22 +179,23 @@ def _leakage_warnings(context: EvaluationContext) -> list[str]:
     leak, model, texts = context.leak, context.model, []
     if leak.found:
         texts.append(
-            f"The results are biased by leakage, which was allowed by --allow-leak or --protocol peers. {leak.text}."
+            "This is not a held-out test: leakage was found and allowed by --allow-leak or --protocol peers. "
+            f"{leak.text}."
         )
     if leak.unseen:
         texts.append(
-            f"{leak.unseen:,} training images have no fingerprint (they were linked, not imported), so test images "
-            "could be compared with them by patient only."
+            f"{leak.unseen:,} training images have no fingerprint, because they were linked and not imported. Test "
+            "images could be compared with them only by patient."
         )
     if leak.unknown:
         texts.append(
-            f"The training data of {' and '.join(leak.unknown)}, the initial weights of this model, is unknown. If it "
-            "contains these images, the results are too good."
+            f"The model was initialised from {' and '.join(leak.unknown)}, whose training data is unknown. If that "
+            "data contains these images, the results are too optimistic."
         )
     if model.leak:
         texts.append(f"Model selection and thresholds are biased by leakage: {model.leak}.")
     if context.split in model.splits:
         texts.append(
-            f"These are images of split {context.split!r}: the model may have been trained or selected on them."
+            f"The test images are from split {context.split!r}, so the model may have been trained or selected on them."
         )
     return texts

@@ -1,4 +1,4 @@
-"""Audit page: what an audit of datasets found, with a sheet of sample images."""
+"""Audit page: the results of an audit of datasets, with sample images."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,8 @@ from ribcage.reports import html
 from ribcage.reports.html import Bar, Figure, Table
 
 PREVALENCE_NOTE = (
-    "Prevalence: positives among images labelled 1 or 0; after the slash, where it differs, positives among all images."
+    "Prevalence is the share of positives among images labelled 1 or 0. Where it differs, the share among all images "
+    "follows after the slash."
 )
 
 
@@ -42,7 +43,7 @@ def dataset_section(member: Member, described: DatasetCounts, samples: int) -> d
         "cards": cards,
         "facts": dataset_facts(described),
         "findings": label_table(described) if described["findings"] else None,
-        "ages": Table(["years", "images", ""], age_rows(ages["decades"])) if ages["known"] else None,
+        "ages": Table(["age in years", "images", ""], age_rows(ages["decades"])) if ages["known"] else None,
         "figures": sample_figures(member, samples) if member.dataset is not None else [],
     }
 
@@ -104,8 +105,8 @@ def label_table(described: DatasetCounts) -> Table:
     splits = list(described["splits"])
     names = list(dict.fromkeys(row["finding"] for row in described["findings"]))
     cells = {(row["finding"], row["split"]): row for row in described["findings"]}
-    positives = (f"{split or 'no split'} +" for split in splits)
-    head = ["finding", *positives, "share", "", "uncertain", "unknown"]
+    positives = (f"positive, {split or 'no split'}" for split in splits)
+    head = ["finding", *positives, "prevalence", "", "uncertain", "unlabelled"]
     rows = []
     for name in names:
         parts = [cells[name, split] for split in splits]

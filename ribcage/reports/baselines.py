@@ -1,4 +1,4 @@
-"""Baselines of a classifier: what is reached without the image – by the view alone, by chance, by the prevalence."""
+"""Baselines of a classifier that do not use the image: the view alone, shuffled labels, and the prevalence."""
 
 from ribcage.metrics.classification_evaluation import ClassificationEvaluation
 from ribcage.metrics.estimates import MetricRow, ScalarEstimate
@@ -23,7 +23,7 @@ def baseline_table(result: ClassificationEvaluation) -> Table:
     ]
     area, by_view = result.macro["auroc"], found.view_macro or ScalarEstimate()
     mean = _auroc_row(f"mean of {area.findings}", area, by_view, shuffled.macro, ends)
-    head = ["finding", "AUROC", "", "view alone", "95 %", "", "shuffled labels"]
+    head = ["finding", "AUROC", "", "AUROC, view alone", "95 % CI", "", "95 % range, shuffled labels"]
     return Table(head, rows, mean if has_mean(result) else None)
 
 
@@ -48,4 +48,7 @@ def constant_table(result: ClassificationEvaluation) -> Table | None:
         ]
         for row, same in zip(result.findings, constant, strict=True)
     ]
-    return Table(["finding", "AP", "constant", "Brier", "constant", "accuracy", "constant"], rows)
+    return Table(
+        ["finding", *(f"{name}, {kind}" for name in ("AP", "Brier", "accuracy") for kind in ("model", "constant"))],
+        rows,
+    )

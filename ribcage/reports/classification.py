@@ -1,4 +1,4 @@
-"""Classification report: an evaluation as one page, and its table for the terminal."""
+"""Classification report: the evaluation of a classifier as a page, and its table for the terminal."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,19 +9,34 @@ from ribcage.metrics.classification_evaluation import ClassificationEvaluation, 
 from ribcage.metrics.definitions import load_metric, metrics_in, metrics_of
 from ribcage.metrics.estimates import ScalarEstimate
 from ribcage.reports import baselines, curves, html, subgroups
-from ribcage.reports.details import evaluation_details, evaluation_title, has_mean, leakage_card
+from ribcage.reports.details import (
+    evaluation_details,
+    evaluation_title,
+    has_mean,
+    intervals_sentence,
+    leakage_card,
+)
 from ribcage.reports.html import Figure, Table
 from ribcage.reports.intervals import axis_ends, interval_drawing
 from ribcage.reports.numbers import decimals, finding_name, limits, rule_name, titled, with_limits
 
 METRICS_WITHOUT_LIMITS = tuple(name for name in metrics_in("findings") if name != "auroc")
 """The columns behind the interval."""
-METRIC_HEAD = ("finding", "n", "pos.", "AUROC", "95 %", *(load_metric(name).title for name in METRICS_WITHOUT_LIMITS))
+METRIC_HEAD = (
+    "finding",
+    "n",
+    "pos.",
+    "AUROC",
+    "95 % CI",
+    *(load_metric(name).title for name in METRICS_WITHOUT_LIMITS),
+)
 WIDE_ONLY = tuple(load_metric(name).title for name in METRICS_WITHOUT_LIMITS if load_metric(name).wide)
 """Columns that a narrow terminal leaves out."""
 PROTOCOLS = {
-    "honest": "honest: thresholds and temperature were chosen on the validation split, nothing on the test images",
-    "peers": "peers: thresholds were chosen on the test images, and the model may have been selected on them",
+    "honest": "honest (held-out test): thresholds and temperature were chosen on the validation split; nothing was "
+    "tuned on the test images",
+    "peers": "peers (as in some published work): thresholds were chosen on the test images, and the model may have "
+    "been selected on them",
 }
 
 
@@ -63,9 +78,9 @@ def classification_page(
 
 
 def test_images(result: ClassificationEvaluation) -> str:
-    """1,000 images of 600 known patients, one view each"""
-    views = "ten crops each" if result.context.ten_crop else "one view each"
-    return f"{result.images:,} images of {result.patients:,} known patients, {views}"
+    """1,000 images from 600 known patients"""
+    crops = ", ten crops per image" * result.context.ten_crop
+    return f"{result.images:,} images from {result.patients:,} known patients{crops}"
 
 
 def summary_cards(result: ClassificationEvaluation) -> list[tuple[str, str]]:
@@ -77,7 +92,7 @@ def summary_cards(result: ClassificationEvaluation) -> list[tuple[str, str]]:
         (decimals(precision.value), titled(f"{mean}average precision", precision)),
         (f"{area.findings} of {len(result.findings)}", "findings with both classes"),
         (f"{result.images:,}", "images"),
-        (f"{result.patients:,}", "patients"),
+        (f"{result.patients:,}", "known patients"),
         leakage_card(result),
     ]
     if result.top1:
@@ -115,25 +130,25 @@ def _metrics(values: Mapping[str, ScalarEstimate]) -> list[str]:
 def metrics_note(result: ClassificationEvaluation) -> str:
     """How the metrics were computed."""
     sentences = [
-        f"Intervals: {100 * result.level:g} % Wilson intervals over patients ({result.resamples:,} resamples).",
-        f"Threshold: {rule_name(result.rule)}{threshold_origin(result)}.",
+        intervals_sentence(result),
+        f"Threshold rule: {rule_name(result.rule)}{threshold_origin(result)}.",
     ]
     if has_mean(result) and (others := other_means(result)):
-        sentences.append(f"Means are over the findings for which a metric is defined: {others}.")
+        sentences.append(f"The number of findings for which a metric is defined differs for {others}.")
     if len(result.findings) == 1:
         values = [(load_metric(name), result.findings[0].metrics[name]) for name in metrics_of("threshold")]
         rates = ", ".join(f"{one.label} {with_limits(value)}" for one, value in values if not one.wide)
         sentences.insert(0, f"{rates[:1].upper()}{rates[1:]}.")
     if top := result.top1:
-        sentences.append(f"Top-1 accuracy: {with_limits(top)}.")
+        sentences.append(f"Top-1 accuracy is {with_limits(top)}.")
     return " ".join(sentences)
 
 
 def other_means(result: ClassificationEvaluation) -> str:
-    """The means of the table that are over another number of findings than AUROC's: Brier 3"""
+    """The metrics whose mean includes another number of findings than that of AUROC: Brier (3)"""
     macro, names = result.macro, dict(zip(METRIC_HEAD[5:], METRICS_WITHOUT_LIMITS, strict=True))
     counts = {title: macro[name].findings for title, name in names.items()}
-    return ", ".join(f"{title} {count}" for title, count in counts.items() if count != macro["auroc"].findings)
+    return ", ".join(f"{title} ({count})" for title, count in counts.items() if count != macro["auroc"].findings)
 
 
 def threshold_origin(result: ClassificationEvaluation) -> str:
@@ -148,7 +163,7 @@ def threshold_origin(result: ClassificationEvaluation) -> str:
 
 def calibration_table(result: ClassificationEvaluation) -> Table:
     """Brier score and ECE before and after temperature scaling."""
-    head = ["finding", "temperature", "Brier before", "after", "ECE before", "after"]
+    head = ["finding", "temperature", "Brier before scaling", "Brier after", "ECE before scaling", "ECE after"]
     return Table(head, [_calibration_row(row) for row in result.findings])
 
 

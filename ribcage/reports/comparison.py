@@ -1,4 +1,4 @@
-"""Comparison report: several models on the same images, and each minus the first."""
+"""Comparison report: several models on the same images, and the difference of each from the first."""
 
 from collections.abc import Mapping
 
@@ -11,13 +11,24 @@ from ribcage.reports.html import Table
 from ribcage.reports.intervals import interval_drawing
 from ribcage.reports.numbers import decimals, finding_name, p_value, rule_name, signed, signed_limits, with_limits
 
-DIFFERENCE_HEAD = ("finding", "first", "this", "difference", "95 %", "p", "adj.", "DeLong", "adj.")
+DIFFERENCE_HEAD = (
+    "finding",
+    "first",
+    "this",
+    "difference",
+    "95 % CI",
+    "p",
+    "adj. p",
+    "DeLong p",
+    "adj. DeLong p",
+)
 DIFFERENCE_NOTE = (
-    "Differences in AUROC. Interval and p are paired, from the same resamples of patients for both models; DeLong: p "
-    "by DeLong's covariance. adj.: adjusted by Holm's method over all findings and models; the mean is tested apart."
+    "Each row is a paired difference in AUROC. The interval and p are from the same bootstrap resamples of patients "
+    "for both models; DeLong p is from DeLong's covariance. Adjusted p values (adj.) are corrected by Holm's method "
+    "over all findings and models; the mean is tested separately."
 )
 METRICS = {name: load_metric(name).label for name in metrics_in("comparison")}
-COSTS = {"parameters": "parameters", "multiply_adds": "multiply-adds", "thop": "multiply-adds as thop counts"}
+COSTS = {"parameters": "parameters", "multiply_adds": "multiply-adds", "thop": "multiply-adds as counted by thop"}
 LATENCIES = {"eager": "ms per image", "exported": "ms per image, exported"}
 CLOSEST = 0.02  # an axis of differences spans at least this on either side of 0
 
@@ -49,8 +60,9 @@ def comparison_page(result: ComparisonResult) -> str:
 def comparison_summary(result: ComparisonResult) -> str:
     """How much is compared, and how."""
     return (
-        f"{len(result.models)} models on the same {result.images:,} images of {result.patients:,} known "
-        f"patients; {100 * result.level:g} % intervals, {result.resamples:,} resamples of patients."
+        f"{len(result.models)} models are compared on the same {result.images:,} images from {result.patients:,} known "
+        f"patients. Intervals are {100 * result.level:g} % confidence intervals clustered by patient; variances "
+        f"without a closed form are estimated from {result.resamples:,} bootstrap resamples of patients."
     )
 
 
@@ -81,10 +93,10 @@ def model_table(result: ComparisonResult) -> Table:
 
 def model_note(result: ComparisonResult) -> str:
     """Over which findings the means are, and at which thresholds."""
-    mean = "Means over the findings that are defined for all models. " * has_mean(result.models[0])
+    mean = "Means include the findings for which the metric is defined for all models. " * has_mean(result.models[0])
     rules = [f"{model.name}: {rule_name(model.rule)}" for model in result.models if model.rule]
-    thresholds = f" Thresholds – {'; '.join(rules)}." if rules else ""
-    return f"{mean}Costs are for one image.{thresholds}"
+    thresholds = f" The thresholds were chosen by these rules: {'; '.join(rules)}." if rules else ""
+    return f"{mean}Multiply-adds and latencies are per image.{thresholds}"
 
 
 def metric_title(result: ComparisonResult, name: str) -> str:
@@ -92,7 +104,7 @@ def metric_title(result: ComparisonResult, name: str) -> str:
     count, models = max(model.macro[name].findings for model in result.models), result.models
     if count in (0, len(models[0].findings)):
         return METRICS[name]
-    return f"{METRICS[name]}, mean of {count}" if count > 1 else f"{METRICS[name]}, of 1 finding"
+    return f"{METRICS[name]}, mean of {count} findings" if count > 1 else f"{METRICS[name]}, 1 finding"
 
 
 def auroc_by_model(result: ComparisonResult) -> Table:
@@ -153,7 +165,7 @@ def drawn_difference_table(result: ComparisonResult, place: int) -> Table:
 def mean_difference_table(result: ComparisonResult, place: int) -> Table:
     """The means of every metric, of a model and of the first."""
     first, this, pair = result.models[0], result.models[place], result.differences[place - 1]
-    title = "mean of findings" if has_mean(first) else "metric"
+    title = "mean over findings" if has_mean(first) else "metric"
     rows = [
         [
             metric_title(result, name),
@@ -170,6 +182,7 @@ def mean_difference_table(result: ComparisonResult, place: int) -> Table:
 
 
 def mean_difference_note(result: ComparisonResult) -> str:
-    """How these are computed."""
-    mean = "Means over the findings that are defined for all models. " * has_mean(result.models[0])
-    return f"{mean}Paired as above; adj.: adjusted by Holm's method over the models."
+    """How the differences of means were computed."""
+    mean = "Means include the findings for which the metric is defined for all models. " * has_mean(result.models[0])
+    paired = "Differences are paired as above. Adjusted p values (adj.) are corrected by Holm's method over the models."
+    return f"{mean}{paired}"

@@ -86,7 +86,7 @@ def score_histogram(histogram: Histogram, threshold: float) -> Markup:
         at = float(log_odds(np.array(threshold)))
         lines.append(Line(np.array([at, at]), np.array([0.0, top]), "faint"))
     ends = (float(edges[0]), float(edges[-1]) if edges[-1] > edges[0] else float(edges[0]) + 1)
-    axes = Axes(ends, (0, top), "predicted probability", "share of the class", probability_ticks(ends), ())
+    axes = Axes(ends, (0, top), "predicted probability", "fraction of the class", probability_ticks(ends), ())
     return svg.plot("Scores", lines, axes)
 
 

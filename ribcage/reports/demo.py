@@ -1,4 +1,4 @@
-"""Demo report: the whole demo on one page – what ran, how long it took, what came of it.
+"""Demo report: the steps of the demo on one page, with their duration and results.
 
 Every number on it is read from the files that the commands wrote.
 """
@@ -128,7 +128,7 @@ def learning_curves(run: Path) -> list[Markup]:
     if len(validated) > 1:
         x = np.array([line["step"] for line in validated], float)
         y = np.array([line["validation"]["auroc"] for line in validated])
-        drawings.append(pretraining.curve_plot("validation, mean AUROC", svg.Line(x, y)))
+        drawings.append(pretraining.curve_plot("mean AUROC on the validation split", svg.Line(x, y)))
     return drawings
 
 
@@ -146,7 +146,7 @@ def read_comparison(file: Path) -> ModelComparison:
     compared, differences = replace(compared, models=named), []
     for place, pair in enumerate(compared.differences, 1):
         means = comparison.mean_difference_table(compared, place)
-        name = f"{Path(pair.model).name} minus {Path(pair.minus).name}"
+        name = f"Difference: {Path(pair.model).name} minus {Path(pair.minus).name}"
         differences.append((name, Table(means.head, means.rows[:2])))
     return ModelComparison(comparison.model_table(compared), differences, address(Path(f"{file.stem}.html")))
 

@@ -1,4 +1,4 @@
-"""Details of an evaluation that every kind of model shares: its title, its leakage check, how to repeat it."""
+"""Details of an evaluation that are common to all kinds of models: title, leakage check, intervals, versions."""
 
 from ribcage.evaluation.comparison import ComparedModel
 from ribcage.metrics.evaluation import Evaluation
@@ -15,25 +15,33 @@ def has_mean(result: Evaluation | ComparedModel) -> bool:
     return len(result.findings) > 1 and result.macro["auroc"].findings != 1
 
 
+def intervals_sentence(result: Evaluation) -> str:
+    """How the intervals were computed."""
+    return (
+        f"Intervals are {100 * result.level:g} % Wilson intervals clustered by patient; variances without a closed "
+        f"form are estimated from {result.resamples:,} bootstrap resamples of patients."
+    )
+
+
 def leakage_card(result: Evaluation) -> tuple[str, str]:
     """Whether test patients or images were in the training data."""
-    return ("found" if result.context.leak.found else "none"), "train–test leakage"
+    return ("found" if result.context.leak.found else "none found"), "train–test leakage"
 
 
 def evaluation_details(result: Evaluation, description: str, test_images: str, protocol: str) -> list[tuple[str, str]]:
     """(name, text) of model, data, protocol, leakage check, and versions."""
     model, leak = result.context.model, result.context.leak
-    (height, width), level = model.size, 100 * result.level
+    height, width = model.size
     trained = "; ".join(f"{one.name} ({one.licence})" for one in model.data) or "not recorded"
     tested = [f"{one.name} from {one.folder} ({one.source}; {one.licence})" for one in result.context.data]
-    linked = f" Images of {', '.join(leak.linked)} were fingerprinted for this." if leak.linked else ""
+    linked = f" For this check, the images in {', '.join(leak.linked)} were fingerprinted." if leak.linked else ""
     return [
         ("model", f"{model.name}, {height} × {width} px, {description}"),
         ("training data", trained),
         ("test data", "; ".join(tested)),
         ("split", f"{result.context.split}: {test_images}"),
         ("protocol", protocol),
-        ("uncertain and missing labels", f"policy '{result.context.policy}'"),
+        ("uncertain and missing labels", f"label policy '{result.context.policy}'"),
         *(
             [("test", f"{result.context.test.text} Key: {result.context.test.key}.")]
             if result.context.test.number
@@ -41,9 +49,6 @@ def evaluation_details(result: Evaluation, description: str, test_images: str, p
         ),
         *([("saliency maps", result.context.maps)] if result.context.maps else []),
         ("leakage check", f"{leak.text[:1].upper()}{leak.text[1:]}.{linked}"),
-        (
-            "intervals",
-            f"{level:g} % Wilson intervals over patients; {result.resamples:,} resamples, seed {result.seed}",
-        ),
+        ("intervals", f"{intervals_sentence(result)} Seed: {result.seed}."),
         ("versions", ", ".join(f"{name} {version}" for name, version in result.context.versions.items())),
     ]

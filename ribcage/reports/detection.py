@@ -10,7 +10,7 @@ from ribcage.metrics.detection_evaluation import DetectedFinding, DetectionEvalu
 from ribcage.metrics.estimates import ScalarEstimate
 from ribcage.metrics.matching import THRESHOLDS
 from ribcage.reports import detection_curves, html
-from ribcage.reports.details import evaluation_details, evaluation_title, leakage_card
+from ribcage.reports.details import evaluation_details, evaluation_title, intervals_sentence, leakage_card
 from ribcage.reports.detection_errors import FigureGroup
 from ribcage.reports.html import Table
 from ribcage.reports.numbers import decimals, finding_name, limits, titled, with_limits
@@ -19,11 +19,13 @@ from ribcage.reports.subgroups import DIFFERENCE, gap_text, group_name
 RATES = dict(zip(froc.RATES, ("1/8", "1/4", "1/2", "1", "2", "4", "8"), strict=True))
 IMAGE_SETS = {"all images": "", "positive images only": "_positives", "as in published tables": "_skipping"}
 SHORT_METRICS = ("map", "ap50", "ap75", "map_positives", "centre_mean")
-BOX_METRIC_HEAD = ("finding", "n", "pos.", "boxes", "mAP", "95 %", "AP50", "AP75", "mAP pos.", "FROC")
-BASELINE_HEAD = ("mAP", "mAP, positive images only", "FROC, hit by centre")
+BOX_METRIC_HEAD = ("finding", "n", "pos.", "boxes", "mAP", "95 % CI", "AP50", "AP75", "mAP pos.", "FROC")
+BASELINE_HEAD = ("mAP", "mAP, positive images only", "FROC (centre hit)")
 PROTOCOLS = {
-    "honest": "honest: epoch and score threshold were chosen on the validation split, nothing on the test images",
-    "peers": "peers: the score threshold was chosen on the test images, and the model may have been selected on them",
+    "honest": "honest (held-out test): the epoch and the score threshold were chosen on the validation split; nothing "
+    "was tuned on the test images",
+    "peers": "peers (as in some published work): the score threshold was chosen on the test images, and the model may "
+    "have been selected on them",
 }
 
 
@@ -54,8 +56,8 @@ def detection_page(result: DetectionEvaluation, data: LabelledDetections, groups
 
 
 def boxed_test_images(result: DetectionEvaluation) -> str:
-    """300 images of 120 known patients"""
-    return f"{result.images:,} images of {result.patients:,} known patients"
+    """300 images from 120 known patients"""
+    return f"{result.images:,} images from {result.patients:,} known patients"
 
 
 def detection_cards(result: DetectionEvaluation) -> list[tuple[str, str]]:
@@ -67,9 +69,9 @@ def detection_cards(result: DetectionEvaluation) -> list[tuple[str, str]]:
         (decimals(macro["map"].value), titled("mAP", macro["map"])),
         (decimals(macro["map_positives"].value), titled("mAP, positive images only", macro["map_positives"])),
         (decimals(at_one.value), titled("sensitivity at 1 false positive per image", at_one)),
-        (f"{boxes:,}", f"ground-truth boxes of {len(findings)} finding{'s' * (len(findings) > 1)}"),
+        (f"{boxes:,}", f"ground-truth boxes for {len(findings)} finding{'s' * (len(findings) > 1)}"),
         (f"{result.images:,}", "images"),
-        (f"{result.patients:,}", "patients"),
+        (f"{result.patients:,}", "known patients"),
         leakage_card(result),
     ]
 
@@ -94,9 +96,9 @@ def _metrics(values: Mapping[str, ScalarEstimate]) -> list[object]:
 def box_metrics_note(result: DetectionEvaluation) -> str:
     """How the metrics were computed."""
     return (
-        f"mAP: mean over IoU {THRESHOLDS[0]:.2f} to {THRESHOLDS[-1]:.2f}, no score threshold. FROC: mean sensitivity "
-        "at 1/8 to 8 false positives per image; a box is hit if the centre of a detection lies inside it. "
-        f"Intervals: {100 * result.level:g} % Wilson intervals over patients ({result.resamples:,} resamples)."
+        f"mAP is the mean AP over IoU thresholds from {THRESHOLDS[0]:.2f} to {THRESHOLDS[-1]:.2f}, without a score "
+        "threshold. FROC is the mean sensitivity at 1/8 to 8 false positives per image, where a box is hit if the "
+        f"centre of a detection lies inside it. {intervals_sentence(result)}"
     )
 
 
@@ -114,13 +116,13 @@ def precision_table(row: DetectedFinding) -> Table:
     ]
     if "kaggle" in row.metrics:
         rows.append(["per-image precision", with_limits(row.metrics["kaggle"]), "", ""])
-    return Table(["", "mAP", "AP50", "AP75"], rows)
+    return Table(["images", "mAP", "AP50", "AP75"], rows)
 
 
 def sensitivity_table(row: DetectedFinding) -> Table:
     """Sensitivity at every rate of false positives."""
     rows: list[list[object]] = []
-    for kind, title in (("centre", "sensitivity, hit by centre"), ("overlap", f"sensitivity, hit by IoU {HIT:g}")):
+    for kind, title in (("centre", "sensitivity (centre in box)"), ("overlap", f"sensitivity (IoU ≥ {HIT:g})")):
         values = [row.metrics[f"{kind}_at_{rate:g}"] for rate in RATES] + [row.metrics[f"{kind}_mean"]]
         rows += [[title, *(decimals(value.value) for value in values)], ["", *map(limits, values)]]
     return Table(["false positives per image", *RATES.values(), "mean"], rows)
@@ -130,7 +132,7 @@ def sensitivity_table(row: DetectedFinding) -> Table:
 
 
 def box_baseline_table(result: DetectionEvaluation) -> Table:
-    """The detector beside what is reached without the image."""
+    """The detector and the baselines that do not use the image."""
     found = result.baselines
     unknown = MeanBoxRow(finding="", box=None, metrics=dict.fromkeys(BASELINE, ScalarEstimate()))
     boxes = found.mean_box or (unknown,) * len(result.findings)
@@ -141,7 +143,7 @@ def box_baseline_table(result: DetectionEvaluation) -> Table:
         )
         rows.append(["", "mean box", *(with_limits(box.metrics[name]) for name in BASELINE)])
         rows.append(["", "shuffled detections", *(with_limits(shuffled.metrics[name]) for name in BASELINE)])
-    return Table(["", "", *BASELINE_HEAD], rows)
+    return Table(["finding", "method", *BASELINE_HEAD], rows)
 
 
 def box_subgroup_table(result: DetectionEvaluation) -> Table:
@@ -154,5 +156,14 @@ def box_subgroup_table(result: DetectionEvaluation) -> Table:
         gap = gap_text(row.gap.metrics["map"] if row.gap else None, row.macro["map"].findings)
         values = (with_limits(row.macro[name]) for name in BASELINE)
         rows.append([by, group_name(row.by, row.group), *counts, *averaged, *values, gap])
-    head = ["", "", "images", "patients", "boxes", *["findings"] * several, *BASELINE_HEAD, f"mAP, {DIFFERENCE}"]
+    head = [
+        "by",
+        "subgroup",
+        "images",
+        "patients",
+        "boxes",
+        *["findings"] * several,
+        *BASELINE_HEAD,
+        f"mAP, {DIFFERENCE}",
+    ]
     return Table(head, rows)

@@ -16,8 +16,8 @@ from ribcage.reports.svg import Axes, Dots, Line
 
 RATE_TICKS = tuple((float(np.log2(rate)), text) for rate, text in ((0.125, "1/8"), (0.5, "1/2"), (2, "2"), (8, "8")))
 LEGEND = (
-    ("main", "hit by centre · IoU .50 · detected boxes · true positives"),
-    ("other", f"hit by IoU {HIT:g} · IoU .40 · all ground-truth boxes · false positives"),
+    ("main", "FROC with centre inside the box · precision–recall at IoU .50 · detected boxes · true positives"),
+    ("other", f"FROC with IoU ≥ {HIT:g} · precision–recall at IoU .40 · all ground-truth boxes · false positives"),
 )
 
 
@@ -79,7 +79,7 @@ def size_plot(sizes: Sequence[SizeBin]) -> Markup:
     ]
     low, high = float(edges[0]), float(edges[-1])
     marks = [(value, f"{100 * value:.0f} %") for value in (low, (low + high) / 2, high)]
-    axes = Axes((low, high), (0, top), "size, share of the image side", "boxes", marks, ticks)
+    axes = Axes((low, high), (0, top), "size, fraction of the image side", "boxes", marks, ticks)
     return svg.plot("Sizes", parts, axes)
 
 
@@ -97,5 +97,5 @@ def box_score_histogram(data: LabelledDetections, place: int) -> Markup:
     ]
     top = max(float(share.max()) for share in shares) or 1.0
     ticks = [(float(value), f"{value:.2g}") for value in (edges[0], (edges[0] + edges[-1]) / 2, edges[-1])]
-    axes = Axes((float(edges[0]), float(edges[-1])), (0, top), "score", "share of the group", ticks, ())
+    axes = Axes((float(edges[0]), float(edges[-1])), (0, top), "score", "fraction of the class", ticks, ())
     return svg.plot("Scores", parts, axes)

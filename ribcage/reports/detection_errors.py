@@ -1,4 +1,4 @@
-"""Images with boxes of a detector: some as they come, then the worst false negatives and false positives."""
+"""Images with the boxes of a detector: examples, then the worst false negatives and false positives."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from ribcage.reports.worst_errors import stored_image
 SIDE = 256  # pixels of an image on the page
 MOST_BOXES = 12  # drawn in one image
 COLOURS = (
-    "Orange: ground-truth boxes. Blue: detections with scores above the threshold for one false positive per image."
+    "Ground-truth boxes are orange; detections above the score threshold for one false positive per image are blue."
 )
 
 
@@ -31,12 +31,15 @@ class FigureGroup:
 
 def detection_figures(data: LabelledDetections, datasets: Datasets, most: int) -> list[FigureGroup]:
     """Examples, false negatives and false positives, half of `most` each."""
-    late = f"Ground-truth boxes that no detection overlaps by an IoU of {HIT:g}, or only after most false positives."
-    sure = "Detections with the highest scores that match no ground-truth box."
+    late = (
+        f"These are ground-truth boxes that no detection overlaps with an IoU of {HIT:g} or more, or that are first "
+        "hit after the largest number of false positives."
+    )
+    sure = "These are the detections with the highest scores that match no ground-truth box."
     drawn = np.unique(np.concatenate([boxes.true.images for boxes in data.boxes]))
     some = drawn[np.unique(np.linspace(0, len(drawn) - 1, most // 2).astype(int))].tolist() if most > 1 else []
     groups: list[tuple[str, str, list[tuple[int, Error | None]]]] = [
-        ("Examples", "Images with ground-truth boxes, evenly spaced.", [(image, None) for image in some]),
+        ("Examples", "These are evenly spaced images with ground-truth boxes.", [(image, None) for image in some]),
         ("False negatives", late, [(error.image, error) for error in missed_boxes(data, most // 2)]),
         ("False positives", sure, [(error.image, error) for error in false_positives(data, most // 2)]),
     ]

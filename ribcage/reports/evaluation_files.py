@@ -30,7 +30,7 @@ class EvaluationFiles:
         """Write a table of this name, metrics.json and index.html, and add the tests to the card; the numbers, which a
         notebook shows as the page."""
         out = self.folder
-        again = ", in place of an earlier test of the same data by the same rules" * (out / METRICS_FILE).exists()
+        again = ", replacing an earlier test of the same data with the same options" * (out / METRICS_FILE).exists()
         with files.explained(out, "Free some."):
             files.refuse_links(self.run, out)
             out.mkdir(parents=True, exist_ok=True)

@@ -78,7 +78,7 @@ class MapFiles:
         if self.maps:
             chosen = self.findings or high or (max(probabilities, key=lambda name: probabilities[name]),)
             if empty := [name for name in chosen if name in found.empty]:
-                say(f"{path}: no evidence for {', '.join(empty)}; the map is empty.")
+                say(f"{path}: no region raises the score of {', '.join(empty)}, so the map is empty.")
             words = explanation.endings(model.findings)
             for name in chosen:
                 made.append(self.maps / place.parent / f"{place.name}-{words[name]}.png")
@@ -96,9 +96,11 @@ class MapFiles:
         foot = (
             f"{self.opened.spec.name} · saliency maps ({self.map_method.name}, {high} × {wide} cells) and probabilities"
         )
-        foot += " · no colour: no evidence for the finding" * bool(found.empty)
+        foot += " · no colour: no region raises the score" * bool(found.empty)
         return (
-            foot + f" · framed: reaches its threshold ({self.rule or DEFAULT_RULE})" * framed + " · research use only"
+            foot
+            + f" · framed: probability ≥ threshold ({self.rule or DEFAULT_RULE})" * framed
+            + " · for research use only"
         )
 
     def _boxes(self, rows: Sequence[Row], path: Path, place: Path, say: Callable[[str], None]) -> list[Path]:
@@ -119,7 +121,7 @@ class MapFiles:
         return made
 
     def check(self, paths: Sequence[Path], say: Callable[[str], None] = print) -> None:
-        """Print how similar the maps are to those of the same network with random weights."""
+        """Print the rank correlation of the maps with those of the same network with random weights."""
         assert isinstance(self.opened, Classifier)
         images = [self.decoded.read(path, self.opened.spec.stored) for path in paths[:CHECKED]]
         squares = [explanation.stored_square(each, self.opened.spec) for each in images]

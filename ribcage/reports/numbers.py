@@ -8,12 +8,12 @@ from ribcage.bundle.spec import HALF
 from ribcage.metrics.estimates import ScalarEstimate
 
 RULES = {
-    "youden": "Youden's J: highest sensitivity + specificity",
+    "youden": "Youden's J (maximises sensitivity + specificity)",
     "midpoint": "midpoint of the mean log-odds of both classes",
     "f1": "highest F1",
-    "sensitivity_95": "sensitivity at least 95 %",
-    "specificity_95": "specificity at least 95 %",
-    HALF: "probability 50 %",
+    "sensitivity_95": "sensitivity of at least 95 %",
+    "specificity_95": "specificity of at least 95 %",
+    HALF: "probability of 50 %",
 }
 
 

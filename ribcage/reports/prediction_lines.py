@@ -53,8 +53,8 @@ class PredictionLines:
         if error:
             return [f"! {error}" if path in error else f"! {path}: {error}"]
         lines = [_box_line(row) for row in rows] if "finding" in first else [self._probabilities(first)]
-        lines += [f"    unusual: {first['image_warnings']}"] if first["image_warnings"] else []
-        return lines + ([f"    read: {first['notes'] or 'as it is'}"] if self.notes else [])
+        lines += [f"    warning: {first['image_warnings']}"] if first["image_warnings"] else []
+        return lines + ([f"    decoding: {first['notes'] or 'no conversion'}"] if self.notes else [])
 
     def _probabilities(self, row: Row) -> str:
         """All of a few findings; of many those that reach their threshold, the next, and how many more there are."""
@@ -75,10 +75,13 @@ class PredictionLines:
         cuts = image_files.cuts(self.model, self.rule)
         unknown = [name for name, cut in zip(self.model.findings, cuts, strict=True) if cut is None]
         if len(unknown) == len(cuts):
-            return ["The model has no thresholds, so no finding is marked. --rule half marks probabilities ≥ 0.5."]
+            return [
+                "The model has no thresholds, so no finding is marked. Pass --rule half to mark probabilities ≥ 0.5."
+            ]
         rule = self.rule or DEFAULT_RULE
-        star = "* 0.5 or more" if rule == HALF else f"* reaches its threshold ({rule}, chosen on validation)"
-        return [star] + ([f"No threshold for {', '.join(unknown)}."] if unknown else [])
+        star = "* probability ≥ 0.5"
+        star = star if rule == HALF else f"* probability ≥ threshold ({rule}, chosen on validation images)"
+        return [star] + ([f"There is no threshold for {', '.join(unknown)}."] if unknown else [])
 
 
 def crossing(row: Row, findings: Sequence[str]) -> list[str]:
@@ -97,7 +100,7 @@ def counts_line(predictions: pd.DataFrame) -> str:
     total, bad = len(each), sum(map(bool, each))
     unusual = predictions.loc[predictions["image_warnings"] != "", "path"].nunique()
     line = f"{total - bad:,} of {total:,} files predicted"
-    line += f", {unusual:,} of them unusual" if unusual else ""
+    line += f", {unusual:,} of them with warnings" if unusual else ""
     return line + (f"; {bad:,} of {total:,} files could not be read." if bad else ".")
 
 
@@ -106,7 +109,7 @@ def skipped_line(found: image_files.Files) -> str:
     kinds = ", ".join(f"{count:,} × {ending}" for ending, count in found.endings[:KINDS])
     more = ", …" if len(found.endings) > KINDS else ""
     several = "1 file" if found.others == 1 else f"{found.others:,} files"
-    return f"{several} skipped ({kinds}{more}): not PNG, JPEG, TIFF, BMP or DICOM by their first bytes."
+    return f"Skipped {several} ({kinds}{more}) that are not PNG, JPEG, TIFF, BMP or DICOM by their first bytes."
 
 
 def _box_line(row: Row) -> str:
@@ -122,8 +125,8 @@ def sanity_lines(found: Likeness, coarse: str) -> Iterator[str]:
     coarse: a warning about maps with few cells; empty for none.
     """
     yield (
-        f"Rank correlation of maps with those under random weights (1: the same), {found.images:,} "
-        f"{'image' if found.images == 1 else 'images'}, {found.draws} draws:"
+        f"Rank correlation of these maps with maps from randomised weights (1 = identical), for {found.images:,} "
+        f"{'image' if found.images == 1 else 'images'} and {found.draws} randomisations:"
     )
     wide = max(map(len, (*found.findings, "mean")))
     yield f"{'':{wide}}  last layer  all layers"
@@ -131,12 +134,12 @@ def sanity_lines(found: Likeness, coarse: str) -> Iterator[str]:
         yield f"{name:{wide}}" + "".join(f"{'–' if value != value else f'{value:.2f}':>12}" for value in values)
     if unchanged := found.independent_of_weights():
         yield (
-            f"! The maps of {', '.join(unchanged)} hardly change with random weights (correlation {ALIKE:g} or more): "
-            "they show the image and explain nothing about the model."
+            f"! The maps for {', '.join(unchanged)} hardly change when the weights are randomised (correlation ≥ "
+            f"{ALIKE:g}): they depend on the image and do not explain the model."
         )
     elif coarse:
-        yield f"! {coarse} With so few cells this check means little."
+        yield f"! {coarse} With so few cells this check is not informative."
     elif found.known:
         yield "The maps depend on the trained weights."
     else:
-        yield "All maps are empty: no evidence for any finding in these images. Try other images."
+        yield "All maps are empty, because no region raises the score of any finding. Try other images."

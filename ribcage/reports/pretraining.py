@@ -1,7 +1,7 @@
-"""Pretraining report: how the numbers of a run went, reconstructions, and nearest neighbours in feature space.
+"""Pretraining report: training curves, reconstructions, and nearest neighbours in feature space.
 
-`images.html` in a run folder. Methods that reconstruct masked images (`reconstructed`) show them; every method shows
-images beside their nearest neighbours. Labels, where there are any, only stand in the captions.
+`images.html` in a run folder. Reconstructions are shown for methods that mask images (`reconstructed`),
+nearest neighbours for all methods. Labels are used only in captions and in the agreement of neighbours.
 """
 
 from collections.abc import Sequence
@@ -38,8 +38,8 @@ NAMES = {
     "loss": "loss",
     "rank": "effective rank of the features",
     "feature_std": "standard deviation of the feature directions",
-    "probe": "linear probe, mean AUROC",
-    "knn": "nearest neighbours, mean AUROC",
+    "probe": "mean AUROC of a linear probe",
+    "knn": "mean AUROC of nearest neighbours",
 }
 
 
@@ -107,7 +107,7 @@ def run_facts(data: Datasets, model: ModelSpec, log: Sequence[dict[str, Any]]) -
         ("method", model.training.method or ""),
         ("model", model.name),
         ("data", ", ".join(dataset.facts.name for dataset in data)),
-        ("images", f"{model.training.images or 0:,} of {model.training.patients or 0:,} known patients"),
+        ("images", f"{model.training.images or 0:,} from {model.training.patients or 0:,} known patients"),
         ("input size", size),
         ("steps", f"{steps[-1]['step']:,} in {steps[-1]['epoch']:,} epochs" if steps else ""),
         ("loss", f"{means(np.array([line['loss'] for line in steps]))[-1]:.4g}" if steps else ""),

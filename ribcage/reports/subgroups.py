@@ -7,14 +7,25 @@ from ribcage.reports.html import Table
 from ribcage.reports.intervals import axis_ends, interval_drawing
 from ribcage.reports.numbers import decimals, finding_name, limits, signed, signed_limits, with_limits
 
-DIFFERENCE = "difference to all others"
+DIFFERENCE = "difference from all others"
 
 
 def subgroup_table(result: ClassificationEvaluation) -> Table:
     """Mean AUROC of each subgroup, and its means of other metrics."""
     groups, others = result.subgroups, [name for name in metrics_in("subgroups") if name != "auroc"]
     ends = axis_ends([row.macro["auroc"] for row in groups])
-    head = ["", "", "images", "patients", "positives", "mean AUROC", "95 %", "", "findings", DIFFERENCE]
+    head = [
+        "by",
+        "subgroup",
+        "images",
+        "patients",
+        "positives",
+        "mean AUROC",
+        "95 % CI",
+        "",
+        "findings",
+        f"AUROC {DIFFERENCE}",
+    ]
     head += [load_metric(name).label for name in others]
     rows: list[list[object]] = []
     for place, row in enumerate(groups):
@@ -56,14 +67,15 @@ def group_name(by: str, group: str) -> str:
 
 
 def gap_text(gap: MeanEstimate | None, findings: int) -> str:
-    """A difference with its interval, and over how many findings where that differs from the subgroup's."""
+    """A difference with its interval, and the number of findings in it where that differs from the subgroup's."""
     if gap is None:
         return "–"
     text = f"{signed(gap.value)} ({signed_limits(gap)})" if gap.low is not None else signed(gap.value)
-    return text if gap.findings in (0, findings) else f"{text} of {gap.findings}"
+    return text if gap.findings in (0, findings) else f"{text}, {gap.findings} finding{'s' * (gap.findings != 1)}"
 
 
 def _mean_rate(macro: dict[str, MeanEstimate], name: str) -> str:
-    """A mean, and over how many findings where that differs from AUROC's."""
+    """A mean, and the number of findings in it where that differs from AUROC's."""
     findings = macro[name].findings
-    return with_limits(macro[name]) + (f" of {findings}" if findings not in (0, macro["auroc"].findings) else "")
+    count = f", {findings} finding{'s' * (findings != 1)}"
+    return with_limits(macro[name]) + (count if findings not in (0, macro["auroc"].findings) else "")

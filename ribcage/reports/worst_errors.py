@@ -74,15 +74,15 @@ def error_figure(data: LabelledPredictions, datasets: Datasets, place: int, colu
 
 
 def error_caption(data: LabelledPredictions, place: int, column: int) -> str:
-    """Effusion: 2 % · labels: Effusion, Mass · highest: Nodule 40 % · PA F 51"""
+    """Effusion: 2 % · ground truth: Effusion, Mass · highest other: Nodule 40 % · PA F 51"""
     shares, labels = data.probabilities[place], data.labels[place]
     present = [finding_name(name) for name, label in zip(data.findings, labels, strict=True) if label == 1]
     highest = [at for at in np.argsort(-shares).tolist() if at != column][:2]
     others = ", ".join(f"{finding_name(data.findings[at])} {percent(shares[at])}" for at in highest)
     parts = [
         f"{finding_name(data.findings[column])}: {percent(shares[column])}",
-        f"labels: {', '.join(present) or 'no finding'}",
-        f"highest: {others}" * bool(others),
+        f"ground truth: {', '.join(present) or 'no finding'}",
+        f"highest other: {others}" * bool(others),
         person(data.about.iloc[place]),
     ]
     return " · ".join(part for part in parts if part)
