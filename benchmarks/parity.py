@@ -210,7 +210,7 @@ def ours(content: Any, more: tuple[str, ...], work: Path) -> Tensor:
     file, out = work / "weights", work / "bundle"
     content(file) if callable(content) else torch.save(content, file)
     found = formats.published(file)
-    more = (*more, "--layout", found.layout, *(("--model", found.could[0]) if found.could else ()))
+    more = (*more, "--layout", found.layout, *(("--model", found.candidates[0]) if found.candidates else ()))
     with contextlib.redirect_stdout(io.StringIO()):
         if cli.main(["convert", str(file), "--out", str(out), *more]):
             raise SystemExit(f"ribcage convert {' '.join(more)} failed.")

@@ -67,8 +67,8 @@ def seen() -> Provenance:
 def test_initial_weights_are_ambiguous_where_shapes_alone_tell_of_two_preprocessings(
     monkeypatch: pytest.MonkeyPatch, kind: str, mean: float, refused: bool
 ) -> None:
-    one = SimpleNamespace(layout="one", others=("two",), evidence=SimpleNamespace(kind=kind), mean=0.5, std=0.2)
-    two = SimpleNamespace(layout="two", others=("one",), evidence=one.evidence, mean=mean, std=0.2)
+    one = SimpleNamespace(layout="one", other_layouts=("two",), evidence=SimpleNamespace(kind=kind), mean=0.5, std=0.2)
+    two = SimpleNamespace(layout="two", other_layouts=("one",), evidence=one.evidence, mean=mean, std=0.2)
     monkeypatch.setattr(init, "published", lambda file, layout=None: two if layout == "two" else one)
     if not refused:
         assert read_initial_weights(Path("x.pt")) is one

@@ -272,13 +272,13 @@ def test_any_resnet_or_densenet_of_torchvision_is_told_by_its_shapes(name: str) 
         state = before("encoder_q.", net.state_dict()) | before("encoder_k.", net.state_dict())
     found = formats.layouts()["moco"].published(state)
     assert found.name == name
-    assert len(found.left) == len(net.state_dict()) + 2  # the key encoder, and the query's last layer
+    assert len(found.unused) == len(net.state_dict()) + 2  # the key encoder, and the query's last layer
 
 
 def test_a_bare_backbone_without_its_last_layer_is_torchvisions(folder: Path) -> None:
     """As LoVT's baselines keep it in backbone_weights.pt."""
     found = recognised(trunk(network()), folder)
-    assert (found.layout, found.name, found.left) == ("torchvision", "resnet18", ())
+    assert (found.layout, found.name, found.unused) == ("torchvision", "resnet18", ())
 
 
 def test_a_fine_tuned_drmodel_answers_the_five_of_the_competition(folder: Path) -> None:

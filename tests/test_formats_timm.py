@@ -159,7 +159,7 @@ def test_a_common_architecture_is_told_by_its_weights(name: str) -> None:
         state = dict(timm.create_model(name).state_dict())
     assert timm_names.recognises(state)
     found = timm_names.published(state)
-    assert name in (found.could or (found.name,))
+    assert name in (found.candidates or (found.name,))
 
 
 def test_unknown_names_stay_unknown() -> None:
@@ -190,7 +190,7 @@ def test_a_densenet_of_torchxrayvision_answers_as_its_program(folder: Path) -> N
     torch.save(net.state_dict() | {"op_threshs": cuts()}, folder / "x.pt")
     opened = converted(folder, "x.pt")
     assert opened.spec.name == "densenet121" and opened.spec.channels == 1 and opened.spec.size == (224, 224)
-    assert opened.spec.findings == xrayvision.ROWS and opened.spec.fit == "crop"
+    assert opened.spec.findings == xrayvision.OUTPUTS and opened.spec.fit == "crop"
     assert opened.spec.thresholds == {"published": tuple(cuts().tolist())}
     assert same(opened, net.state_dict())
     with torch.inference_mode():
@@ -216,12 +216,12 @@ def test_a_resnet_of_torchxrayvision(folder: Path) -> None:
     torch.save(state, folder / "x50.pt")
     opened = converted(folder, "x50.pt")
     assert (opened.spec.name, opened.spec.size, opened.spec.stored) == ("resnet50", (512, 512), 512)
-    assert opened.spec.findings == xrayvision.ROWS
+    assert opened.spec.findings == xrayvision.OUTPUTS
     assert [place for place, cut in enumerate(opened.spec.thresholds["published"]) if cut is None] == [14, 17]
     assert same(opened, net.state_dict())
     torch.save(net.state_dict(), folder / "bare.pt")
     found = formats.published(folder / "bare.pt")
-    assert (found.layout, found.findings, found.thresholds) == ("xrayvision", xrayvision.ROWS, ())
+    assert (found.layout, found.findings, found.thresholds) == ("xrayvision", xrayvision.OUTPUTS, ())
 
 
 def test_thresholds_go_with_their_own_findings_only(folder: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_whole_model_is_refused_with_what_to_do(
 def test_torchxrayvisions_own_classes_are_known(tmp_path: Path) -> None:
     """Where it is installed: its names, its order, its scale."""
     library = pytest.importorskip("torchxrayvision")
-    assert [name.replace(" ", "_") for name in library.datasets.default_pathologies] == list(xrayvision.ROWS)
+    assert [name.replace(" ", "_") for name in library.datasets.default_pathologies] == list(xrayvision.OUTPUTS)
     net = stirred(library.models.DenseNet(op_threshs=cuts()))
     torch.save(net.state_dict(), tmp_path / "x.pt")
     opened = converted(tmp_path, "x.pt")

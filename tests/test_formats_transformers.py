@@ -138,7 +138,7 @@ def test_an_mae_arrives_without_its_decoder(drawing: dict[str, Tensor], pretrain
     assert same(kept(pretrained), encoder)
     found = formats.published(folder / "mae.pth")
     assert (found.layout, found.name, found.findings) == ("mae", "vit_tiny_patch16_224", ())
-    assert set(found.left) == set(decoder(128, 2))
+    assert set(found.unused) == set(decoder(128, 2))
     images = gray(224, 2)
     with torch.inference_mode():
         expected = normed(encoder, "norm", by_hand(encoder, theirs(images)))[:, 0]
@@ -294,7 +294,7 @@ def test_every_published_file_tells_its_architecture(name: str) -> None:
     assert layout.recognises(state)
     found = layout.published(state)
     assert (found.name, found.findings) == (name, ())
-    assert not [key for key in found.left if not key.endswith(("attn_mask", "relative_position_index"))]
+    assert not [key for key in found.unused if not key.endswith(("attn_mask", "relative_position_index"))]
 
 
 def test_swins_files_have_the_same_names() -> None:

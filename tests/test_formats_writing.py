@@ -79,14 +79,14 @@ def test_a_stem_in_colour_gives_the_same_of_gray_at_the_edges_too(mean: float, c
     torch.manual_seed(0)
     one = nn.Conv2d(channels, 8, 7, stride=2, padding=3, bias=False)
     three = nn.Conv2d(3, 8, 7, stride=2, padding=3, bias=False)
-    three.weight.data = base.in_colour(one.weight.detach(), mean, 0.25)
+    three.weight.data = base.rgb_stem(one.weight.detach(), mean, 0.25)
     seen = ((gray() - mean) / 0.25).expand(-1, channels, -1, -1)
     torch.testing.assert_close(three(theirs(gray())), one(seen), atol=2e-5, rtol=1e-4)
 
 
 def test_where_the_means_agree_all_channels_weigh_alike() -> None:
     weight = torch.randn(4, 1, 3, 3)
-    channels = base.in_colour(weight, 0.449, 0.226).unbind(1)
+    channels = base.rgb_stem(weight, 0.449, 0.226).unbind(1)
     for channel, std in zip(channels, base.STD, strict=True):
         torch.testing.assert_close(channel / std * 0.226 * 3, weight[:, 0])
 
@@ -208,7 +208,7 @@ def test_a_densenet_has_its_head_where_torchvision_has_the_classifier(tmp_path: 
 
 
 def test_only_moco_has_what_its_layout_holds(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--export-as torchvision"):
+    with pytest.raises(ValueError, match="torchvision"):
         formats.load_layout("moco").export(Supervised(Backbone("resnet18"), ()), facts("resnet18"), tmp_path)
     with pytest.raises(ValueError, match=r"torchvision .*test_vit"):
         formats.load_layout("moco").export(MoCo(Backbone("test_vit"), queue=8), facts("test_vit"), tmp_path)

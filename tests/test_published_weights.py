@@ -123,7 +123,7 @@ def test_of_two_architectures_with_the_same_weights_none_is_chosen(
     assert "efficientnet_b0 and " in said and "tf_efficientnet_b0" in said and "--model" in said
     torch.save({"arch": "tf_efficientnet_b0", "state_dict": state}, tmp_path / "own.pth")
     found = formats.published(tmp_path / "own.pth")
-    assert found.name == "tf_efficientnet_b0" and "architecture" in found.read
+    assert found.name == "tf_efficientnet_b0" and "architecture" in found.stated
 
 
 # ---- every tensor

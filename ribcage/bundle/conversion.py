@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ribcage.bundle.formats import Published
-from ribcage.bundle.formats.reading.account import Fate, account
+from ribcage.bundle.formats.reading.account import TensorRecord, account
 from ribcage.bundle.formats.reading.published_weights import twin_architectures
 from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.training_record import CONVERTED, TrainingRecord
@@ -46,11 +46,11 @@ class Converted:
     coverage: Coverage
     strange: tuple[str, ...]
     """Tensors in the file that neither the model nor its layout knows."""
-    left: tuple[str, ...]
+    unused: tuple[str, ...]
     """Tensors in the file that belong to its layout but are not needed by the model."""
     rows: int
     """Rows of the last layer; 0 if the file has none."""
-    fates: tuple[Fate, ...]
+    tensors: tuple[TensorRecord, ...]
     """What became of each tensor in the file."""
     claims: tuple[Claim, ...]
 
@@ -75,9 +75,10 @@ def converted_model(
     given: which of architecture, preprocessing and findings the user stated; `found` has the stated values.
     agreed: the user confirmed the layout of the file.
     """
-    if found.could and not found.name:
+    if found.candidates and not found.name:
         raise ValueError(
-            f"{file} fits {' and '.join(found.could)}, which compute different outputs, and does not say which it is. "
+            f"{file} fits {' and '.join(found.candidates)}, which compute different outputs, and does not state its "
+            "architecture. "
             "Name the architecture with --model."
         )
     config, names = pretrained_config(known_model(found.name)), tuple(findings) or found.findings
@@ -104,7 +105,7 @@ def converted_model(
         rgb_normalisation=rgb_normalisation,
     )
     coverage = laid_over(backbone.model, found.name, body, str(file))
-    strange = tuple(name for name in coverage.unexpected if name not in found.left)
+    strange = tuple(name for name in coverage.unexpected if name not in found.unused)
     rows = len(head.get("weight", ()))
     refuse_incomplete(file, found, coverage, strange, partial)
     sound(file, backbone.model.state_dict(), head)
@@ -129,7 +130,7 @@ def converted_model(
     if answers:
         places = [place for place, name in enumerate(names) if name]
         fill(method, head, places, str(file))
-    counted = bool(answers and not findings and found.counted)
+    counted = bool(answers and not findings and found.findings_inferred)
     model = ModelSpec(
         name=found.name,
         findings=answers,
@@ -148,8 +149,8 @@ def converted_model(
         versions=dataset_folder.versions(),
     )  # fmt: skip
     ends = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
-    fates = account(found, coverage, ends, bool(answers))
-    return Converted(method.eval(), model, coverage, strange, found.left, rows, fates, claims)
+    tensors = account(found, coverage, ends, bool(answers))
+    return Converted(method.eval(), model, coverage, strange, found.unused, rows, tensors, claims)
 
 
 def claimed(
@@ -168,30 +169,30 @@ def claimed(
     said: list[Claim] = []
 
     def claim(what: str, value: str, assumed: str, read: str = "in the file's description") -> None:
-        basis = "given" if what in given else "read" if what in found.read else "assumed"
+        basis = "given" if what in given else "read" if what in found.stated else "assumed"
         because = {"given": "by an option", "read": read, "assumed": assumed}[basis]
         said.append(Claim(what, value, basis, because))  # type: ignore[arg-type]
 
-    if twins or {"architecture"} & {*given, *found.read}:
+    if twins or {"architecture"} & {*given, *found.stated}:
         claim("architecture", found.name, f"{', '.join(twins)} have the same weights")
     else:
         said.append(Claim("architecture", found.name, "read", "from the names and shapes of all weights"))
     claim("preprocessing", square + scale, whose)
     if findings:
         order = "from the number of outputs, in the order of the layout"
-        claim("findings", ", ".join(findings), order if found.counted else f"{whose}, in the same order")
+        claim("findings", ", ".join(findings), order if found.findings_inferred else f"{whose}, in the same order")
     return tuple(said)
 
 
 def ask(file: Path, found: Published, claims: Sequence[Claim]) -> None:
     """Raise ValueError if preprocessing or findings are guessed from shapes alone: the user must confirm them."""
     weak = {"preprocessing"} if found.evidence.kind == "shapes" else set()
-    weak |= {"findings"} if found.counted or found.evidence.kind == "shapes" else set()
+    weak |= {"findings"} if found.findings_inferred or found.evidence.kind == "shapes" else set()
     guessed = [one for one in claims if one.basis == "assumed" and one.what in weak]
     if not guessed:
         return
     layout = found.layout or "timm_names"
-    others = f" It could also be of {' or '.join(found.others)}." if found.others else ""
+    others = f" It could also be of {' or '.join(found.other_layouts)}." if found.other_layouts else ""
     named = {"preprocessing": "--mean and --std", "findings": "--findings"}
     instead = " and ".join(named[one.what] for one in guessed)
     raise ValueError(

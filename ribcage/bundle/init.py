@@ -81,7 +81,9 @@ def file_source(init: str) -> list[TrainingData]:
 
 def recognised_as(found: Published) -> str:
     """The layout that a file of initial weights is read as, by what evidence, and what is assumed."""
-    scale = "" if "preprocessing" in found.read else f"; that it expects the preprocessing of {found.layout} is ASSUMED"
+    scale = (
+        "" if "preprocessing" in found.stated else f"; that it expects the preprocessing of {found.layout} is ASSUMED"
+    )
     return f"read as {found.layout} by {found.evidence}{scale}"
 
 
@@ -89,7 +91,7 @@ def read_initial_weights(file: Path) -> Published:
     """The content of a file of initial weights. Where shapes alone do not decide between two preprocessings, the user
     must: the first layer is adapted to the preprocessing."""
     found = published(file)
-    for other in found.others if found.evidence.kind == "shapes" else ():
+    for other in found.other_layouts if found.evidence.kind == "shapes" else ():
         also = published(file, other)
         if (also.mean, also.std) != (found.mean, found.std):
             raise ValueError(

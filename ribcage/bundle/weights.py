@@ -103,7 +103,7 @@ def check_state(own: dict[str, Tensor], there: Mapping[str, StoredTensor], where
 def _alike(value: Tensor, there: StoredTensor) -> bool:
     """Whether a weight can be filled from the file; a 1 × 1 convolution is a linear head."""
     shapes = (tuple(value.shape), (*value.shape, 1, 1))
-    return there.shape in shapes and there.fractions == value.is_floating_point()
+    return there.shape in shapes and there.floating == value.is_floating_point()
 
 
 def load_backbone(built: Backbone, trained: Backbone, where: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from ribcage.bundle.conversion import Converted
-    from ribcage.bundle.formats.reading.account import Fate
+    from ribcage.bundle.formats.reading.account import TensorRecord
     from ribcage.bundle.formats.reading.published_weights import Published
     from ribcage.bundle.ood import OODCheck
     from ribcage.bundle.spec import ModelSpec
@@ -157,7 +157,7 @@ def converted(options: Options) -> "ModelSpec":
     report(options.file, found, made)
     model = fitted(options, Model(made.method, made.model, Provenance.nothing(options.file.name)))
     save_bundle(options.out, model.method, model.spec, model.seen, model.ood)
-    write_account(options.out / ACCOUNT, made.fates)
+    write_account(options.out / ACCOUNT, made.tensors)
     print(f"Wrote {options.out}; {ACCOUNT} in it lists every tensor of the file.")
     print("Its training data is unknown: a test on the same images would be too optimistic.")
     return model.spec
@@ -229,9 +229,9 @@ def described(found: "Published", options: Options) -> "Published":
 
     tagged = "." in options.model and found.evidence.kind == "shapes"
     if tagged:
-        found = replace(found, mean=(), std=(), read=(*found.read, "preprocessing"))
+        found = replace(found, mean=(), std=(), stated=(*found.stated, "preprocessing"))
     found = replace(found, name=options.model or found.name)
-    if not found.name and not found.could:
+    if not found.name and not found.candidates:
         raise ValueError(
             f"{options.file}: unknown architecture ({len(found.state)} weights, {next(iter(found.state))} …). "
             "Pass --model."
@@ -251,19 +251,19 @@ def report(file: Path, found: "Published", made: "Converted") -> None:
         print(f"  {claim}")
     count = len(coverage.matched) + len(coverage.lost)
     print(f"backbone: {len(coverage.matched)} of {count} weights" + (f", {coverage}" if coverage.lost else ""))
-    print(account_summary(made.fates))
+    print(account_summary(made.tensors))
     if made.rows and not model.findings:
         print(f"last layer: {made.rows:,} outputs without names, left out; --findings names them.")
     elif not made.rows:
         print("no last layer: a backbone for 'ribcage finetune' or 'ribcage probe'.")
 
 
-def write_account(file: Path, fates: "Sequence[Fate]") -> None:
+def write_account(file: Path, tensors: "Sequence[TensorRecord]") -> None:
     """A table of all tensors of the file: name, shape, whether it is used, and if not, why."""
     from ribcage.runtime import files, spreadsheet
 
     rows = [
-        (one.name, " × ".join(map(str, one.shape or ())), "no" if one.reason else "yes", one.reason) for one in fates
+        (one.name, " × ".join(map(str, one.shape or ())), "no" if one.reason else "yes", one.reason) for one in tensors
     ]
     with files.explained(file, "Free some."), files.atomic(file) as part:
         spreadsheet.write_csv_rows(("tensor", "shape", "used", "reason"), rows, part)

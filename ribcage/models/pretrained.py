@@ -66,15 +66,15 @@ class Coverage:
         """Weights of the model that would stay random."""
         return self.missing + self.other
 
-    def fate(self, name: str) -> str:
+    def reason_unused(self, name: str) -> str:
         """Why a weight of the file was not loaded; "" if it was."""
         if name in self.used:
             return ""
         return OMITTED if name in self.dropped else UNFIT if name in self.unfit else UNKNOWN
 
     def __str__(self) -> str:
-        kinds = [(self.missing, "are not there"), (self.other, "have another shape")]
-        return ", ".join(f"{len(names)} {said} ({names[0]} …)" for names, said in kinds if names)
+        kinds = [(self.missing, "are missing"), (self.other, "have a different shape")]
+        return ", ".join(f"{len(names)} {what} ({names[0]} …)" for names, what in kinds if names)
 
 
 def pretrained_model(

@@ -1,12 +1,12 @@
-"""BYOL checkpoints: both networks with their heads, under the names of three implementations.
+"""BYOL checkpoints of three implementations: online and target network with their heads.
 
-    online_encoder.net.*        byol-pytorch: torchvision's names, the same as net.*; learner. before all in Lightning
-    online_network.encoder.*    BYOL-PyTorch: a ResNet's parts by number, in {config, epoch, steps, model, …}
-    encoder.*, projetion.*      PyTorch-BYOL: an online network alone; the second name is theirs
+    online_encoder.net.*        byol-pytorch: torchvision's names, same weights as net.*; prefix learner. in Lightning
+    online_network.encoder.*    BYOL-PyTorch: a ResNet with numbered parts, in {config, epoch, steps, model, …}
+    encoder.*, projetion.*      PyTorch-BYOL: the online network alone (spelled `projetion` there)
 
-The online encoder is the model, its fc left as it was. It sees gray three times, normalised as for ImageNet. Ribcage
-writes byol-pytorch's layout, for a network whose last layer is nn.Identity() and hidden_layer=-1; since its version 0.9
-also with use_simplicial_embeddings=False. https://arxiv.org/abs/2006.07733
+The online encoder is read without its untrained fc. Its input is greyscale repeated in three channels, with ImageNet
+normalisation. Ribcage writes byol-pytorch's layout, for a network whose last layer is nn.Identity() and
+hidden_layer=-1; since version 0.9, use_simplicial_embeddings=False is needed, too. https://arxiv.org/abs/2006.07733
 """
 
 import re
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ribcage.bundle.formats.lightly import ENDS, torchvision_named, without_head
+from ribcage.bundle.formats.lightly import LAST_LAYERS, torchvision_named, without_head
 from ribcage.bundle.formats.reading.published_weights import (
     DENSENETS,
     MEAN,
@@ -31,47 +31,49 @@ from ribcage.methods import Method
 from ribcage.methods.byol import BYOL
 
 SOURCE = "https://github.com/lucidrains/byol-pytorch"
-LICENCE = "MIT (code); weights as their authors say"
+LICENCE = "MIT (code); weights as stated by their authors"
 ONLINE = re.compile(r"(learner\.)?online_encoder\.net\.|online_network\.encoder\.|encoder\.(?=\d)")
-"""Before the names of the online encoder."""
+"""Prefix of the online encoder."""
 PROGRAMS = {
     "online_network.": ("https://github.com/yaox12/BYOL-PyTorch", LICENCE),
     "projetion.": ("https://github.com/sthalles/PyTorch-BYOL", "none stated"),
 }
-"""Whose other names are: their source and licence."""
+"""Prefixes of the other implementations, with source and licence."""
 OWN = ("online_", "learner.online_", "projetion.")
-"""How names begin that only BYOL's programs have."""
-LEFT = re.compile(
+"""Prefixes that are used by BYOL implementations only."""
+TRAINING_ONLY = re.compile(
     r"(learner\.)?(net|online_encoder\.projector|target_encoder|online_predictor)\.|"
     r"(online_network\.)?(projetion|projection)\.|(target_network|predictor)\."
 )
-"""What only the training needs."""
+"""Names of weights that are used in training only."""
 
 
 def recognises(names: Collection[str]) -> bool:
-    """Whether an online encoder is beside a projection."""
-    return any(ONLINE.match(name) for name in names) and any(LEFT.match(name) for name in names)
+    """Whether there is an online encoder and a projection."""
+    return any(ONLINE.match(name) for name in names) and any(TRAINING_ONLY.match(name) for name in names)
 
 
 def published(weights: dict[str, Tensor]) -> Published:
     """The online encoder, under timm's names."""
-    kept = {ONLINE.sub("", name, count=1): value for name, value in weights.items() if not LEFT.match(name)}
-    state = without_head(torchvision_named(kept))
-    left = tuple(name for name in weights if LEFT.match(name) or ONLINE.sub("", name, count=1).startswith(ENDS))
+    encoder = {ONLINE.sub("", name, count=1): value for name, value in weights.items() if not TRAINING_ONLY.match(name)}
+    state = without_head(torchvision_named(encoder))
+    unused = tuple(
+        name for name in weights if TRAINING_ONLY.match(name) or ONLINE.sub("", name, count=1).startswith(LAST_LAYERS)
+    )
     known = (program for start, program in PROGRAMS.items() if any(name.startswith(start) for name in weights))
     source, licence = next(known, (SOURCE, LICENCE))
     name = architecture(state, (*RESNETS, *DENSENETS))
     own = next((one for one in weights if one.startswith(OWN)), "")
-    seen = Evidence("names", own) if own else Evidence("shapes", "a numbered encoder beside a projection")
-    return Published(state, MEAN, STD, name=name, left=left, source=source, licence=licence, evidence=seen)
+    seen = Evidence("names", own) if own else Evidence("shapes", "an encoder with numbered parts, and a projection")
+    return Published(state, MEAN, STD, name=name, unused=unused, source=source, licence=licence, evidence=seen)
 
 
 def export(method: Method, model: ModelSpec, target: Path) -> Path:
-    """Write the file; into a folder as resnet50_xray.pt."""
+    """Write the file; in a folder it is named resnet50_xray.pt."""
     if not isinstance(method, BYOL):
         kind = type(method).__name__
         raise ValueError(
-            f"The byol layout needs a predictor and a target network, which {kind} lacks: use the layout torchvision."
+            f"The byol layout needs a predictor and a target network, which {kind} lacks: use the torchvision layout."
         )
     net, target_net = (base.as_torchvision(one, model) for one in (method.backbone, method.target[0]))
     parts = {
@@ -82,5 +84,5 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
         "target_encoder.projector": method.target[1].state_dict(),
         "online_predictor": method.predictor.state_dict(),
     }
-    weights = {f"{part}.{name}": base.taken(value) for part, state in parts.items() for name, value in state.items()}
+    weights = {f"{part}.{name}": base.copied(value) for part, state in parts.items() for name, value in state.items()}
     return base.write_weights(weights, target, f"{base.plain_name(model.name)}_xray.pt")

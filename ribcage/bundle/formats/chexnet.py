@@ -1,10 +1,10 @@
-"""CheXNet reproduction of 2017: {state_dict, …} of a DenseNet-121 in DataParallel, without batch counts.
+"""CheXNet reproduction of 2017: {state_dict, …} of a DenseNet-121 in DataParallel, without num_batches_tracked.
 
     module.densenet121.features.denseblock1.denselayer1.norm.1.weight     torchvision's names of 2017, now norm1
-    module.densenet121.classifier.0.weight                                a sigmoid is behind it
+    module.densenet121.classifier.0.weight                                followed by a sigmoid
 
-https://github.com/arnoweng/CheXNet; also DTforCXR8's model3.pth, without the dots before numbers. Written are today's
-names: with those torchvision's own model, and so that program, can be filled again.
+https://github.com/arnoweng/CheXNet; also DTforCXR8's model3.pth, which has no dots before numbers. Export writes
+torchvision's current names, which that program can load with a current torchvision.
 """
 
 import re
@@ -21,7 +21,7 @@ from ribcage.bundle.formats.reading.published_weights import (
     Evidence,
     Published,
     architecture,
-    flat,
+    unnested_head,
 )
 from ribcage.bundle.formats.writing import base
 from ribcage.bundle.spec import ModelSpec
@@ -31,22 +31,22 @@ from ribcage.methods import Method
 SOURCE = "https://github.com/arnoweng/CheXNet"
 LICENCE = "none stated; trained on ChestX-ray14"
 BEFORE = re.compile(r"^densenet\d+\.")
-SEEN = Evidence("names", "densenet121. before features.")
+SEEN = Evidence("names", "prefix densenet121. before features.")
 DOTTED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 
 
 def recognises(names: Collection[str]) -> bool:
-    """Whether a DenseNet with its name before every weight is in the file."""
+    """Whether there is a DenseNet whose weights have its name as a prefix."""
     return any(BEFORE.match(name) and ".features." in name for name in names)
 
 
 def published(weights: dict[str, Tensor]) -> Published:
     """Under timm's names."""
-    return densenet_checkpoint(flat(renamed_weights(weights, modern), "classifier"))
+    return densenet_checkpoint(unnested_head(renamed_weights(weights, modern), "classifier"))
 
 
 def export(method: Method, model: ModelSpec, target: Path) -> Path:
-    """Write the file; into a folder as model.pth.tar."""
+    """Write the file; in a folder it is named model.pth.tar."""
     found = chexnet_weights(method, model, "chexnet")
     named = {f"module.{CHEXNET}{name.replace('classifier.', 'classifier.0.')}": found[name] for name in found}
     return base.write_weights({"state_dict": named}, target, "model.pth.tar")
@@ -58,27 +58,27 @@ def modern(name: str) -> str:
 
 
 def renamed_weights(weights: dict[str, Tensor], rename: Callable[[str], str]) -> dict[str, Tensor]:
-    """The weights under other names, each of which only one may have."""
+    """The weights under new names; raise if two weights get the same name."""
     found = {rename(name): value for name, value in weights.items()}
     if len(found) < len(weights):
-        kept: dict[str, str] = {}
-        one, other = next((kept[new], old) for old in weights if kept.setdefault(new := rename(old), old) != old)
+        first: dict[str, str] = {}
+        one, other = next((first[new], old) for old in weights if first.setdefault(new := rename(old), old) != old)
         raise ValueError(f"The file contains a weight twice, as {one} and as {other}.")
     return found
 
 
 def densenet_checkpoint(state: dict[str, Tensor]) -> Published:
-    """A DenseNet; with 14 rows in its last layer they are the findings of ChestX-ray14, as CheXNet has them."""
+    """A DenseNet; 14 outputs are taken to be the findings of ChestX-ray14, as in CheXNet."""
     chest = "classifier.bias" in state and state["classifier.bias"].shape == (len(CHESTXRAY14),)
     findings, data = (CHESTXRAY14, "ChestX-ray14") if chest else ((), "")
     name = architecture(state, DENSENETS)
-    return Published(state, MEAN, STD, name=name, findings=findings, data=data, counted=chest, evidence=SEEN)
+    return Published(state, MEAN, STD, name=name, findings=findings, data=data, findings_inferred=chest, evidence=SEEN)
 
 
 def chexnet_weights(method: Method, model: ModelSpec, layout: str) -> dict[str, Tensor]:
-    """The weights that CheXNet's class holds, under torchvision's names, or why it would not answer the same."""
+    """The weights of CheXNet's class under torchvision's names; raise if its predictions would differ."""
     name = base.plain_name(model.name)
-    wrong = [f"it is of a densenet121, not of a {name}"] if name != "densenet121" else []
+    wrong = [f"it requires a densenet121, not a {name}"] if name != "densenet121" else []
     if wrong := wrong + base.unlike_chexnet(method, model):
         raise ValueError(f"The {layout} layout does not fit: {'; '.join(wrong)}.")
     return base.rgb_weights(method.backbone, model) | {

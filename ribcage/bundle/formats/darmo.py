@@ -1,6 +1,6 @@
-"""Mobile networks of darmo, bare weights: EEEA-Net-C1 and C2, OFA-595; also as fine-tuned by DTforCXR8.
+"""Mobile networks of darmo, plain state dicts: EEEA-Net-C1 and C2, OFA-595; also as fine-tuned by DTforCXR8.
 
-    first_conv.conv, blocks.N.mobile_inverted_conv.*, feature_mix_layer.conv, classifier.linear or, replaced, classifier
+    first_conv.conv, blocks.N.mobile_inverted_conv.*, feature_mix_layer.conv, classifier.linear; fine-tuned: classifier
 
 Termritthikun et al. 2021, https://arxiv.org/abs/2108.06156; Cai et al. 2020, https://arxiv.org/abs/1908.09791
 """
@@ -9,7 +9,14 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ribcage.bundle.formats.reading.published_weights import MEAN, STD, Evidence, Published, architecture, numbered
+from ribcage.bundle.formats.reading.published_weights import (
+    MEAN,
+    STD,
+    Evidence,
+    Published,
+    architecture,
+    with_dtforcxr8_findings,
+)
 
 SOURCE = "https://github.com/jitdee-ai/darmo"
 LICENCE = "Apache-2.0 (code); weights trained on ImageNet"
@@ -18,11 +25,13 @@ MODELS = ("eeea_net_c1", "eeea_net_c2", "ofa_595")
 
 
 def recognises(weights: Mapping[str, Tensor]) -> bool:
-    """Whether its inverted residuals are there."""
+    """Whether there are darmo's inverted residual blocks."""
     return "first_conv.conv.weight" in weights and any(".mobile_inverted_conv." in name for name in weights)
 
 
 def published(weights: dict[str, Tensor]) -> Published:
     """Under timm's names."""
     state = {name.replace("classifier.linear.", "classifier."): value for name, value in weights.items()}
-    return numbered(Published(state, MEAN, STD, name=architecture(state, MODELS), evidence=SEEN), "classifier")
+    return with_dtforcxr8_findings(
+        Published(state, MEAN, STD, name=architecture(state, MODELS), evidence=SEEN), "classifier"
+    )

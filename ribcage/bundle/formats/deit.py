@@ -1,11 +1,11 @@
-"""DeiT files and other plain vision transformers under the names of timm: a class token, `norm` before `head`.
+"""DeiT and other plain vision transformers under timm's names, with a class token and `norm` before `head`.
 
     {model: cls_token, dist_token, pos_embed, patch_embed.proj.*, blocks.N.*, norm.*, head.*, head_dist.*}
 
-`dist_token` and `head_dist` are there where it was distilled; `gamma_1` and `gamma_2` in each block are DeiT III's.
-Images are taken to be normalised as for ImageNet, as all such programs do but one: of timm's own transformers some
-expect .5 and .5, which the names do not tell. With config.json beside the weights they are read as `huggingface`;
-without, say --mean .5 .5 .5 --std .5 .5 .5.
+Distilled models have `dist_token` and `head_dist`; DeiT III has `gamma_1` and `gamma_2` in each block. ImageNet
+normalisation is assumed. Some of timm's own transformers use mean and standard deviation .5 instead, which the weight
+names do not reveal: with config.json beside the weights such files are read as `huggingface`; otherwise pass
+--mean .5 .5 .5 --std .5 .5 .5.
 
 Touvron et al. 2021, https://arxiv.org/abs/2012.12877
 """
@@ -23,7 +23,7 @@ from ribcage.bundle.formats.reading.published_weights import (
     Evidence,
     Published,
     architecture,
-    in_patches,
+    input_size,
 )
 
 SOURCE = "https://github.com/facebookresearch/deit"
@@ -34,12 +34,12 @@ PLAIN = {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv
 DEITS = tuple(f"deit_{size}_patch16_224" for size in ("tiny", "small", "base"))
 DISTILLED = tuple(f"deit_{size}_distilled_patch16_224" for size in ("tiny", "small", "base"))
 THIRD = tuple(f"deit3_{size}_224" for size in ("small_patch16", "medium_patch16", "base_patch16", "large_patch16"))
-ROWS = (1000, 21_841, 21_843)
-"""Of the last layers of those that were trained on ImageNet."""
+IMAGENET_CLASSES = (1000, 21_841, 21_843)
+"""Numbers of outputs of models that were trained on ImageNet."""
 
 
 def recognises(weights: Mapping[str, Tensor]) -> bool:
-    """Whether all parts of a plain transformer are there."""
+    """Whether there are all parts of a plain vision transformer."""
     return set(weights) >= PLAIN
 
 
@@ -50,8 +50,8 @@ def published(weights: dict[str, Tensor]) -> Published:
     }
     third, distilled = "blocks.0.ls1.gamma" in state, "dist_token" in state
     candidates = THIRD if third else DISTILLED if distilled else DEITS + VITS
-    whose: Any = {} if len(state.get("head.weight", ())) in ROWS else UNKNOWN
-    place = in_patches(state, 0 if third else 2 if distilled else 1)
+    origin: Any = {} if len(state.get("head.weight", ())) in IMAGENET_CLASSES else UNKNOWN
+    place = input_size(state, 0 if third else 2 if distilled else 1)
     own = next((one for one in ("blocks.0.gamma_1", "dist_token") if one in weights), "")
     seen = Evidence("names", own) if own else Evidence("shapes", "the names of timm's plain transformers")
-    return Published(state, MEAN, STD, name=architecture(state, candidates), evidence=seen, **place, **whose)
+    return Published(state, MEAN, STD, name=architecture(state, candidates), evidence=seen, **place, **origin)

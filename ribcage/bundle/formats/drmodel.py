@@ -1,9 +1,10 @@
-"""DRModel: bare weights of a ResNet-18 in numbered parts, fine-tuned from MoCo on CheXpert, with five outputs.
+"""DRModel: state dict of a ResNet-18 with numbered parts, fine-tuned from MoCo on CheXpert, with five outputs.
 
     features.{0,1,4,5,6,7}.*    conv1, bn1 and the four layers of torchvision's ResNet
-    cls.weight, cls.bias        a sigmoid is behind it
+    cls.weight, cls.bias        followed by a sigmoid
 
-It sees images squashed to 512 × 512, gray three times, normalised as for ImageNet.
+Its input is resized to 512 × 512 without keeping the aspect ratio, greyscale repeated in three channels, with ImageNet
+normalisation.
 https://github.com/searobbersduck/MedCommon_Self_Supervised_Learning
 """
 
@@ -19,25 +20,25 @@ from ribcage.bundle.formats.reading.published_weights import (
     Evidence,
     Published,
     architecture,
-    under,
+    strip_prefix,
 )
 from ribcage.data.findings import CHEXPERT5
 
 SOURCE = "https://github.com/searobbersduck/MedCommon_Self_Supervised_Learning"
-LICENCE = "Apache-2.0 (code); trained on CheXpert, whose terms are its own"
+LICENCE = "Apache-2.0 (code); trained on CheXpert, whose own terms apply"
 TRUNK, HEAD = "features.", "cls."
 SIDE = 512
 
 
 def recognises(names: Collection[str]) -> bool:
-    """Whether a numbered ResNet is before a layer of this name."""
+    """Whether there is a ResNet with numbered parts and a last layer named `cls`."""
     return {"features.0.weight", "features.4.0.conv1.weight", "cls.weight"} <= set(names)
 
 
 def published(weights: dict[str, Tensor]) -> Published:
-    """Under timm's names, the answers in the order of the CheXpert competition."""
-    state = torchvision_named(under(TRUNK, weights)) | {
-        f"fc.{name}": value for name, value in under(HEAD, weights).items()
+    """Under timm's names; the outputs are the five findings of the CheXpert competition, in its order."""
+    state = torchvision_named(strip_prefix(TRUNK, weights)) | {
+        f"fc.{name}": value for name, value in strip_prefix(HEAD, weights).items()
     }
     state |= {name: value for name, value in weights.items() if not name.startswith((TRUNK, HEAD))}
     findings = CHEXPERT5 if len(weights["cls.weight"]) == len(CHEXPERT5) else ()
@@ -51,6 +52,6 @@ def published(weights: dict[str, Tensor]) -> Published:
         stored=SIDE,
         fit="squash",
         data="CheXpert" if findings else "",
-        counted=bool(findings),
-        evidence=Evidence("shapes", "a numbered ResNet before cls"),
+        findings_inferred=bool(findings),
+        evidence=Evidence("shapes", "a ResNet with numbered parts, and cls"),
     )

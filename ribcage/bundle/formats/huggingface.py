@@ -2,9 +2,9 @@
 
     model = timm.create_model("local-dir:FOLDER", pretrained=True)
 
-answers as the bundle does; once it is there, `hf-hub:NAME/MODEL` does, too. Weights are under timm's names; what
-images must be is in config.json, and what timm has no word for beside it, under `ribcage`. Logits are as they are:
-temperature and thresholds are told, not applied.
+gives the same logits as the bundle; after an upload, so does `hf-hub:NAME/MODEL`. The weights have timm's names.
+config.json describes the preprocessing; what timm has no field for is under its key `ribcage`. Temperature and
+thresholds are stated there, but not applied to the logits.
 """
 
 import contextlib
@@ -30,39 +30,38 @@ from ribcage.models.catalogue import is_known
 from ribcage.runtime import files, limits
 
 SOURCE = "https://huggingface.co/timm"
-LICENCE = "as each model's card says"
+LICENCE = "as stated on the model card"
 LAST = -2
-"""What a file beside the weights says is more than their names do."""
+"""Tried first: config.json is stronger evidence than weight names."""
 BESIDE = "config.json"
 
 CROPS = {"pad": "border", "crop": "center", "squash": "squash"}
-"""How an image is made square, in our words and timm's."""
+"""How an image is made square: our name and timm's crop mode."""
 LICENCES = ("apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc0-1.0", "mit")
-"""Those that the site knows by these names and that data here have."""
+"""Licence identifiers of Hugging Face that occur among the supported datasets."""
 TAGS = ("image-classification", "timm", "medical", "radiology", "chest-x-ray", "ribcage")
 
 
 def published(weights: dict[str, Tensor], config: Path) -> Published | None:
-    """What config.json says of the weights beside it; None when it is not timm's."""
-    said = _said(config)
-    if "architecture" not in said:
+    """The weights as described by config.json; None if that is not a timm config."""
+    content = _json_object(config)
+    if "architecture" not in content:
         return None
-    strange = set(said.get("model_args") or {}) - {"global_pool", "img_size", "in_chans", "num_classes"}
+    strange = set(content.get("model_args") or {}) - {"global_pool", "img_size", "in_chans", "num_classes"}
     if strange:
-        raise ValueError(
-            f"{config} asks for model_args that are not understood here: {', '.join(sorted(map(str, strange)))}."
-        )
+        raise ValueError(f"{config} has unsupported model_args: {', '.join(sorted(map(str, strange)))}.")
     try:
-        name, facts, own = str(said["architecture"]), said.get("pretrained_cfg", said), said.get("ribcage", {})
+        name, facts = str(content["architecture"]), content.get("pretrained_cfg", content)
+        own = content.get("ribcage", {})
         if not is_known(name):
-            raise ValueError(f"timm knows no {_line(name)}")
+            raise ValueError(f"timm has no model {_line(name)}")
         size = tuple(map(_side, facts.get("input_size", (3, 224, 224))[1:]))
         fits = {theirs: ours for ours, theirs in CROPS.items()}
         if wrong := wrong_normalisation(facts.get("mean", ()), facts.get("std", ())):
             raise ValueError(wrong)
-        labels, scaled = _answers(said, own), all(facts.get(word) for word in ("input_size", "mean", "std"))
-        read = ("architecture", *["preprocessing"] * scaled, *["findings"] * bool(labels))
-        pool = said.get("model_args", {}).get("global_pool") or said.get("global_pool") or ""
+        labels, scaled = _output_names(content, own), all(facts.get(key) for key in ("input_size", "mean", "std"))
+        stated = ("architecture", *["preprocessing"] * scaled, *["findings"] * bool(labels))
+        pool = content.get("model_args", {}).get("global_pool") or content.get("global_pool") or ""
         return Published(
             weights,
             tuple(map(float, facts.get("mean", ()))),
@@ -76,7 +75,7 @@ def published(weights: dict[str, Tensor], config: Path) -> Published | None:
             temperature=tuple(map(float, own.get("temperature", ()))),
             thresholds=tuple(None if one is None else float(one) for one in own.get("thresholds", ())),
             evidence=Evidence("metadata", config.name),
-            read=read,
+            stated=stated,
             source=_line(own.get("source") or facts.get("origin_url") or SOURCE),
             licence=_line(own.get("licence") or facts.get("license") or ""),
         )
@@ -84,47 +83,47 @@ def published(weights: dict[str, Tensor], config: Path) -> Published | None:
         raise ValueError(f"{config} does not describe a timm model: {error}.") from None
 
 
-def _said(config: Path) -> dict[str, Any]:
-    """What is in the file; nothing when it is no JSON: then it is not for these weights."""
+def _json_object(config: Path) -> dict[str, Any]:
+    """The JSON object in the file; empty if it is not valid JSON."""
     try:
-        said = files.read_json(config, parse_int=limits.json_integer)
+        content = files.read_json(config, parse_int=limits.json_integer)
     except (ValueError, OSError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _line(value: Any) -> str:
-    """A few printable words: they come from anybody, and stand on a card."""
+    """Untrusted text made safe for the model card: one line of at most 200 printable characters."""
     return "".join(one for one in " ".join(str(value).split()) if one.isprintable())[:200].replace("<", "‹")
 
 
 def _side(value: Any) -> int:
-    """A number that can be the side of an image."""
+    """An image side in pixels, validated."""
     if not isinstance(value, int) or not 1 <= value <= MAX_SIDE:
-        raise ValueError(f"a side is {value!r}")
+        raise ValueError(f"{value!r} is not a valid image size")
     return value
 
 
-def _answers(said: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[str, ...]:
-    """The findings that labels name, if all are known here or were written by us."""
-    labels = said.get("label_names") or ()
-    if isinstance(labels, dict):  # the number of the row stands before each
+def _output_names(content: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[str, ...]:
+    """The findings named in `label_names`, if Ribcage wrote the file or knows all of them."""
+    labels = content.get("label_names") or ()
+    if isinstance(labels, dict):  # {row: name}
         labels = [name for _, name in sorted((int(row), name) for row, name in labels.items())]
-    words = tuple(map(_line, labels))
+    names = tuple(map(_line, labels))
     if not own:
-        words = tuple(map(findings.canonical, words)) if all(map(findings.is_known_finding, words)) else ()
-    return words if len(set(words)) == len(words) else ()
+        names = tuple(map(findings.canonical, names)) if all(map(findings.is_known_finding, names)) else ()
+    return names if len(set(names)) == len(names) else ()
 
 
 def usual_pool(name: str) -> str:
-    """How a model pools when nothing is said."""
+    """The default pooling of a timm model."""
     with torch.device("meta"):
         pool = getattr(timm.create_model(name, num_classes=0), "global_pool", "")
     return str(getattr(pool, "pool_type", pool))
 
 
 def export(method: Method, model: ModelSpec, target: Path) -> Path:
-    """Write the folder; into one that is there already as resnet50_xray."""
+    """Write the folder; in an existing folder, a subfolder named resnet50_xray."""
     from timm.models import save_for_hf
 
     plain = as_timm(method, model)
@@ -136,7 +135,7 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
         save_for_hf(plain, part, config(model), model_args=options(model), safe_serialization=True)
         (Path(part) / "README.md").write_text(head(model) + card_text(model), encoding="utf-8")
         with contextlib.suppress(FileNotFoundError):
-            (folder / BESIDE).unlink()  # of an older one half may not be left
+            (folder / BESIDE).unlink()  # first, so that an interrupted export does not combine old and new files
         for name in ("model.safetensors", "README.md", BESIDE):
             files.sync(Path(part) / name)
             (Path(part) / name).replace(folder / name)
@@ -144,22 +143,24 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
 
 
 def as_timm(method: Method, model: ModelSpec) -> Any:
-    """The same model as timm makes it, its facts those of this one."""
+    """The model as an instance of timm, with its preprocessing in `pretrained_cfg`."""
     if isinstance(method, Detect):
         raise ValueError("The huggingface layout does not support detectors: export a classifier.")
     state = dict(method.backbone.model.state_dict())
     shapes = plain_shapes(model)
     if isinstance(method, Supervised) and model.findings:
         state = convolutional_head(plain_state(method), shapes)
-    other = sorted(name for name in {**shapes, **state} if getattr(state.get(name), "shape", None) != shapes.get(name))
-    if other:
+    differing = sorted(
+        name for name in {**shapes, **state} if getattr(state.get(name), "shape", None) != shapes.get(name)
+    )
+    if differing:
         raise ValueError(
-            f"timm's own {model.name} has a different structure: {len(other)} weights differ ({other[0]} …)."
+            f"timm's own {model.name} has a different structure: {len(differing)} weights differ ({differing[0]} …)."
         )
-    asked = {"in_chans": model.channels, "num_classes": len(model.findings)} | options(model)
+    arguments = {"in_chans": model.channels, "num_classes": len(model.findings)} | options(model)
     with torch.random.fork_rng(devices=()):
-        plain: Any = timm.create_model(model.name, **asked)
-    plain.load_state_dict({name: base.taken(value) for name, value in state.items()})
+        plain: Any = timm.create_model(model.name, **arguments)
+    plain.load_state_dict({name: base.copied(value) for name, value in state.items()})
     means, stds = model.rgb_normalisation or ((model.mean,) * model.channels, (model.std,) * model.channels)
     plain.pretrained_cfg = dict(plain.pretrained_cfg) | {
         "architecture": base.plain_name(model.name),
@@ -178,17 +179,17 @@ def as_timm(method: Method, model: ModelSpec) -> Any:
 
 
 def options(model: ModelSpec) -> dict[str, Any]:
-    """What else timm must be told to make it."""
+    """Further arguments of timm.create_model."""
     return timm_options(model.name, model.size, model.pool)
 
 
 def config(model: ModelSpec) -> dict[str, object]:
-    """What stands in config.json beside timm's own."""
-    cuts = next(iter(model.thresholds.values()), ())
+    """Additional content of config.json: label names and, under `ribcage`, what timm has no field for."""
+    thresholds = next(iter(model.thresholds.values()), ())
     own: dict[str, object] = {
         "stored": model.stored,
         "fit": model.fit,
-        "thresholds": cuts,
+        "thresholds": thresholds,
         "temperature": model.temperature,
     }
     if len(model.data) == 1:
@@ -198,17 +199,17 @@ def config(model: ModelSpec) -> dict[str, object]:
 
 
 def licence(model: ModelSpec) -> str:
-    """The licence that all data have, in the site's words, or `other`."""
+    """Hugging Face's identifier of the licence, if all training data have the same known one; else `other`."""
     found = {one.licence.lower() for one in model.data}
     return found.pop() if len(found) == 1 and found <= set(LICENCES) else "other"
 
 
 def head(model: ModelSpec) -> str:
-    """What the site reads above a card."""
+    """YAML front matter of the model card for Hugging Face."""
     lines = [f"license: {licence(model)}", "library_name: timm", "pipeline_tag: image-classification", "tags:"]
     return "\n".join(["---", *lines, *(f"- {tag}" for tag in TAGS), "---", "", ""])
 
 
 def card_text(model: ModelSpec) -> str:
-    """The card; the training data of published weights is unknown."""
+    """The model card; of published weights the training data are stated as unknown."""
     return card.model_card(model, plain=True, unknown=[model.training.file or ""] if model.converted else [])

@@ -1,12 +1,13 @@
-"""MAE checkpoints: {model, epoch}, a transformer under the names of timm with mask token and decoder.
+"""MAE checkpoints: {model, epoch}, a transformer under timm's names with mask token and decoder.
 
-The published files also hold `args`, an object of Python's that only unsafe loading can read; it is left out, so that
-torch.load(weights_only=True) opens the file. It sees gray three times, normalised as for ImageNet, and draws that:
-exactly what ours draws, but nearly with `norm_pix`, where the published target is normalised over all channels at once.
+Published files also contain `args`, a Python object; it is not written, so that torch.load(weights_only=True) opens the
+file. Input and reconstruction are greyscale repeated in three channels, with ImageNet normalisation. An exported model
+reconstructs what the original does; with `norm_pix` only approximately, since the published target is normalised over
+all channels jointly.
 
-Read are also the fine-tuned ones: no decoder, `fc_norm` behind the mean of all tokens in the place of `norm`, `head`.
-Written so is a model that does not draw. The checkpoints of medical_mae, trained on CheXpert and ChestX-ray14, have
-the names of these, and nothing in them tells by what its images were normalised: as for ImageNet is nearest.
+Fine-tuned checkpoints are read, too: they have no decoder, but `head`, and `fc_norm` after averaging all tokens instead
+of `norm`. A model without a decoder is written in this form. The checkpoints of medical_mae, trained on CheXpert and
+ChestX-ray14, have the same names and do not state their normalisation; ImageNet's is assumed.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from ribcage.bundle.formats.reading.published_weights import (
     Evidence,
     Published,
     architecture,
-    in_patches,
+    input_size,
 )
 from ribcage.bundle.formats.writing import base
 from ribcage.bundle.spec import ModelSpec
@@ -37,78 +38,75 @@ LICENCE = "CC-BY-NC-4.0"
 BLOCK = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 ENDS = ("patch_embed.proj", "norm", "decoder_embed", "decoder_norm", "decoder_pred")
 TOKENS = ("cls_token", "pos_embed", "mask_token", "decoder_pos_embed")
-
-
 DECODER = ("mask_token", "decoder_")
-"""How the names of what draws begin."""
+"""Prefixes of the decoder's weights."""
 
 
 def recognises(weights: Mapping[str, Tensor]) -> bool:
-    """Whether a transformer with a decoder is in the file, or one with its norm behind the mean of the tokens."""
-    return "decoder_pred.weight" in weights or tuned(weights)
+    """Whether there is a transformer with a decoder, or a fine-tuned one."""
+    return "decoder_pred.weight" in weights or is_fine_tuned(weights)
 
 
-def tuned(weights: Mapping[str, Tensor]) -> bool:
-    """Whether it was fine-tuned, with the mean of all tokens."""
+def is_fine_tuned(weights: Mapping[str, Tensor]) -> bool:
+    """Whether there is a fine-tuned transformer, with `fc_norm` after averaging all tokens."""
     return {"cls_token", "patch_embed.proj.weight", "fc_norm.weight", "blocks.0.attn.qkv.weight"} <= set(weights)
 
 
 def published(weights: dict[str, Tensor]) -> Published:
     """Under timm's names."""
-    left = tuple(name for name in weights if name.startswith(DECODER))
-    state = {name: value for name, value in weights.items() if name not in left}
+    unused = tuple(name for name in weights if name.startswith(DECODER))
+    state = {name: value for name, value in weights.items() if name not in unused}
     if missing := {"cls_token", "pos_embed", "patch_embed.proj.weight"} - set(state):
-        raise ValueError(
-            f"The weights are those of an MAE but for {', '.join(sorted(missing))}: the file is incomplete."
-        )
+        raise ValueError(f"The file looks like an MAE, but {', '.join(sorted(missing))} is missing: it is incomplete.")
     seen = Evidence("shapes", "a transformer with fc_norm")
     if "decoder_pred.weight" in weights:
-        seen = Evidence("names", "decoder_pred beside a transformer")
-    found = Published(state, MEAN, STD, left=left, evidence=seen, **in_patches(state))
-    if not tuned(weights):
+        seen = Evidence("names", "decoder_pred and a transformer")
+    found = Published(state, MEAN, STD, unused=unused, evidence=seen, **input_size(state))
+    if not is_fine_tuned(weights):
         return replace(found, name=architecture(state, VITS))
     if "fc_norm.bias" not in weights:
-        raise ValueError("The weights are those of a fine-tuned MAE but for fc_norm.bias: the file is incomplete.")
+        raise ValueError("The file looks like a fine-tuned MAE, but fc_norm.bias is missing: it is incomplete.")
     plain = {name.replace("fc_norm.", "norm."): value for name, value in state.items()}
     return replace(found, name=architecture(plain, VITS), pool="avg")
 
 
 def export(method: Method, model: ModelSpec, target: Path) -> Path:
-    """Write the file; into a folder as vit_small_patch16_224_xray.pth."""
+    """Write the file; in a folder it is named vit_small_patch16_224_xray.pth."""
     if not isinstance(method, MAE | Supervised):
         raise ValueError(f"The mae layout needs a patch decoder, which {type(method).__name__} lacks.")
-    weights = drawing(method, model) if isinstance(method, MAE) else backbone_and_head(method, model)
+    weights = pretraining_weights(method, model) if isinstance(method, MAE) else backbone_and_head(method, model)
     depth = len(getattr(method.backbone.model, "blocks", ()))
-    wanted = (
-        decoder_names(depth, len(method.decoder_blocks)) if isinstance(method, MAE) else plain_names(depth, weights)
+    expected = (
+        decoder_names(depth, len(method.decoder_blocks)) if isinstance(method, MAE) else encoder_names(depth, weights)
     )
-    other = sorted(set(wanted) ^ set(weights))
-    if other:
+    differing = sorted(set(expected) ^ set(weights))
+    if differing:
         raise ValueError(
-            f"{model.name} is not a plain vision transformer like MAE's: {len(other)} differ ({other[0]} …)."
+            f"{model.name} is not a plain vision transformer as in MAE: {len(differing)} weights differ "
+            f"({differing[0]} …)."
         )
     content = {"model": weights, "epoch": model.training.epochs}
     return base.write_weights(content, target, f"{base.plain_name(model.name)}_xray.pth")
 
 
-def drawing(method: MAE, model: ModelSpec) -> dict[str, Tensor]:
-    """The weights of what draws."""
+def pretraining_weights(method: MAE, model: ModelSpec) -> dict[str, Tensor]:
+    """The weights of encoder and decoder."""
     encoder = {
         name.replace("fc_norm.", "norm."): value for name, value in base.rgb_weights(method.backbone, model).items()
     }
-    decoder = {name: base.taken(value) for name, value in method.state_dict().items()}
+    decoder = {name: base.copied(value) for name, value in method.state_dict().items()}
     weights = encoder | {name: value for name, value in decoder.items() if not name.startswith("backbone.")}
-    return weights | drawn_in_colour(method, model)
+    return weights | rgb_prediction_layer(method, model)
 
 
 def backbone_and_head(method: Supervised, model: ModelSpec) -> dict[str, Tensor]:
-    """The weights of a backbone and, where it answers something, its last layer."""
-    head = {f"head.{name}": base.taken(value) for name, value in method.head.state_dict().items()}
+    """The weights of the backbone and, if there is one, of its classifier."""
+    head = {f"head.{name}": base.copied(value) for name, value in method.head.state_dict().items()}
     return base.rgb_weights(method.backbone, model) | head
 
 
-def plain_names(depth: int, weights: Mapping[str, Tensor]) -> list[str]:
-    """All of those without a decoder; `fc_norm` and `head` where they are."""
+def encoder_names(depth: int, weights: Mapping[str, Tensor]) -> list[str]:
+    """Names of all weights of a model without a decoder; `fc_norm` and `head` if the model has them."""
     norm = "fc_norm" if "fc_norm.weight" in weights else "norm"
     layers = ["patch_embed.proj", norm, *(["head"] if "head.weight" in weights else [])]
     layers += [f"blocks.{n}.{part}" for n in range(depth) for part in BLOCK]
@@ -116,20 +114,23 @@ def plain_names(depth: int, weights: Mapping[str, Tensor]) -> list[str]:
 
 
 def decoder_names(depth: int, decoder_depth: int) -> list[str]:
-    """All of the published ones that draw."""
+    """Names of all weights of a model with a decoder."""
     blocks = [f"blocks.{n}.{part}" for n in range(depth) for part in BLOCK]
     blocks += [f"decoder_blocks.{n}.{part}" for n in range(decoder_depth) for part in BLOCK]
     return [*TOKENS, *(f"{layer}.{kind}" for layer in (*ENDS, *blocks) for kind in ("weight", "bias"))]
 
 
-def drawn_in_colour(method: MAE, model: ModelSpec) -> dict[str, Tensor]:
-    """The last layer, a pixel's three channels side by side: x_c = (s x + m - m_c) / s_c, with ours as x."""
+def rgb_prediction_layer(method: MAE, model: ModelSpec) -> dict[str, Tensor]:
+    """The last layer for three channels, which predicts x_c = (s x + m - m_c) / s_c, where ours predicts x.
+
+    A pixel's three channels are adjacent.
+    """
     m, s = (torch.tensor(values, dtype=torch.float64) for values in (MEAN, STD))
-    times, plus = (torch.ones(3), torch.zeros(3)) if method.norm_pix else (model.std / s, (model.mean - m) / s)
+    scale, shift = (torch.ones(3), torch.zeros(3)) if method.norm_pix else (model.std / s, (model.mean - m) / s)
     layer, copies = method.decoder_pred, 3 // method.backbone.channels
     weight, bias = (
         value.detach().cpu().double().repeat_interleave(copies, 0).unflatten(0, (-1, 3))
         for value in (layer.weight, layer.bias)
     )  # (pixels, 3, width) and (pixels, 3)
-    weight, bias = weight * times[:, None], bias * times + plus
+    weight, bias = weight * scale[:, None], bias * scale + shift
     return {"decoder_pred.weight": weight.flatten(0, 1).float(), "decoder_pred.bias": bias.flatten().float()}

@@ -1,11 +1,11 @@
 """medical_mae checkpoints: MAE transformers fine-tuned on chest radiographs, and U-Nets on CNNs.
 
-    fc_norm.*, head.*           a transformer that answers the 14 findings of ChestX-ray14, or CheXpert's five
+    fc_norm.*, head.*           a transformer with outputs for ChestX-ray14's 14 findings or CheXpert's five
     model.encoder.*             a DenseNet or ResNet under torchvision's names
-    model.decoder.*, model.segmentation_head.*    what draws, left out
+    model.decoder.*, model.segmentation_head.*    the decoder, not read
 
-Its fine-tuned models see gray three times, normalised by .5056 and .252, also those of CheXpert. Its transformers that
-only drew have the names of MAE's. Xiao et al. 2023, https://arxiv.org/abs/2210.12843
+The input of fine-tuned models is greyscale repeated in three channels, with mean .5056 and standard deviation .252 for
+both datasets. Transformers that were only pretrained have the names of MAE and are read as such. Xiao et al. 2023, https://arxiv.org/abs/2210.12843
 """
 
 from collections.abc import Mapping
@@ -22,37 +22,41 @@ from ribcage.bundle.formats.reading.published_weights import (
     Evidence,
     Published,
     architecture,
-    under,
+    strip_prefix,
 )
 from ribcage.data.findings import CHESTXRAY14, CHEXPERT5
 
 SOURCE = "https://github.com/lambert-x/medical_mae"
 LICENCE = "Apache-2.0 (code); weights trained on ChestX-ray14, CheXpert and MIMIC-CXR"
 LAST = -1
-"""Asked before MAE's own."""
+"""Tried before `mae`."""
 
-ENCODER, DRAWS = "model.encoder.", ("model.decoder.", "model.segmentation_head.")
-GRAY = (0.5056,) * 3, (0.252,) * 3
-"""Means and spreads of its fine-tuned models."""
-UNET = Evidence("shapes", "model.encoder. beside model.decoder.")
-ANSWERS = {len(CHESTXRAY14): (CHESTXRAY14, "ChestX-ray14"), len(CHEXPERT5): (CHEXPERT5, "CheXpert")}
-"""By the rows of the last layer."""
+ENCODER, DECODER = "model.encoder.", ("model.decoder.", "model.segmentation_head.")
+NORMALISATION = (0.5056,) * 3, (0.252,) * 3
+"""Means and standard deviations of the fine-tuned models."""
+UNET = Evidence("shapes", "model.encoder. and model.decoder.")
+OUTPUTS = {len(CHESTXRAY14): (CHESTXRAY14, "ChestX-ray14"), len(CHEXPERT5): (CHEXPERT5, "CheXpert")}
+"""Number of outputs → findings and dataset."""
 
 
 def recognises(weights: Mapping[str, Tensor]) -> bool:
-    """Whether a U-Net that draws is in the file, or a fine-tuned transformer with as many answers."""
-    net = any(name.startswith(ENCODER) for name in weights) and any(name.startswith(DRAWS) for name in weights)
-    return net or (mae.tuned(weights) and len(weights.get("head.weight", ())) in ANSWERS)
+    """Whether there is a U-Net, or a fine-tuned transformer with 14 or 5 outputs."""
+    unet = any(name.startswith(ENCODER) for name in weights) and any(name.startswith(DECODER) for name in weights)
+    return unet or (mae.is_fine_tuned(weights) and len(weights.get("head.weight", ())) in OUTPUTS)
 
 
 def published(weights: dict[str, Tensor]) -> Published:
     """Under timm's names."""
     if "head.weight" in weights:
-        findings, data = ANSWERS[len(weights["head.weight"])]
-        found = replace(mae.published(weights), mean=GRAY[0], std=GRAY[1], findings=findings, data=data)
-        return replace(found, counted=True, evidence=Evidence("shapes", f"fc_norm and {len(findings)} rows"))
-    left = tuple(name for name in weights if name.startswith(DRAWS))
-    state = under(ENCODER, weights)
-    strange = {name: value for name, value in weights.items() if not name.startswith((ENCODER, *DRAWS))}
+        findings, data = OUTPUTS[len(weights["head.weight"])]
+        found = replace(
+            mae.published(weights), mean=NORMALISATION[0], std=NORMALISATION[1], findings=findings, data=data
+        )
+        return replace(
+            found, findings_inferred=True, evidence=Evidence("shapes", f"fc_norm and {len(findings)} outputs")
+        )
+    unused = tuple(name for name in weights if name.startswith(DECODER))
+    state = strip_prefix(ENCODER, weights)
+    unknown = {name: value for name, value in weights.items() if not name.startswith((ENCODER, *DECODER))}
     name = architecture(state, DENSENETS if "features.conv0.weight" in state else RESNETS)
-    return Published(state | strange, MEAN, STD, name=name, left=left, data="chest radiographs", evidence=UNET)
+    return Published(state | unknown, MEAN, STD, name=name, unused=unused, data="chest radiographs", evidence=UNET)

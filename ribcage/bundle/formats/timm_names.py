@@ -1,7 +1,8 @@
-"""Files with the names of timm: EfficientNet, MobileNet, ConvNeXt, RegNet, Swin, Visformer, VGG and others.
+"""Files with timm's weight names: EfficientNet, MobileNet, ConvNeXt, RegNet, Swin, Visformer, VGG and others.
 
-The weights tell the architecture among those that are common; of others name it with --model. They do not tell who
-trained them, nor how images were normalised: as timm says of the architecture, unless --mean and --std say otherwise.
+Common architectures are identified by their weights; name others with --model. Neither the authors nor the
+normalisation can be inferred from the weights: timm's default for the architecture is used unless --mean and --std are
+given.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from ribcage.bundle.formats.reading.published_weights import (
 )
 
 SOURCE = "https://github.com/huggingface/pytorch-image-models"
-LICENCE = "Apache-2.0 (code); weights as their authors say"
+LICENCE = "Apache-2.0 (code); weights as stated by their authors"
 LAST = 2
 
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -40,23 +41,23 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "conv1.0.weight": ("resnet18d", "resnet34d", "resnet26d", "resnet50d", "resnet101d"),
     "blocks.0.attn.qkv.weight": ("vit_medium_patch16_gap_240", "vit_base_patch16_siglip_gap_224"),
 }
-"""By a name that is in all of their files."""
+"""A weight name that a family of architectures has in common → the architectures."""
 
 
 def recognises(weights: Mapping[str, Tensor]) -> bool:
-    """Whether one of these has such weights."""
-    return bool(whose(weights))
+    """Whether the weights fit one of FAMILIES."""
+    return bool(fitting_architecture(weights))
 
 
 def published(weights: dict[str, Tensor]) -> Published:
-    """As they are. Where several architectures have just these weights, none is chosen."""
-    name = whose(weights)
+    """The weights unchanged. If several architectures have exactly these weights, none is chosen."""
+    name = fitting_architecture(weights)
     others = twin_architectures(name)
-    could: Any = {"could": (name, *others)} if others else {"name": name}
-    return Published(weights, evidence=Evidence("shapes", f"timm's names of {name}"), **could, **UNKNOWN)
+    model: Any = {"candidates": (name, *others)} if others else {"name": name}
+    return Published(weights, evidence=Evidence("shapes", f"timm's names of {name}"), **model, **UNKNOWN)
 
 
-def whose(weights: Mapping[str, Tensor]) -> str:
-    """The architecture."""
+def fitting_architecture(weights: Mapping[str, Tensor]) -> str:
+    """The architecture in FAMILIES that the weights fit; "" if there is none."""
     found = (architecture(weights, models) for name, models in FAMILIES.items() if name in weights)
     return next((name for name in found if name), "")

@@ -1,12 +1,13 @@
-"""torchvision: bare weights under the names of the torchvision models.
+"""torchvision: a plain state dict under the names of torchvision's models.
 
     model = torchvision.models.resnet18()
     model.load_state_dict(torch.load("resnet18_xray.pth"), strict=False)    # fc is missing
 
-It sees RGB, or gray three times, normalised as for ImageNet. A supervised method's classifier is in the file, too.
+The input is RGB, or greyscale repeated in three channels, with ImageNet normalisation. The classifier of a supervised
+method is written, too.
 
-Read are its ResNets, ResNeXts, wide ResNets and DenseNets, the latter also by their names of 2017 (`norm.1`), and as
-others fine-tune them: with a sigmoid behind the last layer (`fc.0`, `classifier.0`), or without a last layer.
+torchvision's ResNets, ResNeXts, wide ResNets and DenseNets are read, the latter also under their names of 2017
+(`norm.1`). The last layer may be missing, or be followed by a sigmoid (`fc.0`, `classifier.0`).
 """
 
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from ribcage.bundle.formats.reading.published_weights import (
     Evidence,
     Published,
     architecture,
-    flat,
+    unnested_head,
 )
 from ribcage.bundle.formats.writing import base
 from ribcage.bundle.spec import ModelSpec
@@ -36,32 +37,32 @@ SOURCE = "https://github.com/pytorch/vision"
 LICENCE = "BSD-3-Clause (code); weights trained on ImageNet"
 LAST = 1
 
-IMAGENET = 1000
-"""Rows of the last layer of those that torchvision publishes."""
+IMAGENET_CLASSES = 1000
+"""Number of outputs of the weights that torchvision publishes."""
 FAMILIES = {"conv1": ("fc", RESNETS), "features.conv0": ("classifier", DENSENETS)}
-"""By the first layer: what the last is called, and whose these are."""
+"""First layer → last layer and architectures."""
 
 
 def recognises(weights: Mapping[str, Tensor]) -> bool:
-    """Whether the first layers of a ResNet or a DenseNet are there."""
+    """Whether there are the first layers of a ResNet or DenseNet."""
     return {"conv1.weight", "layer1.0.conv1.weight"} <= set(weights) or "features.norm0.weight" in weights
 
 
 def published(weights: dict[str, Tensor]) -> Published:
-    """Under timm's names, which are torchvision's."""
+    """Under timm's names, which are those of torchvision."""
     stem = "conv1" if "conv1.weight" in weights else "features.conv0"
     last, candidates = FAMILIES[stem]
-    state = flat({DOTTED.sub(r"\1\2.", name): value for name, value in weights.items()}, last)
-    whose: Any = {} if len(state.get(f"{last}.weight", ())) == IMAGENET else UNKNOWN
+    state = unnested_head({DOTTED.sub(r"\1\2.", name): value for name, value in weights.items()}, last)
+    origin: Any = {} if len(state.get(f"{last}.weight", ())) == IMAGENET_CLASSES else UNKNOWN
     scale: Any = {"mean": MEAN, "std": STD} if Published(state).channels(stem) == 3 else {}
     seen = Evidence("shapes", f"the names of torchvision's {'ResNets' if stem == 'conv1' else 'DenseNets'}")
-    return Published(state, **scale, name=architecture(state, candidates), evidence=seen, **whose)
+    return Published(state, **scale, name=architecture(state, candidates), evidence=seen, **origin)
 
 
 def export(method: Method, model: ModelSpec, target: Path) -> Path:
-    """Write the file; into a folder as resnet18_xray.pth."""
+    """Write the file; in a folder it is named resnet18_xray.pth."""
     weights = base.as_torchvision(method.backbone, model)
     if isinstance(method, Supervised) and method.findings:
         fc = base.classifier(model.name)
-        weights |= {f"{fc}.{name}": base.taken(value) for name, value in method.head.state_dict().items()}
+        weights |= {f"{fc}.{name}": base.copied(value) for name, value in method.head.state_dict().items()}
     return base.write_weights(weights, target, f"{base.plain_name(model.name)}_xray.pth")

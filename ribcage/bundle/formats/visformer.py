@@ -1,6 +1,7 @@
-"""Visformer files: the names of timm, but with batch norms wrapped in a module, as in `norm.bn`.
+"""Visformer files: timm's names, but with batch norms wrapped in a module, as in `norm.bn`.
 
-A head with a sigmoid behind it is `head.0`; what 14 rows answer is DTforCXR8's.
+A head that is followed by a sigmoid is named `head.0`. A model with 14 outputs is taken to be one of DTforCXR8, which
+determines the findings.
 
 Chen et al. 2021, https://arxiv.org/abs/2104.12533
 """
@@ -9,20 +10,27 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-from ribcage.bundle.formats.reading.published_weights import MEAN, STD, Evidence, Published, architecture, numbered
+from ribcage.bundle.formats.reading.published_weights import (
+    MEAN,
+    STD,
+    Evidence,
+    Published,
+    architecture,
+    with_dtforcxr8_findings,
+)
 
 SOURCE = "https://github.com/danczs/Visformer"
 LICENCE = "Apache-2.0 (code); weights trained on ImageNet"
-SEEN = Evidence("names", "stem.1.bn and three maps of positions")
+SEEN = Evidence("names", "stem.1.bn and three position embeddings")
 MODELS = ("visformer_small", "visformer_tiny")
 
 
 def recognises(names: Collection[str]) -> bool:
-    """Whether a norm of the stem is wrapped and there are three maps of positions."""
+    """Whether there are a wrapped norm in the stem and three position embeddings."""
     return {"stem.1.bn.weight", "pos_embed1", "pos_embed2", "pos_embed3"} <= set(names)
 
 
 def published(weights: dict[str, Tensor]) -> Published:
     """Under timm's names."""
     state = {name.replace(".bn.", ".").replace("head.0.", "head."): value for name, value in weights.items()}
-    return numbered(Published(state, MEAN, STD, name=architecture(state, MODELS), evidence=SEEN), "head")
+    return with_dtforcxr8_findings(Published(state, MEAN, STD, name=architecture(state, MODELS), evidence=SEEN), "head")

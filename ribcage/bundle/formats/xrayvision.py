@@ -1,12 +1,13 @@
-"""TorchXRayVision: bare weights of its one-channel DenseNet-121 or ResNet-50, with 18 outputs.
+"""TorchXRayVision: state dict of a one-channel DenseNet-121 or ResNet-50, with 18 outputs.
 
     features.*, classifier.*    a DenseNet under torchvision's names
-    conv1.*, layerN.*, fc.*     a ResNet under torchvision's names, or the same behind `model.`
-    op_threshs                  (18,), one probability for each; nan where it was not trained
+    conv1.*, layerN.*, fc.*     a ResNet under torchvision's names, also with the prefix `model.`
+    op_threshs                  (18,), one probability per output; NaN if it was not trained
 
-Images go in as 2048 x - 1024, with x in 0 … 1: that is (x - .5) / s with s = .5 / 1024. They are cut to a square and
-brought to 224 pixels, for the ResNet to 512. A model of one dataset leaves rows untrained: in a DenseNet's file those
-have no threshold. Its old files are whole models, not weights: open them with torchxrayvision, save the state_dict().
+The input is 2048 x - 1024 with x in 0 … 1, that is (x - .5) / s with s = .5 / 1024. Images are cropped to a square and
+resized to 224 pixels, for the ResNet to 512. Models trained on one dataset have untrained outputs: in the file of a
+DenseNet these have no threshold. Older files are pickled models instead of weights: load them with torchxrayvision and
+save their state_dict().
 
 Cohen et al. 2022, https://arxiv.org/abs/2111.00595
 """
@@ -22,7 +23,7 @@ SOURCE = "https://github.com/mlmed/torchxrayvision"
 LICENCE = "Apache-2.0 (code); weights trained on public datasets of radiographs"
 
 MEAN, STD = 0.5, 0.5 / 1024
-ROWS = (
+OUTPUTS = (
     "Atelectasis",
     "Consolidation",
     "Infiltration",
@@ -42,25 +43,26 @@ ROWS = (
     "Lung_Opacity",
     "Enlarged_Cardiomediastinum",
 )
-CUTS = "op_threshs"
+THRESHOLDS = "op_threshs"
 
 
 def recognises(weights: Mapping[str, Tensor]) -> bool:
-    """Whether there are its thresholds, or 18 answers to an image of one channel."""
+    """Whether there are thresholds, or one input channel and 18 outputs."""
     state = resnet_weights(weights)
     stem, head = ("conv1", "fc") if "conv1.weight" in state else ("features.conv0", "classifier")
-    known = f"{stem}.weight" in state and len(state.get(f"{head}.bias", ())) == len(ROWS)
-    return known and (CUTS in weights or Published(dict(state)).channels(stem) == 1)
+    known = f"{stem}.weight" in state and len(state.get(f"{head}.bias", ())) == len(OUTPUTS)
+    return known and (THRESHOLDS in weights or Published(dict(state)).channels(stem) == 1)
 
 
 def published(weights: dict[str, Tensor]) -> Published:
     """Under timm's names."""
     state = resnet_weights(weights)
-    net = "conv1.weight" not in state
-    stem, candidates, side = ("features.conv0", DENSENETS, 224) if net else ("conv1", RESNETS, 512)
-    cuts = tuple(None if math.isnan(cut) else cut for cut in weights[CUTS].tolist()) if CUTS in weights else ()
-    trained = [not net or not cuts or cut is not None for cut in cuts or ROWS]
-    findings = tuple(name if was else "" for name, was in zip(ROWS, trained, strict=True))
+    dense = "conv1.weight" not in state
+    stem, candidates, side = ("features.conv0", DENSENETS, 224) if dense else ("conv1", RESNETS, 512)
+    values = weights[THRESHOLDS].tolist() if THRESHOLDS in weights else ()
+    thresholds = tuple(None if math.isnan(value) else value for value in values)
+    trained = [not dense or not thresholds or value is not None for value in thresholds or OUTPUTS]
+    findings = tuple(name if used else "" for name, used in zip(OUTPUTS, trained, strict=True))
     channels = Published(state).channels(stem)
     return Published(
         state,
@@ -68,14 +70,16 @@ def published(weights: dict[str, Tensor]) -> Published:
         (STD,) * channels,
         name=architecture(state, candidates),
         findings=findings,
-        evidence=Evidence("names", CUTS) if CUTS in weights else Evidence("shapes", "18 rows and one channel"),
-        left=(CUTS,) if CUTS in weights else (),
+        evidence=Evidence("names", THRESHOLDS)
+        if THRESHOLDS in weights
+        else Evidence("shapes", "18 outputs and one channel"),
+        unused=(THRESHOLDS,) if THRESHOLDS in weights else (),
         size=(side, side),
         stored=side,
-        thresholds=tuple(cut for cut, name in zip(cuts, findings, strict=False) if name),
+        thresholds=tuple(value for value, name in zip(thresholds, findings, strict=False) if name),
     )
 
 
 def resnet_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without thresholds and what stands before the names of a ResNet."""
-    return {name.removeprefix("model."): value for name, value in weights.items() if name != CUTS}
+    """The weights without thresholds and without the prefix of a ResNet."""
+    return {name.removeprefix("model."): value for name, value in weights.items() if name != THRESHOLDS}

@@ -1,1 +1,1 @@
-"""Reading of published weights: containers, unpicklers, and what a file turns out to be."""
+"""Reading of published weights: file formats, restricted unpicklers, and the description of what a file contains."""

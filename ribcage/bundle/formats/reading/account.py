@@ -1,4 +1,4 @@
-"""Account: what became of every tensor of a file of weights, by its name there."""
+"""Account of a conversion: for every tensor in the file, whether it is used in the model, and if not, why."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,45 +6,45 @@ from dataclasses import dataclass
 from ribcage.bundle.formats.reading.published_weights import Published
 from ribcage.models.pretrained import Coverage
 
-NEEDLESS, BESIDE = "only its training needs it", "beside the model in the file"
-LAST, SECOND = "a last layer that is not used", "a second last layer"
-"""What can become of a weight that no part of the model is, besides what `backbone.Coverage` says."""
+TRAINING_ONLY, NOT_MODEL = "used in training only", "not part of the model"
+UNUSED_HEAD, SECOND_HEAD = "unused last layer", "second last layer"
+"""Reasons for which a tensor is left out, in addition to those of `pretrained.Coverage`."""
 
 
 @dataclass(frozen=True)
-class Fate:
-    """What became of one tensor of the file."""
+class TensorRecord:
+    """What became of one tensor in the file."""
 
     name: str
     shape: tuple[int, ...] | None
-    """None of what lies beside the model."""
+    """None if the tensor is not part of the model."""
     reason: str
-    """Why it is left out; "" when the model has it."""
+    """Why the tensor is left out; "" if it is used."""
 
 
-def account(found: Published, coverage: Coverage, ends: Sequence[str], answers: bool) -> tuple[Fate, ...]:
-    """Every tensor of the file, once.
+def account(found: Published, coverage: Coverage, ends: Sequence[str], answers: bool) -> tuple[TensorRecord, ...]:
+    """One entry per tensor in the file.
 
-    ends: timm's names of the last layers, the first of them first; answers: whether that one is used.
+    ends: timm's names of the last layers; answers: whether the first of them is used.
     """
-    ours = {theirs: name for name, theirs in found.original.items()}
+    ours = {theirs: name for name, theirs in found.file_names.items()}
     heads = {f"{end}.{part}": number for number, end in enumerate(ends) for part in ("weight", "bias")}
 
     def reason(name: str) -> str:
-        if name in found.left:
-            return NEEDLESS
+        if name in found.unused:
+            return TRAINING_ONLY
         if ours[name] in heads:
-            return LAST if not answers else SECOND if heads[ours[name]] else ""
-        return coverage.fate(ours[name])
+            return UNUSED_HEAD if not answers else SECOND_HEAD if heads[ours[name]] else ""
+        return coverage.reason_unused(ours[name])
 
-    own = [Fate(name, shape, reason(name)) for name, shape in found.file_shapes.items()]
-    return (*own, *(Fate(name, None, BESIDE) for name in found.beside))
+    own = [TensorRecord(name, shape, reason(name)) for name, shape in found.file_shapes.items()]
+    return (*own, *(TensorRecord(name, None, NOT_MODEL) for name in found.other_tensors))
 
 
-def account_summary(fates: Sequence[Fate]) -> str:
-    """How many tensors were used, and how many were left out for which reason."""
-    said = [f"{sum(not one.reason for one in fates):,} used"]
-    for reason in dict.fromkeys(one.reason for one in fates if one.reason):
-        names = [one.name for one in fates if one.reason == reason]
-        said.append(f"{len(names):,} left out, {reason} ({names[0]}{' …' if len(names) > 1 else ''})")
-    return f"{len(fates):,} tensors in the file: {'; '.join(said)}"
+def account_summary(tensors: Sequence[TensorRecord]) -> str:
+    """Numbers of tensors that are used and, by reason, left out."""
+    counts = [f"{sum(not one.reason for one in tensors):,} used"]
+    for reason in dict.fromkeys(one.reason for one in tensors if one.reason):
+        names = [one.name for one in tensors if one.reason == reason]
+        counts.append(f"{len(names):,} left out: {reason} ({names[0]}{' …' if len(names) > 1 else ''})")
+    return f"{len(tensors):,} tensors in the file: {'; '.join(counts)}"

@@ -1,7 +1,7 @@
-"""Container: the weights in a file, whatever program wrote it – safetensors, torch's two forms, Paddle's, NumPy's.
+"""Reading weights from safetensors, both formats of torch.save, Paddle's .pdparams and NumPy's .npz.
 
-Nothing in a file is executed. safetensors and NumPy hold only numbers. torch's files and Paddle's are pickles, programs
-that may call any function of Python; they are read by unpicklers with a short list of harmless ones.
+No code in a file is executed. safetensors and .npz files contain only arrays. The files of torch and Paddle are
+pickles, which could call any Python function; they are read by unpicklers with a short list of harmless ones.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import Tensor
 from ribcage.bundle.formats.reading import pickled
 from ribcage.bundle.formats.reading.torch_files import read_torch_file
 
-INSIDE = (
+WEIGHT_KEYS = (
     "state_dict_ema",
     "model_ema",
     "state_dict",
@@ -28,70 +28,74 @@ INSIDE = (
     "network",
     "weights",
 )
-"""Under which of these names training programs keep the weights, the first that is there."""
+"""Keys under which training programs store the weights, in order of preference."""
 WRAPPERS = ("module.", "_orig_mod.")
-"""What torch puts before every name when a model is trained on many devices, or compiled."""
-BLOWN_UP = 4
-"""A file is refused that promises more bytes than this factor times its size: tied weights are few."""
-SMALL = 2**24
-"""Bytes that the smallest file may promise: constant weights pack well."""
-DEEPEST, MOST = 32, 100_000
-"""How deep dicts in a file are looked through, and how many things in them."""
-LONGEST = 500
-"""Characters of the longest name of a weight."""
+"""Prefixes that torch adds to every name if a model is trained on several devices or compiled."""
+MAX_EXPANSION = 4
+"""Maximum size of the weights, as a multiple of the file's size; tied weights can exceed it, but are few."""
+MIN_ALLOWANCE = 2**24
+"""Bytes of weights that a file of any size may contain, since constant weights compress well."""
+MAX_DEPTH, MAX_CONTAINERS = 32, 100_000
+"""Maximum depth and number of the dicts and lists that are searched for tensors."""
+MAX_NAME = 500
+"""Maximum length of a weight name in characters."""
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What a file of weights holds."""
+    """Content of a file of weights."""
 
     weights: dict[str, Tensor]
-    """The model's, under the file's own names, without what wrappers put before them."""
-    beside: tuple[str, ...] = ()
-    """Names of all other tensors in the file: of an optimizer, of a second copy of the model."""
+    """The weights of the model under the names in the file, without wrapper prefixes."""
+    other_tensors: tuple[str, ...] = ()
+    """Names of all other tensors in the file, such as those of an optimizer or an EMA copy."""
     arch: str = ""
-    """What the program that wrote the file calls the architecture, under `arch`."""
+    """Name of the architecture, as stated under the key `arch`."""
 
 
 def read_weights(file: Path) -> WeightsFile:
-    """The weights in a file, and the names of all tensors that are none of them."""
+    """The weights in a file, and the names of all other tensors."""
     content = read_container(file)
     try:
-        chosen = _inside(content)
+        chosen = _weights_dict(content)
         found = _tensors(chosen)
-        _plain(found, file.stat().st_size)
+        _check_plain(found, file.stat().st_size)
     except ValueError as error:
         raise ValueError(f"{file} cannot be read as weights: {error}.") from None
     if not found:
-        raise ValueError(f"{file} holds no weights: {_without(content)}.")
+        raise ValueError(f"{file} contains no weights: {_found_instead(content)}.")
     arch = content.get("arch") if isinstance(content, dict) else ""
     return WeightsFile(
-        {_bare(name): value for name, value in found.items()},
-        _beside(content, chosen),
-        arch if isinstance(arch, str) and len(arch) < LONGEST else "",
+        {_without_wrappers(name): value for name, value in found.items()},
+        _other_tensors(content, chosen),
+        arch if isinstance(arch, str) and len(arch) < MAX_NAME else "",
     )
 
 
-def _without(content: Any) -> str:
-    """What a file without weights holds."""
+def _found_instead(content: Any) -> str:
+    """What a file without weights contains."""
     if not isinstance(content, dict):
-        return f"it is a {type(content).__name__}, not a dict of tensors by name"
+        return f"it is a {type(content).__name__}, not a dict of tensors"
     if "ribcage" in content:
-        return "it is the checkpoint of a training; name its run folder instead"
+        return "it is a checkpoint of a training run; pass the run folder instead"
     if {"state", "param_groups"} <= content.keys():
         return "it is the state of an optimizer"
     names = ", ".join(_printable(name) for name in list(content)[:3])
-    return f"it has {names}{' …' if len(content) > 3 else ''}, none of which is a tensor" if content else "it is empty"
+    return (
+        f"its keys are {names}{' …' if len(content) > 3 else ''}, none of which holds a tensor"
+        if content
+        else "it is empty"
+    )
 
 
-def _beside(content: Any, chosen: Any) -> tuple[str, ...]:
-    """Names of the tensors that are not directly in the dict that was chosen; a dict or a list is gone through once."""
+def _other_tensors(content: Any, chosen: Any) -> tuple[str, ...]:
+    """Names of all tensors outside the chosen dict; each dict or list is searched once."""
     found: list[str] = []
-    waiting: list[tuple[str, Any]] = [("", content)]
+    pending: list[tuple[str, Any]] = [("", content)]
     seen: set[int] = set()
-    while waiting and len(seen) < MOST:
-        path, one = waiting.pop()
-        if id(one) in seen or path.count("\0") > DEEPEST:
+    while pending and len(seen) < MAX_CONTAINERS:
+        path, one = pending.pop()
+        if id(one) in seen or path.count("\0") > MAX_DEPTH:
             continue
         seen.add(id(one))
         items = dict.items(one) if isinstance(one, dict) else enumerate(one) if isinstance(one, list | tuple) else ()
@@ -100,20 +104,20 @@ def _beside(content: Any, chosen: Any) -> tuple[str, ...]:
             if isinstance(value, Tensor):
                 found += [here] if one is not chosen or not isinstance(name, str) else []
             elif isinstance(value, dict | list | tuple):
-                waiting.append((here, value))
+                pending.append((here, value))
     return tuple(sorted(name.replace("\0", ".") for name in found))
 
 
 def _printable(name: Any) -> str:
-    """A key of a dict, to be shown."""
+    """A dict key as printable text."""
     text = name if isinstance(name, str) else str(name) if isinstance(name, int) else type(name).__name__
-    return "".join(one for one in text[:LONGEST] if one.isprintable()) or "?"
+    return "".join(one for one in text[:MAX_NAME] if one.isprintable()) or "?"
 
 
 def read_container(file: Path) -> Any:
-    """All that is in a file."""
+    """The entire content of a file."""
     if file.is_dir():
-        raise ValueError(f"{file} is a folder: name a file of weights.")
+        raise ValueError(f"{file} is a folder. Pass a file of weights.")
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist.")
     try:
@@ -123,72 +127,72 @@ def read_container(file: Path) -> Any:
             raise ValueError("it is empty")
         return _read(file, start)
     except MemoryError:
-        raise MemoryError(f"{file} needs more memory than there is.") from None
+        raise MemoryError(f"{file} needs more memory than is available.") from None
     except Exception as error:  # a damaged or hostile file raises almost anything
-        raise ValueError(f"{file} cannot be read as weights: {_why(error)}.") from None
+        raise ValueError(f"{file} cannot be read as weights: {_reason(error)}.") from None
 
 
 def _read(file: Path, start: bytes) -> Any:
-    """By how it begins."""
+    """The content of a file whose format is detected from its first bytes."""
     if pickled.recognises(start):
         return pickled.load_pickle(file)
     if start.startswith(b"PK"):
-        return _npz(file) if _unpacked(file) else read_torch_file(file)
+        return _npz(file) if _is_npz(file) else read_torch_file(file)
     if start.startswith(pickled.TORCH):
         return read_torch_file(file)
     if start[8:9] == b"{":
         return _safetensors(file)
-    raise ValueError(_other(start))
+    raise ValueError(_unknown_format(start))
 
 
-def _unpacked(file: Path) -> bool:
-    """Whether a packed file is NumPy's, and no bomb."""
-    with zipfile.ZipFile(file) as packed:
-        size, names = sum(one.file_size for one in packed.infolist()), packed.namelist()
-    _bounded(size, file.stat().st_size)
+def _is_npz(file: Path) -> bool:
+    """Whether a ZIP archive is an .npz file; raise if it is a decompression bomb."""
+    with zipfile.ZipFile(file) as archive:
+        size, names = sum(one.file_size for one in archive.infolist()), archive.namelist()
+    _check_expansion(size, file.stat().st_size)
     if not names:
         raise ValueError("it is an empty archive")
     return all(name.endswith(".npy") for name in names)
 
 
-def _bounded(promised: int, size: int) -> None:
-    """Raise where a file of this size promises many times as many bytes."""
-    if promised > max(BLOWN_UP * size, SMALL):
-        raise ValueError(f"it would grow to {promised / 1e9:,.1f} GB")
+def _check_expansion(expanded: int, size: int) -> None:
+    """Raise if the content is many times larger than the file."""
+    if expanded > max(MAX_EXPANSION * size, MIN_ALLOWANCE):
+        raise ValueError(f"it would expand to {expanded / 1e9:,.1f} GB")
 
 
-def _other(start: bytes) -> str:
-    """What a file is that has no weights in it."""
+def _unknown_format(start: bytes) -> str:
+    """Description of a file that is not in a supported format."""
     text = start.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     if text.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer, not the file itself: get that with 'git lfs pull'"
+        return "it is a Git LFS pointer, not the file itself: run 'git lfs pull'"
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "it is a web page: download the file itself"
     if text and all(32 <= byte < 127 or byte in b"\r\n\t" for byte in text):
-        return "it is text"
-    return "it is of no form that is known (safetensors, torch's, Paddle's, NumPy's .npz)"
+        return "it is a text file"
+    return "its format is not supported (supported: safetensors, torch, Paddle, NumPy .npz)"
 
 
-def _why(error: Exception) -> str:
-    """An error in a few words: what a file wanted to call is worth knowing, torch's advice to allow it is not."""
+def _reason(error: Exception) -> str:
+    """A short reason for an error. It names what a pickle tried to call, without torch's advice to allow that."""
     text = "".join(one for one in " ".join(str(error).split()) if one.isprintable())  # names in it come from the file
     if "GLOBAL " in text:
         asked = text.split("GLOBAL ", 1)[1].split(" ", 1)[0]
-        return f"it asks for {asked}, which no weights need{_whole(asked)}"
+        return f"it refers to {asked}, which weights do not need{_whole_model(asked)}"
     text = text.split("WeightsUnpickler error: ", 1)[-1].split(" Check the documentation of torch.load", 1)[0]
     if "allocate memory" in text:
-        return "it needs more memory than there is"
+        return "it needs more memory than is available"
     if isinstance(error, EOFError | zipfile.BadZipFile) or "central directory" in text or "unexpected EOF" in text:
-        return "it is cut off or damaged"
+        return "it is truncated or damaged"
     return text[:120].rstrip(".") or type(error).__name__
 
 
-def _whole(asked: str) -> str:
-    """What to do where a class is asked for: the model was saved as an object, not as its weights."""
+def _whole_model(asked: str) -> str:
+    """Advice if a pickle refers to a class: the model was saved as an object instead of its weights."""
     kind = asked.rpartition(".")[2]
     if not kind[:1].isupper():
         return ""
-    return " – a whole model: open it with the program it is of, and save its state_dict() instead"
+    return " – a pickled model: load it with the program that wrote it and save its state_dict()"
 
 
 def _safetensors(file: Path) -> dict[str, Tensor]:
@@ -198,55 +202,55 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _npz(file: Path) -> dict[str, Tensor]:
-    with zipfile.ZipFile(file) as packed:
-        for one in packed.infolist():
-            _whole_array(packed, one)
+    with zipfile.ZipFile(file) as archive:
+        for one in archive.infolist():
+            _check_array_size(archive, one)
     with np.load(file, allow_pickle=False) as arrays:
         return {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in arrays.files}
 
 
-def _whole_array(packed: zipfile.ZipFile, one: zipfile.ZipInfo) -> None:
-    """Raise where an array claims more numbers than its file has: NumPy makes room for what is claimed."""
-    with packed.open(one) as stream:
+def _check_array_size(archive: zipfile.ZipFile, one: zipfile.ZipInfo) -> None:
+    """Raise if the header of an array does not match its size: NumPy allocates what the header states."""
+    with archive.open(one) as stream:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(stream)
         if not dtype.hasobject and math.prod(shape) * dtype.itemsize != one.file_size - stream.tell():
-            raise ValueError(f"{_printable(one.filename)} has fewer numbers than its header claims")
+            raise ValueError(f"{_printable(one.filename)} does not have the size that its header states")
 
 
-def _inside(content: Any) -> Any:
-    """The part of a training program's file that is the model."""
+def _weights_dict(content: Any) -> Any:
+    """The dict of the model's weights within a training checkpoint."""
     seen: set[int] = set()
-    while isinstance(content, dict) and id(content) not in seen:  # a dict can be in itself
+    while isinstance(content, dict) and id(content) not in seen:  # a dict can contain itself
         seen.add(id(content))
-        inner = (dict.get(content, name) for name in INSIDE)
+        inner = (dict.get(content, name) for name in WEIGHT_KEYS)
         content = next((one for one in inner if _tensors(one)), content)
     return content
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:
-    """The weights among the values of a dict."""
+    """The tensors among the values of a dict."""
     if not isinstance(content, dict):
         return {}
-    found = dict.items(content)  # in a file a dict may have been given an `items` of another kind
+    found = dict.items(content)  # a hostile file may have replaced `items`
     return {name: Tensor.detach(value) for name, value in found if isinstance(name, str) and isinstance(value, Tensor)}
 
 
-def _plain(found: dict[str, Tensor], size: int) -> None:
-    """Raise where weights are not what they seem: no numbers behind them, or many times the same."""
+def _check_plain(found: dict[str, Tensor], size: int) -> None:
+    """Raise if a weight is not a dense array in memory, or if the weights are far larger than the file."""
     for name, value in found.items():
-        if len(name) > LONGEST or not name.isprintable():
-            raise ValueError("it has names that are not names of weights")
+        if len(name) > MAX_NAME or not name.isprintable():
+            raise ValueError("it has invalid weight names")
         if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized or value.is_complex():
             raise ValueError(f"{name} is not a plain array of numbers")
-    if len({_bare(name) for name in found}) < len(found):
+    if len({_without_wrappers(name) for name in found}) < len(found):
         raise ValueError("it has two weights with the same name")
-    _bounded(sum(value.numel() * value.element_size() for value in found.values()), size)
+    _check_expansion(sum(value.numel() * value.element_size() for value in found.values()), size)
 
 
-def _bare(name: str) -> str:
-    """The name without wrappers."""
+def _without_wrappers(name: str) -> str:
+    """A weight name without wrapper prefixes."""
     while name.startswith(WRAPPERS):
         name = name.split(".", 1)[1]
     return name

@@ -1,12 +1,12 @@
-"""Pickled: NumPy arrays in a pickle, as Paddle's .pdparams and a few older programs keep them, read without either.
+"""Restricted unpickler for NumPy arrays in a pickle, as in Paddle's .pdparams and files of a few older programs.
 
-A pickle is a little program; loading one may run any function of Python's. This reader goes through it step by step and
-takes only the steps that build numbers, text, lists, dicts and arrays. A name that it asks for stays a name: behind a
-few of them stand functions of this file, which only copy bytes, and nothing else can be called. Even `eval`, which
-Paddle writes around some tensors, is here a function that hands back the array beside it.
+A pickle is a small program, and loading it may call any Python function. This reader supports only the opcodes that
+build numbers, text, lists, dicts and arrays. Names in the file are not imported: a few of them are mapped to functions
+of this module, which only copy bytes, and no others can be called. Even `eval`, which Paddle writes around some
+tensors, is replaced by a function that returns the array passed to it.
 
-Neither time nor memory grows beyond what the file itself has: what is made of its bytes is no more than twice these,
-what claims to be longer than the file is cut off at its end, and only text and numbers are keys.
+Time and memory are bounded by the size of the file: at most twice its bytes are allocated for arrays, a length beyond
+the end of the file is an error, and keys are text or numbers.
 """
 
 import mmap
@@ -21,27 +21,27 @@ import torch
 from torch import Tensor
 
 TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""How torch's older form begins."""
+"""First bytes of torch's older format."""
 KINDS = "fiub"
-"""Of arrays: numbers and truth values."""
-DAMAGED = "it is cut off or damaged"
-STEPS = (
+"""Supported kinds of NumPy dtypes: floats, integers and booleans."""
+DAMAGED = "it is truncated or damaged"
+OPCODES = (
     "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET",
     "LONG_BINGET", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINSTRING",
     "SHORT_BINSTRING", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
     "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT",
     "SETITEM", "SETITEMS", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD",
 )  # fmt: skip
-"""Those of pickle's steps that arrays in dicts need."""
+"""Opcodes that are needed for dicts of arrays."""
 
 
 def recognises(start: bytes) -> bool:
-    """Whether a file that starts so is a pickle of this kind."""
+    """Whether a file that starts with these bytes is a pickle of protocol 2 to 5, but not of torch."""
     return start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and not start.startswith(TORCH)
 
 
 def load_pickle(file: Path) -> Any:
-    """What the pickle holds, arrays as tensors."""
+    """The content of the pickle, with arrays as tensors."""
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
         try:
             return _tensors(_Reader(content).load(), {})
@@ -49,90 +49,94 @@ def load_pickle(file: Path) -> Any:
             raise ValueError(str(error)) from None
         except (MemoryError, KeyboardInterrupt):
             raise
-        except Exception:  # a step that finds not what it needs fails in any way
+        except Exception:  # an opcode with unexpected operands can raise anything
             raise ValueError(DAMAGED) from None
 
 
 class UnneededError(Exception):
-    """What no weights need."""
+    """The file contains something that weights do not need."""
 
 
 @dataclass(frozen=True)
 class _Name:
-    """A name of Python's that the file asks for."""
+    """A Python name that the file refers to."""
 
     module: str
     name: str
 
 
 class _Array:
-    """An array that is being read."""
+    """An array under construction."""
 
     def __init__(self, *_: Any) -> None:
         self.value: np.ndarray | None = None
 
     def build(self, state: Any) -> None:
-        """(version, shape, kind of number, by columns?, bytes)"""
-        _, shape, kind, by_columns, content = state
+        """state: (version, shape, dtype, Fortran order, bytes)."""
+        _, shape, kind, fortran_order, content = state
         content = content.encode("latin1") if isinstance(content, str) else content
-        self.value = _numbers(content, kind, shape, "F" if by_columns else "C")
+        self.value = _numbers(content, kind, shape, "F" if fortran_order else "C")
 
 
 class _Kind:
-    """A kind of number: f4, i8 …"""
+    """A dtype under construction: f4, i8 …"""
 
     def __init__(self, word: Any = "", *_: Any) -> None:
         self.word, self.order = word if isinstance(word, str) else "", "<"
 
     def build(self, state: Any) -> None:
-        """(version, order of bytes, …)"""
+        """state: (version, byte order, …)."""
         self.order = {">": ">"}.get(state[1], "<")
 
 
 def _numbers(content: Any, kind: Any, shape: Any, order: Any) -> np.ndarray:
-    """An array of these bytes."""
+    """An array from its bytes, dtype, shape and memory order."""
     dtype = _dtype(kind)
     count, size = int(np.prod(shape, dtype=object)), len(content) if isinstance(content, bytes | bytearray) else -1
     if min(shape, default=1) < 0 or count * dtype.itemsize != size:
-        raise UnneededError(f"an array of {' × '.join(map(str, shape))} has not so many numbers behind it"[:120])
+        raise UnneededError(
+            f"an array of {' × '.join(map(str, shape))} does not have the corresponding number of bytes"[:120]
+        )
     return np.frombuffer(content, dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
 def _dtype(kind: Any) -> np.dtype[Any]:
     word = kind.word if isinstance(kind, _Kind) else ""
     if word[:1] not in tuple(KINDS) or word[1:] not in ("1", "2", "4", "8"):
-        raise UnneededError(f"an array is of {'objects' if word[:1] in ('O', '') else word[:20]}, not of numbers")
+        raise UnneededError(
+            f"an array has elements of type {'object' if word[:1] in ('O', '') else word[:20]}, not numbers"
+        )
     return np.dtype(f"{kind.order}{word}")
 
 
 def _encoded(text: Any, coding: Any = "latin1") -> bytes:
-    """Bytes as Python 2 knew them."""
+    """Bytes that Python 2 pickled as text."""
     if not isinstance(text, str) or coding not in ("latin1", "latin-1"):
-        raise UnneededError("it holds text that is no array's")
+        raise UnneededError("it contains encoded text that does not belong to an array")
     return text.encode("latin1")
 
 
 def _nothing() -> bytes:
-    """No bytes, as the oldest pickles have them."""
+    """bytes() without arguments, as old pickles write an empty array."""
     return b""
 
 
 def _scalar(kind: Any, content: Any = b"") -> Any:
-    """A single number."""
+    """A NumPy scalar as a Python number."""
     return _numbers(content.encode("latin1") if isinstance(content, str) else content, kind, (), "C").item()
 
 
 def _buffered(content: Any, kind: Any, shape: Any, order: Any) -> _Array:
-    """An array as Python's newest pickles have it."""
+    """An array as pickled by protocol 5."""
     found = _Array()
     found.value = _numbers(content, kind, shape, order)
     return found
 
 
 def _data(source: Any, names: Any = None, *_: Any) -> Any:
-    """What Paddle writes as eval("data", {"data": array}): the array."""
+    """The array in Paddle's eval("data", {"data": array})."""
     if source != "data" or type(names) is not dict or list(names) != ["data"]:
-        raise UnneededError("it calls builtins.eval, which no weights need")
+        raise UnneededError("it calls builtins.eval, which weights do not need")
     return names["data"]
 
 
@@ -142,7 +146,7 @@ def _pair(items: Any = ()) -> tuple[Any, ...]:
 
 
 def _ordered(*_: Any) -> dict[Any, Any]:
-    """A dict, filled afterwards."""
+    """An empty dict, filled later."""
     return {}
 
 
@@ -162,7 +166,7 @@ KNOWN: dict[_Name, Callable[..., Any]] = {
 
 
 class _Reader(pickle._Unpickler):
-    """An unpickler that knows nothing but arrays."""
+    """An unpickler restricted to arrays."""
 
     stack: list[Any]
     pop_mark: Callable[[], list[Any]]
@@ -170,16 +174,16 @@ class _Reader(pickle._Unpickler):
     def __init__(self, content: mmap.mmap) -> None:
         super().__init__(content, fix_imports=False, encoding="latin1")
         self.left = 2 * len(content)
-        """Bytes that may still be made: those of the oldest pickles twice, of text and then of an array."""
+        """Bytes that may still be allocated; old pickles hold each array twice, as text and as bytes."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name in the file stands for: itself, until it is called."""
+        """The name itself; load_reduce maps it to a function."""
         if _Name(module, name) not in KNOWN:
-            raise UnneededError(f"it asks for {module}.{name}, which no weights need"[:120])
+            raise UnneededError(f"it refers to {module}.{name}, which weights do not need"[:120])
         return _Name(module, name)
 
     def load_reduce(self) -> None:
-        """Call one of the known names."""
+        """Call the function of a known name."""
         arguments, asked = self.stack.pop(), self.stack.pop()
         if type(asked) is not _Name or type(arguments) is not tuple:
             raise UnneededError("it calls an object that is not a function")
@@ -187,36 +191,36 @@ class _Reader(pickle._Unpickler):
         self._spend(self.stack[-1])
 
     def load_build(self) -> None:
-        """Fill an array, or say what kind of numbers it has."""
+        """Set the state of an array or of a dtype."""
         state, begun = self.stack.pop(), self.stack[-1]
         if type(begun) not in (_Array, _Kind):
             raise UnneededError(
-                f"it fills a {type(begun).__name__.strip('_')} after its creation, which no weights need"
+                f"it fills a {type(begun).__name__.strip('_')} after its creation, which weights do not need"
             )
         begun.build(state)
         self._spend(begun)
 
     def load_setitem(self) -> None:
-        """Put one thing into a dict."""
+        """Set one item of a dict."""
         value, key = self.stack.pop(), self.stack.pop()
         self._put([key, value])
 
     def load_setitems(self) -> None:
-        """Put many things into a dict."""
+        """Set several items of a dict."""
         self._put(self.pop_mark())
 
     def load_append(self) -> None:
-        """Put one thing into a list."""
+        """Append one item to a list."""
         self._append([self.stack.pop()])
 
     def load_appends(self) -> None:
-        """Put many things into a list."""
+        """Append several items to a list."""
         self._append(self.pop_mark())
 
     def _put(self, items: list[Any]) -> None:
-        keys = items[::2]  # a tuple as a key could take for ever: it is gone through, and what it holds, each time
+        keys = items[::2]  # hashing nested tuples could take exponential time
         if type(self.stack[-1]) is not dict or any(type(key) not in (str, int, bytes) for key in keys):
-            raise UnneededError("it has a dict whose keys are not names")
+            raise UnneededError("it has a dict whose keys are not text, integers or bytes")
         self.stack[-1].update(zip(keys, items[1::2], strict=True))
 
     def _append(self, items: list[Any]) -> None:
@@ -225,18 +229,18 @@ class _Reader(pickle._Unpickler):
         self.stack[-1].extend(items)
 
     def _spend(self, made: Any) -> None:
-        """Refuse a file that makes much out of little, by naming the same bytes again and again."""
+        """Raise if the arrays exceed the limit, as when a file refers to the same bytes many times."""
         array = made.value if type(made) is _Array else None
         self.left -= len(made) if isinstance(made, bytes) else array.nbytes if array is not None else 0
         if self.left < 0:
-            raise UnneededError("its arrays hold more than the file")
+            raise UnneededError("its arrays are larger than the file")
 
     def _unneeded(self) -> None:
-        raise UnneededError("it has steps that no weights need")
+        raise UnneededError("it has pickle opcodes that weights do not need")
 
     dispatch: ClassVar[dict[int, Any]] = {
         **dict.fromkeys(range(256), _unneeded),
-        **{step: pickle._Unpickler.dispatch[step] for step in (getattr(pickle, name)[0] for name in STEPS)},
+        **{code: pickle._Unpickler.dispatch[code] for code in (getattr(pickle, name)[0] for name in OPCODES)},
         pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],
         pickle.REDUCE[0]: load_reduce,
         pickle.BUILD[0]: load_build,
@@ -248,8 +252,10 @@ class _Reader(pickle._Unpickler):
 
 
 def _tensors(content: Any, seen: dict[int, Any]) -> Any:
-    """Arrays as tensors, in dicts of any depth, each once, whatever the number of its names; of a named array
-    (name, array) the array."""
+    """Replace arrays in nested dicts by tensors.
+
+    A shared array becomes one shared tensor, and a named array (name, array) becomes its tensor.
+    """
     if isinstance(content, tuple) and len(content) == 2 and isinstance(content[1], _Array):
         content = content[1]
     if isinstance(content, dict):
@@ -265,5 +271,5 @@ def _tensors(content: Any, seen: dict[int, Any]) -> Any:
 
 
 def _tensor(value: np.ndarray) -> Tensor:
-    own = np.array(value, dtype=value.dtype.newbyteorder("="), order="C")  # a copy, which may be written to
+    own = np.array(value, dtype=value.dtype.newbyteorder("="), order="C")  # a writable copy
     return torch.from_numpy(own)

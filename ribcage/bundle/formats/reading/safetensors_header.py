@@ -1,4 +1,4 @@
-"""Header of a safetensors file: names, shapes and types of its tensors, read without reading one."""
+"""Header of a safetensors file: names, shapes and types of its tensors, read without loading them."""
 
 import json
 from dataclasses import dataclass
@@ -7,37 +7,37 @@ from typing import Any
 
 from ribcage.runtime import files
 
-LONGEST_HEADER = 100_000_000
-"""Bytes of the largest header."""
+MAX_HEADER = 100_000_000
+"""Maximum size of the header in bytes."""
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """What the header of a file says of a tensor."""
+    """A tensor as described by the header."""
 
     shape: tuple[int, ...]
-    fractions: bool
-    """Whether its numbers are floating-point."""
+    floating: bool
+    """Whether its type is floating-point."""
 
 
 def read_header(file: Path) -> dict[str, StoredTensor]:
-    """What a safetensors file says of its tensors, without reading one."""
+    """Shapes and types of the tensors in a safetensors file, without loading them."""
     size = files.regular(file).stat().st_size
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        if not 2 <= length <= min(size - 8, LONGEST_HEADER):
+        if not 2 <= length <= min(size - 8, MAX_HEADER):
             raise ValueError("its header is longer than the file")
-        said = json.loads(stream.read(length))
-    if not isinstance(said, dict):
-        raise ValueError("its header is not a table")
-    return {name: _stored(one) for name, one in said.items() if name != "__metadata__"}
+        header = json.loads(stream.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("its header is not a JSON object")
+    return {name: _stored(one) for name, one in header.items() if name != "__metadata__"}
 
 
 def _stored(one: Any) -> StoredTensor:
-    """One tensor in the header of a safetensors file."""
+    """One entry of the header, validated."""
     shape, kind = (one.get("shape"), one.get("dtype")) if isinstance(one, dict) else (None, None)
     if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
-        raise ValueError("a shape in its header is not a list of numbers")
+        raise ValueError("a shape in its header is not a list of integers")
     if not isinstance(kind, str) or kind.startswith("C"):
-        raise ValueError("its header has an unsupported type of numbers")
+        raise ValueError("its header has an unsupported dtype")
     return StoredTensor(tuple(shape), kind.startswith(("F", "BF")))

@@ -1,7 +1,7 @@
-"""torch's files of weights, read by an unpickler that calls no function of the file's choice.
+"""Reading of torch.save files by torch's restricted unpickler, which calls no function chosen by the file.
 
-What published files keep beside their weights – the options of a run, scores, dates – is read as `Aside`, which keeps
-nothing and does nothing.
+Other objects in published files, such as options, scores and dates, are replaced by `Placeholder`, which ignores its
+content.
 """
 
 import contextlib
@@ -53,50 +53,52 @@ DICTS = (
     "yacs.config.CfgNode",
 )
 LISTS = ("collections.deque",)
-"""What stands beside the weights in published files: read as `Aside`, as a dict or as a list, whatever it is."""
+"""Classes that occur in published files beside the weights, and are read as placeholders, dicts or lists."""
 
 
-class Aside:
-    """Stands for an object that no weight is part of: it takes whatever is put into it and forgets it."""
+class Placeholder:
+    """Replaces an object that contains no weights; ignores its arguments and state."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        """Empty."""
+        """Ignore all arguments."""
 
     def __setstate__(self, state: Any) -> None:
-        """Forget it."""
+        """Ignore the state."""
 
 
-class AsideDict:
-    """Stands for a class of dicts: makes a plain one, which torch's reader then fills."""
+class PlainDict:
+    """Replaces a subclass of dict by an OrderedDict, which torch's reader then fills."""
 
     def __new__(cls, *_: Any, **__: Any) -> Any:
-        """Empty."""
+        """Ignore all arguments."""
         return OrderedDict()
 
 
-class AsideList:
-    """Stands for a class of lists: makes a plain one."""
+class PlainList:
+    """Replaces a subclass of list by a list."""
 
     def __new__(cls, *_: Any, **__: Any) -> Any:
-        """Empty."""
+        """Ignore all arguments."""
         return []
 
 
-STANDING: dict[Callable[..., Any], tuple[str, ...]] = {Aside: OBJECTS, AsideDict: DICTS, AsideList: LISTS}
+REPLACEMENTS: dict[Callable[..., Any], tuple[str, ...]] = {Placeholder: OBJECTS, PlainDict: DICTS, PlainList: LISTS}
 
 
 def read_torch_file(file: Path) -> Any:
-    """The content of a file of torch.save."""
-    names: list[Any] = [(stand, name) for stand, known in STANDING.items() for name in known]
+    """The content of a torch.save file."""
+    names: list[Any] = [(replacement, name) for replacement, known in REPLACEMENTS.items() for name in known]
     with file.open("rb") as stream, torch.serialization.safe_globals(names), cheap_calls(), _quiet():
-        # latin1: as Python 2 wrote numbers of NumPy's; a stream, since of a path torch heeds the ending
+        # latin1: NumPy arrays pickled by Python 2; a stream, since torch interprets the suffix of a path
         return torch.load(stream, map_location="cpu", weights_only=True, encoding="latin1")
 
 
 @contextlib.contextmanager
 def cheap_calls() -> Iterator[None]:
-    """While it lasts, what torch's reader lets a file call costs no more than the file is long: by itself it makes a
-    bytearray of any length, and encodes text in any way, some of which take hours."""
+    """Context manager: bound the cost of the functions that torch's reader lets a file call.
+
+    By default a file can allocate a bytearray of any length, and encode text with codecs that may take hours.
+    """
     from torch._weights_only_unpickler import _get_allowed_globals
 
     allowed = _get_allowed_globals()
@@ -110,17 +112,17 @@ def cheap_calls() -> Iterator[None]:
 
 
 def _latin1(content: Any = b"", coding: Any = "latin1") -> bytes:
-    """Bytes, as Python 2 and NumPy wrote them."""
+    """Bytes as pickled by Python 2 and NumPy."""
     if isinstance(content, bytes | bytearray):
         return bytes(content)
     if not isinstance(content, str) or coding not in ("latin1", "latin-1"):
-        raise ValueError("it contains byte strings that no weights need")
+        raise ValueError("it contains byte strings that weights do not need")
     return content.encode("latin1")
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without torch's warnings of old forms."""
+    """Context manager: suppress torch's warnings about old formats."""
     import warnings
 
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):

@@ -1,4 +1,4 @@
-"""Twins: architectures of timm's whose weights have the same names and shapes, and which give other features.
+"""Pairs of timm architectures whose weights have the same names and shapes, but which compute different features.
 
 `benchmarks/twins.py` prints this table.
 """
@@ -32,4 +32,4 @@ TWINS: dict[str, tuple[str, ...]] = {
     ),
     "vit_base_patch16_siglip_gap_224": ("vit_base_patch16_gap_224",),
 }
-"""An architecture that is recognised by its weights → the others."""
+"""Architecture recognised by its weights → other architectures with the same weights."""

@@ -1,1 +1,1 @@
-"""Writing of published layouts: what their exports share."""
+"""Shared code for writing published layouts."""
