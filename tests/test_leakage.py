@@ -71,6 +71,16 @@ def test_an_image_in_training_and_selection_counts_as_a_training_image(sets: dic
     assert (error.value.leak.images, error.value.leak.identical, error.value.leak.alike) == (1, 1, 1)
 
 
+def test_linked_folders_and_images_without_fingerprints_are_named_and_counted(sets: dict[str, DatasetFolder]) -> None:
+    seen = Provenance.of(Datasets.of([sets["linked"]]), TRAIN, VAL[:2]) | Provenance.of(
+        Datasets.of([sets["small"]]), VAL[2:3], VAL[:0]
+    )
+    for whose, names in (("large", ()), ("linked", ("one",))):
+        found = leakage.check_leakage(seen, Datasets.of([sets[whose]]), VAL, allow=True)
+        assert found.linked == names and (found.checked, found.tested) == (4, 4)
+        assert (found.seen, found.unseen) == (9, 8)  # linked folders store no fingerprints
+
+
 def test_patients_of_an_older_bundle_without_a_key_are_left_out_as_they_are_found(
     sets: dict[str, DatasetFolder],
 ) -> None:

@@ -29,6 +29,11 @@ def test_steps_fall_at_shares_of_the_whole_run() -> None:
     assert [rates.at(step) for step in (0, 4, 5, 7, 8, 9)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
+def test_unless_told_otherwise_steps_fall_tenfold_at_60_and_80_percent() -> None:
+    rates = Rates(1.0, steps=10, schedule="step")
+    assert [rates.at(step) for step in (5, 6, 7, 8)] == pytest.approx([1, 0.1, 0.1, 0.01])
+
+
 def test_a_constant_rate_stays_after_its_rise() -> None:
     rates = Rates(0.5, steps=10, warmup=2, schedule="constant")
     assert [rates.at(step) for step in (0, 1, 2, 9)] == [0.25, 0.5, 0.5, 0.5]

@@ -117,3 +117,40 @@ def test_the_mean_precision_of_few_positives_has_no_interval(few: int, has: bool
     found = metrics.summarise(scores, labels, resamples=50).metrics["ap"]
     assert np.isfinite(found.findings.low).all() and np.isfinite(found.macro.value).all()
     assert np.isfinite(found.macro.low).all() == has
+
+
+def test_the_level_and_the_weights_are_those_asked_for_everywhere() -> None:
+    scores, labels, patients = case(22, rows=300)
+    weights = np.random.default_rng(22).random(300)
+    others, options = scores + np.random.default_rng(23).normal(size=scores.shape), {"resamples": 50}
+    usual, narrow = (
+        metrics.compare_scores(scores, others, labels, patients, level=level, **options)["auroc"].interval
+        for level in (0.95, 0.5)
+    )
+    assert ((narrow.high - narrow.low) < 0.5 * (usual.high - usual.low)).all()  # .674 against 1.96; the mean, too
+    (group,) = metrics.summarise_groups(np.full(300, "F"), scores, labels, patients, level=0.5, **options).values()
+    alone = metrics.summarise(scores, labels, patients, level=0.5, **options)
+    assert np.array_equal(group.metrics["auroc"].findings.low, alone.metrics["auroc"].findings.low)
+    found = metrics.compare_scores(scores, others, labels, patients, weights=weights, **options)
+    one, two = (metrics.auroc(each, labels, weights) for each in (scores, others))
+    for name in ("auroc", "auroc_delong"):
+        assert found[name].interval.value[:-1] == pytest.approx(one - two, abs=1e-12), name
+    weighted = metrics.summarise(scores, labels, patients, weights=weights, **options).metrics["auroc_delong"]
+    assert weighted.findings.value == pytest.approx(one, abs=1e-12)
+
+
+def test_the_mean_of_rates_in_a_comparison_is_over_the_findings_that_are_rated() -> None:
+    scores, labels, patients = case(24, rows=300)
+    at, rated = (np.full(3, 0.5), np.full(3, 0.6)), np.array([True, False, True])
+    found = metrics.compare_scores(scores, scores, labels, patients, at=at, rated=rated, resamples=9)
+    values = found["sensitivity"].interval.value
+    assert values[3] == pytest.approx(values[[0, 2]].mean()) and values[1] != values[3]
+
+
+def test_a_finding_without_positives_does_not_take_the_interval_of_the_mean() -> None:
+    fewest = load_metric("ap").mean_from
+    labels = np.zeros((600, 3))
+    labels[:fewest, 0], labels[:300, 1] = 1, 1
+    scores = np.random.default_rng(0).normal(size=labels.shape) + labels
+    found = metrics.summarise(scores, labels, resamples=50).metrics["ap"]
+    assert found.averaged == 2 and np.isfinite(found.macro.low).all()

@@ -1,0 +1,83 @@
+"""Options of a loader at their bounds, and what is drawn anew in every epoch."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_loader import make_store
+
+from ribcage.data import loader as loader_module
+from ribcage.data.batch import BatchInProgress
+from ribcage.data.dataset_folder import DatasetFolder
+from ribcage.data.loader import Loader
+from ribcage.imaging.augment import plain_view
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetFolder:
+    return make_store(tmp_path_factory.mktemp("loader"))
+
+
+def test_an_epoch_may_be_left_at_its_end_and_no_batch_be_made_ahead(dataset: DatasetFolder) -> None:
+    loader = Loader([dataset], [plain_view(16)], batch=16, prefetch=0)
+    assert len(list(loader.epoch(0))) == 4 and list(loader.epoch(0, start=4)) == []
+
+
+@pytest.mark.parametrize(("rows", "says"), [([-1, 5], "-1 … 5"), ([], "No row")])
+def test_rows_that_do_not_exist_are_refused(dataset: DatasetFolder, rows: list[int], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Loader([dataset], [plain_view(16)], rows=np.array(rows))
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(3, 3), (64, 8)])
+def test_there_is_a_thread_for_each_core_and_eight_at_most(
+    dataset: DatasetFolder, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
+) -> None:
+    monkeypatch.setattr(loader_module, "_cores", lambda: cores)
+    assert Loader([dataset], [plain_view(16)]).threads == threads
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_as_many_batches_are_made_ahead_as_asked_for(
+    dataset: DatasetFolder, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    made = []
+
+    class Counted(BatchInProgress):
+        def __init__(self, *about: Any) -> None:
+            made.append(about)
+            super().__init__(*about)
+
+    monkeypatch.setattr(loader_module, "BatchInProgress", Counted)
+    batches = Loader([dataset], [plain_view(16)], batch=5, prefetch=ahead).epoch(0)
+    next(batches)
+    assert len(made) == ahead + 1
+    batches.close()  # type: ignore[attr-defined]
+
+
+def test_what_is_drawn_for_an_image_differs_between_epochs(dataset: DatasetFolder) -> None:
+    loader = Loader([dataset], [plain_view(16)] * 2, batch=50, shuffle=False, same_patient=True, policy="ones+lsr")
+    first, second = (next(loader.epoch(epoch)) for epoch in (0, 1))
+    assert torch.equal(first.rows, second.rows) and not (first.chance == second.chance).any()
+    smoothed = (first.labels > 0) & (first.labels < 1)
+    assert smoothed.any() and not (first.labels == second.labels)[smoothed].any()
+    assert not torch.equal(first.views[1], second.views[1])  # another image of the same patient
+
+
+def test_the_boxes_of_each_view_are_those_of_the_image_it_shows(dataset: DatasetFolder) -> None:
+    loader = Loader([dataset], [plain_view(48)] * 2, batch=50, shuffle=False, same_patient=True)
+    batch, shown = next(loader.epoch(0)), loader.same_patient_rows(0, np.arange(50))
+    boxed = np.isin(np.arange(50), dataset.index.boxes["row"])
+    assert (shown != np.arange(50)).any()
+    for view, rows in enumerate((np.arange(50), shown)):
+        assert batch.boxes[view][:, 0].tolist() == np.flatnonzero(boxed[rows]).tolist()
+    assert not batch.dropped.any()
+
+
+def test_a_dataset_of_one_grey_and_one_of_which_no_row_is_used_are_no_division_by_zero(dataset: DatasetFolder) -> None:
+    flat = replace(dataset, facts=replace(dataset.facts, std=0.0))
+    loader = Loader([flat, dataset], [plain_view(16)], batch=4, rows=np.arange(50), weights=(1, 1))
+    batch = next(loader.epoch(0))
+    assert batch.views[0].isfinite().all() and loader.scale(0)[1] == 1.0 and not batch.sources.any()
