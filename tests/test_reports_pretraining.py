@@ -174,4 +174,4 @@ def test_findings_are_named_where_they_are_known(datasets: Datasets) -> None:
     )
     shown = pretraining.SampledBatch(datasets, rows, facts(), {"channels": 1, "normalise": None, "threads": 1})
     present = [name.replace("_", " ") for name in table.columns if table.iloc[rows[0]][name] == 1]
-    assert shown.findings(0) == ", ".join(present) and shown.findings(1) == "–"
+    assert shown.findings(0) == ", ".join(present) and shown.findings(1) == "no finding"

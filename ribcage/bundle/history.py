@@ -150,14 +150,14 @@ def use(tests: Sequence[PastTest], images: Sequence[str], split: str) -> list[Pa
 
 def sentence(number: int, earlier: Sequence[PastTest]) -> str:
     """How often the model was tested, and how often on these images."""
-    text = f"Test {number} of this model"
+    text = f"This is test {number} of the model"
     if not earlier:
-        return f"{text}, the first on this data."
+        return f"{text} and the first use of this test data."
     several = [str(one.number) for one in earlier]
     listed = ", ".join(several[-5:]) if len(several) <= 5 else f"…, {', '.join(several[-5:])}"
     return (
-        f"{text}, the {ordinal(len(earlier) + 1)} on this data (before: test{'s' * (len(several) > 1)} {listed}). "
-        "Selecting among results on the same test data biases them upwards."
+        f"{text} and the {ordinal(len(earlier) + 1)} use of this test data (before: test{'s' * (len(several) > 1)} "
+        f"{listed}). Selecting the best of several results on the same test data makes it too optimistic."
     )
 
 

@@ -238,7 +238,7 @@ def comparison_notes(result: ComparisonResult) -> list[str]:
     texts = [f"{model.name}: {text}" for model in result.models for text in model.warnings]
     texts += [f"{model.name}: {text}." for model in result.models for text in model.assumptions]
     texts += [
-        f"{model.name} has no {AT_THRESHOLD}: its thresholds are not known. Pass --thresholds."
+        f"{model.name} has no {AT_THRESHOLD}, because its thresholds are not known. Pass --thresholds."
         for model in result.models
         if not any(has for _, has in thresholded(model))
     ]
@@ -250,32 +250,38 @@ def comparison_notes(result: ComparisonResult) -> list[str]:
     ]
     if few:
         texts.append(
-            f"Fewer than {FEW_POSITIVE} positive patients: {', '.join(few)}. With so few, the paired tests find a "
-            "difference between equally good models in up to 13 % of cases instead of 5 %."
+            f"These findings have fewer than {FEW_POSITIVE} positive patients (number in brackets): {', '.join(few)}. "
+            "With so few, the paired tests report a difference between equally good models in up to 13 % of cases, "
+            "not in 5 %."
         )
     if undefined:
         texts.append(
-            f"{', '.join(undefined)}: only one class occurs among these images, so means of AUROC and AP leave them "
-            "out."
+            f"{', '.join(undefined)}: only one class occurs among these images, so the means of AUROC and AP exclude "
+            f"{'it' if len(undefined) == 1 else 'them'}."
         )
+    lacking: dict[tuple[str, ...], list[str]] = {}
     for model in result.models:
-        lacked = [finding for finding, has in thresholded(model) if not has]
+        lacked = tuple(finding for finding, has in thresholded(model) if not has)
         if 0 < len(lacked) < len(model.findings):
-            texts.append(
-                f"{', '.join(lacked)}: left out of the means of {AT_THRESHOLD}, because {model.name} has no threshold "
-                f"for {'it' if len(lacked) == 1 else 'them'}."
-            )
+            lacking.setdefault(lacked, []).append(model.name)
+    texts += [
+        f"{', '.join(lacked)}: excluded from the means of {AT_THRESHOLD}, because {' and '.join(names)} "
+        f"{'has' if len(names) == 1 else 'have'} no threshold for {'it' if len(lacked) == 1 else 'them'}."
+        for lacked, names in lacking.items()
+    ]
     texts += [
         f"{model.name} was not timed after export: {model.costs.latency.why}"
         for model in result.models
         if model.costs and model.costs.latency and model.costs.latency.why
     ]
     if without := result.without_patient:
-        texts.append(f"{without:,} images have no known patient: each counts as a separate patient.")
+        texts.append(f"For {without:,} images the patient is unknown; each is counted as a separate patient.")
     for name, count in result.left_out.items():
         if count:
-            texts.append(f"{count:,} images of {name} are left out: not all models have predictions for them.")
+            texts.append(f"{count:,} images of {name} are excluded, because not all models have predictions for them.")
     for name, findings in result.findings_left_out.items():
         if findings:
-            texts.append(f"{', '.join(findings)} of {name}: left out, because not all models predict it.")
+            texts.append(
+                f"{', '.join(findings)} in {name}: excluded, because not all models predict {'it' if len(findings) == 1 else 'them'}."
+            )
     return texts

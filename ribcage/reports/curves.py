@@ -97,6 +97,8 @@ def probability_ticks(ends: tuple[float, float]) -> list[tuple[float, str]]:
         at = float(log_odds(np.array(share)))
         if ends[0] <= at <= ends[1] and (not chosen or at - chosen[-1][0] > (ends[1] - ends[0]) / 5.2):
             chosen.append((at, f"{100 * share:g} %"))
+    if len(chosen) < 2:  # a narrow range: its ends
+        return [(at, f"{100 / (1 + np.exp(-at)):.3g} %") for at in ends]
     return chosen
 
 

@@ -1,4 +1,4 @@
-"""Pages: one self-contained HTML file from a template – tables, plots, images. No script, no network, light and dark.
+"""Pages: self-contained HTML files with tables, plots and images, without scripts or network access, light and dark.
 
 Templates stand in `templates/`. Every value that they print is escaped, control characters and marks of writing
 direction, too; what is HTML already, such as a plot, is `Markup`.
@@ -122,7 +122,7 @@ def notebook_frame(page: str) -> str:
 
 def _numeric(text: str) -> bool:
     """Whether a text reads as a number, which is aligned to the right."""
-    return bool(text) and (text[0].isdigit() or text[0] in "–-.<") and len(text) < 24 and not text.endswith("years")
+    return bool(text) and (text[0].isdigit() or text[0] in "–−+-.<") and len(text) < 40 and not text.endswith("years")
 
 
 def thousands(value: object) -> str:

@@ -29,14 +29,14 @@ def rule_name(rule: str) -> str:
 
 def decimals(value: float | None) -> str:
     """0.823"""
-    return "–" if value is None else f"{value:.3f}"
+    return "–" if value is None else f"{value:.3f}".replace("-", "−")
 
 
 def limits(interval: ScalarEstimate) -> str:
-    """0.812–0.834; -0.120 to 0.310"""
+    """0.812–0.834; −0.120 to 0.310"""
     if interval.low is None or interval.high is None:
         return "–"
-    return f"{interval.low:.3f}{' to ' if interval.low < 0 else '–'}{interval.high:.3f}"
+    return f"{interval.low:.3f}{' to ' if interval.low < 0 else '–'}{interval.high:.3f}".replace("-", "−")
 
 
 def with_limits(interval: ScalarEstimate) -> str:
@@ -60,8 +60,8 @@ def signed(value: float | None) -> str:
 
 
 def signed_limits(interval: ScalarEstimate) -> str:
-    """−0.003…+0.020"""
-    return "–" if interval.low is None else f"{signed(interval.low)}…{signed(interval.high)}"
+    """−0.003 to +0.020"""
+    return "–" if interval.low is None else f"{signed(interval.low)} to {signed(interval.high)}"
 
 
 def p_value(value: float | None) -> str:

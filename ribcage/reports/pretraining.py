@@ -109,7 +109,10 @@ def run_facts(data: Datasets, model: ModelSpec, log: Sequence[dict[str, Any]]) -
         ("data", ", ".join(dataset.facts.name for dataset in data)),
         ("images", f"{model.training.images or 0:,} from {model.training.patients or 0:,} known patients"),
         ("input size", size),
-        ("steps", f"{steps[-1]['step']:,} in {steps[-1]['epoch']:,} epochs" if steps else ""),
+        (
+            "steps",
+            f"{steps[-1]['step']:,} in {steps[-1]['epoch']:,} epoch{'s' * (steps[-1]['epoch'] != 1)}" if steps else "",
+        ),
         ("loss", f"{means(np.array([line['loss'] for line in steps]))[-1]:.4g}" if steps else ""),
         *((NAMES.get(name, name), f"{value:.3g}") for name, value in (found[-1] if found else {}).items()),
     ]
@@ -238,10 +241,10 @@ class SampledBatch:
         return list((255 * gray.clip(0, 1)).round().astype(np.uint8))
 
     def findings(self, number: int) -> str:
-        """Findings that are present; – where all known labels are negative."""
+        """Findings that are present; "no finding" where all known labels are negative."""
         labels = self.batch.labels[number]
         named = [name for name, value in zip(self.loader.findings, labels.tolist(), strict=True) if value == 1]
-        return ", ".join(named).replace("_", " ") or ("–" if (labels == 0).any() else "")
+        return ", ".join(named).replace("_", " ") or ("no finding" if (labels == 0).any() else "")
 
 
 def device_of(method: Method) -> torch.device:
