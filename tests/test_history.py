@@ -68,7 +68,7 @@ def test_uses_of_the_same_images_are_counted_whatever_the_options_and_rows() -> 
     assert [one.number for one in history.use(every, ("i1",), "test")] == [1, 2, 3]
     assert [one.number for one in history.use(every, ("i1", "i9"), "val")] == [3]
     assert has_facts(history.sentence(5, history.use(every, ("i1",), "test")), "test 5", "4th", "tests 1, 2, 3")
-    assert has_facts(history.sentence(1, []), "Test 1", "first")
+    assert has_facts(history.sentence(1, []), "test 1", "first")
     assert has_facts(history.new(other, [first, frontal]), "other images", "test 2")
     assert has_facts(history.new(frontal, [first]), "2nd use", "other options")
     assert has_facts(history.new(replace(first, number=9, weights="w2"), [first]), "2nd use", "other weights")

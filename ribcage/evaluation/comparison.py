@@ -281,7 +281,6 @@ def comparison_notes(result: ComparisonResult) -> list[str]:
             texts.append(f"{count:,} images of {name} are excluded, because not all models have predictions for them.")
     for name, findings in result.findings_left_out.items():
         if findings:
-            texts.append(
-                f"{', '.join(findings)} in {name}: excluded, because not all models predict {'it' if len(findings) == 1 else 'them'}."
-            )
+            them = "it" if len(findings) == 1 else "them"
+            texts.append(f"{', '.join(findings)} in {name}: excluded, because not all models predict {them}.")
     return texts

@@ -1,4 +1,4 @@
-"""App: the routes of the server, and what each does."""
+"""App: the routes of the server."""
 
 import asyncio
 import base64
@@ -31,12 +31,13 @@ from ribcage.server.schemas import INTENDED_USE, responses
 from ribcage.server.served_models import ImagePredictions, ServedClassifier, ServedModel
 from ribcage.server.uploads import Upload, Uploads
 
-ABOUT = f"""{INTENDED_USE} Chest-radiograph models over HTTP: images in; probabilities, boxes and saliency maps out.
+ABOUT = f"""{INTENDED_USE} The server receives chest radiographs and returns probabilities, boxes and saliency maps.
 
     curl -F files=@chest.png http://127.0.0.1:8000/v1/predict
 
-Files are PNG, JPEG, TIFF, BMP or DICOM; the format follows from their content, not from their name. Errors are
-{{"error": "one sentence"}}. If the server requires a token, send 'Authorization: Bearer …'. No image is stored."""
+Files can be PNG, JPEG, TIFF, BMP or DICOM; the format is recognised by content, not by name. An error response is
+{{"error": "one sentence"}}. If the server requires a token, send the header 'Authorization: Bearer …'. Images are not
+stored."""
 FORM = {
     "requestBody": {
         "required": True,
@@ -49,7 +50,7 @@ FORM = {
                         "files": {
                             "type": "array",
                             "items": {"type": "string", "format": "binary"},
-                            "description": "PNG, JPEG, TIFF, BMP or DICOM.",
+                            "description": "Image files in PNG, JPEG, TIFF, BMP or DICOM format.",
                         }
                     },
                 }
@@ -66,16 +67,18 @@ KINDS = {
     ".png": "image/png",
 }
 """Media types of the files of the page; there are no others."""
-ModelId = Annotated[str, Query(description="Id of a model (default: the first of /v1/models).")]
-Side = Annotated[int, Query(ge=16, le=4096, description="Largest longer side of the returned image or map.")]
+ModelId = Annotated[str, Query(description="ID of the model (default: the first in /v1/models).")]
+Side = Annotated[
+    int, Query(ge=16, le=4096, description="Maximum length in pixels of the longer side of the returned image or map.")
+]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Limits of the server; `ribcage serve` has their defaults."""
+    """Limits of the server; their defaults are the options of `ribcage serve`."""
 
     batch: int
-    """Largest batch of a model."""
+    """Maximum number of images in a batch."""
     wait: float
     """Seconds to wait for more images before a batch is computed."""
     threads: int
@@ -83,11 +86,11 @@ class Settings:
     readers: int
     """Processes that decode files."""
     most_bytes: int
-    """Size of a request."""
+    """Maximum size of a request."""
     most_files: int
-    """Files per request."""
+    """Maximum number of files per request."""
     most_pixels: float
-    """Size of an image."""
+    """Maximum size of an image."""
     rules: AccessRules
     window: str = ""
     """DICOM window instead of the file's own."""
@@ -114,7 +117,7 @@ class Service:
         return Batcher(model.predict, most=self.settings.batch, wait=self.settings.wait, room=room, noted=noted)
 
     def prepare(self) -> None:
-        """What takes time before the first request."""
+        """Load models and start decoders before the first request."""
         for model in self.models.values():
             model.prepare(self.settings.threads)
         self.readers.prepare()
@@ -183,7 +186,7 @@ class Service:
 
 
 TAGS = ("view", "sex", "age", "manufacturer", "transfer_syntax")
-"""DICOM tags that a response has."""
+"""DICOM tags that are included in a response."""
 
 
 def make_app(service: Service) -> Gate:
@@ -196,7 +199,7 @@ def make_app(service: Service) -> Gate:
 
     @app.get("/healthz", responses={**responses(403, model=schemas.Health), 503: {"model": schemas.Health}})
     async def health() -> Response:
-        """Whether the server is ready; 503 while it starts or stops."""
+        """State of the server. The status is 503 while it is starting or stopping."""
         return sent({"state": gate.state}, 200 if gate.state == "ready" else 503)
 
     gate.routes = frozenset(app.openapi()["paths"])
@@ -215,7 +218,7 @@ def _page_routes(app: FastAPI, service: Service) -> None:
         """A file of the viewer."""
         place = pages.get(name)
         if place is None:
-            raise Problem(404, f"No page {name[:100]!r}.")
+            raise Problem(404, f"Unknown page {name[:100]!r}.")
         return Response(place.read_bytes(), media_type=KINDS[Path(name).suffix])
 
     @app.get("/docs", include_in_schema=False)
@@ -230,7 +233,7 @@ def _page_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}, **_only(401, 403)})
     async def metrics() -> Response:
-        """Prometheus metrics: requests, latencies, batches, queue length, unreadable files."""
+        """Prometheus metrics of requests, latencies, batches, queue length and unreadable files."""
         return Response(service.counters.text(), media_type="text/plain; version=0.0.4")
 
 
@@ -239,7 +242,7 @@ def _prediction_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/models", responses=responses(401, 403, 500, 503, model=schemas.ModelList))
     async def models() -> Response:
-        """The models, their findings, thresholds, and AUROC on validation."""
+        """The models with their findings, thresholds and AUROC on validation images."""
         known = [model.about() for model in service.models.values()]
         required = bool(service.settings.rules.token)
         return sent({"models": known, "intended_use": INTENDED_USE, "token_required": required})
@@ -252,7 +255,7 @@ def _prediction_routes(app: FastAPI, service: Service) -> None:
             running = [tasks.create_task(service.predict(chosen, upload)) for upload in uploads]
         results = [task.result() for task in running]
         if all("error" in one for one in results):
-            several = f"None of the {len(results)} files is readable. The first: "
+            several = f"None of the {len(results)} files can be read. The first error: "
             raise Problem(422, (several if len(results) > 1 else "") + str(results[0]["error"]), results=results)
         spent = round(1000 * (time.perf_counter() - began), 1)
         response = {"model": chosen.id, "intended_use": INTENDED_USE, "milliseconds": spent, "results": results}
@@ -261,13 +264,13 @@ def _prediction_routes(app: FastAPI, service: Service) -> None:
         return sent(response)
 
     pixels = {
-        "description": "Pixels, little-endian uint16, row by row; low values are air.",
+        "description": "Pixels as little-endian uint16, row by row; low values are air.",
         "content": {"application/octet-stream": {}},
     }
 
     @app.post("/v1/image", responses={**responses(*POSTED), 200: pixels}, openapi_extra=FORM)
     async def image(request: Request, side: Side = 1024) -> Response:
-        """The decoded image of one file, for display; its size is in the headers X-Width, X-Height, X-Original-Width
+        """The decoded image of one file, for display. Its size is in the headers X-Width, X-Height, X-Original-Width
         and X-Original-Height."""
         async with _one(service, request) as upload:
             read = await service.read(upload, depth=16, min_side=side, side=side)
@@ -284,7 +287,7 @@ def _prediction_routes(app: FastAPI, service: Service) -> None:
             raise Problem(404, f"{chosen.id} is a detector and has no saliency maps; its boxes are in /v1/predict.")
         if finding not in chosen.opened.spec.findings:
             known = ", ".join(chosen.opened.spec.findings)
-            raise Problem(404, f"Unknown finding {finding[:100]!r} of {chosen.id}. Findings: {known}.")
+            raise Problem(404, f"Unknown finding {finding[:100]!r} for {chosen.id}. Findings: {known}.")
         async with _one(service, request) as upload:
             return sent(await service.explain(chosen, upload, finding, side))
 
@@ -294,7 +297,7 @@ async def _one(service: Service, request: Request) -> AsyncIterator[Upload]:
     """The only file of a request; why it cannot be read is the error."""
     async with service.uploads.of(request) as uploads:
         if len(uploads) > 1:
-            raise Problem(400, f"The request has {len(uploads)} files; this route takes one.")
+            raise Problem(400, f"The request has {len(uploads)} files, but this route takes one.")
         try:
             yield uploads[0]
         except UnreadableError as error:
@@ -320,7 +323,7 @@ def _error_handlers(app: FastAPI) -> None:
     async def other(request: Request, error: HTTPException) -> Response:
         words = {
             404: f"No route {request.url.path[:100]!r}; see /docs.",
-            405: f"{request.url.path[:100]} does not take {request.method[:10]}; see /docs.",
+            405: f"{request.url.path[:100]} does not allow {request.method[:10]}; see /docs.",
         }
         text = words.get(error.status_code, str(error.detail))
         return await problem(request, Problem(error.status_code, text, headers=dict(error.headers or {})))
@@ -340,7 +343,7 @@ def _error_handlers(app: FastAPI) -> None:
 
 
 def _only(*statuses: int) -> dict[int | str, dict[str, object]]:
-    """Only the error statuses of a route."""
+    """The error responses of a route."""
     return {status: one for status, one in responses(*statuses).items() if status != 200}
 
 

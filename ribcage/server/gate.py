@@ -98,7 +98,7 @@ class Gate:
             return await self.app(scope, receive, response)
         if self.at_work >= self.rules.at_once:
             raise Problem(
-                503, f"{self.at_work} requests are in progress, the most this server takes at once.", headers=SOON
+                503, f"{self.at_work} requests are in progress, which is the maximum of this server.", headers=SOON
             )
         self.at_work += 1
         self.counters.working.set(self.at_work)
@@ -119,7 +119,7 @@ class Gate:
         page = path in OPEN or path.startswith("/viewer/")
         if self.rules.token and not page and not self._has_token(headers.get("authorization", "")):
             headers = {"WWW-Authenticate": "Bearer"}
-            raise Problem(401, "This server requires a token: 'Authorization: Bearer …'.", headers=headers)
+            raise Problem(401, "This server requires a token in the header 'Authorization: Bearer …'.", headers=headers)
         if self.state != "ready" and path not in ALWAYS and not (page and self.state == "starting"):
             raise Problem(503, f"The server is {self.state}.", headers={"Retry-After": "2"})
 

@@ -10,7 +10,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 SOON = {"Retry-After": "1"}
 """Header of responses when the server is overloaded."""
-INTERNAL = "Internal error; the log of the server says where."
+INTERNAL = "An internal error occurred; see the log of the server."
 
 
 class Problem(Exception):  # noqa: N818 – it is a response, not an error of the program

@@ -110,7 +110,7 @@ class Connection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Response to what is not HTTP."""
         small = isinstance(self.conn, Pieces) and self.conn.pieces > PIECES + self.conn.received // PIECE
-        text = "The body has too many small chunks." if small else "Malformed HTTP request."
+        text = "The body has too many small chunks." if small else "The HTTP request is malformed."
         body = Problem(400, text).body
         head = [(b"content-type", b"application/json"), (b"connection", b"close"), *RAW]
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):

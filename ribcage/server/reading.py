@@ -100,7 +100,7 @@ def _prepare() -> None:
 def _sentence(name: str, error: Exception) -> str:
     """The error of a file in one line."""
     if isinstance(error, MemoryError):
-        return f"{name} needs more memory to decode than an image may take."
+        return f"Decoding {name} needs more memory than is allowed for an image."
     return " ".join(str(error).split()) or f"{name} cannot be decoded ({type(error).__name__})."
 
 
@@ -180,7 +180,7 @@ class Reader:
             self._restart()
         if not self.ready and self._within(START, self._answer)[0] is None:
             self._restart()
-            raise UnreadableError(f"{task.name} cannot be decoded: the reading process does not start.")
+            raise UnreadableError(f"{task.name} cannot be decoded, because the decoding process does not start.")
         self.ready = True
         answer, late = self._within(self.seconds, lambda: self._asked(task, data))
         if answer is None or late:
@@ -236,8 +236,8 @@ class Reader:
 def _broken(name: str, seconds: float | None) -> str:
     """Why a process died."""
     if seconds is not None:
-        return f"{name} takes more than {seconds:g} s to decode."
-    return f"{name} crashed the decoder: it is damaged or malicious."
+        return f"Decoding {name} takes more than {seconds:g} s."
+    return f"{name} crashed the decoder, so it is probably damaged or malicious."
 
 
 def _image(facts: dict[str, Any], data: bytes) -> GrayImage:

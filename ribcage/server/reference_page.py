@@ -1,4 +1,4 @@
-"""Reference page: the OpenAPI description as a page to read, without anything from the network."""
+"""Reference page: the OpenAPI description as an HTML page that loads nothing from other sites."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -32,7 +32,7 @@ def render_reference(spec: dict[str, Any]) -> str:
 
 
 def render_style() -> str:
-    """Its style, a file of its own: the content security policy allows no other."""
+    """The style sheet, which is a separate file because the content security policy forbids inline styles."""
     return _environment().get_template("reference.css.jinja").render()
 
 

@@ -1,4 +1,4 @@
-"""Schemas of all responses, as the OpenAPI page describes them."""
+"""Schemas of all responses; their descriptions appear on the OpenAPI page."""
 
 from typing import Any, Literal
 
@@ -8,24 +8,24 @@ INTENDED_USE = "Research use only; not a medical device."
 
 
 class ErrorResponse(BaseModel):
-    """What went wrong."""
+    """An error."""
 
-    error: str = Field(description="One sentence.")
+    error: str = Field(description="The cause, as one sentence.")
 
 
 class Health(BaseModel):
-    """Whether the server is ready."""
+    """State of the server."""
 
     state: Literal["starting", "ready", "stopping"]
 
 
 class AurocInfo(BaseModel):
-    """AUROC on the validation images, with a 95 % interval over patients."""
+    """AUROC on the validation images, with a 95 % confidence interval clustered by patient."""
 
     value: float
     low: float | None
     high: float | None
-    n: int = Field(description="Validation images with a known label of the finding.")
+    n: int = Field(description="Number of validation images with a known label for the finding.")
     positives: int
 
 
@@ -34,13 +34,13 @@ class FindingInfo(BaseModel):
 
     name: str
     thresholds: dict[str, float | None] = Field(
-        description="Rule → threshold it chose on validation; null where it could choose none."
+        description="Rule → threshold chosen by it on validation images; null if none could be chosen."
     )
     auroc: AurocInfo | None
 
 
 class InputInfo(BaseModel):
-    """The square that images are resized to."""
+    """Input size of the model; images are made square and resized to it."""
 
     side: int
     fit: Literal["pad", "crop", "squash"]
@@ -55,17 +55,20 @@ class DatasetInfo(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """A model of this server."""
+    """A model on this server."""
 
-    id: str = Field(description="Value of ?model= for this model.")
+    id: str = Field(description="Value of the parameter ?model= for this model.")
     kind: Literal["classifier", "detector"]
     architecture: str
     findings: list[FindingInfo]
     input: InputInfo
     data: list[DatasetInfo]
-    warning: str = Field(description="A warning that applies to all predictions of the model; usually empty.")
-    ood_check: bool = Field(description="Whether images unlike the training images are detected.")
-    ood_weakness: str = Field(description="Why the OOD check is not reliable; empty where it is.")
+    warning: str = Field(description="A warning that applies to all predictions of the model; it is usually empty.")
+    ood_check: bool = Field(
+        description="Whether the model has an out-of-distribution (OOD) check, a warning for images unlike the training "
+        "images."
+    )
+    ood_weakness: str = Field(description="Why the OOD check is not reliable; empty if it is reliable.")
 
 
 class ModelList(BaseModel):
@@ -77,7 +80,8 @@ class ModelList(BaseModel):
 
 
 class Reliability(BaseModel):
-    """How many of the validation images with similar probabilities are positive, with a 95 % interval."""
+    """Observed frequency of positives among validation images with similar probabilities, with a 95 % confidence
+    interval."""
 
     images: int
     positives: int
@@ -92,13 +96,13 @@ class FindingPrediction(BaseModel):
     name: str
     probability: float
     above_threshold: dict[str, bool | None] = Field(
-        description="Rule → whether its threshold is reached; null where it could choose none."
+        description="Rule → whether the probability reaches its threshold; null if there is no threshold."
     )
     reliability: Reliability | None
 
 
 class DetectedBox(BaseModel):
-    """A box in pixels of the file."""
+    """A detected box, in pixel coordinates of the file."""
 
     finding: str
     score: float
@@ -117,9 +121,11 @@ class FileResult(BaseModel):
     findings: list[FindingPrediction] | None = None
     boxes: list[DetectedBox] | None = None
     model_warning: str | None = Field(None, description="A warning that applies to all predictions of the model.")
-    image_warnings: list[str] | None = Field(None, description="What is unusual about the image, in sentences.")
+    image_warnings: list[str] | None = Field(
+        None, description="How the image differs from the training images, as sentences."
+    )
     notes: list[str] | None = Field(None, description="How the file was decoded.")
-    tags: dict[str, str] | None = Field(None, description="Some DICOM tags, none that identifies a patient.")
+    tags: dict[str, str] | None = Field(None, description="Selected DICOM tags; none of them identifies a patient.")
     error: str | None = None
 
 
@@ -133,13 +139,13 @@ class PredictionResponse(BaseModel):
 
 
 class UnreadableResponse(ErrorResponse):
-    """No file could be read."""
+    """The error if no file could be read."""
 
     results: list[FileResult] | None = None
 
 
 class SaliencyBox(BaseModel):
-    """A box around high saliency, in pixels of the file."""
+    """A box around high saliency, in pixel coordinates of the file."""
 
     x: float
     y: float
@@ -154,20 +160,24 @@ class SaliencyResponse(BaseModel):
     finding: str
     width: int
     height: int
-    saliency_map: str = Field(description="Gray 8-bit PNG of this size in base64; 255 is the highest saliency.")
-    boxes: list[SaliencyBox] = Field(description="Boxes around pixels with at least half the highest saliency.")
-    grid: list[int] = Field(description="Rows and columns of the feature map: the resolution of the map.")
-    warning: str = Field(description="A warning where the map is too coarse to localise anything; else empty.")
+    saliency_map: str = Field(description="8-bit greyscale PNG of this size in base64; 255 is the highest saliency.")
+    boxes: list[SaliencyBox] = Field(description="Boxes around pixels with at least half of the highest saliency.")
+    grid: list[int] = Field(
+        description="Rows and columns of the feature map, which are the resolution of the saliency map."
+    )
+    warning: str = Field(description="A warning if the map is too coarse for localisation; otherwise empty.")
 
 
 def responses(*statuses: int, **good: Any) -> dict[int | str, dict[str, Any]]:
-    """The statuses of a route and their descriptions."""
+    """The response statuses of a route and their descriptions."""
     words = {
-        400: "Malformed request.", 401: "The token is missing or wrong.",
+        400: "The request is malformed.", 401: "The token is missing or wrong.",
         403: "The request comes from another site, or uses a host name that is not this machine's.",
-        404: "Unknown model or finding.", 413: "Request or file too large, or too many files.",
-        415: "Not a multipart/form-data request.", 422: "No file is a readable image, or a parameter is invalid.",
-        500: "Internal error.", 503: "Starting, stopping or overloaded: see Retry-After.", 504: "Timeout.",
+        404: "The model or finding is unknown.",
+        413: "The request or a file is too large, or there are too many files.",
+        415: "The request is not multipart/form-data.", 422: "No file is a readable image, or a parameter is invalid.",
+        500: "An internal error occurred.", 504: "The request took too long.",
+        503: "The server is starting, stopping or overloaded; see the header Retry-After.",
     }  # fmt: skip
     made: dict[int | str, dict[str, Any]] = {
         status: {"description": words[status], "model": UnreadableResponse if status == 422 else ErrorResponse}

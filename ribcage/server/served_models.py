@@ -94,7 +94,8 @@ class ServedClassifier(ServedModel):
             raise ValueError(f"{self.opened.folder} predicts NaN or infinity, so it cannot be served.")
         if not away <= TOLERANCE:
             raise ValueError(
-                f"{self.opened.folder}: exported to ONNX, its probabilities differ by {away:.2g} > {TOLERANCE:g}."
+                f"{self.opened.folder}: after export to ONNX, probabilities differ by {away:.2g}, more than "
+                f"{TOLERANCE:g}."
             )
 
     def _exported(self, threads: int) -> deployment.Answer:
@@ -105,7 +106,8 @@ class ServedClassifier(ServedModel):
             if content is not None:
                 return deployment.loaded_onnx(content, kept, threads)
             print(
-                f"{kept} was not exported here from this model, so it is not used: `ribcage export` replaces it.",
+                f"{kept} is not used, because it was not exported from this model at this site. Replace it with "
+                "'ribcage export'.",
                 file=sys.stderr,
             )
         with tempfile.TemporaryDirectory(prefix="ribcage-") as work:
@@ -183,6 +185,6 @@ def served_models(opened: Sequence[Bundle]) -> dict[str, ServedModel]:
         while name in made:
             name = f"{plain}-{sum(other.startswith(plain) for other in made) + 1}"
         if not one.spec.findings:
-            raise ValueError(f"{one.folder} is a pretrained backbone without findings: fine-tune it before serving.")
+            raise ValueError(f"{one.folder} is a pretrained backbone without findings. Fine-tune it before serving.")
         made[name] = ServedDetector(name, one) if isinstance(one, Detector) else ServedClassifier(name, one)
     return made

@@ -70,7 +70,7 @@ class Uploads:
             if held[0] > self.most:
                 raise self._too_large()
             if self.held > SEVERAL * self.most:
-                raise Problem(503, "Too many large requests at once.", headers=SOON)
+                raise Problem(503, "Too many large requests are in progress.", headers=SOON)
             yield chunk
 
     def _too_large(self) -> Problem:
@@ -108,7 +108,7 @@ class _Form:
         if not self.ended:
             raise Problem(400, "The form is truncated: its last boundary is missing.")
         if not self.uploads:
-            raise Problem(400, "The form has no file: send files in fields named 'files'.")
+            raise Problem(400, "The form contains no file. Send files in fields named 'files'.")
         return self.uploads
 
     # what the parser calls, in this order
@@ -147,7 +147,7 @@ class _Form:
         name = upload_text(options.get(b"name", b""))
         if name != "files" or b"filename" not in options:
             what = f"Unknown form field {clean(name)!r}" if name else "A form field has no name"
-            raise Problem(400, f"{what}: send files in fields named 'files', each with a file name.")
+            raise Problem(400, f"{what}. Send files in fields named 'files', each with a file name.")
         self.name = clean(upload_text(options[b"filename"]))
 
     def part_data(self, data: bytes, start: int, end: int) -> None:

@@ -1,7 +1,7 @@
 /** The list of findings: a bar per probability, its threshold, its reliability, and details. */
 
 import { at, make, settle } from "./dom.js";
-import { LETTERS, auroc, reliability, percent, plain, ruled } from "./words.js";
+import { LETTERS, auroc, count, reliability, percent, plain, ruled } from "./words.js";
 
 /** The findings of one or two studies in this order: {name, facts, predictions: [of A, of B]}. */
 export function rows(model, studies, order) {
@@ -41,13 +41,13 @@ function option(row, number, shown) {
 
 const isAbove = (row, rule) => row.predictions?.some((one) => one?.above_threshold?.[rule]);
 
-const counted = (boxes) => (boxes.length ? `${boxes.length} × up to ${percent(Math.max(...boxes.map((one) => one.score)))}` : "no boxes");
+const counted = (boxes) => (boxes.length ? `${count(boxes.length, "box", "boxes")}, highest score ${percent(Math.max(...boxes.map((one) => one.score)))}` : "no boxes");
 
 /** A bar and a number for one study, or for each of two with its letter. */
 function measured(row, rule) {
-  const cut = row.facts.thresholds?.[rule];
-  if (row.predictions.length === 1) return [value(row.predictions[0], rule), bar(row.predictions[0], rule, cut)];
-  return row.predictions.flatMap((one, at) => [make("span", { class: "which" }, LETTERS[at]), bar(one, rule, cut), value(one, rule)]);
+  const threshold = row.facts.thresholds?.[rule];
+  if (row.predictions.length === 1) return [value(row.predictions[0], rule), bar(row.predictions[0], rule, threshold)];
+  return row.predictions.flatMap((one, at) => [make("span", { class: "which" }, LETTERS[at]), bar(one, rule, threshold), value(one, rule)]);
 }
 
 /** A probability, and whether it is above its threshold: as a mark, in bold, and in words for screen readers. */
@@ -58,11 +58,11 @@ function value(one, rule) {
   return make("span", { class: above ? "value above" : "value" }, mark, one ? percent(one.probability) : "–", words);
 }
 
-function bar(one, rule, cut) {
+function bar(one, rule, threshold) {
   const track = make("span", { class: one?.above_threshold?.[rule] ? "track above" : "track", "aria-hidden": "true" });
   if (one) track.append(lying("filled", 0, one.probability));
   if (one?.reliability) track.append(lying("whisker", one.reliability.low, one.reliability.high), lying("dot", one.reliability.frequency));
-  if (Number.isFinite(cut)) track.append(lying("tick", cut));
+  if (Number.isFinite(threshold)) track.append(lying("tick", threshold));
   return track;
 }
 
@@ -78,23 +78,23 @@ function lying(name, from, to = from) {
 function details(row, shown) {
   const lines = row.boxes ? [] : row.predictions.map((one, number) => reliable(one, number, row.predictions.length));
   lines.push(chosen(row, shown.rule), row.boxes ? null : auroc(row.facts.auroc));
-  const hint = row.name === shown.saliency ? "Enter or click: hide" : "Enter or click: show";
+  const hint = row.name === shown.saliency ? "Press Enter or click to hide" : "Press Enter or click to show";
   const what = row.boxes ? "only its boxes." : "the saliency map.";
   const texts = lines.filter(Boolean).map((line) => make("span", {}, line));
-  return make("span", { class: "details" }, ...texts, make("span", { class: "soft" }, row.boxes && row.name === shown.saliency ? "Enter or click: show all boxes." : `${hint} ${what}`));
+  return make("span", { class: "details" }, ...texts, make("span", { class: "soft" }, row.boxes && row.name === shown.saliency ? "Press Enter or click to show all boxes." : `${hint} ${what}`));
 }
 
 function reliable(one, number, of) {
   if (!one) return null;
   const who = of > 1 ? `${LETTERS[number]}: ` : "";
-  return who + (reliability(one.reliability) ?? "Reliability of this probability unknown.");
+  return who + (reliability(one.reliability) ?? "The reliability of this probability is unknown.");
 }
 
 function chosen(row, rule) {
-  if (!rule) return "No thresholds.";
-  const cut = row.facts.thresholds?.[rule];
-  if (!Number.isFinite(cut)) return `No threshold could be chosen on validation (${ruled(rule)}).`;
-  return row.boxes ? `Score threshold ${percent(cut)} (${ruled(rule)}).` : `Threshold ${percent(cut)} (${ruled(rule)}).`;
+  if (!rule) return "The model has no thresholds.";
+  const threshold = row.facts.thresholds?.[rule];
+  if (!Number.isFinite(threshold)) return `No threshold could be chosen on validation images (${ruled(rule)}).`;
+  return row.boxes ? `The score threshold is ${percent(threshold)} (${ruled(rule)}).` : `The threshold is ${percent(threshold)} (${ruled(rule)}).`;
 }
 
 /** A list that arrows move through: `go(step)` for arrows, Home and End, `enter()` for Enter and Space. */

@@ -3,14 +3,14 @@
 import { at, fill, make } from "./dom.js";
 
 const KEYS = [
-  ["O", "open files (Ctrl V: paste an image)", "open"],
+  ["O", "open files (press Ctrl V to paste an image)", "open"],
   ["[", "previous study", "before", "PageUp"],
   ["]", "next study", "after", "PageDown"],
   ["X", "close study", "close", "Delete"],
   ["C", "compare two studies side by side", "compare"],
-  ["L", "link their window and zoom", "link"],
-  ["W", "drag: window and level", "window"],
-  ["M", "drag: pan", "move"],
+  ["L", "link window and zoom of both studies", "link"],
+  ["W", "drag to change window and level", "window"],
+  ["M", "drag to pan", "move"],
   ["+", "zoom in", "larger", "="],
   ["−", "zoom out", "smaller", "-"],
   ["0", "fit the image", "fit"],
@@ -18,8 +18,8 @@ const KEYS = [
   ["I", "invert", "invert"],
   ["R", "reset window and zoom", "reset"],
   ["H", "show or hide the saliency map", "saliency"],
-  [",", "saliency map: less opaque", "fainter"],
-  [".", "saliency map: more opaque", "stronger"],
+  [",", "make the saliency map less opaque", "fainter"],
+  [".", "make the saliency map more opaque", "stronger"],
   ["B", "show or hide boxes", "boxes"],
   ["J", "save predictions (JSON)", "predictions"],
   ["P", "save the displayed image (PNG)", "image"],
@@ -27,7 +27,7 @@ const KEYS = [
 ];
 const ELSEWHERE = [
   ["Tab", "next control"],
-  ["Arrows", "next or previous finding or study; on the image: window and level, with Shift: pan"],
+  ["Arrows", "next or previous finding or study; on the image, change window and level, or pan with Shift"],
   ["Enter", "on a finding: show or hide its saliency map"],
 ];
 

@@ -114,7 +114,7 @@ export class Pane {
     const parts = [];
     if (look.finding && pending) parts.push(make("span", {}, `Computing the saliency map for ${plain(look.finding)} …`));
     if (map?.error) parts.push(make("span", { class: "wrong" }, map.error));
-    if (map?.canvas) parts.push(...(map.most ? [ramp(), make("span", {}, `saliency for ${plain(look.finding)}`)] : [make("span", {}, `The saliency map for ${plain(look.finding)} is empty.`)]));
+    if (map?.canvas) parts.push(...(map.most ? [ramp(), make("span", {}, `Saliency for ${plain(look.finding)}`)] : [make("span", {}, `The saliency map for ${plain(look.finding)} is empty.`)]));
     if (map?.canvas && map.warning) parts.push(make("span", { class: "wrong", title: map.warning }, "coarse map"));
     return [...parts, ...boxes.map((box, at) => boxText(box, at + 1))];
   }
@@ -238,7 +238,7 @@ const MOST = 12; // boxes that are listed below an image
 const place = ([x, y], [width, height]) => `(${Math.floor(x * width)}, ${Math.floor(y * height)})`;
 
 function boxText(box, number) {
-  const what = box.around ? "at least half the highest saliency" : `${plain(box.finding)} ${percent(box.score)}`;
+  const what = box.around ? "at least half of the highest saliency" : `${plain(box.finding)} ${percent(box.score)}`;
   return make("span", { class: "box" }, make("b", {}, String(number)), ` ${what}`);
 }
 

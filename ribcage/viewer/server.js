@@ -15,14 +15,14 @@ export class Refused extends Error {
 export class Gone extends Error {}
 
 /** What the page does meanwhile: `busy(sentence, seconds)` while a busy server is waited for, `calm()` when it has
- * answered, `token(again)` → the token. */
+ * responded, `token(again)` → the token. */
 export const meanwhile = { busy: () => {}, calm: () => {}, token: async () => null };
 
 let asked = null; // one prompt for the token, however many requests wait for it
 
 const kept = () => sessionStorage.getItem(KEPT);
 
-/** A new token from the person; `used` is the one that was refused. */
+/** A new token from the user; `used` is the one that was refused. */
 async function token(used) {
   if (kept() !== used) return;
   asked ??= meanwhile.token(used !== null).then((entered) => sessionStorage.setItem(KEPT, entered));
@@ -32,41 +32,41 @@ async function token(used) {
 
 const pause = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
-/** One request until there is an answer; a busy server is asked again when it says so. */
-async function ask(path, body = null) {
+/** One request until there is a response; it is repeated if the server is busy. */
+async function request(path, body = null) {
   for (let tries = 0; ; tries += 1) {
     const used = kept();
     const headers = used ? { Authorization: `Bearer ${used}` } : {};
     const method = body ? "POST" : "GET";
-    const answer = await sent(path, { method, body, headers, cache: "no-store" });
-    if (answer.status === 401) {
+    const response = await sent(path, { method, body, headers, cache: "no-store" });
+    if (response.status === 401) {
       await token(used);
-    } else if (answer.status === 503 && tries < PATIENCE[method]) {
-      const seconds = Math.min(30, Math.max(0.2, Number(answer.headers.get("Retry-After")) || 1));
-      meanwhile.busy(await sentence(answer), seconds);
+    } else if (response.status === 503 && tries < PATIENCE[method]) {
+      const seconds = Math.min(30, Math.max(0.2, Number(response.headers.get("Retry-After")) || 1));
+      meanwhile.busy(await sentence(response), seconds);
       await pause(seconds);
-    } else if (answer.ok) {
+    } else if (response.ok) {
       if (tries) meanwhile.calm();
-      return answer;
+      return response;
     } else {
-      throw new Refused(await sentence(answer), answer.status);
+      throw new Refused(await sentence(response), response.status);
     }
   }
 }
 
-/** A request is sent, or the server is gone – unless it is there and only broke this one off. */
-async function sent(path, request) {
+/** Send a request; throws `Gone` if the server cannot be reached, `Refused` if it only aborted this request. */
+async function sent(path, options) {
   try {
-    return await fetch(path, request);
+    return await fetch(path, options);
   } catch {
-    if (request.body && (await alive())) {
-      throw new Refused("The file could not be sent: it is too large for the server, or was changed on disk.", 0);
+    if (options.body && (await alive())) {
+      throw new Refused("The file could not be sent, because it is too large for the server or was changed on disk.", 0);
     }
     throw new Gone("The server cannot be reached.");
   }
 }
 
-/** Whether the server is there. */
+/** Whether the server can be reached. */
 export async function alive() {
   try {
     return (await fetch("/healthz", { cache: "no-store" })).ok;
@@ -76,12 +76,12 @@ export async function alive() {
 }
 
 /** Why the server refused; of a single file, what is wrong with that file. */
-async function sentence(answer) {
+async function sentence(response) {
   try {
-    const found = await answer.json();
-    return String(found.results?.[0]?.error ?? found.error ?? `The server returned status ${answer.status}.`);
+    const found = await response.json();
+    return String(found.results?.[0]?.error ?? found.error ?? `The server returned status ${response.status}.`);
   } catch {
-    return `The server answered ${answer.status}.`;
+    return `The server returned status ${response.status}.`;
   }
 }
 
@@ -95,11 +95,11 @@ function form(file) {
 const query = (values) => new URLSearchParams(values).toString();
 
 /** The models, and whether a token is needed. */
-export const models = async () => (await ask("/v1/models")).json();
+export const models = async () => (await request("/v1/models")).json();
 
 /** The predictions of a model for a file. */
 export async function predict(model, file) {
-  const response = await (await ask(`/v1/predict?${query({ model })}`, form(file))).json();
+  const response = await (await request(`/v1/predict?${query({ model })}`, form(file))).json();
   const result = response.results[0];
   if (result.error) throw new Refused(String(result.error), 422);
   return { model: response.model, milliseconds: response.milliseconds, ...result };
@@ -107,10 +107,10 @@ export async function predict(model, file) {
 
 /** A file's pixels: 16 bits, at most so many on the longer side. */
 export async function image(file, side) {
-  const answer = await ask(`/v1/image?${query({ side })}`, form(file));
-  const number = (name) => Number(answer.headers.get(name));
+  const response = await request(`/v1/image?${query({ side })}`, form(file));
+  const number = (name) => Number(response.headers.get(name));
   const [width, height] = [number("X-Width"), number("X-Height")];
-  const bytes = await answer.arrayBuffer();
+  const bytes = await response.arrayBuffer();
   if (!(width > 0 && height > 0) || bytes.byteLength !== 2 * width * height) {
     throw new Refused("The image was not received completely.", 0);
   }
@@ -127,7 +127,7 @@ function little(bytes) {
 
 /** The saliency map of a finding: a gray image as a blob, and boxes around its highest values. */
 export async function explain(model, finding, file, side) {
-  const found = await (await ask(`/v1/explain?${query({ model, finding, side })}`, form(file))).json();
+  const found = await (await request(`/v1/explain?${query({ model, finding, side })}`, form(file))).json();
   const bytes = Uint8Array.from(atob(found.saliency_map), (letter) => letter.charCodeAt(0));
   return { boxes: found.boxes ?? [], warning: found.warning ?? "", blob: new Blob([bytes], { type: "image/png" }) };
 }

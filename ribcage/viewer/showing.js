@@ -88,11 +88,11 @@ export function facts(model) {
   const data = (model.data ?? []).map((one) => `${one.name} (${one.source}; ${one.licence})`).join("; ");
   const lines = [
     ["Architecture", model.architecture],
-    ["Kind", model.kind],
+    ["Type", model.kind],
     ["Input", model.input ? `${[model.input.side].flat().join(" × ")} pixels, ${model.input.fit}` : null],
     ["Training data", data || "unknown"],
     ["Warning", model.warning || null],
-    ["OOD check", model.ood_weakness || "warns about images unlike the training images"],
+    ["OOD check", model.ood_weakness || "The model warns about images unlike the training images."],
   ];
   const shown = lines.filter(([, value]) => value);
   fill(at("facts").querySelector("div"), make("dl", {}, ...shown.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])));

@@ -28,17 +28,17 @@ export const ruled = (rule) => RULES[rule] ?? plain(rule).replace(/ (\d+)$/, " $
 export function reliability(found) {
   if (!found) return null;
   const { images, positives, frequency, low, high } = found;
-  return `${positives} of ${images} validation images with similar probabilities were positive: ${percent(frequency)} (95 % interval ${between(low, high)}).`;
+  return `${positives} of ${images} validation images with similar probabilities were positive: ${percent(frequency)} (95 % confidence interval ${between(low, high)}).`;
 }
 
-/** AUROC of a finding with its interval. */
+/** AUROC for a finding, with its interval. */
 export function auroc(found) {
-  if (!found) return "AUROC unknown.";
+  if (!found) return "The AUROC is unknown.";
   const number = (value) => value.toFixed(2);
   const known = Number.isFinite(found.low) && Number.isFinite(found.high);
-  const interval = known ? ` (95 % interval ${number(found.low)}–${number(found.high)})` : "";
-  const of = Number.isFinite(found.n) ? ` on ${found.n} validation images, ${found.positives} positive` : "";
-  return `AUROC ${number(found.value)}${interval}${of}.`;
+  const interval = known ? ` (95 % confidence interval ${number(found.low)}–${number(found.high)})` : "";
+  const images = Number.isFinite(found.n) ? ` on ${found.n} validation images, ${found.positives} of them positive` : "";
+  return `The AUROC is ${number(found.value)}${interval}${images}.`;
 }
 
 /** DICOM tags of a study, none that identifies a patient. */
