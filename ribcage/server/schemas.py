@@ -65,8 +65,8 @@ class ModelInfo(BaseModel):
     data: list[DatasetInfo]
     warning: str = Field(description="A warning that applies to all predictions of the model; it is usually empty.")
     ood_check: bool = Field(
-        description="Whether the model has an out-of-distribution (OOD) check, a warning for images unlike the training "
-        "images."
+        description="Whether the model has an out-of-distribution (OOD) check, a warning for images unlike the "
+        "training images."
     )
     ood_weakness: str = Field(description="Why the OOD check is not reliable; empty if it is reliable.")
 
