@@ -78,8 +78,8 @@ def detector_summary(spec: ModelSpec) -> str:
 
 
 def auroc_rows(spec: ModelSpec, scores: dict[str, float]) -> list[tuple[str, str, str]]:
-    """(finding, positives, AUROC with its interval) on validation, and the mean of several."""
-    reliability = dict(zip(spec.findings, spec.reliability, strict=False))  # older models have kept none
+    """(finding, positives, AUROC with its interval) on validation, and the mean over several findings."""
+    reliability = dict(zip(spec.findings, spec.reliability, strict=False))  # absent in older models
     named = {name.removeprefix("auroc_"): score for name, score in scores.items() if name.startswith("auroc")}
     return [
         ("mean" if name == "auroc" else name, *_auroc(score, reliability.get(name)))
@@ -106,8 +106,8 @@ def card_with_tests(card: str, result: Evaluation, tests: Sequence[PastTest]) ->
     if newest is None or not newest.honest or not isinstance(result, ClassificationEvaluation):
         return card
     name = markdown_text(f"{newest.name}, split {newest.split}")
-    kept = history.best_test(tests, newest)
-    if kept.number != newest.number and f"<!-- tested: {name} -->" in card:
+    best = history.best_test(tests, newest)
+    if best.number != newest.number and f"<!-- tested: {name} -->" in card:
         return card
     columns = {each: load_metric(each).label for each in metrics_in("card")}
     section = render_markdown("card_test.md", name=name, test=newest, result=result, columns=columns)

@@ -1,6 +1,6 @@
-"""Deployment: a finished model as one file for another runtime, gray bytes in, calibrated probabilities out.
+"""Deployment: a model as one file for another runtime, from 8-bit greyscale images to calibrated probabilities.
 
-    images (N, S, S) uint8, square, of the side the model's images are stored with  →  probabilities (N, F)
+    images (N, S, S) uint8, with the size S at which the model's images are stored  →  probabilities (N, F)
 
 Preprocessing, temperature scaling and sigmoid are part of the file, so that users need not reimplement them. Findings,
 thresholds and the way to make an image square are in its metadata.
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.bundle import attestation, onnx_export
 from ribcage.bundle.formats import error_text
@@ -48,21 +48,21 @@ class Deployed(nn.Module):
         self.network, self.channels = onnx_export.Network(opened.method), model.channels
         self.mean, self.std, self.exclusive = model.mean, model.std, model.loss == "cross-entropy"
         self.factor, grid = augment.fixed_view_grid(augment.plain_view(model.size), model.stored)
-        self.still = model.size == (model.stored, model.stored)
+        self.same_size = model.size == (model.stored, model.stored)
         self.register_buffer("grid", grid)
         self.register_buffer("temperature", torch.tensor(model.temperature or [1.0] * len(model.findings)))
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, S, S) uint8 → (N, F)"""
-        shown = augment.shrunk_images(images[:, None].float(), self.factor)
+        resized = augment.shrunk_images(images[:, None].float(), self.factor)
         if self.factor > 1:  # means of blocks are rounded to bytes, as in the importer
-            shown = (shown + 0.5).floor() if self.factor == 2 else shown.round()
-        shown = shown / 255
-        if not self.still:
+            resized = (resized + 0.5).floor() if self.factor == 2 else resized.round()
+        resized = resized / 255
+        if not self.same_size:
             grid = self.grid.expand(images.shape[0], -1, -1, -1)
-            shown = F.grid_sample(shown, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        logits = self.network(((shown - self.mean) / self.std).expand(-1, self.channels, -1, -1)) / self.temperature
+            resized = F.grid_sample(resized, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        logits = self.network(((resized - self.mean) / self.std).expand(-1, self.channels, -1, -1)) / self.temperature
         return logits.softmax(1) if self.exclusive else logits.sigmoid()
 
 
@@ -72,25 +72,24 @@ def expected(opened: Classifier, images: np.ndarray, batch: int = 16) -> np.ndar
     temperature = np.array(model.temperature or [1.0] * len(model.findings))
     with torch.inference_mode():
         for part in np.array_split(images, -(-len(images) // batch)):
-            still = augment.draw_numbers(
+            view = augment.draw_numbers(
                 augment.plain_view(model.size), 0, 0, np.zeros(len(part), np.int64), 0, model.stored
             )
-            shown = augment.apply(part, still, model.mean, model.std).expand(-1, model.channels, -1, -1)
-            found.append(opened.method.eval().logits(shown).double().numpy() / temperature)
+            resized = augment.apply(part, view, model.mean, model.std).expand(-1, model.channels, -1, -1)
+            found.append(opened.method.eval().logits(resized).double().numpy() / temperature)
     logits = np.concatenate(found)
     return multiclass.softmax(logits) if model.loss == "cross-entropy" else sigmoid(logits)
 
 
 def patterns(side: int, count: int = 12) -> np.ndarray:
-    """(count, side, side) uint8: test images without radiographs: noise at several scales, black, white and a
-    gradient."""
+    """(count, side, side) uint8: synthetic test images: noise at several scales, black, white and a gradient."""
     draw = np.random.default_rng(0)
     found = [np.zeros((side, side)), np.full((side, side), 255.0), np.tile(np.linspace(0, 255, side), (side, 1))]
     while len(found) < count:
         cells = int(draw.choice([4, 8, 16, 32]))
         small = torch.from_numpy(draw.random((1, 1, cells, cells)))
-        cloud = F.interpolate(small, (side, side), mode="bicubic")[0, 0].numpy()
-        found.append(np.clip(cloud, 0, 1) * 255)
+        noise = F.interpolate(small, (side, side), mode="bicubic")[0, 0].numpy()
+        found.append(np.clip(noise, 0, 1) * 255)
     return np.stack(found).round().astype(np.uint8)
 
 
@@ -109,9 +108,9 @@ def export_metadata(model: ModelSpec) -> dict[str, str]:
         "thresholds": model.thresholds,
         "input": {"side": model.stored, "fit": model.fit, "values": "gray, uint8, white is dense"},
     }
-    words = {name: json.dumps(value, ensure_ascii=False) for name, value in listed.items()}
+    encoded = {name: json.dumps(value, ensure_ascii=False) for name, value in listed.items()}
     facts = {"use": "research use only", "model": model.name, **({"warning": model.warning} if model.warning else {})}
-    return {f"ribcage.{name}": text for name, text in {**facts, **words}.items()}
+    return {f"ribcage.{name}": text for name, text in {**facts, **encoded}.items()}
 
 
 def write_digests(written: Sequence[Path]) -> None:
@@ -124,14 +123,16 @@ def digest_file(file: Path) -> Path:
     return file.with_name(file.name + ".sha256")
 
 
-def outside(message: Any) -> bool:
-    """Whether an ONNX message refers to external files, whose paths may point anywhere."""
+def has_external_data(message: Any) -> bool:
+    """Whether an ONNX message refers to external files; their paths are untrusted."""
     import onnx
 
     if isinstance(message, onnx.TensorProto):
         return bool(message.external_data) or message.data_location == onnx.TensorProto.EXTERNAL
     parts = (value for field, value in message.ListFields() if field.message_type is not None)
-    return any(outside(one) for part in parts for one in (part if not hasattr(part, "ListFields") else (part,)))
+    return any(
+        has_external_data(one) for part in parts for one in (part if not hasattr(part, "ListFields") else (part,))
+    )
 
 
 def write_onnx(opened: Classifier, file: Path) -> None:
@@ -158,7 +159,7 @@ def write_torchscript(opened: Classifier, file: Path) -> None:
     side, module = opened.spec.stored, Deployed(opened)
     with quiet(), torch.inference_mode(False), torch.no_grad():
         traced = torch.jit.trace(module, torch.zeros(2, side, side, dtype=torch.uint8), check_trace=False)
-        content = io.BytesIO()  # torch's own writer ends the process where the disk is full
+        content = io.BytesIO()  # torch's file writer aborts the process if the disk is full
         torch.jit.save(traced, content, _extra_files=export_metadata(opened.spec))
     with files.atomic(file) as part:
         part.write_bytes(content.getbuffer())
@@ -182,7 +183,7 @@ def write_int8(source: Path, images: np.ndarray, file: Path) -> None:
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    class Shown(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+    class CalibrationImages(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
         def __init__(self) -> None:
             self.rest = iter(np.array_split(images, -(-len(images) // 8)))
 
@@ -190,7 +191,7 @@ def write_int8(source: Path, images: np.ndarray, file: Path) -> None:
             return next(({"images": part} for part in self.rest), None)
 
     quantize_static(
-        str(source), str(file), Shown(), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True,
+        str(source), str(file), CalibrationImages(), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True,
         op_types_to_quantize=["Conv", "MatMul", "Gemm"], activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
     )  # fmt: skip
 
@@ -214,10 +215,10 @@ def loaded_onnx(content: bytes, file: Path, threads: int = 0) -> Answer:
     options: Any = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
     try:
-        elsewhere = outside(onnx.load_from_string(content))
+        external = has_external_data(onnx.load_from_string(content))
     except DecodeError as error:
         raise ValueError(f"{file} is not a valid ONNX file ({error_text(error)}). Export the model again.") from None
-    if elsewhere:
+    if external:
         raise ValueError(
             f"{file} refers to weights in other files, which Ribcage does not open. Export the model again."
         )
@@ -225,13 +226,13 @@ def loaded_onnx(content: bytes, file: Path, threads: int = 0) -> Answer:
     def answer(images: np.ndarray) -> np.ndarray:
         try:
             return np.asarray(session.run(None, {"images": images})[0])
-        except Exception as error:  # the runtime has its own kinds
+        except Exception as error:  # the runtime raises its own exception types
             raise ValueError(f"{file} cannot be run ({error_text(error)}). Export the model again.") from None
 
     try:
         session = onnxruntime.InferenceSession(
             content, options, providers=["CPUExecutionProvider"], enable_fallback=False
-        )  # the fallback is the same provider, and prints that it is tried
+        )  # the fallback would use the same provider and print a message
     except Exception as error:
         raise ValueError(f"{file} cannot be opened ({error_text(error)}). Export the model again.") from None
     return answer

@@ -20,7 +20,7 @@ from ribcage.runtime import files, format_1, terminal
 FILE = "tests.json"
 FORMAT = 2
 LARGEST = 1 << 24
-"""Maximum size of the file in bytes, as it may come from anywhere."""
+"""Maximum size of the file in bytes; it is untrusted."""
 ALL = "all"
 
 
@@ -36,7 +36,7 @@ class PastTest:
     key: str
     """Hash of images, labels, split and options."""
     contents: tuple[str, ...]
-    """Hash of all images of each folder, whichever were tested."""
+    """Hash of all images in each dataset folder, whether or not they were tested."""
     weights: str
     """Hash of the model's weights."""
     options: str
@@ -46,7 +46,7 @@ class PastTest:
     images: int
     patients: int
     judged: int
-    """Number of findings with both classes."""
+    """Number of findings for which both classes occur."""
     metric: str
     """Name of the metric in `value`."""
     value: float | None
@@ -59,7 +59,7 @@ class PastTest:
         return self.patients > 0, self.judged, self.patients, self.images
 
     def same_data(self, contents: Sequence[str], split: str) -> bool:
-        """Whether the test used images of this split, too."""
+        """Whether the test used the same data in an overlapping split."""
         return bool(set(self.contents) & set(contents)) and (self.split == split or ALL in (self.split, split))
 
 
@@ -70,7 +70,7 @@ def weights_of(folder: Path) -> str:
 
 
 def hashed(*parts: str | bytes) -> str:
-    """16 hexadecimal digits."""
+    """Hash of the parts, as 16 hexadecimal digits."""
     found = hashlib.blake2b(digest_size=8)
     for part in parts:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
@@ -89,7 +89,7 @@ def load_tests(folder: Path) -> list[PastTest]:
             raise ValueError("it is too large")
         values = format_1.current(files.read_json(file), FILE, FORMAT)
         if values["format"] != FORMAT:
-            raise ValueError("it has another format")
+            raise ValueError("its format version is not supported")
         return [_test(one) for one in values["tests"]]
     except FileNotFoundError:
         return []
@@ -104,12 +104,12 @@ def _test(values: dict[str, Any]) -> PastTest:
     texts = ("name", "split", "key", "weights", "options", "metric")
     counts = ("number", "images", "patients", "judged")
     numbers = [values[name] for name in ("value", "low", "high")]
-    fit = set(values) == {item.name for item in fields(PastTest)}
-    fit = fit and all(isinstance(values[name], str) and terminal.is_plain(values[name]) for name in texts)
-    fit = fit and all(type(values[name]) is int and values[name] >= 0 for name in counts)
-    fit = fit and all(one is None or (type(one) in (int, float) and math.isfinite(one)) for one in numbers)
-    fit = fit and type(values["honest"]) is bool and all(isinstance(one, str) for one in values["contents"])
-    if not fit:
+    valid = set(values) == {item.name for item in fields(PastTest)}
+    valid = valid and all(isinstance(values[name], str) and terminal.is_plain(values[name]) for name in texts)
+    valid = valid and all(type(values[name]) is int and values[name] >= 0 for name in counts)
+    valid = valid and all(one is None or (type(one) in (int, float) and math.isfinite(one)) for one in numbers)
+    valid = valid and type(values["honest"]) is bool and all(isinstance(one, str) for one in values["contents"])
+    if not valid:
         raise ValueError("an entry is not in Ribcage's format")
     return PastTest(**{**values, "contents": tuple(values["contents"])})
 
@@ -126,15 +126,15 @@ def add(folder: Path, test: PastTest) -> PastTest:
 
 
 @contextlib.contextmanager
-def _only_writer(folder: Path, patience: int = 20) -> Iterator[None]:
+def _only_writer(folder: Path, attempts: int = 20) -> Iterator[None]:
     """Context manager: exclusive access to the folder, waiting for other writers."""
     with contextlib.ExitStack() as stack:
-        for left in reversed(range(patience)):
+        for remaining in reversed(range(attempts)):
             try:
                 stack.enter_context(files.only_writer(folder))
                 break
             except OSError as error:
-                if error.errno is not None or not left:  # a lock held by another process has no errno
+                if error.errno is not None or not remaining:  # a lock held by another process has no errno
                     raise
                 time.sleep(0.1)
         yield
@@ -168,11 +168,11 @@ def ordinal(count: int) -> str:
 
 
 def new(test: PastTest, before: Sequence[PastTest]) -> str:
-    """How a test differs from those before it."""
+    """How a test differs from earlier tests."""
     same = use(before, test.contents, test.split)
     if not same:
         named = [one for one in before if (one.name, one.split) == (test.name, test.split)]
-        return f"other images than test {named[-1].number} of this name" if named else "first on this data"
+        return f"other images than in test {named[-1].number} of the same name" if named else "first on this data"
     text = f"{ordinal(len(same) + 1)} use of this data"
     if last := next((one for one in reversed(same) if one.key == test.key), None):
         return text + (f", as test {last.number}" if last.weights == test.weights else ", other weights")
