@@ -173,11 +173,24 @@ def test_what_fits_into_bits_is_told_by_its_ends() -> None:
         assert not stored_pixels._within(np.array([low, high + 1]), bits, signed)
 
 
-def test_a_sign_is_extended_only_if_it_is_in_every_pixel() -> None:
-    extended = np.array([0x0001, 0x07FF, 0xF800, 0x0800], np.uint16)
-    assert stored_pixels._extends(extended, 12)
-    assert not stored_pixels._extends(np.append(extended, np.uint16(0x3001)), 12)
-    assert not stored_pixels._extends(np.append(extended, np.uint16(0xF001)), 12)
+def test_the_bits_of_signed_numbers_are_counted_with_their_sign() -> None:
+    for number, bits in ((0, 1), (-1, 1), (2047, 12), (2048, 13), (-2048, 12), (-2049, 13), (-32768, 16)):
+        assert stored_pixels._signed_bits(np.array([0, number], np.int16).view(np.uint16)) == bits
+
+
+@pytest.mark.parametrize("above", [1, 10, 1000])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_signed_numbers_of_more_bits_than_stored_do_not_wrap(syntax: pydicom.uid.UID, above: int) -> None:
+    """Sign-extended numbers, few of which exceed the stored bits: 2500 with 12 bits is not -1596."""
+    pixels = SIGNED.clip(-1024, 2047)
+    pixels.flat[np.argsort(pixels, axis=None)[-above:]] = 2500
+    expected = read(dataset(pixels, 16, **WINDOW)).pixels
+    made = dataset(pixels, 12, **WINDOW)
+    if syntax == RLELossless:
+        made.compress(syntax, generate_instance_uid=False)
+    found = read(made)
+    assert np.array_equal(found.pixels, expected)
+    assert has_facts(found.notes[0], image_file.CAUTION, "BitsStored 12", "13 bits")
 
 
 def test_stored_values_are_counted_from_the_lowest() -> None:

@@ -71,13 +71,18 @@ def _unpacked(patterns: np.ndarray, notes: Sequence[str], layout: Layout, overla
         return replace(_read(patterns, bits, layout.signed), notes=(*notes, note))
     if shift:
         return replace(asked, notes=(*notes, f"pixels read from bits {shift} to {layout.high}"))
-    if not used >> bits or (layout.signed and _extends(patterns, bits)):
+    if not used >> bits:
+        return replace(asked, notes=tuple(notes))
+    width = _signed_bits(patterns)
+    if layout.signed and width <= bits:  # sign-extended above the stored bits
         return replace(asked, notes=tuple(notes))
     if overlay:
         return replace(asked, notes=(*notes, f"an overlay above bit {bits - 1} ignored"))
     other = _read(patterns, layout.allocated, layout.signed)
-    if _smoothest(asked, other) is other:
-        note = f"BitsStored {bits} contradicts the pixels, which use {used.bit_length()} bits"
+    extended = layout.signed and width < layout.allocated and _some_extend(patterns, bits)
+    if (_smoothest(other, asked) if extended else _smoothest(asked, other)) is other:
+        uses = width if layout.signed else used.bit_length()
+        note = f"BitsStored {bits} contradicts the pixels, which use {uses} bits"
     else:
         other, note = asked, f"bits above {bits - 1} are used and were ignored"
     return replace(other, notes=(*notes, f"{CAUTION}{note}"))
@@ -141,10 +146,15 @@ def _within(pixels: np.ndarray, bits: int, signed: bool) -> bool:
     return bool(low <= int(pixels.min()) and int(pixels.max()) <= high)
 
 
-def _extends(patterns: np.ndarray, bits: int) -> bool:
-    """Whether the bits above the stored ones are zero or repeat the sign in every pixel."""
+def _signed_bits(patterns: np.ndarray) -> int:
+    """The fewest bits that hold all these patterns as signed numbers."""
     numbers = patterns.view(f"i{patterns.itemsize}")
-    return bool(((patterns >> bits == 0) | (numbers >> (bits - 1) == -1)).all())
+    return 1 + max(int(numbers.max()), ~int(numbers.min()), 0).bit_length()
+
+
+def _some_extend(patterns: np.ndarray, bits: int) -> bool:
+    """Whether the bits above the stored ones repeat the sign of any negative number."""
+    return bool((patterns.view(f"i{patterns.itemsize}") >> (bits - 1) == -1).any())
 
 
 def _smoothest(asked: StoredPixels, other: StoredPixels) -> StoredPixels:
