@@ -43,3 +43,9 @@ def test_histograms_hold_every_finite_score_once() -> None:
         finite = np.isfinite(scores[:, f])
         assert found.positive.sum() == (finite & (labels[:, f] == 1)).sum()
         assert found.negative.sum() == (finite & (labels[:, f] == 0)).sum()
+
+
+def test_a_histogram_counts_by_weight() -> None:
+    scores, labels, weights = np.array([0.0, 1.0, 0.0, 1.0]), np.array([1.0, 1.0, 0.0, 0.0]), np.array([1, 2, 0.5, 4])
+    (found,) = metrics.histogram(scores, labels, weights, bins=2)
+    assert found.positive.tolist() == [1, 2] and found.negative.tolist() == [0.5, 4]

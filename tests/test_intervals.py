@@ -89,3 +89,15 @@ def test_the_rarer_class_is_the_one_of_fewer_patients() -> None:
     found = Evidence(rank_scores(scores, labels, np.ones(9)), patients, (), np.empty((8, 0, 2)), np.empty((0, 2)))
     assert found.rarer.count.tolist() == [2, 1]  # negatives of two patients; positives of one
     assert found.rarer.amount.tolist() == [pytest.approx(9 / 5), 0]  # of one and of two images; one patient is none
+
+
+def test_a_difference_is_tested_by_its_error_and_only_equal_predictions_need_none() -> None:
+    found = intervals.two_sided(np.array([0.0, 0.0, 0.1, 0.196]), np.array([0.0, 0.1, 0.0, 0.1]))
+    assert found == pytest.approx([1, 1, NAN, 0.05], abs=1e-4, nan_ok=True)
+
+
+def test_a_count_of_three_has_the_limit_of_poisson_among_more_than_fifty() -> None:
+    sizes = np.array([50.0, 50.5, 51.0])
+    counted, plain = (intervals.wilson(3 / sizes, sizes, kind=kind) for kind in ("count", "mean"))
+    assert (counted.low < plain.low).tolist() == [False, True, True]
+    assert (counted.high == plain.high).all()

@@ -10,8 +10,10 @@ from test_loader import make_store
 
 from ribcage.data import loader as loader_module
 from ribcage.data.batch import BatchInProgress
+from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.loader import Loader
+from ribcage.data.sampling import SamePatient
 from ribcage.imaging.augment import plain_view
 
 
@@ -81,3 +83,10 @@ def test_a_dataset_of_one_grey_and_one_of_which_no_row_is_used_are_no_division_b
     loader = Loader([flat, dataset], [plain_view(16)], batch=4, rows=np.arange(50), weights=(1, 1))
     batch = next(loader.epoch(0))
     assert batch.views[0].isfinite().all() and loader.scale(0)[1] == 1.0 and not batch.sources.any()
+
+
+def test_another_image_of_a_patient_is_of_the_same_dataset(dataset: DatasetFolder) -> None:
+    rows = np.array([1, 2, 51, 52])  # one patient in two folders
+    drawn = SamePatient.of(Datasets.of([dataset, dataset]), rows)
+    assert drawn.draw(rows, np.full(4, 0.99)).tolist() == [2, 2, 52, 52]
+    assert drawn.draw(rows, np.zeros(4)).tolist() == [1, 1, 51, 51]

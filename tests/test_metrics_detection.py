@@ -281,6 +281,14 @@ def test_image_precision_by_hand() -> None:
     assert "kaggle" not in bootstrap_detection([FindingBoxes.of(found, true, 4)], resamples=1)
 
 
+def test_an_image_with_a_false_box_counts_where_all_true_ones_are_of_one_patient() -> None:
+    true, found = marks((0, 1, 0, 0, 10, 10)), marks((0, 0.9, 0, 0, 10, 10), (1, 0.8, 0, 0, 9, 9), (2, 0.1, 0, 0, 9, 9))
+    boxes = FindingBoxes.of(found, true, 3)
+    sizes = [bootstrap_detection([boxes], cuts=[cut], resamples=50)["kaggle"].effective_n[0] for cut in (0.5, 0.85)]
+    assert sizes[0] > 1 and np.isnan(sizes[1])  # the score of image 2 is below both thresholds
+    assert np.isnan(bootstrap_detection([boxes], resamples=50)["map"].effective_n[0])
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_the_best_cut_is_the_best(seed: int) -> None:
     found, true, count = case(seed)

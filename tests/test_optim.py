@@ -167,6 +167,12 @@ def test_without_layer_decay_all_move_alike() -> None:
     assert {group["scale"] for group in of_each_weight(method("test_vit")).values()} == {1.0}
 
 
+def test_without_layer_decay_a_model_need_not_number_its_layers() -> None:
+    made = method("test_vit")
+    made.backbone.model = torch.nn.Linear(2, 3)
+    assert {group["scale"] for group in optim.optimizer(made).param_groups} == {1.0}
+
+
 # ---- steps
 
 

@@ -161,3 +161,9 @@ def test_a_threshold_for_a_sensitivity_is_expected_to_find_less_of_few(positives
         scores, labels, "sensitivity", 0.95
     )  # of new positives, which are uniform, too
     assert reached.mean() == pytest.approx(np.ceil(0.95 * positives) / (positives + 1), abs=0.01)
+
+
+def test_three_of_five_equal_weights_are_60_percent_however_sums_round() -> None:
+    weights = np.full(6, 0.7)  # their sums are .6 less a rounding
+    scores, labels = np.array([5.0, 4.0, 3.0, 2.0, 1.0, 2.5]), np.array([1.0, 1, 1, 1, 1, 0])
+    assert metrics.choose_thresholds(scores, labels, "sensitivity", 0.6, weights) == 3
