@@ -54,7 +54,7 @@ def recognises(names: Collection[str]) -> bool:
 
 
 def published(weights: dict[str, Tensor]) -> Published:
-    """The online encoder, under timm's names."""
+    """The weights of the online encoder under timm's names."""
     encoder = {ONLINE.sub("", name, count=1): value for name, value in weights.items() if not TRAINING_ONLY.match(name)}
     state = without_head(torchvision_named(encoder))
     unused = tuple(
@@ -69,7 +69,7 @@ def published(weights: dict[str, Tensor]) -> Published:
 
 
 def export(method: Method, model: ModelSpec, target: Path) -> Path:
-    """Write the file; in a folder it is named resnet50_xray.pt."""
+    """Write the file. If the target is a folder, the file is named resnet50_xray.pt."""
     if not isinstance(method, BYOL):
         kind = type(method).__name__
         raise ValueError(

@@ -41,12 +41,12 @@ def recognises(names: Collection[str]) -> bool:
 
 
 def published(weights: dict[str, Tensor]) -> Published:
-    """Under timm's names."""
+    """The weights under timm's names, and what the layout implies about them."""
     return densenet_checkpoint(unnested_head(renamed_weights(weights, modern), "classifier"))
 
 
 def export(method: Method, model: ModelSpec, target: Path) -> Path:
-    """Write the file; in a folder it is named model.pth.tar."""
+    """Write the file. If the target is a folder, the file is named model.pth.tar."""
     found = chexnet_weights(method, model, "chexnet")
     named = {f"module.{CHEXNET}{name.replace('classifier.', 'classifier.0.')}": found[name] for name in found}
     return base.write_weights({"state_dict": named}, target, "model.pth.tar")

@@ -30,7 +30,7 @@ def recognises(weights: Mapping[str, Tensor]) -> bool:
 
 
 def published(weights: dict[str, Tensor]) -> Published:
-    """Under timm's names."""
+    """The weights under timm's names, and what the layout implies about them."""
     state = {name.replace("classifier.linear.", "classifier."): value for name, value in weights.items()}
     return with_dtforcxr8_findings(
         Published(state, MEAN, STD, name=architecture(state, MODELS), evidence=SEEN), "classifier"

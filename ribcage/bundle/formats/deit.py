@@ -44,7 +44,7 @@ def recognises(weights: Mapping[str, Tensor]) -> bool:
 
 
 def published(weights: dict[str, Tensor]) -> Published:
-    """Under timm's names."""
+    """The weights under timm's names, and what the layout implies about them."""
     state = {
         name.replace(".gamma_1", ".ls1.gamma").replace(".gamma_2", ".ls2.gamma"): weights[name] for name in weights
     }

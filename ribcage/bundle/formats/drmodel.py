@@ -36,7 +36,7 @@ def recognises(names: Collection[str]) -> bool:
 
 
 def published(weights: dict[str, Tensor]) -> Published:
-    """Under timm's names; the outputs are the five findings of the CheXpert competition, in its order."""
+    """The weights under timm's names; the outputs are the five findings of the CheXpert competition, in its order."""
     state = torchvision_named(strip_prefix(TRUNK, weights)) | {
         f"fc.{name}": value for name, value in strip_prefix(HEAD, weights).items()
     }

@@ -38,7 +38,7 @@ CHEXNET = "densenet121."
 
 
 def export(method: Method, model: ModelSpec, target: Path) -> Path:
-    """Write the file; in a folder it is named model1.pth … model5.pth or, for a student, modeld1.pth … modeld5.pth."""
+    """Write the file. If the target is a folder, the file is named model1.pth … model5.pth or, for a student, modeld1.pth … modeld5.pth."""
     name, teachers = base.plain_name(model.name), teacher_architectures(model)
     check_exportable(method, model, name, teachers)
     last = "head" if name in FIXED_SIZE else "classifier"

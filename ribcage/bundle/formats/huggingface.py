@@ -32,7 +32,7 @@ from ribcage.runtime import files, limits
 SOURCE = "https://huggingface.co/timm"
 LICENCE = "as stated on the model card"
 LAST = -2
-"""Tried first: config.json is stronger evidence than weight names."""
+"""This layout is tried first: config.json is stronger evidence than weight names."""
 BESIDE = "config.json"
 
 CROPS = {"pad": "border", "crop": "center", "squash": "squash"}
@@ -123,7 +123,7 @@ def usual_pool(name: str) -> str:
 
 
 def export(method: Method, model: ModelSpec, target: Path) -> Path:
-    """Write the folder; in an existing folder, a subfolder named resnet50_xray."""
+    """Write the folder. If the target exists, write a subfolder named resnet50_xray."""
     from timm.models import save_for_hf
 
     plain = as_timm(method, model)

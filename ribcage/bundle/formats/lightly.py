@@ -44,7 +44,7 @@ def recognises(names: Collection[str]) -> bool:
 
 
 def published(weights: dict[str, Tensor]) -> Published:
-    """The backbone, under timm's names."""
+    """The weights of the backbone under timm's names."""
     backbone = {name.removeprefix(BACKBONE): value for name, value in weights.items() if name.startswith(BACKBONE)}
     state = without_head(torchvision_named(backbone))
     last = tuple(BACKBONE + end for end in LAST_LAYERS)

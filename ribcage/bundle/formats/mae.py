@@ -53,7 +53,7 @@ def is_fine_tuned(weights: Mapping[str, Tensor]) -> bool:
 
 
 def published(weights: dict[str, Tensor]) -> Published:
-    """Under timm's names."""
+    """The weights under timm's names, and what the layout implies about them."""
     unused = tuple(name for name in weights if name.startswith(DECODER))
     state = {name: value for name, value in weights.items() if name not in unused}
     if missing := {"cls_token", "pos_embed", "patch_embed.proj.weight"} - set(state):
@@ -71,7 +71,7 @@ def published(weights: dict[str, Tensor]) -> Published:
 
 
 def export(method: Method, model: ModelSpec, target: Path) -> Path:
-    """Write the file; in a folder it is named vit_small_patch16_224_xray.pth."""
+    """Write the file. If the target is a folder, the file is named vit_small_patch16_224_xray.pth."""
     if not isinstance(method, MAE | Supervised):
         raise ValueError(f"The mae layout needs a patch decoder, which {type(method).__name__} lacks.")
     weights = pretraining_weights(method, model) if isinstance(method, MAE) else backbone_and_head(method, model)
@@ -121,7 +121,8 @@ def decoder_names(depth: int, decoder_depth: int) -> list[str]:
 
 
 def rgb_prediction_layer(method: MAE, model: ModelSpec) -> dict[str, Tensor]:
-    """The last layer for three channels, which predicts x_c = (s x + m - m_c) / s_c, where ours predicts x.
+    """The last layer for three channels, which predicts x_c = (s x + m - m_c) / s_c where the model's own
+    last layer predicts x.
 
     A pixel's three channels are adjacent.
     """

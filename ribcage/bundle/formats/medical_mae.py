@@ -29,7 +29,7 @@ from ribcage.data.findings import CHESTXRAY14, CHEXPERT5
 SOURCE = "https://github.com/lambert-x/medical_mae"
 LICENCE = "Apache-2.0 (code); weights trained on ChestX-ray14, CheXpert and MIMIC-CXR"
 LAST = -1
-"""Tried before `mae`."""
+"""This layout is tried before `mae`."""
 
 ENCODER, DECODER = "model.encoder.", ("model.decoder.", "model.segmentation_head.")
 NORMALISATION = (0.5056,) * 3, (0.252,) * 3
@@ -46,7 +46,7 @@ def recognises(weights: Mapping[str, Tensor]) -> bool:
 
 
 def published(weights: dict[str, Tensor]) -> Published:
-    """Under timm's names."""
+    """The weights under timm's names, and what the layout implies about them."""
     if "head.weight" in weights:
         findings, data = OUTPUTS[len(weights["head.weight"])]
         found = replace(

@@ -41,7 +41,7 @@ TRAINING_ONLY = re.compile(r"encoder_q\.(fc|classifier)\.|encoder_k\.|queue(_ptr
 
 
 def export(method: Method, model: ModelSpec, target: Path) -> Path:
-    """Write the file; in a folder it is named resnet18_xray.pth.tar."""
+    """Write the file. If the target is a folder, the file is named resnet18_xray.pth.tar."""
     if not isinstance(method, MoCo):
         kind = type(method).__name__
         raise ValueError(
@@ -76,7 +76,7 @@ def recognises(names: Collection[str]) -> bool:
 
 
 def published(weights: dict[str, Tensor]) -> Published:
-    """The query encoder, under timm's names."""
+    """The weights of the query encoder under timm's names."""
     state = {name.removeprefix(QUERY): value for name, value in weights.items() if not TRAINING_ONLY.match(name)}
     unused = tuple(filter(TRAINING_ONLY.match, weights))
     return Published(state, MEAN, STD, name=architecture(state, (*RESNETS, *DENSENETS)), unused=unused, evidence=SEEN)

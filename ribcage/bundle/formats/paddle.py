@@ -64,7 +64,7 @@ def recognises(names: Collection[str]) -> bool:
 
 
 def published(weights: dict[str, Tensor]) -> Published:
-    """Under timm's names; Paddle stores the weight of the last layer transposed."""
+    """The weights under timm's names; Paddle stores the weight of the last layer transposed."""
     renamed = renamed_weights(weights, timm_name)
     found = {name: paddle_tensor(value) for name, value in renamed.items()}
     if "classifier.weight" in found and found["classifier.weight"].ndim == 2:
@@ -77,7 +77,7 @@ def published(weights: dict[str, Tensor]) -> Published:
 
 
 def export(method: Method, model: ModelSpec, target: Path) -> Path:
-    """Write the file; in a folder it is named model_paddle.pdparams."""
+    """Write the file. If the target is a folder, the file is named model_paddle.pdparams."""
     found = {
         name: value for name, value in chexnet_weights(method, model, "paddle").items() if "num_batches" not in name
     }

@@ -38,7 +38,7 @@ def recognises(names: Collection[str]) -> bool:
 
 
 def published(weights: dict[str, Tensor]) -> Published:
-    """The encoder, under timm's names."""
+    """The weights of the encoder under timm's names."""
     encoder = {
         ENCODER.sub("", name, count=1): value for name, value in weights.items() if not TRAINING_ONLY.match(name)
     }
@@ -52,7 +52,7 @@ def published(weights: dict[str, Tensor]) -> Published:
 
 
 def export(method: Method, model: ModelSpec, target: Path) -> Path:
-    """Write the file; in a folder it is named last.pth.
+    """Write the file. If the target is a folder, the file is named last.pth.
 
     The names are those of multi-GPU training, which SupContrast also reads on one GPU.
     """

@@ -31,7 +31,7 @@ def recognises(names: Collection[str]) -> bool:
 
 
 def published(weights: dict[str, Tensor]) -> Published:
-    """The ResNet, under timm's names."""
+    """The weights of the ResNet under timm's names."""
     state = {name: value for name, value in weights.items() if not TRAINING_ONLY.match(name)}
     unused = tuple(filter(TRAINING_ONLY.match, weights))
     return Published(
@@ -40,7 +40,7 @@ def published(weights: dict[str, Tensor]) -> Published:
 
 
 def export(method: Method, model: ModelSpec, target: Path) -> Path:
-    """Write the file; in a folder it is named resnet50_xray.pth.tar."""
+    """Write the file. If the target is a folder, the file is named resnet50_xray.pth.tar."""
     if not isinstance(method, SwAV):
         kind = type(method).__name__
         raise ValueError(f"The swav layout needs prototypes, which {kind} lacks: use the torchvision layout.")

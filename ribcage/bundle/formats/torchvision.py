@@ -49,7 +49,7 @@ def recognises(weights: Mapping[str, Tensor]) -> bool:
 
 
 def published(weights: dict[str, Tensor]) -> Published:
-    """Under timm's names, which are those of torchvision."""
+    """The weights under timm's names, which are those of torchvision."""
     stem = "conv1" if "conv1.weight" in weights else "features.conv0"
     last, candidates = FAMILIES[stem]
     state = unnested_head({DOTTED.sub(r"\1\2.", name): value for name, value in weights.items()}, last)
@@ -60,7 +60,7 @@ def published(weights: dict[str, Tensor]) -> Published:
 
 
 def export(method: Method, model: ModelSpec, target: Path) -> Path:
-    """Write the file; in a folder it is named resnet18_xray.pth."""
+    """Write the file. If the target is a folder, the file is named resnet18_xray.pth."""
     weights = base.as_torchvision(method.backbone, model)
     if isinstance(method, Supervised) and method.findings:
         fc = base.classifier(model.name)

@@ -31,6 +31,6 @@ def recognises(names: Collection[str]) -> bool:
 
 
 def published(weights: dict[str, Tensor]) -> Published:
-    """Under timm's names."""
+    """The weights under timm's names, and what the layout implies about them."""
     state = {name.replace(".bn.", ".").replace("head.0.", "head."): value for name, value in weights.items()}
     return with_dtforcxr8_findings(Published(state, MEAN, STD, name=architecture(state, MODELS), evidence=SEEN), "head")

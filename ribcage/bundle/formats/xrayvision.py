@@ -55,7 +55,7 @@ def recognises(weights: Mapping[str, Tensor]) -> bool:
 
 
 def published(weights: dict[str, Tensor]) -> Published:
-    """Under timm's names."""
+    """The weights under timm's names, and what the layout implies about them."""
     state = resnet_weights(weights)
     dense = "conv1.weight" not in state
     stem, candidates, side = ("features.conv0", DENSENETS, 224) if dense else ("conv1", RESNETS, 512)

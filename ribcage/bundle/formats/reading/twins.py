@@ -1,4 +1,4 @@
-"""Pairs of timm architectures whose weights have the same names and shapes, but which compute different features.
+"""Groups of timm architectures whose weights have the same names and shapes, but which compute different features.
 
 `benchmarks/twins.py` prints this table.
 """
