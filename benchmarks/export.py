@@ -34,7 +34,7 @@ class Way:
 
     name: str
     file: Path
-    answer: deployment.Answer
+    answer: deployment.Predictor
 
 
 def main() -> None:
@@ -106,7 +106,7 @@ def table(opened: Classifier, data: Path, given: argparse.Namespace) -> Iterator
     before = metrics.bootstrap(own, labels, patients)["auroc"].macro()
     with cost.computing(given.threads):
         found = list(ways(opened, data, given.work / f"{opened.spec.name} files", given.threads))
-        eager: deployment.Answer = partial(deployment.expected, opened)
+        eager: deployment.Predictor = partial(deployment.expected, opened)
         times = [taken([eager, *(way.answer for way in found)], images[:batch], given.runs) for batch in BATCHES]
     yield ["eager torch", "–", f"AUROC {float(before.value[0]):.3f}", *(f"{each[0]:.1f} ms" for each in times), "–"]
     for place, way in enumerate(found, 1):
@@ -118,12 +118,12 @@ def table(opened: Classifier, data: Path, given: argparse.Namespace) -> Iterator
                *ratios, f"{size:.1f}"]  # fmt: skip
 
 
-def answers(answer: deployment.Answer, images: np.ndarray) -> np.ndarray:
+def answers(answer: deployment.Predictor, images: np.ndarray) -> np.ndarray:
     """Sixteen at a time."""
     return np.concatenate([answer(images[at : at + 16]) for at in range(0, len(images), 16)])
 
 
-def taken(ways: list[deployment.Answer], images: np.ndarray, runs: int) -> list[float]:
+def taken(ways: list[deployment.Predictor], images: np.ndarray, runs: int) -> list[float]:
     """Milliseconds of each, by turns."""
     asked: list[Callable[[], object]] = [partial(way, images) for way in ways]
     return cost.medians(asked, runs)

@@ -210,7 +210,7 @@ def test_what_is_no_number_is_no_answer(tmp_path: Path, capsys: pytest.CaptureFi
         assert has_facts(capsys.readouterr().err, "fc.bias", "not finite")
     assert not (folder / "model.onnx").exists()
     wanted = np.zeros((5, 3))
-    assert deployment.away(lambda images: np.full((len(images), 3), np.nan), wanted, wanted) == float("inf")
+    assert deployment.max_difference(lambda images: np.full((len(images), 3), np.nan), wanted, wanted) == float("inf")
 
 
 def test_a_server_takes_what_export_left_if_it_is_of_just_this_model(

@@ -51,7 +51,7 @@ class Converted:
     rows: int
     """Rows of the last layer; 0 if the file has none."""
     tensors: tuple[TensorRecord, ...]
-    """What became of each tensor in the file."""
+    """For each tensor in the file, whether it is used, and if not, why."""
     claims: tuple[Claim, ...]
 
 
@@ -92,8 +92,8 @@ def converted_model(
         raise ValueError(f"{file} has {stem} input channel{'s' * (stem > 1)}, but {len(mean)} means were given.")
     own, rgb_normalisation = (GRAY, (mean, std)) if stem == 3 else ((mean[0], std[0]), ())
     size = size or found.size
-    answered = tuple(name for name in names if name)
-    claims = claimed(found, answered, mean, std, size, given)
+    outputs = tuple(name for name in names if name)
+    claims = claimed(found, outputs, mean, std, size, given)
     torch.manual_seed(0)
     backbone = Backbone(
         found.name,
@@ -109,7 +109,6 @@ def converted_model(
     rows = len(head.get("weight", ()))
     refuse_incomplete(file, found, coverage, strange, partial)
     sound(file, backbone.model.state_dict(), head)
-    answers = answered
     if names and not rows:
         raise ValueError(f"{file} has no last layer for {', '.join(names)}. Leave out --findings.")
     if names and rows != len(names):
@@ -126,14 +125,14 @@ def converted_model(
     if stem == 3 and channels == 1:
         fold_stem(backbone.model, replace(config, mean=mean, std=std), *GRAY)
         backbone.channels, backbone.rgb_normalisation = 1, ()
-    method = Supervised(backbone, answers)
-    if answers:
+    method = Supervised(backbone, outputs)
+    if outputs:
         places = [place for place, name in enumerate(names) if name]
         fill(method, head, places, str(file))
-    counted = bool(answers and not findings and found.findings_inferred)
+    counted = bool(outputs and not findings and found.findings_inferred)
     model = ModelSpec(
         name=found.name,
-        findings=answers,
+        findings=outputs,
         size=backbone.size,
         stored=found.stored,
         fit=found.fit,
@@ -149,7 +148,7 @@ def converted_model(
         versions=dataset_folder.versions(),
     )  # fmt: skip
     ends = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
-    tensors = account(found, coverage, ends, bool(answers))
+    tensors = account(found, coverage, ends, bool(outputs))
     return Converted(method.eval(), model, coverage, strange, found.unused, rows, tensors, claims)
 
 
@@ -162,26 +161,30 @@ def claimed(
     given: Collection[str],
 ) -> tuple[Claim, ...]:
     """Architecture, preprocessing and findings of a file, and what each is based on."""
-    whose = f"as in {found.layout}" if found.layout else f"as in timm for {found.name}"
+    layout_default = f"as in {found.layout}" if found.layout else f"as in timm for {found.name}"
     scale = f"mean {' '.join(f'{one:g}' for one in mean)}, std {' '.join(f'{one:g}' for one in std)}"
     square = f"{found.fit} to {found.stored}, {size[0]} × {size[1]}, "
     twins = twin_architectures(found.name)
-    said: list[Claim] = []
+    claims: list[Claim] = []
 
     def claim(what: str, value: str, assumed: str, read: str = "in the file's description") -> None:
         basis = "given" if what in given else "read" if what in found.stated else "assumed"
         because = {"given": "by an option", "read": read, "assumed": assumed}[basis]
-        said.append(Claim(what, value, basis, because))  # type: ignore[arg-type]
+        claims.append(Claim(what, value, basis, because))  # type: ignore[arg-type]
 
     if twins or {"architecture"} & {*given, *found.stated}:
         claim("architecture", found.name, f"{', '.join(twins)} have the same weights")
     else:
-        said.append(Claim("architecture", found.name, "read", "from the names and shapes of all weights"))
-    claim("preprocessing", square + scale, whose)
+        claims.append(Claim("architecture", found.name, "read", "from the names and shapes of all weights"))
+    claim("preprocessing", square + scale, layout_default)
     if findings:
         order = "from the number of outputs, in the order of the layout"
-        claim("findings", ", ".join(findings), order if found.findings_inferred else f"{whose}, in the same order")
-    return tuple(said)
+        claim(
+            "findings",
+            ", ".join(findings),
+            order if found.findings_inferred else f"{layout_default}, in the same order",
+        )
+    return tuple(claims)
 
 
 def ask(file: Path, found: Published, claims: Sequence[Claim]) -> None:

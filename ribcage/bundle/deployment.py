@@ -29,10 +29,10 @@ from ribcage.imaging import augment
 from ribcage.metrics import multiclass, sigmoid
 from ribcage.runtime import digest, files
 
-Answer = Callable[[np.ndarray], np.ndarray]
-"""(N, S, S) uint8 → (N, F) float32."""
+Predictor = Callable[[np.ndarray], np.ndarray]
+"""Function from images (N, S, S) uint8 to probabilities (N, F) float32."""
 FILES = {"onnx": "model.onnx", "torchscript": "model.ts", "openvino": "model.xml"}
-"""Formats, with the suffix of their files."""
+"""Name of the exported file for each format."""
 NEEDED = {"onnx": onnx_export.NEEDED, "torchscript": (), "openvino": (*onnx_export.NEEDED, "openvino")}
 
 
@@ -140,7 +140,7 @@ def write_onnx(opened: Classifier, file: Path) -> None:
     import onnx
 
     side = opened.spec.stored
-    onnx_export.onnx(Deployed(opened), (side, side), file, kind=torch.uint8, answers="probabilities")
+    onnx_export.onnx(Deployed(opened), (side, side), file, kind=torch.uint8, output="probabilities")
     content = onnx.load(str(file))
     onnx.helper.set_model_props(content, export_metadata(opened.spec))
     onnx.save(content, str(file))
@@ -199,14 +199,14 @@ def write_int8(source: Path, images: np.ndarray, file: Path) -> None:
 # ---- runtimes
 
 
-def opened_onnx(file: Path, threads: int = 0) -> Answer:
+def opened_onnx(file: Path, threads: int = 0) -> Predictor:
     """The model in ONNX Runtime on the CPU; threads: 0 for one per core."""
     if files.regular(file).stat().st_size > attestation.LARGEST:
         raise ValueError(f"{file} is larger than an ONNX file can be. Export the model again.")
     return loaded_onnx(file.read_bytes(), file, threads)
 
 
-def loaded_onnx(content: bytes, file: Path, threads: int = 0) -> Answer:
+def loaded_onnx(content: bytes, file: Path, threads: int = 0) -> Predictor:
     """The model in ONNX Runtime from the content of a file; `file` is used in errors."""
     import onnx
     import onnxruntime
@@ -223,7 +223,7 @@ def loaded_onnx(content: bytes, file: Path, threads: int = 0) -> Answer:
             f"{file} refers to weights in other files, which Ribcage does not open. Export the model again."
         )
 
-    def answer(images: np.ndarray) -> np.ndarray:
+    def predict(images: np.ndarray) -> np.ndarray:
         try:
             return np.asarray(session.run(None, {"images": images})[0])
         except Exception as error:  # the runtime raises its own exception types
@@ -235,22 +235,22 @@ def loaded_onnx(content: bytes, file: Path, threads: int = 0) -> Answer:
         )  # the fallback would use the same provider and print a message
     except Exception as error:
         raise ValueError(f"{file} cannot be opened ({error_text(error)}). Export the model again.") from None
-    return answer
+    return predict
 
 
-def opened_torchscript(file: Path, threads: int = 0) -> Answer:
+def opened_torchscript(file: Path, threads: int = 0) -> Predictor:
     """The model in torch's TorchScript runtime."""
     with quiet():
         module = torch.jit.load(str(files.regular(file)))
 
-    def answer(images: np.ndarray) -> np.ndarray:
+    def predict(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return module(torch.from_numpy(images)).numpy()
 
-    return answer
+    return predict
 
 
-def opened_openvino(file: Path, threads: int = 0, precision: str = "f32") -> Answer:
+def opened_openvino(file: Path, threads: int = 0, precision: str = "f32") -> Predictor:
     """The model in OpenVINO on the CPU, at this precision (OpenVINO's default is bf16 on hardware that supports it)."""
     import openvino
 
@@ -263,16 +263,18 @@ def opened_openvino(file: Path, threads: int = 0, precision: str = "f32") -> Ans
     return lambda images: compiled(images)[0]
 
 
-OPENED: dict[str, Callable[[Path, int], Answer]] = {
+OPENED: dict[str, Callable[[Path, int], Predictor]] = {
     "onnx": opened_onnx, "torchscript": opened_torchscript, "openvino": opened_openvino,
 }  # fmt: skip
 
 
-def away(answer: Answer, images: np.ndarray, wanted: np.ndarray, batches: Sequence[int] = (1, 5)) -> float:
+def max_difference(
+    predict: Predictor, images: np.ndarray, wanted: np.ndarray, batches: Sequence[int] = (1, 5)
+) -> float:
     """Largest absolute difference of a probability, over several batch sizes."""
     worst = 0.0
     for size in batches:
-        parts = [answer(images[at : at + size]) for at in range(0, len(images), size)]
-        apart = float(np.abs(np.concatenate(parts) - wanted).max())
-        worst = max(worst, apart if math.isfinite(apart) else math.inf)
+        parts = [predict(images[at : at + size]) for at in range(0, len(images), size)]
+        difference = float(np.abs(np.concatenate(parts) - wanted).max())
+        worst = max(worst, difference if math.isfinite(difference) else math.inf)
     return worst

@@ -88,15 +88,15 @@ def recognised_as(found: Published) -> str:
 
 
 def read_initial_weights(file: Path) -> Published:
-    """The content of a file of initial weights. Where shapes alone do not decide between two preprocessings, the user
-    must: the first layer is adapted to the preprocessing."""
+    """Read a file of initial weights. Raise if it fits several layouts with different preprocessing, to which the first
+    layer would have to be adapted."""
     found = published(file)
     for other in found.other_layouts if found.evidence.kind == "shapes" else ():
         also = published(file, other)
         if (also.mean, also.std) != (found.mean, found.std):
             raise ValueError(
-                f"{file} could be of {found.layout} or of {other}, which expect different preprocessing, by "
-                f"{found.evidence}. Convert it first with --layout {found.layout} or {other}, and begin with that: "
+                f"{file} could be of {found.layout} or of {other}, which expect different preprocessing "
+                f"(recognised by {found.evidence}). Convert it first with --layout {found.layout} or {other}: "
                 "ribcage convert FILE --layout LAYOUT --out FOLDER, then --init FOLDER."
             )
     return found
@@ -158,5 +158,5 @@ def _report(init: str, found: Published, built: Backbone) -> None:
         return
     config = pretrained_config(built.name)
     ends = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
-    whose = recognised_as(found) if found.layout else "of no known layout; names as timm has them"
-    print(f"{init}: {whose}\n{account_summary(account(found, built.coverage, ends, False))}", flush=True)
+    description = recognised_as(found) if found.layout else "no known layout; its names are those of timm"
+    print(f"{init}: {description}\n{account_summary(account(found, built.coverage, ends, False))}", flush=True)

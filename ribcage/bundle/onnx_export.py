@@ -47,7 +47,7 @@ def onnx(
     file: Path,
     *,
     kind: torch.dtype = torch.float32,
-    answers: str = "logits",
+    output: str = "logits",
 ) -> None:
     """Write a network for images of this shape (without the batch), in evaluation mode, with its weights inside the
     file."""
@@ -57,7 +57,7 @@ def onnx(
     try:
         torch.onnx.export(
             network, (torch.zeros(2, *shape, dtype=kind),), file, dynamo=True, external_data=False, verbose=False,
-            input_names=["images"], output_names=[answers], dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=["images"], output_names=[output], dynamic_shapes=({0: torch.export.Dim("batch")},),
         )  # fmt: skip
     except OSError:
         raise

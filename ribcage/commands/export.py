@@ -203,7 +203,7 @@ def compared(options: Options, opened: "Classifier", made: Path) -> Exported:
     wanted = deployment.expected(opened, images)
     if not np.isfinite(wanted).all():
         raise ValueError(f"{opened.folder} predicts values that are not finite: it cannot be exported.")
-    away = deployment.away(answer, images, wanted)
+    away = deployment.max_difference(answer, images, wanted)
     kind = "images" if options.data else "patterns"
     print(f"largest difference of a probability on {len(images):,} {kind}: {away:.2g}")
     if away > options.tolerance and (not options.int8 or away == float("inf")):

@@ -81,7 +81,7 @@ class ServedClassifier(ServedModel):
     """A classifier: one probability per finding."""
 
     opened: Classifier
-    run: deployment.Answer
+    run: deployment.Predictor
 
     def prepare(self, threads: int) -> None:
         """Export, unless an exported file is there, and compare with the model itself."""
@@ -89,7 +89,7 @@ class ServedClassifier(ServedModel):
         self.run = self._exported(threads)
         images = deployment.patterns(self.opened.spec.stored)
         wanted = deployment.expected(self.opened, images)
-        away = deployment.away(self.run, images, wanted)
+        away = deployment.max_difference(self.run, images, wanted)
         if not np.isfinite(wanted).all():
             raise ValueError(f"{self.opened.folder} predicts NaN or infinity, so it cannot be served.")
         if not away <= TOLERANCE:
@@ -98,7 +98,7 @@ class ServedClassifier(ServedModel):
                 f"{TOLERANCE:g}."
             )
 
-    def _exported(self, threads: int) -> deployment.Answer:
+    def _exported(self, threads: int) -> deployment.Predictor:
         """The model in ONNX Runtime: the file that this site exported, else a new export in a temporary folder."""
         kept = self.opened.folder / deployment.FILES["onnx"]
         if os.path.lexists(kept):

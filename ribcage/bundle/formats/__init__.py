@@ -113,7 +113,7 @@ def _with_names(found: Published, content: WeightsFile, file: Path, others: tupl
     """Add the name that each weight has in the file. Raise if the layout has silently dropped a weight or given two
     weights the same name."""
     names = {id(value): name for name, value in content.weights.items()}
-    original = {ours: names[id(value)] for ours, value in found.state.items() if id(value) in names} | dict(
+    original = {timm_name: names[id(value)] for timm_name, value in found.state.items() if id(value) in names} | dict(
         found.converted
     )
     lost = content.weights.keys() - set(original.values()) - set(found.unused)

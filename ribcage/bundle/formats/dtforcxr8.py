@@ -38,7 +38,7 @@ CHEXNET = "densenet121."
 
 
 def export(method: Method, model: ModelSpec, target: Path) -> Path:
-    """Write the file. If the target is a folder, the file is named model1.pth … model5.pth or, for a student, modeld1.pth … modeld5.pth."""
+    """Write the file. If the target is a folder, the file is named modelN.pth or, for a student, modeldN.pth."""
     name, teachers = base.plain_name(model.name), teacher_architectures(model)
     check_exportable(method, model, name, teachers)
     last = "head" if name in FIXED_SIZE else "classifier"
@@ -76,7 +76,7 @@ def teacher_architectures(model: ModelSpec) -> list[str]:
 
 
 def reordered_head(method: Method) -> dict[str, Tensor]:
-    """The last layer, its rows in the order of ChestX-ray14."""
+    """The last layer, with its rows in the order of ChestX-ray14."""
     assert isinstance(method, Supervised)
     order = [method.findings.index(name) for name in CHESTXRAY14]
     return {part: base.copied(value)[order] for part, value in method.head.state_dict().items()}

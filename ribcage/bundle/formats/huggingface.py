@@ -56,7 +56,7 @@ def published(weights: dict[str, Tensor], config: Path) -> Published | None:
         if not is_known(name):
             raise ValueError(f"timm has no model {_line(name)}")
         size = tuple(map(_side, facts.get("input_size", (3, 224, 224))[1:]))
-        fits = {theirs: ours for ours, theirs in CROPS.items()}
+        fits = {crop_mode: fit for fit, crop_mode in CROPS.items()}
         if wrong := wrong_normalisation(facts.get("mean", ()), facts.get("std", ())):
             raise ValueError(wrong)
         labels, scaled = _output_names(content, own), all(facts.get(key) for key in ("input_size", "mean", "std"))
@@ -211,5 +211,5 @@ def head(model: ModelSpec) -> str:
 
 
 def card_text(model: ModelSpec) -> str:
-    """The model card; of published weights the training data are stated as unknown."""
+    """The model card; for published weights, it states that the training data are unknown."""
     return card.model_card(model, plain=True, unknown=[model.training.file or ""] if model.converted else [])

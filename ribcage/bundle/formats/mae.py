@@ -121,8 +121,7 @@ def decoder_names(depth: int, decoder_depth: int) -> list[str]:
 
 
 def rgb_prediction_layer(method: MAE, model: ModelSpec) -> dict[str, Tensor]:
-    """The last layer for three channels, which predicts x_c = (s x + m - m_c) / s_c where the model's own
-    last layer predicts x.
+    """The last layer for three channels: it predicts x_c = (s x + m - m_c) / s_c where the original predicts x.
 
     A pixel's three channels are adjacent.
     """

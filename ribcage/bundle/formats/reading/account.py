@@ -13,7 +13,7 @@ UNUSED_HEAD, SECOND_HEAD = "unused last layer", "second last layer"
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """What became of one tensor in the file."""
+    """A tensor in the file, and whether it is used in the model."""
 
     name: str
     shape: tuple[int, ...] | None
@@ -22,20 +22,20 @@ class TensorRecord:
     """Why the tensor is left out; "" if it is used."""
 
 
-def account(found: Published, coverage: Coverage, ends: Sequence[str], answers: bool) -> tuple[TensorRecord, ...]:
+def account(found: Published, coverage: Coverage, ends: Sequence[str], head_used: bool) -> tuple[TensorRecord, ...]:
     """One entry per tensor in the file.
 
-    ends: timm's names of the last layers; answers: whether the first of them is used.
+    ends: timm's names of the last layers; head_used: whether the first of them is used.
     """
-    ours = {theirs: name for name, theirs in found.file_names.items()}
+    timm_names = {in_file: name for name, in_file in found.file_names.items()}
     heads = {f"{end}.{part}": number for number, end in enumerate(ends) for part in ("weight", "bias")}
 
     def reason(name: str) -> str:
         if name in found.unused:
             return TRAINING_ONLY
-        if ours[name] in heads:
-            return UNUSED_HEAD if not answers else SECOND_HEAD if heads[ours[name]] else ""
-        return coverage.reason_unused(ours[name])
+        if timm_names[name] in heads:
+            return UNUSED_HEAD if not head_used else SECOND_HEAD if heads[timm_names[name]] else ""
+        return coverage.reason_unused(timm_names[name])
 
     own = [TensorRecord(name, shape, reason(name)) for name, shape in found.file_shapes.items()]
     return (*own, *(TensorRecord(name, None, NOT_MODEL) for name in found.other_tensors))
