@@ -95,7 +95,7 @@ def test_what_nobody_drew_is_left_out(
     assert data.findings == ("Mass",) and np.array_equal(data.boxes[0].known, known)
     row = result["findings"][0]
     assert (row["n"], row["positives"], row["boxes"], row["left_out"]) == (known.sum(), 100, 100, (~known).sum())
-    assert row["left_out"] > 50 and f"Mass {row['left_out']}" in " ".join(result["notes"])
+    assert row["left_out"] > 50 and f"Mass ({row['left_out']})" in " ".join(result["notes"])
 
 
 def test_numbers_are_those_of_the_metrics(data: LabelledDetections, result: dict[str, Any]) -> None:

@@ -146,16 +146,18 @@ def _gap(own: Resampled, others: Resampled) -> MeanEstimate:
 def detection_notes(data: LabelledDetections, found: DetectionEvaluation) -> tuple[str, ...]:
     """Notes on what was left out, and on missing intervals and thresholds."""
     texts = []
-    if left := [f"{row.finding} {row.left_out:,}" for row in found.findings if row.left_out]:
+    if left := [f"{row.finding} ({row.left_out:,})" for row in found.findings if row.left_out]:
         texts.append(
-            f"Images left out because they are positive or uncertain for a finding but have no box: {', '.join(left)}."
+            f"Images are excluded if they are positive or uncertain for a finding but have no box: {', '.join(left)}."
         )
     if alone := [row.finding for row in found.findings if row.metrics["map"].low is None]:
         texts.append(
-            f"{', '.join(alone)}: all boxes are of one patient, so no variance and no interval can be estimated. The "
-            "interval of the mean assumes the largest possible error for such a finding."
+            f"{', '.join(alone)}: all boxes belong to one patient, so neither a variance nor an interval can be "
+            "estimated. The interval of the mean assumes the largest possible standard error for such findings."
         )
     texts += unknown_patients_note(int((data.about["patient"] == "").sum()))
     if data.thresholds is None:
-        texts.append("The model has no score threshold from validation, so the precision per image is not reported.")
+        texts.append(
+            "The model has no score threshold chosen on a validation split, so per-image precision is not reported."
+        )
     return tuple(texts)

@@ -8,6 +8,7 @@ from ribcage.data.audit.audited import Member
 from ribcage.data.audit.result import Ages, AuditResult, Copies, DatasetCounts
 from ribcage.reports import html
 from ribcage.reports.html import Bar, Figure, Table
+from ribcage.reports.numbers import finding_name
 
 PREVALENCE_NOTE = (
     "Prevalence is the share of positives among images labelled 1 or 0. Where it differs, the share among all images "
@@ -118,7 +119,7 @@ def label_table(described: DatasetCounts) -> Table:
         every = positive + negative + uncertain + unknown
         text = "–" if np.isnan(share) else f"{100 * share:.1f}"
         text += f" / {100 * positive / every:.1f} %" if uncertain + unknown else " %"
-        rows.append([name, *(part["positive"] for part in parts), text, bar, uncertain, unknown])
+        rows.append([finding_name(name), *(part["positive"] for part in parts), text, bar, uncertain, unknown])
     return Table(head, rows)
 
 

@@ -25,7 +25,7 @@ def intervals_sentence(result: Evaluation) -> str:
 
 def leakage_card(result: Evaluation) -> tuple[str, str]:
     """Whether test patients or images were in the training data."""
-    return ("found" if result.context.leak.found else "none found"), "train–test leakage"
+    return ("found" if result.context.leak.found else "none"), "train–test leakage"
 
 
 def evaluation_details(result: Evaluation, description: str, test_images: str, protocol: str) -> list[tuple[str, str]]:

@@ -124,7 +124,7 @@ def sensitivity_table(row: DetectedFinding) -> Table:
     rows: list[list[object]] = []
     for kind, title in (("centre", "sensitivity (centre in box)"), ("overlap", f"sensitivity (IoU ≥ {HIT:g})")):
         values = [row.metrics[f"{kind}_at_{rate:g}"] for rate in RATES] + [row.metrics[f"{kind}_mean"]]
-        rows += [[title, *(decimals(value.value) for value in values)], ["", *map(limits, values)]]
+        rows += [[title, *(decimals(value.value) for value in values)], ["95 % CI", *map(limits, values)]]
     return Table(["false positives per image", *RATES.values(), "mean"], rows)
 
 

@@ -68,6 +68,7 @@ KINDS = {
 }
 """Media types of the files of the page; there are no others."""
 ModelId = Annotated[str, Query(description="ID of the model (default: the first in /v1/models).")]
+Finding = Annotated[str, Query(description="Name of a finding of the model.")]
 Side = Annotated[
     int, Query(ge=16, le=4096, description="Maximum length in pixels of the longer side of the returned image or map.")
 ]
@@ -280,7 +281,7 @@ def _prediction_routes(app: FastAPI, service: Service) -> None:
         return Response(read.pixels.astype("<u2").tobytes(), headers=headers, media_type="application/octet-stream")
 
     @app.post("/v1/explain", responses=responses(404, *POSTED, model=schemas.SaliencyResponse), openapi_extra=FORM)
-    async def explain(request: Request, finding: str, model: ModelId = "", side: Side = 1024) -> Response:
+    async def explain(request: Request, finding: Finding, model: ModelId = "", side: Side = 1024) -> Response:
         """The saliency map (Grad-CAM) of a finding in one file, and boxes around its highest values."""
         chosen = service.model(model)
         if not isinstance(chosen, ServedClassifier):

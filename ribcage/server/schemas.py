@@ -183,4 +183,4 @@ def responses(*statuses: int, **good: Any) -> dict[int | str, dict[str, Any]]:
         status: {"description": words[status], "model": UnreadableResponse if status == 422 else ErrorResponse}
         for status in statuses
     }
-    return {200: good, **made}
+    return {200: {"description": "Success.", **good}, **made}

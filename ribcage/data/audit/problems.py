@@ -119,6 +119,7 @@ def _set_texts(described: DatasetCounts) -> list[str]:
             )
         if empty and split:
             texts.append(
-                f"{label}: no positive image in {split} for {', '.join(empty)}: no AUROC can be computed there."
+                f"{label}: split {split} has no positive image for {', '.join(empty)}, so no AUROC can be computed "
+                "there."
             )
     return texts
