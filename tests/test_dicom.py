@@ -2,6 +2,7 @@
 
 import logging
 import os
+import struct
 import sys
 import zlib
 from pathlib import Path
@@ -20,7 +21,10 @@ from pydicom.uid import (
 )
 from refusals import has_facts
 
+from ribcage.bundle.ood.warnings import image_warnings
 from ribcage.imaging import dicom, image_file
+from ribcage.imaging.dicom.decoders import short_error
+from ribcage.imaging.dicom.transfer_syntaxes import syntax_name
 from ribcage.imaging.image_file import Limits, UnreadableError
 
 # -- What is refused --------------------------------------------------------------------------------------------------
@@ -100,6 +104,65 @@ def test_mutated_files_only_ever_raise_unreadable() -> None:
                 assert image_file.decode_image(bad.tobytes(), "a").pixels.ndim == 2
             except UnreadableError as error:
                 assert "\n" not in str(error)
+
+
+# -- What is printed ---------------------------------------------------------------------------------------------------
+
+SECRET = 'O\'SECRET "JANE"'
+"""A patient's name that ends both kinds of quotation."""
+
+
+def told(data: bytes) -> str:
+    """Everything that is printed about a file: its error, or its notes and warnings."""
+    try:
+        image = image_file.decode_image(data, "a.dcm")
+    except UnreadableError as error:
+        return str(error)
+    return " ".join([*image.notes, *image_warnings(None, image.pixels, image.tags, image.notes)])
+
+
+@pytest.mark.parametrize("keyword", ["SOPClassUID", "Modality", "BodyPartExamined", "PhotometricInterpretation"])
+def test_a_damaged_length_shows_no_name_of_a_patient(keyword: str) -> None:
+    """The element then contains those after it, such as the patient's name."""
+    data = written(
+        dataset(PatientName=SECRET, Modality="DX", BodyPartExamined="CHEST", AdditionalPatientHistory=SECRET * 9)
+    )
+    tag = pydicom.datadict.tag_for_keyword(keyword)
+    at = data.index(struct.pack("<HH", tag >> 16, tag & 0xFFFF) + pydicom.datadict.dictionary_VR(tag).encode())
+    for bit in range(16):
+        length = int.from_bytes(data[at + 6 : at + 8], "little") ^ 1 << bit
+        text = told(data[: at + 6] + length.to_bytes(2, "little") + data[at + 8 :])
+        assert "SECRET" not in text and "JANE" not in text and len(text) < 600
+
+
+@pytest.mark.parametrize("keyword", ["Rows", "BitsStored", "HighBit", "SamplesPerPixel", "PixelRepresentation"])
+def test_text_in_place_of_a_number_is_not_printed(keyword: str) -> None:
+    made = dataset()
+    made[keyword] = pydicom.DataElement(keyword, "LO", SECRET)
+    assert keyword in refused(made) and "SECRET" not in refused(made) and "JANE" not in refused(made)
+
+
+def test_names_of_terms_and_uids_are_printed_only_if_they_can_be_such() -> None:
+    for text in (told(written(dataset(PhotometricInterpretation="JANE DOE"))), syntax_name("JANE^SECRET")):
+        assert "JANE" not in text
+    assert "1.2.3.4" in syntax_name("1.2.3.4") and "1.2.3.4" in refused(dataset(PixelData=None, SOPClassUID="1.2.3.4"))
+    for modality in ("CT\x10PNSECRET", "SECRET^JANE"):
+        assert "SECRET" not in " ".join(image_warnings(None, RAMP.astype(np.uint8), {"modality": modality}))
+    error = short_error(ValueError(f"invalid number: {SECRET!r}"))
+    assert "SECRET" not in error and "JANE" not in error and "invalid number" in error
+
+
+def test_messages_of_libraries_reach_no_log_of_the_program() -> None:
+    read(dataset())
+    heard: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger().addHandler(handler)
+    try:
+        logging.getLogger("pydicom").warning("an element has the value SECRET")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert heard == []
 
 
 # -- Tags -------------------------------------------------------------------------------------------------------------

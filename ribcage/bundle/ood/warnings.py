@@ -14,7 +14,7 @@ from ribcage.imaging import appearance, image_file
 RADIOGRAPHS = ("", "CR", "DX", "RG", "DR", "OT", "SC")
 """Modalities of plain radiography, and unspecific ones."""
 WORD = re.compile(r"[\w ]{1,16}")
-"""Defined terms for body parts; other values may contain names and are not printed."""
+"""Defined terms for modalities and body parts; other values may contain names and are not printed."""
 CHEST = ("CHEST", "THORAX", "TORAX", "LUNG", "RIB", "STERNUM", "HEART", "BRUSTKORB", "胸", "肺")
 """Body parts that are in a chest radiograph."""
 
@@ -34,9 +34,7 @@ def image_warnings(
 def _of_tags(check: OODCheck | None, tags: dict[str, str]) -> list[str]:
     """Warnings about DICOM tags."""
     said = []
-    modality, body = (_shown(tags.get(name, "")) for name in ("modality", "body"))
-    if body and not WORD.fullmatch(body):
-        body = "that is no DICOM word"
+    modality, body = (_word(tags.get(name, "")) for name in ("modality", "body"))
     if modality.upper() not in RADIOGRAPHS:
         said.append(f"Not a plain radiograph: DICOM modality {modality}.")
     if body and not any(word in body.upper() for word in CHEST):
@@ -80,9 +78,9 @@ def _age(text: str) -> float | None:
     return age if 0 <= age < math.inf else None
 
 
-def _shown(text: str) -> str:
-    """Text from a file, shortened and without control characters."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:40]
+def _word(text: str) -> str:
+    """Text from a file if it may be a defined term."""
+    return text if not text or WORD.fullmatch(text) else "that is no DICOM word"
 
 
 def _of_pixels(check: OODCheck | None, square: np.ndarray) -> list[str]:

@@ -26,7 +26,7 @@ from ribcage.imaging.dicom.colour import read_colour
 from ribcage.imaging.dicom.decoders import short_error
 from ribcage.imaging.dicom.layout import Layout, read_layout
 from ribcage.imaging.dicom.stored_pixels import StoredPixels, read_stored
-from ribcage.imaging.dicom.transfer_syntaxes import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
+from ribcage.imaging.dicom.transfer_syntaxes import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, valid_uid
 from ribcage.imaging.gray_image import Depth, GrayImage, Limits, UnreadableError
 
 if TYPE_CHECKING:
@@ -198,7 +198,9 @@ def _quieten() -> None:
     """Silence the libraries' warnings on odd but readable files: what matters is in the notes."""
     warnings.filterwarnings("ignore", module=rf"({'|'.join(LIBRARIES)})(\.|$)")
     for library in LIBRARIES:
-        if not (log := logging.getLogger(library)).handlers:
+        log = logging.getLogger(library)
+        log.propagate = False  # its messages may contain text of the file, such as a patient's name
+        if not log.handlers:
             log.addHandler(logging.NullHandler())
 
 
@@ -239,7 +241,7 @@ def _tags(dataset: "Dataset") -> dict[str, str]:
         "manufacturer": _text(dataset, "Manufacturer"),
         "modality": _text(dataset, "Modality"),
         "body": _text(dataset, "BodyPartExamined"),
-        "transfer_syntax": str(dataset.file_meta.TransferSyntaxUID),
+        "transfer_syntax": valid_uid(str(dataset.file_meta.TransferSyntaxUID)),
     }
 
 

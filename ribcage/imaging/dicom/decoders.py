@@ -120,7 +120,8 @@ def _missing(layout: Layout, name: str) -> UnreadableError:
     return UnreadableError(f"{name} is compressed as {syntax_name(layout.syntax)}. To read it: pip install {package}")
 
 
-QUOTED = re.compile(r"""(?<!\w)b?(['"]).*?\1""")
+QUOTED = re.compile(r"""(?<!\w)b?['"].*['"]""")
+"""From the first quotation mark to the last, since a quotation may itself contain quotation marks."""
 
 
 def short_error(error: Exception) -> str:

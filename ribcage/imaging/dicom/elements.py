@@ -51,11 +51,6 @@ def element_texts(dataset: "Dataset", keyword: str) -> list[str]:
     return [" ".join(str(one).replace("\0", " ").split()) for one in values if one is not None]
 
 
-def safe_text(text: str) -> str:
-    """Text from a file that is safe to repeat in a note or an error."""
-    return "".join(letter if letter.isalnum() or letter in " _.,-" else "?" for letter in text)
-
-
 def _lift(dataset: "Dataset") -> list[str]:
     """Merge the functional groups of an enhanced image (PS3.3 C.7.6.16) into the header: shared ones, then those of its
     frame."""

@@ -3,11 +3,19 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ribcage.imaging.dicom.elements import element_numbers, safe_text
+from ribcage.imaging.dicom.elements import element_numbers, element_texts
+from ribcage.imaging.dicom.transfer_syntaxes import known_name, valid_uid
 from ribcage.imaging.gray_image import CAUTION, Limits, UnreadableError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+
+PHOTOMETRIC = (
+    *("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "HSV", "ARGB", "CMYK", "XYB", "YBR_FULL", "YBR_FULL_422"),
+    *("YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"),
+)
+"""Defined terms; other values may contain names and are not printed."""
 
 
 @dataclass(frozen=True)
@@ -33,34 +41,36 @@ def read_layout(dataset: "Dataset", name: str, limits: Limits) -> Layout:
             raise UnreadableError(f"{name} has floating-point pixels; integers of up to 16 bits were expected.")
         if not any(keyword in dataset for keyword in ("SOPClassUID", "Rows", "DirectoryRecordSequence")):
             raise UnreadableError(f"{name} is a damaged DICOM: its elements cannot be read.")
-        what = getattr(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID"), "name", "")
-        raise UnreadableError(f"{name} has no pixels (SOP class: {what or 'unknown'}).")
+        uids = [*element_texts(dataset, "SOPClassUID"), *element_texts(dataset.file_meta, "MediaStorageSOPClassUID")]
+        what = next((shown for uid in uids if (shown := known_name(uid) or valid_uid(uid))), "unknown")
+        raise UnreadableError(f"{name} has no pixels (SOP class: {what}).")
     missing = [key for key in ("Rows", "Columns", "BitsAllocated", "PixelData") if not dataset.get(key)]
     if missing:
         raise UnreadableError(f"{name} is a damaged DICOM: it has no {', '.join(missing)}.")
     frames = int((element_numbers(dataset, "NumberOfFrames") or [1])[0]) or 1  # an empty one is common
     if frames != 1:
-        raise UnreadableError(f"{name} has {frames} frames; one image was expected.")
-    limits.check_size(name, int(dataset.Columns), int(dataset.Rows))
+        raise UnreadableError(f"{name} has {frames:.6g} frames; one image was expected.")
+    width, height = (_whole(dataset, key, name) for key in ("Columns", "Rows"))
+    limits.check_size(name, width, height)
     notes: list[str] = []
-    samples = int(dataset.get("SamplesPerPixel") or 1)
+    samples = _whole(dataset, "SamplesPerPixel", name) or 1
     photometric = _photometric(dataset, samples, notes)
-    allocated = int(dataset.BitsAllocated)
-    bits = int(dataset.get("BitsStored") or allocated)
+    allocated = _whole(dataset, "BitsAllocated", name)
+    bits = _whole(dataset, "BitsStored", name) or allocated
     if allocated not in (8, 16) or not 1 <= bits <= allocated or samples not in (1, 3):
         raise UnreadableError(
             f"{name} stores {samples} x {bits} bits in {allocated} per pixel; "
             "one gray value or three colours of up to 16 bits were expected."
         )
-    high = int(bits - 1 if dataset.get("HighBit") is None else dataset.HighBit)
+    high = bits - 1 if dataset.get("HighBit") is None else _whole(dataset, "HighBit", name)
     if not bits - 1 <= high < allocated:
         notes.append(f"{CAUTION}HighBit {high} contradicts {bits} stored bits of {allocated}, read as {bits - 1}")
         high = bits - 1
-    sign = dataset.get("PixelRepresentation")
-    if sign not in (None, "", 0, 1):
+    sign = _whole(dataset, "PixelRepresentation", name)
+    if sign not in (0, 1):
         raise UnreadableError(f"{name} has PixelRepresentation {sign}; 0 (unsigned) or 1 (signed) was expected.")
     return Layout(
-        str(dataset.file_meta.TransferSyntaxUID), int(dataset.Columns), int(dataset.Rows), samples, photometric,
+        str(dataset.file_meta.TransferSyntaxUID), width, height, samples, photometric,
         allocated, bits, high, bool(sign), tuple(notes),
     )  # fmt: skip
 
@@ -73,10 +83,18 @@ def _photometric(dataset: "Dataset", samples: int, notes: list[str]) -> str:
     if known in (gray if samples == 1 else (*colour, "YBR_ICT")):
         return known
     taken = "MONOCHROME2" if samples == 1 else "RGB"
-    what = (
-        "missing"
-        if not declared
-        else f"{declared[:16]} with {samples} {'sample' if samples == 1 else 'samples'} per pixel"
-    )
-    notes.append(f"{CAUTION}PhotometricInterpretation is {safe_text(what)}, read as {taken}")
+    shown = known if known in PHOTOMETRIC else "not a defined term,"
+    what = f"{shown} with {samples} {'sample' if samples == 1 else 'samples'} per pixel" if declared else "missing"
+    notes.append(f"{CAUTION}PhotometricInterpretation is {what}, read as {taken}")
     return taken
+
+
+def _whole(dataset: "Dataset", keyword: str, name: str) -> int:
+    """The number in an element of 16 bits; 0 where it is missing or empty."""
+    try:
+        number = int(dataset.get(keyword) or 0)
+    except Exception:  # anything that pydicom raises on a value that does not fit its element
+        number = -1
+    if not 0 <= number < 1 << 16:
+        raise UnreadableError(f"{name} is a damaged DICOM: its {keyword} is not a number of 16 bits.")
+    return number

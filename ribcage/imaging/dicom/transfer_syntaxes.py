@@ -1,6 +1,6 @@
 """Transfer syntaxes: the encodings of DICOM pixels and their decoders."""
 
-from ribcage.imaging.dicom.elements import safe_text
+import re
 
 IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 DEFLATED, JPEG_BASELINE, RLE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.5"
@@ -28,7 +28,18 @@ READ = (*UNCOMPRESSED, JPEG_BASELINE, JPEG_EXTENDED, *JPEG_LOSSLESS, *PLUGINS)
 
 def syntax_name(uid: str) -> str:
     """Name and UID of a transfer syntax."""
+    name, valid = known_name(uid) or NEWER.get(uid, "an unknown transfer syntax"), valid_uid(uid)
+    return f"{name} ({valid})" if valid else name
+
+
+def known_name(uid: str) -> str:
+    """The standard's name of a UID; "" without one."""
     from pydicom.uid import UID
 
-    known = UID(uid).name
-    return f"{NEWER.get(uid, 'an unknown transfer syntax') if known == uid else known} ({safe_text(uid[:64])})"
+    name = UID(valid_uid(uid)).name
+    return "" if name == uid else name
+
+
+def valid_uid(text: str) -> str:
+    """The text if it is a UID, else "": an element of a damaged file may hold any text, such as a patient's name."""
+    return text if re.fullmatch(r"[0-9.]{1,64}", text, re.ASCII) else ""
