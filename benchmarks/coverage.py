@@ -1,6 +1,6 @@
 """Coverage of the 95 % intervals of `evaluate` and `compare`, simulated on datasets with known true values.
 
-    OMP_NUM_THREADS=1 python benchmarks/coverage.py [--quick] [--parts findings gaps boxes rare equal]
+    OMP_NUM_THREADS=1 python benchmarks/coverage.py [--quick] [--parts findings gaps boxes rare equal means pairs]
         [--designs single clustered fixed] [--processes 2]
 
 In each simulation a test set of patients is drawn at random, so the number of positive images varies about the number
@@ -21,6 +21,13 @@ by the mean AP at a prevalence of one fifth. Means are over six findings.
 
 Equal models, `--parts equal`, have the same AUROC and share half of the variance of their scores; the true difference
 is 0. One minus the coverage is how often the paired test with a significance level of 5 % rejects.
+
+Means of rates, `--parts means`, are over fourteen findings with AUROCs from .65 to .97, whose thresholds lie half-way
+between the means of negatives and positives, or .3 or .8 standard deviations above. Datasets in which a finding has no
+rate are not counted.
+
+Differences of the mean AP, `--parts pairs`, are over fourteen findings, with AUROCs of .8 and .6 or .9 and .6, of
+models whose scores share half of the variance.
 
 AUROC of binarised scores: scores are 1 where the highest threshold is reached and 0 elsewhere.
 
@@ -59,6 +66,12 @@ ASKED = 0.2
 RARE = 0.01
 RARE_POSITIVES = (10, 20, 50, 200)
 RESAMPLES = 400
+MEANT = 14
+"""Findings in the means of `means` and `pairs`."""
+ABOVE = (0.0, 0.3, 0.8)
+"""How far the thresholds of `means` lie above the middle, in standard deviations."""
+UNEQUAL = (0.8, 0.9)
+"""AUROCs of the better model of `pairs`; the other has .6."""
 
 
 @dataclass(frozen=True)
@@ -301,6 +314,50 @@ def sampled(random: np.random.Generator, cell: Cell, prevalence: float) -> dict[
     return metrics.bootstrap(scores, labels, resamples=RESAMPLES, seed=seed, threads=1)
 
 
+def means(cell: Cell) -> list[Found]:
+    """Means of rates over findings."""
+    random, tally = generator(cell), Tally()
+    apart = np.array([shift(area) for area in np.linspace(0.65, 0.97, MEANT)])
+    at = apart / 2 + cell.area
+    true = true_rates(*(np.array([1 - NORMAL.cdf(one) for one in each]) for each in (at - apart, at)))
+    for time_ in range(cell.times):
+        patients, latent, (noise,) = raw(random, cell, MEANT, 1)
+        labels = (latent > NORMAL.inv_cdf(1 - ASKED)).astype(np.float64)
+        scores = noise + apart * labels
+        options: dict[str, Any] = {"thresholds": at, "resamples": RESAMPLES, "seed": time_, "threads": 1}
+        found = metrics.bootstrap(scores, labels, patients, **options)
+        for name in ("sensitivity", "specificity", "PPV", "F1", "accuracy"):
+            if not np.isnan(found[name.lower()].value).any():
+                mean = found[name.lower()].macro()
+                tally.add(f"macro {name}", float(true[name].mean()), mean.interval(), mean.resampled)
+    return tally.found()
+
+
+def pairs(cell: Cell) -> list[Found]:
+    """Differences of the mean AP of a good and a weak model, and of the mean AUROC."""
+    random, tally, areas = generator(cell), Tally(), (cell.area, 0.6)
+    truths = {
+        "AP": true_precision(areas[0]) - true_precision(areas[1]),
+        "AUROC": areas[0] - areas[1],
+    }
+    for time_ in range(cell.times):
+        patients, latent, (shared, *own) = raw(random, cell, MEANT, 3)
+        labels = (latent > NORMAL.inv_cdf(1 - ASKED)).astype(np.float64)
+        a, b = (
+            metrics.bootstrap(
+                np.sqrt(0.5) * (shared + one) + shift(area) * labels,
+                labels, patients, resamples=RESAMPLES, seed=time_, threads=1,
+            )
+            for one, area in zip(own, areas, strict=True)
+        )  # fmt: skip
+        for name, truth in truths.items():
+            pair = metrics.paired_difference(a[name.lower()], b[name.lower()])
+            drawn = (a[name.lower()].resampled - b[name.lower()].resampled).mean(axis=1, keepdims=True)
+            title = f"difference of macro {name} of unequal models"
+            tally.add(title, truth, pair.macro().interval(), drawn)
+    return tally.found()
+
+
 # ---- boxes
 
 
@@ -397,11 +454,16 @@ def cells(
             for part in parts:
                 if part == "rare" and (design != "single" or positives not in RARE_POSITIVES):
                     continue
-                for value in range(len(DETECTORS)) if part == "boxes" else (*AREAS, 0.0):
+                for value in GRIDS.get(part, (*AREAS, 0.0)):
                     yield PARTS[part], Cell(design, positives, value, times, seed)
 
 
-PARTS = {"boxes": detected, "findings": classified, "gaps": compared, "rare": rare, "equal": equal}
+PARTS = {
+    "boxes": detected, "findings": classified, "gaps": compared, "rare": rare, "equal": equal, "means": means,
+    "pairs": pairs,
+}  # fmt: skip
+GRIDS: dict[str, Sequence[float]] = {"boxes": range(len(DETECTORS)), "means": ABOVE, "pairs": UNEQUAL}
+"""The true values of a part where they are not the AUROCs."""
 
 
 def work(job: tuple[Callable[[Cell], list[Found]], Cell]) -> tuple[Cell, list[Found]]:

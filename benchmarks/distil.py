@@ -31,7 +31,6 @@ import pandas as pd
 import torch
 
 from benchmarks import trials
-from ribcage import metrics
 from ribcage.data.collection import Datasets
 from ribcage.data.readers.tables import IMAGES
 from ribcage.training.teachers import tables
@@ -108,7 +107,7 @@ def table(trials_of: dict[tuple[str, float], list[trials.Tested]]) -> None:
         gain = (
             "–"
             if kind == "student, labels alone" or alone is None
-            else trials.shown(metrics.paired_difference(found[kind, labels], alone), "+")
+            else trials.shown(found[kind, labels].minus(alone), "+")
         )
         spread = f"{trials.spread(tests):.3f}" if len(tests) > 1 else "–"
         print(f"| {labels:.0%} | {kind} | {trials.shown(found[kind, labels])} | {spread} | {gain} |", flush=True)

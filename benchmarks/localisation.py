@@ -24,7 +24,6 @@ import numpy as np
 import torch
 
 from benchmarks import boxplot, trials
-from ribcage import metrics
 from ribcage.bundle.io import load_detector
 from ribcage.data.collection import Datasets
 from ribcage.data.findings import IGNORE
@@ -97,7 +96,7 @@ def table(trials_of: dict[tuple[str, float], list[dict[str, Resampled]]]) -> Non
     for (name, labels), tests in trials_of.items():
         found = {measure: trials.joined([one[measure] for one in tests]) for measure in MEASURES}
         random = trials.joined([one["map"] for one in trials_of["random", labels]])
-        gain = "–" if name == "random" else trials.shown(metrics.paired_difference(found["map"], random), "+")
+        gain = "–" if name == "random" else trials.shown(found["map"].minus(random), "+")
         spread = float(np.std([one["map"].value for one in tests], ddof=1)) if len(tests) > 1 else float("nan")
         shown = " | ".join(trials.shown(each) for each in found.values())
         print(f"| {labels:.0%} | {name} | {shown} | {spread:.3f} | {gain} |", flush=True)

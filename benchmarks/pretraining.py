@@ -233,7 +233,7 @@ def table(subjects: dict[str, list[Subject]], test: Callable[[Subject], trials.T
             continue
         model = several[0].recipe["model"]
         base = next(each for each, recipe in RANDOM.items() if model == Subject(each, 0, Path()).recipe["model"])
-        gain = "–" if name == base else trials.shown(metrics.paired_difference(found[name], found[base]), "+")
+        gain = "–" if name == base else trials.shown(found[name].minus(found[base]), "+")
         print(
             f"| {name} | {model} | {trials.shown(found[name])} | {trials.spread(tests[name]):.3f} | {gain} |",
             flush=True,

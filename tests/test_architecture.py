@@ -98,6 +98,7 @@ OF_THE_PROJECT = {
     "stub": "ribcage/__init__.pyi",
     "tutorials": "docs/tutorials",
     "hostile": "a sample of benchmarks/hostile.py",
+    "trials": "benchmarks/trials.py",
 }
 """Test files of what is no module."""
 

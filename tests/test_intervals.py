@@ -51,6 +51,21 @@ def test_the_error_of_f1_is_that_of_the_share_it_is_a_function_of() -> None:
     )
 
 
+def test_a_mean_of_rates_has_the_unbiased_error_of_each() -> None:
+    means = [
+        intervals.Proportions(np.full(14, 0.5), np.full(14, 10.0), np.zeros((2, 14)), kind).macro()
+        for kind in ("count", "mean")
+    ]
+    assert [one.effective_n[0] for one in means] == pytest.approx([14 * 9 - 2, 14 * 12 - 2])  # .5² / 9, not .5² / 12
+    f1, worth = np.array([0.6, 0.0]), np.array([10.0, 10.0])
+    share = 0.6 / 1.4
+    unbiased, added = intervals.errors_in_mean(f1, worth, "f1"), intervals.standard_errors(f1, worth, "f1")
+    assert (
+        unbiased[0] == pytest.approx(2 / (1 + share) ** 2 * np.sqrt(share * (1 - share) / 9)) and unbiased[0] > added[0]
+    )
+    assert unbiased[1] == added[1] > 0
+
+
 def test_squares_about_an_estimated_mean_are_made_whole_from_two_on() -> None:
     assert [placements._bessel(count) for count in (2, 5)] == [2, 1.25] and np.isnan(placements._bessel(1))
     counts = np.array([1.0, 2.0, 5.0])

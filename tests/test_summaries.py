@@ -117,6 +117,9 @@ def test_the_mean_precision_of_few_positives_has_no_interval(few: int, has: bool
     found = metrics.summarise(scores, labels, resamples=50).metrics["ap"]
     assert np.isfinite(found.findings.low).all() and np.isfinite(found.macro.value).all()
     assert np.isfinite(found.macro.low).all() == has
+    weak = np.random.default_rng(1).normal(size=labels.shape)
+    apart = metrics.compare_scores(scores, weak, labels, resamples=50)["ap"]
+    assert np.isfinite(apart.interval.low).tolist() == [True, True, has] and np.isfinite(apart.p).all()
 
 
 def test_the_level_and_the_weights_are_those_asked_for_everywhere() -> None:

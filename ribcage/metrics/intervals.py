@@ -98,7 +98,8 @@ class Proportions:
             nothing = np.full(1, np.nan)
             return replace(self, value=nothing, effective_n=nothing, vectors=np.full((len(self.vectors), 1), np.nan))
         value, share, vectors = self.value[kept], self.share[kept], self.vectors[:, kept]
-        variance = combined_variance(self.share_error[kept], correlations(vectors), np.full(len(kept), 1 / len(kept)))
+        error = errors_in_mean(share, self.effective_n[kept], self.kind)
+        variance = combined_variance(error, correlations(vectors), np.full(len(kept), 1 / len(kept)))
         middle = np.where(np.isnan(self.effective_n[kept]), share, drawn_in(share, self.effective_n[kept])).mean()
         effective_n = max(middle * (1 - middle) / variance - 2, 0.0) if variance > 0 else np.nan
         defined = vectors[:, ~np.isnan(vectors).all(axis=0)]
@@ -237,6 +238,18 @@ def standard_errors(value: np.ndarray, effective_n: np.ndarray, kind: Kind = "me
         return standard_errors(share, effective_n) * 2 / (1 + drawn_in(share, effective_n)) ** 2  # F1 = 2 J / (1 + J)
     middle = drawn_in(value, effective_n)
     return np.sqrt(middle * (1 - middle) / (effective_n + 2))
+
+
+def errors_in_mean(value: np.ndarray, effective_n: np.ndarray, kind: Kind = "mean") -> np.ndarray:
+    """(F,) standard errors for the interval of a mean over findings. Those of rates are at least the unbiased estimate,
+    sqrt(v (1 - v) / (n - 1)): with few images the added hit and miss make them too small, unless v is near 0 or 1."""
+    added = standard_errors(value, effective_n, kind)
+    if kind == "mean":
+        return added
+    share = value / (2 - value) if kind == "f1" else value
+    slope = 2 / (1 + share) ** 2 if kind == "f1" else 1.0
+    unbiased = slope * np.sqrt(np.maximum(share * (1 - share), 0.0) / np.maximum(effective_n - 1, 1.0))
+    return np.maximum(added, unbiased)
 
 
 def drawn_in(value: np.ndarray, effective_n: np.ndarray) -> np.ndarray:

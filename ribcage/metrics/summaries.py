@@ -83,18 +83,24 @@ def summarise(
         for name, values in {**found, "auroc_delong": exact}.items()
     }
     positives = (labels == 1).sum(axis=0)
-    metrics |= {name: without_uncertain_mean(metrics[name], positives, load_metric(name).mean_from) for name in found}
+    metrics |= {name: without_uncertain_mean(metrics[name], positives, _mean_from(name)) for name in found}
     people = int(patient_numbers(patients, len(scores)).max(initial=-1)) + 1
     return MetricSummary((~np.isnan(labels)).sum(axis=0), positives, people, metrics)
 
 
 def without_uncertain_mean(estimate: Estimate, positives: np.ndarray, fewest: int) -> Estimate:
     """The same without an interval of the mean over several findings where one of them has fewer positives."""
-    defined = ~np.isnan(estimate.findings.value)
-    if estimate.averaged < 2 or positives[defined].min() >= fewest:
-        return estimate
+    return replace(estimate, macro=certain_mean(estimate.macro, estimate.findings.value, positives, fewest))
+
+
+def certain_mean(mean: Interval, values: np.ndarray, positives: np.ndarray, fewest: int) -> Interval:
+    """The mean over the defined values (F,), without limits if it is over several findings and one of them has fewer
+    positives."""
+    defined = ~np.isnan(values)
+    if defined.sum() < 2 or positives[defined].min() >= fewest:
+        return mean
     none = np.full(1, np.nan)
-    return replace(estimate, macro=Interval(estimate.macro.value, none, none, none))
+    return Interval(mean.value, none, none, none)
 
 
 def summarise_groups(
@@ -146,7 +152,10 @@ def compare_scores(
     names = (*metrics_of("scores"), *(metrics_of("threshold") if at else ()))
     apart = {name: paired_difference(models[0][name], models[1][name]) for name in names}
     apart["auroc_delong"] = delong_difference(*exact)
-    return {name: _compared(values, _meant(name, values, rated), level) for name, values in apart.items()}
+    positives = (labels == 1).sum(axis=0)
+    return {
+        name: _compared(name, values, _meant(name, values, rated), positives, level) for name, values in apart.items()
+    }
 
 
 Measured = TypeVar("Measured", Proportions, Paired)
@@ -162,10 +171,16 @@ def _estimate(values: Proportions, meant: Proportions, level: float) -> Estimate
     return Estimate(values.interval(level), meant.macro().interval(level), averaged)
 
 
-def _compared(apart: Paired, meant: Paired, level: float) -> Comparison:
+def _compared(name: str, apart: Paired, meant: Paired, positives: np.ndarray, level: float) -> Comparison:
     mean = meant.macro()
     p = np.append(apart.p_value(), mean.p_value())
-    return Comparison(concatenated(apart.interval(level), mean.interval(level)), p, _adjusted(p))
+    limits = certain_mean(mean.interval(level), meant.value, positives, _mean_from(name))
+    return Comparison(concatenated(apart.interval(level), limits), p, _adjusted(p))
+
+
+def _mean_from(name: str) -> int:
+    """Fewest positives of each finding for an interval of the mean over findings."""
+    return 0 if name == "auroc_delong" else load_metric(name).mean_from
 
 
 def _adjusted(p: np.ndarray) -> np.ndarray:

@@ -185,4 +185,15 @@ def mean_difference_note(result: ComparisonResult) -> str:
     """How the differences of means were computed."""
     mean = "Means include the findings for which the metric is defined for all models. " * has_mean(result.models[0])
     paired = "Differences are paired as above. Adjusted p values (adj.) are corrected by Holm's method over the models."
-    return f"{mean}{paired}"
+    return f"{mean}{paired}{uncertain_mean_note(result)}"
+
+
+def uncertain_mean_note(result: ComparisonResult) -> str:
+    """Which means have no interval because a finding has too few positives."""
+    texts = [
+        f" The difference in mean {METRICS[name]} has an interval only if every finding has at least "
+        f"{load_metric(name).mean_from} positives, because with fewer the biases of unequal models differ."
+        for name in METRICS
+        if load_metric(name).mean_from and result.models[0].macro[name].findings > 1
+    ]
+    return "".join(texts)
