@@ -121,6 +121,10 @@ def test_a_slope_that_leaves_no_image_is_ignored(slope: str) -> None:
     assert "RescaleSlope" in read(made).notes[0]
 
 
+def test_an_intercept_that_leaves_no_image_is_named() -> None:
+    assert has_facts(read(dataset(RescaleSlope="1", RescaleIntercept="1e20")).notes[0], "RescaleIntercept 1e+20")
+
+
 @pytest.mark.parametrize(("bits", "value"), [(16, 63536), (12, 63536), (12, 2096)])
 def test_negative_padding_is_found_as_it_is_written(bits: int, value: int) -> None:
     pixels = SIGNED.copy()

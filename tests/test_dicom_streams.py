@@ -325,6 +325,8 @@ def test_a_kind_of_jpeg_that_is_not_read_is_not_called_damaged() -> None:
     frame = deep_jpeg(np.full((8, 8), 2000))
     made = encapsulated(frame.replace(b"\xff\xc1", b"\xff\xc2"), JPEGExtended12Bit, np.zeros((8, 8), np.uint16), 12)
     assert has_facts(refused(made), "JPEG") and "damaged" not in refused(made)
+    eight = jpeg_frame(np.zeros((8, 8), np.uint8)).replace(b"\xff\xc0", b"\xff\xc9")  # arithmetic-coded
+    assert "12-bit" not in refused(encapsulated(eight, JPEGBaseline8Bit, np.zeros((8, 8), np.uint8), 8))
 
 
 def test_colours_in_lossless_jpeg_are_made_gray() -> None:

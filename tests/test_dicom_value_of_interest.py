@@ -13,6 +13,7 @@ from pydicom.uid import (
 )
 from refusals import has_facts
 
+from ribcage.bundle.ood.warnings import image_warnings
 from ribcage.imaging import image_file
 from ribcage.imaging.dicom import modality, value_of_interest
 
@@ -163,3 +164,40 @@ def test_of_several_windows_the_normal_one_is_taken_or_the_one_asked_for() -> No
     assert note.startswith(image_file.CAUTION) and "window" in note
     with pytest.raises(ValueError, match="--window '9,0'"):
         image_file.decode_image(data, "a", window="9,0")
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize("missing", [1, 1000])
+def test_words_of_a_short_lut_are_not_read_as_bytes(bits: int, missing: int) -> None:
+    entries = np.arange(4096).astype("<u2") << (bits - 12)
+    item = lut(entries, 0, bits)
+    item["LUTData"] = pydicom.DataElement("LUTData", "OW", entries[:-missing].tobytes())
+    image = read(dataset(VOILUTSequence=[item]))
+    expected = np.minimum(RAMP, 4095 - missing) * (65535 / (4095 if bits == 12 else 65535 >> 4))
+    assert np.abs(image.pixels - expected).max() <= 20
+    (said,) = image_warnings(None, image.pixels, image.tags, image.notes)  # it is listed among the warnings
+    assert has_facts(said, "LUT", 4096 - missing, 4096)
+
+
+@pytest.mark.parametrize("first", [33000, 65536 - 1024])
+def test_a_large_first_value_is_negative_only_if_the_lut_then_covers_the_pixels(first: int) -> None:
+    pixels = RAMP + np.uint16(33000 if first == 33000 else 0)
+    made = dataset(
+        pixels, 16, RescaleSlope="1", RescaleIntercept="-1024", VOILUTSequence=[lut(RAMP.ravel() * 16, first)]
+    )
+    expected = (np.maximum(RAMP, 1024) - 1024 if first == 33000 else RAMP) * 16
+    assert np.abs(read(made).pixels - expected).max() <= 1
+
+
+def test_a_window_without_a_value_is_named_by_its_place() -> None:
+    data = with_text("WindowCenter", "\\2048", WindowWidth=["100", "4096"])
+    first, second = image_file.decode_image(data, "a").notes
+    assert has_facts(first, "window 1 of 2", "missing") and second == "window 2048/4096 (one of 2)"
+
+
+def test_a_window_of_an_invalid_width_does_not_change_the_polarity_of_the_one_that_is_applied() -> None:
+    """The sign is followed only where no window of the file is applied."""
+    elements = {"PhotometricInterpretation": "MONOCHROME2", "PixelIntensityRelationshipSign": 1}
+    good = dataset(WindowCenter="2048", WindowWidth="4096", **elements)
+    two = dataset(WindowCenter=["2048", "9"], WindowWidth=["4096", "0"], **elements)
+    assert np.array_equal(read(good).pixels, read(two).pixels)

@@ -11,6 +11,9 @@ Depth = Literal[8, 16]
 CAUTION = "caution: "
 """Prefix of notes that a user of the image should see: the image may differ from what it should be."""
 
+DARK = ": the image is dark"
+"""End of the note on an image that is probably too dark."""
+
 
 class UnreadableError(ValueError):
     """A file is not a readable image; the message is one line."""
@@ -103,7 +106,7 @@ def to_depth(pixels: np.ndarray, depth: Depth, bits: int | None = None) -> tuple
     if bits is not None and bits < 16:
         notes = [f"{bits} bit stored in 16: 0-{top} scaled to the full range"]
     elif (used := int(pixels.max()).bit_length()) <= FEW_BITS:
-        notes = [f"only {used} of 16 bits are used: the image is dark"]
+        notes = [f"only {used} of 16 bits are used{DARK}"]
     if depth == 8:
         return cv2.convertScaleAbs(pixels, alpha=255 / top), [*notes, "16 bit converted to 8"]
     return (pixels if top == 65535 else _stretched(pixels, top)), notes

@@ -10,6 +10,7 @@ from ribcage.bundle import counterexamples
 from ribcage.bundle.ood.check import CLASSES, LATERAL, MIRRORED, OTHER, OODCheck
 from ribcage.bundle.ood.fitting import ADULT, ENOUGH, FEWEST, RARE, is_common
 from ribcage.imaging import appearance, image_file
+from ribcage.imaging.gray_image import DARK
 
 RADIOGRAPHS = ("", "CR", "DX", "RG", "DR", "OT", "SC")
 """Modalities of plain radiography, and unspecific ones."""
@@ -25,9 +26,7 @@ def image_warnings(
     """Warnings about an image, one sentence each: its DICOM tags, how it was read, and its pixels."""
     said = [note.removeprefix(image_file.CAUTION) for note in notes if note.startswith(image_file.CAUTION)]
     cautions = [f"{note[:1].upper()}{note[1:]}." for note in said]
-    dark = [
-        f"Possibly too dark: {note.removesuffix(': the image is dark')}." for note in notes if note.endswith("is dark")
-    ]
+    dark = [f"Possibly too dark: {note.removesuffix(DARK)}." for note in notes if note.endswith(DARK)]
     return (*_of_tags(check, tags), *cautions, *dark, *_of_pixels(check, square))
 
 

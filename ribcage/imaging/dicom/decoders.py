@@ -83,7 +83,7 @@ def decode_stream(
     except (UnreadableError, MemoryError):
         raise
     except medical_jpeg.UnsupportedError as error:
-        raise UnreadableError(f"{name} has an unsupported kind of {stream.kind}: {error}.") from None
+        raise UnreadableError(f"{name} has an unsupported kind of JPEG: {error}.") from None
     except Exception as error:
         what = f"{stream.kind} pixels cannot be decoded: {short_error(error)}"
         raise UnreadableError(f"{name} is damaged: its {what}.") from None

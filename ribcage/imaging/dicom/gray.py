@@ -31,10 +31,9 @@ def gray_values(
         padded = counts[padding].sum() > 0
         counts = np.where(padding, 0, counts)
         output, notes = modality_values(dataset, values)
-        gray, more = shown_values(dataset, output, counts, bits, window)
-    notes = [*odd, *notes, *more]
-    unusual = any("unusable" in note for note in notes)
-    inverted, why = _inverted(dataset, monochrome1, unusual, falling=_falls(gray, values, counts))
+        shown = shown_values(dataset, output, counts, bits, window)
+    gray, notes = shown.gray, [*odd, *notes, *shown.notes]
+    inverted, why = _inverted(dataset, monochrome1, shown.unusable, falling=_falls(gray, values, counts))
     if inverted:
         gray = 1 - gray
     if padded:

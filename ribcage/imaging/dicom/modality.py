@@ -30,10 +30,8 @@ def modality_values(dataset: "Dataset", values: np.ndarray) -> tuple[np.ndarray,
     )
     output = values * slope[0] + intercept[0]
     if slope[0] == 0 or not np.abs(output).max() < MOST or len(np.unique(output[[0, -1]])) == 1:
-        return values.astype(np.float64), [
-            *notes,
-            f"{CAUTION}RescaleSlope {slope[0]:g} ignored: no image would be left",
-        ]
+        ignored = f"RescaleSlope {slope[0]:g} and RescaleIntercept {intercept[0]:g} ignored: no image would be left"
+        return values.astype(np.float64), [*notes, f"{CAUTION}{ignored}"]
     return output, notes
 
 
@@ -65,15 +63,14 @@ def _size(data: Any) -> int:
     return len(data) if hasattr(data, "__len__") else int(data is not None)
 
 
-def lookup_table(dataset: "Dataset", item: "Dataset", values: np.ndarray) -> tuple[np.ndarray, int, list[str]]:
-    """The values looked up in a modality or VOI LUT (PS3.3 C.11.1.1.1), the number of bits of its entries, and
-    notes."""
+def lookup_table(
+    dataset: "Dataset", item: "Dataset", values: np.ndarray, counts: np.ndarray | None = None
+) -> tuple[np.ndarray, int, list[str]]:
+    """The values looked up in a modality or VOI LUT (PS3.3 C.11.1.1.1), the number of bits of its entries, and notes;
+    `counts` is how often each value occurs (None: all equally often)."""
     count, first, declared = (int(number) for number in item.LUTDescriptor)
     count = count % 65536 or 65536  # written as a signed number, a large count is negative
-    if first > 32767 and values.min() < 0:
-        first -= 65536
-    elif first < 0 <= values.min() and first + 65536 <= values.max():
-        first += 65536
+    first = _first(first, count, values, np.ones(len(values)) if counts is None else counts)
     entries = _entries(dataset, item.LUTData, count, declared)
     notes = [f"{CAUTION}a LUT has {len(entries)} of its {count} entries"] if len(entries) < count else []
     needed = max(1, int(entries.max()).bit_length())
@@ -85,12 +82,27 @@ def lookup_table(dataset: "Dataset", item: "Dataset", values: np.ndarray) -> tup
     return entries[places], bits, notes
 
 
+def _first(first: int, count: int, values: np.ndarray, counts: np.ndarray) -> int:
+    """The first value of a LUT, which may be written with the wrong sign: the reading in which the LUT covers more
+    pixels."""
+    other = first
+    if first > 32767 and values.min() < 0:
+        other = first - 65536
+    elif first < 0 <= values.min():
+        other = first + 65536
+
+    def covered(start: int) -> float:
+        return float(counts[(values >= start) & (values < start + count)].sum())
+
+    return other if covered(other) > covered(first) else first
+
+
 def _entries(dataset: "Dataset", data: Any, count: int, bits: int) -> np.ndarray:
     """The entries of a LUT, written as words, as bytes, or as two bytes to a word."""
     if isinstance(data, bytes):
         order = ">" if dataset.file_meta.TransferSyntaxUID == BIG_ENDIAN else "<"
-        data = np.frombuffer(data[: len(data) // 2 * 2] if len(data) >= 2 * count else data,
-                             "u1" if len(data) < 2 * count else f"{order}u2")  # fmt: skip
+        as_bytes = len(data) <= count + count % 2  # more bytes than that are words, even if some are missing
+        data = np.frombuffer(data if as_bytes else data[: len(data) // 2 * 2], "u1" if as_bytes else f"{order}u2")
     entries = np.atleast_1d(np.asarray(data, np.float64))
     entries = np.where(entries < 0, entries + 65536, entries)  # written as signed numbers
     if bits <= 8 and len(entries) == -(-count // 2) < count:

@@ -55,41 +55,57 @@ class Choice:
     note: str
     name: str
     gray: np.ndarray
+    cautions: tuple[str, ...] = ()
+    invalid: str = ""
+    """Why it cannot be applied to any image."""
+
+
+@dataclass(frozen=True)
+class ShownValues:
+    """The gray of each value, from 0 to 1 before any inversion."""
+
+    gray: np.ndarray
+    notes: list[str]
+    unusable: bool
+    """Whether a window or VOI LUT of the file could not be applied."""
 
 
 def shown_values(
     dataset: "Dataset", values: np.ndarray, counts: np.ndarray, bits: int, window: Window | None
-) -> tuple[np.ndarray, list[str]]:
+) -> ShownValues:
     """Apply the requested window, else the first usable VOI LUT or window, else a robust range of the values that occur
     (8 bit: of those that can be stored)."""
-    choices, notes = _choices(dataset, values)
+    choices, notes = _choices(dataset, values, counts)
     if window is not None:
         choices, missing = _preferred(choices, values, window)
         notes += missing
-    for choice in choices:
-        if not (why := useless(choice.gray, values, counts)):
-            return choice.gray, [*notes, choice.note]
-        own = "" if window is None or choice is not choices[0] else CAUTION
-        notes.append(f"{own}{choice.note} unusable: it would {why}")
-    if bits <= 8 and not any("unusable" in note for note in notes):  # 8-bit pixels are meant for display
-        return _stretched(values, float(values.min()), float(values.max())), notes
+    for number, choice in enumerate(choices):
+        why = useless(choice.gray, values, counts)
+        why = choice.invalid or (why and f"it would {why}")
+        if not why:
+            return ShownValues(choice.gray, [*notes, *choice.cautions, choice.note], unusable=number > 0)
+        own = "" if window is None or number else CAUTION
+        notes.append(f"{own}{choice.note} unusable: {why}")
+    if bits <= 8 and not choices:  # 8-bit pixels are meant for display
+        return ShownValues(_stretched(values, float(values.min()), float(values.max())), notes, unusable=False)
     low, high, note = robust_range(values, counts)
-    return _stretched(values, low, high), [*notes, note]
+    return ShownValues(_stretched(values, low, high), [*notes, note], unusable=bool(choices))
 
 
 def _stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip((values - low) / max(high - low, 1e-9), 0, 1)
 
 
-def _choices(dataset: "Dataset", values: np.ndarray) -> tuple[list[Choice], list[str]]:
+def _choices(dataset: "Dataset", values: np.ndarray, counts: np.ndarray) -> tuple[list[Choice], list[str]]:
     """The VOI LUTs, then the windows; the one that the manufacturer names as normal comes first."""
     tables, notes = usable_tables(dataset, "VOILUTSequence")
     found: list[Choice] = []
     for item in tables:
-        entries, bits, odd = lookup_table(dataset, item, values)
+        entries, bits, odd = lookup_table(dataset, item, values, counts)
         name = element_text(item, "LUTExplanation")
-        note = "; ".join([f"VOI LUT{_which(name, len(tables))}", *odd])
-        found.append(Choice(note, name, np.clip(entries / ((1 << bits) - 1), 0, 1)))
+        cautions = tuple(each for each in odd if each.startswith(CAUTION))
+        note = "; ".join([f"VOI LUT{_which(name, len(tables))}", *(each for each in odd if each not in cautions)])
+        found.append(Choice(note, name, np.clip(entries / ((1 << bits) - 1), 0, 1), cautions))
     windows = list(_windows(dataset, values, notes))
     usual = sorted(range(len(found)), key=lambda k: not _is_usual(found[k].name))
     return [*(found[k] for k in usual), *sorted(windows, key=lambda choice: not _is_usual(choice.name))], notes
@@ -109,12 +125,14 @@ def _windows(dataset: "Dataset", values: np.ndarray, notes: list[str]) -> Iterat
     pairs = list(zip(centres, widths, strict=False))
     for place, (centre, width) in enumerate(pairs):
         name = names[place] if place < len(names) else ""
-        if not width >= (1 if function == "LINEAR" else 1e-9):
-            notes.append(f"window {centre:g}/{width:g} unusable: its width is invalid")
+        if not np.isfinite([centre, width]).all():
+            missing = f"window {place + 1} of {len(pairs)}"
+            yield Choice(missing, name, values, invalid="its centre or width is missing")
             continue
         how = "" if function == "LINEAR" else f" {function}"
         note = f"window {centre:g}/{width:g}{how}{_which(name, len(pairs))}"
-        yield Choice(note, name, windowed(values, centre, width, function))
+        invalid = "" if width >= (1 if function == "LINEAR" else 1e-9) else "its width is invalid"
+        yield Choice(note, name, windowed(values, centre, width, function), invalid=invalid)
 
 
 def _which(name: str, count: int) -> str:
