@@ -11,8 +11,8 @@ from ribcage.reports.html import Bar, Figure, Table
 from ribcage.reports.numbers import finding_name
 
 PREVALENCE_NOTE = (
-    "Prevalence is the share of positives among images labelled 1 or 0. Where it differs, the share among all images "
-    "follows after the slash."
+    "The + columns count the positive images of each split. Prevalence is the share of positives among images labelled "
+    "1 or 0; where the share among all images differs, it follows after the slash."
 )
 
 
@@ -106,8 +106,7 @@ def label_table(described: DatasetCounts) -> Table:
     splits = list(described["splits"])
     names = list(dict.fromkeys(row["finding"] for row in described["findings"]))
     cells = {(row["finding"], row["split"]): row for row in described["findings"]}
-    positives = (f"positive, {split or 'no split'}" for split in splits)
-    head = ["finding", *positives, "prevalence", "", "uncertain", "unlabelled"]
+    head = ["finding", *(f"{split or 'no split'} +" for split in splits), "prevalence", "", "uncertain", "unknown"]
     rows = []
     for name in names:
         parts = [cells[name, split] for split in splits]
@@ -118,7 +117,7 @@ def label_table(described: DatasetCounts) -> Table:
         bar = Bar(0.0 if np.isnan(share) else share)
         every = positive + negative + uncertain + unknown
         text = "–" if np.isnan(share) else f"{100 * share:.1f}"
-        text += f" / {100 * positive / every:.1f} %" if uncertain + unknown else " %"
+        text += f"/{100 * positive / every:.1f} %" if uncertain + unknown else " %"
         rows.append([finding_name(name), *(part["positive"] for part in parts), text, bar, uncertain, unknown])
     return Table(head, rows)
 
