@@ -5,6 +5,7 @@ import pytest
 from dicoms import RAMP, chest, dataset, gray, lut, read
 from refusals import has_facts
 
+from ribcage.imaging import image_file
 from ribcage.imaging.dicom import gray as dicom_gray
 from ribcage.imaging.dicom import robust_range
 
@@ -133,6 +134,20 @@ def test_negative_padding_is_found_as_it_is_written(bits: int, value: int) -> No
     made.add_new("PixelPaddingValue", "US", value)
     image = read(made)
     assert "padding" in image.notes[-1] and image.pixels[:, :8].max() == 0
+
+
+@pytest.mark.parametrize("padding", [65535, -2000, -32768])
+@pytest.mark.parametrize("kind", ["unsigned", "sign-extended", "signed"])
+def test_padding_outside_the_stored_bits_is_found(kind: str, padding: int) -> None:
+    pixels = RAMP.astype(int) - (0 if kind == "unsigned" else 2048)
+    pixels = pixels if kind == "sign-extended" else pixels & 0xFFF
+    pixels[:, :8] = padding
+    stored = (pixels & 0xFFFF).astype(np.uint16).view(np.uint16 if kind == "unsigned" else np.int16)
+    made = dataset(stored, 12, PhotometricInterpretation="MONOCHROME1")
+    made.add_new("PixelPaddingValue", "US", padding % 65536)
+    image = read(made)
+    assert image.pixels[:, :8].max() == 0 and len(np.unique(image.pixels[:, 8:])) >= 64 * 56 - 1
+    assert "padding" in image.notes[-1] and image_file.CAUTION not in " ".join(image.notes)
 
 
 def test_padding_that_leaves_nothing_is_not_believed() -> None:

@@ -193,6 +193,29 @@ def test_signed_numbers_of_more_bits_than_stored_do_not_wrap(syntax: pydicom.uid
     assert has_facts(found.notes[0], image_file.CAUTION, "BitsStored 12", "13 bits")
 
 
+@pytest.mark.parametrize("width", [12, 13])
+def test_repeated_signs_above_the_stored_bits_are_a_sign_that_the_header_does_not_give(width: int) -> None:
+    pixels = SIGNED + np.int16(0 if width == 12 else 1000)
+    expected = read(dataset(pixels, 16, **WINDOW)).pixels
+    found = read(dataset(pixels, 12, **(WINDOW | {"PixelRepresentation": 0})))
+    assert np.array_equal(found.pixels, expected)
+    assert has_facts(found.notes[0], image_file.CAUTION, "PixelRepresentation 0", f"{width} bit signed")
+    letters = RAMP // 2
+    letters[2:6, 2:20] = 65535  # white, not -1
+    assert "signed" not in " ".join(read(dataset(letters, 12)).notes)
+
+
+@pytest.mark.parametrize("declared", [4, 6, 8, 10])
+def test_far_too_few_stored_bits_leave_no_noise(declared: int) -> None:
+    waves = np.sin(np.add.outer(np.arange(128) / 25, np.arange(128) / 20))
+    noise = np.random.default_rng(0).integers(0, 500, waves.shape)
+    pixels = (32000 + 30000 * waves + noise).astype(np.uint16)
+    said = {"WindowCenter": "32768", "WindowWidth": "65536"}
+    found = read(dataset(pixels, declared, **said))
+    assert np.array_equal(found.pixels, read(dataset(pixels, 16, **said)).pixels)
+    assert has_facts(found.notes[0], image_file.CAUTION, f"BitsStored {declared}", "16 bits")
+
+
 def test_stored_values_are_counted_from_the_lowest() -> None:
     levels = np.array([[0, 2048, 4095]], np.uint16)
     assert stored_pixels.StoredPixels(levels, 12, signed=True).pixels.tolist() == [[-2048, 0, 2047]]

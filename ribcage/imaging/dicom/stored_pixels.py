@@ -5,13 +5,13 @@ stream is followed and a note says so. Where the pixels contradict both, the int
 taken, since a misread bit or sign breaks an image along every edge of its range.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ribcage.imaging.dicom.decoders import decode_stream, raw_patterns, run_length_patterns
+from ribcage.imaging.dicom.elements import element_numbers
 from ribcage.imaging.dicom.layout import Layout
 from ribcage.imaging.dicom.streams import Stream, read_stream
 from ribcage.imaging.dicom.transfer_syntaxes import RLE, UNCOMPRESSED
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 SMOOTHER = 0.8
 SAMPLED = 256
 """Number of rows and columns sampled for that."""
+# The other interpretation is also taken if, in the declared one, neighbours differ almost like random pairs of pixels,
+# and in the other one far less: too few bits leave differences that are small but random.
+NOISE, IMAGE = 0.5, 0.2
+PAIRS = 4096
+FEWEST_NEGATIVE = 3
+"""Different negative numbers that show a sign; white letters may be one large number."""
 
 
 @dataclass(frozen=True)
@@ -52,32 +58,60 @@ class StoredPixels:
 def read_stored(dataset: "Dataset", layout: Layout, name: str, *, min_side: int | None, limits: Limits) -> StoredPixels:
     """Stored values of a gray image. With `min_side`, an ordinary JPEG may be reduced, but not below that many pixels
     on its shorter side."""
-    if layout.syntax in UNCOMPRESSED:
-        return _unpacked(*raw_patterns(dataset, layout, name), layout, _has_overlay(dataset, layout))
-    if layout.syntax == RLE:
-        return _unpacked(run_length_patterns(dataset, layout, name), [], layout, _has_overlay(dataset, layout))
+    if layout.syntax in (*UNCOMPRESSED, RLE):
+        patterns, odd = (
+            (run_length_patterns(dataset, layout, name), [])
+            if layout.syntax == RLE
+            else raw_patterns(dataset, layout, name)
+        )
+        read = _beside_padding(dataset, patterns, layout) or _unpacked(patterns, layout, _has_overlay(dataset, layout))
+        return replace(read, notes=(*odd, *read.notes))
     frame, stream, notes = read_stream(dataset, layout, name)
     pixels = decode_stream(frame, stream, layout, name, min_side, limits)
     return replace(read := _settled(pixels, stream, layout), notes=(*notes, *read.notes))
 
 
-def _unpacked(patterns: np.ndarray, notes: Sequence[str], layout: Layout, overlay: bool) -> StoredPixels:
+def _beside_padding(dataset: "Dataset", patterns: np.ndarray, layout: Layout) -> StoredPixels | None:
+    """All allocated bits, if only the padding value needs more than the stored ones; else None."""
+    bits, spare = layout.bits, layout.allocated - layout.bits
+    ends = element_numbers(dataset, "PixelPaddingValue")[:1]
+    if not ends or not spare or layout.high != bits - 1:
+        return None
+    ends = [int(end) % (1 << layout.allocated) for end in ends + element_numbers(dataset, "PixelPaddingRangeLimit")[:1]]
+    padding = (patterns >= min(ends)) & (patterns <= max(ends))
+    rest = patterns[~padding]
+    if not padding.any() or not rest.size or not _used(patterns) >> bits:
+        return None
+    if not layout.signed:
+        return None if _used(rest) >> bits else _read(patterns, layout.allocated, signed=False)
+    if _signed_bits(patterns) <= bits or (_signed_bits(rest) > bits and _used(rest) >> bits):
+        return None
+    extended = (patterns << spare).view(f"i{patterns.itemsize}") >> spare
+    return _read(np.where(padding, patterns, extended.view(patterns.dtype)), layout.allocated, signed=True)
+
+
+def _unpacked(patterns: np.ndarray, layout: Layout, overlay: bool) -> StoredPixels:
     """Uncompressed pixels: the stored bits out of those allocated."""
     bits, shift = layout.bits, layout.high + 1 - layout.bits
     used = _used(patterns) if patterns.itemsize * 8 > bits else 0
     asked = _read(patterns >> shift if shift else patterns, bits, layout.signed)
     if shift and not used >> bits and used % (1 << shift) and not overlay:
         note = f"{CAUTION}HighBit {layout.high} contradicts the pixels, which lie in the lowest {bits} bits"
-        return replace(_read(patterns, bits, layout.signed), notes=(*notes, note))
+        return replace(_read(patterns, bits, layout.signed), notes=(note,))
     if shift:
-        return replace(asked, notes=(*notes, f"pixels read from bits {shift} to {layout.high}"))
+        return replace(asked, notes=(f"pixels read from bits {shift} to {layout.high}"))
     if not used >> bits:
-        return replace(asked, notes=tuple(notes))
+        return asked
     width = _signed_bits(patterns)
     if layout.signed and width <= bits:  # sign-extended above the stored bits
-        return replace(asked, notes=tuple(notes))
+        return asked
     if overlay:
-        return replace(asked, notes=(*notes, f"an overlay above bit {bits - 1} ignored"))
+        return replace(asked, notes=(f"an overlay above bit {bits - 1} ignored",))
+    if not layout.signed and width < layout.allocated and _negatives(patterns) >= FEWEST_NEGATIVE:
+        other = _read(patterns, layout.allocated if width > bits else bits, signed=True)
+        if width <= bits or _smoothest(asked, other) is other:
+            note = f"{CAUTION}PixelRepresentation 0 contradicts the pixels, read as {width} bit signed"
+            return replace(other, notes=(note,))
     other = _read(patterns, layout.allocated, layout.signed)
     extended = layout.signed and width < layout.allocated and _some_extend(patterns, bits)
     if (_smoothest(other, asked) if extended else _smoothest(asked, other)) is other:
@@ -85,7 +119,7 @@ def _unpacked(patterns: np.ndarray, notes: Sequence[str], layout: Layout, overla
         note = f"BitsStored {bits} contradicts the pixels, which use {uses} bits"
     else:
         other, note = asked, f"bits above {bits - 1} are used and were ignored"
-    return replace(other, notes=(*notes, f"{CAUTION}{note}"))
+    return replace(other, notes=(f"{CAUTION}{note}",))
 
 
 def _used(patterns: np.ndarray) -> int:
@@ -152,6 +186,12 @@ def _signed_bits(patterns: np.ndarray) -> int:
     return 1 + max(int(numbers.max()), ~int(numbers.min()), 0).bit_length()
 
 
+def _negatives(patterns: np.ndarray) -> int:
+    """Number of different negative numbers among these patterns."""
+    numbers = patterns.view(f"i{patterns.itemsize}")
+    return len(np.unique(numbers[numbers < 0]))
+
+
 def _some_extend(patterns: np.ndarray, bits: int) -> bool:
     """Whether the bits above the stored ones repeat the sign of any negative number."""
     return bool((patterns.view(f"i{patterns.itemsize}") >> (bits - 1) == -1).any())
@@ -159,7 +199,16 @@ def _some_extend(patterns: np.ndarray, bits: int) -> bool:
 
 def _smoothest(asked: StoredPixels, other: StoredPixels) -> StoredPixels:
     """The requested interpretation, unless the other one is much smoother."""
-    return other if _roughness(other) < SMOOTHER * _roughness(asked) else asked
+    if _roughness(other) < SMOOTHER * _roughness(asked):
+        return other
+    return other if _relative_roughness(asked) > NOISE and _relative_roughness(other) < IMAGE else asked
+
+
+def _relative_roughness(read: StoredPixels) -> float:
+    """Mean difference between neighbours over that between random pairs of pixels."""
+    one, another = np.random.default_rng(0).integers(0, read.levels.size, (2, PAIRS))
+    one, another = (read.levels.ravel()[places].astype(np.int32) for places in (one, another))
+    return _roughness(read) / 2 / max(float(np.abs(one - another).mean()), 1e-9)
 
 
 def _roughness(read: StoredPixels) -> float:
