@@ -1,7 +1,7 @@
 """Coverage of the 95 % intervals of `evaluate` and `compare`, simulated on datasets with known true values.
 
-    OMP_NUM_THREADS=1 python benchmarks/coverage.py [--quick] [--parts findings gaps boxes rare equal means pairs]
-        [--designs single clustered fixed] [--processes 2]
+    OMP_NUM_THREADS=1 python benchmarks/coverage.py [--quick]
+        [--parts findings gaps boxes rare equal means pairs scaled] [--designs single clustered fixed] [--processes 2]
 
 In each simulation a test set of patients is drawn at random, so the number of positive images varies about the number
 in the column header; a fifth of the images is positive. Designs: `single`, one image per patient; `clustered`, one to
@@ -21,6 +21,9 @@ by the mean AP at a prevalence of one fifth. Means are over six findings.
 
 Equal models, `--parts equal`, have the same AUROC and share half of the variance of their scores; the true difference
 is 0. One minus the coverage is how often the paired test with a significance level of 5 % rejects.
+
+Changes of the Brier score, `--parts scaled`, are from the true probabilities to those with half and with twice the log
+odds.
 
 Means of rates, `--parts means`, are over fourteen findings with AUROCs from .65 to .97, whose thresholds lie half-way
 between the means of negatives and positives, or .3 or .8 standard deviations above. Datasets in which a finding has no
@@ -258,14 +261,41 @@ def differing(strong: dict[str, np.ndarray], weak: dict[str, np.ndarray]) -> Ite
 
 def true_brier(area: float) -> tuple[float, Callable[[np.ndarray], np.ndarray]]:
     """Brier score of the true probabilities, and these, of scores."""
+    middle, positive, negative = masses(area)
+    chance = positive / (positive + negative)
+    brier = (positive @ (1 - chance) ** 2) + (negative @ chance**2)
+    return float(brier), lambda scores: np.interp(scores, middle, chance)
+
+
+def masses(area: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores, and how much of the population has them and is positive, or negative."""
     grid = np.linspace(-6, 9, 3001)
     true, false = survival(grid, area)
     positive, negative = (weight * -np.diff(each) for weight, each in ((ASKED, true), (1 - ASKED, false)))
-    middle, both = (grid[1:] + grid[:-1]) / 2, positive + negative
-    known = both > 1e-12
-    chance = positive[known] / both[known]
-    brier = (positive[known] @ (1 - chance) ** 2) + (negative[known] @ chance**2)
-    return float(brier), lambda scores: np.interp(scores, middle[known], chance)
+    known = positive + negative > 1e-12
+    return ((grid[1:] + grid[:-1]) / 2)[known], positive[known], negative[known]
+
+
+def scaled(cell: Cell) -> list[Found]:
+    """Change of the Brier score from the true probabilities to those with half, and with twice, the log odds."""
+    random, tally = generator(cell), Tally()
+    called, (middle, positive, negative) = true_brier(cell.area)[1], masses(cell.area)
+    chance = called(middle)
+    for _ in range(cell.times):
+        scores, _, labels, patients = draw(random, cell)
+        own = called(scores)
+        for by in (0.5, 2.0):
+            wrong = sharpened(chance, by)
+            truth = positive @ ((1 - wrong) ** 2 - (1 - chance) ** 2) + negative @ (wrong**2 - chance**2)
+            change = metrics.brier_change(sharpened(own, by), own, labels, patients)
+            tally.add("change of Brier", float(truth), change)
+    return tally.found()
+
+
+def sharpened(chance: np.ndarray, by: float) -> np.ndarray:
+    """Probabilities with so many times the log odds."""
+    chance = np.clip(chance, 1e-12, 1 - 1e-12)
+    return metrics.sigmoid(by * (np.log(chance) - np.log1p(-chance)))
 
 
 def weaker(area: float) -> float:
@@ -460,7 +490,7 @@ def cells(
 
 PARTS = {
     "boxes": detected, "findings": classified, "gaps": compared, "rare": rare, "equal": equal, "means": means,
-    "pairs": pairs,
+    "pairs": pairs, "scaled": scaled,
 }  # fmt: skip
 GRIDS: dict[str, Sequence[float]] = {"boxes": range(len(DETECTORS)), "means": ABOVE, "pairs": UNEQUAL}
 """The true values of a part where they are not the AUROCs."""
@@ -486,7 +516,7 @@ def table(found: dict[tuple[str, str, int], list[Found]], design: str) -> None:
             usual.append(np.mean(percentile) if percentile else np.nan)
         percentiles = (
             ""
-            if "DeLong" in metric
+            if "DeLong" in metric or metric.startswith("change")
             else " ".join(f"{each:.2f}".replace("0.", ".").replace("nan", "–") for each in usual)
         )
         print(f"| {metric} | {' | '.join(texts)} | {percentiles} |", flush=True)

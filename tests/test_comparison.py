@@ -58,14 +58,18 @@ def test_findings_of_few_positive_patients_are_named() -> None:
     for one in models:
         one.table["Mass_label"] = np.where(np.arange(120) < 24, 1.0, 0.0)  # of 12 patients
     found = comparison.compare(models, resamples=5)
-    assert found.positive_patients["Mass"] == 12 and found.positive_patients["Edema"] >= comparison.FEW_POSITIVE
-    (note,) = [text for text in comparison.comparison_notes(found) if "positive patients" in text]
-    assert "Mass (12)" in note and "Edema" not in note
+    assert found.positive_patients["Mass"] == 12 and found.positive_patients["Edema"] >= comparison.FEW_PATIENTS
+    (note,) = [text for text in comparison.comparison_notes(found) if "12" in text]
+    assert "Mass (12 positive)" in note and "Edema" not in note
+    for one in models:
+        one.table["Mass_label"] = np.where(np.arange(120) < 24, 0.0, 1.0)
+    (note,) = [text for text in comparison.comparison_notes(comparison.compare(models, resamples=5)) if "12" in text]
+    assert "Mass (12 negative)" in note and "Edema" not in note
     for one in models:
         one.table["patient"] = ""
     blind = comparison.compare(models, resamples=5)
-    assert blind.positive_patients["Mass"] == 24
-    assert not [text for text in comparison.comparison_notes(blind) if "positive patients" in text]
+    assert blind.negative_patients["Mass"] == 24
+    assert not [text for text in comparison.comparison_notes(blind) if "Mass" in text]
 
 
 def test_accuracy_and_f1_are_paired_each_at_the_model_s_own_thresholds() -> None:

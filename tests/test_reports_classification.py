@@ -200,11 +200,12 @@ def test_a_shift_between_validation_and_test_is_pointed_out(data: LabelledPredic
     assert "1 of 2 findings" in note and "Mass: 0.999 (0.998–1.000)" in note and "ribcage convert RUN --data" in note
     first, *others = calm.findings
     before = ScalarEstimate(0.9 * (first.metrics["brier"].value or 0))
-    worse = replace(first, temperature=0.7, brier_before=before, brier_change=ScalarEstimate(low=0.01))
+    worse = replace(first, temperature=0.000042, brier_before=before, brier_change=ScalarEstimate(low=0.01))
     chance = replace(worse, brier_change=ScalarEstimate(low=-0.01))  # as much, but of too few images to say so
     assert shift_notes(replace(calm, findings=(chance, *others)), same, model, "RUN") == []
     (note,) = shift_notes(replace(calm, findings=(worse, *others)), same, model, "RUN")
-    assert has_facts(note, "Brier score", "Mass") and "0.70" in note
+    assert has_facts(note, "Brier score", "Mass") and "4.2e-05" in note
+    assert report.calibration_table(replace(calm, findings=(worse,))).all_rows[0][1] == "4.2e-05"
 
 
 class Tags(HTMLParser):

@@ -120,9 +120,19 @@ def add(folder: Path, test: PastTest) -> PastTest:
         tests = load_tests(folder)
         numbered = PastTest(**(asdict(test) | {"number": max([0, *(one.number for one in tests)]) + 1}))
         _test(asdict(numbered))  # an invalid entry would make the whole file unreadable
-        text = json.dumps({"format": FORMAT, "tests": [asdict(one) for one in (*tests, numbered)]}, indent=1)
-        files.write_text(folder / FILE, text + "\n")
+        _write(folder, (*tests, numbered))
     return numbered
+
+
+def _write(folder: Path, tests: Sequence[PastTest]) -> None:
+    text = json.dumps({"format": FORMAT, "tests": [asdict(one) for one in tests]}, indent=1)
+    files.write_text(folder / FILE, text + "\n")
+
+
+def carry(source: Path, target: Path) -> None:
+    """Copy the tests of one bundle to another that has the same weights."""
+    if tests := load_tests(source):
+        _write(target, tests)
 
 
 @contextlib.contextmanager

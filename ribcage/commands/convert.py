@@ -164,14 +164,15 @@ def converted(options: Options) -> "ModelSpec":
 
 
 def calibrated(options: Options) -> "ModelSpec":
-    """A model with temperature and thresholds fitted to --data."""
-    from ribcage.bundle import ood
-    from ribcage.bundle.io import load_classifier, save_bundle
+    """A model with temperature and thresholds fitted to --data; its tests so far still count."""
+    from ribcage.bundle import history, ood
+    from ribcage.bundle.io import find_bundle, load_classifier, save_bundle
 
     assert options.file and options.out
     opened = load_classifier(options.file)
     model = fitted(options, Model(opened.method, opened.spec, opened.provenance))
     save_bundle(options.out, model.method, model.spec, model.seen, ood.preferred_check(opened.ood, model.ood))
+    history.carry(find_bundle(options.file), options.out)
     print(f"Wrote {options.out}.")
     return model.spec
 

@@ -27,8 +27,8 @@ from ribcage.runtime.typed_json import INLINE
 
 METRICS = (*metrics_in("comparison"), "auroc_delong")
 AT_THRESHOLD = ", ".join(load_metric(name).label for name in METRICS if name in metrics_of("threshold"))
-FEW_POSITIVE = 20
-"""Positive patients of a finding below which the paired tests reject too often (docs/benchmarks.md, Equal models)."""
+FEW_PATIENTS = 20
+"""Positive or negative patients of a finding below which the paired tests reject too often (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +97,7 @@ class ComparisonResult:
     """Findings in the means of metrics at a threshold."""
     positive_patients: dict[str, int] = field(default_factory=dict)
     """Of each finding; an image whose patient is unknown counts as one."""
+    negative_patients: dict[str, int] = field(default_factory=dict)
     level: float
     resamples: int
     seed: int
@@ -136,7 +137,8 @@ def compare(
         left_out=data.left_out,
         findings_left_out=data.findings_left_out,
         rated=tuple(name for name, counts in zip(data.findings, options["rated"], strict=True) if counts),
-        positive_patients=positive_patients(data),
+        positive_patients=patients_with(data, 1),
+        negative_patients=patients_with(data, 0),
         level=LEVEL,
         resamples=resamples,
         seed=seed,
@@ -192,10 +194,10 @@ def costs(entries: Sequence[ComparisonEntry], timing: cost.Timing | None = None)
     ]
 
 
-def positive_patients(data: Aligned) -> dict[str, int]:
-    """How many patients of each finding have a positive image."""
+def patients_with(data: Aligned, label: int) -> dict[str, int]:
+    """How many patients of each finding have an image with this label."""
     own = np.where(data.patients == "", [f"\0{row}" for row in range(len(data.patients))], data.patients)
-    return {name: len(set(own[column == 1])) for name, column in zip(data.findings, data.labels.T, strict=True)}
+    return {name: len(set(own[column == label])) for name, column in zip(data.findings, data.labels.T, strict=True)}
 
 
 def differences(
@@ -244,13 +246,14 @@ def comparison_notes(result: ComparisonResult) -> list[str]:
     ]
     undefined = [row.finding for row in result.models[0].findings if row.metrics["auroc"].value is None]
     few = [
-        f"{name} ({count})"
-        for name, count in result.positive_patients.items()
-        if count < FEW_POSITIVE and name not in undefined
+        f"{name} ({count} {label})"
+        for label, counts in (("positive", result.positive_patients), ("negative", result.negative_patients))
+        for name, count in counts.items()
+        if count < FEW_PATIENTS and name not in undefined
     ]
     if few:
         texts.append(
-            f"These findings have fewer than {FEW_POSITIVE} positive patients (number in brackets): {', '.join(few)}. "
+            f"These findings have fewer than {FEW_PATIENTS} positive or negative patients: {', '.join(few)}. "
             "With so few, the paired tests report a difference between equally good models in up to 13 % of cases, "
             "not in 5 %."
         )

@@ -69,7 +69,7 @@ def shift_notes(
     apart = [_both(row, then) for row, then in known if _differ(row, then)]
     harmed = [
         f"{row.finding}: {row.brier_before.value:.3f} before, {row.metrics['brier'].value:.3f} after scaling with T = "
-        f"{row.temperature:.2f}"
+        f"{row.temperature:.3g}"
         for row in found.findings
         if _harmed(row)
     ]

@@ -170,7 +170,7 @@ def calibration_table(result: ClassificationEvaluation) -> Table:
 def _calibration_row(row: ClassifiedFinding) -> list[object]:
     return [
         finding_name(row.finding),
-        "–" if row.temperature is None else f"{row.temperature:.{2 if row.temperature >= 0.01 else 4}f}",
+        "–" if row.temperature is None else f"{row.temperature:.3g}",
         with_limits(row.brier_before),
         with_limits(row.metrics["brier"]),
         decimals(row.ece_before),
