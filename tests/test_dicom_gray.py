@@ -24,6 +24,7 @@ def test_bits_that_are_not_stored_are_ignored() -> None:
     junk = RAMP | np.uint16(0xA000)
     assert np.array_equal(read(dataset(junk)).pixels, read(dataset()).pixels)
     shifted = dataset(RAMP << np.uint16(4) | np.uint16(9), HighBit=15)
+    assert has_facts(read(shifted).notes[0], "bits 4 to 15")
     assert np.array_equal(read(shifted).pixels, read(dataset()).pixels)
     signed = (RAMP.astype(np.int16) - 2048).astype(np.int16)
     overlaid = (signed & 0x0FFF | 0x3000).astype(np.int16)

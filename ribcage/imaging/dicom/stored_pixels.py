@@ -99,7 +99,7 @@ def _unpacked(patterns: np.ndarray, layout: Layout, overlay: bool) -> StoredPixe
         note = f"{CAUTION}HighBit {layout.high} contradicts the pixels, which lie in the lowest {bits} bits"
         return replace(_read(patterns, bits, layout.signed), notes=(note,))
     if shift:
-        return replace(asked, notes=(f"pixels read from bits {shift} to {layout.high}"))
+        return replace(asked, notes=(f"pixels read from bits {shift} to {layout.high}",))
     if not used >> bits:
         return asked
     width = _signed_bits(patterns)
