@@ -3,11 +3,13 @@
 import numpy as np
 import pydicom
 import pytest
-from dicoms import RAMP, dataset, read, written
+from dicoms import RAMP, dataset, read, refused, written
 from pydicom.uid import (
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     RLELossless,
 )
+from refusals import has_facts
 
 from ribcage.imaging import image_file
 
@@ -70,3 +72,54 @@ def test_colours_may_lie_in_the_high_bits(syntax: pydicom.uid.UID) -> None:
         made.compress(syntax, generate_instance_uid=False, encoding_plugin="pydicom")
     made.BitsStored, made.HighBit = 12, 15
     assert np.array_equal(read(made).pixels, np.rint(RAMP * (65535 / 4095)))
+
+
+def palette(syntax: pydicom.uid.UID, bits: int) -> pydicom.Dataset:
+    """A 16-bit palette, or 8-bit entries packed into words; written in the byte order of the syntax."""
+    made = dataset((RAMP >> 4).astype(np.uint8), 8, PhotometricInterpretation="PALETTE COLOR")
+    made.file_meta.TransferSyntaxUID = syntax
+    order = ">u2" if syntax == ExplicitVRBigEndian else "<u2"
+    if syntax == ExplicitVRBigEndian:
+        made.PixelData = np.frombuffer(made.PixelData, "<u2").astype(order).tobytes()
+    entries = np.arange(256)[::-1] ** 2
+    words = entries.astype("<u2") if bits == 16 else (entries >> 8).astype(np.uint8).view("<u2")
+    for colour in ("Red", "Green", "Blue"):
+        setattr(made, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, bits])
+        setattr(made, f"{colour}PaletteColorLookupTableData", words.astype(order).tobytes())
+    return made
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_palette_is_read_in_either_byte_order(bits: int) -> None:
+    little, big = (read(palette(syntax, bits), 8).pixels for syntax in (ExplicitVRLittleEndian, ExplicitVRBigEndian))
+    assert np.array_equal(little, big) and little[0, 0] > 250 and little[-1, -1] == 0
+
+
+COLOURS = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+
+
+def test_a_sign_of_colours_is_ignored_and_noted() -> None:
+    said = {"PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
+    plain, signed = (read(dataset(COLOURS, 8, **said, PixelRepresentation=sign), 8) for sign in (0, 1))
+    assert np.array_equal(plain.pixels, signed.pixels)
+    assert has_facts(signed.notes[0], image_file.CAUTION, "PixelRepresentation 1")
+
+
+def test_a_shutter_is_applied_to_colours() -> None:
+    edges = {"ShutterLeftVerticalEdge": 5, "ShutterRightVerticalEdge": 12}
+    edges |= {"ShutterUpperHorizontalEdge": 5, "ShutterLowerHorizontalEdge": 12}
+    said = {"PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
+    plain, shut = (read(dataset(COLOURS, 8, **said, **more)) for more in ({}, {"ShutterShape": "RECTANGULAR"} | edges))
+    assert np.array_equal(shut.pixels[4:12, 4:12], plain.pixels[4:12, 4:12]) and shut.pixels[:4].max() == 0
+    assert has_facts(shut.notes[-1], "rectangular shutter", "black")
+
+
+def test_halved_colours_have_the_length_and_columns_that_they_need() -> None:
+    said = {"PhotometricInterpretation": "YBR_FULL_422", "PlanarConfiguration": 0}
+    whole = read(dataset(COLOURS, 8, **said), 8)
+    full = read(dataset(COLOURS, 8, **(said | {"PhotometricInterpretation": "YBR_FULL"})), 8)
+    assert np.array_equal(whole.pixels, full.pixels)
+    assert has_facts(whole.notes[0], image_file.CAUTION, "YBR_FULL_422", "YBR_FULL")
+    odd = dataset(COLOURS[:, :15], 8, **said)
+    odd.PixelData = bytes(16 * 15 * 2)
+    assert has_facts(refused(odd), "YBR_FULL_422", "15 columns")

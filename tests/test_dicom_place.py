@@ -77,6 +77,8 @@ def test_a_shutter_that_makes_no_sense_is_not_applied_and_noted() -> None:
         ({"PatientOrientation": ["R", "H"]}, ("upside down", "PatientOrientation R/H")),
         ({"PatientOrientation": ["L", "H"]}, ("mirrored", "PatientOrientation L/H")),
         ({"PatientOrientation": ["F", "R"]}, ("90 degrees", "PatientOrientation F/R")),
+        ({"PatientOrientation": ["F", "L"]}, ("90 degrees", "mirrored", "PatientOrientation F/L")),
+        ({"PatientOrientation": ["H", "R"]}, ("90 degrees", "mirrored", "PatientOrientation H/R")),
         ({"PixelSpacing": ["0.2", "0.1"]}, ("PixelSpacing", "2 times")),
         ({"PixelAspectRatio": ["2", "1"]}, ("not square", "PixelAspectRatio")),
         ({"BurnedInAnnotation": "YES"}, ("burned",)),

@@ -117,7 +117,12 @@ def _colour(
     colours, odd = read_colour(dataset, layout, name, limits)
     pixels, notes = gray_image.to_gray(colours, layout.photometric)
     pixels, more = gray_image.to_depth(pixels, depth)
-    return pixels, [*odd, *notes, *more]
+    inside, outside, covered = place.shutter(dataset, layout.width, layout.height)
+    if inside is not None:
+        pixels = np.where(inside, pixels, pixels.dtype.type(round(outside * ((1 << depth) - 1))))
+    if layout.signed and layout.samples > 1:
+        odd.append(f"{gray_image.CAUTION}PixelRepresentation 1 ignored: colours are unsigned")
+    return pixels, [*odd, *notes, *more, *covered]
 
 
 def _counts(stored: StoredPixels, inside: np.ndarray | None) -> np.ndarray:

@@ -10,7 +10,7 @@ from ribcage.imaging.dicom.decoders import check_length, decode_stream, run_leng
 from ribcage.imaging.dicom.layout import Layout
 from ribcage.imaging.dicom.stored_pixels import StoredPixels, read_stored
 from ribcage.imaging.dicom.streams import read_stream
-from ribcage.imaging.dicom.transfer_syntaxes import RLE, UNCOMPRESSED
+from ribcage.imaging.dicom.transfer_syntaxes import BIG_ENDIAN, RLE, UNCOMPRESSED
 from ribcage.imaging.gray_image import CAUTION, Limits, UnreadableError
 
 if TYPE_CHECKING:
@@ -49,14 +49,22 @@ def _raw_colour(dataset: "Dataset", layout: Layout, name: str) -> tuple[np.ndarr
 
     if str(dataset.get("PhotometricInterpretation")).startswith("YBR_PARTIAL"):
         raise UnreadableError(f"{name} has uncompressed YBR_PARTIAL colours, which DICOM has retired.")
-    halved = layout.photometric == "YBR_FULL_422"
-    count = layout.width * layout.height * (2 if halved else 3)
-    notes = check_length(dataset, count * layout.allocated // 8, name)
+    whole = layout.width * layout.height * 3 * layout.allocated // 8
+    photometric, odd = layout.photometric, []
+    if photometric == "YBR_FULL_422" and whole <= len(dataset.PixelData) <= whole + 1:
+        photometric = "YBR_FULL"
+        odd = [f"{CAUTION}YBR_FULL_422 contradicts the length of the pixels, read as YBR_FULL"]
+    halved = photometric == "YBR_FULL_422"
+    if halved and layout.width % 2:
+        raise UnreadableError(
+            f"{name} has YBR_FULL_422 colours in {layout.width} columns; an even number was expected."
+        )
+    notes = [*odd, *check_length(dataset, whole * 2 // 3 if halved else whole, name)]
     planar = dataset.get("PlanarConfiguration")
     if planar not in (0, 1):
         notes.append(f"{CAUTION}PlanarConfiguration is missing, read as interleaved colours")
         dataset.PlanarConfiguration = 0
-    dataset.PhotometricInterpretation, dataset.SamplesPerPixel = layout.photometric, layout.samples
+    dataset.PhotometricInterpretation, dataset.SamplesPerPixel = photometric, layout.samples
     dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = layout.allocated, layout.allocated - 1, 0
     pixels, more = _stored_bits(get_decoder(layout.syntax).as_array(dataset)[0], layout)
     return _spanned(pixels[..., 2::-1], layout.bits), [*notes, *more]
@@ -66,6 +74,8 @@ def _palette_colour(dataset: "Dataset", read: StoredPixels) -> tuple[np.ndarray,
     """Stored values looked up in a palette, scaled to the bits that its entries need."""
     from pydicom.pixels import apply_color_lut
 
+    if dataset.file_meta.TransferSyntaxUID == BIG_ENDIAN:  # pydicom reads the entries as little endian
+        _swap_palette(dataset)
     count, first, declared_bits = (int(number) for number in dataset.RedPaletteColorLookupTableDescriptor)
     if declared_bits not in (8, 16):  # pydicom reads no other depths, and no others are allowed
         dataset.RedPaletteColorLookupTableDescriptor = [count, first, 8 if declared_bits < 8 else 16]
@@ -77,6 +87,15 @@ def _palette_colour(dataset: "Dataset", read: StoredPixels) -> tuple[np.ndarray,
         else []
     )
     return _spanned(colours, needed), [*read.notes, *more]
+
+
+def _swap_palette(dataset: "Dataset") -> None:
+    """Swap the bytes of each word of the palette, in place."""
+    for colour in ("Red", "Green", "Blue"):
+        for kind in ("", "Segmented"):
+            keyword = f"{kind}{colour}PaletteColorLookupTableData"
+            if isinstance(data := dataset.get(keyword), bytes) and len(data) % 2 == 0:
+                dataset[keyword].value = np.frombuffer(data, ">u2").astype("<u2").tobytes()
 
 
 def _stored_bits(pixels: np.ndarray, layout: Layout) -> tuple[np.ndarray, list[str]]:

@@ -110,7 +110,10 @@ def _orientation(dataset: "Dataset") -> list[str]:
         return [f"mirrored ({tag})"] if across == "R" else []
     if down == "H":
         return [f"upside down ({tag})" if across != "L" else f"upside down and mirrored ({tag})"]
-    return [f"turned by 90 degrees ({tag})"] if across in "HF" else []
+    if across not in "HF":
+        return []
+    mirrored = " and mirrored" if across + down in ("FL", "HR") else ""
+    return [f"turned by 90 degrees{mirrored} ({tag})"]
 
 
 def _aspect(dataset: "Dataset") -> tuple[float, str]:
