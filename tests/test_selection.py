@@ -230,3 +230,16 @@ def test_a_split_of_any_name_can_be_set_aside(tmp_path: Path) -> None:
     for name in ("all", "\x1b", "a/b", "x" * 41):
         with pytest.raises(ValueError, match="split"):
             replace(opened[0].index, table=table.assign(split=name))
+
+
+def test_identifiers_in_two_folders_of_one_source_are_noted_if_the_names_differ(tmp_path: Path) -> None:
+    """Before a training, and for a test; other codes and the same name are not."""
+    one, two = made(tmp_path / "a", people([1, 1]), "one"), made(tmp_path / "b", people([1, 1, 1]), "two")
+    rest = [{**row, "patient": f"q{row['patient']}"} for row in people([1])]
+    data = Datasets.of([one, two, made(tmp_path / "c", rest, "three")])
+    (note,) = selection.shared_codes(data)
+    assert has_facts(note, "2 patient", str(one.folder), str(two.folder), "--name")
+    assert note in selection.apart(data, np.array([0]), np.array([1]), ("train", "val"))
+    named = replace(two, index=replace(two.index, name="one"))
+    other = replace(two, facts=replace(two.facts, dataset="nih"))
+    assert selection.shared_codes(Datasets.of([one, named])) == selection.shared_codes(Datasets.of([one, other])) == []

@@ -81,6 +81,7 @@ def run(options: Options) -> "ResultWithPage":
 def evaluate_findings(options: Options) -> "ResultWithPage":
     """Check for leakage, predict, measure, print, write."""
     from ribcage.bundle.io import load_classifier
+    from ribcage.data import selection
     from ribcage.evaluation import leakage, notes
     from ribcage.evaluation.baselines import BaselineData
     from ribcage.evaluation.classification import evaluate_classifier
@@ -119,6 +120,7 @@ def evaluate_findings(options: Options) -> "ResultWithPage":
     own = (
         *notes.shift_notes(result, model.spec.reliability, model.spec, str(options.run)),
         *leakage.left_out_note(test.left),
+        *selection.shared_codes(test.datasets),
         *notes.policy_notes(context.policy, context.model_policy),
     )
     result = replace(result, warnings=tuple(notes.classification_warnings(result)), notes=(*result.notes, *own))
@@ -136,6 +138,7 @@ def evaluate_boxes(options: Options) -> "ResultWithPage":
     """The same for a detector."""
     from ribcage.bundle.io import load_detector
     from ribcage.bundle.spec import DETECTION_RULE
+    from ribcage.data import selection
     from ribcage.evaluation import leakage, notes
     from ribcage.evaluation.detection import evaluate_detector
     from ribcage.evaluation.detection_baselines import BoxBaselineData
@@ -169,7 +172,7 @@ def evaluate_boxes(options: Options) -> "ResultWithPage":
         data, protocol=options.protocol, fitting=fitting, resamples=options.resamples, seed=options.seed
     )
     result = replace(result, context=replace(test.context(data.findings, command_line(options)), leak=leak))
-    own = leakage.left_out_note(test.left)
+    own = (*leakage.left_out_note(test.left), *selection.shared_codes(test.datasets))
     result = replace(result, warnings=tuple(notes.detection_warnings(result)), notes=(*result.notes, *own))
     result = with_test(result, recorded_test(test, result, "map"))
     print_evaluation(result, box_metric_table(result), box_metrics_note(result))

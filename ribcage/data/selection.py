@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -119,20 +120,37 @@ def split_overlap(data: Datasets, learning: np.ndarray, choosing: np.ndarray) ->
 
 def apart(data: Datasets, learning: np.ndarray, choosing: np.ndarray, splits: tuple[str, str]) -> str:
     """Raise if training and validation share images; returns a warning if they share patients, or if no patient is
-    known, else ""."""
+    known, and notes on shared identifiers, else ""."""
     both, (train, val) = split_overlap(data, learning, choosing), splits
     if both.images:
         raise ValueError(
             f"{both.images:,} images are in both --train {train} and --val {val}, so validation would be on  "
             "training images. Use another split for --val."
         )
-    if not both.patients:
-        return _unknown(data, learning, choosing, splits)
-    return (
+    shared = (
         f"WARNING: {both.patients:,} patients are in {train!r} and in {val!r}: the best epoch, the temperature and the "
         f"thresholds would be chosen on training patients. --drop-shared {val} removes them from {val!r}, "
         f"--drop-shared {train} from {train!r}."
     )
+    warning = shared if both.patients else _unknown(data, learning, choosing, splits)
+    return " ".join([warning] * bool(warning) + [f"NOTE: {text}" for text in shared_codes(data)])
+
+
+def shared_codes(data: Datasets) -> list[str]:
+    """Notes on folders of one source and different names in which the same patient identifiers occur."""
+    if len(data) < 2:
+        return []
+    codes = [set(splits.spelt(one.index.table["patient"])) - {""} for one in data]
+    notes = []
+    for (a, own), (b, other) in combinations(zip(data, codes, strict=True), 2):
+        alike = (a.facts.dataset, a.facts.source) == (b.facts.dataset, b.facts.source)
+        if alike and a.index.name != b.index.name and (count := len(own & other)):
+            notes.append(
+                f"{count:,} patient identifiers occur in both {a.folder} and {b.folder}, which were imported from the "
+                f"same kind of source under different names ({a.index.name}, {b.index.name}), so they count as "
+                "different patients. If they are the same patients, import both folders with the same --name."
+            )
+    return notes
 
 
 def _unknown(data: Datasets, learning: np.ndarray, choosing: np.ndarray, splits: tuple[str, str]) -> str:
