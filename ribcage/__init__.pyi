@@ -84,8 +84,8 @@ def convert(
     executed. With --data, temperature and thresholds are fitted on your own images.
 
     Args:
-        file: Checkpoint; with --to or --data also a run folder or bundle.
-        out: Bundle to write; with --to the file, or a folder for it (required).
+        file: Checkpoint; with --to or --data, a run folder or bundle.
+        out: Bundle to write; with --to, the output file or its folder (required).
         to: Published layout to write the model in (--formats lists them).
         model: Architecture: a timm model or one of Ribcage's own (default: recognised from the weights).
         findings: Findings of the outputs, in order; - drops an output (default: as published).
@@ -98,7 +98,7 @@ def convert(
             fitted).
         val: Split to fit on; the model cannot be tested on its images afterwards.
         layout: Layout of the checkpoint (default: recognised from names and shapes; --formats lists the layouts).
-        partial: Accept a checkpoint with missing or unknown weights; missing weights stay random.
+        partial: Accept a checkpoint with missing or unknown weights; missing weights are initialised at random.
         formats: List the layouts that can be read and written, then exit.
     """
 
@@ -125,7 +125,7 @@ def demo(
 
     Args:
         out: Output folder.
-        quick: Fewer images and epochs, to see every step; the results mean little.
+        quick: Use fewer images and epochs, to try every step quickly; the results are not meaningful.
         images: Number of synthetic radiographs.
         size: Side of the stored images in pixels.
         seed: Random seed of the radiographs and of training.
@@ -202,10 +202,11 @@ def distil(
     teacher_mode: Literal['auto', 'live', 'stored'] = 'auto',
     allow_leak: bool = False,
 ) -> Path | int:
-    """Distil one or several teachers into a small student, from their predictions and the known labels.
+    """Distil one or several teachers into a small student, from their predictions and from the known labels.
 
     A teacher is a model or a table of predictions. A model predicts on the augmented image of the student, at its own
-    input size. Unlabelled images are used as well. The validation split selects the best epoch; the test split is not used.
+    input size. Unlabelled images are used as well. The best epoch is selected on the validation split; the test split is
+    not used.
     Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the program ends; --resume continues from it.
 
     Args:
@@ -224,19 +225,20 @@ def distil(
             ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
         channels: Input channels; 3 repeats the gray image.
-        pool: Global pooling of the features, as timm names it: avg, token … (default: that of the architecture).
+        pool: Global pooling of the features, a pooling type of timm: avg, token … (default: that of the
+            architecture).
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 10).
         batch: Batch size: images per optimizer step, over all processes.
-        micro_batch: Maximum number of images per forward pass of a process; gradients of larger batches are
+        micro_batch: Maximum number of images per forward pass in each process; gradients of larger batches are
             accumulated. 0: no limit.
         lr: Peak learning rate (default: 0.0003).
         min_lr: Final learning rate of the cosine schedule (default: 0).
         schedule: Learning rate schedule; the rate is updated every step.
-        decay_at: --schedule step: fractions of the run after which the learning rate is divided by 10.
+        decay_at: Fractions of the run after which --schedule step divides the learning rate by 10.
         warmup: Epochs of linear learning rate warm-up (default: 1).
         optimizer: Optimizer; each has its own default learning rate and weight decay (default: adamw).
-        betas: Two betas of AdamW (default: 0.9 0.999).
+        betas: Beta 1 and beta 2 of AdamW (default: 0.9 0.999).
         weight_decay: Weight decay; not applied to biases and normalisation layers (default: 0.05).
         layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
             1: none.
@@ -251,7 +253,7 @@ def distil(
         seed: Random seed.
         resume: Continue from the last checkpoint in the run folder.
         train: Split to train on.
-        val: Split that selects the best epoch, the temperature and the thresholds.
+        val: Split used to select the best epoch, the temperature and the thresholds.
         augment: Augmentation preset: gentle, strong (with flips), or plain (none).
         dropout: Dropout probability before the classification head.
         loss: Loss, per finding; cross-entropy for mutually exclusive findings.
@@ -266,9 +268,9 @@ def distil(
             EMA.
         keep: Epoch whose model is saved: the best on validation, or the last.
         patience: Early stopping after this many validations without improvement; 0: no early stopping.
-        validate_every: Epochs between two validations.
-        log_format: Progress on the terminal: a bar, or paddle: a line every ten steps with the training AUROC of
-            each finding.
+        validate_every: Validate every N epochs.
+        log_format: Format of the progress on the terminal: a bar, or paddle, a line every ten steps with the
+            training AUROC of each finding.
         label_weight: Weight of the label loss, from 0 to 1; the distillation loss has weight 1 - X.
         temperature: Temperature of the kl distillation loss.
         distil_loss: Distillation loss: Kullback-Leibler divergence of the softened probabilities, or mean squared
@@ -281,7 +283,7 @@ def distil(
             AUROC - 0.5.
         teacher_mode: When teachers predict: live, on each augmented image; stored, once on each unaugmented image
             before training; auto: live if images are augmented.
-        allow_leak: Continue although a teacher was trained on images of the --val split; the model card says so.
+        allow_leak: Continue even if a teacher was trained on images of the --val split; the model card says so.
     """
 
 def doctor(
@@ -318,8 +320,8 @@ def evaluate(
 ) -> ResultWithPage:
     """Evaluate a model: metrics with 95 % intervals, a table of predictions, and a report with plots.
 
-    Refuses to test on patients or images that the model was trained on. Temperature and thresholds are those that were
-    fitted on validation. Writes predictions.parquet (detections.parquet for a detector), metrics.json and index.html.
+    Refuses to test on patients or images that the model was trained on. Temperature and thresholds are those fitted on the
+    validation split. Writes predictions.parquet (detections.parquet for a detector), metrics.json and index.html.
 
     Args:
         run: Run folder or bundle.
@@ -329,9 +331,9 @@ def evaluate(
         out: Output folder (default: RUN/evaluation/DATASETS-SPLIT, with options that differ from their defaults
             appended).
         ten_crop: Average the probabilities of ten crops of each image; classifiers only.
-        protocol: honest: thresholds from validation, no image that was used to select the model; peers: as in
-            much published work, thresholds are chosen on the test images, and images that were used to select the
-            model are allowed.
+        protocol: honest: thresholds are chosen on validation images, and images used to select the model are
+            refused; peers: as in much published work, thresholds are chosen on the test images, and images used
+            to select the model are allowed.
         table: Format of the printed table; chexnet: one line per finding, 'The AUROC of Mass is 0.86'.
         policy: Policy for uncertain and blank labels: ignore, ones, zeros …, and exceptions, as in
             ones,Edema=zeros,blank=zeros (default: as in the validation of the model, else ignore).
@@ -363,8 +365,8 @@ def export(
     """Export a model to ONNX, TorchScript or OpenVINO: 8-bit gray pixels in, calibrated probabilities out.
 
     The exported model is compared with the original on the same images; if probabilities differ by more than --tolerance,
-    no file is written. Activation ranges of --int8 are calibrated on --train images of --data, and the change in AUROC is
-    measured on --val.
+    no file is written. For --int8, activation ranges are calibrated on the --train split of --data, and the change in AUROC
+    is measured on the --val split.
 
     Args:
         model: Run folder or bundle.
@@ -373,11 +375,11 @@ def export(
         int8: Quantise to int8 (onnx and openvino): faster and smaller, with slightly different probabilities;
             needs --data.
         data: Dataset folders for the comparison and for --int8 (default: the comparison uses generated patterns).
-        train: Split with the calibration images of --int8.
+        train: Split with the calibration images for --int8.
         val: Split to compare the predictions on.
-        int8_images: Number of calibration images of --int8.
+        int8_images: Number of calibration images for --int8.
         tolerance: Largest accepted difference of a probability; with --int8 the difference is only reported.
-        latency: Measure the time of the exported and the original model.
+        latency: Measure the inference time of the exported and the original model.
         runs: Number of timed runs for batches of 1 and 16 images; the median is reported.
         threads: CPU threads; 0: one per core.
     """
@@ -438,7 +440,8 @@ def finetune(
 ) -> Path | int:
     """Train a classifier of findings, from random or pretrained weights.
 
-    The validation split selects the best epoch, the temperature and the thresholds; the test split is not used. The run
+    The best epoch, the temperature and the thresholds are selected on the validation split; the test split is not used. The
+    run
     folder holds the options, a log line per step, a checkpoint, and `bundle/`, the best model so far. Ctrl-C, SIGTERM and
     SIGUSR1 save a checkpoint before the program ends; --resume continues from it, also in the middle of an epoch.
 
@@ -456,19 +459,20 @@ def finetune(
             ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
         channels: Input channels; 3 repeats the gray image.
-        pool: Global pooling of the features, as timm names it: avg, token … (default: that of the architecture).
+        pool: Global pooling of the features, a pooling type of timm: avg, token … (default: that of the
+            architecture).
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 10).
         batch: Batch size: images per optimizer step, over all processes.
-        micro_batch: Maximum number of images per forward pass of a process; gradients of larger batches are
+        micro_batch: Maximum number of images per forward pass in each process; gradients of larger batches are
             accumulated. 0: no limit.
         lr: Peak learning rate (default: 0.0003).
         min_lr: Final learning rate of the cosine schedule (default: 0).
         schedule: Learning rate schedule; the rate is updated every step.
-        decay_at: --schedule step: fractions of the run after which the learning rate is divided by 10.
+        decay_at: Fractions of the run after which --schedule step divides the learning rate by 10.
         warmup: Epochs of linear learning rate warm-up (default: 1).
         optimizer: Optimizer; each has its own default learning rate and weight decay (default: adamw).
-        betas: Two betas of AdamW (default: 0.9 0.999).
+        betas: Beta 1 and beta 2 of AdamW (default: 0.9 0.999).
         weight_decay: Weight decay; not applied to biases and normalisation layers (default: 0.05).
         layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
             1: none.
@@ -483,7 +487,7 @@ def finetune(
         seed: Random seed.
         resume: Continue from the last checkpoint in the run folder.
         train: Split to train on.
-        val: Split that selects the best epoch, the temperature and the thresholds.
+        val: Split used to select the best epoch, the temperature and the thresholds.
         augment: Augmentation preset: gentle, strong (with flips), or plain (none).
         dropout: Dropout probability before the classification head.
         loss: Loss, per finding; cross-entropy for mutually exclusive findings.
@@ -498,9 +502,9 @@ def finetune(
             EMA.
         keep: Epoch whose model is saved: the best on validation, or the last.
         patience: Early stopping after this many validations without improvement; 0: no early stopping.
-        validate_every: Epochs between two validations.
-        log_format: Progress on the terminal: a bar, or paddle: a line every ten steps with the training AUROC of
-            each finding.
+        validate_every: Validate every N epochs.
+        log_format: Format of the progress on the terminal: a bar, or paddle, a line every ten steps with the
+            training AUROC of each finding.
     """
 
 def import_(
@@ -530,7 +534,7 @@ def import_(
 
     Args:
         dataset: Dataset; `folder` for your own files.
-        root: Its folder or file, as downloaded; not for phantom.
+        root: Downloaded folder or file of the dataset; not for phantom.
         out: Dataset folder to write (required).
         size: Side of the stored images in pixels, to which smaller images are enlarged (default: 256, or less if
             all images are smaller).
@@ -538,16 +542,17 @@ def import_(
             kept).
         depth: Bit depth of the stored images.
         threads: Threads that decode images; 0: one per core.
-        window: DICOM window: the explanation of one of the file's windows, such as LUNG, or CENTRE,WIDTH
+        window: DICOM window: one of the file's windows by its explanation, such as LUNG, or CENTRE,WIDTH
             (default: that of the file, docs/datasets.md).
         allow_rejected: Number of rejected images above which the exit code is 3: a number, a percentage such as
             5%, or all.
         limit: Import only the first N images; 0: all.
-        redo: Import again from the start, even if the folder is complete or begun.
+        redo: Import again from the start, even if the folder contains a complete or unfinished import.
         link: Store only the table; images are then decoded from their files whenever they are used.
         split_list: Files with image names, one per line, that define the splits: train=FILE test=FILE.
         drop_shared: Splits from which to drop images whose patients or copies are in another split.
-        name: Name in reports; patient identifiers are unique within a name (default: that of the dataset).
+        name: Name of the dataset in reports; equal patient identifiers mean the same patient only within one name
+            (default: that of the dataset).
         options: its own, as `ribcage … --help` lists them.
     """
 
@@ -564,10 +569,11 @@ def inspect(
     """Audit datasets before training: counts, patients in several splits, duplicates, and sample images.
 
     Takes dataset folders, or DATASET:ROOT (nih:/data/nih) for the tables of a dataset that has not been imported. Prints
-    tables; --html writes a self-contained report, --json the numbers.
+    tables; --html writes a self-contained report, and --json writes the numbers.
 
     Args:
-        folders: Dataset folders, or DATASET:ROOT; none: --split-list compares the lists by image names alone.
+        folders: Dataset folders, or DATASET:ROOT; without any, --split-list compares the lists by image names
+            alone.
         html: Write an HTML report with tables and sample images to this file.
         json: Write all numbers to this JSON file.
         near_duplicates: Find near-duplicates (re-encoded, resized, cropped, mirrored or rotated images) as well
@@ -633,10 +639,11 @@ def localise(
     patience: int = 0,
     validate_every: int = 1,
 ) -> Path | int:
-    """Train a detector: a detection head on a frozen or trained backbone.
+    """Train a detector: a detection head on a frozen or fine-tuned backbone.
 
-    Training uses images with boxes and images labelled negative. The validation split selects the best epoch by mAP and
-    the score threshold; the test split is not used. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the program ends;
+    Training uses images with boxes and images labelled negative. The best epoch (by mAP) and the score threshold are
+    selected on the validation split; the test split is not used. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the
+    program ends;
     --resume continues from it, also in the middle of an epoch.
 
     Args:
@@ -653,19 +660,20 @@ def localise(
             ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
         channels: Input channels; 3 repeats the gray image.
-        pool: Global pooling of the features, as timm names it: avg, token … (default: that of the architecture).
+        pool: Global pooling of the features, a pooling type of timm: avg, token … (default: that of the
+            architecture).
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 30).
         batch: Batch size: images per optimizer step, over all processes.
-        micro_batch: Maximum number of images per forward pass of a process; gradients of larger batches are
+        micro_batch: Maximum number of images per forward pass in each process; gradients of larger batches are
             accumulated. 0: no limit.
         lr: Peak learning rate (default: 0.001).
         min_lr: Final learning rate of the cosine schedule (default: 0).
         schedule: Learning rate schedule; the rate is updated every step.
-        decay_at: --schedule step: fractions of the run after which the learning rate is divided by 10.
+        decay_at: Fractions of the run after which --schedule step divides the learning rate by 10.
         warmup: Epochs of linear learning rate warm-up (default: 1).
         optimizer: Optimizer; each has its own default learning rate and weight decay (default: adamw).
-        betas: Two betas of AdamW (default: 0.9 0.999).
+        betas: Beta 1 and beta 2 of AdamW (default: 0.9 0.999).
         weight_decay: Weight decay; not applied to biases and normalisation layers (default: 0.0001).
         layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
             1: none.
@@ -684,20 +692,20 @@ def localise(
         head_width: Channels of the fcos head, from 4 to 1024.
         head_depth: Convolutional layers of each branch of the fcos head.
         quality: Predicted box quality that weights the scores of the fcos head: centreness or IoU.
-        anchors: Anchors of the yolo head: the published ones, or clusters of the training boxes.
+        anchors: Anchors of the YOLO head: the published ones, or k-means centres of the training boxes.
         nms_iou: IoU threshold of non-maximum suppression.
-        cam_threshold: --head cam: threshold of the boxes, as a fraction of the maximum of the activation map.
+        cam_threshold: Threshold of the boxes of --head cam, as a fraction of the maximum of the activation map.
         max_detections: Maximum number of detections per image.
         freeze: Part of the model that is not trained; needs --init.
         cache: Cache the feature maps of a frozen backbone on disk during the run, if flips are the only
             augmentation.
-        cache_gb: Maximum size of the cache in GB, for training and validation each.
+        cache_gb: Maximum size of the cache in GB, separately for training and validation.
         train: Split to train on.
-        val: Split that selects the best epoch and the score threshold.
+        val: Split used to select the best epoch and the score threshold.
         augment: Augmentation preset: gentle, strong (with flips), or plain (none).
         keep: Epoch whose model is saved: the best on validation, or the last.
         patience: Early stopping after this many validations without improvement; 0: no early stopping.
-        validate_every: Epochs between two validations.
+        validate_every: Validate every N epochs.
     """
 
 def predict(
@@ -732,16 +740,17 @@ def predict(
         rule: Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5); classifiers
             only (default: youden, if the model has thresholds).
         ten_crop: Average the probabilities of ten crops of each image; classifiers only.
-        maps: Write saliency maps, or images with the boxes of a detector, to this folder, at the size of the
-            file.
+        maps: Write saliency maps, or images with the boxes of a detector, to this folder, at the resolution of
+            the file.
         map_findings: Findings to map (default: those at or above their threshold, else the most probable one).
         map_method: Saliency method: layercam suits earlier layers; occlusion covers one square at a time and is
             slow.
-        map_layer: Layer of the maps: 0: the last layer, 1: the last one of the next higher resolution …
+        map_layer: Layer at which the maps are computed: 0 is the last layer, 1 the last one with the next higher
+            resolution …
         sheet: Write a figure with the maps of all findings of an image: an .svg file, or a folder for several
             images.
-        check_maps: Sanity check: compare the maps with those of the same network with random weights; similar
-            maps do not explain the prediction (Adebayo et al. 2018).
+        check_maps: Sanity check: compare the maps with those of the same network with random weights; maps that
+            stay similar do not explain the prediction (Adebayo et al. 2018).
         notes: Print how each file was decoded.
         min_score: Score threshold of boxes, from 0 to 1; detectors only (default: that of each finding, from
             validation).
@@ -820,12 +829,13 @@ def pretrain(
             ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
         channels: Input channels; 3 repeats the gray image.
-        pool: Pooling of features, by timm's names: avg, token … (default: avg after mae, else the model's own).
+        pool: Global pooling of the features, a pooling type of timm: avg, token … (default: avg for mae, else
+            that of the architecture).
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: byol 1000; mae 800; mae_unet 800; moco 200; simclr 100; supcon 1000;
             supervised 100; swav 400).
         batch: Batch size: images per optimizer step, over all processes.
-        micro_batch: Maximum number of images per forward pass of a process; gradients of larger batches are
+        micro_batch: Maximum number of images per forward pass in each process; gradients of larger batches are
             accumulated. 0: no limit.
         lr: Peak learning rate (default: byol 0.2 × batch / 256; mae 0.00015 × batch / 256; mae_unet 0.00015 ×
             batch / 256; moco 0.03 × batch / 256; simclr 0.3 × batch / 256; supcon 0.05 × batch / 256; supervised
@@ -833,13 +843,13 @@ def pretrain(
         min_lr: Final learning rate of the cosine schedule (default: byol 0; mae 0; mae_unet 0; moco 0; simclr 0;
             supcon 0.001 × lr; supervised 0; swav 0.001 × lr).
         schedule: Learning rate schedule; the rate is updated every step.
-        decay_at: --schedule step: fractions of the run after which the learning rate is divided by 10.
+        decay_at: Fractions of the run after which --schedule step divides the learning rate by 10.
         warmup: Epochs of linear learning rate warm-up (default: byol 10, at most 10% of the run; mae 40, at most
             10% of the run; mae_unet 40, at most 10% of the run; moco 0; simclr 10, at most 10% of the run; supcon
             10, at most 10% of the run; supervised 1; swav 0).
         optimizer: Optimizer; each has its own default learning rate and weight decay (default: byol lars; mae
             adamw; mae_unet adamw; moco sgd; simclr lars; supcon sgd; supervised adamw; swav lars).
-        betas: Two betas of AdamW (default: mae 0.9 0.95; mae_unet 0.9 0.95; supervised 0.9 0.999).
+        betas: Beta 1 and beta 2 of AdamW (default: mae 0.9 0.95; mae_unet 0.9 0.95; supervised 0.9 0.999).
         weight_decay: Weight decay; not applied to biases and normalisation layers (default: byol 1.5e-06; mae
             0.05; mae_unet 0.05; moco 0.0001; simclr 1e-06; supcon 0.0001; supervised 0.05; swav 1e-06).
         layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
@@ -860,8 +870,8 @@ def pretrain(
         augment: Augmentation preset: for radiographs, or as in the paper of the method, without its colour
             augmentation.
         probe: Labelled dataset folders for a linear probe and k nearest neighbours during training.
-        evaluate_every: Epochs between two evaluations of the features; each also saves the bundle.
-        log_format: Progress on the terminal: a bar, or moco: a line every ten steps in the format of MoCo's
+        evaluate_every: Evaluate the features every N epochs; each evaluation also saves the bundle.
+        log_format: Format of the progress on the terminal: a bar, or moco, a line every ten steps as in MoCo's
             published code.
         options: its own, as `ribcage … --help` lists them.
     """
@@ -892,18 +902,19 @@ def probe(
     """Evaluate frozen features: logistic regression and k nearest neighbours, at several fractions of the labels.
 
     MODEL is a run folder or bundle, or an architecture with --init. Features are computed once, without augmentation; the
-    validation split selects the regularisation and k. Patients of a smaller fraction are contained in the larger ones.
+    regularisation and k are selected on the validation split. The patients of a smaller fraction are a subset of those of a
+    larger one.
 
     Args:
         model: Run folder, bundle, or name of an architecture.
         data: Dataset folders.
-        init: Initial weights of a named architecture: imagenet, a run folder or bundle, or a checkpoint file
+        init: Initial weights, if MODEL is an architecture: imagenet, a run folder or bundle, or a checkpoint file
             (default: random).
         labels: Fractions of the training patients to fit on.
         seeds: Number of random draws of the patients of each fraction.
         findings: Findings to classify (default: all findings of the data).
         train: Split to fit on.
-        val: Split that selects the regularisation and k.
+        val: Split used to select the regularisation and k.
         split: Split to evaluate on.
         frontal: Only PA and AP views.
         drop_copies: Drop training images that are identical to an image of another split.
@@ -912,8 +923,9 @@ def probe(
         policy: Policy for uncertain and blank labels: ignore, ones, zeros …, and exceptions, as in
             ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both (default: that of the bundle, else 224).
-        channels: Input channels of a named architecture; 3 repeats the gray image.
-        pool: Global pooling of a named architecture, as timm names it: avg, token … (default: its own).
+        channels: Input channels, if MODEL is an architecture; 3 repeats the gray image.
+        pool: Global pooling, if MODEL is an architecture; a pooling type of timm: avg, token … (default: that of
+            the architecture).
         batch: Batch size: images per forward pass.
         threads: Threads that load images; 0: one per core.
         allow_leak: Evaluate even if the model was trained on these patients or images; the result says so.
@@ -939,10 +951,10 @@ def profile(
 
     Args:
         models: Names of architectures, run folders, or bundles.
-        baselines: Add five published models, with three channels and with one.
-        classes: Number of findings, for named architectures (default: 14).
-        channels: Input channels, for named architectures (default: 3, as in papers; other commands use 1).
-        size: Input height and width in pixels, or one number for both; for named architectures and --baselines
+        baselines: Also profile five published models, each with three input channels and with one.
+        classes: Number of findings of an architecture (default: 14).
+        channels: Input channels of an architecture (default: 3, as in papers; other commands use 1).
+        size: Input height and width in pixels, or one number for both, of an architecture or of --baselines
             (default: 224).
         latency: Measure the time in PyTorch and in ONNX Runtime.
         threads: CPU threads; 0: one per core.
@@ -956,7 +968,7 @@ def recipes(
     *,
     json: Word | None = None,
 ) -> list[Recipe] | str:
-    """List the recipes of published trainings (source, data, expected result, cost), or show one.
+    """List the recipes of published training runs (source, data, expected result, cost), or show one.
 
     'ribcage recipes' lists them, 'ribcage recipes show NAME' prints one, 'ribcage run NAME' runs all of its steps, and
     --recipe NAME passes its options to a training command.
@@ -978,8 +990,8 @@ def run(
 ) -> Path | int:
     """Run the steps of a recipe: import, train, evaluate.
 
-    'ribcage recipes' lists the recipes. --data names imported datasets, --download downloaded ones, which are imported
-    first. Options of the training command can be added, such as --epochs 1. Each step is printed as a command. An
+    'ribcage recipes' lists the recipes. --data takes imported datasets, and --download takes downloaded ones, which are
+    imported first. Options of the training command, such as --epochs 1, can be added. Each step is printed as a command. An
     interrupted recipe continues when the same command is run again.
 
     Args:
@@ -998,8 +1010,9 @@ def runs(
 ) -> list[RunFacts]:
     """List the runs below a folder: command, model, data, state, progress and main result.
 
-    The state is running, finished, stopped (by a signal, or killed) or failed. The main result is the mean AUROC, or the
-    mAP of a detector, of the latest test with --protocol honest, with its 95 % interval; before any test, of validation.
+    The state is running, finished, stopped (by a signal, or killed) or failed. The main result is the mean AUROC (for a
+    detector, the mAP) of the latest test with --protocol honest, with its 95 % interval; before the first test, it is that
+    of validation.
 
     Args:
         folder: Folder to search for runs.

@@ -30,8 +30,8 @@ def verb(name: str) -> Callable[..., Any]:
         if len(values) > len(positional):
             other = next((word for word in known if word not in positional), "option")
             raise TypeError(
-                f"ribcage.{name} takes {len(positional)} arguments without a name, not {len(values)}: "
-                f"give the others by their names, such as {other}=…"
+                f"ribcage.{name} takes {len(positional)} positional arguments, but {len(values)} were given: pass the "
+                f"others as keyword arguments, such as {other}=…"
             )
         given: dict[str, Any] = {**dict(zip(positional, values, strict=False)), **options}
         own = {key: value for key, value in given.items() if key not in known}
@@ -59,7 +59,7 @@ def typed(name: str, kind: Any, value: Any) -> Any:
             return typed(name, one[0], value)
     if typing.get_origin(kind) is Literal:
         if value not in typing.get_args(kind):
-            raise ValueError(f"{name} is {' or '.join(map(repr, typing.get_args(kind)))}, not {value!r}.")
+            raise ValueError(f"{name} must be {' or '.join(map(repr, typing.get_args(kind)))}, not {value!r}.")
         return value
     if typing.get_origin(kind) is tuple:
         several = [value] if isinstance(value, str | Path) or not isinstance(value, Iterable) else value
@@ -68,7 +68,7 @@ def typed(name: str, kind: Any, value: Any) -> Any:
         return Path(value) if Path in kinds else str(value)
     plain = next((each for each in kinds if each in (bool, int, float)), None)
     if plain is not None and not isinstance(value, (int, float) if plain is float else plain):
-        raise ValueError(f"{name} is a {plain.__name__}, not {value!r}.")
+        raise ValueError(f"{name} must be of type {plain.__name__}, not {value!r}.")
     if plain in (int, float) and not abs(value) < flags.LARGEST:
-        raise ValueError(f"{name} is a number, not {value!r}.")
+        raise ValueError(f"{name} must be a number, not {value!r}.")
     return value

@@ -89,12 +89,12 @@ def _told(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         text = f"{error.filename}: {error.strerror}"
     elif isinstance(error, FileNotFoundError) and not _here():
-        text = "The folder that this was started in does not exist any more: go to another one."
+        text = "The current folder no longer exists: change to another one."
     elif isinstance(error, FileNotFoundError) and " " not in text:
         text = f"{text} does not exist"
     if isinstance(error, ValueError | OSError | ImportError | MemoryError) and text:
         return text
-    return f"{type(error).__name__}: {text} – this is a fault in Ribcage; --debug shows where."
+    return f"{type(error).__name__}: {text} – this is a bug in Ribcage; --debug prints the traceback."
 
 
 def _here() -> bool:
@@ -152,13 +152,13 @@ def overview() -> str:
     lines = [
         "usage: ribcage COMMAND … [--help] [--debug]",
         "",
-        "One tool for the whole life of a chest-radiograph model. Research use only.",
+        "One tool for the whole life cycle of a chest-radiograph model. Research use only.",
         "",
         "commands:",
         *rows,
         "",
         "'ribcage COMMAND --help' explains one, --help-all all of its options.",
-        "--debug shows where an error arose; --version prints the version.",
+        "--debug prints the traceback of an error; --version prints the version.",
     ]
     return "\n".join(lines)
 

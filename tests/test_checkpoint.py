@@ -95,7 +95,7 @@ def test_a_checkpoint_of_another_kind_is_one_line(tmp_path: Path, content: dict[
         work.resume()
     torch.save({"anything": 1}, tmp_path / "d.pt")
     digest.append_digest(tmp_path / "d.pt")
-    with pytest.raises(ValueError, match=r"/d\.pt .*this version"):
+    with pytest.raises(ValueError, match=r"/d\.pt .*another version"):
         checkpoint.load_checkpoint(tmp_path / "d.pt")
 
 

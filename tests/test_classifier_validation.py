@@ -151,7 +151,7 @@ def test_what_cannot_be_is_one_line_and_no_fault_of_ribcages(
     assert cli.main(words(data, tmp_path / "run", *(word.format(data=data) for word in more))) == 2
     said = capsys.readouterr().err
     lines = [line for line in said.splitlines() if line.startswith("ribcage: ")]
-    assert says in said and len(lines) == 1 and "fault in Ribcage" not in said
+    assert says in said and len(lines) == 1 and "bug in Ribcage" not in said
 
 
 def test_the_loss_is_that_of_the_known_labels() -> None:

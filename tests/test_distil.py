@@ -315,5 +315,5 @@ def test_what_cannot_be_is_one_line_and_all_of_it(
     assert cli.main(asked) in (1, 2)
     told = capsys.readouterr().err
     assert all(part.format(teacher=teacher) in told for part in says), told
-    assert told.count("\n") == 1 and "fault in Ribcage" not in told
+    assert told.count("\n") == 1 and "bug in Ribcage" not in told
     assert not (tmp_path / "run").exists()

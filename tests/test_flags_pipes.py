@@ -127,5 +127,5 @@ def test_a_pipe_is_neither_waited_for_nor_replaced(
         signal.alarm(SECONDS)
         code = cli.main(line)
         said = capfd.readouterr().err
-        assert code in (0, 1, 2, 3) and "fault in Ribcage" not in said, (line, said)
+        assert code in (0, 1, 2, 3) and "bug in Ribcage" not in said, (line, said)
         assert stat.S_ISFIFO(pipe.stat().st_mode), line

@@ -252,7 +252,7 @@ def test_what_cannot_be_is_one_line_and_all_of_it(
     assert cli.main(words(data, tmp_path / "run", "--model", "test_resnet", *more)) in (1, 2)
     told = capsys.readouterr().err
     assert all(part in told for part in says), told
-    assert told.count("\n") == 1 and "fault in Ribcage" not in told and not (tmp_path / "run").exists()
+    assert told.count("\n") == 1 and "bug in Ribcage" not in told and not (tmp_path / "run").exists()
 
 
 def test_data_without_boxes_teaches_no_detector(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -206,7 +206,9 @@ def test_the_weakness_of_a_check_is_reported(check: OODCheck) -> None:
 def test_a_check_without_held_out_images_is_reported_as_untested() -> None:
     alone = ood.fitted_check([appearance.cropped_content(chest(seed)) for seed in range(20)], [])
     assert (
-        alone.held_out == 0 and np.isfinite(alone.limits).all() and has_facts(ood.weakness(alone), "20 images", "none")
+        alone.held_out == 0
+        and np.isfinite(alone.limits).all()
+        and has_facts(ood.weakness(alone), "20 images", "not tested")
     )
     assert any(noticed(alone, range(1000, 1003), np.rot90))
 

@@ -195,7 +195,7 @@ def ask(file: Path, found: Published, claims: Sequence[Claim]) -> None:
     if not guessed:
         return
     layout = found.layout or "timm_names"
-    others = f" It could also be of {' or '.join(found.other_layouts)}." if found.other_layouts else ""
+    others = f" It could also be in the layout {' or '.join(found.other_layouts)}." if found.other_layouts else ""
     named = {"preprocessing": "--mean and --std", "findings": "--findings"}
     instead = " and ".join(named[one.what] for one in guessed)
     raise ValueError(
@@ -230,7 +230,7 @@ def refuse_incomplete(file: Path, found: Published, coverage: Coverage, strange:
     if partial or not (coverage.lost or strange):
         return
     count = len(coverage.matched) + len(coverage.lost)
-    more = f"{len(strange)} of the file are unknown ({strange[0]} …)" if strange else ""
+    more = f"{len(strange)} weights in the file are unknown ({strange[0]} …)" if strange else ""
     details = ", ".join(part for part in (str(coverage), more) if part)
     raise ValueError(
         f"{file} has {len(coverage.matched)} of the {count} weights of {found.name}: {details}. Pass another --model, "
@@ -246,7 +246,7 @@ def sound(file: Path, body: dict[str, Tensor], head: dict[str, Tensor]) -> None:
     for name, value in {**numbers, **{f"the last layer's {name}": value for name, value in head.items()}}.items():
         negative = name.endswith("running_var") and bool((value < 0).any())
         if not value.is_floating_point() or not value.isfinite().all() or negative:
-            raise ValueError(f"{file} is damaged: {name} has values that no weight can have.")
+            raise ValueError(f"{file} is damaged: {name} has invalid values (NaN, infinity or a negative variance).")
 
 
 def fill(method: Supervised, head: dict[str, Tensor], places: Sequence[int], where: str) -> None:
@@ -254,7 +254,8 @@ def fill(method: Supervised, head: dict[str, Tensor], places: Sequence[int], whe
     weight = head["weight"].flatten(1)[list(places)]
     if weight.shape != method.head.weight.shape:
         raise ValueError(
-            f"The last layer in {where} has {weight.shape[1]} input features, the backbone gives {method.backbone.dim}."
+            f"The last layer in {where} has {weight.shape[1]} input features, but the backbone outputs "
+            f"{method.backbone.dim}."
         )
     if "bias" in head and len(head["bias"]) != len(head["weight"]):
         raise ValueError(f"The last layer in {where} has a bias whose length differs from that of its weight.")

@@ -95,7 +95,7 @@ def load_tests(folder: Path) -> list[PastTest]:
         return []
     except (ValueError, KeyError, TypeError):
         raise ValueError(
-            f"{file}, the history of this model's tests, is damaged. Move it away to start a new one."
+            f"{file}, the history of this model's tests, is damaged. Move it to another folder to start a new history."
         ) from None
 
 
@@ -186,7 +186,7 @@ def new(test: PastTest, before: Sequence[PastTest]) -> str:
     text = f"{ordinal(len(same) + 1)} use of this data"
     if last := next((one for one in reversed(same) if one.key == test.key), None):
         return text + (f", as test {last.number}" if last.weights == test.weights else ", other weights")
-    options = ", other options" if same[-1].options != test.options else ", other rows or labels"
+    options = ", other options" if same[-1].options != test.options else ", with other rows or labels"
     return text + options
 
 

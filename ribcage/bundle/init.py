@@ -81,9 +81,7 @@ def file_source(init: str) -> list[TrainingData]:
 
 def recognised_as(found: Published) -> str:
     """The layout that a file of initial weights is read as, by what evidence, and what is assumed."""
-    scale = (
-        "" if "preprocessing" in found.stated else f"; that it expects the preprocessing of {found.layout} is ASSUMED"
-    )
+    scale = "" if "preprocessing" in found.stated else f"; the preprocessing is ASSUMED to be that of {found.layout}"
     return f"read as {found.layout} by {found.evidence}{scale}"
 
 

@@ -159,11 +159,11 @@ def load_classifier(folder: Path | str) -> Classifier:
     opened = load_bundle(folder)
     if not opened.spec.findings:
         raise ValueError(
-            f"{opened.folder} is a pretrained backbone without findings; a classifier is needed: "
-            "train one with 'ribcage finetune --init' or 'ribcage probe'."
+            f"{opened.folder} is a pretrained backbone without findings; a classifier is required: train one with "
+            f"'ribcage finetune --init' or 'ribcage probe'."
         )
     if not isinstance(opened, Classifier):
-        raise ValueError(f"{opened.folder} is a detector, which predicts boxes; a classifier is needed.")
+        raise ValueError(f"{opened.folder} is a detector, which predicts boxes; a classifier is required.")
     return opened
 
 
@@ -172,7 +172,7 @@ def load_detector(folder: Path | str) -> Detector:
     opened = load_bundle(folder)
     if not isinstance(opened, Detector):
         raise ValueError(
-            f"{opened.folder} predicts no boxes; a detector is needed: train one with 'ribcage localise --init'."
+            f"{opened.folder} predicts no boxes; a detector is required: train one with 'ribcage localise --init'."
         )
     return opened
 
@@ -230,4 +230,4 @@ def _check_digests(folder: Path) -> None:
     if known:
         digest.check_folder(folder, ADVICE)
     elif not distributed.rank():
-        print(f"{folder} has no {digest.SUMS}: changes of its files cannot be detected.", file=sys.stderr)
+        print(f"{folder} has no {digest.SUMS}: changes to its files cannot be detected.", file=sys.stderr)

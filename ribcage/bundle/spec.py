@@ -142,11 +142,11 @@ def wrong_normalisation(mean: Sequence[float], std: Sequence[float]) -> str:
     try:
         means, stds = [float(one) for one in mean], [float(one) for one in std]
     except (OverflowError, TypeError, ValueError):
-        return "means and standard deviations are numbers"
+        return "means and standard deviations must be numbers"
     if not all(math.isfinite(one) and abs(one) <= MOST_MEAN for one in means):
-        return f"a mean is from -{MOST_MEAN:g} to {MOST_MEAN:g}"
+        return f"a mean must be from -{MOST_MEAN:g} to {MOST_MEAN:g}"
     if not all(LEAST_STD <= one <= MOST_STD for one in stds):
-        return f"a standard deviation is from {LEAST_STD:g} to {MOST_STD:g}"
+        return f"a standard deviation must be from {LEAST_STD:g} to {MOST_STD:g}"
     return ""
 
 

@@ -97,5 +97,5 @@ def read_training_record(values: object) -> TrainingRecord:
     if negative := [name for name in COUNTS if (getattr(record, name) or 0) < 0]:
         raise ValueError(f"a negative number: {negative[0]}")
     if record.method == CONVERTED and None in (record.layout, record.file, record.sha256):
-        raise ValueError("no file that the model was converted from")
+        raise ValueError("the file that the model was converted from is not recorded")
     return record

@@ -122,5 +122,5 @@ def load_backbone(built: Backbone, trained: Backbone, where: str) -> None:
     wanted = {name: value.shape for name, value in built.model.state_dict().items()}
     if found != wanted:
         other = sorted(name for name in set(found) | set(wanted) if found.get(name) != wanted.get(name))
-        raise ValueError(f"The weights in {where} do not fit: {len(other)} differ ({other[0]} …).")
+        raise ValueError(f"The weights in {where} do not fit: {len(other)} weights differ ({other[0]} …).")
     built.model.load_state_dict(state)

@@ -47,9 +47,9 @@ class Options:
     """What to convert into what."""
 
     file: Path | None = None
-    """Checkpoint; with --to or --data also a run folder or bundle."""
+    """Checkpoint; with --to or --data, a run folder or bundle."""
     out: Path | None = None
-    """Bundle to write; with --to the file, or a folder for it (required)."""
+    """Bundle to write; with --to, the output file or its folder (required)."""
     to: str = ""
     """Published layout to write the model in (--formats lists them)."""
     model: str = ""
@@ -71,7 +71,7 @@ class Options:
     layout: str = ""
     """Layout of the checkpoint (default: recognised from names and shapes; --formats lists the layouts)."""
     partial: bool = False
-    """Accept a checkpoint with missing or unknown weights; missing weights stay random."""
+    """Accept a checkpoint with missing or unknown weights; missing weights are initialised at random."""
     formats: bool = False
     """List the layouts that can be read and written, then exit."""
 
@@ -104,7 +104,7 @@ def wrong(options: Options) -> list[str]:
     """What is wrong with the options."""
     from ribcage.bundle.spec import MAX_SIDE, wrong_normalisation
 
-    said = [] if options.file else ["FILE is missing: a checkpoint, or with --to or --data a model folder"]
+    said = [] if options.file else ["FILE is missing: pass a checkpoint, or a model folder with --to or --data"]
     said += [] if options.out else ["--out is missing"]
     folder = bool(options.file and options.file.is_dir())
     if options.to or folder:
@@ -122,7 +122,9 @@ def wrong(options: Options) -> list[str]:
     if options.val != Options.val and not options.data:
         said.append(f"--val {options.val} needs --data")
     if wrong_normalisation(options.mean, options.std):
-        said.append(f"--mean and --std are for pixels in 0 … 1: {wrong_normalisation(options.mean, options.std)}")
+        said.append(
+            f"--mean and --std apply to pixel values from 0 to 1: {wrong_normalisation(options.mean, options.std)}"
+        )
     if any(not 1 <= side <= MAX_SIDE for side in options.size):
         said.append(f"--size {' '.join(map(str, options.size))} must be from 1 to {MAX_SIDE} pixels")
     if options.to and options.data:
@@ -133,7 +135,7 @@ def wrong(options: Options) -> list[str]:
         said.append(f"{options.file} is a model folder: pass --to (a published layout) or --data (calibration)")
     means, stds = len(options.mean), len(options.std)
     if means != stds or means not in (0, 1, 3):
-        said.append(f"--mean and --std have {means} and {stds} numbers, not one per channel")
+        said.append(f"--mean and --std must have one number per channel, not {means} and {stds}")
     if options.out and not options.to and (options.out / "model.json").exists():
         said.append(f"--out {options.out} holds a model already: pass another one")
     return said
@@ -159,7 +161,7 @@ def converted(options: Options) -> "ModelSpec":
     save_bundle(options.out, model.method, model.spec, model.seen, model.ood)
     write_account(options.out / ACCOUNT, made.tensors)
     print(f"Wrote {options.out}; {ACCOUNT} in it lists every tensor of the file.")
-    print("Its training data is unknown: a test on the same images would be too optimistic.")
+    print("Its training data are unknown: a test on images from them would be too optimistic.")
     return model.spec
 
 
@@ -195,7 +197,9 @@ def fitted(options: Options, model: Model) -> Model:
     if not options.data:
         return model
     if not model.spec.findings:
-        raise ValueError(f"--data calibrates findings, and {options.file} is a backbone without any.")
+        raise ValueError(
+            f"--data calibrates the predictions of findings, but {options.file} is a backbone without findings."
+        )
     data = Datasets.open(options.data)
     selection.distinct(data)
     rows = data.rows_of(options.val)
@@ -254,7 +258,7 @@ def report(file: Path, found: "Published", made: "Converted") -> None:
     print(f"backbone: {len(coverage.matched)} of {count} weights" + (f", {coverage}" if coverage.lost else ""))
     print(account_summary(made.tensors))
     if made.rows and not model.findings:
-        print(f"last layer: {made.rows:,} outputs without names, left out; --findings names them.")
+        print(f"last layer: {made.rows:,} outputs, left out because they have no names; name them with --findings.")
     elif not made.rows:
         print("no last layer: a backbone for 'ribcage finetune' or 'ribcage probe'.")
 

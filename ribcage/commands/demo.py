@@ -40,7 +40,7 @@ class Options:
     out: Path = Path("demo")
     """Output folder."""
     quick: bool = False
-    """Fewer images and epochs, to see every step; the results mean little."""
+    """Use fewer images and epochs, to try every step quickly; the results are not meaningful."""
     images: int = 1800
     """Number of synthetic radiographs."""
     size: int = 256
@@ -226,7 +226,7 @@ def write_file(options: Options, log: CommandLog) -> None:
     from ribcage.commands import export
 
     if absent := deployment.missing_packages("onnx"):
-        print(f"Skipped: it needs {', '.join(absent)} (pip install 'ribcage[export]').")
+        print(f"Skipped, as {', '.join(absent)} is missing (pip install 'ribcage[export]').")
         return
     given = export.Options(options.out / "small-distilled", data=(str(data(options)),), runs=2 if options.quick else 10)
     log("export", export, given)
@@ -240,7 +240,7 @@ def ask(options: Options, log: CommandLog) -> None:
 
     given = serving.Options((options.out / "small-distilled", options.out / "boxes"))
     if absent := serving.missing():
-        print(f"Skipped: it needs {', '.join(absent)} (pip install 'ribcage[serve]').")
+        print(f"Skipped, as {', '.join(absent)} is missing (pip install 'ribcage[serve]').")
         return
     log("serve", serving, given)
     ask_server(options.out, given.models)

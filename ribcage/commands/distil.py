@@ -1,7 +1,8 @@
-"""Distil one or several teachers into a small student, from their predictions and the known labels.
+"""Distil one or several teachers into a small student, from their predictions and from the known labels.
 
 A teacher is a model or a table of predictions. A model predicts on the augmented image of the student, at its own
-input size. Unlabelled images are used as well. The validation split selects the best epoch; the test split is not used.
+input size. Unlabelled images are used as well. The best epoch is selected on the validation split; the test split is
+not used.
 Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the program ends; --resume continues from it.
 """
 
@@ -59,7 +60,7 @@ class Options(finetune.Options):
     """When teachers predict: live, on each augmented image; stored, once on each unaugmented image before training;
     auto: live if images are augmented."""
     allow_leak: bool = False
-    """Continue although a teacher was trained on images of the --val split; the model card says so."""
+    """Continue even if a teacher was trained on images of the --val split; the model card says so."""
 
 
 defaults = finetune.defaults
@@ -163,7 +164,7 @@ def warn(teachers: "Mapping[str, OpenedTeacher]", data: "Datasets") -> None:
     for name, one in teachers.items():
         if isinstance(one, Classifier):
             fits = [each.facts.fit for each in data if each.facts.fit != one.spec.fit]
-            notes = [f"it was trained on images with --fit {one.spec.fit}, the data has {fit}" for fit in fits]
+            notes = [f"it was trained on images with --fit {one.spec.fit}, but the data have {fit}" for fit in fits]
         else:
             notes = list(one.notes)
         for note in dict.fromkeys(notes):
@@ -202,13 +203,15 @@ def check_teachers(options: Options, data: "Datasets", val_rows: "np.ndarray") -
             found = f"{name} was trained on images of split {options.val!r}"
             why = error.leak.sentence("validation")
             if not error.leak.alike and (seen.role == 1).any() and not len(seen.selected):
-                why += ", though perhaps only selected on these patients: its provenance does not tell"
+                why += ", though perhaps they were only used to select it: its provenance does not distinguish the two"
             if not options.allow_leak:
                 raise ValueError(
-                    f"{found}, which selects the student. {why}. Use another --val, or pass --allow-leak."
+                    f"{found}, which is used to select the student. {why}. Use another --val, or pass --allow-leak."
                 ) from None
-            say(f"WARNING: {found}, which selects the student. {why}.")
-            leaks.append(f"its teacher {Path(name).name} was trained on split {options.val!r}, which selected it")
+            say(f"WARNING: {found}, which is used to select the student. {why}.")
+            leaks.append(
+                f"its teacher {Path(name).name} was trained on split {options.val!r}, on which it was also selected"
+            )
     return " and ".join(leaks)
 
 
@@ -317,8 +320,8 @@ def check_maps(method: "Distil", spec: "ModelSpec") -> None:
     ]
     if single:
         raise ValueError(
-            f"--relation-weight needs feature maps of several locations; that of {' and of '.join(single)} pixels has "
-            "one. Use a larger --size."
+            f"--relation-weight needs feature maps with several locations, but there is only one for "
+            f"{' and for '.join(single)} pixels. Use a larger --size."
         )
 
 
@@ -356,7 +359,7 @@ def fit(options: Options, run: "Run", validation: "ClassifierValidation | None")
         broken = [one.name for one in teachers if isinstance(one, LiveTeacher) and bool(one.nonfinite)]
         if broken:
             raise ValueError(
-                f"{' and '.join(broken)} predicts values that are not finite: its weights are damaged, or it diverged."
+                f"{' and '.join(broken)} predicts NaN or infinity: its weights are damaged, or its training diverged."
             ) from None
         raise
 

@@ -1,7 +1,7 @@
 """Evaluate a model: metrics with 95 % intervals, a table of predictions, and a report with plots.
 
-Refuses to test on patients or images that the model was trained on. Temperature and thresholds are those that were
-fitted on validation. Writes predictions.parquet (detections.parquet for a detector), metrics.json and index.html.
+Refuses to test on patients or images that the model was trained on. Temperature and thresholds are those fitted on the
+validation split. Writes predictions.parquet (detections.parquet for a detector), metrics.json and index.html.
 """
 
 from dataclasses import dataclass, replace
@@ -43,8 +43,8 @@ class Options:
     ten_crop: bool = False
     """Average the probabilities of ten crops of each image; classifiers only."""
     protocol: Literal["honest", "peers"] = "honest"
-    """honest: thresholds from validation, no image that was used to select the model; peers: as in much published work,
-    thresholds are chosen on the test images, and images that were used to select the model are allowed."""
+    """honest: thresholds are chosen on validation images, and images used to select the model are refused; peers: as in
+    much published work, thresholds are chosen on the test images, and images used to select the model are allowed."""
     table: Literal["full", "chexnet"] = "full"
     """Format of the printed table; chexnet: one line per finding, 'The AUROC of Mass is 0.86'."""
     policy: str = ""
@@ -194,7 +194,9 @@ def for_classifiers_only(options: Options) -> list[str]:
         "--table chexnet": options.table == "chexnet",
         f"--rule {options.rule}": options.rule != Options.rule,
     }
-    return [f"{name}: for classifiers only, and {options.run} is a detector" for name, given in wrong.items() if given]
+    return [
+        f"{name} applies to classifiers only, but {options.run} is a detector" for name, given in wrong.items() if given
+    ]
 
 
 def rules(options: Options) -> "Rules":

@@ -1,8 +1,8 @@
 """Export a model to ONNX, TorchScript or OpenVINO: 8-bit gray pixels in, calibrated probabilities out.
 
 The exported model is compared with the original on the same images; if probabilities differ by more than --tolerance,
-no file is written. Activation ranges of --int8 are calibrated on --train images of --data, and the change in AUROC is
-measured on --val.
+no file is written. For --int8, activation ranges are calibrated on the --train split of --data, and the change in AUROC
+is measured on the --val split.
 """
 
 from dataclasses import dataclass
@@ -38,15 +38,15 @@ class Options:
     data: tuple[str, ...] = ()
     """Dataset folders for the comparison and for --int8 (default: the comparison uses generated patterns)."""
     train: str = "train"
-    """Split with the calibration images of --int8."""
+    """Split with the calibration images for --int8."""
     val: str = "val"
     """Split to compare the predictions on."""
     int8_images: int = 128
-    """Number of calibration images of --int8."""
+    """Number of calibration images for --int8."""
     tolerance: float = 1e-4
     """Largest accepted difference of a probability; with --int8 the difference is only reported."""
     latency: bool = True
-    """Measure the time of the exported and the original model."""
+    """Measure the inference time of the exported and the original model."""
     runs: int = 20
     """Number of timed runs for batches of 1 and 16 images; the median is reported."""
     threads: int = 0
@@ -84,7 +84,7 @@ def run(options: Options) -> Exported:
         raise ImportError(f"--to {options.to} needs {', '.join(absent)}: pip install 'ribcage[export]'")
     file = options.out or opened.folder / usual(options)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(files.explained(file.parent, "Free some, or name another --out."))
+        stack.enter_context(files.explained(file.parent, "Free some space, or choose another --out."))
         file.parent.mkdir(parents=True, exist_ok=True)
         work = stack.enter_context(tempfile.TemporaryDirectory(dir=file.parent, prefix=".export"))
         with progress.working(f"writing {file.name}"):
@@ -104,7 +104,7 @@ def run(options: Options) -> Exported:
             try:
                 attestation.attest(file, opened.folder)
             except (OSError, ValueError) as error:
-                print(f"! `ribcage serve` will not use {file} but export the model again: {error}")
+                print(f"! `ribcage serve` will not use {file}, but will export the model again: {error}")
     if opened.spec.warning:
         print(f"! {opened.spec.warning}")
     print(f"Wrote {file}, {sum(one.stat().st_size for one in beside(file)) / 1e6:,.1f} MB.")
@@ -121,7 +121,7 @@ def wrong(options: Options) -> list[str]:
     if options.int8 and options.to == "torchscript":
         found.append("--int8 does not apply to --to torchscript, only to onnx and openvino")
     if options.out and options.out.suffix != ending:
-        found.append(f"--out {options.out} does not end in {ending}")
+        found.append(f"--out {options.out} must end in {ending}")
     if not options.tolerance >= 0:
         found.append(f"--tolerance {options.tolerance:g} must be 0 or more")
     counts = {"runs": options.runs, "int8-images": options.int8_images}
@@ -180,8 +180,9 @@ def chosen_images(options: Options, model: "ModelSpec", split: str, most: int = 
     other = [one for one in data if one.size != model.stored or one.facts.fit != model.fit or one.dtype != np.uint8]
     if other:
         raise ValueError(
-            f"{other[0].folder} holds {other[0].size} px, {other[0].facts.fit}, {8 * other[0].dtype.itemsize} bit; the "
-            f"model was made for {model.stored} px, {model.fit}, 8 bit: import the images with these settings."
+            f"{other[0].folder} has images of {other[0].size} px ({other[0].facts.fit}, {8 * other[0].dtype.itemsize} "
+            f"bit), but the "
+            f"model was trained for {model.stored} px ({model.fit}, 8 bit): import the images with these settings."
         )
     rows = data.rows_of(split)
     if most and len(rows) > most:
@@ -202,7 +203,7 @@ def compared(options: Options, opened: "Classifier", made: Path) -> Exported:
     images = chosen.images if chosen else deployment.patterns(opened.spec.stored)
     wanted = deployment.expected(opened, images)
     if not np.isfinite(wanted).all():
-        raise ValueError(f"{opened.folder} predicts values that are not finite: it cannot be exported.")
+        raise ValueError(f"{opened.folder} predicts NaN or infinity and cannot be exported.")
     away = deployment.max_difference(answer, images, wanted)
     kind = "images" if options.data else "patterns"
     print(f"largest difference of a probability on {len(images):,} {kind}: {away:.2g}")

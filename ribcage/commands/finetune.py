@@ -1,6 +1,7 @@
 """Train a classifier of findings, from random or pretrained weights.
 
-The validation split selects the best epoch, the temperature and the thresholds; the test split is not used. The run
+The best epoch, the temperature and the thresholds are selected on the validation split; the test split is not used. The
+run
 folder holds the options, a log line per step, a checkpoint, and `bundle/`, the best model so far. Ctrl-C, SIGTERM and
 SIGUSR1 save a checkpoint before the program ends; --resume continues from it, also in the middle of an epoch.
 """
@@ -47,7 +48,7 @@ class Options(TrainingOptions):
     train: str = "train"
     """Split to train on."""
     val: str = "val"
-    """Split that selects the best epoch, the temperature and the thresholds."""
+    """Split used to select the best epoch, the temperature and the thresholds."""
     augment: Literal["gentle", "strong", "plain"] = "gentle"
     """Augmentation preset: gentle, strong (with flips), or plain (none)."""
     dropout: float = 0.0
@@ -72,9 +73,10 @@ class Options(TrainingOptions):
     patience: int = 0
     """Early stopping after this many validations without improvement; 0: no early stopping."""
     validate_every: int = 1
-    """Epochs between two validations."""
+    """Validate every N epochs."""
     log_format: Literal["bar", "paddle"] = "bar"
-    """Progress on the terminal: a bar, or paddle: a line every ten steps with the training AUROC of each finding."""
+    """Format of the progress on the terminal: a bar, or paddle, a line every ten steps with the training AUROC of each
+    finding."""
 
 
 def defaults(_: str = "") -> dict[str, str]:
@@ -263,7 +265,8 @@ def validator(
         )
     if one_class:
         run_folder.say(
-            f"Split {options.val!r} has only one class of {', '.join(one_class)}: no AUROC and no thresholds of them."
+            f"Split {options.val!r} has only one class of {', '.join(one_class)}, for which there are therefore no "
+            f"AUROC and no thresholds."
         )
     return validation
 
@@ -304,7 +307,7 @@ def report(options: Options, run: "Run") -> None:
 
 def of_findings(value: float, count: int) -> str:
     """The main result of a validation."""
-    return f"AUROC {value:.4f}" if count == 1 else f"mean AUROC {value:.4f} of {count} findings"
+    return f"AUROC {value:.4f}" if count == 1 else f"mean AUROC {value:.4f} over {count} findings"
 
 
 def export(options: Options) -> None:

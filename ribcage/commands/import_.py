@@ -30,7 +30,7 @@ class Options:
     dataset: str
     """Dataset; `folder` for your own files."""
     root: Path | None = None
-    """Its folder or file, as downloaded; not for phantom."""
+    """Downloaded folder or file of the dataset; not for phantom."""
     out: Path | None = None
     """Dataset folder to write (required)."""
     size: int | None = None
@@ -43,14 +43,14 @@ class Options:
     threads: int = 0
     """Threads that decode images; 0: one per core."""
     window: str = ""
-    """DICOM window: the explanation of one of the file's windows, such as LUNG, or CENTRE,WIDTH (default: that
+    """DICOM window: one of the file's windows by its explanation, such as LUNG, or CENTRE,WIDTH (default: that
     of the file, docs/datasets.md)."""
     allow_rejected: str = "50%"
     """Number of rejected images above which the exit code is 3: a number, a percentage such as 5%, or all."""
     limit: int = 0
     """Import only the first N images; 0: all."""
     redo: bool = False
-    """Import again from the start, even if the folder is complete or begun."""
+    """Import again from the start, even if the folder contains a complete or unfinished import."""
     link: bool = False
     """Store only the table; images are then decoded from their files whenever they are used."""
     split_list: tuple[str, ...] = ()
@@ -58,7 +58,8 @@ class Options:
     drop_shared: tuple[str, ...] = ()
     """Splits from which to drop images whose patients or copies are in another split."""
     name: str = ""
-    """Name in reports; patient identifiers are unique within a name (default: that of the dataset)."""
+    """Name of the dataset in reports; equal patient identifiers mean the same patient only within one name (default:
+    that of the dataset)."""
     member: dict[str, object] = field(default_factory=dict)
 
 
@@ -115,15 +116,15 @@ def check(options: Options) -> None:
 
     wrong = []
     if options.out is None:
-        wrong.append("--out is missing: the dataset folder to make")
+        wrong.append("--out is missing: pass the dataset folder to write")
     if options.root is None and datasets.needs_root(options.dataset):
-        wrong.append(f"ROOT is missing: the folder or file of {options.dataset}")
+        wrong.append(f"ROOT is missing: pass the folder or file of {options.dataset}")
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         wrong.append(f"--out {options.out} is a file, not a folder")
     for name, allowed in (("fit", ("pad", "crop", "squash")), ("depth", (8, 16))):
         if getattr(options, name) not in allowed:
-            wrong.append(f"--{name} is {' or '.join(map(str, allowed))}, not {getattr(options, name)!r}")
-    wrong += [f"--size {options.size} must be {importer_tables.LEAST_SIZE} to 4096"] * (
+            wrong.append(f"--{name} must be {' or '.join(map(str, allowed))}, not {getattr(options, name)!r}")
+    wrong += [f"--size {options.size} must be from {importer_tables.LEAST_SIZE} to 4096"] * (
         options.size is not None and not importer_tables.LEAST_SIZE <= options.size <= 4096
     )
     wrong += [f"--{key} cannot be {getattr(options, key)}" for key in ("threads", "limit") if getattr(options, key) < 0]
@@ -132,7 +133,7 @@ def check(options: Options) -> None:
         value_of_interest.parse_window(options.window)
     except ValueError as error:
         wrong.append(str(error).rstrip("."))
-    wrong += [f"--drop-shared {name}: a split is train, val or test" for name in options.drop_shared
+    wrong += [f"--drop-shared {name}: the split must be train, val or test" for name in options.drop_shared
               if name not in ("train", "val", "test")]  # fmt: skip
     if wrong:
         raise ValueError("; ".join(wrong) + ". See 'ribcage import --help'.")
@@ -188,7 +189,7 @@ def finished(out: Path, plan: str) -> bool:
     if not (out / "dataset.json").exists():
         return False
     if dataset_folder.Facts.load(out / "dataset.json").plan != plan:
-        other = f"{out} holds another dataset, or the same with other options"
+        other = f"{out} contains another dataset, or the same dataset with other options"
         raise ValueError(f"{other}. Choose another --out, or replace it with --redo.")
     writer.tidy(out)
     return True
@@ -206,7 +207,7 @@ def write(writer: "Writer", name: str) -> None:
             for _ in progress.track(writer.run(), total, f"import {name}", "images", writer.done):
                 pass
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("The same command continues from here.") from None
+        raise KeyboardInterrupt("Run the same command again to continue from here.") from None
 
 
 @contextlib.contextmanager

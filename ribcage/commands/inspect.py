@@ -1,7 +1,7 @@
 """Audit datasets before training: counts, patients in several splits, duplicates, and sample images.
 
 Takes dataset folders, or DATASET:ROOT (nih:/data/nih) for the tables of a dataset that has not been imported. Prints
-tables; --html writes a self-contained report, --json the numbers.
+tables; --html writes a self-contained report, and --json writes the numbers.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Options:
     """What to audit, and where to write."""
 
     folders: tuple[str, ...] = ()
-    """Dataset folders, or DATASET:ROOT; none: --split-list compares the lists by image names alone."""
+    """Dataset folders, or DATASET:ROOT; without any, --split-list compares the lists by image names alone."""
     html: Path | None = None
     """Write an HTML report with tables and sample images to this file."""
     json: Path | None = None

@@ -1,7 +1,8 @@
-"""Train a detector: a detection head on a frozen or trained backbone.
+"""Train a detector: a detection head on a frozen or fine-tuned backbone.
 
-Training uses images with boxes and images labelled negative. The validation split selects the best epoch by mAP and
-the score threshold; the test split is not used. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the program ends;
+Training uses images with boxes and images labelled negative. The best epoch (by mAP) and the score threshold are
+selected on the validation split; the test split is not used. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the
+program ends;
 --resume continues from it, also in the middle of an epoch.
 """
 
@@ -57,11 +58,11 @@ class Options(TrainingOptions):
     quality: Literal["centreness", "iou"] = "centreness"
     """Predicted box quality that weights the scores of the fcos head: centreness or IoU."""
     anchors: Literal["published", "fitted"] = "published"
-    """Anchors of the yolo head: the published ones, or clusters of the training boxes."""
+    """Anchors of the YOLO head: the published ones, or k-means centres of the training boxes."""
     nms_iou: float = 0.4
     """IoU threshold of non-maximum suppression."""
     cam_threshold: float = 0.5
-    """--head cam: threshold of the boxes, as a fraction of the maximum of the activation map."""
+    """Threshold of the boxes of --head cam, as a fraction of the maximum of the activation map."""
     max_detections: int = 100
     """Maximum number of detections per image."""
     freeze: Literal["", "backbone"] = ""
@@ -69,7 +70,7 @@ class Options(TrainingOptions):
     cache: bool = True
     """Cache the feature maps of a frozen backbone on disk during the run, if flips are the only augmentation."""
     cache_gb: float = 16.0
-    """Maximum size of the cache in GB, for training and validation each."""
+    """Maximum size of the cache in GB, separately for training and validation."""
     epochs: int | None = None  # type: ignore[assignment]  # until it is settled
     """Training epochs."""
     batch: int = 64
@@ -77,7 +78,7 @@ class Options(TrainingOptions):
     train: str = "train"
     """Split to train on."""
     val: str = "val"
-    """Split that selects the best epoch and the score threshold."""
+    """Split used to select the best epoch and the score threshold."""
     augment: Literal["gentle", "strong", "plain"] = "gentle"
     """Augmentation preset: gentle, strong (with flips), or plain (none)."""
     keep: Literal["best", "last"] = "best"
@@ -85,7 +86,7 @@ class Options(TrainingOptions):
     patience: int = 0
     """Early stopping after this many validations without improvement; 0: no early stopping."""
     validate_every: int = 1
-    """Epochs between two validations."""
+    """Validate every N epochs."""
     export_as: str = ""
     """Not available for detectors."""
 
@@ -219,7 +220,8 @@ def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.nd
     kept = [rows[detections.drawn(data, rows, options.findings, policy).any(axis=1)] for rows in (train_rows, val_rows)]
     if lost := len(train_rows) + len(val_rows) - sum(map(len, kept)):
         run_folder.say(
-            f"{lost:,} of them are left out: no box, and no negative label of {' or '.join(options.findings)}."
+            f"{lost:,} of them are left out, because they have no box and no negative label for "
+            f"{' or '.join(options.findings)}."
         )
     for rows, split in zip(kept, (options.train, options.val), strict=True):
         without_boxes = [name for name in options.findings if not len(detections.truth(data, rows, name))]

@@ -43,18 +43,18 @@ class Options:
     ten_crop: bool = False
     """Average the probabilities of ten crops of each image; classifiers only."""
     maps: Path | None = None
-    """Write saliency maps, or images with the boxes of a detector, to this folder, at the size of the file."""
+    """Write saliency maps, or images with the boxes of a detector, to this folder, at the resolution of the file."""
     map_findings: tuple[str, ...] = ()
     """Findings to map (default: those at or above their threshold, else the most probable one)."""
     map_method: Literal["gradcam", "layercam", "occlusion"] = "gradcam"
     """Saliency method: layercam suits earlier layers; occlusion covers one square at a time and is slow."""
     map_layer: int = 0
-    """Layer of the maps: 0: the last layer, 1: the last one of the next higher resolution …"""
+    """Layer at which the maps are computed: 0 is the last layer, 1 the last one with the next higher resolution …"""
     sheet: Path | None = None
     """Write a figure with the maps of all findings of an image: an .svg file, or a folder for several images."""
     check_maps: bool = False
-    """Sanity check: compare the maps with those of the same network with random weights; similar maps do not explain
-    the prediction (Adebayo et al. 2018)."""
+    """Sanity check: compare the maps with those of the same network with random weights; maps that stay similar do not
+    explain the prediction (Adebayo et al. 2018)."""
     notes: bool = False
     """Print how each file was decoded."""
     min_score: float | None = None
@@ -162,9 +162,9 @@ def unsuitable(options: Options, model: "ModelSpec") -> list[str]:
             "--map-method": options.map_method != "gradcam",
         }  # fmt: skip
         given = ", ".join(name for name, value in of_classifiers.items() if value)
-        return found + ([f"{given}: for classifiers only, and {options.model} is a detector"] if given else [])
+        return found + ([f"{given} applies to classifiers only, but {options.model} is a detector"] if given else [])
     if options.min_score is not None:
-        found.append(f"--min-score: for detectors only, and {options.model} is a classifier")
+        found.append(f"--min-score applies to detectors only, but {options.model} is a classifier")
     rules = (*model.thresholds, HALF)
     if options.rule and options.rule not in rules:
         found.append(f"--rule {options.rule}: the model has {', '.join(rules)}")

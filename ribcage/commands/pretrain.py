@@ -44,7 +44,8 @@ class Options(TrainingOptions):
     findings: tuple[str, ...] = ()
     """Findings whose labels are used, by methods that use labels (default: all findings of the data)."""
     pool: str = ""
-    """Pooling of features, by timm's names: avg, token … (default: avg after mae, else the model's own)."""
+    """Global pooling of the features, a pooling type of timm: avg, token … (default: avg for mae, else that of the
+    architecture)."""
     epochs: int | None = None  # type: ignore[assignment]  # until it is settled
     """Training epochs."""
     batch: int = 256
@@ -58,9 +59,9 @@ class Options(TrainingOptions):
     probe: tuple[str, ...] = ()
     """Labelled dataset folders for a linear probe and k nearest neighbours during training."""
     evaluate_every: int = 10
-    """Epochs between two evaluations of the features; each also saves the bundle."""
+    """Evaluate the features every N epochs; each evaluation also saves the bundle."""
     log_format: Literal["bar", "moco"] = "bar"
-    """Progress on the terminal: a bar, or moco: a line every ten steps in the format of MoCo's published code."""
+    """Format of the progress on the terminal: a bar, or moco, a line every ten steps as in MoCo's published code."""
     member: dict[str, object] = field(default_factory=dict)
 
 
@@ -183,7 +184,7 @@ def describe(options: Options, data: "Datasets", rows: "np.ndarray") -> tuple["M
     findings = setup.findings_of(options, data)
     learnt = findings if methods.load_method(options.method).from_labels else ()
     if methods.load_method(options.method).from_labels and not learnt:
-        raise ValueError(f"{options.method} uses labels, and {', '.join(options.data)} has none.")
+        raise ValueError(f"{options.method} uses labels, but {', '.join(options.data)} has none.")
     scales = [(one.mean, one.std) for one in data]
     common = np.average(scales, axis=0, weights=shares(options, data, rows)).round(6).tolist()
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else common)

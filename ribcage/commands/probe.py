@@ -1,7 +1,8 @@
 """Evaluate frozen features: logistic regression and k nearest neighbours, at several fractions of the labels.
 
 MODEL is a run folder or bundle, or an architecture with --init. Features are computed once, without augmentation; the
-validation split selects the regularisation and k. Patients of a smaller fraction are contained in the larger ones.
+regularisation and k are selected on the validation split. The patients of a smaller fraction are a subset of those of a
+larger one.
 """
 
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ class Options:
     data: tuple[str, ...]
     """Dataset folders."""
     init: str = ""
-    """Initial weights of a named architecture: imagenet, a run folder or bundle, or a checkpoint file (default:
+    """Initial weights, if MODEL is an architecture: imagenet, a run folder or bundle, or a checkpoint file (default:
     random)."""
     labels: tuple[float, ...] = (0.01, 0.1, 1.0)
     """Fractions of the training patients to fit on."""
@@ -44,7 +45,7 @@ class Options:
     train: str = "train"
     """Split to fit on."""
     val: str = "val"
-    """Split that selects the regularisation and k."""
+    """Split used to select the regularisation and k."""
     split: str = "test"
     """Split to evaluate on."""
     frontal: bool = False
@@ -60,9 +61,10 @@ class Options:
     size: tuple[int, ...] = ()
     """Input height and width in pixels, or one number for both (default: that of the bundle, else 224)."""
     channels: Literal[1, 3] = 1
-    """Input channels of a named architecture; 3 repeats the gray image."""
+    """Input channels, if MODEL is an architecture; 3 repeats the gray image."""
     pool: str = ""
-    """Global pooling of a named architecture, as timm names it: avg, token … (default: its own)."""
+    """Global pooling, if MODEL is an architecture; a pooling type of timm: avg, token … (default: that of the
+    architecture)."""
     batch: int = 64
     """Batch size: images per forward pass."""
     threads: int = 0
@@ -125,7 +127,7 @@ def check(options: Options) -> None:
     own = {"--init": options.init, "--pool": options.pool, "--channels": options.channels > 1}
     said = [name for name, given in own.items() if given and named(options)]
     wrong = ["--labels needs at least one fraction"] if not options.labels else []
-    wrong += [f"{name} is for the name of a model, not for a folder" for name in said]
+    wrong += [f"{name} applies to the name of an architecture, not to a folder" for name in said]
     limits.check_options(options, wrong)
 
 
@@ -227,7 +229,9 @@ def show(options: Options, summaries: Sequence["ScoreSummary"], result: "ProbeRe
     console.print(f"\n{title}", style="bold")
     head = ["patients", "training images", "classifier", "AUROC", "±", "range", "findings"]
     console.print(console_table(Table(head, [line(one, count) for one in summaries])))
-    console.print("± is the standard deviation over draws; a mean leaves out findings of which a draw has one class.")
+    console.print(
+        "± is the standard deviation over draws; findings with only one class in a draw are left out of its mean."
+    )
     for leak in result["leaks"]:
         console.print(f"! LEAK: {leak['text']}.")
 

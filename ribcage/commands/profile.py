@@ -27,13 +27,13 @@ class Options:
     models: tuple[str, ...] = ()
     """Names of architectures, run folders, or bundles."""
     baselines: bool = False
-    """Add five published models, with three channels and with one."""
+    """Also profile five published models, each with three input channels and with one."""
     classes: int | None = None
-    """Number of findings, for named architectures (default: 14)."""
+    """Number of findings of an architecture (default: 14)."""
     channels: Literal[1, 3] | None = None
-    """Input channels, for named architectures (default: 3, as in papers; other commands use 1)."""
+    """Input channels of an architecture (default: 3, as in papers; other commands use 1)."""
     size: tuple[int, ...] = ()
-    """Input height and width in pixels, or one number for both; for named architectures and --baselines (default:
+    """Input height and width in pixels, or one number for both, of an architecture or of --baselines (default:
     224)."""
     latency: bool = True
     """Measure the time in PyTorch and in ONNX Runtime."""
@@ -82,11 +82,13 @@ def check(options: Options) -> None:
         if folders and given[flag]
     ]
     if options.baselines and not options.models:
-        wrong += [f"{flag} applies to names of architectures; --baselines has its own" for flag in FIXED if given[flag]]
+        wrong += [
+            f"{flag} applies to names of architectures; --baselines sets its own" for flag in FIXED if given[flag]
+        ]
     if options.threads and not options.latency:
         wrong.append("--threads has no effect with --no-latency")
     wrong += [f"--classes {options.classes} must be at least 1"] * (options.classes is not None and options.classes < 1)
-    wrong += [f"--channels {options.channels} is not 1 or 3"] * (options.channels not in (None, 1, 3))
+    wrong += [f"--channels {options.channels} must be 1 or 3"] * (options.channels not in (None, 1, 3))
     wrong += [text for word in options.models if not is_folder(word) and (text := strange(word))]
     wrong += [f"--runs {options.runs} must be at least 1"] * (options.runs < 1)
     limits.check_options(options, wrong)

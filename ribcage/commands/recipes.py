@@ -1,4 +1,4 @@
-"""List the recipes of published trainings (source, data, expected result, cost), or show one.
+"""List the recipes of published training runs (source, data, expected result, cost), or show one.
 
 'ribcage recipes' lists them, 'ribcage recipes show NAME' prints one, 'ribcage run NAME' runs all of its steps, and
 --recipe NAME passes its options to a training command.

@@ -1,7 +1,7 @@
 """Run the steps of a recipe: import, train, evaluate.
 
-'ribcage recipes' lists the recipes. --data names imported datasets, --download downloaded ones, which are imported
-first. Options of the training command can be added, such as --epochs 1. Each step is printed as a command. An
+'ribcage recipes' lists the recipes. --data takes imported datasets, and --download takes downloaded ones, which are
+imported first. Options of the training command, such as --epochs 1, can be added. Each step is printed as a command. An
 interrupted recipe continues when the same command is run again.
 """
 
@@ -109,7 +109,8 @@ def steps(name: str) -> list[Step]:
     found, one = [], recipe.read_recipe(name)
     if not one.commands:
         raise ValueError(
-            f"{name} has no command: its first lines need one such as '#   ribcage finetune --recipe {name} …'."
+            f"{name} has no command: its first lines must contain one, such as '#   ribcage finetune --recipe {name} "
+            f"…'."
         )
     for command, *words in one.commands:
         module = importlib.import_module(f"ribcage.commands.{'import_' if command == 'import' else command}")
@@ -184,7 +185,7 @@ def check(options: Options, todo: list[Step]) -> None:
     wrong, made = [], {str(step.options.out) for step in todo if getattr(step.options, "out", None)}
     downloads = [step for step in steps(options.name) if step.command == "import" and step.options.root is not None]
     if len(options.download) > len(downloads):
-        wrong.append(f"--download has {len(options.download)} values, the recipe imports {len(downloads)}")
+        wrong.append(f"--download has {len(options.download)} values, but the recipe imports {len(downloads)}")
     if options.data and options.download:
         wrong.append("--data and --download exclude each other: pass imported folders or downloaded ones")
     for step in todo:
@@ -214,7 +215,7 @@ def lacking(option: str, values: tuple[str, ...], made: set[str], leaves: Callab
         if one == "PRETRAINED":
             missing.append(f"--{option} is missing: a run or a file of weights")
         elif (maker := leaves(one)) and one not in made and not Path(one).exists():
-            missing.append(f"{one} does not exist: make it by 'ribcage run {maker}', or pass --{option}")
+            missing.append(f"{one} does not exist: create it with 'ribcage run {maker}', or pass --{option}")
     return missing
 
 

@@ -1,7 +1,8 @@
 """List the runs below a folder: command, model, data, state, progress and main result.
 
-The state is running, finished, stopped (by a signal, or killed) or failed. The main result is the mean AUROC, or the
-mAP of a detector, of the latest test with --protocol honest, with its 95 % interval; before any test, of validation.
+The state is running, finished, stopped (by a signal, or killed) or failed. The main result is the mean AUROC (for a
+detector, the mAP) of the latest test with --protocol honest, with its 95 % interval; before the first test, it is that
+of validation.
 """
 
 from dataclasses import dataclass

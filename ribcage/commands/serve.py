@@ -121,7 +121,8 @@ def wrong(options: Options) -> list[str]:
     said += [problem] if problem else []
     if not is_loopback(options.host) and not token and not problem:
         said.append(
-            f"--host {options.host} is open to other machines and needs a token: pass --token-file or RIBCAGE_TOKEN"
+            f"--host {options.host} can be reached from other machines, so a token is required: pass --token-file or "
+            f"RIBCAGE_TOKEN"
         )
     return said
 

@@ -250,7 +250,7 @@ def _map(file: Path, facts: Facts) -> np.ndarray:
     wanted = (facts.images, facts.size, facts.size)
     if images.shape != wanted or images.dtype != np.dtype(f"uint{facts.depth}"):
         raise ValueError(
-            f"{file} has {images.dtype} {images.shape}, but dataset.json uint{facts.depth} {wanted}. "
+            f"{file} has {images.dtype} {images.shape}, but dataset.json states uint{facts.depth} {wanted}. "
             "Import the dataset again."
         )
     return images

@@ -107,7 +107,7 @@ class Index:
             return cls._of(columns)
         except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError, pa.ArrowException) as error:
             said = " ".join(str(error).split())[:300].rstrip(".")
-            raise ValueError(f"{file} is a Parquet file, but not one that Ribcage wrote: {said}.") from None
+            raise ValueError(f"{file} is a Parquet file, but not an index written by Ribcage: {said}.") from None
 
     @classmethod
     def _of(cls, columns: pa.Table) -> "Index":

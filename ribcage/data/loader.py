@@ -78,11 +78,11 @@ class Loader(BatchMaker):
     ) -> None:
         if isinstance(data, DatasetFolder | str) or isinstance(views, View):
             raise ValueError(
-                "A loader needs a list of opened folders and one of views: [ribcage.open(folder)], [view]."
+                "A Loader takes a list of opened folders and a list of views: [ribcage.open(folder)], [view]."
             )
         self.data, self.views = Datasets.of(data), tuple(views)
         if not all(isinstance(one, DatasetFolder) for one in self.data):
-            raise ValueError("A loader needs opened folders: [ribcage.open(folder)].")
+            raise ValueError("A Loader takes opened folders: [ribcage.open(folder)].")
         self.batch, self.drop_last, self.prefetch, self.rank, self.world = batch, drop_last, prefetch, rank, world
         self.threads, self.channels = min(_cores(), 8) if threads is None else threads, channels
         self.rows = sampling.selected_rows(rows, self.data.total)
@@ -170,20 +170,25 @@ def _problems(loader: Loader) -> list[str]:
     problems = []
     unknown = [name for name in loader.findings if name not in loader.data.findings]
     if unknown:
-        problems.append(f"No dataset has {', '.join(unknown)}; findings: {', '.join(loader.data.findings) or 'none'}")
+        problems.append(
+            f"No dataset has the findings {', '.join(unknown)}; available are: "
+            f"{', '.join(loader.data.findings) or 'none'}"
+        )
     if not len(loader.rows):
         problems.append("No row is selected, so there are no images to load")
     elif loader.rows.min() < 0 or loader.rows.max() >= loader.data.total:
-        problems.append(f"rows are {loader.rows.min()} … {loader.rows.max()}, not within 0 … {loader.data.total - 1}")
+        problems.append(
+            f"rows must be within 0 … {loader.data.total - 1}, not {loader.rows.min()} … {loader.rows.max()}"
+        )
     for name, least in (("batch", 1), ("threads", 1), ("prefetch", 0), ("world", 1)):
         if getattr(loader, name) < least:
-            problems.append(f"{name} is {getattr(loader, name)}, not at least {least}")
+            problems.append(f"{name} must be at least {least}, not {getattr(loader, name)}")
     if not problems and loader.batch % loader.world:
-        problems.append(f"batch is {loader.batch}, not a multiple of the {loader.world} ranks")
+        problems.append(f"batch must be a multiple of the {loader.world} ranks, not {loader.batch}")
     if not 0 <= loader.rank < max(loader.world, 1):
-        problems.append(f"rank is {loader.rank}, not from 0 to {loader.world - 1}")
+        problems.append(f"rank must be from 0 to {loader.world - 1}, not {loader.rank}")
     if loader.channels not in (1, 3):
-        problems.append(f"channels is {loader.channels}, not 1 or 3")
+        problems.append(f"channels must be 1 or 3, not {loader.channels}")
     if not problems and not len(loader):
         problems.append(f"{len(loader.rows)} images do not fill a batch of {loader.batch}, and drop_last is set")
     return problems

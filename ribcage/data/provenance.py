@@ -92,7 +92,7 @@ class Provenance:
                 named = [one.name for one in fields(cls) if one.default_factory is MISSING or one.name in arrays]
                 found = cls(**{name: arrays[name] for name in named})
         except FileNotFoundError:
-            raise FileNotFoundError(f"{file} is missing: the training data of this model is unknown.") from None
+            raise FileNotFoundError(f"{file} is missing: the training data of this model are unknown.") from None
         except Exception as error:  # a damaged archive raises almost anything
             raise ValueError(f"{file} is damaged ({type(error).__name__}).") from None
         found = replace(found, prints=fingerprint.with_all_variants(found.prints))

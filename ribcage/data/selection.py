@@ -124,7 +124,7 @@ def apart(data: Datasets, learning: np.ndarray, choosing: np.ndarray, splits: tu
     both, (train, val) = split_overlap(data, learning, choosing), splits
     if both.images:
         raise ValueError(
-            f"{both.images:,} images are in both --train {train} and --val {val}, so validation would be on  "
+            f"{both.images:,} images are in both --train {train} and --val {val}, so the model would be validated on "
             "training images. Use another split for --val."
         )
     shared = (

@@ -44,7 +44,7 @@ def key_file() -> Path:
     try:
         return (Path(home) if Path(home).is_absolute() else Path.home() / ".config") / "ribcage" / "site.key"
     except RuntimeError:
-        raise OSError(f"This user has no home folder for a site key. Set {VARIABLE} to a secret.") from None
+        raise OSError(f"There is no home folder for a site key. Set {VARIABLE} to a secret.") from None
 
 
 def _kept(place: Path) -> bytes:
@@ -63,7 +63,8 @@ def _kept(place: Path) -> bytes:
         found = place.read_bytes()
     except OSError as error:
         raise OSError(
-            f"{place}, the key for hashes of patients, cannot be saved ({error.strerror}). Set {VARIABLE} to a secret."
+            f"{place}, the key for hashing patient identifiers, cannot be saved ({error.strerror}). Set {VARIABLE} to "
+            f"a secret."
         ) from None
     if len(found) != LENGTH:
         raise ValueError(

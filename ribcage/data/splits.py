@@ -26,7 +26,7 @@ def completed_splits(split: pd.Series, patients: pd.Series, paths: pd.Series) ->
     if parts <= {""}:
         return assigned(patients, paths)
     if {"train", "test"} <= parts and "val" not in parts:
-        log.warning("No validation split: one in eight training %s is assigned to it.", _units(patients))
+        log.warning("There is no validation split: one in eight training %s is assigned to it.", _units(patients))
         return carve(split, patients, paths)
     return split
 
@@ -34,7 +34,7 @@ def completed_splits(split: pd.Series, patients: pd.Series, paths: pd.Series) ->
 def assigned(patients: pd.Series, paths: pd.Series, shares: dict[str, float] = SHARES) -> pd.Series:
     """`by_patient`, with a warning."""
     said = "/".join(f"{100 * share:g}" for share in shares.values())
-    log.warning("No published split: %s are assigned %s by hash.", _units(patients), said)
+    log.warning("There is no published split: %s are assigned to splits %s by a hash.", _units(patients), said)
     return by_patient(patients, paths, shares)
 
 

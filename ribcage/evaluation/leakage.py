@@ -152,7 +152,7 @@ def initial_weights_warning(seen: Provenance, validation: Datasets, rows: np.nda
 def leakage_text(leak: Leak, selected_on: int) -> str:
     """One sentence."""
     if not leak:
-        return f"none of the {leak.tested:,} images and of their patients occurs in the training or validation data"
+        return f"none of the {leak.tested:,} images or their patients occurs in the training or validation data"
     more = f"; the model was selected on {selected_on:,} of them" if selected_on else ""
     return f"{leak}{more}"
 

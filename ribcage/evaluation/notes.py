@@ -189,8 +189,8 @@ def _leakage_warnings(context: EvaluationContext) -> list[str]:
         )
     if leak.unknown:
         texts.append(
-            f"The model was initialised from {' and '.join(leak.unknown)}, whose training data is unknown. If that "
-            "data contains these images, the results are too optimistic."
+            f"The model was initialised from {' and '.join(leak.unknown)}, whose training data are unknown. If they "
+            f"contain these images, the results are too optimistic."
         )
     if model.leak:
         texts.append(f"Model selection and thresholds are biased by leakage: {model.leak}.")

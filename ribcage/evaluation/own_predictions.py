@@ -182,7 +182,7 @@ def aligned_table(table: pd.DataFrame, others: Sequence[pd.DataFrame], name: str
         alone = list(predictions.findings_of_table(every))
         if len(alone) != 1:
             raise ValueError(
-                f"{name} does not say which finding its probabilities are for. Name the column {' or '.join(alone)}."
+                f"The finding of the probabilities in {name} is unknown. Name the column {' or '.join(alone)}."
             )
         filled = filled.rename(columns={"": alone[0], LABEL: f"{alone[0]}{LABEL}"})
     place = _places(filled["path"], every["path"])
@@ -190,8 +190,8 @@ def aligned_table(table: pd.DataFrame, others: Sequence[pd.DataFrame], name: str
     if not known.any():
         theirs = every["path"].iloc[0]
         raise ValueError(
-            f"{name} has no image in common with the other tables: its first is {filled['path'].iloc[0]!r}, theirs "
-            f"{theirs!r}."
+            f"{name} has no image in common with the other tables: its first image is {filled['path'].iloc[0]!r}, and "
+            f"theirs is {theirs!r}."
         )
     own = every.iloc[place].set_axis(filled.index)
     for column in ("set", "path", "patient"):

@@ -32,7 +32,9 @@ def decode_raster(
     header = read_raster_header(data, name, limits)
     pixels, notes = _gray_levels(data, name, header, min_side, limits)
     if bits is not None and pixels.dtype == np.uint16 and (most := int(pixels.max())) >> bits:
-        raise UnreadableError(f"{name} has a pixel of {most}, but {bits} bits go up to {(1 << bits) - 1}.")
+        raise UnreadableError(
+            f"{name} has a pixel value of {most}, but the maximum of {bits} bits is {(1 << bits) - 1}."
+        )
     pixels, turned = upright(pixels, header.orientation)
     pixels, scaled = to_depth(pixels, depth, bits)
     width, height = header.upright_size
@@ -84,7 +86,7 @@ def _decoded(data: bytes, name: str, header: Header, factor: int) -> np.ndarray:
     if pixels is None:
         raise UnreadableError(f"{name} is damaged: its pixels cannot be decoded.")
     if pixels.shape[:2] != (-(-header.height // factor), -(-header.width // factor)):
-        raise UnreadableError(f"{name} is damaged: its decoded size differs from its header.")
+        raise UnreadableError(f"{name} is damaged: its decoded size differs from the size in its header.")
     if pixels.dtype not in (np.uint8, np.uint16):
         raise UnreadableError(f"{name} has {pixels.dtype} pixels; 8 or 16 bits were expected.")
     return pixels

@@ -37,7 +37,9 @@ class Limits:
         if count == 0:
             raise UnreadableError(f"{name} is empty.")
         if count > self.max_bytes:
-            raise UnreadableError(f"{name} has {count / 1e6:,.0f} MB; the limit is {self.max_bytes / 1e6:,.0f} MB.")
+            raise UnreadableError(
+                f"{name} has a size of {count / 1e6:,.0f} MB; the limit is {self.max_bytes / 1e6:,.0f} MB."
+            )
 
     def check_size(self, name: str, width: int, height: int) -> None:
         """Refuse an image without pixels, with too many, or of an extreme shape."""

@@ -83,7 +83,7 @@ def _scan(data: bytes) -> _Scan:
         if marker in (*SEQUENTIAL, LOSSLESS):
             kind, frame = marker, body
         elif 0xC0 <= marker <= 0xCF and marker != 0xC4:
-            raise UnsupportedError("it is neither sequential nor lossless, or is arithmetic-coded")
+            raise UnsupportedError("it is arithmetic-coded, or neither sequential nor lossless")
         elif marker == 0xDB:
             quantisers |= _quantisers(body)
         elif marker == 0xC4:
@@ -95,7 +95,7 @@ def _scan(data: bytes) -> _Scan:
     bits, height, width, components = struct.unpack_from(">BHHB", frame)
     lossless = kind == LOSSLESS
     if components not in ((1, 3) if lossless else (1,)) or len(header) != 4 + 2 * components or header[0] != components:
-        raise UnsupportedError(f"one component{' or three in one scan' if lossless else ''} is expected")
+        raise UnsupportedError(f"one component{' or three in one scan were' if lossless else ' was'} expected")
     first, _, shift = header[-3:]
     if not 2 <= bits <= 16 or (not lossless and (bits > 12 or header[-3:] != SCAN_END)):
         raise ValueError("its scan header does not fit a sequential JPEG")

@@ -289,7 +289,7 @@ def cuts(model: ModelSpec, rule: str = "") -> tuple[float | None, ...]:
     """The thresholds of a rule (default: youden, if the model has it); None for a finding without a threshold."""
     rules = (*model.thresholds, HALF)
     if rule and rule not in rules:
-        raise ValueError(f"Unknown rule of thresholds {rule!r}. Rules of this model: {', '.join(rules)}.")
+        raise ValueError(f"Unknown threshold rule {rule!r}. Rules of this model: {', '.join(rules)}.")
     if rule == HALF:
         return (0.5,) * len(model.findings)
     return model.thresholds.get(rule or DEFAULT_RULE, _unknown(model))
@@ -365,7 +365,7 @@ def classified_rows(opened: Classifier, several: Sequence[Shown]) -> list[list[R
     images = torch.stack([one.image for one in several if one.image is not None], 1)  # (V, N, C, H, W)
     logits = predictions.joint(exclusive)(torch.stack([opened.method.logits(view).float() for view in images]))
     if not logits.isfinite().all():
-        raise ValueError(f"{opened.folder} predicts values that are not finite: its weights are damaged.")
+        raise ValueError(f"{opened.folder} predicts NaN or infinity: its weights are damaged.")
     found = predictions.Predictions(model.findings, np.arange(len(several)), logits.numpy(), exclusive)
     return [[dict(zip(model.findings, row, strict=True))] for row in found.probabilities(model.temperature).tolist()]
 

@@ -206,7 +206,9 @@ def _transformer(backbone: Backbone) -> Any:
         )
     sides, patch = model.patch_embed.img_size, model.patch_embed.patch_size
     if any(side % step for side, step in zip(sides, patch, strict=True)):
-        raise ValueError(f"{backbone.name} has patches of {patch} pixels; --size {sides} is not a multiple of that.")
+        raise ValueError(
+            f"{backbone.name} has patches of {patch} pixels; --size must be a multiple of that, not {sides}."
+        )
     if model.attn_pool is not None:
         raise ValueError(f"{backbone.name} pools by attention, which mae does not train. Use --pool avg.")
     return model

@@ -32,10 +32,10 @@ last one's width."""
 class MAEUNet(Method):
     """A CNN, and a decoder that upsamples its last map to the size of the image, with skip connections.
 
-    mask_ratio: fraction of the squares that is masked, that is set to the mean of the data
+    mask_ratio: fraction of the squares that is masked, i.e. set to the mean of the data
     patch: side of a masked square in pixels, halved until four fit across the image
-    width: channels of the first stage of the decoder; the published 256 cost more than a small CNN
-    loss_on: pixels of the loss: masked ones, or all as in the authors' code
+    width: channels of the first stage of the decoder; the published value, 256, costs more than a small CNN
+    loss_on: pixels in the loss: the masked ones, or all, as in the authors' code
     """
 
     hyperparameters = (
@@ -173,7 +173,8 @@ def _channels(backbone: Backbone) -> dict[int, int]:
     found = {stage["reduction"]: stage["num_chs"] for stage in _stages(model)}
     if len(found) < 2 or not hasattr(model, "forward_intermediates"):
         raise ValueError(
-            f"mae_unet needs a CNN, with maps of several sizes, not {backbone.name}; for a vision transformer use mae."
+            f"mae_unet needs a CNN with feature maps of several sizes, not {backbone.name}; for a vision transformer "
+            f"use mae."
         )
     return found
 

@@ -40,7 +40,7 @@ CHINESE = "监督对比学习：征象相同的图像特征相近，征象不同
 class SupCon(Method):
     """A backbone and a perceptron; positives are weighted by the overlap of their findings.
 
-    temperature: temperature of the softmax; 0.07 in the authors' code, 0.1 in the paper's table
+    temperature: temperature of the softmax; 0.07 in the authors' code, 0.1 in the table of the paper
     dim: width of the projections
     patient_aware: images of the same patient are positives, whatever their findings
     """

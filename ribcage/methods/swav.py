@@ -1,4 +1,4 @@
-"""SwAV: predict the cluster assignment of a view from another view of the image; clusters are of equal size.
+"""SwAV: predict the cluster assignment of a view from another view of the image, with clusters of equal size.
 
 Caron et al. 2020, https://arxiv.org/abs/2006.09882, eq. 2 and section 3.2. With the features z of V views, |z| = 1, of
 which two are large, and the prototypes C, each of length 1:
@@ -40,13 +40,13 @@ class SwAV(Method):
     """Two large views, several small ones, and prototypes.
 
     crops: number of small views
-    prototypes: number of prototypes, far below the number of images
+    prototypes: number of prototypes, which should be far below the number of images
     temperature: temperature t of the predictions
     epsilon: entropy regularisation of the assignments
     iterations: iterations of the Sinkhorn-Knopp algorithm
-    queue: length of the queue of past features; the paper's is 3840 for small batches, 0 for batches of 4096
-    queue_from: fraction of the run after which the queue is used; the paper's 15th epoch of 200
-    freeze_prototypes: fraction of the run in which the prototypes are frozen; the paper's first epoch of 100
+    queue: length of the queue of past features; in the paper, 3840 for small batches and 0 for batches of 4096
+    queue_from: fraction of the run after which the queue is used; in the paper, the 15th epoch of 200
+    freeze_prototypes: fraction of the run in which the prototypes are frozen; in the paper, the first epoch of 100
     hidden: hidden width of the projection head
     dim: width of the projections
     patient_aware: draw the other views from another image of the same patient, if there is one

@@ -22,7 +22,7 @@ MOST_MEAN, LEAST_STD, MOST_STD = 1e3, 1e-6, 1e3
 """Limits on normalisation of pixels in 0 … 1."""
 FILTERS = ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained")
 """Names of timm's functions that convert published weights to its own names."""
-UNKNOWN, UNFIT = "the model has no such weight", "of another shape in the model"
+UNKNOWN, UNFIT = "the model has no such weight", "shape differs from that in the model"
 OMITTED = "dropped or split by timm's converter for this model"
 """Reasons why a weight in a file is not in the model."""
 
@@ -87,7 +87,7 @@ def pretrained_model(
         raise FileNotFoundError(f"{init} does not exist.")
     if file is None and not _answers(config):
         raise OSError(
-            f"No pretrained weights for {name}: {_wanted(config)} is neither on disk nor can it be downloaded. "
+            f"No pretrained weights for {name}: {_wanted(config)} is not on disk and cannot be downloaded. "
             "Download it elsewhere and pass --init FILE, or train without --init."
         )
     if file is None or file.suffix == ".npz":

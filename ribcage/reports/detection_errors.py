@@ -33,9 +33,9 @@ def detection_figures(data: LabelledDetections, datasets: Datasets, most: int) -
     """Examples, false negatives and false positives, half of `most` each."""
     late = (
         f"These are ground-truth boxes that no detection overlaps with an IoU of {HIT:g} or more, or that are first "
-        "hit after the largest number of false positives."
+        f"detected after the largest number of false positives."
     )
-    sure = "These are the detections with the highest scores that match no ground-truth box."
+    sure = "These are the highest-scoring detections that match no ground-truth box."
     drawn = np.unique(np.concatenate([boxes.true.images for boxes in data.boxes]))
     some = drawn[np.unique(np.linspace(0, len(drawn) - 1, most // 2).astype(int))].tolist() if most > 1 else []
     groups: list[tuple[str, str, list[tuple[int, Error | None]]]] = [
@@ -71,7 +71,7 @@ def _with_sides(boxes: np.ndarray) -> list[Box]:
 
 
 def box_caption(data: LabelledDetections, image: int, error: Error | None) -> str:
-    """Lung Opacity, size 21 %: first hit at 3.2 false positives per image · PA F 51"""
+    """Lung Opacity, size 21 %: first detected at 3.2 false positives per image · PA F 51"""
     what = _labels(data, image) if error is None else _error(data, error)
     return " · ".join(part for part in (what, person(data.about.iloc[image])) if part)
 
@@ -85,7 +85,7 @@ def _labels(data: LabelledDetections, image: int) -> str:
 def _error(data: LabelledDetections, error: Error) -> str:
     name = f"{finding_name(data.findings[error.finding])}, size {100 * error.size:.0f} %"
     if not np.isfinite(error.false):
-        return f"{name}: never hit"
+        return f"{name}: not detected"
     if error.score < data.shown[error.finding] and error.false > RATE:
-        return f"{name}: first hit at {error.false:.2g} false positives per image"
+        return f"{name}: first detected at {error.false:.2g} false positives per image"
     return f"{name}: score {error.score:.2g}"

@@ -199,7 +199,7 @@ def require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
-            f"{folder} needs {format_bytes(needed)}, but {format_bytes(free)} are free. "
+            f"{folder} needs {format_bytes(needed)}, but only {format_bytes(free)} are free. "
             "Free space or use a smaller --size."
         )
 

@@ -112,7 +112,10 @@ class HelpEntry:
 
 
 RECIPE = HelpEntry(
-    "recipe", "--recipe", "NAME", "Options from a recipe or a TOML file; options that are typed take precedence."
+    "recipe",
+    "--recipe",
+    "NAME",
+    "Options from a recipe or a TOML file; options given on the command line take precedence.",
 )
 """What every command that trains takes as well."""
 

@@ -140,7 +140,7 @@ def _outcome(ranks: list[Any], asked: Sequence[float] = (), grace: float = GRACE
                 process.kill()
         time.sleep(0.05)
     if asked and -9 in codes:
-        print("ribcage: the processes did not end when asked to and were killed.", file=sys.stderr)
+        print("ribcage: the processes did not end on request and were killed.", file=sys.stderr)
     code = failed or next((code for code in codes if code), 0)
     return code if code >= 0 else 128 - code
 

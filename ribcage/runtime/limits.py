@@ -100,7 +100,8 @@ def _crossed(options: Any) -> list[str]:
     falls = options.decay_at != type(options).decay_at
     frozen = getattr(options, "freeze", "") == "backbone"
     wrong = {
-        "--min-lr is the end of a cosine: it needs --schedule cosine": least and options.schedule != "cosine",
+        "--min-lr is the final rate of the cosine schedule and requires --schedule cosine": least
+        and options.schedule != "cosine",
         f"--min-lr {least:g} is above --lr {most:g}": 0 <= most < least,
         "--decay-at needs --schedule step": falls and options.schedule != "step",
         f"--betas needs --optimizer adamw, not {options.optimizer}": options.betas

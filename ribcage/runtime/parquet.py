@@ -61,5 +61,5 @@ def _unpacked(table: pa.Table, place: int) -> pa.Field:
         if _is_text(part.dictionary.type):
             total += pc.sum(pc.binary_length(part.dictionary).take(part.indices)).as_py() or 0
     if total > MAX_TEXT_BYTES:
-        raise UnreadableTableError(f"the texts of {own.name[:40]!r} take {total:,} bytes, more than the limit")
+        raise UnreadableTableError(f"the strings in column {own.name[:40]!r} take {total:,} bytes, more than the limit")
     return own.with_type(own.type.value_type)

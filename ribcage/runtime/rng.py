@@ -101,14 +101,14 @@ def _pairs(seed: int, epoch: int, count: int, stream: int) -> tuple[np.ndarray, 
 
 def _key(seed: int) -> tuple[int, int]:
     if not 0 <= seed < 1 << 64:
-        raise ValueError(f"The seed is {seed}; it must be between 0 and 2⁶⁴ - 1.")
+        raise ValueError(f"The seed must be between 0 and 2⁶⁴ - 1, not {seed}.")
     return seed & 0xFFFFFFFF, seed >> 32
 
 
 def _check(epoch: int, stream: int, blocks: int) -> None:
     if not 0 <= epoch < 1 << 32:
-        raise ValueError(f"The epoch is {epoch}; it must be between 0 and 2³² - 1.")
+        raise ValueError(f"The epoch must be between 0 and 2³² - 1, not {epoch}.")
     if not 0 <= stream <= 0xFFFF:
-        raise ValueError(f"The view is {stream}; it must be between 0 and {NOISE - 1}.")
+        raise ValueError(f"The view must be between 0 and {NOISE - 1}, not {stream}.")
     if blocks > 1 << 16:
         raise ValueError(f"{blocks * WORDS:,} numbers were requested for one row; the maximum is {WORDS << 16:,}.")

@@ -26,7 +26,7 @@ def advice() -> str:
     if cores == 1 or busy < cores / 2 or os.environ.get("OMP_NUM_THREADS") == "1":
         return ""
     return (
-        f"Other programs are using about {busy:.1f} of {cores} cores, so this takes longer. "
+        f"Other programs are using about {busy:.1f} of {cores} cores, so this will take longer. "
         "OMP_NUM_THREADS=1 is often no slower and disturbs them less."
     )
 

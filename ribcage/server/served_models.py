@@ -91,7 +91,7 @@ class ServedClassifier(ServedModel):
         wanted = deployment.expected(self.opened, images)
         away = deployment.max_difference(self.run, images, wanted)
         if not np.isfinite(wanted).all():
-            raise ValueError(f"{self.opened.folder} predicts NaN or infinity, so it cannot be served.")
+            raise ValueError(f"{self.opened.folder} predicts NaN or infinity and cannot be served.")
         if not away <= TOLERANCE:
             raise ValueError(
                 f"{self.opened.folder}: after export to ONNX, probabilities differ by {away:.2g}, more than "

@@ -20,7 +20,7 @@ def save_checkpoint(file: Path, state: dict[str, Any], *, again: bool = False) -
 
     again: the checkpoint before is of the same step; it is replaced, and the older one is kept.
     """
-    with files.explained(file.parent, "Free some; the last checkpoint is whole."), files.atomic(file) as part:
+    with files.explained(file.parent, "Free some space; the last checkpoint is intact."), files.atomic(file) as part:
         with files.disk_errors(part):
             torch.save({"ribcage": FORMAT, **state}, part)
         digest.append_digest(part)
@@ -65,7 +65,7 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
     except digest.DamagedError as error:
         raise ValueError(f"{str(error).strip()} The run cannot be resumed from it.") from None
     except Exception as error:
-        raise ValueError(f"{file} is not a checkpoint of Ribcage, or damaged ({type(error).__name__}).") from None
+        raise ValueError(f"{file} is damaged or is not a Ribcage checkpoint ({type(error).__name__}).") from None
     if not isinstance(state, dict) or state.get("ribcage") != FORMAT:
-        raise ValueError(f"{file} is not a checkpoint of this version of Ribcage.")
+        raise ValueError(f"{file} was written by another version of Ribcage.")
     return state

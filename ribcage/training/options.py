@@ -44,7 +44,7 @@ class TrainingOptions:
     channels: Literal[1, 3] = 1
     """Input channels; 3 repeats the gray image."""
     pool: str = ""
-    """Global pooling of the features, as timm names it: avg, token … (default: that of the architecture)."""
+    """Global pooling of the features, a pooling type of timm: avg, token … (default: that of the architecture)."""
     augment_options: tuple[str, ...] = ()
     """Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0."""
     epochs: int
@@ -52,7 +52,7 @@ class TrainingOptions:
     batch: int
     """Batch size: images per optimizer step, over all processes."""
     micro_batch: int = 0
-    """Maximum number of images per forward pass of a process; gradients of larger batches are accumulated. 0: no
+    """Maximum number of images per forward pass in each process; gradients of larger batches are accumulated. 0: no
     limit."""
     lr: float | None = None
     """Peak learning rate."""
@@ -61,13 +61,13 @@ class TrainingOptions:
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     """Learning rate schedule; the rate is updated every step."""
     decay_at: tuple[float, ...] = (0.6, 0.8)
-    """--schedule step: fractions of the run after which the learning rate is divided by 10."""
+    """Fractions of the run after which --schedule step divides the learning rate by 10."""
     warmup: float | None = None
     """Epochs of linear learning rate warm-up."""
     optimizer: Optimizer | None = None
     """Optimizer; each has its own default learning rate and weight decay."""
     betas: tuple[float, ...] = ()
-    """Two betas of AdamW."""
+    """Beta 1 and beta 2 of AdamW."""
     weight_decay: float | None = None
     """Weight decay; not applied to biases and normalisation layers."""
     layer_decay: float = 1.0

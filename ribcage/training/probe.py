@@ -101,7 +101,8 @@ def extract(
     features = np.concatenate(list(batch_outputs(loader, compute, label)))
     if not np.isfinite(features).all():
         raise ValueError(
-            f"The features of {backbone.name} are not finite: its weights are damaged or do not fit these images."
+            f"The features of {backbone.name} contain NaN or infinity: its weights are damaged, or expect inputs with "
+            f"a different normalisation."
         )
     return FeatureTable(features, loader.labels(0, loader.rows), loader.rows)
 

@@ -97,7 +97,7 @@ def option_changes(folder: Path) -> tuple[OptionChange, ...]:
     try:
         return tuple(typed_json.from_json(OptionChange, one) for one in history)
     except ValueError as error:
-        raise ValueError(f"{folder / 'options.json'} is damaged: its history holds {error}.") from None
+        raise ValueError(f"{folder / 'options.json'} is damaged: its history contains {error}.") from None
 
 
 def with_history(spec: ModelSpec, folder: Path) -> ModelSpec:

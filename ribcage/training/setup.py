@@ -66,8 +66,8 @@ def usable_rows(options: TrainingOptions, data: Datasets, rows: np.ndarray) -> n
     left = rows[~selection.rows_that_give_way(data, options.drop_shared)[rows]] if options.drop_shared else rows
     if not len(left):
         raise ValueError(
-            f"--drop-shared {' '.join(options.drop_shared)} leaves no image of a split that is needed. Drop the shared "
-            "images from another split."
+            f"--drop-shared {' '.join(options.drop_shared)} leaves a required split without images. Drop the shared "
+            f"images from another split."
         )
     data.require_intact(left)
     return left
@@ -212,8 +212,8 @@ def check_batch_norms(options: TrainingOptions, method: Method, images: int) -> 
     if images // count < 2 and any(isinstance(one, norms) and one.training for one in method.train().modules()):
         option = f"--micro-batch {options.micro_batch}" if count > 1 else f"--batch {options.batch}"
         raise ValueError(
-            f"{option} gives a forward pass of {images // count} image of a batch of {images:,}, but the batch norms "
-            f"of {options.model} or its head need two images at least. Use a larger {option.split()[0]}."
+            f"{option} results in forward passes of a single image, but batch normalisation in {options.model} or its "
+            f"head needs at least two. Use a larger {option.split()[0]}."
         )
 
 

@@ -57,7 +57,7 @@ def published(weights: dict[str, Tensor]) -> Published:
     unused = tuple(name for name in weights if name.startswith(DECODER))
     state = {name: value for name, value in weights.items() if name not in unused}
     if missing := {"cls_token", "pos_embed", "patch_embed.proj.weight"} - set(state):
-        raise ValueError(f"The file looks like an MAE, but {', '.join(sorted(missing))} is missing: it is incomplete.")
+        raise ValueError(f"The file looks like an MAE but is incomplete: {', '.join(sorted(missing))} is missing.")
     seen = Evidence("shapes", "a transformer with fc_norm")
     if "decoder_pred.weight" in weights:
         seen = Evidence("names", "decoder_pred and a transformer")
@@ -65,7 +65,7 @@ def published(weights: dict[str, Tensor]) -> Published:
     if not is_fine_tuned(weights):
         return replace(found, name=architecture(state, VITS))
     if "fc_norm.bias" not in weights:
-        raise ValueError("The file looks like a fine-tuned MAE, but fc_norm.bias is missing: it is incomplete.")
+        raise ValueError("The file looks like a fine-tuned MAE but is incomplete: fc_norm.bias is missing.")
     plain = {name.replace("fc_norm.", "norm."): value for name, value in state.items()}
     return replace(found, name=architecture(plain, VITS), pool="avg")
 

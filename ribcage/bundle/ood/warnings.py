@@ -65,7 +65,7 @@ def _rare(check: OODCheck | None, what: str, which: str) -> str:
 
 def _whose(check: OODCheck) -> str:
     """Description of the images that a check was fitted on."""
-    return "training images" if check.learnt else "images that its thresholds were chosen on"
+    return "training images" if check.learnt else "images on which its thresholds were chosen"
 
 
 def _age(text: str) -> float | None:
@@ -119,13 +119,13 @@ def _worth(check: OODCheck, look: int) -> str:
 def weakness(check: OODCheck | None) -> str:
     """A warning about a model without a reliable check; "" for others."""
     if check is None:
-        return f"The model has no OOD check (it needs {FEWEST} training images): warnings are from DICOM tags only."
+        return f"The model has no OOD check (it needs {FEWEST} training images): warnings come from DICOM tags only."
     if not check.held_out:
         return f"The OOD check was fitted on {check.fitted_on:,} images and not tested."
     share = check.alarms.sum() / check.held_out
     if check.fitted_on < ENOUGH or check.held_out < ENOUGH // 2:
         return (
             f"The OOD check was fitted on few images ({check.fitted_on:,}, and {check.held_out:,} of validation, of "
-            f"which {check.alarms.sum():,} get a warning): it detects turned images, but little else reliably."
+            f"which {check.alarms.sum():,} get a warning): it detects rotated images reliably, but little else."
         )
     return f"The OOD check warns about {share:.0%} of the validation images themselves." if share > RARE else ""

@@ -47,10 +47,10 @@ def _giving(result: AuditFindings, crossing: Sequence[SharedPatients]) -> str:
 
 def _family_text(family: SharedSplits) -> str:
     (one, part), (other, against) = family["one"], family["other"]
-    own, theirs = (f"{split} of the {name} split" if name != "list" else f"list {split}"
+    own, theirs = (f"the {name} {split} split" if name != "list" else f"list {split}"
                    for name, split in ((one, part), (other, against)))  # fmt: skip
     people = f" and {family['patients']:,} of its {family['of_patients']:,} patients" if family["patients"] else ""
-    tested = " Never test a model trained on one on the other." if (part, against) == ("test", "train") else ""
+    tested = " Do not train on one and test on the other." if (part, against) == ("test", "train") else ""
     images = f"{family['images']:,} of the {family['of']:,} images in {own}"
     return f"{family['set']}: {images}{people} are in {theirs}.{tested}"
 
@@ -90,7 +90,9 @@ def _place_text(place: SharedCopies) -> str:
 def _set_texts(described: DatasetCounts) -> list[str]:
     label, texts = described["label"], []
     if described["bare"]:
-        return [f"{label}: names alone do not give patients: name the dataset, too, to compare them."]
+        return [
+            f"{label}: patients cannot be derived from file names alone; pass the dataset, too, to compare patients."
+        ]
     if described["rejected"]:
         texts.append(f"{label}: {described['rejected']:,} images could not be imported; see rejected.csv.")
     if described["unknown_in_splits"]:

@@ -1,4 +1,5 @@
-"""CheXpert: 224,316 frontal and lateral radiographs of 65,240 patients, 14 findings from reports, with uncertainty.
+"""CheXpert: 224,316 frontal and lateral radiographs of 65,240 patients, 14 findings from reports, with uncertain
+labels.
 
 Irvin et al. 2019, https://arxiv.org/abs/1901.07031. Blank means not mentioned, -1 uncertain; both are preserved.
 """
@@ -92,7 +93,7 @@ def _tables(root: Path, train: str) -> dict[str, str]:
         raise tables.missing_files(root, [train, VALID[0]], SOURCE)
     other = [name for name in TRAIN.values() if name != train and not found["train"] and tables.files_named(near, name)]
     if other:
-        raise ValueError(f"{root} has no {train}, but {other[0]}. Choose it with --labels.")
+        raise ValueError(f"{root} has {other[0]}, but no {train}. Choose the labels with --labels.")
     for paths in found.values():
         if len(paths) > 1 and paths[0].count("/") == paths[1].count("/") and Path(paths[0]).name == Path(paths[1]).name:
             homes = [str(root / path) for path in paths]

@@ -58,8 +58,8 @@ def index(
 
     csv: CSV file below ROOT, if there are several; none: read no CSV.
     boxes: CSV file below ROOT with boxes in pixels: file, finding, x, y, width, height (or x_min, y_min, x_max, y_max).
-    path_column: Column with the image files; like those below recognised by its name if not given; none: no such
-        column.
+    path_column: Column with the image files. This and the columns below are recognised by their names if not given;
+    none: no such column.
     patient_column: Column with the patient identifier.
     study_column: Column with the study identifier.
     view_column: Column with the view (PA, AP, lateral).
@@ -70,7 +70,8 @@ def index(
         Effusion|Mass).
     patient_pattern: Regular expression whose group matches the patient in the path, such as (person\\d+)_.
     classes: Whether folder names are classes; auto: yes if all images lie in a few sibling folders.
-    conflicts: Images with several rows that differ: stop, keep the first row, drop the image, or merge the labels.
+    conflicts: What to do with images that have several differing rows: stop, keep the first row, drop the image, or
+    merge the labels.
     slices: Whether to drop CT and MR slices that the CSV marks as such (view Axial, modality CT).
     allow_outside: Also read files outside ROOT to which the CSV or a link points.
     published_patients: Patient identifiers are public: bundles hash them without the site key.
@@ -151,7 +152,7 @@ def _csv(root: Path, csv: str, other: Path | None) -> Path | None:
     found = [path for path in found if root / path != other]
     if len(found) > 1:
         raise ValueError(
-            f"{root} has {', '.join(found)}. Choose one with --csv, or none with --csv none; "
+            f"{root} contains {', '.join(found)}. Choose one with --csv, or none with --csv none; "
             "pass a list of boxes to --boxes."
         )
     return root / found[0] if found else None
@@ -176,7 +177,7 @@ def _with_boxes(found: pd.DataFrame, paths: pd.Series, file: Path, encoding: str
     listed["row"] = [place.get(path, -1) for path in tables.matched_files(listed["path"].tolist(), paths.tolist())[0]]
     away = listed["row"] < 0
     if away.all():
-        raise ValueError(f"{file} lists no image of this dataset; its first one is {listed['path'].iloc[0]!r}.")
+        raise ValueError(f"{file} lists no image of this dataset; its first entry is {listed['path'].iloc[0]!r}.")
     if away.any():
         count, first = listed["path"][away].nunique(), listed["path"][away].iloc[0]
         log.warning("Boxes of %s missing images were ignored, such as %s.", f"{count:,}", first)
@@ -211,7 +212,7 @@ def _check_inside(paths: pd.Series, root: Path) -> None:
     if outside:
         first = ", ".join(tables.printable_text(path) for path in outside[:3]) + (", …" if len(outside) > 3 else "")
         raise ValueError(
-            f"{len(outside):,} of {len(paths):,} files are outside {root}, by the table or a link: {first}. "
+            f"{len(outside):,} of {len(paths):,} files are outside {root} (by a path in the table or a link): {first}. "
             "If you trust them, use --allow-outside."
         )
 

@@ -1,4 +1,4 @@
-"""MedMNIST: PneumoniaMNIST (5,856 images) and ChestMNIST (112,120 of ChestX-ray14), 28 to 224 pixels, in one file.
+"""MedMNIST: PneumoniaMNIST (5,856 images) and ChestMNIST (112,120 from ChestX-ray14), 28 to 224 pixels, one file each.
 
 Yang et al. 2023, https://doi.org/10.1038/s41597-022-01721-8. The files have no patient identifiers: every patient is
 unknown (""), and images may share one. The splits of ChestMNIST are as large as those of ChestX-ray14's `arnoweng`
@@ -33,7 +33,7 @@ LARGEST = 64 << 30  # bytes of one array: a header may declare any size
 def index(root: Path, *, flavour: Literal["auto", "pneumonia", "chest"] = "auto") -> Index:
     """Read the labels in pneumoniamnist.npz, chestmnist_224.npz …; root is the file, or a folder with one of them.
 
-    flavour: Dataset, if it cannot be told from the file name.
+    flavour: Dataset in the file, if its name does not show it.
     """
     file = _file(root)
     kind = _flavour(file) if flavour == "auto" else flavour
@@ -61,7 +61,7 @@ def _file(root: Path) -> Path:
         raise FileNotFoundError(f"{root} does not exist. Get pneumoniamnist.npz or chestmnist.npz from {SOURCE}.")
     found = sorted(path for kind in FINDINGS for path in root.glob(f"{kind}mnist*.npz"))
     if not found:
-        raise FileNotFoundError(f"{root} has no pneumoniamnist*.npz, no chestmnist*.npz. Get one from {SOURCE}.")
+        raise FileNotFoundError(f"{root} has neither pneumoniamnist*.npz nor chestmnist*.npz. Get one from {SOURCE}.")
     if len(found) > 1:
         raise ValueError(f"{root} has {', '.join(path.name for path in found)}. Pass one of them.")
     return found[0]

@@ -1,4 +1,4 @@
-"""MIMIC-CXR-JPG: 377,110 radiographs of 65,379 patients in 227,827 studies, 14 findings per study with uncertainty.
+"""MIMIC-CXR-JPG: 377,110 radiographs of 65,379 patients in 227,827 studies, 14 findings per study, uncertain labels.
 
 Johnson et al. 2019, https://arxiv.org/abs/1901.07042. Labels are per study and apply to all its images.
 """
@@ -133,7 +133,7 @@ def _with_radiologists(label: pd.DataFrame, root: Path) -> pd.DataFrame:
         .set_index("study_id")
     )
     theirs = label["study_id"].isin(read.index)
-    log.warning("%s test studies have the labels of a radiologist (%s).", f"{theirs.sum():,}", READ_BY_RADIOLOGISTS)
+    log.warning("%s test studies have labels by a radiologist (%s).", f"{theirs.sum():,}", READ_BY_RADIOLOGISTS)
     read = read.reindex(label["study_id"])
     for name in LABELS:
         own = pd.Series(read[named[name]].to_numpy(), label.index) if name in named else float("nan")

@@ -1,4 +1,4 @@
-"""Synthetic chest radiographs: two hospitals, several studies per patient, the fourteen findings of ChestX-ray14.
+"""Synthetic chest radiographs from two hospitals: several studies per patient, the 14 findings of ChestX-ray14.
 
 Nothing is read from disk: the columns of a row are the parameters from which `images` generates it. Source: this
 program; no real patients. Licence: CC0-1.0.
@@ -60,7 +60,7 @@ def index(
 
     root: not read; what `path` would be relative to.
     images: number of images; a larger dataset begins with the images of a smaller one.
-    seed: random seed; each seed gives other patients.
+    seed: random seed; each seed generates different patients.
     uncertain: fraction of the labels that are uncertain (-1), mostly of faint or ambiguous findings.
     missing: fraction of the labels that are unknown (empty), mostly of absent findings.
     lateral: fraction of the studies with an additional lateral image.

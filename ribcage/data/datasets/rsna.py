@@ -33,7 +33,8 @@ LOVT = {"train.csv": "train", "validation.csv": "val", "test.csv": "test"}
 def index(root: Path, *, split: Literal["auto", "lovt", "patient"] = "auto", images: str = "") -> Index:
     """Read stage_2_train_labels.csv and, where there is one, stage_2_detailed_class_info.csv, anywhere below root.
 
-    split: lovt: published lists (Müller et al. 2022); patient: 60/20/20 by patient; auto: lovt if the lists are there,
+    split: Splits: lovt: published lists (Müller et al. 2022); patient: 60/20/20 by patient; auto: lovt if the lists are
+    there,
         else patient.
     images: Folder with the images below ROOT (.dcm, .png or .jpg), if there are several.
     """
@@ -65,7 +66,7 @@ def index(root: Path, *, split: Literal["auto", "lovt", "patient"] = "auto", ima
     else:
         log.warning(
             "RSNA's patientId identifies an image, not a patient: images of one person count as several patients "
-            "and may be in several splits. With %s below the root, patients are those of ChestX-ray14.",
+            "and may be in several splits. With %s below the root, patient identifiers are taken from ChestX-ray14.",
             MAPPING,
         )
     lovt = _lovt(root, paths)

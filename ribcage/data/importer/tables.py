@@ -177,7 +177,7 @@ def enlarged(table: pd.DataFrame, facts: dataset_folder.Facts) -> str:
     if not count:
         return ""
     share = f"{count / len(own):.0%}" if count / len(own) >= 0.01 else "under 1%"
-    said = f"{count:,} of {len(own):,} images ({share}) are smaller than {facts.size} px and are enlarged to it"
+    said = f"{count:,} of {len(own):,} images ({share}) are smaller than {facts.size} px and are enlarged to that size"
     better = max(LEAST_SIZE, int(np.percentile(own, 100 * FEW, method="lower")))
     if better >= facts.size:
         return said + "."

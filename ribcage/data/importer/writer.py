@@ -144,7 +144,8 @@ class Writer:
         for line in lines[1:]:
             if changed := [row for row, was in line["files"] if _state(self.index.file(row)) != was]:
                 log.warning(
-                    "Files have changed since this import began, such as row %s: it resumes after row %s.",
+                    "Files have changed since this import began, such as that of row %s: the import resumes after row "
+                    "%s.",
                     f"{changed[0]:,}", f"{rows:,}",
                 )  # fmt: skip
                 break

@@ -235,7 +235,7 @@ def splits(column: pd.Series, name: str) -> pd.Series:
     if len(strange):
         raise ValueError(
             f"The column {name!r} has {strange.iloc[0]!r}, which is not a split (train, val, test). "
-            f"Choose another with --split-column, or none."
+            f"Choose another column with --split-column, or pass --split-column none."
         )
     return usual.fillna("").astype("str")
 

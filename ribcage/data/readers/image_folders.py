@@ -71,7 +71,7 @@ def _are_classes(folders: list[list[str]], images: list[str]) -> bool:
     if not all(names) or not 2 <= len(names) <= MOST_CLASSES:
         return False
     reasons = {
-        "patients are often named so": any(PATIENT_FOLDER.fullmatch(name) for name in names),
+        "patient folders often have such names": any(PATIENT_FOLDER.fullmatch(name) for name in names),
         "they have DICOM files": any(may_be_dicom(path) for path in images),
         "they have subfolders": any(len(steps) > 1 for steps in folders),
     }
@@ -79,7 +79,8 @@ def _are_classes(folders: list[list[str]], images: list[str]) -> bool:
     if against:
         listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
         log.warning(
-            "The folders %s are not used as classes, since %s, so there are no labels. Use --classes yes otherwise.",
+            "The folders %s are not used as classes, because %s, so there are no labels. If they are classes, pass "
+            "--classes yes.",
             listed,
             " and ".join(against),
         )

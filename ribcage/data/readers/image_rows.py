@@ -87,7 +87,9 @@ def without_slices(rows: pd.DataFrame, view: str) -> pd.DataFrame:
     """The rows of radiographs, by the words of view and modality."""
     slices = columns.are_slices(rows, view)
     if slices.all() and len(rows):
-        raise ValueError("All rows are slices of CT or MR by their view or modality. To use them, pass --slices keep.")
+        raise ValueError(
+            "All rows are slices of CT or MR, according to their view or modality. To use them, pass --slices keep."
+        )
     if slices.any():
         log.warning(
             "%s slices of CT or MR (by view or modality) were ignored; --slices keep uses them.", f"{slices.sum():,}"
@@ -123,6 +125,8 @@ def _located(names: pd.Series, root: Path) -> pd.Series:
         return pd.Series(plain, index=names.index, dtype="str")
     paths, other = tables.matched_files(names.tolist(), tables.files_below(root))
     if other:
-        log.warning("%s files were found by their stems, with another ending than in the table.", f"{other:,}")
+        log.warning(
+            "%s files have another file name extension than in the table and were found by their stems.", f"{other:,}"
+        )
     kept = [path if is_file else other for path, is_file, other in zip(plain, there, paths, strict=True)]
     return pd.Series(kept, index=names.index, dtype="str")

@@ -178,7 +178,7 @@ def sniffed(file: Path, encoding: str = "auto") -> pd.DataFrame:
     bare = next((name for name in names if name.lower().endswith(IMAGES)), "")
     if bare:
         raise ValueError(
-            f"{file} has no header: its first line has a file ({printable_text(bare)}). Add the names of the "
+            f"{file} has no header: its first line contains a file name ({printable_text(bare)}). Add the names of the "
             "columns above it, such as path,patient,label; pass a list of the images of a split as "
             "--split-list train=FILE."
         )
@@ -240,7 +240,7 @@ def _bytes(file: Path) -> bytes:
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{file} is damaged: {error}. Download it again.") from None
     if len(data) > LARGEST:
-        raise ValueError(f"{file} has more than {LARGEST >> 20:,} MiB, the limit for a table.")
+        raise ValueError(f"{file} is larger than {LARGEST >> 20:,} MiB, the limit for a table.")
     return data
 
 

@@ -208,17 +208,17 @@ def _problems(view: View) -> list[str]:
     """All invalid settings of a view."""
     sides = view.size if isinstance(view.size, tuple) else (view.size, view.size)
     if not (len(sides) == 2 and all(isinstance(side, int) and 1 <= side <= 8192 for side in sides)):
-        return [f"size is {view.size}, not one side or (height, width) in whole numbers from 1 to 8192"]
+        return [f"size must be one side or (height, width) in whole numbers from 1 to 8192, not {view.size}"]
     problems = []
     for name, most in _LIMITS.items():
         if not _ascending((0.0, getattr(view, name)), 0.0, most):
-            problems.append(f"{name} is {getattr(view, name)}, not from 0 to {most:g}")
+            problems.append(f"{name} must be from 0 to {most:g}, not {getattr(view, name)}")
     for name, (least, most) in _RANGES.items():
         ends = getattr(view, name)
         if not (isinstance(ends, tuple) and len(ends) == 2 and _ascending(ends, least, most)):
-            problems.append(f"{name} is {ends}, not (low, high) from {least:g} to {most:g}")
+            problems.append(f"{name} must be (low, high) from {least:g} to {most:g}, not {ends}")
     if view.place is not None and not all(_ascending((0.0, end), 0.0, 1.0) for end in view.place):
-        problems.append(f"place is {view.place}, not (x, y) from 0 to 1 or None")
+        problems.append(f"place must be (x, y) from 0 to 1, or None, not {view.place}")
     if not problems and view.blur_probability and blur_radius(view.blur[1]) >= min(sides):
         problems.append(f"a blur of {view.blur[1]:g} pixels is larger than the view")
     return problems

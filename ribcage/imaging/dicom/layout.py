@@ -59,8 +59,8 @@ def read_layout(dataset: "Dataset", name: str, limits: Limits) -> Layout:
     bits = _whole(dataset, "BitsStored", name) or allocated
     if allocated not in (8, 16) or not 1 <= bits <= allocated or samples not in (1, 3):
         raise UnreadableError(
-            f"{name} stores {samples} x {bits} bits in {allocated} per pixel; "
-            "one gray value or three colours of up to 16 bits were expected."
+            f"{name} has {samples} samples per pixel of {bits} bits ({allocated} allocated); "
+            "one (gray) or three (colour) of up to 16 bits were expected."
         )
     high = bits - 1 if dataset.get("HighBit") is None else _whole(dataset, "HighBit", name)
     if not bits - 1 <= high < allocated:

@@ -104,7 +104,7 @@ def _labels(values: pd.DataFrame) -> list[str]:
 def _twice(images: pd.DataFrame) -> list[str]:
     """Warning about images with several lines."""
     count = int(images.duplicated(keep=False).sum())
-    return [f"{count:,} lines have an image that another line has, too: none of them is used"] * bool(count)
+    return [f"{count:,} lines name an image that another line also names; none of them is used"] * bool(count)
 
 
 def _near(names: Sequence[str]) -> list[str]:
@@ -161,7 +161,8 @@ def table_logits(
     if not hit.any():
         theirs, ours = table.images.iloc[0], own.iloc[0]
         raise ValueError(
-            f"{table.file} has no prediction of these images: it has {_shown(theirs)} …, the data {_shown(ours)} …"
+            f"{table.file} has no predictions for these images: it contains {_shown(theirs)} …, but the data contain "
+            f"{_shown(ours)} …"
         )
     logits = np.full((len(own), len(findings)), np.nan, np.float32)
     for column, name in enumerate(findings):

@@ -127,7 +127,7 @@ def read_container(file: Path) -> Any:
             raise ValueError("it is empty")
         return _read(file, start)
     except MemoryError:
-        raise MemoryError(f"{file} needs more memory than is available.") from None
+        raise MemoryError(f"Reading {file} takes more memory than is available.") from None
     except Exception as error:  # a damaged or hostile file raises almost anything
         raise ValueError(f"{file} cannot be read as weights: {_reason(error)}.") from None
 
@@ -178,10 +178,10 @@ def _reason(error: Exception) -> str:
     text = "".join(one for one in " ".join(str(error).split()) if one.isprintable())  # names in it come from the file
     if "GLOBAL " in text:
         asked = text.split("GLOBAL ", 1)[1].split(" ", 1)[0]
-        return f"it refers to {asked}, which weights do not need{_whole_model(asked)}"
+        return f"its pickle refers to {asked}, which is not allowed in a checkpoint{_whole_model(asked)}"
     text = text.split("WeightsUnpickler error: ", 1)[-1].split(" Check the documentation of torch.load", 1)[0]
     if "allocate memory" in text:
-        return "it needs more memory than is available"
+        return "reading it takes more memory than is available"
     if isinstance(error, EOFError | zipfile.BadZipFile) or "central directory" in text or "unexpected EOF" in text:
         return "it is truncated or damaged"
     return text[:120].rstrip(".") or type(error).__name__

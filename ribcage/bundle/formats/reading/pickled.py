@@ -136,7 +136,7 @@ def _buffered(content: Any, kind: Any, shape: Any, order: Any) -> _Array:
 def _data(source: Any, names: Any = None, *_: Any) -> Any:
     """The array in Paddle's eval("data", {"data": array})."""
     if source != "data" or type(names) is not dict or list(names) != ["data"]:
-        raise UnneededError("it calls builtins.eval, which weights do not need")
+        raise UnneededError("its pickle calls builtins.eval, which is not allowed in a checkpoint")
     return names["data"]
 
 
@@ -179,7 +179,7 @@ class _Reader(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """The name itself; load_reduce maps it to a function."""
         if _Name(module, name) not in KNOWN:
-            raise UnneededError(f"it refers to {module}.{name}, which weights do not need"[:120])
+            raise UnneededError(f"its pickle refers to {module}.{name}, which is not allowed in a checkpoint"[:120])
         return _Name(module, name)
 
     def load_reduce(self) -> None:
@@ -195,7 +195,7 @@ class _Reader(pickle._Unpickler):
         state, begun = self.stack.pop(), self.stack[-1]
         if type(begun) not in (_Array, _Kind):
             raise UnneededError(
-                f"it fills a {type(begun).__name__.strip('_')} after its creation, which weights do not need"
+                f"it fills a {type(begun).__name__.strip('_')} after its creation, which is not allowed in a checkpoint"
             )
         begun.build(state)
         self._spend(begun)
@@ -236,7 +236,7 @@ class _Reader(pickle._Unpickler):
             raise UnneededError("its arrays are larger than the file")
 
     def _unneeded(self) -> None:
-        raise UnneededError("it has pickle opcodes that weights do not need")
+        raise UnneededError("it has pickle opcodes that are not allowed in a checkpoint")
 
     dispatch: ClassVar[dict[int, Any]] = {
         **dict.fromkeys(range(256), _unneeded),
