@@ -110,5 +110,5 @@ def test_impossible_weights_are_refused(weights: list[float]) -> None:
     ("seed", "epoch", "stream", "word"), [(-1, 0, 0, "seed"), (0, -1, 0, "epoch"), (0, 0, -1, "view")]
 )
 def test_an_address_outside_the_counter_is_refused(seed: int, epoch: int, stream: int, word: str) -> None:
-    with pytest.raises(ValueError, match=f"The {word} is -1"):
+    with pytest.raises(ValueError, match=f"{word} .*-1"):
         rng.uniform(seed, epoch, np.arange(2), stream, 1)

@@ -230,7 +230,7 @@ def refuse_incomplete(file: Path, found: Published, coverage: Coverage, strange:
     if partial or not (coverage.lost or strange):
         return
     count = len(coverage.matched) + len(coverage.lost)
-    more = f"{len(strange)} weights in the file are unknown ({strange[0]} …)" if strange else ""
+    more = f"not recognised in the file: {len(strange)} ({strange[0]} …)" if strange else ""
     details = ", ".join(part for part in (str(coverage), more) if part)
     raise ValueError(
         f"{file} has {len(coverage.matched)} of the {count} weights of {found.name}: {details}. Pass another --model, "
