@@ -57,7 +57,7 @@ def test_a_wrong_option_is_answered_with_the_nearest() -> None:
 def test_too_many_arguments_a_wrong_choice_and_a_wrong_type_are_named() -> None:
     with pytest.raises(TypeError, match=r"probe .*\b1\b.*\b2\b"):
         ribcage.probe("runs/x", "d")
-    with pytest.raises(ValueError, match="optimizer .*'adamw' or 'sgd' or 'lars'.*'adam'"):
+    with pytest.raises(ValueError, match=r"optimizer .*'adamw' or 'sgd' or 'lars'.*'adam'"):
         ribcage.finetune(data="d", out="o", optimizer="adam")
     with pytest.raises(ValueError, match=r"epochs .*\bint\b.*'3'"):
         ribcage.finetune(data="d", out="o", epochs="3")
