@@ -204,10 +204,9 @@ def distil(
 ) -> Path | int:
     """Distil one or several teachers into a small student, from their predictions and from the known labels.
 
-    A teacher is a model or a table of predictions. A model predicts on the augmented image of the student, at its own
-    input size. Unlabelled images are used as well. The best epoch is selected on the validation split; the test split is
-    not used.
-    Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the program ends; --resume continues from it.
+    A teacher is a model or a table of predictions. A model predicts on the augmented image of the student, at its own input
+    size. Unlabelled images are used as well. The best epoch is selected on the validation split; the test split is not
+    used. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the program ends; --resume continues from it.
 
     Args:
         data: Dataset folders.
@@ -441,9 +440,8 @@ def finetune(
     """Train a classifier of findings, from random or pretrained weights.
 
     The best epoch, the temperature and the thresholds are selected on the validation split; the test split is not used. The
-    run
-    folder holds the options, a log line per step, a checkpoint, and `bundle/`, the best model so far. Ctrl-C, SIGTERM and
-    SIGUSR1 save a checkpoint before the program ends; --resume continues from it, also in the middle of an epoch.
+    run folder holds the options, a log line per step, a checkpoint, and `bundle/`, the best model so far. Ctrl-C, SIGTERM
+    and SIGUSR1 save a checkpoint before the program ends; --resume continues from it, also in the middle of an epoch.
 
     Args:
         data: Dataset folders.
@@ -729,9 +727,9 @@ def predict(
 ) -> pd.DataFrame:
     """Predict findings in image files: PNG, JPEG, TIFF, BMP or DICOM.
 
-    A classifier predicts a calibrated probability for every finding and marks those at or above their threshold; a
-    detector predicts boxes, in pixels of the file. Images that are unlike the training images get a warning. Files that
-    cannot be read are listed and skipped.
+    A classifier predicts a calibrated probability for every finding and marks those at or above their threshold; a detector
+    predicts boxes, in pixels of the file. Images that are unlike the training images get a warning. Files that cannot be
+    read are listed and skipped.
 
     Args:
         model: Run folder or bundle.

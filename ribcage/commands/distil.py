@@ -1,9 +1,8 @@
 """Distil one or several teachers into a small student, from their predictions and from the known labels.
 
-A teacher is a model or a table of predictions. A model predicts on the augmented image of the student, at its own
-input size. Unlabelled images are used as well. The best epoch is selected on the validation split; the test split is
-not used.
-Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the program ends; --resume continues from it.
+A teacher is a model or a table of predictions. A model predicts on the augmented image of the student, at its own input
+size. Unlabelled images are used as well. The best epoch is selected on the validation split; the test split is not
+used. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the program ends; --resume continues from it.
 """
 
 from collections.abc import Mapping

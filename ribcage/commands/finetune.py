@@ -1,9 +1,8 @@
 """Train a classifier of findings, from random or pretrained weights.
 
 The best epoch, the temperature and the thresholds are selected on the validation split; the test split is not used. The
-run
-folder holds the options, a log line per step, a checkpoint, and `bundle/`, the best model so far. Ctrl-C, SIGTERM and
-SIGUSR1 save a checkpoint before the program ends; --resume continues from it, also in the middle of an epoch.
+run folder holds the options, a log line per step, a checkpoint, and `bundle/`, the best model so far. Ctrl-C, SIGTERM
+and SIGUSR1 save a checkpoint before the program ends; --resume continues from it, also in the middle of an epoch.
 """
 
 from dataclasses import dataclass
@@ -56,8 +55,8 @@ class Options(TrainingOptions):
     loss: Literal["bce", "focal", "asymmetric", "cross-entropy"] = "bce"
     """Loss, per finding; cross-entropy for mutually exclusive findings."""
     prior: bool = False
-    """Initialise the bias of the head from the prevalence of each finding. Without it, saliency maps may be empty
-    after a short training."""
+    """Initialise the bias of the head from the prevalence of each finding. Without it, saliency maps may be empty after
+    a short training."""
     balanced: bool = False
     """Weight the positives and negatives of each finding by the effective number of samples (Cui et al. 2019)."""
     smoothing: float = 0.0

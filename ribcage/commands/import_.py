@@ -43,8 +43,8 @@ class Options:
     threads: int = 0
     """Threads that decode images; 0: one per core."""
     window: str = ""
-    """DICOM window: one of the file's windows by its explanation, such as LUNG, or CENTRE,WIDTH (default: that
-    of the file, docs/datasets.md)."""
+    """DICOM window: one of the file's windows by its explanation, such as LUNG, or CENTRE,WIDTH (default: that of the
+    file, docs/datasets.md)."""
     allow_rejected: str = "50%"
     """Number of rejected images above which the exit code is 3: a number, a percentage such as 5%, or all."""
     limit: int = 0

@@ -49,8 +49,8 @@ class Options(TrainingOptions):
     findings: tuple[str, ...] = ()
     """Findings to detect (default: all that have boxes in the training split)."""
     head: Literal["fcos", "yolo", "cam"] = "fcos"
-    """Detection head: fcos (anchor-free), yolo (YOLOv3, as in LoVT's protocol for frozen backbones), or cam (boxes
-    from the class activation maps of a classifier; nothing is trained)."""
+    """Detection head: fcos (anchor-free), yolo (YOLOv3, as in LoVT's protocol for frozen backbones), or cam (boxes from
+    the class activation maps of a classifier; nothing is trained)."""
     head_width: int = 256
     """Channels of the fcos head, from 4 to 1024."""
     head_depth: int = 4

@@ -1,8 +1,8 @@
 """Predict findings in image files: PNG, JPEG, TIFF, BMP or DICOM.
 
-A classifier predicts a calibrated probability for every finding and marks those at or above their threshold; a
-detector predicts boxes, in pixels of the file. Images that are unlike the training images get a warning. Files that
-cannot be read are listed and skipped.
+A classifier predicts a calibrated probability for every finding and marks those at or above their threshold; a detector
+predicts boxes, in pixels of the file. Images that are unlike the training images get a warning. Files that cannot be
+read are listed and skipped.
 """
 
 from dataclasses import dataclass
@@ -60,8 +60,8 @@ class Options:
     min_score: float | None = None
     """Score threshold of boxes, from 0 to 1; detectors only (default: that of each finding, from validation)."""
     window: str = ""
-    """DICOM window: the explanation of one of the file's windows, such as LUNG, or CENTRE,WIDTH (default: that
-    of the file, docs/datasets.md)."""
+    """DICOM window: the explanation of one of the file's windows, such as LUNG, or CENTRE,WIDTH (default: that of the
+    file, docs/datasets.md)."""
     allow_unread: str = "0"
     """Number of unreadable files above which the exit code is 3: a number, a percentage such as 5%, or all."""
     batch: int = 16

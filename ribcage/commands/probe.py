@@ -56,8 +56,8 @@ class Options:
     """Splits from which to drop images whose patients or copies are in another split; from the evaluated split also
     those that the model was trained on."""
     policy: str = "ignore"
-    """Policy for uncertain and blank labels: ignore, ones, zeros …, and exceptions, as in
-    ones,Edema=zeros,blank=zeros (docs/datasets.md)."""
+    """Policy for uncertain and blank labels: ignore, ones, zeros …, and exceptions, as in ones,Edema=zeros,blank=zeros
+    (docs/datasets.md)."""
     size: tuple[int, ...] = ()
     """Input height and width in pixels, or one number for both (default: that of the bundle, else 224)."""
     channels: Literal[1, 3] = 1

@@ -33,8 +33,7 @@ class Options:
     channels: Literal[1, 3] | None = None
     """Input channels of an architecture (default: 3, as in papers; other commands use 1)."""
     size: tuple[int, ...] = ()
-    """Input height and width in pixels, or one number for both, of an architecture or of --baselines (default:
-    224)."""
+    """Input height and width in pixels, or one number for both, of an architecture or of --baselines (default: 224)."""
     latency: bool = True
     """Measure the time in PyTorch and in ONNX Runtime."""
     threads: int = 0

@@ -58,8 +58,8 @@ class Options:
     workers: int = 0
     """Processes that decode images; 0: one per core."""
     window: str = ""
-    """DICOM window: the explanation of one of the file's windows, such as LUNG, or CENTRE,WIDTH (default: that
-    of the file, docs/datasets.md)."""
+    """DICOM window: the explanation of one of the file's windows, such as LUNG, or CENTRE,WIDTH (default: that of the
+    file, docs/datasets.md)."""
     max_requests: int = 64
     """Maximum number of concurrent requests with images; others get status 503."""
     max_files: int = 32
