@@ -47,7 +47,7 @@ from safetensors.torch import save as safetensors_bytes
 from benchmarks import fuzz_upload
 from benchmarks.fuzz_upload import CHANGES, Draw
 from ribcage import cli
-from ribcage.bundle import attestation, deployment, formats, history
+from ribcage.bundle import attestation, deployment, formats, history, ood
 from ribcage.bundle.io import load_bundle, save_bundle
 from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.training_record import TrainingRecord
@@ -175,7 +175,42 @@ def of_dicom(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
         data = _other_elements(data, draw)
     if draw.random() < 0.6:
         data = changed(data, draw)
+    if draw.random() < 0.3:
+        named = _damaged_length(_one(made.dicoms, draw), draw)
+        return lambda: _without_the_secret(named)
     return lambda: image_file.decode_image(data, "a.dcm")
+
+
+SECRET = "SECRET^JANE"
+
+
+def _damaged_length(data: bytes, draw: Draw) -> bytes:
+    """A DICOM file of a patient with a name, and one element whose length is damaged so that it may contain others."""
+    found, stream = pydicom.dcmread(io.BytesIO(data), force=True), io.BytesIO()
+    found.PatientName = found.PatientID = found.ReferringPhysicianName = SECRET
+    found.Modality, found.BodyPartExamined = "DX", "CHEST"
+    pydicom.dcmwrite(stream, found, enforce_file_format=False)
+    bad = bytearray(stream.getvalue())
+    if found.file_meta.TransferSyntaxUID == pydicom.uid.DeflatedExplicitVRLittleEndian:
+        return bytes(bad)
+    again = pydicom.dcmread(io.BytesIO(bad), force=True)
+    places = [getattr(again.get_item(tag), "value_tell", 0) for tag in again.keys() if tag < 0x7FE00010]  # noqa: SIM118
+    place = _one([place for place in places if place > 132], draw)
+    bad[place - 2 + int(draw.integers(2))] ^= 1 << int(draw.integers(8))
+    return bytes(bad)
+
+
+def _without_the_secret(data: bytes) -> None:
+    """Reads a DICOM file; its error, notes and warnings must not contain the patient's name."""
+    try:
+        image = image_file.decode_image(data, "a.dcm")
+        said = " ".join([*image.notes, *ood.image_warnings(None, image.pixels, image.tags, image.notes)])
+    except image_file.UnreadableError as error:
+        said = str(error)
+        if SECRET[:6] not in said:
+            raise
+    if SECRET[:6] in said:
+        raise AssertionError(f"the name of a patient is shown: {said}")
 
 
 ELEMENTS: dict[str, tuple[Any, ...]] = {
