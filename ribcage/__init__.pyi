@@ -268,8 +268,8 @@ def distil(
         keep: Epoch whose model is saved: the best on validation, or the last.
         patience: Early stopping after this many validations without improvement; 0: no early stopping.
         validate_every: Validate every N epochs.
-        log_format: Format of the progress on the terminal: a bar, or paddle, a line every ten steps with the
-            training AUROC of each finding.
+        log_format: Format of the progress on the terminal: bar, or paddle (a line every ten steps with the
+            training AUROC of each finding).
         label_weight: Weight of the label loss, from 0 to 1; the distillation loss has weight 1 - X.
         temperature: Temperature of the kl distillation loss.
         distil_loss: Distillation loss: Kullback-Leibler divergence of the softened probabilities, or mean squared
@@ -501,8 +501,8 @@ def finetune(
         keep: Epoch whose model is saved: the best on validation, or the last.
         patience: Early stopping after this many validations without improvement; 0: no early stopping.
         validate_every: Validate every N epochs.
-        log_format: Format of the progress on the terminal: a bar, or paddle, a line every ten steps with the
-            training AUROC of each finding.
+        log_format: Format of the progress on the terminal: bar, or paddle (a line every ten steps with the
+            training AUROC of each finding).
     """
 
 def import_(
@@ -869,8 +869,8 @@ def pretrain(
             augmentation.
         probe: Labelled dataset folders for a linear probe and k nearest neighbours during training.
         evaluate_every: Evaluate the features every N epochs; each evaluation also saves the bundle.
-        log_format: Format of the progress on the terminal: a bar, or moco, a line every ten steps as in MoCo's
-            published code.
+        log_format: Format of the progress on the terminal: bar, or moco (a line every ten steps, as in MoCo's
+            published code).
         options: its own, as `ribcage … --help` lists them.
     """
 

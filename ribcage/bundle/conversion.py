@@ -117,8 +117,8 @@ def converted_model(
         raise ValueError(f"The last layer in {file} has no bias. Pass --partial to use zeros.")
     if names and several(found.state, config.classifier):
         raise ValueError(
-            f"{file} has several last layers on different tokens ({', '.join(config.classifier)}), which cannot be one "
-            "layer. Leave out --findings and fine-tune."
+            f"{file} has several last layers on different tokens ({', '.join(config.classifier)}), which cannot be "
+            f"merged into one. Leave out --findings and fine-tune."
         )
     if not agreed:
         ask(file, found, claims)

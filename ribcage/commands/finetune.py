@@ -74,8 +74,8 @@ class Options(TrainingOptions):
     validate_every: int = 1
     """Validate every N epochs."""
     log_format: Literal["bar", "paddle"] = "bar"
-    """Format of the progress on the terminal: a bar, or paddle, a line every ten steps with the training AUROC of each
-    finding."""
+    """Format of the progress on the terminal: bar, or paddle (a line every ten steps with the training AUROC of each
+    finding)."""
 
 
 def defaults(_: str = "") -> dict[str, str]:

@@ -61,7 +61,7 @@ class Options(TrainingOptions):
     evaluate_every: int = 10
     """Evaluate the features every N epochs; each evaluation also saves the bundle."""
     log_format: Literal["bar", "moco"] = "bar"
-    """Format of the progress on the terminal: a bar, or moco, a line every ten steps as in MoCo's published code."""
+    """Format of the progress on the terminal: bar, or moco (a line every ten steps, as in MoCo's published code)."""
     member: dict[str, object] = field(default_factory=dict)
 
 
