@@ -75,12 +75,12 @@ def _beside_padding(dataset: "Dataset", patterns: np.ndarray, layout: Layout) ->
     """All allocated bits, if only the padding value needs more than the stored ones; else None."""
     bits, spare = layout.bits, layout.allocated - layout.bits
     ends = element_numbers(dataset, "PixelPaddingValue")[:1]
-    if not ends or not spare or layout.high != bits - 1:
+    if not ends or not spare or layout.high != bits - 1 or not _used(patterns) >> bits:
         return None
     ends = [int(end) % (1 << layout.allocated) for end in ends + element_numbers(dataset, "PixelPaddingRangeLimit")[:1]]
     padding = (patterns >= min(ends)) & (patterns <= max(ends))
     rest = patterns[~padding]
-    if not padding.any() or not rest.size or not _used(patterns) >> bits:
+    if not padding.any() or not rest.size:
         return None
     if not layout.signed:
         return None if _used(rest) >> bits else _read(patterns, layout.allocated, signed=False)
