@@ -194,7 +194,7 @@ def test_an_honest_test_stands_on_the_card_and_a_leak_does_not(
     words = ["evaluate", str(tmp_path / "模型"), "--data", str(nih / "arnoweng"), "--resamples", "20"]
     assert cli.main([*words, "--split", "train", "--allow-leak"]) == 0
     said = capsys.readouterr().out
-    assert "\nTest 1 " in said and re.search(r"\n! .*leak", said)  # a first test is no warning
+    assert "test 1 of" in said and re.search(r"\n! .*leak", said)  # a first test is no warning
     leaky = file.read_text(encoding="utf-8")
     assert (
         "## Test:" not in leaky and "| 1 | nih, train (leak) |" in leaky and re.search(r"\*\*not [^*]*\*\* \|", leaky)
@@ -210,15 +210,13 @@ def test_an_honest_test_stands_on_the_card_and_a_leak_does_not(
     assert text.count("## Test: nih, split test") == 1 and text.count("## Limitations") == 1
     assert str(tmp_path) not in text  # cards are shared
     mean = result["macro"]["auroc"]
-    assert (
-        f"mean AUROC {mean['value']:.3f} ({mean['low']:.3f}–{mean['high']:.3f}) of {mean['findings']} findings" in text
-    )
+    assert f"AUROC over {mean['findings']} findings: {mean['value']:.3f} ({mean['low']:.3f}–{mean['high']:.3f})" in text
     assert text.replace(text[text.index("<!-- tests") : text.index("## Limitations")], "") == plain
-    assert has_facts(text, "3 tests", "2 times") and has_facts(text, "2nd use", "test 2")
+    assert "3 times" in text and "2 times" in text and "2nd use" in text and "test 2" in text
     assert result["test"]["number"] == 3 and result["test"]["before"] == [2]
-    assert "\n! Test 3 " in capsys.readouterr().out
+    assert "\n! This is test 3 " in capsys.readouterr().out
     page = (tmp_path / "two" / "index.html").read_text(encoding="utf-8")
-    assert has_facts(page, "Test 3", "2nd", "test 2")
+    assert has_facts(page, "test 3", "2nd", "test 2")
 
 
 def test_a_tested_split_gives_way_to_what_the_model_has_seen(nih: Path, tmp_path: Path) -> None:
