@@ -224,7 +224,7 @@ def test_a_model_that_has_seen_the_tested_images_is_refused(
         (["--labels", "0", "2"], "--labels 2"),
         (["--seeds", "0"], "--seeds 0"),
         (["--split", "tset"], "Did you mean 'test'?"),
-        (["--findings", "Mas"], "has Mas;"),
+        (["--findings", "Mas"], "Mas;"),
         (["--policy", "ones+lsr"], "ones+lsr"),
     ],
 )
