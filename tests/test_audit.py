@@ -151,7 +151,7 @@ def test_a_set_without_labels_or_test_is_a_problem() -> None:
 def test_prevalence_is_of_the_labelled_and_of_all() -> None:
     member = tables({"path": list("abcd"), "split": ["train"] * 4, "Mass": [1, np.nan, np.nan, np.nan]})
     table = datasheet.label_table(counts.describe(member))
-    assert table.rows[0][table.head.index("prevalence")] == "100.0 / 25.0 %"
+    assert table.rows[0][table.head.index("prevalence")] == "100.0/25.0 %"
     full = tables({"path": list("ab"), "split": ["train"] * 2, "Mass": [1, 0]})
     assert datasheet.label_table(counts.describe(full)).rows[0][table.head.index("prevalence")] == "50.0 %"
 
