@@ -97,10 +97,10 @@ def test_what_only_the_policy_makes_judgeable_chooses_and_is_tested_so(
     assert model["thresholds"]["youden"][place] is not None and model["temperature"][place] != 1
     found = ribcage.evaluate(out, data=[data], resamples=5)
     assert found["policy"] == "ones,blank=zeros" and found["findings"][place]["n"] == 12
-    assert any(has_facts(note, "ones,blank=zeros", "validation") for note in found["notes"])
+    assert any("ones,blank=zeros" in note for note in found["notes"])
     other = ribcage.evaluate(out, data=[data], resamples=5, policy="ignore")
     assert other["findings"][place]["auroc"]["value"] is None
-    assert any(has_facts(note, "ignore", "ones,blank=zeros", "validation") for note in other["notes"])
+    assert any("ignore" in note and "ones,blank=zeros" in note for note in other["notes"])
 
 
 def test_without_a_judgeable_finding_no_training_begins(
@@ -140,7 +140,10 @@ def test_patients_in_training_and_validation_are_warned_of(tmp_path: Path, capsy
         (["--model", "test_vit", "--size", "30"], "test_vit for 32 × 30 pixels: Input width (30) should"),
         (["--micro-batch", "1"], "--micro-batch 1"),
         (["--batch", "1"], "--batch 1"),
-        (["--loss", "cross-entropy", "--policy", "ones,blank=zeros"], "2 have several, 4 none, and 12 "),
+        (
+            ["--loss", "cross-entropy", "--policy", "ones,blank=zeros"],
+            "2 have several, 4 have none, and all labels are known for 12",
+        ),
         (["--data", "{data}", "{data}"], "72 images "),
         (["--lr", "1e18", "--optimizer", "sgd", "--warmup", "0", "--epochs", "3"], "Try a lower --lr"),
     ],

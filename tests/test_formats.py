@@ -200,7 +200,7 @@ def test_a_file_with_a_weight_too_few_is_refused(part: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "of", "says"),
     [
-        ("eeea_net_c2", "ofa_595", "another shape"),
+        ("eeea_net_c2", "ofa_595", "different shape"),
         ("autoformer_v2_tiny", "autoformer_v2_small", "no attribute `6`"),
     ],
 )

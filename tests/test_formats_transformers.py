@@ -198,7 +198,7 @@ def test_a_unet_of_medical_mae_gives_its_encoder(folder: Path) -> None:
     opened = converted(folder, "unet", {"model": state, "epoch": 800}, *AS, "medical_mae")
     assert opened.spec.name == "resnet18" and opened.spec.findings == ()
     assert same(kept(opened), encoder)
-    assert len(formats.published(folder / "unet.pth").left) == 3
+    assert len(formats.published(folder / "unet.pth").unused) == 3
 
 
 def test_the_architecture_is_told_by_the_shapes() -> None:

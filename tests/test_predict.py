@@ -348,7 +348,7 @@ def test_dependence_of_maps_on_weights_is_reported(
 ) -> None:
     asked(model, image(tmp_path / "a.png"), image(tmp_path / "b.png", 5), check_maps=True)
     said = capsys.readouterr().out
-    assert "2 images, 5 draws" in said
+    assert "2 images and 5 random" in said
     assert [line.split()[0] for line in said.splitlines() if line.startswith((*THREE,))] == THREE
     assert "trained weights" in said or said.count("! ") == 1
 
