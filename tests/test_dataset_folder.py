@@ -24,6 +24,12 @@ def test_an_unfinished_folder_does_not_open(tmp_path: Path) -> None:
         dataset_folder.open(tmp_path / "out")
 
 
+def test_a_file_in_place_of_a_folder_is_called_a_file(tmp_path: Path) -> None:
+    (tmp_path / "archive.npz").touch()
+    with pytest.raises(FileNotFoundError, match=r"archive\.npz is a file.*'ribcage import'"):
+        dataset_folder.open(tmp_path / "archive.npz")
+
+
 def test_a_linked_folder_reads_the_same_images_without_storing_them(tmp_path: Path) -> None:
     index = images(tmp_path / "in", 40)
     copied = imported(index, tmp_path / "copied")

@@ -204,6 +204,9 @@ def test_before_a_training_unknown_patients_are_warned_of(tmp_path: Path) -> Non
     said = selection.apart(opened, train, val, ("train", "val"))
     assert "WARNING" in said and "'val'" in said and "'train'" not in said and "--patient-column" in said
     assert "'train' and 'val'" in selection.apart(opened, train[1:], val, ("train", "val"))
+    without = Datasets.of([replace(opened[0], facts=replace(opened[0].facts, dataset="medmnist"))])
+    said = selection.apart(without, train, val, ("train", "val"))
+    assert "WARNING" in said and "--patient" not in said  # its import has no such options
     assert not selection.apart(opened, train, opened.rows_of("test"), ("train", "test"))
 
 

@@ -234,6 +234,8 @@ def _why_not(folder: Path) -> str:
         return f"{folder} has an unfinished import. Run the same 'ribcage import' again to resume it."
     if folder.is_dir():
         return f"{folder} is not a dataset folder: it has no dataset.json. Make one with 'ribcage import'."
+    if folder.exists():
+        return f"{folder} is a file, not a dataset folder. Make a dataset folder with 'ribcage import' and pass that."
     return f"{folder} does not exist. Make a dataset folder with 'ribcage import'."
 
 

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from ribcage.data import splits
+from ribcage.data import datasets, splits
 from ribcage.data.collection import Datasets
 from ribcage.imaging import duplicates
 from ribcage.runtime.spelling import did_you_mean
@@ -160,10 +160,11 @@ def _unknown(data: Datasets, learning: np.ndarray, choosing: np.ndarray, splits:
     ]
     if not blind:
         return ""
+    advised = any(datasets.has_option(one.facts.dataset, "patient_column") for one in data)
     return (
         f"WARNING: no patient is known in {' and '.join(map(repr, blind))}: images of one patient may be in training "
-        "and in validation, which biases results upwards. Import with --patient-column or --patient-pattern."
-    )
+        "and in validation, which biases results upwards."
+    ) + " Import with --patient-column or --patient-pattern." * advised
 
 
 def without_copies(data: Datasets, rows: np.ndarray, *splits: str) -> np.ndarray:

@@ -39,6 +39,11 @@ def needs_root(name: str) -> bool:
     return inspect.signature(load_dataset(name).index).parameters["root"].default is inspect.Parameter.empty
 
 
+def has_option(name: str, option: str) -> bool:
+    """Whether a dataset is known and its import has this option."""
+    return name in dataset_names() and option in _keywords(load_dataset(name).index)
+
+
 def index(name: str, root: Path | str | None = None, **options: Any) -> "Index":
     """Read the tables of a dataset below root (generated ones need none); all invalid options are reported at once."""
     module = load_dataset(name)
