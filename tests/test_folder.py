@@ -107,7 +107,7 @@ def test_a_repeated_column_name_does_not_stop_the_first(folder: Path) -> None:
 def test_several_tables_are_not_guessed_between(folder: Path) -> None:
     root = trees.own_csv(folder)
     trees.text(root / "other.csv", "a,b", "1,2")
-    with pytest.raises(ValueError, match=r"has list.csv, other.csv\. Choose one with --csv"):
+    with pytest.raises(ValueError, match=r"list\.csv, other\.csv\..*--csv"):
         datasets.index("folder", root)
     assert len(datasets.index("folder", root, csv="list.csv")) == 24
     assert datasets.index("folder", root, csv="none").findings == ()
