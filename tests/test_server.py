@@ -356,13 +356,13 @@ def test_what_is_no_http_is_refused_in_json(bare: Running) -> None:
     ("path", "status", "says"),
     [
         ("/v1/predict?model=none", 404, "Unknown model 'none'. Models: learnt, either, boxes."),
-        ("/v1/explain?finding=Moss&model=either", 404, "Unknown finding 'Moss' of either. Findings: Mass, Nodule."),
+        ("/v1/explain?finding=Moss&model=either", 404, "Unknown finding 'Moss' for either. Findings: Mass, Nodule."),
         ("/v1/explain?finding=Mass&model=boxes", 404, "boxes is a detector"),
         ("/v1/explain", 422, "?finding=: field required."),
         ("/v1/image?side=100000", 422, "?side=: input should be less than or equal to 4096."),
         ("/v1/image?side=x", 422, "?side=: input should be a valid integer"),
         ("/v1/nothing", 404, "No route '/v1/nothing'"),
-        ("/v1/models", 405, "/v1/models does not take POST"),
+        ("/v1/models", 405, "/v1/models does not allow POST"),
     ],
 )
 def test_what_cannot_be_asked_is_one_sentence(path: str, status: int, says: str, server: Running) -> None:
