@@ -30,3 +30,12 @@ def _no_ood_check() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fitting, "FEWEST", 1 << 30)
         yield
+
+
+@pytest.fixture
+def real() -> Path:
+    """The folder of real images, labels and boxes."""
+    folder = os.environ.get("RIBCAGE_REAL_DATA")
+    if not folder:
+        pytest.skip("RIBCAGE_REAL_DATA does not name a folder of real data")
+    return Path(folder)

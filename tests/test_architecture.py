@@ -100,7 +100,7 @@ OF_THE_PROJECT = {
     "hostile": "a sample of benchmarks/hostile.py",
     "trials": "benchmarks/trials.py",
 }
-"""Test files of what is no module."""
+"""Test files that are not named after a module → what they test."""
 
 
 @pytest.mark.parametrize("file", sorted(Path(__file__).parent.glob("test_*.py")), ids=lambda file: file.stem)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import trees
 
-from ribcage.data import datasets, findings
-from ribcage.data.index import Index
+from ribcage.data import findings
 from ribcage.data.readers import columns
 
 
@@ -16,11 +15,6 @@ def folder(tmp_path: Path) -> Path:
     made = tmp_path / "own"
     made.mkdir()
     return made
-
-
-def read(folder: Path, *lines: str, **options: object) -> Index:
-    trees.text(folder / "a.csv", *lines)
-    return datasets.index("folder", folder, **options)
 
 
 # ---- findings
@@ -38,13 +32,13 @@ def read(folder: Path, *lines: str, **options: object) -> Index:
 def test_a_comma_parts_findings_where_one_of_them_is_known(
     folder: Path, cell: str, wanted: set[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = read(folder, "path;label", f"1.png;{cell}", "2.png;Mass", "3.png;Own", "4.png;Other")
+    found = trees.read_table(folder, "path;label", f"1.png;{cell}", "2.png;Mass", "3.png;Own", "4.png;Other")
     assert {name for name in found.findings if found.table[name].iloc[0] == 1} == wanted
     assert cell in caplog.text, "what a comma was taken for is said"
 
 
 def test_words_of_a_view_are_no_findings(folder: Path) -> None:
-    found = read(
+    found = trees.read_table(
         folder, "path,label", "1.png,Normal; AP", "2.png,Mass|PA|L", "3.png,AP Supine", "4.png,Lateral meniscus"
     )
     assert found.findings == ("Mass", "L", "Lateral_meniscus")  # a letter may be anything
@@ -82,13 +76,13 @@ def test_views_in_more_than_a_word(cell: str, view: str) -> None:
 
 
 def test_unknown_views_are_reported_with_their_count(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    read(folder, "path,view,Mass", "1.png,PA,1", "2.png,sideways,1", "3.png,sideways,0")
+    trees.read_table(folder, "path,view,Mass", "1.png,PA,1", "2.png,sideways,1", "3.png,sideways,0")
     assert "2 × 'sideways'" in caplog.text
 
 
 @pytest.mark.parametrize("header", ["view", "modality", "kind"])
 def test_slices_of_ct_are_left_out_and_counted(folder: Path, header: str, caplog: pytest.LogCaptureFixture) -> None:
     lines = (f"path,{header},Mass", "1.png,X-ray,1", "2.png,CT Axial,1")
-    assert read(folder, *lines).table["path"].tolist() == ["1.png"]
+    assert trees.read_table(folder, *lines).table["path"].tolist() == ["1.png"]
     assert "1 slices of CT or MR" in caplog.text and "--slices keep" in caplog.text
-    assert len(read(folder, *lines, slices="keep")) == 2
+    assert len(trees.read_table(folder, *lines, slices="keep")) == 2

@@ -10,7 +10,6 @@ import trees
 from refusals import has_facts
 
 from ribcage.data import datasets
-from ribcage.data.index import Index
 
 REAL = os.environ.get("RIBCAGE_REAL_DATA")
 real = pytest.mark.skipif(REAL is None, reason="RIBCAGE_REAL_DATA names no folder of real data")
@@ -21,11 +20,6 @@ def folder(tmp_path: Path) -> Path:
     made = tmp_path / "own"
     made.mkdir()
     return made
-
-
-def read(folder: Path, *lines: str, **options: object) -> Index:
-    trees.text(folder / "a.csv", *lines)
-    return datasets.index("folder", folder, **options)
 
 
 def test_class_folders_may_be_numbered(folder: Path) -> None:
@@ -43,27 +37,27 @@ TWICE = ("path,patient,split,Mass,Nodule", "1.png,A,train,1,0", "1.png,B,train,1
 
 def test_all_conflicts_are_named_at_once_with_what_differs_and_the_option(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"\b3 images") as error:
-        read(folder, *TWICE)
+        trees.read_table(folder, *TWICE)
     for fact in ("1 in patient", "1 in split", "1 in label Mass", "2 in label Nodule", "1.png", "3.png", "--conflicts"):
         assert fact in str(error.value)
     assert "boxes" not in str(error.value)
 
 
 def test_ways_on_from_conflicts(folder: Path) -> None:
-    assert read(folder, *TWICE, conflicts="drop").table["path"].tolist() == ["4.png"]
-    assert read(folder, *TWICE, conflicts="first").table["patient"].tolist() == ["A", "A", "C", "D"]
+    assert trees.read_table(folder, *TWICE, conflicts="drop").table["path"].tolist() == ["4.png"]
+    assert trees.read_table(folder, *TWICE, conflicts="first").table["patient"].tolist() == ["A", "A", "C", "D"]
     with pytest.raises(ValueError, match="1 in patient"):
-        read(folder, *TWICE, conflicts="merge")
+        trees.read_table(folder, *TWICE, conflicts="merge")
     lines = ("path,label", "1.png,Mass", "1.png,Nodule", "2.png,Normal", "2.png,Mass")
-    merged = read(folder, *lines, conflicts="merge")
+    merged = trees.read_table(folder, *lines, conflicts="merge")
     np.testing.assert_array_equal(merged.labels, [[1, 1], [1, 0]])
 
 
 def test_rows_that_differ_in_other_columns_only_are_no_conflict(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert len(read(folder, "path,Mass,reader", "1.png,1,a", "1.png,1,b")) == 1
+    assert len(trees.read_table(folder, "path,Mass,reader", "1.png,1,a", "1.png,1,b")) == 1
     assert has_facts(caplog.text, "1 images", "first")
     with pytest.raises(ValueError, match="--boxes"):
-        read(folder, "path,Mass,x,y,width,height", "1.png,1,1,1,2,2", "1.png,1,5,5,2,2")
+        trees.read_table(folder, "path,Mass,x,y,width,height", "1.png,1,1,1,2,2", "1.png,1,5,5,2,2")
 
 
 # ---- files
@@ -71,7 +65,7 @@ def test_rows_that_differ_in_other_columns_only_are_no_conflict(folder: Path, ca
 
 def test_another_ending_is_tried_and_reported(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     trees.images(folder, ["images/1.jpg", "images/2.jpg"])
-    found = read(folder, "path,Mass", "1.png,1", "2.png,0")
+    found = trees.read_table(folder, "path,Mass", "1.png,1", "2.png,0")
     assert found.table["path"].tolist() == ["images/1.jpg", "images/2.jpg"]
     assert has_facts(caplog.text, "2 files", "extension")
 
@@ -83,8 +77,8 @@ def test_files_outside_the_root_are_refused_unless_allowed(folder: Path) -> None
     paths = ("../secret.png", str(folder.parent / "secret.png"), "link.png", "deep/secret.png", "x/../../secret.png")
     for path in paths:
         with pytest.raises(ValueError, match=r"1 of 1 files .*outside"):
-            read(folder, "path,Mass", f"{path},1")
-    assert len(read(folder, "path,Mass", *(f"{path},1" for path in paths[2:4]), allow_outside=True)) == 2
+            trees.read_table(folder, "path,Mass", f"{path},1")
+    assert len(trees.read_table(folder, "path,Mass", *(f"{path},1" for path in paths[2:4]), allow_outside=True)) == 2
     (folder / "a.csv").unlink()
     with pytest.raises(ValueError, match="outside"):
         datasets.index("folder", folder)
@@ -93,7 +87,7 @@ def test_files_outside_the_root_are_refused_unless_allowed(folder: Path) -> None
 def test_links_that_stay_inside_are_read(folder: Path) -> None:
     trees.images(folder, ["images/1.png"])
     (folder / "2.png").symlink_to("images/1.png")
-    assert len(read(folder, "path,Mass", "2.png,1")) == 1
+    assert len(trees.read_table(folder, "path,Mass", "2.png,1")) == 1
 
 
 @pytest.mark.parametrize(

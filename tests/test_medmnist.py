@@ -1,6 +1,5 @@
 """MedMNIST: sizes and flavours, damaged files, and no Python objects."""
 
-import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -54,14 +53,6 @@ def test_another_medmnist_set_a_broken_file_and_wrong_labels_are_one_line_each(f
     (root / "chestmnist.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"chestmnist.npz cannot be read"):
         datasets.index("medmnist", root / "chestmnist.npz")
-
-
-@pytest.fixture
-def real() -> Path:
-    folder = os.environ.get("RIBCAGE_REAL_DATA")
-    if not folder:
-        pytest.skip("RIBCAGE_REAL_DATA does not name a folder of real data")
-    return Path(folder)
 
 
 def test_the_real_pneumoniamnist_gives_its_counts(real: Path) -> None:

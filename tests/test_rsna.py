@@ -1,7 +1,6 @@
 """RSNA: boxes, classes, patients of ChestX-ray14, the LoVT split."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -53,14 +52,6 @@ def test_rsna_images_may_be_converted(folder: Path) -> None:
     trees.images(root / "png", [f"{name}.png" for name in trees.RSNA_IDS])
     assert datasets.index("rsna", root).table["path"].str.endswith(".dcm").all()
     assert datasets.index("rsna", root, images="png").table["path"].str.startswith("png/").all()
-
-
-@pytest.fixture
-def real() -> Path:
-    folder = os.environ.get("RIBCAGE_REAL_DATA")
-    if not folder:
-        pytest.skip("RIBCAGE_REAL_DATA does not name a folder of real data")
-    return Path(folder)
 
 
 def test_the_real_tables_of_rsna_and_lovt_give_the_published_counts(real: Path) -> None:

@@ -11,34 +11,23 @@ from pathlib import Path
 
 import httpx
 import pytest
-from models import trained
 from refusals import has_facts
-from servers import SIDE, cloud, head, made, png
+from servers import cloud, head, made, png
 
 from ribcage import cli
 from ribcage.bundle import deployment
 from ribcage.bundle.io import load_classifier
 from ribcage.bundle.spec import DetectorSpec
-from ribcage.data import dataset_folder
 from ribcage.server import process
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few synthetic radiographs."""
-    folder = tmp_path_factory.mktemp("data") / "phantom"
-    assert cli.main(["import", "phantom", "--out", str(folder), "--images", "120", "--size", str(SIDE)]) == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory, data: Path) -> dict[str, Path]:
-    """One that learnt, one whose findings exclude each other, one that finds boxes."""
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model of mutually exclusive findings, and a detector."""
     work = tmp_path_factory.mktemp("模型 of mine")
     return {
-        "learnt": trained(work / "learnt", dataset_folder.open(data)),
         "either": made(work / "either", loss="cross-entropy"),
         "boxes": made(
             work / "boxes", stored=64, detector=DetectorSpec("cam", {"share": 0.5, "keep": 5}), thresholds={}

@@ -50,7 +50,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory, data: Path) -> dict[str, Path]:
-    """One that learnt, one whose findings exclude each other, one that finds boxes."""
+    """A trained classifier, a model of mutually exclusive findings, and a detector."""
     work = tmp_path_factory.mktemp("模型 of mine")
     return {
         "learnt": trained(work / "learnt", dataset_folder.open(data)),

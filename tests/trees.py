@@ -10,6 +10,7 @@ import numpy as np
 
 from ribcage.data import datasets
 from ribcage.data.findings import CHESTXRAY14
+from ribcage.data.index import Index
 
 CHEXPERT_LABELS = (
     "No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,"
@@ -278,3 +279,9 @@ TREES: dict[str, Callable[[Path], Path]] = {
 def builder(name: str) -> Callable[[Path], Path] | None:
     """What writes a small synthetic copy of a dataset in its real layout, if anything does."""
     return TREES.get(name) or getattr(datasets.load_dataset(name), "example", None)
+
+
+def read_table(folder: Path, *lines: str, **options: object) -> Index:
+    """The index of a folder of one's own files with a table of these lines."""
+    text(folder / "a.csv", *lines)
+    return datasets.index("folder", folder, **options)
