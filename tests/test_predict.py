@@ -319,7 +319,9 @@ def test_maps_are_of_the_crossed_findings_else_of_the_likeliest(model: Path, tmp
     )
 
 
-def test_sheets_go_to_one_file_or_into_a_folder(model: Path, tmp_path: Path) -> None:
+def test_sheets_go_to_one_file_or_into_a_folder(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     image(tmp_path / "in" / "a.png"), image(tmp_path / "in" / "下" / "b.dcm")
     asked(model, tmp_path / "in", sheet=tmp_path / "all")
     assert sorted(str(one.relative_to(tmp_path / "all")) for one in (tmp_path / "all").rglob("*.svg")) == [
@@ -328,6 +330,7 @@ def test_sheets_go_to_one_file_or_into_a_folder(model: Path, tmp_path: Path) -> 
     ]
     table = asked(model, tmp_path / "in" / "a.png", sheet=tmp_path / "一 张.svg")
     text = (tmp_path / "一 张.svg").read_text(encoding="utf-8")
+    assert f"Wrote {tmp_path / '一 张.svg'}." in capsys.readouterr().out
     assert text.count("<image ") == 4 and f"{100 * table['Mass'][0]:.1f} %" in text and "Edema" in text
 
 

@@ -54,7 +54,7 @@ class MapFiles:
 
         for _ in progress.track(work(), len(paths), "maps", "files") if len(paths) > LONG else work():
             pass
-        say(f"Wrote {len(made):,} {'file' if len(made) == 1 else 'files'}{f', such as {made[0]}' if made else ''}.")
+        say(_written(made))
         for grid in sorted(self.grids):
             say(
                 f"! {self._coarse(grid)}"
@@ -128,3 +128,10 @@ class MapFiles:
         found = sanity.map_likeness(self.opened, squares, map_method=self.map_method)
         for line in sanity_lines(found, self._coarse(found.grid)):
             say(line)
+
+
+def _written(made: Sequence[Path]) -> str:
+    """The last line about the files."""
+    if len(made) == 1:
+        return f"Wrote {made[0]}."
+    return f"Wrote {len(made):,} files" + (f", such as {made[0]}." if made else ".")
