@@ -1035,7 +1035,7 @@ def serve(
     max_megapixels: float = 50.0,
     max_seconds: float = 60.0,
 ) -> None:
-    """Serve models over HTTP: a viewer in the browser and a JSON API.
+    """Serve models over HTTP: a viewer in the browser and a JSON API, whose reference page is at /docs.
 
     Uploaded images are not stored, and no data is sent elsewhere. Access from other machines needs --host 0.0.0.0 and a
     token: --token-file, or the environment variable RIBCAGE_TOKEN. Research use only.

@@ -91,6 +91,7 @@ def test_a_signal_ends_it_after_what_was_begun(folders: dict[str, Path]) -> None
         assert child.stdout and child.stderr
         port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", child.stdout.readline())[1])  # type: ignore[index]
         base = f"http://127.0.0.1:{port}"
+        assert child.stdout.readline() == f"API: {base}/docs\n"
         while httpx.get(base + "/healthz").json() != {"state": "ready"}:
             time.sleep(0.05)
         with socket.create_connection(("127.0.0.1", port), timeout=30) as line:

@@ -394,6 +394,7 @@ def test_the_page_leads_to_no_other_file(bare: Running) -> None:
 
 def test_the_reference_is_one_page_without_the_network(bare: Running) -> None:
     page = bare.get("/docs").text
+    assert f"{bare.base}/v1/predict" in page and ":8000" not in page
     assert "POST /v1/predict" in page and "finding" in page and "<script" not in page and "style=" not in page
     assert not re.search(r"(?:src|href)=\"(?!/)", page)
     assert bare.get("/docs/style.css").headers["Content-Type"].startswith("text/css")

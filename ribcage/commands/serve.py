@@ -1,4 +1,4 @@
-"""Serve models over HTTP: a viewer in the browser and a JSON API.
+"""Serve models over HTTP: a viewer in the browser and a JSON API, whose reference page is at /docs.
 
 Uploaded images are not stored, and no data is sent elsewhere. Access from other machines needs --host 0.0.0.0 and a
 token: --token-file, or the environment variable RIBCAGE_TOKEN. Research use only.
@@ -82,12 +82,14 @@ def run(options: Options) -> None:
         raise ImportError(f"Serving needs {', '.join(absent)}: pip install 'ribcage[serve]'")
     limits.check_options(options, wrong(options))
     from ribcage.server import process
+    from ribcage.server.app import REFERENCE
     from ribcage.server.served_models import served_models
 
     models = served_models([load_bundle(folder) for folder in options.models])
     listening = process.bound(options.host, options.port)
     server = process.Server(service(options, models))
     print(f"{', '.join(models)} at {address(listening)} – Ctrl-C stops it. Research use only.", flush=True)
+    print(f"API: {address(listening).rstrip('/')}{REFERENCE}", flush=True)
     for name, asked in models.items():
         for said in filter(None, (asked.opened.spec.warning, ood.weakness(asked.opened.ood))):
             print(f"! {name}: {said}", flush=True)

@@ -31,9 +31,13 @@ from ribcage.server.schemas import INTENDED_USE, responses
 from ribcage.server.served_models import ImagePredictions, ServedClassifier, ServedModel
 from ribcage.server.uploads import Upload, Uploads
 
+REFERENCE = "/docs"
+"""Path of the reference page."""
+EXAMPLE_ADDRESS = "http://127.0.0.1:8000/"
+"""Address in the example of the OpenAPI description; the reference page shows the address of the request instead."""
 ABOUT = f"""{INTENDED_USE} The server receives chest radiographs and returns probabilities, boxes and saliency maps.
 
-    curl -F files=@chest.png http://127.0.0.1:8000/v1/predict
+    curl -F files=@chest.png {EXAMPLE_ADDRESS}v1/predict
 
 Files can be PNG, JPEG, TIFF, BMP or DICOM; the format is recognised by content, not by name. An error response is
 {{"error": "one sentence"}}. If the server requires a token, send the header 'Authorization: Bearer …'. Images are not
@@ -222,10 +226,11 @@ def _page_routes(app: FastAPI, service: Service) -> None:
             raise Problem(404, f"Unknown page {name[:100]!r}.")
         return Response(place.read_bytes(), media_type=KINDS[Path(name).suffix])
 
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
+    @app.get(REFERENCE, include_in_schema=False)
+    async def docs(request: Request) -> Response:
         """The reference of this interface."""
-        return Response(reference_page.render_reference(app.openapi()), media_type="text/html")
+        about = ABOUT.replace(EXAMPLE_ADDRESS, str(request.base_url))
+        return Response(reference_page.render_reference(app.openapi(), about), media_type="text/html")
 
     @app.get("/docs/style.css", include_in_schema=False)
     async def style() -> Response:

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-def render_reference(spec: dict[str, Any]) -> str:
-    """The whole page."""
+def render_reference(spec: dict[str, Any], about: str) -> str:
+    """The whole page; `about` is the introduction."""
     operations = [
         {
             "route": f"{verb.upper()} {path}",
@@ -26,9 +26,8 @@ def render_reference(spec: dict[str, Any]) -> str:
         {"name": name, "text": paragraphs(one.get("description", "")), "fields": list(_fields(one))}
         for name, one in sorted(spec["components"]["schemas"].items())
     ]
-    about = paragraphs(spec["info"]["description"])
     page = _environment().get_template("reference.html.jinja")
-    return page.render(info=spec["info"], about=about, operations=operations, schemas=schemas)
+    return page.render(info=spec["info"], about=paragraphs(about), operations=operations, schemas=schemas)
 
 
 def render_style() -> str:
