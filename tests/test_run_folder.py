@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ribcage import cli
 from ribcage.commands import finetune, pretrain
 from ribcage.training import run_folder
 
@@ -48,3 +49,18 @@ def test_an_option_that_an_older_run_knew_nothing_of_was_at_its_default(tmp_path
         run_folder.check_resumable("finetune", dataclasses.replace(asked, keep="last"), [])
     with pytest.raises(ValueError, match=r"'ribcage finetune'.*'ribcage pretrain'"):
         run_folder.check_resumable("pretrain", pretrain.Options(method="mae", data=("set",), out=tmp_path), [])
+
+
+@pytest.mark.parametrize("command", ["finetune", "pretrain moco", "distil --teacher none", "localise"])
+@pytest.mark.parametrize("more", [["--devices", "2"], []])
+def test_the_run_folder_is_checked_before_the_data_are_opened(
+    command: str, more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*command.split(), "--data", str(tmp_path / "nothing"), "--out", str(tmp_path / "run"), *more]
+    assert cli.main([*words, "--resume"]) == 1
+    assert str(tmp_path / "run") in (said := capsys.readouterr().err) and "--resume" in said and "nothing" not in said
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "options.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "run" / "checkpoint.pt").touch()
+    assert cli.main(words) == 2
+    assert str(tmp_path / "run") in (said := capsys.readouterr().err) and "--resume" in said and "nothing" not in said

@@ -70,11 +70,10 @@ def run(options: Options) -> Path | int:
     import sys
 
     from ribcage.runtime import limits
-    from ribcage.training import run_folder, setup
+    from ribcage.training import setup
 
     options = with_defaults(options)
     limits.check_options(options, wrong(options))
-    run_folder.check_free(options)
     return setup.run_processes("distil", sys.modules[__name__], options, train)
 
 

@@ -33,12 +33,16 @@ Changes = dict[str, tuple[object, object]]
 
 
 def check_free(options: TrainingOptions) -> None:
-    """Raise ValueError if --out is not a run folder, or has another run."""
+    """Raise if --out is not a run folder, has another run or, with --resume, has none."""
     foreign = [name for name in ("dataset.json", "model.json") if (options.out / name).exists()]
     if foreign:
         raise ValueError(f"{options.out} is not a run folder: it has {foreign[0]}. Choose another --out.")
     if (options.out / "options.json").exists() and not options.resume and not failed(options.out):
         raise ValueError(f"{options.out} already has a run. Continue it with --resume, or choose another --out.")
+    if options.resume and not unsaved(options.out) and not checkpoint.has_checkpoint(options.out):
+        raise FileNotFoundError(
+            f"{options.out} has no checkpoint to resume from. Leave out --resume to start a run there."
+        )
 
 
 @contextlib.contextmanager
@@ -54,10 +58,6 @@ def locked(options: TrainingOptions) -> Iterator[bool]:
     """Hold the lock of the folder; yields whether the run in it is resumed."""
     check_free(options)
     resumed = bool(options.resume) and not unsaved(options.out)
-    if resumed and not checkpoint.has_checkpoint(options.out):
-        raise FileNotFoundError(
-            f"{options.out} has no checkpoint to resume from. Leave out --resume to start a run there."
-        )
     with files.explained(options.out, "Free some."):
         options.out.mkdir(parents=True, exist_ok=True)
         for one in options.out.iterdir():

@@ -24,7 +24,7 @@ from ribcage.data.provenance import Provenance
 from ribcage.imaging.augment import View
 from ribcage.methods import Method
 from ribcage.runtime import distributed, flags, launcher
-from ribcage.training import optim
+from ribcage.training import optim, run_folder
 from ribcage.training.options import TrainingOptions
 from ribcage.training.run_folder import say, with_history
 from ribcage.training.trainer import Trainer
@@ -36,11 +36,16 @@ M = TypeVar("M", bound=Method)
 def run_processes(
     command: str, module: ModuleType, options: Given, train: Callable[[Given, torch.device], Path]
 ) -> Path | int:
-    """Train in this process or, with --devices, in several; the run folder, or the exit code of those processes."""
+    """Train in this process or, with --devices, in several; the run folder, or the exit code of those processes.
+
+    The run folder is checked before anything is loaded.
+    """
     if options.devices > 1 and not launcher.launched():
+        run_folder.check_free(options)
         once = dataclasses.replace(options, devices=1)
         return launcher.launch(options.devices, [command, *flags.option_line(module, once)])
     with launcher.started() as device:
+        distributed.run_on_first(lambda: run_folder.check_free(options))
         return train(options, device)
 
 
