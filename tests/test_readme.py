@@ -30,20 +30,20 @@ PAGES = [
 
 def dataset_table() -> str:
     rows = [f"| `{name}` | {datasets.description(name).rstrip('.')} |" for name in datasets.dataset_names()]
-    return "\n".join(["| `ribcage import …` | what it reads |", "|---|---|", *rows])
+    return "\n".join(["| `ribcage import …` | data |", "|---|---|", *rows])
 
 
 def method_table() -> str:
     folder = Path(methods.__file__).parent
     said = {name: cli.command_summary(folder / f"{name}.py").rstrip(".") for name in methods.method_names()}
     rows = [f"| `{fitting.called(name)}` | {said[name]} |" for name in said]
-    return "\n".join(["| `ribcage …` | how it learns |", "|---|---|", *rows])
+    return "\n".join(["| `ribcage …` | method |", "|---|---|", *rows])
 
 
 def pretraining_table() -> str:
     folder = Path(methods.__file__).parent
     networks = dict.fromkeys(TRANSFORMERS_ONLY, "vision transformers") | dict.fromkeys(CNNS_ONLY, "CNNs")
-    head = ("method", "how it learns", "labels", "networks", "`--micro-batch`")
+    head = ("method", "description", "uses labels", "networks", "supports `--micro-batch`")
     rows = [
         f"| `{name}` | {cli.command_summary(folder / f'{name}.py').rstrip('.')} | {'yes' if kind.from_labels else 'no'} | "
         f"{networks.get(name, 'any')} | {'yes' if kind.divisible else 'no'} |"

@@ -1,4 +1,4 @@
-"""CheXpert: 224,316 frontal and lateral radiographs of 65,240 patients, 14 findings and uncertain labels from reports.
+"""CheXpert: 224,316 radiographs of 65,240 patients, with positive, negative and uncertain labels for 14 findings.
 
 Irvin et al. 2019, https://arxiv.org/abs/1901.07031. Blank means not mentioned, -1 uncertain; both are preserved.
 """

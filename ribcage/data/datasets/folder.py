@@ -1,4 +1,4 @@
-"""Your own images: a CSV with named columns, class folders, or a plain or nested folder of PNG, JPEG or DICOM files.
+"""Your own images: PNG, JPEG or DICOM files in a folder, with labels from a CSV file or from class folders.
 
 Patient, view, sex and age that are in no table stay empty here; for DICOM files they are read from the header at
 import.

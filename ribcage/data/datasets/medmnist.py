@@ -1,4 +1,4 @@
-"""MedMNIST: PneumoniaMNIST (5,856 images) and ChestMNIST (112,120 from ChestX-ray14), 28 to 224 pixels, one file each.
+"""MedMNIST: PneumoniaMNIST (5,856 images) and ChestMNIST (112,120 images from ChestX-ray14) at 28 to 224 px.
 
 Yang et al. 2023, https://doi.org/10.1038/s41597-022-01721-8. The files have no patient identifiers: every patient is
 unknown (""), and images may share one. The splits of ChestMNIST are as large as those of ChestX-ray14's `arnoweng`

@@ -1,4 +1,4 @@
-"""MIMIC-CXR-JPG: 377,110 radiographs of 65,379 patients in 227,827 studies, 14 findings per study, uncertain labels.
+"""MIMIC-CXR-JPG: 377,110 radiographs of 65,379 patients, with positive, negative and uncertain labels for 14 findings.
 
 Johnson et al. 2019, https://arxiv.org/abs/1901.07042. Labels are per study and apply to all its images.
 """

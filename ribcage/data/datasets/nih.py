@@ -1,4 +1,4 @@
-"""ChestX-ray14: 112,120 frontal radiographs of 30,805 patients, 14 findings from reports, 984 boxes.
+"""ChestX-ray14: 112,120 frontal radiographs of 30,805 patients, with 14 findings from reports and 984 boxes.
 
 Wang et al. 2017, https://arxiv.org/abs/1705.02315. 'No Finding' is not a column here, but a row without findings. Two
 published splits are in use and contradict each other: `official`, and `arnoweng` (of CheXNet's reproductions).

@@ -1,4 +1,4 @@
-"""Synthetic chest radiographs from two hospitals: several studies per patient, the 14 findings of ChestX-ray14.
+"""Synthetic chest radiographs: two simulated hospitals, several studies per patient, the 14 findings of ChestX-ray14.
 
 Nothing is read from disk: the columns of a row are the parameters from which `images` generates it. Source: this
 program; no real patients. Licence: CC0-1.0.

@@ -1,4 +1,4 @@
-"""RSNA Pneumonia Detection Challenge 2018: 26,684 ChestX-ray14 images, 9,555 boxes around lung opacities.
+"""RSNA Pneumonia Detection Challenge 2018: 26,684 images from ChestX-ray14 with 9,555 boxes around lung opacities.
 
 Shih et al. 2019, https://doi.org/10.1148/ryai.2019180041. Every image is also in ChestX-ray14 under another name. View,
 sex and age are in the DICOM headers, which are read at import, not here.
