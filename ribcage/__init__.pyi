@@ -43,8 +43,8 @@ def compare(
 ) -> ResultWithPage:
     """Compare models on the same images: differences with 95 % intervals, paired tests, adjusted p-values.
 
-    Takes evaluated runs, evaluation folders, or tables of predictions, and compares each with the first. The cost of
-    Ribcage's models is shown as well: parameters, multiply-adds, size on disk and, with --latency, time per image.
+    Evaluated runs, evaluation folders, or tables of predictions are each compared with the first one. The cost of
+    Ribcage models is shown as well: parameters, multiply-adds, size on disk and, with --latency, time per image.
 
     Args:
         runs: Two or more run folders, evaluation folders, or tables of predictions (.parquet or .csv).
@@ -54,10 +54,10 @@ def compare(
             …
         html: Write an HTML report to this file.
         json: Write all numbers to this JSON file.
-        resamples: Bootstrap resamples of patients.
+        resamples: Number of bootstrap resamples of patients.
         seed: Random seed of the bootstrap.
         latency: Measure the time per image in PyTorch and in ONNX Runtime.
-        threads: CPU threads for --latency; 0: one per core.
+        threads: Number of CPU threads for --latency; 0: one per core.
     """
 
 def convert(
@@ -79,25 +79,26 @@ def convert(
 ) -> ModelSpec | Path | None:
     """Convert a published checkpoint into a bundle, calibrate a model, or write it in a published layout.
 
-    A checkpoint is recognised by the names of its weights; what was read and what was assumed is printed. Every tensor is
-    accounted for: a file that does not cover the whole backbone is refused unless --partial is given. Nothing in a file is
-    executed. With --data, temperature and thresholds are fitted on your own images.
+    A checkpoint is recognised by its parameter names; all inferred and assumed settings are printed. Every tensor is
+    accounted for: a checkpoint that does not cover the whole backbone is refused unless --partial is given. No code in a
+    checkpoint is executed. With --data, temperature and thresholds are fitted on your own images.
 
     Args:
         file: Checkpoint; with --to or --data, a run folder or bundle.
         out: Bundle to write; with --to, the output file or its folder (required).
         to: Published layout to write the model in (--formats lists them).
         model: Architecture: a timm model or one of Ribcage's own (default: recognised from the weights).
-        findings: Findings of the outputs, in order; - drops an output (default: as published).
-        channels: Input channels; 1 folds an RGB stem into one channel: faster, and exact except at zero-padded
-            borders.
+        findings: Finding of each output, in order; - drops an output (default: as published).
+        channels: Number of input channels; 1 folds an RGB stem into one channel, which is faster and exact except
+            at zero-padded borders.
         size: Input height and width in pixels, or one number for both (default: as published).
         mean: Mean of each channel, for pixel values from 0 to 1 (default: as published).
         std: Standard deviation of each channel, for pixel values from 0 to 1 (default: as published).
-        data: Dataset folders on whose --val split temperature and thresholds are fitted (default: neither is
-            fitted).
-        val: Split to fit on; the model cannot be tested on its images afterwards.
-        layout: Layout of the checkpoint (default: recognised from names and shapes; --formats lists the layouts).
+        data: Dataset folders for calibration; temperature and thresholds are fitted on their --val split
+            (default: no calibration).
+        val: Split for calibration; the model cannot be tested on images of this split afterwards.
+        layout: Layout of the checkpoint (default: recognised from parameter names and shapes; --formats lists the
+            layouts).
         partial: Accept a checkpoint with missing or unknown weights; missing weights are initialised at random.
         formats: List the layouts that can be read and written, then exit.
     """
@@ -120,22 +121,22 @@ def demo(
 ) -> Path:
     """Run every step on synthetic radiographs in minutes, from import to a served model.
 
-    Needs neither network nor data. Each step is printed as a command, and a report, index.html, shows the results. An
-    interrupted demo continues where it stopped.
+    The demo needs neither a network connection nor data. Each step is printed as a command, and a report, index.html, shows
+    the results. An interrupted demo continues where it stopped.
 
     Args:
         out: Output folder.
         quick: Use fewer images and epochs, to try every step quickly; the results are not meaningful.
         images: Number of synthetic radiographs.
-        size: Side of the stored images in pixels.
+        size: Side length of the stored images in pixels.
         seed: Random seed of the radiographs and of training.
-        model: Architecture of the backbone, by its timm name.
+        model: Architecture of the backbone (a timm name).
         input_size: Input height and width in pixels.
         epochs: Epochs of fine-tuning.
         pretrain_epochs: Epochs of pretraining.
         distil_epochs: Epochs of distillation.
         localise_epochs: Epochs of detector training.
-        serve: In a terminal, serve the models at the end until Ctrl-C.
+        serve: Serve the models after the last step until Ctrl-C is pressed, if the demo runs in a terminal.
         port: Port of the server; 0: any free one.
     """
 
@@ -202,11 +203,12 @@ def distil(
     teacher_mode: Literal['auto', 'live', 'stored'] = 'auto',
     allow_leak: bool = False,
 ) -> Path | int:
-    """Distil one or several teachers into a small student, from their predictions and from the known labels.
+    """Train a small student on the predictions of one or several teachers and on the known labels.
 
-    A teacher is a model or a table of predictions. A model predicts on the augmented image of the student, at its own input
-    size. Unlabelled images are used as well. The best epoch is selected on the validation split; the test split is not
-    used. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the program ends; --resume continues from it.
+    A teacher is a model or a table of predictions. A teacher model receives the same augmented image as the student,
+    resized to the input size of the teacher. Unlabelled images are used as well. The best epoch is selected on the
+    validation split; the test split is not used. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the program ends;
+    --resume continues from it.
 
     Args:
         data: Dataset folders.
@@ -214,21 +216,21 @@ def distil(
         teacher: Teachers: run folders, bundles, or tables of predictions (.parquet or .csv).
         model: Architecture of the student: a timm model or one of Ribcage's own.
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
-        findings: Findings to train on (default: all findings of the data).
+        findings: Findings to train on (default: all findings in the data).
         labels: Fraction of the training patients whose labels are used; teachers predict on the images of all
             patients.
-        frontal: Only PA and AP views.
-        drop_copies: Drop training images that are identical to an image of another split.
-        drop_shared: Splits from which to drop images whose patients or copies are in another split.
-        policy: Policy for uncertain and blank labels: ignore, ones, zeros, competition …, and exceptions, as in
-            ones,Edema=zeros,blank=zeros (docs/datasets.md).
+        frontal: Use only frontal images (PA and AP views).
+        drop_copies: Drop training images that are identical to an image in another split.
+        drop_shared: Splits from which images are dropped if the same patient or a copy of the image is also in
+            another split.
+        policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
+            in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
-        channels: Input channels; 3 repeats the gray image.
-        pool: Global pooling of the features, a pooling type of timm: avg, token … (default: that of the
-            architecture).
+        channels: Number of input channels; 3 repeats the greyscale image.
+        pool: Global pooling type of timm, such as avg or token (default: that of the architecture).
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 10).
-        batch: Batch size: images per optimizer step, over all processes.
+        batch: Batch size: images per optimizer step, summed over all processes.
         micro_batch: Maximum number of images per forward pass in each process; gradients of larger batches are
             accumulated. 0: no limit.
         lr: Peak learning rate (default: 0.0003).
@@ -246,21 +248,22 @@ def distil(
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, else float32.
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
-        threads: Threads that load images; 0: one per core.
-        export_as: Also write the weights in this published layout: moco, torchvision … (docs/weights.md).
-        devices: Number of GPUs of this machine, or of processes on the CPU.
+        threads: Number of threads that load images; 0: one per core.
+        export_as: Published layout in which the weights are also written, such as moco or torchvision
+            (docs/weights.md).
+        devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
         resume: Continue from the last checkpoint in the run folder.
         train: Split to train on.
         val: Split used to select the best epoch, the temperature and the thresholds.
         augment: Augmentation preset: gentle, strong (with flips), or plain (none).
         dropout: Dropout probability before the classification head.
-        loss: Loss, per finding; cross-entropy for mutually exclusive findings.
+        loss: Loss function: cross-entropy for mutually exclusive findings, otherwise one of the others.
         prior: Initialise the bias of the head from the prevalence of each finding. Without it, saliency maps may
             be empty after a short training.
         balanced: Weight the positives and negatives of each finding by the effective number of samples (Cui et
             al. 2019).
-        smoothing: Label smoothing, towards 0.5.
+        smoothing: Amount of label smoothing, towards 0.5; 0: none.
         mixup: Mixup: alpha of the beta distribution; 0: no mixup.
         freeze: Part of the model that is not trained.
         ema: Decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0: no
@@ -268,31 +271,32 @@ def distil(
         keep: Epoch whose model is saved: the best on validation, or the last.
         patience: Early stopping after this many validations without improvement; 0: no early stopping.
         validate_every: Validate every N epochs.
-        log_format: Format of the progress on the terminal: bar, or paddle (a line every ten steps with the
-            training AUROC of each finding).
+        log_format: Progress format on the terminal: bar, or paddle (a line every ten steps with the training
+            AUROC of each finding).
         label_weight: Weight of the label loss, from 0 to 1; the distillation loss has weight 1 - X.
         temperature: Temperature of the kl distillation loss.
         distil_loss: Distillation loss: Kullback-Leibler divergence of the softened probabilities, or mean squared
             error of the logits.
-        feature_weight: Weight of the feature loss: 1 - cosine similarity of the projected features of the student
-            and those of a teacher.
+        feature_weight: Weight of the feature loss: 1 - cosine similarity between the projected features of the
+            student and the features of a teacher.
         relation_weight: Weight of the relation loss: squared difference between the pairwise similarities of
             feature-map locations in the student and in a teacher.
         teacher_weights: Weights of several teachers: equal (mean), or per finding in proportion to validation
             AUROC - 0.5.
         teacher_mode: When teachers predict: live, on each augmented image; stored, once on each unaugmented image
             before training; auto: live if images are augmented.
-        allow_leak: Continue even if a teacher was trained on images of the --val split; the model card says so.
+        allow_leak: Continue even if a teacher was trained on images of the --val split; the leakage is stated in
+            the model card.
     """
 
 def doctor(
     *,
     json: Word | None = None,
 ) -> Report:
-    """Check the installation: packages, devices, decoders, folders and terminal, and how to fix what fails.
+    """Check the installation (packages, devices, decoders, folders, terminal) and suggest fixes for problems.
 
-    Imports the packages, decodes a small DICOM file of every transfer syntax, and writes files. The exit code is 1 if a
-    required check fails.
+    The checks import the packages, decode a small DICOM file in every transfer syntax, and write files. The exit code is 1
+    if a required check fails.
 
     Args:
         json: Write the results to this JSON file.
@@ -319,31 +323,34 @@ def evaluate(
 ) -> ResultWithPage:
     """Evaluate a model: metrics with 95 % intervals, a table of predictions, and a report with plots.
 
-    Refuses to test on patients or images that the model was trained on. Temperature and thresholds are those fitted on the
-    validation split. Writes predictions.parquet (detections.parquet for a detector), metrics.json and index.html.
+    The evaluation is refused if the model was trained on any of the tested patients or images. The temperature and the
+    thresholds were fitted on the validation split. The results are written to predictions.parquet (detections.parquet for a
+    detector), metrics.json and index.html.
 
     Args:
         run: Run folder or bundle.
         data: Dataset folders.
         split: Split to evaluate on: train, val, test, another name, or all.
-        frontal: Only PA and AP views.
-        out: Output folder (default: RUN/evaluation/DATASETS-SPLIT, with options that differ from their defaults
-            appended).
+        frontal: Use only frontal images (PA and AP views).
+        out: Output folder (default: RUN/evaluation/DATASETS-SPLIT, followed by the options that differ from their
+            defaults).
         ten_crop: Average the probabilities of ten crops of each image; classifiers only.
         protocol: honest: thresholds are chosen on validation images, and images used to select the model are
             refused; peers: as in much published work, thresholds are chosen on the test images, and images used
             to select the model are allowed.
-        table: Format of the printed table; chexnet: one line per finding, 'The AUROC of Mass is 0.86'.
-        policy: Policy for uncertain and blank labels: ignore, ones, zeros …, and exceptions, as in
-            ones,Edema=zeros,blank=zeros (default: as in the validation of the model, else ignore).
+        table: Format of the printed table: full, or chexnet (one line per finding, such as 'The AUROC of Mass is
+            0.86').
+        policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
+            in ones,Edema=zeros,blank=zeros (default: the policy of the model's validation, else ignore).
         rule: Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5).
-        drop_shared: Name of the tested split, to drop its images whose patients or copies the model was trained
-            on (default: as in training).
-        allow_leak: Evaluate even if the model was trained on these patients or images; the report says so.
-        resamples: Bootstrap resamples of patients.
+        drop_shared: Split from which images are dropped if the model was trained on the same patient or on a copy
+            of the image; it must be the tested split (default: as in training).
+        allow_leak: Evaluate even if the model was trained on these patients or images; the leakage is stated in
+            the report.
+        resamples: Number of bootstrap resamples of patients.
         seed: Random seed of the bootstrap.
         batch: Batch size: images per forward pass.
-        worst: Number of worst errors in the report.
+        worst: Number of worst errors shown in the report.
     """
 
 def export(
@@ -361,7 +368,7 @@ def export(
     runs: int = 20,
     threads: int = 0,
 ) -> Exported:
-    """Export a model to ONNX, TorchScript or OpenVINO: 8-bit gray pixels in, calibrated probabilities out.
+    """Export a model to ONNX, TorchScript or OpenVINO, with 8-bit greyscale input and calibrated probabilities as output.
 
     The exported model is compared with the original on the same images; if probabilities differ by more than --tolerance,
     no file is written. For --int8, activation ranges are calibrated on the --train split of --data, and the change in AUROC
@@ -370,17 +377,19 @@ def export(
     Args:
         model: Run folder or bundle.
         to: Target runtime.
-        out: Output file (default: model.onnx, model.ts or model.xml in the bundle; with --int8 model-int8.…).
+        out: Output file (default: model.onnx, model.ts or model.xml in the bundle; --int8 appends -int8 to the
+            name).
         int8: Quantise to int8 (onnx and openvino): faster and smaller, with slightly different probabilities;
             needs --data.
         data: Dataset folders for the comparison and for --int8 (default: the comparison uses generated patterns).
-        train: Split with the calibration images for --int8.
-        val: Split to compare the predictions on.
+        train: Split from which the calibration images for --int8 are taken.
+        val: Split on which the predictions of the exported and the original model are compared.
         int8_images: Number of calibration images for --int8.
-        tolerance: Largest accepted difference of a probability; with --int8 the difference is only reported.
+        tolerance: Maximum accepted difference between the probabilities of the exported and the original model;
+            with --int8 the difference is only reported.
         latency: Measure the inference time of the exported and the original model.
         runs: Number of timed runs for batches of 1 and 16 images; the median is reported.
-        threads: CPU threads; 0: one per core.
+        threads: Number of CPU threads; 0: one per core.
     """
 
 def finetune(
@@ -448,20 +457,20 @@ def finetune(
         out: Run folder to write.
         model: Architecture: a timm model or one of Ribcage's own.
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
-        findings: Findings to train on (default: all findings of the data).
+        findings: Findings to train on (default: all findings in the data).
         labels: Fraction of the training patients to use.
-        frontal: Only PA and AP views.
-        drop_copies: Drop training images that are identical to an image of another split.
-        drop_shared: Splits from which to drop images whose patients or copies are in another split.
-        policy: Policy for uncertain and blank labels: ignore, ones, zeros, competition …, and exceptions, as in
-            ones,Edema=zeros,blank=zeros (docs/datasets.md).
+        frontal: Use only frontal images (PA and AP views).
+        drop_copies: Drop training images that are identical to an image in another split.
+        drop_shared: Splits from which images are dropped if the same patient or a copy of the image is also in
+            another split.
+        policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
+            in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
-        channels: Input channels; 3 repeats the gray image.
-        pool: Global pooling of the features, a pooling type of timm: avg, token … (default: that of the
-            architecture).
+        channels: Number of input channels; 3 repeats the greyscale image.
+        pool: Global pooling type of timm, such as avg or token (default: that of the architecture).
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 10).
-        batch: Batch size: images per optimizer step, over all processes.
+        batch: Batch size: images per optimizer step, summed over all processes.
         micro_batch: Maximum number of images per forward pass in each process; gradients of larger batches are
             accumulated. 0: no limit.
         lr: Peak learning rate (default: 0.0003).
@@ -479,21 +488,22 @@ def finetune(
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, else float32.
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
-        threads: Threads that load images; 0: one per core.
-        export_as: Also write the weights in this published layout: moco, torchvision … (docs/weights.md).
-        devices: Number of GPUs of this machine, or of processes on the CPU.
+        threads: Number of threads that load images; 0: one per core.
+        export_as: Published layout in which the weights are also written, such as moco or torchvision
+            (docs/weights.md).
+        devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
         resume: Continue from the last checkpoint in the run folder.
         train: Split to train on.
         val: Split used to select the best epoch, the temperature and the thresholds.
         augment: Augmentation preset: gentle, strong (with flips), or plain (none).
         dropout: Dropout probability before the classification head.
-        loss: Loss, per finding; cross-entropy for mutually exclusive findings.
+        loss: Loss function: cross-entropy for mutually exclusive findings, otherwise one of the others.
         prior: Initialise the bias of the head from the prevalence of each finding. Without it, saliency maps may
             be empty after a short training.
         balanced: Weight the positives and negatives of each finding by the effective number of samples (Cui et
             al. 2019).
-        smoothing: Label smoothing, towards 0.5.
+        smoothing: Amount of label smoothing, towards 0.5; 0: none.
         mixup: Mixup: alpha of the beta distribution; 0: no mixup.
         freeze: Part of the model that is not trained.
         ema: Decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0: no
@@ -501,8 +511,8 @@ def finetune(
         keep: Epoch whose model is saved: the best on validation, or the last.
         patience: Early stopping after this many validations without improvement; 0: no early stopping.
         validate_every: Validate every N epochs.
-        log_format: Format of the progress on the terminal: bar, or paddle (a line every ten steps with the
-            training AUROC of each finding).
+        log_format: Progress format on the terminal: bar, or paddle (a line every ten steps with the training
+            AUROC of each finding).
     """
 
 def import_(
@@ -524,33 +534,35 @@ def import_(
     name: Word = '',
     **options: Any,
 ) -> DatasetFolder:
-    """Import a dataset into a dataset folder: one array of images, one table.
+    """Import a dataset into a dataset folder, which holds one array of images and one table.
 
-    Reads the tables of a public dataset or of your own images, decodes and resizes every image once, and keeps the labels
-    as they are in the source. 'ribcage import DATASET --help' shows the options of a dataset. An interrupted import
-    continues when the same command is run again.
+    The import reads the tables of a public dataset or of your own images, decodes and resizes every image once, and keeps
+    the labels as they are in the source. 'ribcage import DATASET --help' shows the options of a dataset. An interrupted
+    import continues when the same command is run again.
 
     Args:
-        dataset: Dataset; `folder` for your own files.
-        root: Downloaded folder or file of the dataset; not for phantom.
+        dataset: Name of the dataset; `folder` for your own files.
+        root: Downloaded folder or file of the dataset (not needed for phantom).
         out: Dataset folder to write (required).
-        size: Side of the stored images in pixels, to which smaller images are enlarged (default: 256, or less if
+        size: Side length of the stored images in pixels; smaller images are enlarged (default: 256, or less if
             all images are smaller).
-        fit: How images become square: padded with black, cropped at the centre, or squashed (aspect ratio not
-            kept).
+        fit: Method of making images square: pad with black, crop at the centre, or squash (the aspect ratio
+            changes).
         depth: Bit depth of the stored images.
-        threads: Threads that decode images; 0: one per core.
-        window: DICOM window: one of the file's windows by its explanation, such as LUNG, or CENTRE,WIDTH
-            (default: that of the file, docs/datasets.md).
-        allow_rejected: Number of rejected images above which the exit code is 3: a number, a percentage such as
-            5%, or all.
+        threads: Number of threads that decode images; 0: one per core.
+        window: DICOM window: the explanation of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the
+            window of the file; see docs/datasets.md).
+        allow_rejected: Maximum number of rejected images: a number, a percentage such as 5%, or all; with more,
+            the exit code is 3.
         limit: Import only the first N images; 0: all.
         redo: Import again from the start, even if the folder contains a complete or unfinished import.
-        link: Store only the table; images are then decoded from their files whenever they are used.
+        link: Store only the table, not the images; they are decoded from the original files whenever they are
+            used.
         split_list: Files with image names, one per line, that define the splits: train=FILE test=FILE.
-        drop_shared: Splits from which to drop images whose patients or copies are in another split.
-        name: Name of the dataset in reports; equal patient identifiers mean the same patient only within one name
-            (default: that of the dataset).
+        drop_shared: Splits from which images are dropped if the same patient or a copy of the image is also in
+            another split.
+        name: Name of the dataset in reports; identical patient identifiers count as the same patient only in
+            datasets of the same name (default: the published name).
         options: its own, as `ribcage … --help` lists them.
     """
 
@@ -566,17 +578,17 @@ def inspect(
 ) -> ResultWithPage:
     """Audit datasets before training: counts, patients in several splits, duplicates, and sample images.
 
-    Takes dataset folders, or DATASET:ROOT (nih:/data/nih) for the tables of a dataset that has not been imported. Prints
-    tables; --html writes a self-contained report, and --json writes the numbers.
+    The arguments are dataset folders, or DATASET:ROOT (nih:/data/nih) for the tables of a dataset that has not been
+    imported. The results are printed as tables; --html writes a self-contained report, and --json writes the numbers.
 
     Args:
-        folders: Dataset folders, or DATASET:ROOT; without any, --split-list compares the lists by image names
-            alone.
+        folders: Dataset folders, or DATASET:ROOT; without them, the lists of --split-list are compared by image
+            names alone.
         html: Write an HTML report with tables and sample images to this file.
         json: Write all numbers to this JSON file.
         near_duplicates: Find near-duplicates (re-encoded, resized, cropped, mirrored or rotated images) as well
             as identical images.
-        samples: Number of sample images of each folder in the report.
+        samples: Number of sample images per folder in the report.
         split_list: Files with image names, one per line, to compare with each other: train=FILE test=FILE.
         options: its own, as `ribcage … --help` lists them.
     """
@@ -615,7 +627,6 @@ def localise(
     compile: bool = False,
     save_minutes: float = 10.0,
     threads: int = 0,
-    export_as: Word = '',
     devices: int = 1,
     seed: int = 0,
     resume: bool = False,
@@ -641,8 +652,7 @@ def localise(
 
     Training uses images with boxes and images labelled negative. The best epoch (by mAP) and the score threshold are
     selected on the validation split; the test split is not used. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the
-    program ends;
-    --resume continues from it, also in the middle of an epoch.
+    program ends; a run continues from it with --resume, also in the middle of an epoch.
 
     Args:
         data: Dataset folders.
@@ -651,18 +661,18 @@ def localise(
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
         findings: Findings to detect (default: all that have boxes in the training split).
         labels: Fraction of the training patients to use.
-        frontal: Only PA and AP views.
-        drop_copies: Drop training images that are identical to an image of another split.
-        drop_shared: Splits from which to drop images whose patients or copies are in another split.
-        policy: Policy for uncertain and blank labels: ignore, ones, zeros, competition …, and exceptions, as in
-            ones,Edema=zeros,blank=zeros (docs/datasets.md).
+        frontal: Use only frontal images (PA and AP views).
+        drop_copies: Drop training images that are identical to an image in another split.
+        drop_shared: Splits from which images are dropped if the same patient or a copy of the image is also in
+            another split.
+        policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
+            in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
-        channels: Input channels; 3 repeats the gray image.
-        pool: Global pooling of the features, a pooling type of timm: avg, token … (default: that of the
-            architecture).
+        channels: Number of input channels; 3 repeats the greyscale image.
+        pool: Global pooling type of timm, such as avg or token (default: that of the architecture).
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 30).
-        batch: Batch size: images per optimizer step, over all processes.
+        batch: Batch size: images per optimizer step, summed over all processes.
         micro_batch: Maximum number of images per forward pass in each process; gradients of larger batches are
             accumulated. 0: no limit.
         lr: Peak learning rate (default: 0.001).
@@ -680,9 +690,8 @@ def localise(
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, else float32.
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
-        threads: Threads that load images; 0: one per core.
-        export_as: Not available for detectors.
-        devices: Number of GPUs of this machine, or of processes on the CPU.
+        threads: Number of threads that load images; 0: one per core.
+        devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
         resume: Continue from the last checkpoint in the run folder.
         head: Detection head: fcos (anchor-free), yolo (YOLOv3, as in LoVT's protocol for frozen backbones), or
@@ -728,34 +737,34 @@ def predict(
     """Predict findings in image files: PNG, JPEG, TIFF, BMP or DICOM.
 
     A classifier predicts a calibrated probability for every finding and marks those at or above their threshold; a detector
-    predicts boxes, in pixels of the file. Images that are unlike the training images get a warning. Files that cannot be
+    predicts boxes, in pixels of the file. A warning is printed for images unlike the training images. Files that cannot be
     read are listed and skipped.
 
     Args:
         model: Run folder or bundle.
         paths: Image files, folders, or patterns such as 'inbox/**/*.dcm'.
-        out: Write a table of the predictions to this file (.csv or .parquet).
+        out: File for the table of predictions (.csv or .parquet).
         rule: Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5); classifiers
             only (default: youden, if the model has thresholds).
         ten_crop: Average the probabilities of ten crops of each image; classifiers only.
-        maps: Write saliency maps, or images with the boxes of a detector, to this folder, at the resolution of
-            the file.
-        map_findings: Findings to map (default: those at or above their threshold, else the most probable one).
+        maps: Folder for saliency maps, or for images with the boxes of a detector, at the resolution of the image
+            file.
+        map_findings: Findings for which maps are computed (default: those at or above their threshold, else the
+            most probable one).
         map_method: Saliency method: layercam suits earlier layers; occlusion covers one square at a time and is
             slow.
-        map_layer: Layer at which the maps are computed: 0 is the last layer, 1 the last one with the next higher
-            resolution …
-        sheet: Write a figure with the maps of all findings of an image: an .svg file, or a folder for several
-            images.
+        map_layer: Layer at which the maps are computed: 0 for the last layer, 1 for the last layer at the next
+            higher resolution, and so on.
+        sheet: Figure with the maps for all findings: an .svg file for one image, or a folder for several images.
         check_maps: Sanity check: compare the maps with those of the same network with random weights; maps that
-            stay similar do not explain the prediction (Adebayo et al. 2018).
+            remain similar do not depend on what was learned (Adebayo et al. 2018).
         notes: Print how each file was decoded.
-        min_score: Score threshold of boxes, from 0 to 1; detectors only (default: that of each finding, from
-            validation).
-        window: DICOM window: the explanation of one of the file's windows, such as LUNG, or CENTRE,WIDTH
-            (default: that of the file, docs/datasets.md).
-        allow_unread: Number of unreadable files above which the exit code is 3: a number, a percentage such as
-            5%, or all.
+        min_score: Score threshold for boxes, from 0 to 1; detectors only (default: the validation threshold of
+            each finding).
+        window: DICOM window: the explanation of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the
+            window of the file; see docs/datasets.md).
+        allow_unread: Maximum number of unreadable files: a number, a percentage such as 5%, or all; with more,
+            the exit code is 3.
         batch: Batch size: images per forward pass.
     """
 
@@ -809,7 +818,7 @@ def pretrain(
     """Pretrain a backbone, with or without labels, for `finetune`, `localise`, `probe` or timm.
 
     'ribcage pretrain METHOD --help' shows the options of a method. The run folder holds the options, a log line per step, a
-    checkpoint, the backbone as `bundle/`, and a report with curves and example images. Ctrl-C, SIGTERM and SIGUSR1 save a
+    checkpoint, the backbone in `bundle/`, and a report with curves and example images. Ctrl-C, SIGTERM and SIGUSR1 save a
     checkpoint before the program ends; --resume continues from it, also in the middle of an epoch.
 
     Args:
@@ -818,21 +827,22 @@ def pretrain(
         out: Run folder to write.
         model: Architecture: a timm model or one of Ribcage's own.
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
-        findings: Findings whose labels are used, by methods that use labels (default: all findings of the data).
+        findings: Findings whose labels are used, for methods that use labels (default: all findings in the data).
         labels: Fraction of the training patients to use.
-        frontal: Only PA and AP views.
-        drop_copies: Drop training images that are identical to an image of another split.
-        drop_shared: Splits from which to drop images whose patients or copies are in another split.
-        policy: Policy for uncertain and blank labels: ignore, ones, zeros, competition …, and exceptions, as in
-            ones,Edema=zeros,blank=zeros (docs/datasets.md).
+        frontal: Use only frontal images (PA and AP views).
+        drop_copies: Drop training images that are identical to an image in another split.
+        drop_shared: Splits from which images are dropped if the same patient or a copy of the image is also in
+            another split.
+        policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
+            in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
-        channels: Input channels; 3 repeats the gray image.
-        pool: Global pooling of the features, a pooling type of timm: avg, token … (default: avg for mae, else
-            that of the architecture).
+        channels: Number of input channels; 3 repeats the greyscale image.
+        pool: Global pooling type of timm, such as avg or token (default: avg for mae, else that of the
+            architecture).
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: byol 1000; mae 800; mae_unet 800; moco 200; simclr 100; supcon 1000;
             supervised 100; swav 400).
-        batch: Batch size: images per optimizer step, over all processes.
+        batch: Batch size: images per optimizer step, summed over all processes.
         micro_batch: Maximum number of images per forward pass in each process; gradients of larger batches are
             accumulated. 0: no limit.
         lr: Peak learning rate (default: byol 0.2 × batch / 256; mae 0.00015 × batch / 256; mae_unet 0.00015 ×
@@ -858,19 +868,21 @@ def pretrain(
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, else float32.
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
-        threads: Threads that load images; 0: one per core.
-        export_as: Also write the weights in this published layout: moco, torchvision … (docs/weights.md).
-        devices: Number of GPUs of this machine, or of processes on the CPU.
+        threads: Number of threads that load images; 0: one per core.
+        export_as: Published layout in which the weights are also written, such as moco or torchvision
+            (docs/weights.md).
+        devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
         resume: Continue from the last checkpoint in the run folder.
         train: Splits to train on.
         data_weights: Sampling weight of each dataset (default: in proportion to its size).
-        augment: Augmentation preset: for radiographs, or as in the paper of the method, without its colour
+        augment: Augmentation preset: for radiographs, or as in the paper of the method, without colour
             augmentation.
-        probe: Labelled dataset folders for a linear probe and k nearest neighbours during training.
+        probe: Labelled dataset folders for evaluating the features during training (linear probe and k nearest
+            neighbours).
         evaluate_every: Evaluate the features every N epochs; each evaluation also saves the bundle.
-        log_format: Format of the progress on the terminal: bar, or moco (a line every ten steps, as in MoCo's
-            published code).
+        log_format: Progress format on the terminal: bar, or moco (a line every ten steps, as in MoCo's published
+            code).
         options: its own, as `ribcage … --help` lists them.
     """
 
@@ -897,7 +909,7 @@ def probe(
     allow_leak: bool = False,
     out: Word | None = None,
 ) -> ProbeResult:
-    """Evaluate frozen features: logistic regression and k nearest neighbours, at several fractions of the labels.
+    """Evaluate frozen features with logistic regression and k nearest neighbours, at several fractions of the labels.
 
     MODEL is a run folder or bundle, or an architecture with --init. Features are computed once, without augmentation; the
     regularisation and k are selected on the validation split. The patients of a smaller fraction are a subset of those of a
@@ -909,25 +921,27 @@ def probe(
         init: Initial weights, if MODEL is an architecture: imagenet, a run folder or bundle, or a checkpoint file
             (default: random).
         labels: Fractions of the training patients to fit on.
-        seeds: Number of random draws of the patients of each fraction.
-        findings: Findings to classify (default: all findings of the data).
+        seeds: Number of random subsets of patients per fraction.
+        findings: Findings to classify (default: all findings in the data).
         train: Split to fit on.
         val: Split used to select the regularisation and k.
         split: Split to evaluate on.
-        frontal: Only PA and AP views.
-        drop_copies: Drop training images that are identical to an image of another split.
-        drop_shared: Splits from which to drop images whose patients or copies are in another split; from the
-            evaluated split also those that the model was trained on.
-        policy: Policy for uncertain and blank labels: ignore, ones, zeros …, and exceptions, as in
-            ones,Edema=zeros,blank=zeros (docs/datasets.md).
-        size: Input height and width in pixels, or one number for both (default: that of the bundle, else 224).
-        channels: Input channels, if MODEL is an architecture; 3 repeats the gray image.
-        pool: Global pooling, if MODEL is an architecture; a pooling type of timm: avg, token … (default: that of
-            the architecture).
+        frontal: Use only frontal images (PA and AP views).
+        drop_copies: Drop training images that are identical to an image in another split.
+        drop_shared: Splits from which images are dropped if the same patient or a copy of the image is also in
+            another split or, for the evaluated split, in the training data of the model.
+        policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
+            in ones,Edema=zeros,blank=zeros (docs/datasets.md).
+        size: Input height and width in pixels, or one number for both (default: the input size of the bundle,
+            else 224).
+        channels: Number of input channels, if MODEL is an architecture; 3 repeats the greyscale image.
+        pool: Global pooling type of timm, such as avg or token, if MODEL is an architecture (default: that of the
+            architecture).
         batch: Batch size: images per forward pass.
-        threads: Threads that load images; 0: one per core.
-        allow_leak: Evaluate even if the model was trained on these patients or images; the result says so.
-        out: Folder to write probe.json to, with the results of every draw.
+        threads: Number of threads that load images; 0: one per core.
+        allow_leak: Evaluate even if the model was trained on these patients or images; the leakage is stated in
+            the result.
+        out: Output folder for probe.json, which holds the results for every subset.
     """
 
 def profile(
@@ -944,19 +958,19 @@ def profile(
 ) -> Profile:
     """Measure the cost of models: parameters, multiply-adds, activation memory, and time on this CPU.
 
-    Takes names of architectures, run folders, or bundles. Multiply-adds are counted as thop does, for comparison with
-    papers, and in full, including the products of attention.
+    The arguments are names of architectures, run folders, or bundles. Multiply-adds are given both as counted by thop, for
+    comparison with papers, and in full, including the matrix products of attention.
 
     Args:
         models: Names of architectures, run folders, or bundles.
-        baselines: Also profile five published models, each with three input channels and with one.
-        classes: Number of findings of an architecture (default: 14).
-        channels: Input channels of an architecture (default: 3, as in papers; other commands use 1).
-        size: Input height and width in pixels, or one number for both, of an architecture or of --baselines
+        baselines: Also profile five published models, each with three input channels and with one input channel.
+        classes: Number of findings predicted by an architecture (default: 14).
+        channels: Number of input channels of an architecture (default: 3, as in papers; other commands use 1).
+        size: Input height and width in pixels, or one number for both, for architectures and --baselines
             (default: 224).
         latency: Measure the time in PyTorch and in ONNX Runtime.
-        threads: CPU threads; 0: one per core.
-        runs: Number of timed runs of each model and batch size; the median is reported.
+        threads: Number of CPU threads; 0: one per core.
+        runs: Number of timed runs per model and batch size; the median is reported.
         json: Write all numbers to this JSON file.
     """
 
@@ -966,10 +980,10 @@ def recipes(
     *,
     json: Word | None = None,
 ) -> list[Recipe] | str:
-    """List the recipes of published training runs (source, data, expected result, cost), or show one.
+    """List the recipes for published training runs (source, data, expected result, cost), or show one.
 
-    'ribcage recipes' lists them, 'ribcage recipes show NAME' prints one, 'ribcage run NAME' runs all of its steps, and
-    --recipe NAME passes its options to a training command.
+    'ribcage recipes' lists all recipes, 'ribcage recipes show NAME' prints one recipe, 'ribcage run NAME' runs all steps of
+    a recipe, and --recipe NAME passes the options of a recipe to a training command.
 
     Args:
         action: list: all recipes; show: the file of recipe NAME.
@@ -988,7 +1002,7 @@ def run(
 ) -> Path | int:
     """Run the steps of a recipe: import, train, evaluate.
 
-    'ribcage recipes' lists the recipes. --data takes imported datasets, and --download takes downloaded ones, which are
+    'ribcage recipes' lists the recipes. --data takes imported datasets, and --download takes downloaded datasets, which are
     imported first. Options of the training command, such as --epochs 1, can be added. Each step is printed as a command. An
     interrupted recipe continues when the same command is run again.
 
@@ -1009,8 +1023,8 @@ def runs(
     """List the runs below a folder: command, model, data, state, progress and main result.
 
     The state is running, finished, stopped (by a signal, or killed) or failed. The main result is the mean AUROC (for a
-    detector, the mAP) of the latest test with --protocol honest, with its 95 % interval; before the first test, it is that
-    of validation.
+    detector, the mAP) of the latest test with --protocol honest, with its 95 % interval; before the first test, it is the
+    validation result.
 
     Args:
         folder: Folder to search for runs.
@@ -1037,23 +1051,23 @@ def serve(
 ) -> None:
     """Serve models over HTTP: a viewer in the browser and a JSON API, whose reference page is at /docs.
 
-    Uploaded images are not stored, and no data is sent elsewhere. Access from other machines needs --host 0.0.0.0 and a
-    token: --token-file, or the environment variable RIBCAGE_TOKEN. Research use only.
+    Uploaded images are not stored, and no data is sent elsewhere. Access from other machines requires --host 0.0.0.0 and a
+    token, given by --token-file or the environment variable RIBCAGE_TOKEN. Research use only.
 
     Args:
         models: Run folders or bundles.
         port: Port to listen on; 0: any free one.
-        host: Address to listen on; an address that other machines can reach needs a token.
+        host: Address to listen on; an address that other machines can reach requires a token.
         token_file: File with the access token (default: the value of RIBCAGE_TOKEN, if set).
         log_predictions: Folder in which predictions are logged as JSON lines, without images (default: nothing is
             stored).
         batch: Maximum batch size of a model.
-        batch_delay: Maximum time in milliseconds that an image waits for others of its batch.
-        threads: CPU threads per model; 0: one per core.
-        workers: Processes that decode images; 0: one per core.
-        window: DICOM window: the explanation of one of the file's windows, such as LUNG, or CENTRE,WIDTH
-            (default: that of the file, docs/datasets.md).
-        max_requests: Maximum number of concurrent requests with images; others get status 503.
+        batch_delay: Maximum time in milliseconds that an image waits for other images to form a batch.
+        threads: Number of CPU threads per model; 0: one per core.
+        workers: Number of processes that decode images; 0: one per core.
+        window: DICOM window: the explanation of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the
+            window of the file; see docs/datasets.md).
+        max_requests: Maximum number of concurrent requests with images; further requests receive status 503.
         max_files: Maximum number of files per request.
         max_megabytes: Maximum size of a request in MB.
         max_megapixels: Maximum size of an image in megapixels.

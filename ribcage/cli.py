@@ -147,8 +147,20 @@ def command(name: str) -> ModuleType:
 
 def overview() -> str:
     """What `ribcage --help` prints."""
+    import shutil
+    import textwrap
+
     width = max(map(len, command_names())) + 2
-    rows = [f"  {name:<{width}}{command_summary(command_file(name))}" for name in command_names()]
+    columns = min(max(60, shutil.get_terminal_size().columns), 120)
+    rows = [
+        textwrap.fill(
+            command_summary(command_file(name)),
+            columns,
+            initial_indent=f"  {name:<{width}}",
+            subsequent_indent=f"{'':{width + 2}}",
+        )
+        for name in command_names()
+    ]
     lines = [
         "usage: ribcage COMMAND … [--help] [--debug]",
         "",
@@ -157,7 +169,7 @@ def overview() -> str:
         "commands:",
         *rows,
         "",
-        "'ribcage COMMAND --help' explains one, --help-all all of its options.",
+        "'ribcage COMMAND --help' explains a command; --help-all shows all of its options.",
         "--debug prints the traceback of an error; --version prints the version.",
     ]
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """Help pages: every option in a group, common ones first, defaults shown, examples that can be typed, and no torch."""
 
+import inspect
 import json
 import shlex
 import subprocess
@@ -22,7 +23,10 @@ def page(*words: str) -> str:
 
 @pytest.mark.parametrize("name", cli.command_names())
 def test_every_option_has_a_group_and_is_shown_once(name: str) -> None:
-    options = [flag for flag in flags.read_flags(cli.command(name), []) if not flag.positional]
+    unavailable = getattr(cli.command(name), "UNAVAILABLE", ())
+    options = [
+        flag for flag in flags.read_flags(cli.command(name), []) if not flag.positional and flag.name not in unavailable
+    ]
     lost = {flag.name for flag in options} - GROUPED
     assert not lost, f"add {', '.join(sorted(lost))} to GROUPS in ribcage/runtime/help_pages.py"
     heads = [line.split()[0] for line in page(name).splitlines() if line.startswith("  --") and "--recipe" not in line]
@@ -72,3 +76,16 @@ def test_own_options_are_those_of_the_files() -> None:
         "pretrain": help_pages.generated("pretrain", cli.command("pretrain"), METHODS),
     }
     assert not stale(help_pages.GENERATED, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+
+
+def test_the_text_of_an_own_option_is_never_cut_off() -> None:
+    for member in (
+        *map(methods.load_method, METHODS),
+        *(datasets.load_dataset(name).index for name in datasets.dataset_names()),
+    ):
+        own = flags.keyword_texts(member)
+        lines = (inspect.getdoc(member) or "").splitlines()
+        begun = [line for line in lines if line.partition(": ")[0] in own]
+        for line, after in zip(lines, [*lines[1:], ""], strict=True):
+            if line in begun and after and after not in begun:
+                assert after.startswith(" "), f"indent {after!r}: it continues {line!r}"

@@ -82,7 +82,11 @@ def function(name: str) -> str:
     """One verb: its options, what it does, and what each option means."""
     module = cli.command(name.rstrip("_"))
     kinds, texts = typing.get_type_hints(module.Options), flags.field_texts(module)
-    fields = [field for field in dataclasses.fields(module.Options) if field.name != "member"]
+    fields = [
+        field
+        for field in dataclasses.fields(module.Options)
+        if field.name not in ("member", *getattr(module, "UNAVAILABLE", ()))
+    ]
     first = getattr(module, "POSITIONAL", ())
     placed = [field for field in fields if field.name in first]
     named = sorted((field for field in fields if field.name not in first), key=lambda field: bool(default(field)))

@@ -1,7 +1,7 @@
 """Compare models on the same images: differences with 95 % intervals, paired tests, adjusted p-values.
 
-Takes evaluated runs, evaluation folders, or tables of predictions, and compares each with the first. The cost of
-Ribcage's models is shown as well: parameters, multiply-adds, size on disk and, with --latency, time per image.
+Evaluated runs, evaluation folders, or tables of predictions are each compared with the first one. The cost of
+Ribcage models is shown as well: parameters, multiply-adds, size on disk and, with --latency, time per image.
 """
 
 from dataclasses import dataclass
@@ -32,13 +32,13 @@ class Options:
     json: Path | None = None
     """Write all numbers to this JSON file."""
     resamples: int = 1000
-    """Bootstrap resamples of patients."""
+    """Number of bootstrap resamples of patients."""
     seed: int = 0
     """Random seed of the bootstrap."""
     latency: bool = False
     """Measure the time per image in PyTorch and in ONNX Runtime."""
     threads: int = 0
-    """CPU threads for --latency; 0: one per core."""
+    """Number of CPU threads for --latency; 0: one per core."""
 
 
 def run(options: Options) -> "ResultWithPage":

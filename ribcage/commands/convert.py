@@ -1,8 +1,8 @@
 """Convert a published checkpoint into a bundle, calibrate a model, or write it in a published layout.
 
-A checkpoint is recognised by the names of its weights; what was read and what was assumed is printed. Every tensor is
-accounted for: a file that does not cover the whole backbone is refused unless --partial is given. Nothing in a file is
-executed. With --data, temperature and thresholds are fitted on your own images.
+A checkpoint is recognised by its parameter names; all inferred and assumed settings are printed. Every tensor is
+accounted for: a checkpoint that does not cover the whole backbone is refused unless --partial is given. No code in a
+checkpoint is executed. With --data, temperature and thresholds are fitted on your own images.
 """
 
 from collections.abc import Sequence
@@ -55,9 +55,10 @@ class Options:
     model: str = ""
     """Architecture: a timm model or one of Ribcage's own (default: recognised from the weights)."""
     findings: tuple[str, ...] = ()
-    """Findings of the outputs, in order; - drops an output (default: as published)."""
+    """Finding of each output, in order; - drops an output (default: as published)."""
     channels: Literal[1, 3] = 3
-    """Input channels; 1 folds an RGB stem into one channel: faster, and exact except at zero-padded borders."""
+    """Number of input channels; 1 folds an RGB stem into one channel, which is faster and exact except at zero-padded
+    borders."""
     size: tuple[int, ...] = ()
     """Input height and width in pixels, or one number for both (default: as published)."""
     mean: tuple[float, ...] = ()
@@ -65,11 +66,12 @@ class Options:
     std: tuple[float, ...] = ()
     """Standard deviation of each channel, for pixel values from 0 to 1 (default: as published)."""
     data: tuple[str, ...] = ()
-    """Dataset folders on whose --val split temperature and thresholds are fitted (default: neither is fitted)."""
+    """Dataset folders for calibration; temperature and thresholds are fitted on their --val split (default: no
+    calibration)."""
     val: str = "val"
-    """Split to fit on; the model cannot be tested on its images afterwards."""
+    """Split for calibration; the model cannot be tested on images of this split afterwards."""
     layout: str = ""
-    """Layout of the checkpoint (default: recognised from names and shapes; --formats lists the layouts)."""
+    """Layout of the checkpoint (default: recognised from parameter names and shapes; --formats lists the layouts)."""
     partial: bool = False
     """Accept a checkpoint with missing or unknown weights; missing weights are initialised at random."""
     formats: bool = False

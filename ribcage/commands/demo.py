@@ -1,7 +1,7 @@
 """Run every step on synthetic radiographs in minutes, from import to a served model.
 
-Needs neither network nor data. Each step is printed as a command, and a report, index.html, shows the results. An
-interrupted demo continues where it stopped.
+The demo needs neither a network connection nor data. Each step is printed as a command, and a report, index.html, shows
+the results. An interrupted demo continues where it stopped.
 """
 
 import dataclasses
@@ -44,11 +44,11 @@ class Options:
     images: int = 1800
     """Number of synthetic radiographs."""
     size: int = 256
-    """Side of the stored images in pixels."""
+    """Side length of the stored images in pixels."""
     seed: int = 0
     """Random seed of the radiographs and of training."""
     model: str = "test_resnet"
-    """Architecture of the backbone, by its timm name."""
+    """Architecture of the backbone (a timm name)."""
     input_size: int = 64
     """Input height and width in pixels."""
     epochs: int = 10
@@ -60,7 +60,7 @@ class Options:
     localise_epochs: int = 5
     """Epochs of detector training."""
     serve: bool = True
-    """In a terminal, serve the models at the end until Ctrl-C."""
+    """Serve the models after the last step until Ctrl-C is pressed, if the demo runs in a terminal."""
     port: int = 8000
     """Port of the server; 0: any free one."""
 

@@ -1,8 +1,9 @@
-"""Distil one or several teachers into a small student, from their predictions and from the known labels.
+"""Train a small student on the predictions of one or several teachers and on the known labels.
 
-A teacher is a model or a table of predictions. A model predicts on the augmented image of the student, at its own input
-size. Unlabelled images are used as well. The best epoch is selected on the validation split; the test split is not
-used. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the program ends; --resume continues from it.
+A teacher is a model or a table of predictions. A teacher model receives the same augmented image as the student,
+resized to the input size of the teacher. Unlabelled images are used as well. The best epoch is selected on the
+validation split; the test split is not used. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the program ends;
+--resume continues from it.
 """
 
 from collections.abc import Mapping
@@ -48,8 +49,8 @@ class Options(finetune.Options):
     """Distillation loss: Kullback-Leibler divergence of the softened probabilities, or mean squared error of the
     logits."""
     feature_weight: float = 0.0
-    """Weight of the feature loss: 1 - cosine similarity of the projected features of the student and those of a
-    teacher."""
+    """Weight of the feature loss: 1 - cosine similarity between the projected features of the student and the features
+    of a teacher."""
     relation_weight: float = 0.0
     """Weight of the relation loss: squared difference between the pairwise similarities of feature-map locations in the
     student and in a teacher."""
@@ -59,7 +60,7 @@ class Options(finetune.Options):
     """When teachers predict: live, on each augmented image; stored, once on each unaugmented image before training;
     auto: live if images are augmented."""
     allow_leak: bool = False
-    """Continue even if a teacher was trained on images of the --val split; the model card says so."""
+    """Continue even if a teacher was trained on images of the --val split; the leakage is stated in the model card."""
 
 
 defaults = finetune.defaults

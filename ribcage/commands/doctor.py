@@ -1,7 +1,7 @@
-"""Check the installation: packages, devices, decoders, folders and terminal, and how to fix what fails.
+"""Check the installation (packages, devices, decoders, folders, terminal) and suggest fixes for problems.
 
-Imports the packages, decodes a small DICOM file of every transfer syntax, and writes files. The exit code is 1 if a
-required check fails.
+The checks import the packages, decode a small DICOM file in every transfer syntax, and write files. The exit code is 1
+if a required check fails.
 """
 
 from dataclasses import dataclass

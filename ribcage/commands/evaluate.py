@@ -1,7 +1,8 @@
 """Evaluate a model: metrics with 95 % intervals, a table of predictions, and a report with plots.
 
-Refuses to test on patients or images that the model was trained on. Temperature and thresholds are those fitted on the
-validation split. Writes predictions.parquet (detections.parquet for a detector), metrics.json and index.html.
+The evaluation is refused if the model was trained on any of the tested patients or images. The temperature and the
+thresholds were fitted on the validation split. The results are written to predictions.parquet (detections.parquet for a
+detector), metrics.json and index.html.
 """
 
 from dataclasses import dataclass, replace
@@ -37,34 +38,35 @@ class Options:
     split: str = "test"
     """Split to evaluate on: train, val, test, another name, or all."""
     frontal: bool = False
-    """Only PA and AP views."""
+    """Use only frontal images (PA and AP views)."""
     out: Path | None = None
-    """Output folder (default: RUN/evaluation/DATASETS-SPLIT, with options that differ from their defaults appended)."""
+    """Output folder (default: RUN/evaluation/DATASETS-SPLIT, followed by the options that differ from their
+    defaults)."""
     ten_crop: bool = False
     """Average the probabilities of ten crops of each image; classifiers only."""
     protocol: Literal["honest", "peers"] = "honest"
     """honest: thresholds are chosen on validation images, and images used to select the model are refused; peers: as in
     much published work, thresholds are chosen on the test images, and images used to select the model are allowed."""
     table: Literal["full", "chexnet"] = "full"
-    """Format of the printed table; chexnet: one line per finding, 'The AUROC of Mass is 0.86'."""
+    """Format of the printed table: full, or chexnet (one line per finding, such as 'The AUROC of Mass is 0.86')."""
     policy: str = ""
-    """Policy for uncertain and blank labels: ignore, ones, zeros …, and exceptions, as in ones,Edema=zeros,blank=zeros
-    (default: as in the validation of the model, else ignore)."""
+    """Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as in
+    ones,Edema=zeros,blank=zeros (default: the policy of the model's validation, else ignore)."""
     rule: str = "youden"
     """Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5)."""
     drop_shared: tuple[str, ...] = ()
-    """Name of the tested split, to drop its images whose patients or copies the model was trained on (default: as in
-    training)."""
+    """Split from which images are dropped if the model was trained on the same patient or on a copy of the image; it
+    must be the tested split (default: as in training)."""
     allow_leak: bool = False
-    """Evaluate even if the model was trained on these patients or images; the report says so."""
+    """Evaluate even if the model was trained on these patients or images; the leakage is stated in the report."""
     resamples: int = 1000
-    """Bootstrap resamples of patients."""
+    """Number of bootstrap resamples of patients."""
     seed: int = 0
     """Random seed of the bootstrap."""
     batch: int = 64
     """Batch size: images per forward pass."""
     worst: int = 24
-    """Number of worst errors in the report."""
+    """Number of worst errors shown in the report."""
 
 
 def run(options: Options) -> "ResultWithPage":

@@ -1,4 +1,4 @@
-"""Export a model to ONNX, TorchScript or OpenVINO: 8-bit gray pixels in, calibrated probabilities out.
+"""Export a model to ONNX, TorchScript or OpenVINO, with 8-bit greyscale input and calibrated probabilities as output.
 
 The exported model is compared with the original on the same images; if probabilities differ by more than --tolerance,
 no file is written. For --int8, activation ranges are calibrated on the --train split of --data, and the change in AUROC
@@ -32,25 +32,26 @@ class Options:
     to: Literal["onnx", "torchscript", "openvino"] = "onnx"
     """Target runtime."""
     out: Path | None = None
-    """Output file (default: model.onnx, model.ts or model.xml in the bundle; with --int8 model-int8.…)."""
+    """Output file (default: model.onnx, model.ts or model.xml in the bundle; --int8 appends -int8 to the name)."""
     int8: bool = False
     """Quantise to int8 (onnx and openvino): faster and smaller, with slightly different probabilities; needs --data."""
     data: tuple[str, ...] = ()
     """Dataset folders for the comparison and for --int8 (default: the comparison uses generated patterns)."""
     train: str = "train"
-    """Split with the calibration images for --int8."""
+    """Split from which the calibration images for --int8 are taken."""
     val: str = "val"
-    """Split to compare the predictions on."""
+    """Split on which the predictions of the exported and the original model are compared."""
     int8_images: int = 128
     """Number of calibration images for --int8."""
     tolerance: float = 1e-4
-    """Largest accepted difference of a probability; with --int8 the difference is only reported."""
+    """Maximum accepted difference between the probabilities of the exported and the original model; with --int8 the
+    difference is only reported."""
     latency: bool = True
     """Measure the inference time of the exported and the original model."""
     runs: int = 20
     """Number of timed runs for batches of 1 and 16 images; the median is reported."""
     threads: int = 0
-    """CPU threads; 0: one per core."""
+    """Number of CPU threads; 0: one per core."""
 
 
 class Exported(TypedDict, total=False):

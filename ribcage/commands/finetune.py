@@ -43,7 +43,7 @@ class Options(TrainingOptions):
     epochs: int | None = None  # type: ignore[assignment]  # until it is settled
     """Training epochs."""
     batch: int = 64
-    """Batch size: images per optimizer step, over all processes."""
+    """Batch size: images per optimizer step, summed over all processes."""
     train: str = "train"
     """Split to train on."""
     val: str = "val"
@@ -53,14 +53,14 @@ class Options(TrainingOptions):
     dropout: float = 0.0
     """Dropout probability before the classification head."""
     loss: Literal["bce", "focal", "asymmetric", "cross-entropy"] = "bce"
-    """Loss, per finding; cross-entropy for mutually exclusive findings."""
+    """Loss function: cross-entropy for mutually exclusive findings, otherwise one of the others."""
     prior: bool = False
     """Initialise the bias of the head from the prevalence of each finding. Without it, saliency maps may be empty after
     a short training."""
     balanced: bool = False
     """Weight the positives and negatives of each finding by the effective number of samples (Cui et al. 2019)."""
     smoothing: float = 0.0
-    """Label smoothing, towards 0.5."""
+    """Amount of label smoothing, towards 0.5; 0: none."""
     mixup: float = 0.0
     """Mixup: alpha of the beta distribution; 0: no mixup."""
     freeze: Literal["", "backbone"] = ""
@@ -74,7 +74,7 @@ class Options(TrainingOptions):
     validate_every: int = 1
     """Validate every N epochs."""
     log_format: Literal["bar", "paddle"] = "bar"
-    """Format of the progress on the terminal: bar, or paddle (a line every ten steps with the training AUROC of each
+    """Progress format on the terminal: bar, or paddle (a line every ten steps with the training AUROC of each
     finding)."""
 
 

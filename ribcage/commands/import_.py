@@ -1,8 +1,8 @@
-"""Import a dataset into a dataset folder: one array of images, one table.
+"""Import a dataset into a dataset folder, which holds one array of images and one table.
 
-Reads the tables of a public dataset or of your own images, decodes and resizes every image once, and keeps the labels
-as they are in the source. 'ribcage import DATASET --help' shows the options of a dataset. An interrupted import
-continues when the same command is run again.
+The import reads the tables of a public dataset or of your own images, decodes and resizes every image once, and keeps
+the labels as they are in the source. 'ribcage import DATASET --help' shows the options of a dataset. An interrupted
+import continues when the same command is run again.
 """
 
 import contextlib
@@ -28,38 +28,38 @@ class Options:
     """What to import, and how."""
 
     dataset: str
-    """Dataset; `folder` for your own files."""
+    """Name of the dataset; `folder` for your own files."""
     root: Path | None = None
-    """Downloaded folder or file of the dataset; not for phantom."""
+    """Downloaded folder or file of the dataset (not needed for phantom)."""
     out: Path | None = None
     """Dataset folder to write (required)."""
     size: int | None = None
-    """Side of the stored images in pixels, to which smaller images are enlarged (default: 256, or less if all images
+    """Side length of the stored images in pixels; smaller images are enlarged (default: 256, or less if all images
     are smaller)."""
     fit: Literal["pad", "crop", "squash"] = "pad"
-    """How images become square: padded with black, cropped at the centre, or squashed (aspect ratio not kept)."""
+    """Method of making images square: pad with black, crop at the centre, or squash (the aspect ratio changes)."""
     depth: Literal[8, 16] = 8
     """Bit depth of the stored images."""
     threads: int = 0
-    """Threads that decode images; 0: one per core."""
+    """Number of threads that decode images; 0: one per core."""
     window: str = ""
-    """DICOM window: one of the file's windows by its explanation, such as LUNG, or CENTRE,WIDTH (default: that of the
-    file, docs/datasets.md)."""
+    """DICOM window: the explanation of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window of the
+    file; see docs/datasets.md)."""
     allow_rejected: str = "50%"
-    """Number of rejected images above which the exit code is 3: a number, a percentage such as 5%, or all."""
+    """Maximum number of rejected images: a number, a percentage such as 5%, or all; with more, the exit code is 3."""
     limit: int = 0
     """Import only the first N images; 0: all."""
     redo: bool = False
     """Import again from the start, even if the folder contains a complete or unfinished import."""
     link: bool = False
-    """Store only the table; images are then decoded from their files whenever they are used."""
+    """Store only the table, not the images; they are decoded from the original files whenever they are used."""
     split_list: tuple[str, ...] = ()
     """Files with image names, one per line, that define the splits: train=FILE test=FILE."""
     drop_shared: tuple[str, ...] = ()
-    """Splits from which to drop images whose patients or copies are in another split."""
+    """Splits from which images are dropped if the same patient or a copy of the image is also in another split."""
     name: str = ""
-    """Name of the dataset in reports; equal patient identifiers mean the same patient only within one name (default:
-    that of the dataset)."""
+    """Name of the dataset in reports; identical patient identifiers count as the same patient only in datasets of the
+    same name (default: the published name)."""
     member: dict[str, object] = field(default_factory=dict)
 
 

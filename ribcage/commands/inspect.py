@@ -1,7 +1,7 @@
 """Audit datasets before training: counts, patients in several splits, duplicates, and sample images.
 
-Takes dataset folders, or DATASET:ROOT (nih:/data/nih) for the tables of a dataset that has not been imported. Prints
-tables; --html writes a self-contained report, and --json writes the numbers.
+The arguments are dataset folders, or DATASET:ROOT (nih:/data/nih) for the tables of a dataset that has not been
+imported. The results are printed as tables; --html writes a self-contained report, and --json writes the numbers.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Options:
     """What to audit, and where to write."""
 
     folders: tuple[str, ...] = ()
-    """Dataset folders, or DATASET:ROOT; without any, --split-list compares the lists by image names alone."""
+    """Dataset folders, or DATASET:ROOT; without them, the lists of --split-list are compared by image names alone."""
     html: Path | None = None
     """Write an HTML report with tables and sample images to this file."""
     json: Path | None = None
@@ -30,7 +30,7 @@ class Options:
     near_duplicates: bool = True
     """Find near-duplicates (re-encoded, resized, cropped, mirrored or rotated images) as well as identical images."""
     samples: int = 24
-    """Number of sample images of each folder in the report."""
+    """Number of sample images per folder in the report."""
     split_list: tuple[str, ...] = ()
     """Files with image names, one per line, to compare with each other: train=FILE test=FILE."""
     member: dict[str, object] = field(default_factory=dict)

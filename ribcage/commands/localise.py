@@ -2,8 +2,7 @@
 
 Training uses images with boxes and images labelled negative. The best epoch (by mAP) and the score threshold are
 selected on the validation split; the test split is not used. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the
-program ends;
---resume continues from it, also in the middle of an epoch.
+program ends; a run continues from it with --resume, also in the middle of an epoch.
 """
 
 from dataclasses import dataclass, replace
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from ribcage.training.trainer import StepLog, Trainer
 
 POSITIONAL = ()
+UNAVAILABLE = ("export_as",)
+"""Inherited options that detectors do not have; the help does not list them."""
 EXAMPLES = ("localise --data data/rsna --model resnet50 --init runs/moco --freeze backbone --out runs/boxes",)
 MODEL = "resnet50"
 """The architecture of LoVT's protocol, where neither --model nor --init names one."""
@@ -74,7 +75,7 @@ class Options(TrainingOptions):
     epochs: int | None = None  # type: ignore[assignment]  # until it is settled
     """Training epochs."""
     batch: int = 64
-    """Batch size: images per optimizer step, over all processes."""
+    """Batch size: images per optimizer step, summed over all processes."""
     train: str = "train"
     """Split to train on."""
     val: str = "val"
@@ -87,8 +88,6 @@ class Options(TrainingOptions):
     """Early stopping after this many validations without improvement; 0: no early stopping."""
     validate_every: int = 1
     """Validate every N epochs."""
-    export_as: str = ""
-    """Not available for detectors."""
 
 
 def defaults(_: str = "") -> dict[str, str]:

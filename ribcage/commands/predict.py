@@ -1,7 +1,7 @@
 """Predict findings in image files: PNG, JPEG, TIFF, BMP or DICOM.
 
 A classifier predicts a calibrated probability for every finding and marks those at or above their threshold; a detector
-predicts boxes, in pixels of the file. Images that are unlike the training images get a warning. Files that cannot be
+predicts boxes, in pixels of the file. A warning is printed for images unlike the training images. Files that cannot be
 read are listed and skipped.
 """
 
@@ -36,34 +36,35 @@ class Options:
     paths: tuple[Path, ...]
     """Image files, folders, or patterns such as 'inbox/**/*.dcm'."""
     out: Path | None = None
-    """Write a table of the predictions to this file (.csv or .parquet)."""
+    """File for the table of predictions (.csv or .parquet)."""
     rule: str = ""
     """Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5); classifiers only (default:
     youden, if the model has thresholds)."""
     ten_crop: bool = False
     """Average the probabilities of ten crops of each image; classifiers only."""
     maps: Path | None = None
-    """Write saliency maps, or images with the boxes of a detector, to this folder, at the resolution of the file."""
+    """Folder for saliency maps, or for images with the boxes of a detector, at the resolution of the image file."""
     map_findings: tuple[str, ...] = ()
-    """Findings to map (default: those at or above their threshold, else the most probable one)."""
+    """Findings for which maps are computed (default: those at or above their threshold, else the most probable one)."""
     map_method: Literal["gradcam", "layercam", "occlusion"] = "gradcam"
     """Saliency method: layercam suits earlier layers; occlusion covers one square at a time and is slow."""
     map_layer: int = 0
-    """Layer at which the maps are computed: 0 is the last layer, 1 the last one with the next higher resolution …"""
+    """Layer at which the maps are computed: 0 for the last layer, 1 for the last layer at the next higher resolution,
+    and so on."""
     sheet: Path | None = None
-    """Write a figure with the maps of all findings of an image: an .svg file, or a folder for several images."""
+    """Figure with the maps for all findings: an .svg file for one image, or a folder for several images."""
     check_maps: bool = False
-    """Sanity check: compare the maps with those of the same network with random weights; maps that stay similar do not
-    explain the prediction (Adebayo et al. 2018)."""
+    """Sanity check: compare the maps with those of the same network with random weights; maps that remain similar do
+    not depend on what was learned (Adebayo et al. 2018)."""
     notes: bool = False
     """Print how each file was decoded."""
     min_score: float | None = None
-    """Score threshold of boxes, from 0 to 1; detectors only (default: that of each finding, from validation)."""
+    """Score threshold for boxes, from 0 to 1; detectors only (default: the validation threshold of each finding)."""
     window: str = ""
-    """DICOM window: the explanation of one of the file's windows, such as LUNG, or CENTRE,WIDTH (default: that of the
-    file, docs/datasets.md)."""
+    """DICOM window: the explanation of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window of the
+    file; see docs/datasets.md)."""
     allow_unread: str = "0"
-    """Number of unreadable files above which the exit code is 3: a number, a percentage such as 5%, or all."""
+    """Maximum number of unreadable files: a number, a percentage such as 5%, or all; with more, the exit code is 3."""
     batch: int = 16
     """Batch size: images per forward pass."""
 

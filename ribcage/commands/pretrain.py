@@ -1,7 +1,7 @@
 """Pretrain a backbone, with or without labels, for `finetune`, `localise`, `probe` or timm.
 
 'ribcage pretrain METHOD --help' shows the options of a method. The run folder holds the options, a log line per step, a
-checkpoint, the backbone as `bundle/`, and a report with curves and example images. Ctrl-C, SIGTERM and SIGUSR1 save a
+checkpoint, the backbone in `bundle/`, and a report with curves and example images. Ctrl-C, SIGTERM and SIGUSR1 save a
 checkpoint before the program ends; --resume continues from it, also in the middle of an epoch.
 """
 
@@ -42,26 +42,25 @@ class Options(TrainingOptions):
     model: str = "resnet50"
     """Architecture: a timm model or one of Ribcage's own."""
     findings: tuple[str, ...] = ()
-    """Findings whose labels are used, by methods that use labels (default: all findings of the data)."""
+    """Findings whose labels are used, for methods that use labels (default: all findings in the data)."""
     pool: str = ""
-    """Global pooling of the features, a pooling type of timm: avg, token … (default: avg for mae, else that of the
-    architecture)."""
+    """Global pooling type of timm, such as avg or token (default: avg for mae, else that of the architecture)."""
     epochs: int | None = None  # type: ignore[assignment]  # until it is settled
     """Training epochs."""
     batch: int = 256
-    """Batch size: images per optimizer step, over all processes."""
+    """Batch size: images per optimizer step, summed over all processes."""
     train: tuple[str, ...] = ("train",)
     """Splits to train on."""
     data_weights: tuple[float, ...] = ()
     """Sampling weight of each dataset (default: in proportion to its size)."""
     augment: Literal["radiograph", "paper"] = "radiograph"
-    """Augmentation preset: for radiographs, or as in the paper of the method, without its colour augmentation."""
+    """Augmentation preset: for radiographs, or as in the paper of the method, without colour augmentation."""
     probe: tuple[str, ...] = ()
-    """Labelled dataset folders for a linear probe and k nearest neighbours during training."""
+    """Labelled dataset folders for evaluating the features during training (linear probe and k nearest neighbours)."""
     evaluate_every: int = 10
     """Evaluate the features every N epochs; each evaluation also saves the bundle."""
     log_format: Literal["bar", "moco"] = "bar"
-    """Format of the progress on the terminal: bar, or moco (a line every ten steps, as in MoCo's published code)."""
+    """Progress format on the terminal: bar, or moco (a line every ten steps, as in MoCo's published code)."""
     member: dict[str, object] = field(default_factory=dict)
 
 

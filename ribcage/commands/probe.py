@@ -1,4 +1,4 @@
-"""Evaluate frozen features: logistic regression and k nearest neighbours, at several fractions of the labels.
+"""Evaluate frozen features with logistic regression and k nearest neighbours, at several fractions of the labels.
 
 MODEL is a run folder or bundle, or an architecture with --init. Features are computed once, without augmentation; the
 regularisation and k are selected on the validation split. The patients of a smaller fraction are a subset of those of a
@@ -39,9 +39,9 @@ class Options:
     labels: tuple[float, ...] = (0.01, 0.1, 1.0)
     """Fractions of the training patients to fit on."""
     seeds: int = 3
-    """Number of random draws of the patients of each fraction."""
+    """Number of random subsets of patients per fraction."""
     findings: tuple[str, ...] = ()
-    """Findings to classify (default: all findings of the data)."""
+    """Findings to classify (default: all findings in the data)."""
     train: str = "train"
     """Split to fit on."""
     val: str = "val"
@@ -49,30 +49,30 @@ class Options:
     split: str = "test"
     """Split to evaluate on."""
     frontal: bool = False
-    """Only PA and AP views."""
+    """Use only frontal images (PA and AP views)."""
     drop_copies: bool = True
-    """Drop training images that are identical to an image of another split."""
+    """Drop training images that are identical to an image in another split."""
     drop_shared: tuple[str, ...] = ()
-    """Splits from which to drop images whose patients or copies are in another split; from the evaluated split also
-    those that the model was trained on."""
+    """Splits from which images are dropped if the same patient or a copy of the image is also in another split or, for
+    the evaluated split, in the training data of the model."""
     policy: str = "ignore"
-    """Policy for uncertain and blank labels: ignore, ones, zeros …, and exceptions, as in ones,Edema=zeros,blank=zeros
-    (docs/datasets.md)."""
+    """Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as in
+    ones,Edema=zeros,blank=zeros (docs/datasets.md)."""
     size: tuple[int, ...] = ()
-    """Input height and width in pixels, or one number for both (default: that of the bundle, else 224)."""
+    """Input height and width in pixels, or one number for both (default: the input size of the bundle, else 224)."""
     channels: Literal[1, 3] = 1
-    """Input channels, if MODEL is an architecture; 3 repeats the gray image."""
+    """Number of input channels, if MODEL is an architecture; 3 repeats the greyscale image."""
     pool: str = ""
-    """Global pooling, if MODEL is an architecture; a pooling type of timm: avg, token … (default: that of the
+    """Global pooling type of timm, such as avg or token, if MODEL is an architecture (default: that of the
     architecture)."""
     batch: int = 64
     """Batch size: images per forward pass."""
     threads: int = 0
-    """Threads that load images; 0: one per core."""
+    """Number of threads that load images; 0: one per core."""
     allow_leak: bool = False
-    """Evaluate even if the model was trained on these patients or images; the result says so."""
+    """Evaluate even if the model was trained on these patients or images; the leakage is stated in the result."""
     out: Path | None = None
-    """Folder to write probe.json to, with the results of every draw."""
+    """Output folder for probe.json, which holds the results for every subset."""
 
 
 def run(options: Options) -> "ProbeResult":

@@ -1,7 +1,7 @@
 """Measure the cost of models: parameters, multiply-adds, activation memory, and time on this CPU.
 
-Takes names of architectures, run folders, or bundles. Multiply-adds are counted as thop does, for comparison with
-papers, and in full, including the products of attention.
+The arguments are names of architectures, run folders, or bundles. Multiply-adds are given both as counted by thop, for
+comparison with papers, and in full, including the matrix products of attention.
 """
 
 from collections.abc import Sequence
@@ -27,19 +27,19 @@ class Options:
     models: tuple[str, ...] = ()
     """Names of architectures, run folders, or bundles."""
     baselines: bool = False
-    """Also profile five published models, each with three input channels and with one."""
+    """Also profile five published models, each with three input channels and with one input channel."""
     classes: int | None = None
-    """Number of findings of an architecture (default: 14)."""
+    """Number of findings predicted by an architecture (default: 14)."""
     channels: Literal[1, 3] | None = None
-    """Input channels of an architecture (default: 3, as in papers; other commands use 1)."""
+    """Number of input channels of an architecture (default: 3, as in papers; other commands use 1)."""
     size: tuple[int, ...] = ()
-    """Input height and width in pixels, or one number for both, of an architecture or of --baselines (default: 224)."""
+    """Input height and width in pixels, or one number for both, for architectures and --baselines (default: 224)."""
     latency: bool = True
     """Measure the time in PyTorch and in ONNX Runtime."""
     threads: int = 0
-    """CPU threads; 0: one per core."""
+    """Number of CPU threads; 0: one per core."""
     runs: int = 10
-    """Number of timed runs of each model and batch size; the median is reported."""
+    """Number of timed runs per model and batch size; the median is reported."""
     json: Path | None = None
     """Write all numbers to this JSON file."""
 

@@ -1,7 +1,7 @@
-"""List the recipes of published training runs (source, data, expected result, cost), or show one.
+"""List the recipes for published training runs (source, data, expected result, cost), or show one.
 
-'ribcage recipes' lists them, 'ribcage recipes show NAME' prints one, 'ribcage run NAME' runs all of its steps, and
---recipe NAME passes its options to a training command.
+'ribcage recipes' lists all recipes, 'ribcage recipes show NAME' prints one recipe, 'ribcage run NAME' runs all steps of
+a recipe, and --recipe NAME passes the options of a recipe to a training command.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Run the steps of a recipe: import, train, evaluate.
 
-'ribcage recipes' lists the recipes. --data takes imported datasets, and --download takes downloaded ones, which are
+'ribcage recipes' lists the recipes. --data takes imported datasets, and --download takes downloaded datasets, which are
 imported first. Options of the training command, such as --epochs 1, can be added. Each step is printed as a command. An
 interrupted recipe continues when the same command is run again.
 """

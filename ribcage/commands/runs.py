@@ -1,8 +1,8 @@
 """List the runs below a folder: command, model, data, state, progress and main result.
 
 The state is running, finished, stopped (by a signal, or killed) or failed. The main result is the mean AUROC (for a
-detector, the mAP) of the latest test with --protocol honest, with its 95 % interval; before the first test, it is that
-of validation.
+detector, the mAP) of the latest test with --protocol honest, with its 95 % interval; before the first test, it is the
+validation result.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Serve models over HTTP: a viewer in the browser and a JSON API, whose reference page is at /docs.
 
-Uploaded images are not stored, and no data is sent elsewhere. Access from other machines needs --host 0.0.0.0 and a
-token: --token-file, or the environment variable RIBCAGE_TOKEN. Research use only.
+Uploaded images are not stored, and no data is sent elsewhere. Access from other machines requires --host 0.0.0.0 and a
+token, given by --token-file or the environment variable RIBCAGE_TOKEN. Research use only.
 """
 
 import os
@@ -44,7 +44,7 @@ class Options:
     port: int = 8000
     """Port to listen on; 0: any free one."""
     host: str = "127.0.0.1"
-    """Address to listen on; an address that other machines can reach needs a token."""
+    """Address to listen on; an address that other machines can reach requires a token."""
     token_file: Path | None = None
     """File with the access token (default: the value of RIBCAGE_TOKEN, if set)."""
     log_predictions: Path | None = None
@@ -52,16 +52,16 @@ class Options:
     batch: int = 8
     """Maximum batch size of a model."""
     batch_delay: float = 2.0
-    """Maximum time in milliseconds that an image waits for others of its batch."""
+    """Maximum time in milliseconds that an image waits for other images to form a batch."""
     threads: int = 0
-    """CPU threads per model; 0: one per core."""
+    """Number of CPU threads per model; 0: one per core."""
     workers: int = 0
-    """Processes that decode images; 0: one per core."""
+    """Number of processes that decode images; 0: one per core."""
     window: str = ""
-    """DICOM window: the explanation of one of the file's windows, such as LUNG, or CENTRE,WIDTH (default: that of the
-    file, docs/datasets.md)."""
+    """DICOM window: the explanation of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window of the
+    file; see docs/datasets.md)."""
     max_requests: int = 64
-    """Maximum number of concurrent requests with images; others get status 503."""
+    """Maximum number of concurrent requests with images; further requests receive status 503."""
     max_files: int = 32
     """Maximum number of files per request."""
     max_megabytes: float = 128.0

@@ -41,7 +41,8 @@ class BYOL(Method):
 
     hidden: hidden width of the projector and the predictor
     dim: width of the projections
-    momentum: initial momentum tau_base of the target network, which rises to 1; 0.99 below 1000 epochs, 0.97 below 100
+    momentum: initial momentum tau_base of the target network, which rises to 1; the default
+        is 0.99 below 1000 epochs and 0.97 below 100
     patient_aware: draw the second view from another image of the same patient, if there is one
     """
 

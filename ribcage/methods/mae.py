@@ -34,10 +34,10 @@ HEADS = 16
 class MAE(Method):
     """A vision transformer that encodes the visible patches, and a small one that decodes the masked ones.
 
-    mask_ratio: fraction of the patches that is masked; Xiao et al. found 0.9 best for radiographs
-    decoder: width and number of blocks of the decoder: dec512d8b is 512 and 8
+    mask_ratio: fraction of patches that are masked; Xiao et al. found 0.9 best for radiographs
+    decoder: decoder size; dec512d8b has width 512 and 8 blocks
     norm_pix: reconstruct patches normalised by their own mean and standard deviation
-    decode_ratio: fraction of the masked patches that is decoded, drawn at each step; 0.25 halves the time of a step
+    decode_ratio: fraction of masked patches that are decoded, drawn anew in each step; 0.25 halves the time per step
     """
 
     hyperparameters = (

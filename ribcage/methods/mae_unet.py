@@ -32,10 +32,10 @@ last one's width."""
 class MAEUNet(Method):
     """A CNN, and a decoder that upsamples its last map to the size of the image, with skip connections.
 
-    mask_ratio: fraction of the squares that is masked, i.e. set to the mean of the data
+    mask_ratio: fraction of squares that are masked, i.e. set to the mean of the data
     patch: side of a masked square in pixels, halved until four fit across the image
-    width: channels of the first stage of the decoder; the published value, 256, costs more than a small CNN
-    loss_on: pixels in the loss: the masked ones, or all, as in the authors' code
+    width: channels of the first decoder stage; with the published value, 256, the decoder costs more than a small CNN
+    loss_on: pixels that count in the loss: the masked ones, or all, as in the authors' code
     """
 
     hyperparameters = (

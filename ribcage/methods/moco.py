@@ -42,9 +42,9 @@ class MoCo(Method):
     momentum: momentum m of the key encoder
     temperature: temperature t of the softmax; 0.2 in v2, 0.07 in v1
     head: projection head: mlp (v2) or linear (v1)
-    bn_group: images per batch norm group, at least two groups per batch; 0: the whole batch, which leaks information
-        between the views
-    patient_aware: keys of the same patient are positives and never negatives
+    bn_group: images per batch normalisation group, with at least two groups per batch; 0: no groups, which leaks
+        information between the views
+    patient_aware: treat keys of the same patient as positives, never as negatives
     """
 
     hyperparameters = (

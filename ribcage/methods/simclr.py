@@ -36,7 +36,8 @@ class SimCLR(Method):
 
     temperature: temperature t of the softmax
     dim: width of the projections
-    patient_aware: draw the second view from another image of the same patient; such images are never negatives
+    patient_aware: draw the second view from another image of the same patient; images of one patient are
+        never negatives
     """
 
     same_patient, divisible = True, False

@@ -42,7 +42,7 @@ class SupCon(Method):
 
     temperature: temperature of the softmax; 0.07 in the authors' code, 0.1 in the table of the paper
     dim: width of the projections
-    patient_aware: images of the same patient are positives, whatever their findings
+    patient_aware: treat images of the same patient as positives, whatever their findings
     """
 
     from_labels = True

@@ -22,12 +22,12 @@ CHINESE = "监督预训练：特征上接一个线性层，未知标签不参与
 class Supervised(Method):
     """A backbone and a linear head.
 
-    loss: loss, per finding; cross-entropy for mutually exclusive findings
-    smoothing: label smoothing, towards 0.5, or 1/F for F mutually exclusive findings
+    loss: loss function: cross-entropy for mutually exclusive findings, otherwise one of the others
+    smoothing: amount of label smoothing, towards 0.5, or towards 1/F for F mutually exclusive findings; 0: none
     balanced: weight the positives and negatives of each finding by the effective number of samples
-    prior: initialise the bias of the head to the prevalence of each finding
-    mixup: alpha of the Beta distribution of mixup; 0: no mixup
-    dropout: dropout probability of the features before the head
+    prior: initialise the bias of the head from the prevalence of each finding
+    mixup: alpha of the beta distribution of mixup; 0: no mixup
+    dropout: dropout probability before the classification head
     freeze: train only the head; the backbone stays in evaluation mode
     """
 

@@ -41,8 +41,8 @@ class SwAV(Method):
 
     crops: number of small views
     prototypes: number of prototypes, which should be far below the number of images
-    temperature: temperature t of the predictions
-    epsilon: entropy regularisation of the assignments
+    temperature: temperature t of the softmax over prototypes
+    epsilon: weight of the entropy regularisation of the assignments
     iterations: iterations of the Sinkhorn-Knopp algorithm
     queue: length of the queue of past features; in the paper, 3840 for small batches and 0 for batches of 4096
     queue_from: fraction of the run after which the queue is used; in the paper, the 15th epoch of 200

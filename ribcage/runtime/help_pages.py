@@ -115,7 +115,7 @@ RECIPE = HelpEntry(
     "recipe",
     "--recipe",
     "NAME",
-    "Options from a recipe or a TOML file; options given on the command line take precedence.",
+    "Recipe or TOML file from which options are read; options on the command line take precedence.",
 )
 """What every command that trains takes as well."""
 
@@ -161,11 +161,12 @@ def help_page(name: str, module: ModuleType, words: Sequence[str], *, everything
     member = _member(module, words)
     command = flags.read_flags(module, [], defaults=own_defaults(name, module, member))
     arguments = [flag for flag in command if flag.positional]
-    named = [help_entry(flag) for flag in command if not flag.positional]
+    unavailable = getattr(module, "UNAVAILABLE", ())
+    named = [help_entry(flag) for flag in command if not flag.positional and flag.name not in unavailable]
     own = own_entries(name, module, member, {flag.name for flag in command}) if member else []
     chosen = [one for one in named if everything or len(named) <= MANY or one.required or one.name in COMMON]
     usage = " ".join([name, *map(usage_word, arguments)])
-    blocks = [f"usage: ribcage {usage} [options]", "", inspect.getdoc(module) or "", ""]
+    blocks = [f"usage: ribcage {usage} [options]", "", wrapped(inspect.getdoc(module) or ""), ""]
     for title, entries in (
         ("Arguments", list(map(help_entry, arguments))),
         *grouped(
@@ -179,6 +180,13 @@ def help_page(name: str, module: ModuleType, words: Sequence[str], *, everything
     if len(chosen) < len(named):
         blocks.append(f"{len(named) - len(chosen)} more options: ribcage {name} {member}".rstrip() + " --help-all")
     return "\n".join(blocks).rstrip()
+
+
+def wrapped(text: str) -> str:
+    """The paragraphs of a text at the width of the terminal."""
+    width = max(LEFT + LEAST, min(shutil.get_terminal_size().columns, LEFT + MOST))
+    paragraphs = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+    return "\n\n".join(textwrap.fill(paragraph, width, break_on_hyphens=False) for paragraph in paragraphs)
 
 
 def usage_word(flag: Flag) -> str:

@@ -27,30 +27,30 @@ class TrainingOptions:
     init: str = ""
     """Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random)."""
     findings: tuple[str, ...] = ()
-    """Findings to train on (default: all findings of the data)."""
+    """Findings to train on (default: all findings in the data)."""
     labels: float = 1.0
     """Fraction of the training patients to use."""
     frontal: bool = False
-    """Only PA and AP views."""
+    """Use only frontal images (PA and AP views)."""
     drop_copies: bool = True
-    """Drop training images that are identical to an image of another split."""
+    """Drop training images that are identical to an image in another split."""
     drop_shared: tuple[str, ...] = ()
-    """Splits from which to drop images whose patients or copies are in another split."""
+    """Splits from which images are dropped if the same patient or a copy of the image is also in another split."""
     policy: str = "ignore"
-    """Policy for uncertain and blank labels: ignore, ones, zeros, competition …, and exceptions, as in
+    """Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as in
     ones,Edema=zeros,blank=zeros (docs/datasets.md)."""
     size: tuple[int, ...] = (224,)
     """Input height and width in pixels, or one number for both."""
     channels: Literal[1, 3] = 1
-    """Input channels; 3 repeats the gray image."""
+    """Number of input channels; 3 repeats the greyscale image."""
     pool: str = ""
-    """Global pooling of the features, a pooling type of timm: avg, token … (default: that of the architecture)."""
+    """Global pooling type of timm, such as avg or token (default: that of the architecture)."""
     augment_options: tuple[str, ...] = ()
     """Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0."""
     epochs: int
     """Training epochs."""
     batch: int
-    """Batch size: images per optimizer step, over all processes."""
+    """Batch size: images per optimizer step, summed over all processes."""
     micro_batch: int = 0
     """Maximum number of images per forward pass in each process; gradients of larger batches are accumulated. 0: no
     limit."""
@@ -83,11 +83,11 @@ class TrainingOptions:
     save_minutes: float = 10.0
     """Maximum time between two checkpoints, in minutes."""
     threads: int = 0
-    """Threads that load images; 0: one per core."""
+    """Number of threads that load images; 0: one per core."""
     export_as: str = ""
-    """Also write the weights in this published layout: moco, torchvision … (docs/weights.md)."""
+    """Published layout in which the weights are also written, such as moco or torchvision (docs/weights.md)."""
     devices: int = 1
-    """Number of GPUs of this machine, or of processes on the CPU."""
+    """Number of GPUs on this machine, or of processes on the CPU."""
     seed: int = 0
     """Random seed."""
     resume: bool = False

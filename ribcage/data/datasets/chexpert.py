@@ -53,7 +53,7 @@ def index(
 ) -> Index:
     """Read train.csv, valid.csv and, where there is one, the test csv; root is their folder or the one above.
 
-    labels: Labeller whose training CSV is read.
+    labels: Labeller whose training labels are read.
     valid: Split of the images in valid.csv; with test, one training patient in eight is assigned to val.
     """
     found = _tables(root, TRAIN[labels])

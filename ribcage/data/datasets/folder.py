@@ -56,10 +56,10 @@ def index(
 ) -> Index:
     """Read the CSV in root, or the names of its folders when there is none.
 
-    csv: CSV file below ROOT, if there are several; none: read no CSV.
+    csv: CSV file below ROOT, if there are several; with none, no CSV is read.
     boxes: CSV file below ROOT with boxes in pixels: file, finding, x, y, width, height (or x_min, y_min, x_max, y_max).
-    path_column: Column with the image files. This and the columns below are recognised by their names if not given;
-    none: no such column.
+    path_column: Column with the image files. This and the following columns are recognised by
+        their names if not given; none: there is no such column.
     patient_column: Column with the patient identifier.
     study_column: Column with the study identifier.
     view_column: Column with the view (PA, AP, lateral).
@@ -69,14 +69,14 @@ def index(
     label_columns: Columns with labels (default: all that are named after findings, or one with lists such as
         Effusion|Mass).
     patient_pattern: Regular expression whose group matches the patient in the path, such as (person\\d+)_.
-    classes: Whether folder names are classes; auto: yes if all images lie in a few sibling folders.
-    conflicts: What to do with images that have several differing rows: stop, keep the first row, drop the image, or
-    merge the labels.
-    slices: Whether to drop CT and MR slices that the CSV marks as such (view Axial, modality CT).
+    classes: Whether folder names are class labels; auto: yes if all images lie in a few sibling folders.
+    conflicts: Treatment of images with several differing rows: stop, keep the first row, drop the image,
+        or merge the labels.
+    slices: Whether to drop or keep rows that the CSV marks as CT or MR slices (view Axial, modality CT).
     allow_outside: Also read files outside ROOT to which the CSV or a link points.
-    published_patients: Patient identifiers are public: bundles hash them without the site key.
+    published_patients: State that the patient identifiers are public, so that bundles hash them without the site key.
     encoding: Encoding of the CSV; auto tries UTF-8, GB 18030 and Latin-1.
-    bits: Used bits of 16-bit PNG and TIFF files, such as 12; the highest value of these is white. 0: all 16.
+    bits: Number of bits used in 16-bit PNG and TIFF files, such as 12; their highest value is white. 0: all 16.
     """
     if bits and not 8 <= bits <= 16:
         raise ValueError(f"--bits {bits} must be from 8 to 16.")

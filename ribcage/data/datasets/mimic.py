@@ -50,7 +50,7 @@ def index(
 ) -> Index:
     """Read the metadata, split and label tables, which lie in root.
 
-    labels: Labeller whose table is read.
+    labels: Labeller whose labels are read.
     images: Folder with the images below ROOT, such as files or files_resized_320.
     suffix: File name extension of the images.
     patients: File patients.csv.gz of MIMIC-IV, with sex and age.

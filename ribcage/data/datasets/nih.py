@@ -46,7 +46,8 @@ def index(
 ) -> Index:
     """Read Data_Entry_2017, the split lists and BBox_List_2017 wherever they lie below root, .gz or not.
 
-    split: Published split lists; patient: 70/10/20 by patient; auto: the first of these three that is possible.
+    split: Split: published lists (official or arnoweng), or 70/10/20 by patient; auto: the first
+        of these that is possible.
     images: Folder with the images below ROOT, if there are several.
     """
     paths = tables.files_below(root)

@@ -33,9 +33,8 @@ LOVT = {"train.csv": "train", "validation.csv": "val", "test.csv": "test"}
 def index(root: Path, *, split: Literal["auto", "lovt", "patient"] = "auto", images: str = "") -> Index:
     """Read stage_2_train_labels.csv and, where there is one, stage_2_detailed_class_info.csv, anywhere below root.
 
-    split: Splits: lovt: published lists (Müller et al. 2022); patient: 60/20/20 by patient; auto: lovt if the lists are
-    there,
-        else patient.
+    split: Split: lovt (published lists, Müller et al. 2022) or patient (60/20/20 by patient); auto: lovt if its lists
+        are there, else patient.
     images: Folder with the images below ROOT (.dcm, .png or .jpg), if there are several.
     """
     paths = tables.files_below(root)
