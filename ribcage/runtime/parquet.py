@@ -31,13 +31,15 @@ def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
             texts = [one.name for one in meta.schema.to_arrow_schema() if _is_text(one.type)]
         if meta.num_rows * meta.num_columns > MAX_CELLS:
             raise UnreadableTableError(f"{meta.num_rows:,} rows × {meta.num_columns:,} columns exceed the limit")
-        chosen = None if columns is None else list(columns)
-        with pq.ParquetFile(file, read_dictionary=texts) as content:
-            packed = content.read(chosen)
-        if len(set(packed.column_names)) < packed.num_columns:
-            raise UnreadableTableError("a column occurs twice")
-        kinds = [_unpacked(packed, place) for place in range(packed.num_columns)]
-        return packed.cast(pa.schema(kinds, packed.schema.metadata))
+        with pq.ParquetFile(file, read_dictionary=texts, pre_buffer=False) as content:
+            names = content.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise UnreadableTableError("a column occurs twice")
+            chosen = [name for name in names if columns is None or name in columns]
+            # one column and one thread at a time: the least memory beside the table itself
+            parts = [_decoded(content.read([name], use_threads=False).select([name])) for name in chosen]
+            schema = pa.schema([part.schema.field(0) for part in parts], content.schema_arrow.metadata)
+            return pa.Table.from_arrays([part.column(0) for part in parts], schema=schema)
     except (pa.ArrowException, RecursionError, UnicodeError, TypeError, AttributeError, LookupError) as error:
         raise UnreadableTableError(" ".join(str(error).split())[:200].rstrip(".") or type(error).__name__) from None
 
@@ -51,15 +53,15 @@ def _is_text(kind: pa.DataType) -> bool:
     return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary))
 
 
-def _unpacked(table: pa.Table, place: int) -> pa.Field:
-    """Type of a column once its dictionary is decoded; raises if that takes too much memory."""
-    own = table.schema.field(place)
+def _decoded(table: pa.Table) -> pa.Table:
+    """A table of one column without a dictionary; raises if decoding takes too much memory."""
+    own = table.schema.field(0)
     if not pa.types.is_dictionary(own.type):
-        return own
+        return table
     total = 0
-    for part in table.column(place).chunks:
+    for part in table.column(0).chunks:
         if _is_text(part.dictionary.type):
             total += pc.sum(pc.binary_length(part.dictionary).take(part.indices)).as_py() or 0
     if total > MAX_TEXT_BYTES:
         raise UnreadableTableError(f"the strings in column {own.name[:40]!r} take {total:,} bytes, more than the limit")
-    return own.with_type(own.type.value_type)
+    return table.cast(pa.schema([own.with_type(own.type.value_type)]))
