@@ -282,7 +282,10 @@ def test_a_wheel_has_every_file_of_the_package() -> None:
 
 def test_the_walks_name_functions_that_exist() -> None:
     walks = (
-        (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8").split("## Call paths")[1].split("\n## ")[0]
+        (PACKAGE.parent / "docs" / "architecture.md")
+        .read_text(encoding="utf-8")
+        .split("## Call paths")[1]
+        .split("\n## ")[0]
     )
     stops = re.findall(r"`(\w[\w/]*/\w+\.py)`((?:,? `[A-Za-z_.]+`)*)", walks)
     assert len(stops) > 30
