@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ribcage import __version__
-from ribcage.runtime import help_pages, terminal, threads
+from ribcage.runtime import help_pages, resuming, terminal, threads
 from ribcage.runtime.flags import UsageError, parse, read_flags
 from ribcage.runtime.spelling import did_you_mean
 
@@ -65,14 +65,20 @@ def answered(words: list[str]) -> int:
         return 0
     except KeyboardInterrupt as stop:
         if os.environ.get("RANK", "0") == "0":  # of many processes one speaks for all
-            print(f"ribcage: stopped. {stop}".rstrip(), file=sys.stderr)
+            print(f"ribcage: stopped. {stop}".rstrip() + resume_line(stop), file=sys.stderr)
         return getattr(stop, "code", 130)
     except Exception as error:
         if "--debug" in words:
             raise
         if not hasattr(error, "echo"):  # of many processes one says what all raise
-            print(f"ribcage: {error_line(error)}", file=sys.stderr)
+            print(f"ribcage: {error_line(error)}{resume_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
+
+
+def resume_line(error: BaseException) -> str:
+    """A further line, with the command that resumes the run that an error ended; "" where none does."""
+    note = resuming.resume_note(error)
+    return f"\n{terminal.plain_line(note)}" if note else ""
 
 
 def error_line(error: Exception) -> str:

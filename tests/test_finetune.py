@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ from trainings import equal, words
 
 from ribcage import cli
 from ribcage.commands import finetune
+from ribcage.runtime import resuming
 from ribcage.training import checkpoint, optim, options, run_folder
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -60,7 +62,10 @@ def test_a_signal_saves_and_ends_cleanly(data: Path, tmp_path: Path, number: int
         process.send_signal(number)
         ended, said = process.end()
     assert ended == code
-    assert "--resume" in said and "Traceback" not in said
+    assert "Traceback" not in said
+    last = said.strip().splitlines()[-1]
+    command = shlex.split(last.removeprefix(resuming.BEGINNING))
+    assert command[:2] == ["ribcage", "finetune"] and {"--resume", str(out), str(data)} <= set(command)
     saved = checkpoint.load_checkpoint(out / "checkpoint.pt")["run"]["step"]
     assert has_facts(said, f"step {saved:,}")
 

@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from ribcage import cli
-from ribcage.commands import finetune, pretrain
+from ribcage.commands import finetune, pretrain, runs
+from ribcage.runtime import flags, resuming
 from ribcage.training import run_folder
+from ribcage.training.options import LEFT_OPEN, with_defaults
 
 
 @dataclass(frozen=True)
@@ -64,3 +67,56 @@ def test_the_run_folder_is_checked_before_the_data_are_opened(
     (tmp_path / "run" / "checkpoint.pt").touch()
     assert cli.main(words) == 2
     assert str(tmp_path / "run") in (said := capsys.readouterr().err) and "--resume" in said and "nothing" not in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [
+            "finetune",
+            "--lr",
+            "0.02",
+            "--epochs",
+            "7",
+            "--augment-options",
+            "crop=0.5,1.0",
+            "flip=0.5",
+            "--no-drop-copies",
+        ],
+        ["pretrain", "moco", "--batch", "32", "--queue", "64", "--lr", "0.02"],
+        ["distil", "--teacher", "it's a teacher", "--epochs", "3"],
+        ["localise", "--model", "resnet18", "--findings", "Mass", "--head", "yolo"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_the_command_that_resumes_a_run_has_its_options(words: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "跑 a's  $b"
+    started = settled([*words, "--data", "数据/nih", "x y", "--out", str(out)])
+    run_folder.create(words[0], started, [])
+    (out / "checkpoint.pt").touch()
+    command = run_folder.resume_command(words[0], started)
+    assert command == runs.resume_command(out), "from options.json alone"
+    program, *again = shlex.split(command)
+    assert program == "ribcage" and not {f"--{name}" for name in LEFT_OPEN} & set(again)
+    assert settled(again) == dataclasses.replace(started, resume=True)
+    assert not run_folder.check_resumable(words[0], settled(again), [])
+
+
+def settled(words: list[str]) -> finetune.Options:
+    """The options of a command line, with those that are left open."""
+    module = cli.command(words[0])
+    options = flags.parse(words[0], module, flags.read_flags(module, words[1:]), words[1:])
+    return pretrain.settled(options) if isinstance(options, pretrain.Options) else with_defaults(options)  # type: ignore[return-value]
+
+
+def test_a_command_that_starts_a_run_is_resumed_in_place_of_it() -> None:
+    with pytest.raises(OSError, match="disk") as raised, resuming.resumed_instead_by("demo"):
+        raise OSError("disk")
+    assert not resuming.resume_note(raised.value)
+    with (
+        pytest.raises(KeyboardInterrupt) as stopped,
+        resuming.resumed_instead_by("ribcage demo"),
+        resuming.resumed_by("ribcage finetune"),
+    ):
+        raise KeyboardInterrupt
+    assert resuming.resume_note(stopped.value).endswith("ribcage demo")

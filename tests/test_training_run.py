@@ -25,6 +25,7 @@ from ribcage.data.loader import Loader
 from ribcage.imaging import augment
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
+from ribcage.runtime import resuming
 from ribcage.training import checkpoint, optim, options, run_folder, trainer
 from ribcage.training.run import InterruptedRun, Plan, Run, opened_run
 
@@ -218,8 +219,14 @@ def test_a_full_disk_ends_a_run_with_a_clear_line_and_a_good_checkpoint(
         save(state, part)
 
     monkeypatch.setattr(torch, "save", full)
-    with filled, pytest.raises(OSError, match=r"No space .*checkpoint"):
-        list(toy(tmp_path, lambda run: {"auroc": 0.5}).steps())
+    asked, work = finetune.Options(data=("set",), out=tmp_path), toy(tmp_path, lambda run: {"auroc": 0.5})
+    with (
+        filled,
+        pytest.raises(OSError, match=r"No space .*checkpoint") as raised,
+        opened_run("finetune", asked, work, []),
+    ):
+        list(work.steps())
+    assert resuming.resume_note(raised.value).endswith(f"--out {tmp_path} --resume")
     assert checkpoint.load_checkpoint(tmp_path / checkpoint.FILE)["run"]["step"] == 2
     assert not list(tmp_path.glob("*.part"))
 

@@ -67,10 +67,13 @@ class Options:
 
 def run(options: Options) -> Path:
     """Run every step that is not done yet, write the report, then serve."""
+    import shlex
     import sys
 
     from ribcage.reports import demo
+    from ribcage.runtime import flags, resuming
 
+    again = shlex.join(["ribcage", "demo", *flags.option_line(sys.modules[__name__], options)])
     options = quickened(options)
     kept = {name: value for name, value in dataclasses.asdict(options).items() if name not in ("serve", "port")}
     progress = demo_progress(options.out, kept)
@@ -79,7 +82,7 @@ def run(options: Options) -> Path:
             print(f"{step.title}: already done.")
             continue
         print(f"\n{progress.line(step)}", flush=True)
-        with progress.running(step) as record:
+        with progress.running(step) as record, resuming.resumed_instead_by(again):
             WORK[step.name](options, CommandLog(record.commands))
     page = demo.write_demo_page(progress)
     print(f"\nDemo report: {page.resolve().as_uri()}", flush=True)

@@ -85,6 +85,12 @@ def member(name: str) -> Callable[..., None]:
 
 def run(options: Options) -> Path | int:
     """Run every step; return the run folder, or the exit code of a step that failed."""
+    import shlex
+    import sys
+
+    from ribcage.runtime import flags, resuming
+
+    again = shlex.join(["ribcage", "run", *flags.option_line(sys.modules[__name__], options)])
     todo = list(planned(options))
     check(options, todo)
     for step in todo:
@@ -94,7 +100,8 @@ def run(options: Options) -> Path | int:
         if missing := absent(step):
             print(f"Skipped: {missing} does not exist.")
             continue
-        result = step.module.run(resumed(step).options)
+        with resuming.resumed_instead_by(again):
+            result = step.module.run(resumed(step).options)
         if isinstance(result, int) and result:
             return result
     return next(step.options.out for step in todo if step.trains)

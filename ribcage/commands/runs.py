@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 POSITIONAL = ("folder",)
 EXAMPLES = ("runs runs",)
+TRAINING = ("finetune", "pretrain", "distil", "localise")
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def show(folder: Path, rows: list["Row"]) -> None:
         if one.state.why:
             text = f"{shown(folder, one.folder)} · {one.state.name} · {one.state.why}"
             console.print(text, soft_wrap=not console.is_terminal)
+        if one.state.name == "stopped" and (command := resume_command(one.folder)):
+            console.print(f"  {command}", soft_wrap=True)
 
 
 def cells(folder: Path, one: "Row") -> tuple[str, ...]:
@@ -80,6 +83,34 @@ def cells(folder: Path, one: "Row") -> tuple[str, ...]:
         worth(one.number),
         age(one.changed),
     )
+
+
+def resume_command(folder: Path) -> str:
+    """The command line that resumes the run in a folder; "" if its options are damaged."""
+    import dataclasses
+    import importlib
+
+    from ribcage.runtime import flags
+    from ribcage.training import options, run_folder
+
+    try:
+        values = options.written_options(folder)
+        command = values.get("command")
+        if command not in TRAINING:
+            return ""
+        module = importlib.import_module(f"ribcage.commands.{command}")
+        method = [str(values[name]) for name in getattr(module, "POSITIONAL", ())]
+        known = flags.read_flags(module, method)
+        words = [
+            word
+            for flag in known
+            if not flag.positional and values.get(flag.name) is not None
+            for word in flags.option_words(flag.name, values[flag.name])
+        ]
+        parsed = flags.parse(str(command), module, known, [*method, *words])
+        return run_folder.resume_command(str(command), dataclasses.replace(parsed, out=folder))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
 
 
 def shown(folder: Path, run: Path) -> str:

@@ -176,6 +176,11 @@ NAMES = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "S
 """Environment variables of torchrun → those of srun."""
 
 
+def launched_here() -> bool:
+    """Whether `launch` started this process."""
+    return RENDEZVOUS in os.environ
+
+
 def launched() -> bool:
     """Whether a launcher started this process as one of several."""
     return int(_environment()["WORLD_SIZE"]) > 1

@@ -25,7 +25,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from ribcage.data.collection import Datasets
-from ribcage.runtime import distributed, files, launcher, progress, threads
+from ribcage.runtime import distributed, files, launcher, progress, resuming, threads
 from ribcage.training import checkpoint, run_folder
 from ribcage.training.options import TrainingOptions
 from ribcage.training.trainer import DivergedError, StepLog, Trainer
@@ -222,7 +222,7 @@ class Run:
 
     def _write(self, log_file: TextIO | None, values: dict[str, object]) -> None:
         if log_file is not None:
-            with files.explained(self.folder, "Free some space; --resume continues from the last checkpoint."):
+            with files.explained(self.folder, "Free some space, then resume from the last checkpoint."):
                 log_file.write(json.dumps(values) + "\n")
 
     def _recorded(self) -> AbstractContextManager[None]:
@@ -244,7 +244,7 @@ class Run:
     def _interrupted(self) -> InterruptedRun:
         name = signal.Signals(self.signal).name if self.signal is not None else "a signal to another process"
         code = 130 if self.signal == signal.SIGINT else 75
-        return InterruptedRun(f"{name}: saved at step {self.trainer.step:,}; --resume continues from there.", code)
+        return InterruptedRun(f"{name}: saved at step {self.trainer.step:,}.", code)
 
 
 class _Listening:
@@ -265,7 +265,7 @@ class _Listening:
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if self.run.signal is not None and number == signal.SIGINT:  # second signal: do not wait for the step
-            raise KeyboardInterrupt("The last checkpoint is intact; --resume continues from it.")
+            raise KeyboardInterrupt("The last checkpoint is intact.")
         self.run.signal = number
 
 
@@ -336,7 +336,8 @@ def opened_run(
     data: Datasets,
     teachers: Sequence[str] = (),
 ) -> Iterator[None]:
-    """Lock the run folder, and start the run in it or resume it from its last checkpoint.
+    """Lock the run folder, and start the run in it or resume it from its last checkpoint. Errors and interruptions get
+    a note with the command line that resumes it.
 
     Args:
         teachers: hashes of the teachers' predictions or weights.
@@ -350,7 +351,8 @@ def opened_run(
                 run_folder.say(f"WARNING: {warning}")
             step = run.trainer.step
             distributed.run_on_first(lambda: run_folder.record_changes(command, options, data, teachers, step))
-        yield
+        with resuming.resumed_by(run_folder.resume_command(command, options)):
+            yield
 
 
 def show_progress(run: Run, batch: int, note: Callable[[StepLog], str]) -> None:

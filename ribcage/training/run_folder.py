@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import json
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,9 +16,9 @@ from pathlib import Path
 from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.training_record import OptionChange
 from ribcage.data.collection import Datasets
-from ribcage.runtime import distributed, files, flags, typed_json
+from ribcage.runtime import distributed, files, flags, launcher, typed_json
 from ribcage.training import checkpoint
-from ribcage.training.options import TrainingOptions, written_options
+from ribcage.training.options import LEFT_OPEN, TrainingOptions, written_options
 
 LOCATIONS = frozenset(("command", "data", "teacher", "out", "resume"))
 LOGGING = frozenset(("log_format", "probe", "evaluate_every", "export_as"))
@@ -170,6 +171,18 @@ def default_values(options: TrainingOptions) -> dict[str, object]:
     values = {name: default for name, default in defaults.items() if default is not flags.REQUIRED and name != "member"}
     plain: dict[str, object] = json.loads(json.dumps(values, default=str))
     return plain
+
+
+def resume_command(command: str, options: TrainingOptions) -> str:
+    """The command line that resumes a run, quoted for the shell. Options that a resumed run keeps are left out."""
+    kept = {
+        field.name: flags.field_default(field)
+        for field in dataclasses.fields(options)
+        if field.name in (*LEFT_OPEN, "epochs")
+    }
+    devices = distributed.world_size() if launcher.launched_here() else options.devices
+    again = replace(options, **{**kept, "resume": True, "devices": devices})
+    return shlex.join(["ribcage", command, *flags.option_line(sys.modules[type(options).__module__], again)])
 
 
 def _words(names: Sequence[str], values: dict[str, object]) -> str:
