@@ -157,7 +157,7 @@ def halves(options: argparse.Namespace) -> list[Path]:
     """The dataset twice: each half of the patients is the test split once; an eighth of the other half validates."""
     files = {file.stem: file.relative_to(options.data) for file in options.data.rglob("*") if file.suffix in IMAGES}
     rows = pd.read_csv(options.csv or next(options.data.glob("*.csv")), dtype={options.patient_column: str})
-    said = tables.read_prediction_table(options.table).images["path"]
+    said = tables.read_teacher_table(options.table).images["path"]
     name, patient = rows[options.path_column].map(lambda path: Path(path).stem), rows[options.patient_column]
     rows = rows[name.isin(files) & name.isin(said.map(lambda path: Path(path).stem))]
     number, folders = patient[rows.index].map(lambda one: zlib.crc32(one.encode())), []
@@ -198,7 +198,7 @@ def real(options: argparse.Namespace) -> None:
             shown.setdefault((kind, 1.0), []).append((joined[0], joined[1], joined[2]))
     learnt = [len(one.rows_of("train")) for one in data]
     print(f"{learnt} training images of the halves, {options.seeds} seeds, findings: {', '.join(asked)}")
-    predicted = tables.read_prediction_table(options.table)
+    predicted = tables.read_teacher_table(options.table)
     answers = [tables.table_logits(predicted, one, asked)[one.rows_of("test")] for one in data]
     labels, patients = shown["student, labels alone", 1.0][0][1:]
     shown["teacher (stored predictions)", 1.0] = [(np.concatenate(answers), labels, patients)]

@@ -19,7 +19,7 @@ from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data.provenance import Provenance
 from ribcage.evaluation import comparison, comparison_entries
 from ribcage.evaluation.comparison_entries import ComparisonEntry
-from ribcage.inference import predictions
+from ribcage.inference.prediction_table import PredictionTable, read_predictions, save_table
 from ribcage.metrics.classification_evaluation import (
     ClassificationBaselines,
     ClassificationEvaluation,
@@ -35,7 +35,7 @@ from ribcage.runtime.typed_json import to_json
 FINDINGS = ("Mass", "Edema")
 
 
-def table(seed: int, strength: float) -> pd.DataFrame:
+def table(seed: int, strength: float) -> PredictionTable:
     """120 images of 60 patients; labels are the same for every seed."""
     rng = np.random.default_rng(0)
     labels = (rng.random((120, 2)) < 0.3).astype(np.float64)
@@ -44,7 +44,7 @@ def table(seed: int, strength: float) -> pd.DataFrame:
     about = pd.DataFrame(
         {"set": "made", "path": [f"{n}.png" for n in range(120)], "patient": [f"p{n // 2:02}" for n in range(120)]}
     )
-    return predictions.prediction_table(about, FINDINGS, 1 / (1 + np.exp(-odds)), odds, labels)
+    return PredictionTable(about, FINDINGS, 1 / (1 + np.exp(-odds)), labels, odds)
 
 
 def entry(name: str, seed: int, strength: float, thresholds: Sequence[float | None] = ()) -> ComparisonEntry:
@@ -56,17 +56,17 @@ def test_findings_of_few_positive_patients_are_named() -> None:
     """Patients are counted, not images; an image of an unknown patient is one."""
     models = [entry("a", 1, 1.0), entry("b", 2, 2.0)]
     for one in models:
-        one.table["Mass_label"] = np.where(np.arange(120) < 24, 1.0, 0.0)  # of 12 patients
+        one.table.labels[:, 0] = np.where(np.arange(120) < 24, 1.0, 0.0)  # of 12 patients
     found = comparison.compare(models, resamples=5)
     assert found.positive_patients["Mass"] == 12 and found.positive_patients["Edema"] >= comparison.FEW_PATIENTS
     (note,) = [text for text in comparison.comparison_notes(found) if "12" in text]
     assert "Mass (12 positive)" in note and "Edema" not in note
     for one in models:
-        one.table["Mass_label"] = np.where(np.arange(120) < 24, 0.0, 1.0)
+        one.table.labels[:, 0] = np.where(np.arange(120) < 24, 0.0, 1.0)
     (note,) = [text for text in comparison.comparison_notes(comparison.compare(models, resamples=5)) if "12" in text]
     assert "Mass (12 negative)" in note and "Edema" not in note
     for one in models:
-        one.table["patient"] = ""
+        one.table.images["patient"] = ""
     blind = comparison.compare(models, resamples=5)
     assert blind.negative_patients["Mass"] == 24
     assert not [text for text in comparison.comparison_notes(blind) if "Mass" in text]
@@ -76,10 +76,8 @@ def test_accuracy_and_f1_are_paired_each_at_the_model_s_own_thresholds() -> None
     """Against resamples drawn and counted by hand."""
     a, b = entry("a", 1, 1.0, (0.4, 0.7)), entry("b", 2, 2.0, (0.6, 0.5))
     found = to_json(comparison.compare([a, b], resamples=300, seed=5))["differences"][0]
-    labels = a.table[[f"{name}_label" for name in FINDINGS]].to_numpy()
-    called = [
-        one.table[list(FINDINGS)].to_numpy() >= np.array([one.thresholds[name] for name in FINDINGS]) for one in (a, b)
-    ]
+    labels = a.table.labels
+    called = [one.table.probabilities >= np.array([one.thresholds[name] for name in FINDINGS]) for one in (a, b)]
 
     def rates(rows: np.ndarray, said: np.ndarray) -> np.ndarray:
         """(2, F) accuracy and F1."""
@@ -144,7 +142,7 @@ def test_means_are_over_the_same_findings_so_that_rows_add_up() -> None:
 
 def test_patients_are_those_of_the_table_that_knows_them_whichever_comes_first() -> None:
     own, ours = entry("own", 1, 1.0), entry("ours", 2, 2.0)
-    own = replace(own, table=own.table.assign(patient=""))
+    own = replace(own, table=replace(own.table, images=own.table.images.assign(patient="")))
     found = [to_json(comparison.compare(pair, resamples=50)) for pair in ([own, ours], [ours, own])]
     assert [one["patients"] for one in found] == [60, 60]
     widths = [one["differences"][0]["macro"]["auroc"] for one in found]
@@ -156,7 +154,7 @@ def test_patients_are_those_of_the_table_that_knows_them_whichever_comes_first()
 def test_a_finding_of_one_class_is_named() -> None:
     entries = [entry("a", 1, 1.0, (0.5, 0.5)), entry("b", 2, 2.0, (0.5, 0.5))]
     for one in entries:
-        one.table["Mass_label"] = 0.0
+        one.table.labels[:, 0] = 0.0
     found = comparison.compare(entries, resamples=300)
     assert [row[0] for row in report.model_table(found).rows][:5] == [
         "AUROC, 1 finding",
@@ -182,7 +180,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_bundle(folder / name / "bundle", method, model, Provenance.nothing())
         out = folder / name / "evaluation" / "made-test"
         out.mkdir(parents=True)
-        predictions.save_predictions(table(seed, 1.0), out / "predictions.parquet")
+        table(seed, 1.0).save(out / "predictions.parquet")
         write(out / "metrics.json")
     return folder
 
@@ -216,7 +214,7 @@ def test_an_evaluation_names_its_thresholds_and_its_model(runs: Path) -> None:
 
 
 def test_thresholds_of_the_tested_images_are_called_so(tmp_path: Path) -> None:
-    predictions.save_predictions(table(1, 1.0), tmp_path / "predictions.parquet")
+    table(1, 1.0).save(tmp_path / "predictions.parquet")
     write(tmp_path / "metrics.json", "peers")
     one = comparison_entries.comparison_entry(str(tmp_path))
     assert has_facts(one.rule, "youden", "tested images") and one.bundle is None
@@ -224,7 +222,7 @@ def test_thresholds_of_the_tested_images_are_called_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"warnings": [], "rule": "x", "protocol": "honest", "findings": [{}]}'])
 def test_a_damaged_evaluation_is_one_line(tmp_path: Path, text: str) -> None:
-    predictions.save_predictions(table(1, 1.0), tmp_path / "predictions.parquet")
+    table(1, 1.0).save(tmp_path / "predictions.parquet")
     (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(ValueError, match=r"metrics.json is damaged.*ribcage evaluate"):
         comparison_entries.comparison_entry(str(tmp_path))
@@ -238,20 +236,20 @@ def test_what_is_no_score_is_named_with_its_row(tmp_path: Path, end: str) -> Non
         ("Edema", np.nan, "'nan'"),
         ("Mass_label", -1.0, "'-1.0'"),
     ):
-        rows = table(1, 1.0).astype({column: object if cell == "high" else np.float64})
+        rows = table(1, 1.0).frame().astype({column: object if cell == "high" else np.float64})
         rows.loc[2, column] = cell
-        predictions.save_predictions(rows, file)
+        save_table(rows, file)
         with pytest.raises(ValueError) as error:
-            predictions.read_predictions(file)
+            read_predictions(file)
         begins = f"{file} holds {said} in {column}, row 3."
         assert str(error.value).startswith(begins)
 
 
 def test_a_column_of_remarks_is_kept_as_it_is(tmp_path: Path) -> None:
-    predictions.save_predictions(table(1, 1.0).assign(remark="seen by two"), tmp_path / "one.csv")
-    found = predictions.read_predictions(tmp_path / "one.csv")
-    assert found["remark"][0] == "seen by two"
-    assert np.isnan(found["Mass_label"][0]) and found["Mass"].dtype == np.float64
+    save_table(table(1, 1.0).frame().assign(remark="seen by two"), tmp_path / "one.csv")
+    found = read_predictions(tmp_path / "one.csv")
+    assert found.images["remark"][0] == "seen by two"
+    assert np.isnan(found.labels[0, 0]) and found.probabilities.dtype == np.float64
 
 
 def test_what_each_model_costs_stands_beside_it(runs: Path) -> None:
@@ -303,7 +301,7 @@ def test_names_are_shown_as_they_are(
     names = ("a[", "b[", "[bold]")
     for place, name in enumerate(names):
         (tmp_path / name).mkdir()
-        predictions.save_predictions(table(place, 1.0), tmp_path / name / "c].csv")
+        table(place, 1.0).save(tmp_path / name / "c].csv")
     assert cli.main(["compare", *(f"{name}/c].csv" for name in names), "--resamples", "50"]) == 0
     shown = capsys.readouterr().out
     assert "b[/c].csv minus a[/c].csv\n" in shown and "[bold]/c].csv minus a[/c].csv\n" in shown

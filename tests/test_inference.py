@@ -14,6 +14,7 @@ from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.imaging import augment
 from ribcage.inference import predictions
+from ribcage.inference.prediction_table import PredictionTable, read_predictions
 from ribcage.inference.predictions import Predictions
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
@@ -137,19 +138,21 @@ def test_a_table_reads_back_as_it_was_written(tmp_path: Path, dataset: DatasetFo
     said = answer(dataset)
     about = predictions.row_context(Datasets.of([dataset]), said.rows)
     labels = np.where(np.arange(52).reshape(26, 2) % 3 == 0, np.nan, 1.0)
-    table = predictions.prediction_table(about, FINDINGS, said.probabilities(), said.log_odds(), labels)
-    predictions.save_predictions(table, tmp_path / name)
-    again = predictions.read_predictions(tmp_path / name)
-    assert predictions.findings_of_table(again) == FINDINGS
-    np.testing.assert_allclose(again["Mass"], table["Mass"], rtol=1e-15)
-    np.testing.assert_array_equal(again["Mass_label"], table["Mass_label"])
-    assert again["path"].tolist() == table["path"].tolist() and again["patient"].tolist() == table["patient"].tolist()
+    table = PredictionTable(about, FINDINGS, said.probabilities(), labels, said.log_odds())
+    table.save(tmp_path / name)
+    again = read_predictions(tmp_path / name)
+    assert again.findings == FINDINGS and again.log_odds is not None
+    np.testing.assert_allclose(again.probabilities, table.probabilities, rtol=1e-15)
+    np.testing.assert_array_equal(again.labels, labels)
+    np.testing.assert_array_equal(again.log_odds.astype(np.float32), said.log_odds().astype(np.float32))
+    assert again.images["path"].tolist() == about["path"].tolist()
+    assert again.images["patient"].tolist() == about["patient"].tolist()
 
 
 def test_what_is_no_table_of_predictions_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("path,Mass\nx,1\n", encoding="utf-8")
     (tmp_path / "b.parquet").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"a\.csv .*\bset\b.*\bpatient\b"):
-        predictions.read_predictions(tmp_path / "a.csv")
+        read_predictions(tmp_path / "a.csv")
     with pytest.raises(ValueError, match=r"b\.parquet cannot be read"):
-        predictions.read_predictions(tmp_path / "b.parquet")
+        read_predictions(tmp_path / "b.parquet")

@@ -1,5 +1,6 @@
 """Tables of predictions by other programs are compared with ours, and every guess about them is reported."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,18 @@ import pytest
 from test_comparison import table
 
 from ribcage.evaluation import comparison, comparison_entries, own_predictions
-from ribcage.inference import predictions
 from ribcage.runtime.typed_json import to_json
 
 
 @pytest.fixture
 def ours(tmp_path: Path) -> Path:
-    predictions.save_predictions(table(1, 1.0), tmp_path / "ours.parquet")
+    table(1, 1.0).save(tmp_path / "ours.parquet")
     return tmp_path / "ours.parquet"
 
 
 def own(file: Path, columns: dict[str, str], folder: str = "img/") -> str:
     """Somebody's table: our column → theirs."""
-    rows = table(2, 2.0)
+    rows = table(2, 2.0).frame()
     shown = pd.DataFrame(
         {"filename": folder + rows["path"], **{theirs: rows[name] for name, theirs in columns.items()}}
     )
@@ -56,17 +56,15 @@ def test_a_table_of_ones_own_is_compared(ours: Path, tmp_path: Path, columns: di
 
 @pytest.mark.parametrize("column", ["Nodule_or_Scar", "nodule or scar", "Nodule-or-scar score"])
 def test_a_finding_outside_the_vocabulary_is_the_one_that_the_others_know(tmp_path: Path, column: str) -> None:
-    rows = table(1, 1.0).rename(columns=lambda name: name.replace("Mass", "nodule_or_scar"))
-    predictions.save_predictions(rows, tmp_path / "ours.parquet")
+    replace(table(1, 1.0), findings=("nodule_or_scar", "Edema")).save(tmp_path / "ours.parquet")
     theirs = own(tmp_path / "mine.csv", {"Mass": column})
     found = comparison_entries.entries([theirs, str(tmp_path / "ours.parquet")])[0]
-    assert predictions.findings_of_table(found.table) == ("nodule_or_scar",)
+    assert found.table.findings == ("nodule_or_scar",)
     assert "nodule_or_scar,nodule_or_scar_label" in own_predictions.example(["nodule_or_scar"])
 
 
 def test_one_column_of_scores_is_of_the_only_finding_there_is(tmp_path: Path) -> None:
-    rows = table(1, 1.0).drop(columns=["Edema", "Edema_label", "Edema_logit"])
-    predictions.save_predictions(rows, tmp_path / "ours.csv")
+    table(1, 1.0).select(np.arange(120), ["Mass"]).save(tmp_path / "ours.csv")
     theirs = own(tmp_path / "mine.csv", {"Mass": "score"}, folder="")
     found = comparison.compare(
         comparison_entries.entries([str(tmp_path / "ours.csv"), theirs], thresholds=["0.5"]), resamples=20
@@ -116,9 +114,9 @@ def test_hostile_tables_of_predictions_are_a_line_or_a_table(tmp_path: Path) -> 
     for name, strange in _hostile(table).items():
         pq.write_table(strange, tmp_path / "t.parquet")
         if name in ("a file's wish", "endless"):
-            assert list(own_predictions.read_own_predictions(tmp_path / "t.parquet")[0]["path"]) == rows["path"]
+            assert list(own_predictions.read_own_predictions(tmp_path / "t.parquet")[0].images["path"]) == rows["path"]
             continue
         with pytest.raises(ValueError, match=r"t\.parquet"):
             own_predictions.read_own_predictions(tmp_path / "t.parquet")
     pq.write_table(table.set_column(1, "path", table["path"].dictionary_encode()), tmp_path / "t.parquet")
-    assert list(own_predictions.read_own_predictions(tmp_path / "t.parquet")[0]["path"]) == rows["path"]
+    assert list(own_predictions.read_own_predictions(tmp_path / "t.parquet")[0].images["path"]) == rows["path"]

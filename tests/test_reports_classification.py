@@ -178,7 +178,7 @@ def test_one_finding_has_no_mean_and_its_rates_are_shown(data: LabelledPredictio
     both = comparison.compare(
         [
             comparison_entries.ComparisonEntry("a", one.table()),
-            comparison_entries.ComparisonEntry("b", one.table().assign(Mass=0.5)),
+            comparison_entries.ComparisonEntry("b", replace(one.table(), probabilities=np.full((len(one), 1), 0.5))),
         ],
         resamples=20,
     )

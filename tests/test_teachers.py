@@ -22,6 +22,7 @@ from ribcage.data.loader import Loader
 from ribcage.data.provenance import Provenance
 from ribcage.imaging import augment
 from ribcage.inference import predictions
+from ribcage.inference.prediction_table import PredictionTable
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.training.teachers import live, opening, stored, tables, weighting
@@ -197,7 +198,7 @@ def test_foreign_tables_are_read_whatever_their_form(name: str, dataset: Dataset
         rows.to_csv(file, index=False, sep="\t" if name.endswith(".tsv") else ",")
     assert tables.is_table(str(file))
     said = tables.table_logits(
-        tables.read_prediction_table(file), Datasets.of([dataset]), ("Edema", "Mass", "Pleural_Thickening")
+        tables.read_teacher_table(file), Datasets.of([dataset]), ("Edema", "Mass", "Pleural_Thickening")
     )
     np.testing.assert_allclose(said[:, 1], odds(np.linspace(0.05, 0.95, 24)), rtol=1e-4)
     assert np.isnan(said[:, 0]).all() and said[:, 2] == pytest.approx(np.log(1 / 3))
@@ -211,9 +212,9 @@ def test_our_own_tables_are_read_by_their_probabilities_with_findings_of_anybody
     """Not by their logits, which are from before the temperature, and not by their labels."""
     findings, p = ("Mass", "尖锐_角"), np.stack([np.linspace(0.1, 0.9, 24), np.linspace(0.6, 0.2, 24)], 1)
     about, labels = predictions.row_context(Datasets.of([dataset]), np.arange(24)), np.tile([[1.0, 0.0]], (24, 1))
-    predictions.save_predictions(predictions.prediction_table(about, findings, p, 5 * odds(p), labels), tmp_path / name)
+    PredictionTable(about, findings, p, labels, 5 * odds(p)).save(tmp_path / name)
     np.testing.assert_allclose(
-        tables.table_logits(tables.read_prediction_table(tmp_path / name), Datasets.of([dataset]), ("尖锐_角", "Mass")),
+        tables.table_logits(tables.read_teacher_table(tmp_path / name), Datasets.of([dataset]), ("尖锐_角", "Mass")),
         odds(p)[:, ::-1],
         rtol=1e-4,
     )
@@ -222,7 +223,7 @@ def test_our_own_tables_are_read_by_their_probabilities_with_findings_of_anybody
 def test_labels_beside_probabilities_are_not_taken_for_answers(dataset: DatasetFolder, tmp_path: Path) -> None:
     frame(dataset, Mass=1, Atelectasis=0).to_csv(tmp_path / "both.csv", index=False)
     said = tables.table_logits(
-        tables.read_prediction_table(tmp_path / "both.csv"), Datasets.of([dataset]), ("Mass", "Atelectasis")
+        tables.read_teacher_table(tmp_path / "both.csv"), Datasets.of([dataset]), ("Mass", "Atelectasis")
     )
     np.testing.assert_allclose(said[:, 0], odds(np.linspace(0.05, 0.95, 24)), rtol=1e-4)
     assert np.isnan(said[:, 1]).all()
@@ -232,7 +233,7 @@ def test_a_student_with_a_softmax_reads_log_p(dataset: DatasetFolder, tmp_path: 
     frame(dataset, prob_Mass=0.7, prob_Edema=0.3).to_csv(tmp_path / "two.csv", index=False)
     said = torch.from_numpy(
         tables.table_logits(
-            tables.read_prediction_table(tmp_path / "two.csv"),
+            tables.read_teacher_table(tmp_path / "two.csv"),
             Datasets.of([dataset]),
             ("Mass", "Edema"),
             exclusive=True,
@@ -245,7 +246,7 @@ def test_what_is_missing_stays_unknown_and_what_is_certain_is_nearly_so(dataset:
     rows = frame(dataset)
     rows["prob_Mass"] = ["0", "1", "", "n/a", *["0.5"] * 20]
     rows[:-3].to_csv(tmp_path / "gaps.csv", index=False)
-    said = tables.table_logits(tables.read_prediction_table(tmp_path / "gaps.csv"), Datasets.of([dataset]), ("Mass",))[
+    said = tables.table_logits(tables.read_teacher_table(tmp_path / "gaps.csv"), Datasets.of([dataset]), ("Mass",))[
         :, 0
     ]
     assert np.isnan(said[[2, 3, 21, 22, 23]]).all() and (said[4:21] == 0).all()
@@ -256,7 +257,7 @@ def test_images_are_known_by_their_file_or_its_name_whatever_its_ending(dataset:
     rows = frame(dataset)
     rows["Image Index"] = ["C:\\片子\\" + path.removesuffix(".png") + ".dcm" for path in rows["Image Index"]]
     rows.to_csv(tmp_path / "other.csv", index=False)
-    said = tables.table_logits(tables.read_prediction_table(tmp_path / "other.csv"), Datasets.of([dataset]), ("Mass",))[
+    said = tables.table_logits(tables.read_teacher_table(tmp_path / "other.csv"), Datasets.of([dataset]), ("Mass",))[
         :, 0
     ]
     np.testing.assert_allclose(said, odds(np.linspace(0.05, 0.95, 24)), rtol=1e-4)
@@ -277,9 +278,7 @@ def test_a_name_that_two_have_is_nobodys(dataset: DatasetFolder, tmp_path: Path)
         "Mass": np.arange(1, 8) / 10,
     }
     pd.DataFrame(table).to_csv(tmp_path / "names.csv", index=False)
-    said = tables.table_logits(tables.read_prediction_table(tmp_path / "names.csv"), Datasets.of([data]), ("Mass",))[
-        :, 0
-    ]
+    said = tables.table_logits(tables.read_teacher_table(tmp_path / "names.csv"), Datasets.of([data]), ("Mass",))[:, 0]
     expected = np.full(24, nan, np.float32)
     expected[[2, 3, 4, 5]] = odds(np.array([0.2, 0.4, 0.5, 0.7]))  # of 3 the other line names another folder
     np.testing.assert_allclose(said, expected, rtol=1e-5)
@@ -290,14 +289,12 @@ def test_several_sets_with_the_same_paths_are_told_apart_by_their_names(dataset:
     both = Datasets.of([placed(dataset, paths, "甲"), placed(dataset, paths, "乙")])
     p = np.linspace(0.05, 0.95, 48)[:, None]
     about = predictions.row_context(both, np.arange(48))
-    predictions.save_predictions(
-        predictions.prediction_table(about, ("Mass",), p, odds(p), np.ones((48, 1))), tmp_path / "p.parquet"
+    PredictionTable(about, ("Mass",), p, np.ones((48, 1)), odds(p)).save(tmp_path / "p.parquet")
+    np.testing.assert_allclose(
+        tables.table_logits(tables.read_teacher_table(tmp_path / "p.parquet"), both, ("Mass",)), odds(p), rtol=1e-4
     )
     np.testing.assert_allclose(
-        tables.table_logits(tables.read_prediction_table(tmp_path / "p.parquet"), both, ("Mass",)), odds(p), rtol=1e-4
-    )
-    np.testing.assert_allclose(
-        tables.table_logits(tables.read_prediction_table(tmp_path / "p.parquet"), both[1:], ("Mass",)),
+        tables.table_logits(tables.read_teacher_table(tmp_path / "p.parquet"), both[1:], ("Mass",)),
         odds(p)[24:],
         rtol=1e-4,
     )
@@ -322,7 +319,7 @@ def test_paths_agree_from_their_ends_as_far_as_both_go(
 ) -> None:
     data = placed(dataset, [own, *(f"other/{n}_x.png" for n in range(23))])
     pd.DataFrame({"path": [theirs, "other/22_x.png"], "Mass": [0.3, 0.5]}).to_csv(tmp_path / "p.csv", index=False)
-    said = tables.table_logits(tables.read_prediction_table(tmp_path / "p.csv"), Datasets.of([data]), ("Mass",))[:, 0]
+    said = tables.table_logits(tables.read_teacher_table(tmp_path / "p.csv"), Datasets.of([data]), ("Mass",))[:, 0]
     assert said[23] == 0 and np.isnan(said[0]) != wanted and np.isnan(said[1:23]).all()
 
 
@@ -331,22 +328,22 @@ def test_names_of_files_are_matched_within_their_dataset(dataset: DatasetFolder,
     data, rows = [placed(dataset, paths, "甲")], pd.DataFrame({"path": paths, "Mass": 0.5})
     for sets, wanted in ((["甲"] * 24, 24), (["train"] * 24, 24), (["乙"] * 20 + ["甲"] * 4, 4), ([""] * 24, 24)):
         rows.assign(set=sets).to_csv(tmp_path / "s.csv", index=False)
-        said = tables.table_logits(tables.read_prediction_table(tmp_path / "s.csv"), data, ("Mass",))
+        said = tables.table_logits(tables.read_teacher_table(tmp_path / "s.csv"), data, ("Mass",))
         assert stored.count_predicted(said, np.arange(24)) == wanted
     rows.assign(set="乙").to_csv(tmp_path / "s.csv", index=False)
     with pytest.raises(ValueError, match=r"'乙'.*'0_x\.png'.*'甲'"):
-        tables.table_logits(tables.read_prediction_table(tmp_path / "s.csv"), data, ("Mass",))
+        tables.table_logits(tables.read_teacher_table(tmp_path / "s.csv"), data, ("Mass",))
 
 
 def test_what_was_not_understood_of_a_table_is_noted(tmp_path: Path) -> None:
     rows = {"path": ["1.png", "1.png", "2.png"], "prob_Mass": ["1", "0", "unsure"], "prob_Atelectassis": [0.1] * 3}
     pd.DataFrame(rows | {"quality": "good"}).to_csv(tmp_path / "n.csv", index=False)
-    notes = tables.read_prediction_table(tmp_path / "n.csv").notes
+    notes = tables.read_teacher_table(tmp_path / "n.csv").notes
     facts = ("'unsure'", "0 or 1", "2 lines", "prob_Atelectassis")
     assert len(notes) == len(facts) and all(fact in note for fact, note in zip(facts, notes, strict=True))
     assert has_facts(notes[-1], "prob_Atelectassis", "Atelectasis")
     pd.DataFrame({"path": ["1.png", "2.png"], "Mass": [0.0, 0.2], "view": "PA"}).to_csv(tmp_path / "y.csv", index=False)
-    assert tables.read_prediction_table(tmp_path / "y.csv").notes == ()
+    assert tables.read_teacher_table(tmp_path / "y.csv").notes == ()
 
 
 @pytest.mark.parametrize(
@@ -376,7 +373,7 @@ def test_what_is_no_table_of_predictions_is_one_line(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError) as error:
-        tables.table_logits(tables.read_prediction_table(tmp_path / name), Datasets.of([dataset]), ("Mass",))
+        tables.table_logits(tables.read_teacher_table(tmp_path / name), Datasets.of([dataset]), ("Mass",))
     assert says in str(error.value) and str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
 
 
@@ -384,12 +381,12 @@ def test_columns_of_other_types_are_no_predictions(dataset: DatasetFolder, tmp_p
     strange = {"Edema": [[0.5]] * 24, "Nodule": [pd.Timestamp(0)] * 24, "Fibrosis": [True] * 24, "Mass": [0.5] * 24}
     pd.DataFrame({"path": dataset.index.table["path"], **strange}).to_parquet(tmp_path / "x.parquet")
     said = tables.table_logits(
-        tables.read_prediction_table(tmp_path / "x.parquet"), Datasets.of([dataset]), ("Edema", "Nodule", "Mass")
+        tables.read_teacher_table(tmp_path / "x.parquet"), Datasets.of([dataset]), ("Edema", "Nodule", "Mass")
     )
     assert np.isnan(said[:, :2]).all() and (said[:, 2] == 0).all()
     with pytest.raises(ValueError, match="Edema, Nodule"):
         pd.DataFrame({"path": ["x"], "Edema": [[0.5]], "Nodule": [pd.Timestamp(0)]}).to_parquet(tmp_path / "y.parquet")
-        tables.table_logits(tables.read_prediction_table(tmp_path / "y.parquet"), Datasets.of([dataset]), ("Edema",))
+        tables.table_logits(tables.read_teacher_table(tmp_path / "y.parquet"), Datasets.of([dataset]), ("Edema",))
 
 
 def test_a_table_that_was_cut_off_is_one_line(dataset: DatasetFolder, tmp_path: Path) -> None:
@@ -398,9 +395,7 @@ def test_a_table_that_was_cut_off_is_one_line(dataset: DatasetFolder, tmp_path: 
     for length in (len(whole) // 2, len(whole) - 4):
         (tmp_path / "torn.parquet").write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"torn\.parquet cannot be read"):
-            tables.table_logits(
-                tables.read_prediction_table(tmp_path / "torn.parquet"), Datasets.of([dataset]), ("Mass",)
-            )
+            tables.table_logits(tables.read_teacher_table(tmp_path / "torn.parquet"), Datasets.of([dataset]), ("Mass",))
 
 
 def test_a_folder_is_no_table_whatever_it_is_called(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ribcage import cli
 from ribcage.bundle.markdown import markdown_text
 from ribcage.bundle.spec import SPEC_CHECKS
-from ribcage.inference import predictions
+from ribcage.inference.prediction_table import read_predictions, save_table
 from ribcage.reports import html, svg
 from ribcage.reports.html import Drawing, Table
 from ribcage.runtime import files, spreadsheet, terminal
@@ -98,15 +98,15 @@ def test_no_cell_and_no_head_of_a_csv_is_a_formula_and_all_come_back(tmp_path: P
     paths = [*FORMULAS, "plain.png", "'quoted'", "it's", "-", ""]
     table = pd.DataFrame({"set": "=s", "path": paths, "patient": "+p", "=Mass": 0.5, "=Mass_label": 1.0, "lost": -2.5})
     file = tmp_path / "表 predictions.csv"
-    predictions.save_predictions(table, file)
+    save_table(table, file)
     plain = pd.read_csv(file, keep_default_na=False)
     cells = [*plain.columns, *plain["set"], *plain["path"], *plain["patient"]]
     assert not [cell for cell in cells if re.match(r"[=+\-@\t\r＝]", cell)]
     assert not [cell for cell in cells if re.search(r"[;,|\t\r\n\"][=+\-@]", cell)]
     assert plain["lost"].tolist() == [-2.5] * len(paths)
-    read = predictions.read_predictions(file)
-    assert read["path"].tolist() == paths and read["set"].tolist() == ["=s"] * len(paths)
-    assert predictions.findings_of_table(read) == ("=Mass",)
+    read = read_predictions(file)
+    assert read.images["path"].tolist() == paths and read.images["set"].tolist() == ["=s"] * len(paths)
+    assert read.findings == ("=Mass",)
 
 
 def test_rows_are_shielded_too_and_names_that_are_not_utf_8_do_not_stop_a_file(tmp_path: Path) -> None:

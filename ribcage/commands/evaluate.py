@@ -6,7 +6,6 @@ detector), metrics.json and index.html.
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -91,6 +90,7 @@ def evaluate_findings(options: Options) -> "ResultWithPage":
     from ribcage.evaluation.planned_test import PlannedTest
     from ribcage.evaluation.recorded import recorded_test
     from ribcage.inference import gradcam, predictions
+    from ribcage.inference.prediction_table import PREDICTIONS_FILE
     from ribcage.reports.classification import chexnet_lines, classification_page, metric_table, metrics_note
     from ribcage.reports.evaluation_files import EvaluationFiles, print_evaluation
     from ribcage.reports.html import ResultWithPage
@@ -132,8 +132,7 @@ def evaluate_findings(options: Options) -> "ResultWithPage":
     else:
         print_evaluation(result, metric_table(result), metrics_note(result))
     page = classification_page(result, data, worst_errors(data, test.datasets, options.worst, result.rule))
-    save = partial(predictions.save_predictions, data.table())
-    return EvaluationFiles(options.run, out).write(result, page, "predictions.parquet", save)
+    return EvaluationFiles(options.run, out).write(result, page, PREDICTIONS_FILE, data.table().save)
 
 
 def evaluate_boxes(options: Options) -> "ResultWithPage":
@@ -148,6 +147,7 @@ def evaluate_boxes(options: Options) -> "ResultWithPage":
     from ribcage.evaluation.planned_test import PlannedTest
     from ribcage.evaluation.recorded import recorded_test
     from ribcage.inference import cam_detector, detections
+    from ribcage.inference.detections import DETECTIONS_FILE
     from ribcage.reports.detection import box_metric_table, box_metrics_note, detection_page
     from ribcage.reports.detection_errors import detection_figures
     from ribcage.reports.evaluation_files import EvaluationFiles, print_evaluation
@@ -179,7 +179,7 @@ def evaluate_boxes(options: Options) -> "ResultWithPage":
     result = with_test(result, recorded_test(test, result, "map"))
     print_evaluation(result, box_metric_table(result), box_metrics_note(result))
     page = detection_page(result, data, detection_figures(data, test.datasets, options.worst))
-    return EvaluationFiles(options.run, out).write(result, page, "detections.parquet", detected.save)
+    return EvaluationFiles(options.run, out).write(result, page, DETECTIONS_FILE, detected.save)
 
 
 def with_test(result: "Kind", test: "RecordedTest") -> "Kind":

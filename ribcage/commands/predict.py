@@ -74,7 +74,7 @@ def run(options: Options) -> "pd.DataFrame":
     from ribcage.bundle import ood
     from ribcage.bundle.io import find_bundle, load_classifier, load_detector
     from ribcage.bundle.spec import ModelSpec
-    from ribcage.inference import image_files, predictions
+    from ribcage.inference import image_files, prediction_table
     from ribcage.reports.map_files import MapFiles
     from ribcage.reports.prediction_lines import PredictionLines, skipped_line
     from ribcage.runtime import limits
@@ -93,7 +93,7 @@ def run(options: Options) -> "pd.DataFrame":
     )  # fmt: skip
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        predictions.save_predictions(table, options.out)
+        prediction_table.save_table(table, options.out)
         print(f"Wrote {options.out}.")
     out = str(options.out) if options.out else ""
     show(options, table, PredictionLines(model, options.rule, options.notes, out), ood.weakness(opened.ood))

@@ -12,6 +12,7 @@ import pandas as pd
 from ribcage.data import dataset_folder, splits
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.findings import IGNORE, Policy
+from ribcage.data.index import SIDES
 from ribcage.runtime.spelling import did_you_mean
 
 FRONTAL = ("PA", "AP")
@@ -174,7 +175,7 @@ class Datasets(Sequence[DatasetFolder]):
         for one, start in zip(self.folders, self.starts.tolist(), strict=False):
             table = one.index.boxes
             finding = table["finding"].map({name: place for place, name in enumerate(findings)}).to_numpy(np.float64)
-            x, y, width, height = (table[name].to_numpy(np.float64) for name in ("x", "y", "width", "height"))
+            x, y, width, height = (table[name].to_numpy(np.float64) for name in SIDES)
             rows = table["row"].to_numpy() + start
             parts.append(np.stack([rows, finding, x, y, x + width, y + height], axis=1)[~np.isnan(finding)])
         joined = np.concatenate(parts)

@@ -23,7 +23,7 @@ import numpy as np
 from ribcage import __version__
 from ribcage.data import datasets
 from ribcage.data.fingerprint_table import Fingerprints, patient_hashes
-from ribcage.data.index import Index
+from ribcage.data.index import SIDES, Index
 from ribcage.imaging import fingerprint, image_file
 from ribcage.reports import html
 from ribcage.runtime import files, format_1
@@ -146,7 +146,7 @@ class DatasetFolder:
         figures = []
         for row in rows:
             found = [name for name in self.index.findings if self.index.table[name].iloc[row] == 1]
-            boxes = self.index.boxes[self.index.boxes["row"] == row][["x", "y", "width", "height"]]
+            boxes = self.index.boxes[self.index.boxes["row"] == row][list(SIDES)]
             with contextlib.suppress(ValueError, OSError):  # a missing linked file
                 pixels = np.asarray(self.image(row))
                 figures.append(

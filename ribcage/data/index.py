@@ -32,12 +32,14 @@ LONGEST = 200
 """Limit on the characters of a finding's name."""
 VIEWS = ("PA", "AP", "LATERAL", "")
 SEXES = ("F", "M", "")
-BOX_COLUMNS = ("row", "finding", "x", "y", "width", "height")
+SIDES = ("x", "y", "width", "height")
+"""Columns of a box, in pixels of the stored image."""
+BOX_COLUMNS = ("row", "finding", *SIDES)
 
 
 def no_boxes() -> pd.DataFrame:
     """An empty table of boxes."""
-    numbers = {name: pd.Series(dtype="float32") for name in ("x", "y", "width", "height")}
+    numbers = {name: pd.Series(dtype="float32") for name in SIDES}
     return pd.DataFrame({"row": pd.Series(dtype="int64"), "finding": pd.Series(dtype="str"), **numbers})
 
 
@@ -161,7 +163,7 @@ def index_table(rows: pd.DataFrame, findings: Sequence[str] = ()) -> pd.DataFram
 
 def box_frame(rows: pd.DataFrame) -> pd.DataFrame:
     """A box table in the form of Index.boxes: typed, in the order of its images."""
-    types = {"row": "int64", "finding": "str", **dict.fromkeys(("x", "y", "width", "height"), "float32")}
+    types = {"row": "int64", "finding": "str", **dict.fromkeys(SIDES, "float32")}
     return rows[list(BOX_COLUMNS)].astype(types).sort_values("row", kind="stable").reset_index(drop=True)
 
 

@@ -9,7 +9,6 @@ import pandas as pd
 from ribcage.evaluation import own_predictions
 from ribcage.evaluation.comparison_entries import ComparisonEntry
 from ribcage.evaluation.labelled import patient_names
-from ribcage.inference import predictions
 
 
 @dataclass(frozen=True)
@@ -30,17 +29,17 @@ class Aligned:
 def align(entries: Sequence[ComparisonEntry]) -> Aligned:
     """Restrict all models to their common images and findings."""
     entries = own_predictions_placed(entries)
-    tables = [keyed(one) for one in entries]
-    images = tables[0].index
-    for table in tables[1:]:
-        images = images[images.isin(table.index)]
-    known = [predictions.findings_of_table(one.table) for one in entries]
+    keys = [image_keys(one) for one in entries]
+    images = keys[0]
+    for own in keys[1:]:
+        images = images[images.isin(own)]
+    known = [one.table.findings for one in entries]
     findings = tuple(name for name in known[0] if all(name in names for names in known[1:]))
     if not len(images) or not findings:
         lacking = "image" if not len(images) else "finding"
         raise ValueError(f"{', '.join(one.name for one in entries)} have no {lacking} in common.")
-    common = [table.loc[images] for table in tables]
-    labels = [table[[name + predictions.LABEL for name in findings]].to_numpy(np.float64) for table in common]
+    common = [one.table.select(own.get_indexer(images), findings) for one, own in zip(entries, keys, strict=True)]
+    labels = [table.labels for table in common]
     for one, theirs in zip(entries[1:], labels[1:], strict=True):
         other = int((~((theirs == labels[0]) | (np.isnan(theirs) & np.isnan(labels[0])))).any(axis=1).sum())
         if other:
@@ -48,13 +47,13 @@ def align(entries: Sequence[ComparisonEntry]) -> Aligned:
                 f"{other:,} images have different labels in {one.name} and {entries[0].name}: "
                 "evaluate both on the same data with the same --policy."
             )
-    most_patients = max(common, key=lambda table: int((table["patient"] != "").sum()))  # the first of several
+    most_patients = max(common, key=lambda table: int((table.images["patient"] != "").sum()))  # the first of several
     return Aligned(
         findings,
-        [table[list(findings)].to_numpy(np.float64) for table in common],
+        [table.probabilities for table in common],
         labels[0],
-        patient_names(most_patients),
-        {one.name: len(table) - len(images) for one, table in zip(entries, tables, strict=True)},
+        patient_names(most_patients.images),
+        {one.name: len(one.table) - len(images) for one in entries},
         {
             one.name: tuple(name for name in names if name not in findings)
             for one, names in zip(entries, known, strict=True)
@@ -68,10 +67,10 @@ def own_predictions_placed(entries: Sequence[ComparisonEntry]) -> list[Compariso
     return [replace(one, table=own_predictions.aligned_table(one.table, full, one.name)) for one in entries]
 
 
-def keyed(one: ComparisonEntry) -> pd.DataFrame:
-    """A table indexed by dataset and path."""
-    table = one.table.set_index(one.table["set"] + "\0" + one.table["path"])
-    twice = int(table.index.duplicated().sum())
+def image_keys(one: ComparisonEntry) -> pd.Index:
+    """Dataset and path of each image of a table; ValueError if an image is listed twice."""
+    keys = pd.Index(one.table.images["set"] + "\0" + one.table.images["path"])
+    twice = int(keys.duplicated().sum())
     if twice:
         raise ValueError(f"{one.name} lists {twice:,} images twice (same dataset and path). Keep one row per image.")
-    return table
+    return keys

@@ -7,16 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import pandas as pd
-
 from ribcage.bundle.io import find_bundle
 from ribcage.evaluation import own_predictions
-from ribcage.inference import predictions
+from ribcage.inference.prediction_table import PREDICTIONS_FILE, PredictionTable
 from ribcage.metrics.classification_evaluation import ClassificationEvaluation
 from ribcage.metrics.evaluation_file import METRICS_FILE, read_evaluation
 from ribcage.runtime import files
 
-PREDICTIONS = "predictions.parquet"
 LEAST = 4
 """Minimum number of digits that identify a test by its key."""
 
@@ -26,8 +23,7 @@ class ComparisonEntry:
     """A model in the comparison."""
 
     name: str
-    table: pd.DataFrame
-    """Table of predictions."""
+    table: PredictionTable
     warnings: tuple[str, ...] = ()
     """Warnings of its evaluation."""
     rule: str = ""
@@ -49,10 +45,10 @@ def entries(words: Sequence[str], on: str = "", thresholds: Sequence[str] = ()) 
     files = chosen(words, on)
     read: dict[int, ComparisonEntry] = {}
     for place in sorted(range(len(files)), key=lambda place: files[place].suffix != ".parquet"):  # own tables last
-        theirs = [name for one in read.values() for name in predictions.findings_of_table(one.table) if name]
+        theirs = [name for one in read.values() for name in one.table.findings if name]
         read[place] = comparison_entry(words[place], files[place], theirs)
     found = [read[place] for place in range(len(files))]
-    known = list(dict.fromkeys(name for one in found for name in predictions.findings_of_table(one.table)))
+    known = list(dict.fromkeys(name for one in found for name in one.table.findings))
     asked = own_predictions.thresholds(thresholds, known)
     if asked and all(one.thresholds for one in found):
         raise ValueError("--thresholds applies to tables without thresholds, but all of these have thresholds.")
@@ -63,7 +59,7 @@ def comparison_entry(word: str, file: Path | None = None, theirs: Sequence[str] 
     """A model from its table of predictions. theirs: findings of the other models."""
     file = file or chosen([word])[0]
     beside = file.parent / METRICS_FILE
-    found = read_evaluation(beside) if file.name == PREDICTIONS and beside.is_file() else None
+    found = read_evaluation(beside) if file.name == PREDICTIONS_FILE and beside.is_file() else None
     table, assumptions = own_predictions.read_own_predictions(file, theirs)
     own = ComparisonEntry(word.rstrip("/\\"), table, bundle=owner(Path(word), file), assumptions=assumptions)
     if not isinstance(found, ClassificationEvaluation):
@@ -126,9 +122,9 @@ def tables(place: Path, on: str = "") -> list[Path]:
         raise FileNotFoundError(f"{place} does not exist.")
     if place.is_file():
         return [place]
-    if (place / PREDICTIONS).is_file():
-        return [place / PREDICTIONS]
-    every = sorted((place / "evaluation").glob(f"*/{PREDICTIONS}"))
+    if (place / PREDICTIONS_FILE).is_file():
+        return [place / PREDICTIONS_FILE]
+    every = sorted((place / "evaluation").glob(f"*/{PREDICTIONS_FILE}"))
     found = [file for file in every if is_meant(file, on)]
     if not found:
         others = [file.parent.name for file in every]

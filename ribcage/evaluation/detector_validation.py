@@ -10,6 +10,7 @@ from ribcage.bundle.spec import DETECTION_RULE, ModelSpec
 from ribcage.data.batch import CachedMaps
 from ribcage.data.collection import Datasets
 from ribcage.data.findings import IGNORE, Policy
+from ribcage.data.index import SIDES
 from ribcage.data.loader import Loader
 from ribcage.evaluation.validation import DIVERGED
 from ribcage.imaging.augment import plain_view
@@ -74,7 +75,7 @@ class DetectorValidation:
         if distributed.rank() > 0:
             return {}
         self.detections = found
-        if not np.isfinite(found.boxes[["score", *detections.SIDES]].to_numpy()).all():
+        if not np.isfinite(found.boxes[["score", *SIDES]].to_numpy()).all():
             raise ValueError(DIVERGED)
         count = len(self.rows)
         precisions = {

@@ -10,8 +10,8 @@ from ribcage.bundle.spec import DEFAULT_RULE, EXCLUSIVE, HALF, ModelSpec
 from ribcage.data.collection import Datasets
 from ribcage.data.findings import Policy
 from ribcage.evaluation.calibration import RULES
-from ribcage.inference import predictions as inference
-from ribcage.inference.predictions import Predictions
+from ribcage.inference.prediction_table import PredictionTable
+from ribcage.inference.predictions import Predictions, row_context
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class LabelledPredictions:
         chosen = (self.thresholds or {}).get(rule, ())
         return np.array([np.nan if each is None else each for each in chosen or [None] * len(self.findings)])
 
-    def table(self) -> pd.DataFrame:
+    def table(self) -> PredictionTable:
         """The table of predictions, with labels."""
         odds = self.predictions.log_odds()
-        return inference.prediction_table(self.about, self.findings, self.probabilities, odds, self.labels)
+        return PredictionTable(self.about, self.findings, self.probabilities, self.labels, odds)
 
 
 def tested_findings(model: ModelSpec, data: Datasets, policy: Policy, rule: str = DEFAULT_RULE) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ def labelled_predictions(
         replace(predictions, findings=common, logits=predictions.logits[:, places]),
         labels,
         source,
-        inference.row_context(data, predictions.rows),
+        row_context(data, predictions.rows),
         tuple(model.temperature[place] for place in places) if model.temperature else (),
         {rule: tuple(chosen[place] for place in places) for rule, chosen in model.thresholds.items()},
     )

@@ -9,6 +9,7 @@ or taken from the other tables of a comparison, as are dataset and patients. A s
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -16,28 +17,33 @@ import pandas as pd
 
 from ribcage.data import findings as vocabulary
 from ribcage.data.readers import columns, tables
-from ribcage.inference import predictions
-from ribcage.inference.predictions import LABEL
+from ribcage.inference.prediction_table import (
+    REQUIRED,
+    PredictionTable,
+    dataset_column,
+    finding_word,
+    predicted_findings,
+    read_predictions,
+)
 from ribcage.runtime import spreadsheet
 
 EXAMPLE = "path,patient,{0},{0}_label / 0001.png,17,0.83,1 / 0002.png,18,0.07,0"
 SCORES = ("probability", "prob", "score", "prediction", "pred", "p", "y_pred", "y_score", "y_prob", "output")
 TRUTHS = ("label", "labels", "y_true", "true", "truth", "target", "gt", "y", "ground_truth")
 PAIRED = ("{}_label", "{}_true", "{}_gt", "{}_y", "label_{}", "true_{}", "gt_{}", "y_{}")
-TAILS = re.compile(r"[_ -](prob|probability|score|pred|prediction|p)$|^(prob|probability|score|pred|p)[_ -]", re.I)
 
 
-def read_own_predictions(file: Path, theirs: Sequence[str] = ()) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def read_own_predictions(file: Path, theirs: Sequence[str] = ()) -> tuple[PredictionTable, tuple[str, ...]]:
     """A table of predictions, ours or from elsewhere, and the assumptions made in reading it. theirs: findings of the
     other tables."""
     if file.suffix.lower() == ".parquet":
-        return predictions.read_predictions(file), ()
+        return read_predictions(file), ()
     rows = spreadsheet.unescaped_table(tables.sniffed(file))
-    ours = {"set", "path", "patient"} <= set(rows) and predictions.findings_of_table(rows)
-    return (predictions.read_predictions(file), ()) if ours and ".csv" in file.suffixes else guessed(rows, file, theirs)
+    ours = {*REQUIRED} <= set(rows) and predicted_findings(list(rows))
+    return (read_predictions(file), ()) if ours and ".csv" in file.suffixes else guessed(rows, file, theirs)
 
 
-def guessed(rows: pd.DataFrame, file: Path, theirs: Sequence[str] = ()) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def guessed(rows: pd.DataFrame, file: Path, theirs: Sequence[str] = ()) -> tuple[PredictionTable, tuple[str, ...]]:
     """A table of predictions from columns with common names."""
     header = [str(name) for name in rows]
     roles = columns.roles(header, {})
@@ -60,8 +66,8 @@ def guessed(rows: pd.DataFrame, file: Path, theirs: Sequence[str] = ()) -> tuple
             else _scale(rows, theirs) or "no column is named like a finding and has probabilities from 0 to 1"
         )
         raise ValueError(f"{file}: {lacks}. {columns.among(header)} Expected, for example: {example(theirs)}")
-    dataset = "set" if "set" in header and not rows["set"].str.lower().isin(["", *columns.SPLIT_WORDS]).all() else ""
-    found = pd.DataFrame(
+    dataset = dataset_column(rows)
+    images = pd.DataFrame(
         {
             "set": rows[dataset] if dataset else "",
             "path": rows[roles["path"]].str.strip().str.replace("\\", "/"),
@@ -72,11 +78,12 @@ def guessed(rows: pd.DataFrame, file: Path, theirs: Sequence[str] = ()) -> tuple
         f"images from column {roles['path']!r}",
         *([] if dataset else ["datasets by image name, from the other tables"]),
     ]
+    found, labels = {}, {}
     for name, finding in scores.items():
         found[finding] = pd.to_numeric(rows[name], errors="coerce")
         label = truths.get(name, "")
         known = rows[label].str.strip().str.lower().map(_label) if label else np.nan
-        found[f"{finding}{LABEL}"] = pd.Series(known, found.index, dtype="float64")
+        labels[finding] = pd.Series(known, rows.index, dtype="float64")
         assumed.append(
             f"{finding or 'the finding'} from column {name!r}, labels from "
             + (repr(label) if label else "the other tables")
@@ -86,7 +93,13 @@ def guessed(rows: pd.DataFrame, file: Path, theirs: Sequence[str] = ()) -> tuple
             f"{file}: column {', '.join(wrong)} must have a probability from 0 to 1 in every row. Expected, for "
             f"example: {example(theirs)}"
         )
-    return found, ("assumed: " + "; ".join(assumed),)
+    table = PredictionTable(images, tuple(found), _array(found), _array(labels))
+    return table, ("assumed: " + "; ".join(assumed),)
+
+
+def _array(columns: dict[str, pd.Series]) -> np.ndarray:
+    """(N, F) float64."""
+    return np.stack([each.to_numpy(np.float64) for each in columns.values()], axis=1)
 
 
 def _label(word: str) -> float:
@@ -103,7 +116,7 @@ def _truths(header: Sequence[str]) -> dict[str, str]:
     lower = {name.lower(): name for name in header}
     found: dict[str, str] = {}
     for name in header:
-        for stem in dict.fromkeys((name, TAILS.sub("", name))):
+        for stem in dict.fromkeys((name, finding_word(name))):
             beside = next((lower[one] for each in PAIRED if (one := each.format(stem.lower())) in lower), "")
             if not beside and stem != name:
                 beside = lower.get(stem.lower(), "")
@@ -117,7 +130,7 @@ def _scale(rows: pd.DataFrame, theirs: Sequence[str]) -> str:
     own = {_plain(finding) for finding in theirs}
     for name in rows:
         values = pd.to_numeric(rows[name], errors="coerce")
-        if {_plain(str(name)), _plain(TAILS.sub("", str(name)))} & own and values.notna().any():
+        if {_plain(str(name)), _plain(finding_word(str(name)))} & own and values.notna().any():
             return f"column {name} has values from {values.min():g} to {values.max():g}, not probabilities from 0 to 1"
     return ""
 
@@ -129,7 +142,7 @@ def example(theirs: Sequence[str]) -> str:
 
 def _finding(rows: pd.DataFrame, name: str, header: Sequence[str], theirs: Sequence[str]) -> str:
     """The finding whose probabilities a column has, or ""."""
-    stem = TAILS.sub("", name)
+    stem = finding_word(name)
     own = {_plain(finding): finding for finding in theirs}
     meant = own.get(_plain(name)) or own.get(_plain(stem)) or ""
     if not (meant or vocabulary.is_known_finding(stem) or name in _truths(header)) or name.lower() in SCORES:
@@ -166,40 +179,40 @@ def thresholds(words: Sequence[str], findings: Sequence[str]) -> dict[str, float
 # ---- tables that lack datasets or labels
 
 
-def is_whole(table: pd.DataFrame) -> bool:
+def is_whole(table: PredictionTable) -> bool:
     """Whether a table has the dataset of every image, and labels."""
-    labels = [name for name in table if str(name).endswith(LABEL)]
-    return bool((table["set"] != "").all() and len(labels) and table[labels].notna().any(axis=None))
+    return bool((table.images["set"] != "").all() and not np.isnan(table.labels).all())
 
 
-def aligned_table(table: pd.DataFrame, others: Sequence[pd.DataFrame], name: str) -> pd.DataFrame:
+def aligned_table(table: PredictionTable, others: Sequence[PredictionTable], name: str) -> PredictionTable:
     """Fill in datasets, paths, patients and labels that a table lacks from the other tables."""
     if is_whole(table) or not others:
         return table
-    every = pd.concat(others, ignore_index=True).drop_duplicates(["set", "path"])
-    filled = table.copy()
-    if "" in predictions.findings_of_table(filled):
-        alone = list(predictions.findings_of_table(every))
-        if len(alone) != 1:
+    every = pd.concat([one.images[list(REQUIRED)] for one in others], ignore_index=True)
+    labels = pd.concat([pd.DataFrame(one.labels, columns=list(one.findings)) for one in others], ignore_index=True)
+    once = ~every.duplicated(["set", "path"])
+    every, labels = every[once], labels[once]
+    if "" in table.findings:
+        if len(labels.columns) != 1:
             raise ValueError(
-                f"The finding of the probabilities in {name} is unknown. Name the column {' or '.join(alone)}."
+                f"The finding of the probabilities in {name} is unknown. Name the column {' or '.join(labels)}."
             )
-        filled = filled.rename(columns={"": alone[0], LABEL: f"{alone[0]}{LABEL}"})
-    place = _places(filled["path"], every["path"])
+        table = replace(table, findings=tuple(each or str(labels.columns[0]) for each in table.findings))
+    place = _places(table.images["path"], every["path"])
     known = place >= 0
     if not known.any():
         theirs = every["path"].iloc[0]
         raise ValueError(
-            f"{name} has no image in common with the other tables: its first image is {filled['path'].iloc[0]!r}, and "
-            f"theirs is {theirs!r}."
+            f"{name} has no image in common with the other tables: its first image is "
+            f"{table.images['path'].iloc[0]!r}, and theirs is {theirs!r}."
         )
-    own = every.iloc[place].set_axis(filled.index)
-    for column in ("set", "path", "patient"):
-        filled[column] = own[column].where(known, filled[column])
-    for finding in predictions.findings_of_table(filled):
-        if f"{finding}{LABEL}" in own and filled[f"{finding}{LABEL}"].isna().all():
-            filled[f"{finding}{LABEL}"] = own[f"{finding}{LABEL}"].where(known)
-    return filled
+    own = every.iloc[place].set_axis(table.images.index)
+    images = table.images.assign(**{each: own[each].where(known, table.images[each]) for each in REQUIRED})
+    filled = table.labels.copy()
+    for column, finding in enumerate(table.findings):
+        if finding in labels and np.isnan(filled[:, column]).all():
+            filled[known, column] = labels[finding].to_numpy(np.float64)[place[known]]
+    return replace(table, images=images, labels=filled)
 
 
 def _places(paths: pd.Series, theirs: pd.Series) -> np.ndarray:

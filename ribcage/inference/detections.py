@@ -21,6 +21,7 @@ from ribcage.data.batch import Batch, CachedMaps
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import Fit
 from ribcage.data.findings import IGNORE, Policy
+from ribcage.data.index import SIDES
 from ribcage.data.loader import Loader
 from ribcage.imaging import augment, image_file
 from ribcage.inference import predictions
@@ -30,7 +31,7 @@ from ribcage.metrics.boxes import BoxTable
 from ribcage.models.detectors.boxes import Found
 from ribcage.runtime import distributed, files, parquet
 
-SIDES = ("x", "y", "width", "height")
+DETECTIONS_FILE = "detections.parquet"
 COLUMNS = ("image", "finding", "score", *SIDES)
 TYPES = {"image": "int64", "finding": "str", **dict.fromkeys(("score", *SIDES), "float32")}
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from ribcage.data.audit.audited import Member
 from ribcage.data.audit.result import Ages, AuditResult, Copies, DatasetCounts
+from ribcage.data.index import SIDES
 from ribcage.reports import html
 from ribcage.reports.html import Bar, Figure, Table
 from ribcage.reports.numbers import finding_name
@@ -131,7 +132,7 @@ def sample_figures(member: Member, samples: int) -> list[Figure]:
             pixels = member.dataset.image(row)
         except (ValueError, OSError):  # a linked file that has gone
             continue
-        boxes = member.index.boxes[member.index.boxes["row"] == row][["x", "y", "width", "height"]]
+        boxes = member.index.boxes[member.index.boxes["row"] == row][list(SIDES)]
         drawn = list(boxes.itertuples(index=False, name=None))
         figures.append(html.gray_figure(np.asarray(pixels), sample_caption(member, row), drawn))
     return figures

@@ -10,16 +10,18 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-import pandas as pd
 import torch
 from markupsafe import Markup
 
 from ribcage.bundle.io import load_classifier
 from ribcage.data import dataset_folder
 from ribcage.data.audit.audited import Member
+from ribcage.data.index import SIDES
 from ribcage.evaluation.comparison import ComparisonResult
 from ribcage.imaging import image_file
 from ribcage.inference import detections, explanation
+from ribcage.inference.detections import DETECTIONS_FILE
+from ribcage.inference.prediction_table import PREDICTIONS_FILE, read_predictions
 from ribcage.metrics.classification_evaluation import ClassificationEvaluation
 from ribcage.metrics.evaluation_file import METRICS_FILE, read_evaluation
 from ribcage.reports import audit, classification, comparison, html, pretraining, saliency, svg
@@ -161,12 +163,15 @@ def saliency_figures(folder: Path) -> list[Figure]:
         load_classifier(folder / "model"),
         dataset_folder.open(folder / "phantom"),
     )
-    table = pd.read_parquet(folder / "model" / TEST / "predictions.parquet")
+    table = read_predictions(folder / "model" / TEST / PREDICTIONS_FILE)
     best = sorted(test.findings, key=lambda one: -(one.metrics["auroc"].value or 0))[:SHOWN]
     figures = []
     for name in (one.finding for one in best):
-        present = table[table[f"{name}_label"] == 1].nlargest(TRIED, name)
-        for row, score in zip(present["row"], present[name], strict=True):
+        place = table.findings.index(name)
+        present = np.flatnonzero(table.labels[:, place] == 1)
+        scores = table.probabilities[present, place]
+        for chosen in np.argsort(-scores, kind="stable")[:TRIED]:
+            score, row = scores[chosen], table.images["row"].iloc[present[chosen]]
             pixels = np.asarray(own.image(int(row)))
             read = image_file.GrayImage(pixels, pixels.shape[1], pixels.shape[0])
             heat = explanation.file_heatmaps(opened, read, (name,))[0]
@@ -189,12 +194,12 @@ def map_grid(folder: Path) -> str:
 def detected_boxes(folder: Path) -> dict[str, Any]:
     """Test images with ground-truth boxes and the detection with the highest score, and the detector's mean AP."""
     test, own = read_evaluation(folder / "boxes" / TEST / METRICS_FILE), dataset_folder.open(folder / "phantom")
-    found = detections.read_detections(folder / "boxes" / TEST / "detections.parquet")
+    found = detections.read_detections(folder / "boxes" / TEST / DETECTIONS_FILE)
     highest = found.boxes.sort_values("score", ascending=False).drop_duplicates("image")
     figures, drawn = [], own.index.boxes
     for one in highest.head(SHOWN).itertuples(index=False):
         row = int(found.images["row"].iloc[one.image])
-        true = drawn[drawn["row"] == row][["x", "y", "width", "height"]].itertuples(index=False, name=None)
+        true = drawn[drawn["row"] == row][list(SIDES)].itertuples(index=False, name=None)
         box = (one.x, one.y, one.width, one.height)
         caption = f"{finding_name(one.finding)} {one.score:.2f}"
         figures.append(html.gray_figure(np.asarray(own.image(row)), caption, list(true), [box]))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data import phantom as made_up
-from ribcage.data.index import Index, box_frame, index_table, no_boxes
+from ribcage.data.index import BOX_COLUMNS, Index, box_frame, index_table, no_boxes
 from ribcage.data.phantom import FINDINGS, Case, box, case, draw, uniforms
 
 CHINESE = "模拟胸片：两家医院、每位患者多次检查，ChestX-ray14 的 14 种征象"
@@ -222,6 +222,4 @@ def _boxes(rows: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
             where = box(drawn, name) if said[row, FINDINGS.index(name)] else None
             if where:
                 found.append((row, name, *(BOX_SIDE * share for share in where)))
-    return (
-        box_frame(pd.DataFrame(found, columns=["row", "finding", "x", "y", "width", "height"])) if found else no_boxes()
-    )
+    return box_frame(pd.DataFrame(found, columns=list(BOX_COLUMNS))) if found else no_boxes()

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data import dataset_folder, fingerprint_table, splits
-from ribcage.data.index import Index
+from ribcage.data.index import SIDES, Index
 from ribcage.imaging import duplicates, fingerprint, image_file
 
 log = logging.getLogger("ribcage")
@@ -124,7 +124,7 @@ def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: dataset
     """Boxes in pixels of the stored image, clipped to it; boxes outside it are dropped."""
     boxes = index.boxes.copy()
     moved = []
-    for row, x, y, width, height in boxes[["row", "x", "y", "width", "height"]].itertuples(index=False):
+    for row, x, y, width, height in boxes[["row", *SIDES]].itertuples(index=False):
         frame = index.box_frame or sizes[row]
         matrix = image_file.fit_matrix(*sizes[row], facts.size, facts.fit)
         scale = np.array(sizes[row]) / np.array(frame)
@@ -132,7 +132,7 @@ def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: dataset
         corners = np.clip(corners @ matrix[:, :2].T + matrix[:, 2], 0, facts.size)
         moved.append([*corners[0], *(corners[1] - corners[0])])
     if moved:
-        boxes[["x", "y", "width", "height"]] = np.array(moved, np.float32)
+        boxes[list(SIDES)] = np.array(moved, np.float32)
     return boxes[(boxes["width"] > 0) & (boxes["height"] > 0)].reset_index(drop=True)
 
 

@@ -15,7 +15,7 @@ from ribcage.training.run_folder import say
 from ribcage.training.teachers.live import LiveTeacher
 from ribcage.training.teachers.opening import OpenedTeacher, teacher_findings
 from ribcage.training.teachers.stored import StoredTeacher, count_predicted, predicted_logits
-from ribcage.training.teachers.tables import PredictionTable, table_logits
+from ribcage.training.teachers.tables import TeacherTable, table_logits
 from ribcage.training.teachers.weighting import Weigh, stored_aurocs, teacher_weights, validation_aurocs
 
 
@@ -70,7 +70,7 @@ def build_teachers(opened: Mapping[str, OpenedTeacher], task: Distillation) -> l
 def _stored_logits(name: str, teacher: OpenedTeacher, task: Distillation) -> np.ndarray | None:
     """(all rows, F): the predictions of a stored teacher; None for a live one."""
     findings, exclusive = task.student.findings, task.exclusive
-    if isinstance(teacher, PredictionTable):
+    if isinstance(teacher, TeacherTable):
         logits = table_logits(teacher, task.data, findings, exclusive=exclusive)
         count, of = count_predicted(logits, task.train_rows), [each for each in findings if each in teacher.odds]
         say(f"{name} has predictions for {count:,} of {len(task.train_rows):,} training images, of {', '.join(of)}.")

@@ -7,15 +7,15 @@ from pathlib import Path
 from ribcage.bundle.init import initial_provenance, initial_spec
 from ribcage.bundle.io import WEIGHTS_FILE, Classifier, find_bundle, load_classifier
 from ribcage.data.provenance import Provenance
-from ribcage.training.teachers.tables import PredictionTable, is_table, read_prediction_table, require_file
+from ribcage.training.teachers.tables import TeacherTable, is_table, read_teacher_table, require_file
 
 SPEC_FILE = "model.json"
-OpenedTeacher = Classifier | PredictionTable
+OpenedTeacher = Classifier | TeacherTable
 
 
 def open_teachers(names: Sequence[str]) -> dict[str, OpenedTeacher]:
     """The bundle or table of each teacher."""
-    return {name: read_prediction_table(Path(name)) if is_table(name) else load_classifier(name) for name in names}
+    return {name: read_teacher_table(Path(name)) if is_table(name) else load_classifier(name) for name in names}
 
 
 def content_hashes(names: Sequence[str]) -> list[str]:

@@ -13,14 +13,12 @@ from ribcage.data import findings as vocabulary
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.readers import columns, tables
-from ribcage.inference import predictions
+from ribcage.inference.prediction_table import LABEL, LOGIT, dataset_column, finding_word, predicted_findings
 from ribcage.runtime import parquet, spreadsheet
 from ribcage.training.teachers.linkage import matched_rows
 
 EPSILON = 1e-6
 """Probabilities are clipped to this distance from 0 and 1."""
-OURS = (predictions.LOGIT, predictions.LABEL)
-AFFIXES = ("prob_", "p_", "pred_", "_prob", "_pred", "_probability", "_score")
 
 
 def is_table(name: str) -> bool:
@@ -36,7 +34,7 @@ def require_file(file: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class PredictionTable:
+class TeacherTable:
     """Predictions in a file, written by Ribcage or by another program."""
 
     file: Path
@@ -53,7 +51,7 @@ class PredictionTable:
         return tuple(self.odds.columns)
 
 
-def read_prediction_table(file: Path) -> PredictionTable:
+def read_teacher_table(file: Path) -> TeacherTable:
     """Read a table of predictions; ValueError if it is not one."""
     rows = _opened(file)
     header = list(rows)
@@ -73,12 +71,10 @@ def read_prediction_table(file: Path) -> PredictionTable:
         raise ValueError(f"{file} must have probabilities from 0 to 1; {', '.join(chosen)} has {holds}.")
     p = probabilities.clip(EPSILON, 1 - EPSILON).to_numpy()
     odds = pd.DataFrame(np.log(p) - np.log1p(-p), columns=list(chosen.values()))
-    sets = rows["set"].astype("str").fillna("") if "set" in header else pd.Series("", rows.index)
-    if sets.str.lower().isin(["", *columns.SPLIT_WORDS]).all():  # train and test are splits, not datasets
-        sets = pd.Series("", rows.index)
+    sets = rows["set"].astype("str").fillna("") if dataset_column(rows) else pd.Series("", rows.index)
     images = pd.DataFrame({"set": sets, "path": rows[roles["path"]].astype("str").fillna("")})
-    others = [name for name in header if name not in (*roles.values(), *chosen) and not name.endswith(OURS)]
-    return PredictionTable(
+    others = [name for name in header if name not in (*roles.values(), *chosen) and not name.endswith((LOGIT, LABEL))]
+    return TeacherTable(
         file, images, odds, (*_unread(rows, probabilities), *_labels(probabilities), *_twice(images), *_near(others))
     )
 
@@ -132,7 +128,7 @@ def _opened(file: Path) -> pd.DataFrame:
 def _prediction_columns(header: Sequence[str]) -> dict[str, str]:
     """Column → finding: columns of Ribcage have a label column beside them; of others those named as probabilities, if
     there are such."""
-    if ours := [name for name in header if f"{name}{predictions.LABEL}" in header]:
+    if ours := predicted_findings(header):
         return {name: name for name in ours}
     named = {name: finding for name in header if (finding := finding_of_column(name))}
     return {name: finding for name, finding in named.items() if not vocabulary.is_known_finding(name)} or named
@@ -144,13 +140,12 @@ def finding_of_column(name: str) -> str:
 
 
 def _words(name: str) -> list[str]:
-    """The name of a column, with and without prefixes and suffixes of predictions."""
-    shortened = [name.removesuffix(affix) if affix.startswith("_") else name.removeprefix(affix) for affix in AFFIXES]
-    return list(dict.fromkeys([name, *shortened]))
+    """The name of a column, with and without a word such as `prob`."""
+    return list(dict.fromkeys([name, finding_word(name)]))
 
 
 def table_logits(
-    table: PredictionTable, data: Datasets, findings: Sequence[str], *, exclusive: bool = False
+    table: TeacherTable, data: Datasets, findings: Sequence[str], *, exclusive: bool = False
 ) -> np.ndarray:
     """(all rows, F): the logits in a table, as those of `calibrated_logits`; NaN for images without a prediction.
 
