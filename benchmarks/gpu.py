@@ -208,12 +208,16 @@ def ours(
     return run.fit()
 
 
-def timed(step: Callable[[], Any], seconds: float, device: torch.device, least: int) -> Timing:
-    """Time steps in blocks, each of which ends when the device is idle; warm up, count operations and waits first."""
-    timing = Timing()
-    with FlopCounterMode(display=False) as counter:
-        step()
-    timing.operations = counter.get_total_flops()
+def timed(step: Callable[[], Any], seconds: float, device: torch.device, least: int, operations: int = 0) -> Timing:
+    """Time steps in blocks, each of which ends when the device is idle; warm up, count operations and waits first.
+
+    operations: those of a step if they are known, as the operations of a compiled step are from the plain one.
+    """
+    timing = Timing(operations=operations)
+    if not operations:
+        with FlopCounterMode(display=False) as counter:
+            step()
+        timing.operations = counter.get_total_flops()
     for _ in range(2):
         step()
     timing.syncs = synchronisations(step, device)
@@ -276,7 +280,7 @@ def steps(
     print(f"| {side} px, bf16 | batch | images/s | × plain | of the matrix rate | waiting | syncs a step |")
     print("|---|---|---|---|---|---|---|")
     for recipe in chosen:
-        plain: float | None = None
+        plain, operations = 0.0, 0
         for name in ("plain", "ribcage", "ribcage, compiled"):
             if name.endswith("compiled") and device.type == "cpu" and recipe is not chosen[0]:
                 continue  # compiling is slow there, and the first row shows that it runs
@@ -286,9 +290,10 @@ def steps(
             else:
                 logs = ours(recipe, folder, side, device, compiled=name.endswith("compiled"))
                 step = lambda logs=logs: next(logs)  # type: ignore[misc]  # noqa: E731 – one line
-            timing = timed(step, seconds, device, 2 if device.type == "cpu" else 5)
+            known = operations if name.endswith("compiled") else 0
+            timing = timed(step, seconds, device, 2 if device.type == "cpu" else 5, known)
             each = statistics.median(timing.seconds)
-            plain = plain or each
+            plain, operations = plain or each, timing.operations
             waiting = f"{statistics.mean(timing.waiting) / each:.1%}" if timing.waiting else "–"
             cells = (
                 f"{recipe.title}: {name}", f"{recipe.batch}", f"{recipe.batch / each:,.0f}", f"{plain / each:.2f}",
