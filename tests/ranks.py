@@ -54,7 +54,7 @@ def options(name: str) -> dict[str, Any]:
     return {option: value for option, value in wanted.items() if option in known}
 
 
-def teacher(student: str, size: tuple[int, int]) -> LiveTeacher:
+def teacher(student: str, size: tuple[int, int], device: torch.device | None = None) -> LiveTeacher:
     """A model of the other kind, with a temperature, that knows two of the findings and one of its own."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(7)
@@ -63,7 +63,8 @@ def teacher(student: str, size: tuple[int, int]) -> LiveTeacher:
         torch.nn.init.normal_(method.head.weight, std=0.3)
     model = ModelSpec(name, method.findings, size, 32, "pad", 0.45, 0.22, channels=3, temperature=(1.5, 1.0, 0.7))
     opened = Classifier(Path(), model, method, Provenance.nothing())
-    return LiveTeacher(opened, FINDINGS, torch.ones(3), view=0, scale=(0.5, 0.25), device=torch.device("cpu"))
+    device = device or torch.device("cpu")
+    return LiveTeacher(opened, FINDINGS, torch.ones(3), view=0, scale=(0.5, 0.25), device=device)
 
 
 def made(

@@ -99,6 +99,7 @@ OF_THE_PROJECT = {
     "tutorials": "docs/tutorials",
     "hostile": "a sample of benchmarks/hostile.py",
     "trials": "benchmarks/trials.py",
+    "benchmarks_gpu": "benchmarks/gpu.py",
 }
 """Test files that are not named after a module → what they test."""
 

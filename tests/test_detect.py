@@ -60,6 +60,12 @@ def said(logits: float = 0.0, count: int = 1) -> fcos.FcosOutputs:
     return fcos.FcosOutputs(torch.full((*shape, 2), logits), boxes, torch.zeros(shape), places)
 
 
+def assigned(head: FCOS, true: Truth) -> dict[tuple[int, int], int]:
+    """Image and cell → the box that it is assigned."""
+    box = head._assigned(true, grid())
+    return {(int(n), int(cell)): int(box[n, cell]) for n, cell in (box >= 0).nonzero()}
+
+
 # ---- FCOS
 
 
@@ -71,29 +77,29 @@ def test_cells_lie_at_the_middle_of_their_part_of_the_image() -> None:
 
 def test_cells_near_the_middle_of_a_box_have_it_on_the_map_for_its_size() -> None:
     head = small_fcos()
-    image, cell, box = head._assigned(truth([[0, 1, 1, 5, 23, 19]]), grid())
-    assert (image == 0).all() and (box == 0).all()
-    assert cell.tolist() == [4, 5, 6]  # centres at 4, 12, 20 across and 12 down; 4 and 20 down are outside
-    large = head._assigned(truth([[0, 1, -60, -60, 90, 90]]), grid())[1]
-    assert large.tolist() == [16, 17, 18, 19]  # its sides are 64 to 128 pixels away: the second map's
+    owners = assigned(head, truth([[0, 1, 1, 5, 23, 19]]))
+    assert owners == {(0, 4): 0, (0, 5): 0, (0, 6): 0}  # centres at 4, 12, 20 across and 12 down; not 4 and 20 down
+    large = assigned(head, truth([[0, 1, -60, -60, 90, 90]]))
+    assert list(large) == [
+        (0, cell) for cell in (16, 17, 18, 19)
+    ]  # its sides are 64 to 128 pixels away: the second map
 
 
 def test_of_two_boxes_a_cell_has_the_smaller() -> None:
     boxes = [[0, 0, 8, 8, 16, 16], [0, 1, 2, 2, 30, 22], [1, 1, 2, 2, 30, 22]]
-    image, cell, box = small_fcos()._assigned(truth(boxes, images=2), grid())
-    owners = {(n, c): b for n, c, b in zip(image.tolist(), cell.tolist(), box.tolist(), strict=True)}
+    owners = assigned(small_fcos(), truth(boxes, images=2))
     assert owners[0, 5] == 0 and owners[0, 6] == 1 and owners[1, 5] == 2
 
 
 def test_no_box_is_too_small_to_be_learnt() -> None:
-    assert small_fcos()._assigned(truth([[0, 0, 7, 7, 9, 9]]), grid())[1].numel()  # between the centres of four cells
+    assert assigned(small_fcos(), truth([[0, 0, 7, 7, 9, 9]]))  # between the centres of four cells
 
 
 @pytest.mark.parametrize("quality", ["centreness", "iou"])
 def test_the_loss_of_fcos_by_hand(quality: str) -> None:
     head, true = small_fcos(quality=quality), truth([[0, 1, 6, 8, 16, 18]])
     outputs = said()
-    assert head._assigned(true, grid())[1].tolist() == [5]  # at (12, 12): 6, 4, 4, 6 from the sides
+    assert assigned(head, true) == {(0, 5): 0}  # at (12, 12): 6, 4, 4, 6 from the sides
     losses = {name: value.item() for name, value in head.losses(outputs, true).items()}
     focal = 0.25 * 0.25 * math.log(2) + (2 * 21 - 1) * 0.75 * 0.25 * math.log(2)
     assert losses["classes"] == pytest.approx(focal)
@@ -120,10 +126,10 @@ def test_where_nobody_drew_the_boxes_there_is_no_right_and_wrong() -> None:
 def test_fcos_finds_the_boxes_of_its_targets() -> None:
     boxes = [[0, 1, 1, 5, 23, 19], [0, 0, 25, 25, 31, 31], [1, 0, 3, 3, 30, 30]]
     true, head, outputs = truth(boxes, images=2), small_fcos(), said(-12.0, 2)
-    image, cell, box = head._assigned(true, grid())
-    outputs.logits[image, cell, true.findings[box]] = 12.0
     found = outputs.boxes.clone()
-    found[image, cell] = true.boxes[box]
+    for (image, cell), box in assigned(head, true).items():
+        outputs.logits[image, cell, true.findings[box]] = 12.0
+        found[image, cell] = true.boxes[box]
     returned(*head.boxes(replace(outputs, boxes=found, quality=outputs.quality + 9)), boxes)
 
 
@@ -199,11 +205,13 @@ def test_yolo_finds_the_boxes_of_its_targets() -> None:
     head = YOLO({8: 4, 16: 4, 32: 4}, 2, width=4)
     true, [_, outputs] = truth(BOXES, images=2), yolo_said(head)
     for each in outputs:
-        (image, anchor, row, column), box, _ = yolo._assigned(each, true)
+        assigned_box = yolo._assigned(each, true)[0]
+        image, anchor, row, column = place = (assigned_box >= 0).nonzero(as_tuple=True)
+        box = assigned_box[place]
         each.raw.fill_(-12.0)
         sides = true.boxes[box, 2:] - true.boxes[box, :2]
-        place = (true.boxes[box, :2] + sides / 2) / each.stride - torch.stack([column, row], dim=1)
-        each.raw[image, anchor, row, column, :2] = place.logit(1e-6)
+        inside = (true.boxes[box, :2] + sides / 2) / each.stride - torch.stack([column, row], dim=1)
+        each.raw[image, anchor, row, column, :2] = inside.logit(1e-6)
         each.raw[image, anchor, row, column, 2:4] = (sides / each.anchors[anchor]).log()
         each.raw[image, anchor, row, column, 4] = 12.0
         each.raw[image, anchor, row, column, 5 + true.findings[box]] = 12.0

@@ -2,11 +2,13 @@
 
 import inspect
 import re
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import processes
 import pytest
 import ranks
@@ -17,7 +19,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ribcage import methods
 from ribcage.imaging.augment import View
 from ribcage.methods import Method
+from ribcage.methods.distil import Distil, Teachers
 from ribcage.models import layers
+from ribcage.models.detectors import yolo
+from ribcage.training.teachers import live
+from ribcage.training.teachers import stored as stored_teachers
+from ribcage.training.teachers.stored import StoredTeacher
+from ribcage.training.trainer import micro_batches
 
 NAMES = methods.method_names()
 KINDS = [
@@ -60,19 +68,22 @@ class NoWaiting(TorchDispatchMode):
 @every_kind
 def test_no_step_waits_for_the_device(name: str, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the meta device every read of a value raises: `item`, `tolist`, `bool`, a shape that depends on values."""
-    if name in WAITING:
-        pytest.skip(WAITING[name])
     method = made(name, model)
     batch = images(method, 0)
     method(batch)  # what a method reads from the device once
     method.after_step(0.0)
     device = torch.device("meta")
     method.to(device)
+    if isinstance(method, Distil):
+        stored = StoredTeacher(np.zeros((len(batch), 3), np.float32), torch.ones(3), device)
+        method.teachers = Teachers([ranks.teacher(model, ranks.SIZE, device), stored])
     with monkeypatch.context() as patched, NoWaiting():
         patched.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no such device
-        patched.setattr(
-            layers, "on_device", lambda array, device: torch.from_numpy(array).to(device, non_blocking=True)
-        )
+        patched.setattr(torch, "tensor", on_cpu(torch.tensor))
+        patched.setattr(torch, "as_tensor", on_cpu(torch.as_tensor))
+        patched.setattr(torch.Tensor, "new_tensor", None)  # it copies from memory that is not pinned
+        for module in (layers, live, stored_teachers):
+            patched.setattr(module, "on_device", without_waiting)
         on_meta = {name: [x.to(device, non_blocking=True) for x in getattr(batch, name)] for name in ("views", "boxes")}
         there = replace(
             batch,
@@ -82,12 +93,31 @@ def test_no_step_waits_for_the_device(name: str, model: str, monkeypatch: pytest
         )
         method(there).loss.backward()
         method.after_step(0.0)
+        if method.divisible:  # a batch in parts
+            for part in micro_batches(there, 2):
+                (method(part).loss * method.share(part, there)).backward()
 
 
-WAITING = {
-    "detect": "the number of cells that have a box depends on the boxes",
-    "distil": "its teachers are no parts of it and stay on the CPU",
-}
+def on_cpu(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """The function for tensors on the CPU only: those on a device are copied from memory that is not pinned."""
+
+    def checked(*values: Any, device: Any = None, **more: Any) -> torch.Tensor:
+        assert device is None or torch.device(device).type == "cpu", values
+        return make(*values, **more)
+
+    return checked
+
+
+def without_waiting(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """As `on_device`, whose memory is pinned."""
+    return torch.from_numpy(array).to(device, non_blocking=True)
+
+
+@pytest.mark.parametrize("head", ["fcos", "yolo"])
+def test_no_head_of_a_detector_waits_for_the_device(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yolo, "WIDTHS", (16, 16, 16))
+    monkeypatch.setitem(ranks.DETECTOR, "head", head)
+    test_no_step_waits_for_the_device("detect", "test_resnet", monkeypatch)
 
 
 @every_kind

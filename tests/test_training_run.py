@@ -7,6 +7,9 @@ import math
 import os
 import re
 import signal
+import sys
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +28,7 @@ from ribcage.data.loader import Loader
 from ribcage.imaging import augment
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
+from ribcage.models.hyperparameters import Optimizer
 from ribcage.runtime import resuming
 from ribcage.training import checkpoint, optim, options, run_folder, trainer
 from ribcage.training.run import InterruptedRun, Plan, Run, opened_run
@@ -39,14 +43,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def made(data: Path, epochs: int = 2, **options: Any) -> trainer.Trainer:
+def made(
+    data: Path, epochs: int = 2, *, kind: Optimizer = "adamw", mixup: float = 0.2, **options: Any
+) -> trainer.Trainer:
     torch.manual_seed(0)
     opened = dataset_folder.open(data)
-    method = Supervised(Backbone("test_resnet"), opened.index.findings, dropout=0.2, mixup=0.2)
+    method = Supervised(Backbone("test_resnet"), opened.index.findings, dropout=0.2, mixup=mixup)
     loader = Loader([opened], [augment.gentle_view(32)], batch=16, drop_last=True, threads=2)
     rates = optim.Rates(1e-3, epochs * len(loader), 2)
     return trainer.Trainer(
-        method, loader, optim.optimizer(method), rates, epochs=epochs, device=CPU, ema=0.9, **options
+        method, loader, optim.optimizer(method, kind), rates, epochs=epochs, device=CPU, ema=0.9, **options
     )
 
 
@@ -78,6 +84,59 @@ def test_going_on_gives_the_same_bits_as_never_stopping(data: Path, tmp_path: Pa
         for name in ("whole", "stopped")
     ]
     assert [(log["step"], log.get("loss")) for log in logs[0]] == [(log["step"], log.get("loss")) for log in logs[1]]
+
+
+READS = ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__")
+"""Methods of a tensor for whose value the CPU would have to wait."""
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "lars"])
+@pytest.mark.parametrize("more", [{}, {"accumulate": 2, "clip": 1.0}], ids=["", "accumulated"])
+def test_a_step_reads_no_number_but_those_of_steps_that_are_done(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, more: dict[str, Any]
+) -> None:
+    """Loop, method, optimizer, averages and logs, as if the device were behind."""
+    run = made(data, 1, kind=kind, mixup=0.0, **more)
+    run.lag = trainer.LAG
+    work = Run(run, tmp_path, Plan(), lambda: {"auroc": 0.5}, lambda: None)
+    steps, counted, behind = work.steps(), list[str](), list[int]()
+    numbers, read, plain = list[trainer.StepNumbers](), trainer.StepNumbers.read, torch.Tensor.tolist
+    begin = trainer.StepNumbers.__init__
+
+    def noted(self: trainer.StepNumbers, *values: Any) -> None:
+        begin(self, *values)
+        numbers.append(self)
+
+    def late(self: trainer.StepNumbers) -> dict[str, float]:
+        behind.append(len(numbers) - 1 - numbers.index(self))
+        with monkeypatch.context() as inside:
+            inside.setattr(torch.Tensor, "tolist", plain)
+            return read(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer.StepNumbers, "__init__", noted)
+        next(steps)  # what is set up once
+        patched.setattr(trainer.StepNumbers, "read", late)
+        for name in READS:
+            patched.setattr(torch.Tensor, name, counting(name, counted, threading.get_ident()))
+        for _ in range(4):
+            next(steps)
+    steps.close()
+    assert counted == []
+    assert behind and min(behind) == trainer.LAG
+
+
+def counting(name: str, counted: list[str], thread: int) -> Callable[..., Any]:
+    """The method of a tensor; where and that it was called is noted."""
+    method = getattr(torch.Tensor, name)
+
+    def noted(tensor: torch.Tensor, *values: Any, **more: Any) -> Any:
+        if threading.get_ident() == thread:
+            frame = sys._getframe(1)
+            counted.append(f"{name} in {frame.f_code.co_filename}:{frame.f_lineno}")
+        return method(tensor, *values, **more)
+
+    return noted
 
 
 def test_another_seed_is_another_run(data: Path, tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ class Batch:
     labels: Tensor
     """(N, F) float32; NaN = unknown."""
     boxes: list[Tensor]
-    """One (M, 6) float32 per view: n, finding, x0, y0, x1, y1 in pixels of the view."""
+    """One (M, 6) float32 per view: n, finding, x0, y0, x1, y1 in pixels of the view. n is -1 for a box of another
+    part of the batch."""
     rows: Tensor
     """(N,) int64, rows of the `Datasets`."""
     sources: Tensor

@@ -69,7 +69,7 @@ class Method(nn.Module):
         """The loss of a batch."""
         raise NotImplementedError
 
-    def share(self, part: Batch, batch: Batch) -> float:
+    def share(self, part: Batch, batch: Batch) -> float | Tensor:
         """The weight of the loss of a part in the loss of its batch."""
         return len(part) / len(batch)
 

@@ -97,13 +97,13 @@ class Detect(Method):
         means = {name: loss * share for name, loss in losses.items()}
         return Step(torch.stack(list(means.values())).sum(), {name: mean.detach() for name, mean in means.items()})
 
-    def share(self, part: Batch, batch: Batch) -> float:
+    def share(self, part: Batch, batch: Batch) -> Tensor:
         """This part's share of the denominator of the losses, so that a batch computed in parts has the loss of the
         whole."""
         sizes = [(x.shape[2], x.shape[3]) for x in batch.maps]
         sizes = sizes or [(height, width) for _, height, width in self.shapes(batch.views[0])]
         counts = [self.head.count(Truth.of(each.boxes[0], each.labels), sizes) for each in (part, batch)]
-        of_part, of_batch = distributed.total(torch.stack(counts)).clamp(min=1).tolist()
+        of_part, of_batch = distributed.total(torch.stack(counts)).clamp(min=1).unbind()
         return of_part / of_batch
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:

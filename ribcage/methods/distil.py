@@ -137,9 +137,9 @@ class Distil(Supervised):
 
     def _spread(self, labels: Tensor) -> Tensor:
         """(N, F): the labels of a batch in the columns of their findings, NaN for findings that the data lacks."""
-        spread = labels.new_full((len(labels), len(self.findings)), torch.nan)
-        spread[:, self.columns] = labels
-        return spread
+        there = dict(zip(self.columns, labels.unbind(1), strict=True))
+        unknown = labels.new_full((len(labels),), torch.nan)
+        return torch.stack([there.get(place, unknown) for place in range(len(self.findings))], dim=1)
 
     def _shown(self, views: list[Tensor], targets: Tensor) -> tuple[list[Tensor], Tensor]:
         """Mixup of all views and the targets, with the same factor."""
@@ -171,7 +171,7 @@ def agreed(answers: Sequence[TeacherOutput], weights: Sequence[Tensor], like: Te
     if not answers:
         return torch.full_like(like, torch.nan)
     logits = torch.stack([answer.logits.float() for answer in answers])  # (K, N, F)
-    shares = losses.known_mask(logits) * torch.stack(list(weights))[:, None].to(logits)
+    shares = losses.known_mask(logits) * torch.stack(list(weights))[:, None].to(logits.dtype)
     return (_zero_if_unknown(logits) * shares).sum(0) / shares.sum(0)  # 0 / 0 is NaN
 
 

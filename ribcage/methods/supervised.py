@@ -74,11 +74,11 @@ class Supervised(Method):
         loss = (self.loss(logits, targets) * weights).sum()
         return Step(loss * distributed.world_size() / distributed.total(losses.known_mask(targets).sum()).clamp(min=1))
 
-    def share(self, part: Batch, batch: Batch) -> float:
+    def share(self, part: Batch, batch: Batch) -> Tensor:
         """This part's share of the known labels, so that a batch computed in parts has the loss of the whole."""
         counts = [losses.known_mask(self._targets(each.labels)).sum() for each in (part, batch)]
         known = distributed.total(torch.stack(counts))
-        return float(known[0] / known[1].clamp(min=1))
+        return known[0] / known[1].clamp(min=1)
 
     def logits(self, images: Tensor) -> Tensor:
         """(N, F)"""

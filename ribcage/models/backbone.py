@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from ribcage.models.catalogue import known_model, pretrained_config
@@ -53,6 +54,9 @@ class Backbone(nn.Module):
             images normalised by `mean` and `std` are converted to these first.
     """
 
+    rgb_mean: Tensor
+    rgb_std: Tensor
+
     def __init__(
         self,
         name: str,
@@ -89,6 +93,8 @@ class Backbone(nn.Module):
         else:
             self.model = timm.create_model(name, in_chans=channels, **options)
         self.scale, self.rgb_normalisation = (mean, std), rgb_normalisation
+        for part, values in zip(("rgb_mean", "rgb_std"), rgb_normalisation or ((), ()), strict=True):  # on the device
+            self.register_buffer(part, torch.tensor(values)[:, None, None], persistent=False)
         self.dim: int = getattr(self.model, "head_hidden_size", None) or self.model.num_features
         self.size: tuple[int, int] = size or tuple(pretrained_config(name).input_size[1:])
 
@@ -106,11 +112,8 @@ class Backbone(nn.Module):
         """The images as the model's first layer expects them."""
         if not self.rgb_normalisation:
             return images
-        (mean, std), (means, stds) = (
-            self.scale,
-            (images.new_tensor(each)[:, None, None] for each in self.rgb_normalisation),
-        )
-        return (images * std + mean - means) / stds
+        mean, std = self.scale
+        return (images * std + mean - self.rgb_mean) / self.rgb_std
 
     def pool(self, hidden: Tensor) -> Tensor:
         """Output of `model.forward_features` → (N, dim), pooled as the model does before its head."""

@@ -45,25 +45,25 @@ def local_rows(value: Tensor) -> Tensor:
     return value.chunk(world_size())[rank()]
 
 
-def minimum_over_processes(value: int, device: torch.device) -> int:
-    """Minimum over all processes."""
+def minimum_over_processes(value: int) -> int:
+    """Minimum over all processes, computed on the CPU."""
     if not active():
         return value
-    box = torch.tensor(value, device=device)
+    box = torch.tensor(value)
     dist.all_reduce(box, dist.ReduceOp.MIN)
     return int(box)
 
 
-def any_process(flag: bool, device: torch.device) -> bool:
+def any_process(flag: bool) -> bool:
     """Whether the flag is true in any process."""
-    return any_of([flag], device)[0]
+    return any_of([flag])[0]
 
 
-def any_of(flags: Sequence[bool], device: torch.device) -> list[bool]:
-    """For each flag, whether it is true in any process."""
+def any_of(flags: Sequence[bool]) -> list[bool]:
+    """For each flag, whether it is true in any process. Computed on the CPU: no process waits for its GPU."""
     if not active():
         return list(flags)
-    return (total(torch.tensor(list(map(float, flags)), device=device)) > 0).tolist()
+    return (total(torch.tensor(list(map(float, flags)))) > 0).tolist()
 
 
 def broadcast_from_first(value: Any) -> Any:

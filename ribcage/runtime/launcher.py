@@ -25,7 +25,7 @@ def started() -> Iterator[torch.device]:
         yield device
         return
     os.environ.update(environment)
-    backend = "nccl" if device.type == "cuda" else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if RENDEZVOUS in os.environ:
         rank, world_size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
         store = dist.FileStore(os.environ[RENDEZVOUS], world_size)

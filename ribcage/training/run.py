@@ -126,12 +126,12 @@ class Run:
                     self._take(log, log_file)
                     stopping = log.epoch_done and self._asked()
                     if not stopping and self._validation_due(log.step):
-                        if distributed.any_process(self._minutes() > RISK, self.trainer.device):
+                        if distributed.any_process(self._minutes() > RISK):
                             self.save()  # a scheduler may kill the run before the validation ends
                         self._validate(log_file)
                     yield log
                     late = self._minutes() > self.plan.save_minutes
-                    due, stopping = distributed.any_of([late, self.signal is not None], self.trainer.device)
+                    due, stopping = distributed.any_of([late, self.signal is not None])
                     if log.epoch_done or due or stopping:
                         self._write_all(log_file)
                         self.save()
@@ -168,7 +168,7 @@ class Run:
 
     def _asked(self) -> bool:
         """Whether any process got a signal to stop."""
-        return distributed.any_process(self.signal is not None, self.trainer.device)
+        return distributed.any_process(self.signal is not None)
 
     def _what_then(self, error: DivergedError) -> str:
         """Advice after a divergence, and where the rows of the batch are written."""

@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -145,7 +146,7 @@ class Trainer(Generic[M_co]):
         self._read(0)
         every = dict(self._saved())
         largest = nn.utils.get_total_norm(every.values(), math.inf) if every else torch.zeros(())
-        if distributed.any_process(not math.isfinite(float(largest)), self.device):
+        if distributed.any_process(not math.isfinite(float(largest))):
             broken = [name for name, value in every.items() if not value.isfinite().all()] or ["on another rank"]
             more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
             what = f"The loss is finite, but weights or optimizer states are not ({broken[0]}{more})"
@@ -274,7 +275,8 @@ class Trainer(Generic[M_co]):
                 (step.loss * share).backward()
             loss += step.loss.detach() * share
             for name, value in step.logs.items():
-                values[name] = values.get(name, 0.0) + torch.as_tensor(value).detach().to(loss) * share
+                number = value.detach().to(loss) if isinstance(value, Tensor) else loss.new_full((), value)
+                values[name] = values.get(name, 0.0) + number * share
         return loss, values
 
     def _gathering(self, last: bool) -> AbstractContextManager[None]:
@@ -286,7 +288,7 @@ class Trainer(Generic[M_co]):
         """Parts of the batch, equal on all ranks, which synchronise in each; batches of ranks may differ in size."""
         if self.accumulate == 1:
             return 1
-        return max(1, distributed.minimum_over_processes(min(self.accumulate, len(batch)), self.device))
+        return max(1, distributed.minimum_over_processes(min(self.accumulate, len(batch))))
 
     def _update_average(self) -> None:
         """w_average <- d w_average + (1 - d) w, where d rises to --ema over the first steps."""
@@ -358,7 +360,7 @@ def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
     if count == 1:
         yield batch
         return
-    for places in torch.arange(len(batch)).tensor_split(count):
+    for places in np.array_split(np.arange(len(batch)), count):
         if len(places):
             chosen = slice(int(places[0]), int(places[-1]) + 1)
             boxes = [_boxes_of(box, chosen) for box in batch.boxes]
@@ -376,7 +378,8 @@ def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
 
 
 def _boxes_of(boxes: Tensor, chosen: slice) -> Tensor:
-    """The boxes of these images, with the images renumbered from 0."""
-    inside = boxes[(boxes[:, 0] >= chosen.start) & (boxes[:, 0] < chosen.stop)].clone()
-    inside[:, 0] -= chosen.start
-    return inside
+    """The boxes with these images renumbered from 0, and all other images -1: to leave their boxes out, the CPU would
+    have to wait for a GPU to count them."""
+    image = boxes[:, :1]
+    own = torch.where((image >= chosen.start) & (image < chosen.stop), image - chosen.start, -1)
+    return torch.cat([own, boxes[:, 1:]], dim=1)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 – the usual name
 from torchvision import ops
 
 CANDIDATES = 1000
@@ -15,7 +16,7 @@ class Truth:
     """Ground-truth boxes of N images, in pixels of the view."""
 
     images: Tensor
-    """(M,) int64: image number."""
+    """(M,) int64: image number; N for a box that belongs to none of these images."""
     findings: Tensor
     """(M,) int64"""
     boxes: Tensor
@@ -26,14 +27,24 @@ class Truth:
 
     @classmethod
     def of(cls, boxes: Tensor, labels: Tensor) -> "Truth":
-        """From a batch's (M, 6) boxes of one view and its (N, F) labels."""
+        """From a batch's (M, 6) boxes of one view and its (N, F) labels. Boxes with a negative image number are left
+        out."""
         images, findings = boxes[:, 0].long(), boxes[:, 1].long()
-        asked = labels <= 0.5  # false for NaN
+        images = torch.where(images < 0, len(labels), images)
+        asked = F.pad(labels <= 0.5, (0, 0, 0, 1))  # false for NaN
         asked[images, findings] = True
-        return cls(images, findings, boxes[:, 2:].float(), asked)
+        return cls(images, findings, boxes[:, 2:].float(), asked[:-1])
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def taken(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """(…) findings and (…, 4) coordinates of the boxes with these numbers; -1, no box, has a square of 1 pixel.
+
+        Losses are computed for it and multiplied by 0: to select the places that have a box, the CPU would have to wait
+        for a GPU to count them."""
+        square = F.pad(self.boxes.new_zeros(1, 2), (0, 2), value=1.0)
+        return F.pad(self.findings, (0, 1))[numbers], torch.cat([self.boxes, square])[numbers]
 
 
 @dataclass(frozen=True)

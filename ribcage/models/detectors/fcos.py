@@ -10,6 +10,7 @@ strides, GIoU, and the quality branch on the tower of the boxes.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -26,6 +27,8 @@ RADIUS = 1.5
 """Radius of centre sampling in strides: cells within it of a box's centre may be assigned the box."""
 REACH = 8
 """Largest distance in strides from a cell to a side of its box; larger boxes belong to the next map."""
+TINY = 1e-7
+"""Area that is added to the denominators of GIoU."""
 
 
 @dataclass(frozen=True)
@@ -72,24 +75,20 @@ class FCOS(nn.Module):
 
     def losses(self, outputs: FcosOutputs, truth: Truth) -> dict[str, Tensor]:
         """Sums over all cells, to be divided by `count`."""
-        image, cell, box = self._assigned(truth, outputs.cells)
-        targets = torch.zeros_like(outputs.logits)
-        targets[image, cell, truth.findings[box]] = 1.0
+        box = self._assigned(truth, outputs.cells)  # (N, L)
+        has, (finding, true) = box >= 0, truth.taken(box)
+        targets = torch.zeros_like(outputs.logits).scatter_(2, finding[..., None], has[..., None].to(outputs.logits))
         focal = ops.sigmoid_focal_loss(outputs.logits, targets, alpha=0.25, gamma=2.0) * truth.asked[:, None]
-        found, true = outputs.boxes[image, cell], truth.boxes[box]
-        quality = F.binary_cross_entropy_with_logits(
-            outputs.quality[image, cell], self._quality(found, true, outputs.cells[cell]), reduction="sum"
-        )
-        return {
-            "classes": focal.sum(),
-            "boxes": ops.generalized_box_iou_loss(found, true, reduction="sum"),
-            "quality": quality,
-        }
+        found = torch.where(has[..., None], outputs.boxes, true)
+        apart = _giou_loss(found, true)
+        wanted = torch.where(has, self._quality(found, true, outputs.cells), 0.0)
+        quality = F.binary_cross_entropy_with_logits(outputs.quality, wanted, reduction="none")
+        return {"classes": focal.sum(), "boxes": (apart * has).sum(), "quality": (quality * has).sum()}
 
     def count(self, truth: Truth, sizes: list[Size]) -> Tensor:
         """P, for backbone maps of these sizes."""
         places = cells(self.pyramid.sizes(sizes), self.pyramid.strides, truth.boxes.device)
-        return torch.full((), float(len(self._assigned(truth, places)[0])), device=truth.boxes.device)
+        return (self._assigned(truth, places) >= 0).sum().float()
 
     def boxes(self, outputs: FcosOutputs) -> tuple[Tensor, Tensor]:
         """(N, L, 4) boxes and (N, L, F) scores: the geometric mean of class and quality."""
@@ -99,34 +98,34 @@ class FCOS(nn.Module):
         boxes = self.box_tower(x)
         return self.classes(self.class_tower(x)), self.sides(boxes) * scale, self.quality(boxes)
 
-    def _assigned(self, truth: Truth, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(P,) each: image, cell and box of every cell that is assigned a box.
+    def _assigned(self, truth: Truth, places: Tensor) -> Tensor:
+        """(N, L): the box that a cell is assigned; -1 for none.
 
         A cell with several boxes gets the smallest. The cell at a box's centre may get it even if the box is small.
         """
         sides = _sides(truth.boxes[:, None], places)  # (M, L, 4)
         stride, farthest = places[:, 2], sides.amax(2)
-        ends = self._reach(stride)
+        nearest, reach = self._reach(stride)
         away = (places[:, :2] - _centres(truth.boxes)[:, None]).abs().amax(2)  # (M, L)
         inside = ((sides.amin(2) > 0) & (away < RADIUS * stride)) | (away <= stride / 2)
-        mine = inside & (farthest >= ends[0]) & (farthest < ends[1])
+        mine = inside & (farthest >= nearest) & (farthest < reach)
         order = ops.box_area(truth.boxes).argsort(descending=True, stable=True)
         rank = torch.arange(len(order), device=places.device)[:, None]
         ranks = torch.where(mine[order], rank, -1)
-        last = rank.new_full((len(truth.asked), len(places)), -1)
+        last = rank.new_full((len(truth.asked) + 1, len(places)), -1)  # the last row: boxes of no image
         last.scatter_reduce_(0, truth.images[order, None].expand_as(ranks), ranks, "amax")
-        image, cell = (last >= 0).nonzero().T
-        return image, cell, order[last[image, cell]]
+        return F.pad(order, (0, 1), value=-1)[last[:-1]]
 
-    def _reach(self, stride: Tensor) -> Tensor:
-        """(2, L): range of the distance from a cell to the farthest side of its box."""
+    def _reach(self, stride: Tensor) -> tuple[Tensor, Tensor]:
+        """(L,) twice: from and to which distance from a cell to the farthest side of its box."""
         strides = self.pyramid.strides
-        ends = stride.new_tensor([0.0, *(REACH * each for each in strides[:-1]), math.inf])
-        level = torch.bucketize(stride.contiguous(), stride.new_tensor(strides))
-        return torch.stack([ends[level], ends[level + 1]])
+        nearest, reach = torch.zeros_like(stride), torch.where(stride == strides[-1], math.inf, REACH * stride)
+        for finer, coarser in pairwise(strides):
+            nearest = torch.where(stride == coarser, REACH * finer, nearest)
+        return nearest, reach
 
     def _quality(self, found: Tensor, true: Tensor, places: Tensor) -> Tensor:
-        """(P,): eq. 3, the centreness of a cell in its box; or the IoU of the predicted with the ground-truth box."""
+        """(N, L): eq. 3, the centreness of a cell in its box; or the IoU of the predicted with the ground-truth box."""
         if self.kind == "iou":
             return _overlaps(found.detach(), true)
         left, top, right, bottom = _sides(true, places).clamp(min=0).unbind(-1)
@@ -158,7 +157,26 @@ def _centres(boxes: Tensor) -> Tensor:
     return (boxes[:, :2] + boxes[:, 2:]) / 2
 
 
+def _giou_loss(found: Tensor, true: Tensor) -> Tensor:
+    """(…,): 1 - GIoU of paired boxes. Rezatofighi et al. 2019, https://arxiv.org/abs/1902.09630, algorithm 1.
+
+    As in torchvision, whose function selects the boxes that overlap, for which the CPU waits."""
+    shared, union = _areas(found, true)
+    first, last = torch.minimum(found[..., :2], true[..., :2]), torch.maximum(found[..., 2:], true[..., 2:])
+    width, height = (last - first).unbind(-1)
+    around = width * height
+    return 1 - (shared / (union + TINY) - (around - union) / (around + TINY))
+
+
 def _overlaps(one: Tensor, other: Tensor) -> Tensor:
-    """(P,): IoU of paired boxes."""
-    shared = (torch.minimum(one[:, 2:], other[:, 2:]) - torch.maximum(one[:, :2], other[:, :2])).clamp(min=0).prod(1)
-    return shared / (ops.box_area(one) + ops.box_area(other) - shared).clamp(min=1e-9)
+    """(…,): IoU of paired boxes."""
+    shared, union = _areas(one, other)
+    return shared / union.clamp(min=1e-9)
+
+
+def _areas(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """(…,) twice: intersection and union of paired boxes."""
+    first, last = torch.maximum(one[..., :2], other[..., :2]), torch.minimum(one[..., 2:], other[..., 2:])
+    width, height = (last - first).clamp(min=0).unbind(-1)
+    areas = [(boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]) for boxes in (one, other)]
+    return width * height, areas[0] + areas[1] - width * height

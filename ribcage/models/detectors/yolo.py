@@ -10,6 +10,7 @@ summed over maps, the mean over images. On each map, each box is assigned to the
 several findings, m BCE(findings) is added; the protocol has one.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -98,10 +99,8 @@ class YOLO(nn.Module):
         only one."""
         boxes, scores = [], []
         for each in outputs:
-            raw, (height, width) = each.raw, each.raw.shape[2:4]
-            down, across = (torch.arange(count, device=raw.device) for count in (height, width))
-            corner = torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=-1)  # (h, w, 2)
-            centre = (raw[..., :2].sigmoid() + corner) * each.stride
+            raw = each.raw
+            centre = (raw[..., :2].sigmoid() + _corners(raw)) * each.stride
             half = raw[..., 2:4].clamp(max=8).exp() * each.anchors[:, None, None] / 2
             boxes.append(torch.cat([centre - half, centre + half], dim=-1).flatten(1, 3))
             sure = raw[..., 4:5].sigmoid()
@@ -114,50 +113,52 @@ class YOLO(nn.Module):
 
     def _pixels(self, size: Size) -> Tensor:
         """(3, 3, 2): the anchors for images of this size."""
-        return self.anchors * self.anchors.new_tensor([size[1], size[0]])
+        return torch.stack([self.anchors[..., 0] * size[1], self.anchors[..., 1] * size[0]], dim=-1)
 
     def _level(self, outputs: YoloOutputs, truth: Truth) -> dict[str, Tensor]:
         """The losses of one map."""
-        raw, anchors = outputs.raw, outputs.anchors
-        place, box, near = _assigned(outputs, truth)
-        has = torch.zeros(raw.shape[:4], dtype=torch.bool, device=raw.device)
-        has[place] = True
-        empty = ~has & truth.asked.all(1)[:, None, None, None]
-        empty[near] = False
-        said, true = raw[place], truth.boxes[box]  # (P, 5 + F), (P, 4)
-        middle, sides = (true[:, :2] + true[:, 2:]) / 2 / outputs.stride, true[:, 2:] - true[:, :2]
-        corner = torch.stack([place[3], place[2]], dim=1)
-        known = truth.asked[place[0]]
-        findings = F.one_hot(truth.findings[box], self.findings).to(raw)
+        raw, anchors = outputs.raw, outputs.anchors[:, None, None]  # (N, 3, h, w, 5 + F), (3, 1, 1, 2)
+        box, near = _assigned(outputs, truth)
+        has, (finding, true) = box >= 0, truth.taken(box)
+        empty = ~has & ~near & truth.asked.all(1)[:, None, None, None]
+        middle, sides = (true[..., :2] + true[..., 2:]) / 2 / outputs.stride, true[..., 2:] - true[..., :2]
+        logarithms = (sides / anchors).clamp(min=1e-6).log()
+        findings = (finding[..., None] == torch.arange(self.findings, device=raw.device)).to(raw)
+        known = truth.asked[:, None, None, None] & has[..., None]
+        there, nowhere = torch.ones_like(raw[..., 4]), torch.zeros_like(raw[..., 4])
         sums = {
-            "centres": COORDINATES * _bce(said[:, :2], (middle - corner).clamp(0, 1)).sum(),
-            "sides": COORDINATES * (said[:, 2:4] - (sides / anchors[place[1]]).clamp(min=1e-6).log()).square().sum(),
-            "confidence": _bce(said[:, 4], 1.0).sum() + EMPTY * (_bce(raw[..., 4], 0.0) * empty).sum(),
-            "classes": (_bce(said[:, 5:], findings) * known).sum() * (self.findings > 1),
+            "centres": COORDINATES * (_bce(raw[..., :2], (middle - _corners(raw)).clamp(0, 1)) * has[..., None]).sum(),
+            "sides": COORDINATES * torch.where(has[..., None], raw[..., 2:4] - logarithms, 0.0).square().sum(),
+            "confidence": (_bce(raw[..., 4], there) * has + EMPTY * _bce(raw[..., 4], nowhere) * empty).sum(),
+            "classes": (_bce(raw[..., 5:], findings) * known).sum() * (self.findings > 1),
         }
         return {name: value / raw[0, ..., 0].numel() for name, value in sums.items()}
 
 
-Place = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Image, anchor, row, column."""
-
-
-def _assigned(outputs: YoloOutputs, truth: Truth) -> tuple[Place, Tensor, Place]:
-    """Places that are assigned a box, which box, and the places ignored because their anchors fit one well.
-
-    Of two boxes in one place, the later is assigned.
-    """
-    _, anchors, height, width, _ = shape = outputs.raw.shape
+def _assigned(outputs: YoloOutputs, truth: Truth) -> tuple[Tensor, Tensor]:
+    """(N, 3, h, w) twice: the box that is assigned to a place, -1 for none; and whether a place is ignored because its
+    anchor fits a box well. Of two boxes in one place, the later is assigned."""
+    images, anchors, height, width, _ = outputs.raw.shape
     centre = ((truth.boxes[:, :2] + truth.boxes[:, 2:]) / 2 / outputs.stride).long()
     column, row = centre[:, 0].clamp(0, width - 1), centre[:, 1].clamp(0, height - 1)
     alike = overlaps(truth.boxes[:, 2:] - truth.boxes[:, :2], outputs.anchors)  # (M, 3)
     numbers = torch.arange(len(truth), device=outputs.raw.device)
-    last = numbers.new_full((shape[:4].numel(),), -1)
-    flat = ((truth.images * anchors + alike.argmax(1)) * height + row) * width + column
-    last = last.scatter_reduce(0, flat, numbers, "amax").view(shape[:4])
-    image, chosen, down, across = place = last.ge(0).nonzero(as_tuple=True)
-    box, anchor = (alike > NEARLY).nonzero(as_tuple=True)
-    return (image, chosen, down, across), last[place], (truth.images[box], anchor, row[box], column[box])
+    shape = (images + 1, anchors, height, width)  # the last: boxes of no image
+    last, near = (numbers.new_full((math.prod(shape),), empty) for empty in (-1, 0))
+
+    def place(anchor: Tensor) -> Tensor:
+        return ((truth.images * anchors + anchor) * height + row) * width + column
+
+    last.scatter_reduce_(0, place(alike.argmax(1)), numbers, "amax")
+    for number in range(anchors):
+        near.scatter_reduce_(0, place(numbers.new_full((), number)), (alike[:, number] > NEARLY).long(), "amax")
+    return last.view(shape)[:-1], near.view(shape)[:-1] > 0
+
+
+def _corners(raw: Tensor) -> Tensor:
+    """(h, w, 2): column and row of each cell."""
+    down, across = (torch.arange(count, device=raw.device) for count in raw.shape[2:4])
+    return torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=-1)
 
 
 def overlaps(sides: Tensor, anchors: Tensor) -> Tensor:
@@ -185,10 +186,8 @@ def fitted_anchors(sides: np.ndarray, count: int) -> np.ndarray:
     return means[np.argsort(means.prod(1), kind="stable")].astype(np.float32)
 
 
-def _bce(logits: Tensor, target: Tensor | float) -> Tensor:
-    return F.binary_cross_entropy_with_logits(
-        logits, torch.as_tensor(target).to(logits).expand_as(logits), reduction="none"
-    )
+def _bce(logits: Tensor, target: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
 
 
 def _convolution(channels: int, width: int, side: int) -> nn.Sequential:

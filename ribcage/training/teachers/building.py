@@ -63,7 +63,7 @@ def build_teachers(opened: Mapping[str, OpenedTeacher], task: Distillation) -> l
         if isinstance(one, Classifier) and name not in stored:
             built.append(_live_teacher(one, weight, task))
         else:
-            built.append(StoredTeacher(stored[name], weight))
+            built.append(StoredTeacher(stored[name], weight, task.device))
     return built
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – the usual name
@@ -10,6 +11,7 @@ from ribcage.bundle.io import Classifier
 from ribcage.bundle.spec import EXCLUSIVE, ModelSpec
 from ribcage.data.batch import Batch
 from ribcage.methods.distil import TeacherOutput
+from ribcage.runtime.devices import on_device
 
 
 class LiveTeacher:
@@ -28,10 +30,14 @@ class LiveTeacher:
     ) -> None:
         self.name, self.nonfinite = str(opened.folder), torch.zeros((), dtype=torch.bool, device=device)
         self.method = opened.method.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
-        self.model, self.weight, self.view, self.scale = opened.spec, weight, view, scale
+        self.model, self.weight, self.view, self.scale = opened.spec, weight.to(device), view, scale
         self.dim = opened.method.backbone.dim
-        self.places = [findings.index(name) for name in opened.spec.findings if name in findings]
-        self.own = [place for place, name in enumerate(opened.spec.findings) if name in findings]
+        own = [place for place, name in enumerate(opened.spec.findings) if name in findings]
+        self.own = torch.tensor(own, dtype=torch.int64, device=device)
+        """Columns of its findings that the student has, too; and below, their columns in the student."""
+        self.places = torch.tensor(
+            [findings.index(opened.spec.findings[place]) for place in own], dtype=torch.int64, device=device
+        )
         self.count, self.exclusive = len(findings), exclusive
 
     def __call__(self, batch: Batch, views: list[Tensor], inside: bool) -> TeacherOutput:
@@ -55,7 +61,7 @@ class LiveTeacher:
 def calibrated_logits(logits: Tensor, model: ModelSpec, exclusive: bool = False) -> Tensor:
     """(N, F): logits after temperature scaling, as log(p / (1 - p)), or as log p for mutually exclusive findings."""
     if model.temperature:
-        logits = logits / logits.new_tensor(model.temperature)
+        logits = logits / on_device(np.asarray(model.temperature), logits.device).to(logits.dtype)
     if model.loss != EXCLUSIVE:
         return F.logsigmoid(logits) if exclusive else logits
     if exclusive:

@@ -12,6 +12,7 @@ from ribcage.data.collection import Datasets
 from ribcage.inference import predictions
 from ribcage.methods.distil import TeacherOutput
 from ribcage.runtime import distributed
+from ribcage.runtime.devices import on_device
 from ribcage.training.teachers.live import calibrated_logits
 
 
@@ -20,12 +21,12 @@ class StoredTeacher:
 
     dim = 0
 
-    def __init__(self, logits: np.ndarray, weight: Tensor) -> None:
-        self.logits, self.weight = torch.from_numpy(logits), weight
+    def __init__(self, logits: np.ndarray, weight: Tensor, device: torch.device | None = None) -> None:
+        self.logits, self.weight = logits, weight.to(device)
 
     def __call__(self, batch: Batch, views: list[Tensor], inside: bool) -> TeacherOutput:
         """The stored logits of the images of a batch."""
-        return TeacherOutput(self.logits[batch.rows.cpu()].to(batch.labels.device))
+        return TeacherOutput(on_device(self.logits[batch.rows.numpy()], batch.labels.device))
 
 
 def predicted_logits(
