@@ -95,7 +95,7 @@ def test_expected_values_are_those_of_predict(tmp_path: Path) -> None:
     folder = made(tmp_path / "m", stored=64)
     image = deployment.patterns(64)[5]
     cv2.imwrite(str(tmp_path / "p.png"), image)
-    said = image_files.probabilities(opened(folder), [tmp_path / "p.png"])
+    said = image_files.classified_files(opened(folder), [tmp_path / "p.png"]).frame()
     found = deployment.expected(opened(folder), image[None])[0]
     np.testing.assert_allclose(said[["Mass", "Nodule", "Edema"]].to_numpy()[0], found, atol=1e-6)
 

@@ -25,7 +25,8 @@ from ribcage.bundle.spec import DetectorSpec
 from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
 from ribcage.evaluation.detector_validation import DetectorValidation
-from ribcage.inference import cam_detector, detections, image_files, predictions
+from ribcage.inference import cam_detector, detections, predictions
+from ribcage.inference.file_predictions import CONTEXT_COLUMNS
 from ribcage.methods.detect import Detect
 from ribcage.runtime.files import only_writer
 from ribcage.training import checkpoint, feature_cache
@@ -315,7 +316,7 @@ def test_boxes_of_files_are_those_of_the_imported_images_in_the_files_pixels(
 
 
 def inference_read(file: Path) -> pd.DataFrame:
-    texts = dict.fromkeys((*image_files.ABOUT, "finding", "error"), "str")
+    texts = dict.fromkeys((*CONTEXT_COLUMNS, "finding", "error"), "str")
     return pd.read_csv(file, dtype=texts).fillna(dict.fromkeys(texts, ""))
 
 

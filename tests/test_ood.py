@@ -350,7 +350,7 @@ def test_a_model_of_synthetic_images_warns_with_every_prediction(data: Path, tmp
         model = replace(opened.spec, data=sources)
         save_bundle(tmp_path / word, opened.method, model, Provenance.nothing())
         made = load_classifier(tmp_path / word)
-        (said,) = image_files.probabilities(made, [image_file])["model_warning"]
+        said = image_files.classified_files(made, [image_file]).warning
         assert "synthetic images" in said and word in said
         assert ServedModel("a", made).about()["warning"] == said
         assert said in (tmp_path / word / "README.md").read_text(encoding="utf-8")

@@ -37,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Whose thresholds some of `image` 0 … 5 reach, and others do not; that of Nodule is unknown."""
     folder = tmp_path_factory.mktemp("模型 m")
     files = [image(folder / f"{number}.png", number) for number in range(6)]
-    said = image_files.probabilities(load_classifier(made(folder / "m", stored=64, side=64)), files)
+    said = image_files.classified_files(load_classifier(made(folder / "m", stored=64, side=64)), files).frame()
     cuts = {"youden": (float(said["Mass"].median()), None, float(said["Edema"].median()))}
     return made(folder / "m", stored=64, side=64, thresholds=cuts)
 

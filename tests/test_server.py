@@ -123,7 +123,7 @@ def test_it_answers_as_predict_does(name: str, server: Running, folders: dict[st
     for each, content in sent.items():
         (tmp_path / each).write_bytes(content)
     opened = load_classifier(folders[name])
-    wanted = image_files.probabilities(opened, [tmp_path / each for each in sent])
+    wanted = image_files.classified_files(opened, [tmp_path / each for each in sent]).frame()
     answer = server.post(f"/v1/predict?model={name}", *sent.items()).json()
     assert [one["file"] for one in answer["results"]] == list(sent)
     found = np.array([probabilities(one) for one in answer["results"]])
@@ -151,7 +151,7 @@ def test_a_split_through_the_server_is_the_split_evaluated(
 def test_boxes_are_those_of_predict(server: Running, folders: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(cloud(130, 60)))
     opened = load_detector(folders["boxes"])
-    wanted = image_files.box_rows(opened, [tmp_path / "a.png"], least=[0.0, 0.0])
+    wanted = image_files.detected_files(opened, [tmp_path / "a.png"], least=[0.0, 0.0]).frame()
     found = server.post("/v1/predict?model=boxes", png(cloud(130, 60))).json()["results"][0]
     columns = ["finding", "score", "x", "y", "width", "height"]
     pd.testing.assert_frame_equal(pd.DataFrame(found["boxes"])[columns], wanted[columns], check_dtype=False, atol=1e-3)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ribcage.bundle.spec import ModelSpec
+    from ribcage.inference.file_predictions import FilePredictions
     from ribcage.inference.gradcam import MapMethod
     from ribcage.reports.prediction_lines import PredictionLines
 
@@ -74,7 +75,7 @@ def run(options: Options) -> "pd.DataFrame":
     from ribcage.bundle import ood
     from ribcage.bundle.io import find_bundle, load_classifier, load_detector
     from ribcage.bundle.spec import ModelSpec
-    from ribcage.inference import image_files, prediction_table
+    from ribcage.inference import image_files
     from ribcage.reports.map_files import MapFiles
     from ribcage.reports.prediction_lines import PredictionLines, skipped_line
     from ribcage.runtime import limits
@@ -87,34 +88,38 @@ def run(options: Options) -> "pd.DataFrame":
     opened = load_detector(options.model) if model.detector else load_classifier(options.model)
     mapped = options.maps or options.sheet or options.check_maps
     decoded = image_files.DecodedImages(options.window)
-    table = image_files.predicted(
+    found = image_files.predicted(
         opened, files.images, rule=options.rule, min_score=options.min_score, ten_crop=options.ten_crop,
         batch=options.batch, window=options.window, decoded=decoded if mapped else None,
     )  # fmt: skip
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        prediction_table.save_table(table, options.out)
+        found.save(options.out)
         print(f"Wrote {options.out}.")
     out = str(options.out) if options.out else ""
-    show(options, table, PredictionLines(model, options.rule, options.notes, out), ood.weakness(opened.ood))
+    show(options, found, PredictionLines(model, options.rule, options.notes, out), ood.weakness(opened.ood))
     maps = MapFiles(
         opened, decoded, map_method(options), options.maps, options.sheet, options.map_findings, options.rule
     )
-    readable = image_files.read_files(table, files.images)
     if options.maps or options.sheet:
-        maps.write(table, readable)
+        maps.write(found)
     if options.check_maps:
-        maps.check(readable)
-    return table
+        maps.check(found.readable)
+    return found.frame()
 
 
 def exit_code(options: Options, table: "pd.DataFrame") -> int:
     """3 where more files could not be read than --allow-unread accepts."""
-    from ribcage.reports.prediction_lines import errors
+    from ribcage.inference.file_predictions import count_unread
+
+    return 3 if too_many_unread(options, *count_unread(table)) else 0
+
+
+def too_many_unread(options: Options, unread: int, files: int) -> bool:
+    """Whether more files could not be read than --allow-unread accepts."""
     from ribcage.runtime import limits
 
-    each = errors(table)
-    return 3 if sum(map(bool, each)) > limits.allowed_failures(options.allow_unread, len(each)) else 0
+    return unread > limits.allowed_failures(options.allow_unread, files)
 
 
 def wrong(options: Options, files: int) -> list[str]:
@@ -172,17 +177,17 @@ def unsuitable(options: Options, model: "ModelSpec") -> list[str]:
     return found
 
 
-def show(options: Options, table: "pd.DataFrame", text: "PredictionLines", weakness: str) -> None:
+def show(options: Options, found: "FilePredictions", text: "PredictionLines", weakness: str) -> None:
     """Print the predictions of every file, a legend, counts and warnings."""
-    from ribcage.reports.prediction_lines import counts_line, errors
+    from ribcage.reports.prediction_lines import counts_line
 
-    for line in text.of_files(table):
+    for line in text.of_files(found):
         print(line)
-    if all(errors(table)):
+    if not found.readable:
         raise ValueError("No file could be read.")
-    for line in (*text.legend(), counts_line(table)):
+    for line in (*text.legend(), counts_line(found)):
         print(line)
-    if exit_code(options, table):
+    if too_many_unread(options, len(found.files) - len(found.readable), len(found.files)):
         print("The exit code is 3; --allow-unread N, N% or all accepts unreadable files.")
     if weakness:
         print(weakness)

@@ -1,14 +1,12 @@
-"""Predictions for image files: one row per file, or per box. A file that cannot be read gets an error and the others go
-on.
+"""Predictions for image files. A file that cannot be read gets an error and the others go on.
 
 A file is read, made square and shown to the model like its training images. Boxes are in pixels of the file. Beside the
-predictions, the table has the study, series and view of a DICOM file, notes on how it was read, and warnings about the
-image; it never has the patient's name or identifier.
+predictions, there are the study, series and view of a DICOM file, notes on how it was read, and warnings about the
+image; never the patient's name or identifier.
 """
 
 import glob
 import itertools
-import os
 import re
 import threading
 from collections import Counter
@@ -19,7 +17,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -30,6 +27,7 @@ from ribcage.bundle.spec import DEFAULT_RULE, DETECTION_RULE, EXCLUSIVE, HALF, M
 from ribcage.imaging import augment, dicom, headers, image_file
 from ribcage.imaging.augment import View
 from ribcage.inference import cam_detector, detections, explanation, predictions
+from ribcage.inference.file_predictions import FileBox, FileContext, FilePrediction, FilePredictions
 from ribcage.models.detectors.boxes import Found
 from ribcage.runtime import progress
 
@@ -41,10 +39,6 @@ HEAD = 132
 """Bytes read to recognise the format of a file."""
 ROOM = 512 << 20
 """Bytes of decoded images that are kept for saliency maps: some 70 of 2500 × 3000 pixels."""
-BOX = ("finding", "score", "x", "y", "width", "height")
-ABOVE = "_above_threshold"
-ABOUT = ("study", "series", "view", "notes", "image_warnings", "model_warning")
-"""Per file; the last column is a warning about the model and the same for all files."""
 UID = re.compile(r"[\d.]{1,64}")
 
 
@@ -133,8 +127,7 @@ class Shown:
     image: Tensor | None
     """(V, C, H, W): the model's input in V views; None if the file cannot be read."""
     error: str = ""
-    about: dict[str, str] = field(default_factory=dict)
-    """Columns of the table beside the predictions, by name."""
+    context: FileContext = field(default_factory=FileContext)
 
 
 class DecodedImages:
@@ -175,8 +168,8 @@ def model_input(
     images = [explanation.view_tensor(square, model, view) for view in seen or (augment.plain_view(model.size),)]
     warnings = " ".join(ood.image_warnings(check, square, read.tags, read.notes))
     uids = {name: text if UID.fullmatch(text := read.tags.get(name, "")) else "" for name in ("study", "series")}
-    about = uids | {"view": read.tags.get("view", ""), "notes": "; ".join(read.notes), "image_warnings": warnings}
-    return Shown(path, (read.width, read.height), torch.cat(images), about=about)
+    context = FileContext(**uids, view=read.tags.get("view", ""), notes="; ".join(read.notes), image_warnings=warnings)
+    return Shown(path, (read.width, read.height), torch.cat(images), context=context)
 
 
 def show(
@@ -212,9 +205,8 @@ def predicted(
     batch: int = 16,
     window: str = "",
     decoded: DecodedImages | None = None,
-) -> pd.DataFrame:
-    """The table of `probabilities` for a classifier or of `box_rows` for a detector, with a progress line for many
-    files.
+) -> FilePredictions:
+    """Predictions of a classifier or a detector for these files, with a progress line for many files.
 
     rule: of a classifier's thresholds. min_score: of a detector's boxes (default: each finding's threshold from
     validation). decoded: keeps the images for saliency maps.
@@ -224,21 +216,15 @@ def predicted(
         least = least_scores(opened.spec) if min_score is None else [min_score] * len(opened.spec.findings)
         if none := [name for name, score in zip(opened.spec.findings, least, strict=True) if score == float("inf")]:
             print(f"No boxes of {', '.join(none)} are shown: validation found no threshold. Pass --min-score X.")
-        return box_rows(opened, paths, least=least, batch=batch, label=label, window=window, decoded=decoded)
+        return detected_files(opened, paths, least=least, batch=batch, label=label, window=window, decoded=decoded)
     thresholds = cuts(opened.spec, rule)
-    return probabilities(
+    return classified_files(
         opened, paths, batch=batch, ten_crop=ten_crop, thresholds=thresholds, label=label, window=window,
         decoded=decoded,
     )  # fmt: skip
 
 
-def read_files(table: pd.DataFrame, paths: Sequence[Path]) -> list[Path]:
-    """The files that could be read."""
-    bad = set(table.loc[table["error"] != "", "path"])
-    return [path for path in paths if path_text(path) not in bad]
-
-
-def probabilities(
+def classified_files(
     opened: Classifier,
     paths: Sequence[Path],
     *,
@@ -248,25 +234,19 @@ def probabilities(
     label: str = "",
     window: str = "",
     decoded: DecodedImages | None = None,
-) -> pd.DataFrame:
-    """One row per file, in their order: path, the calibrated probability of each finding, whether it reaches the
-    finding's threshold (empty if there is none), the columns `ABOUT`, and error.
+) -> FilePredictions:
+    """The calibrated probability of each finding for every file, and whether it reaches the finding's threshold.
 
     ten_crop: mean probability over ten views of each image.
     label: of the progress line; "" shows none.
     window: DICOM window that replaces the one in the files.
     """
     seen = augment.ten_crops(opened.spec.size) if ten_crop else ()
-    rows = _file_rows(opened, paths, batch, partial(classified_rows, opened), label, seen, window, decoded)
-    table = _table(rows, ["path", *opened.spec.findings, *ABOUT, "error"])
-    first = table.columns.get_loc(ABOUT[0])
-    for place, (name, cut) in enumerate(zip(opened.spec.findings, thresholds or _unknown(opened.spec), strict=True)):
-        above = (table[name] >= (np.nan if cut is None else cut)).astype("boolean")
-        table.insert(first + place, name + ABOVE, above.mask(table[name].isna() | (cut is None)))
-    return table
+    predict = partial(_classified, opened, thresholds=thresholds or _unknown(opened.spec))
+    return _file_predictions(opened, paths, batch, predict, label, seen, window, decoded)
 
 
-def box_rows(
+def detected_files(
     opened: Detector,
     paths: Sequence[Path],
     *,
@@ -275,14 +255,9 @@ def box_rows(
     label: str = "",
     window: str = "",
     decoded: DecodedImages | None = None,
-) -> pd.DataFrame:
-    """One row per box that reaches its finding's minimum score: path, finding, score, x, y, width, height, `ABOUT`,
-    error.
-
-    The boxes of a file are sorted by falling score; a file without boxes has one row with an empty finding.
-    """
-    rows = _file_rows(opened, paths, batch, partial(detected_rows, opened, least=least), label, (), window, decoded)
-    return _table(rows, ["path", *BOX, *ABOUT, "error"])
+) -> FilePredictions:
+    """The boxes of every file that reach their finding's minimum score."""
+    return _file_predictions(opened, paths, batch, partial(_detected, opened, least=least), label, (), window, decoded)
 
 
 def cuts(model: ModelSpec, rule: str = "") -> tuple[float | None, ...]:
@@ -299,38 +274,33 @@ def _unknown(model: ModelSpec) -> tuple[None, ...]:
     return (None,) * len(model.findings)
 
 
-Row = dict[str, object]
-
-
-def _file_rows(
+def _file_predictions(
     opened: Bundle,
     paths: Sequence[Path],
     batch: int,
-    predict: Callable[[Sequence[Shown]], list[list[Row]]],
+    predict: Callable[[Sequence[Shown]], list[FilePrediction]],
     label: str,
     seen: Sequence[View] = (),
     window: str = "",
     decoded: DecodedImages | None = None,
-) -> list[Row]:
-    """The rows of every file; files are read ahead in threads."""
+) -> FilePredictions:
+    """The prediction for every file; files are read ahead in threads."""
     opened.method.eval()
-    rows: list[Row] = []
-
-    warning = {"model_warning": opened.spec.warning}
+    found: list[FilePrediction] = []
     ready = partial(show, model=opened.spec, check=opened.ood, seen=seen, window=window, decoded=decoded)
 
     def work() -> Iterator[int]:
         for several in _read(paths, batch, ready):
             whole = [one for one in several if one.image is not None]
-            predicted_rows = iter(predict(whole) if whole else [])
-            for one in several:
-                own: list[Row] = [{"error": one.error}] if one.image is None else next(predicted_rows)
-                rows.extend({"path": path_text(one.path), "error": "", **one.about, **warning, **row} for row in own)
+            predicted = iter(predict(whole) if whole else [])
+            found.extend(
+                FilePrediction(one.path, one.error) if one.image is None else next(predicted) for one in several
+            )
             yield len(several)
 
     for _ in progress.track(work(), len(paths), label, "files") if label else work():
         pass
-    return rows
+    return FilePredictions(opened.spec.findings, isinstance(opened, Detector), tuple(found), opened.spec.warning)
 
 
 def _read(paths: Sequence[Path], batch: int, read: Callable[[Path], Shown]) -> Iterator[list[Shown]]:
@@ -344,22 +314,11 @@ def _read(paths: Sequence[Path], batch: int, read: Callable[[Path], Shown]) -> I
             ahead = coming
 
 
-def path_text(path: Path) -> str:
-    """A path as printable text; bytes that are not UTF-8 are escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _table(rows: list[Row], columns: Sequence[str]) -> pd.DataFrame:
-    """A table with text and float64 columns, whatever the first rows contain."""
-    table = pd.DataFrame(rows, columns=list(columns))
-    texts = ("path", "finding", "error", *ABOUT)
-    table = table.astype({name: "str" if name in texts else "float64" for name in columns})
-    return table.fillna({name: "" for name in texts if name in table})
-
-
 @torch.inference_mode()
-def classified_rows(opened: Classifier, several: Sequence[Shown]) -> list[list[Row]]:
-    """One row per file: the probability of each finding."""
+def _classified(
+    opened: Classifier, several: Sequence[Shown], thresholds: Sequence[float | None]
+) -> list[FilePrediction]:
+    """The probability of each finding for every file."""
     model = opened.spec
     exclusive = model.loss == EXCLUSIVE
     images = torch.stack([one.image for one in several if one.image is not None], 1)  # (V, N, C, H, W)
@@ -367,15 +326,32 @@ def classified_rows(opened: Classifier, several: Sequence[Shown]) -> list[list[R
     if not logits.isfinite().all():
         raise ValueError(f"{opened.folder} predicts NaN or infinity: its weights are damaged.")
     found = predictions.Predictions(model.findings, np.arange(len(several)), logits.numpy(), exclusive)
-    return [[dict(zip(model.findings, row, strict=True))] for row in found.probabilities(model.temperature).tolist()]
+    cuts = dict(zip(model.findings, thresholds, strict=True))
+    return [
+        FilePrediction(
+            one.path,
+            context=one.context,
+            probabilities=(own := dict(zip(model.findings, row, strict=True))),
+            above={name: reaches(own[name], cut) for name, cut in cuts.items()},
+        )
+        for one, row in zip(several, found.probabilities(model.temperature).tolist(), strict=True)
+    ]
+
+
+def reaches(probability: float, threshold: float | None) -> bool | None:
+    """Whether a threshold is reached; None where there is none."""
+    return None if threshold is None else probability >= threshold
 
 
 @torch.inference_mode()
-def detected_rows(opened: Detector, several: Sequence[Shown], least: Sequence[float]) -> list[list[Row]]:
-    """The rows of each file: one per box, in pixels of the file, or a single empty row."""
+def _detected(opened: Detector, several: Sequence[Shown], least: Sequence[float]) -> list[FilePrediction]:
+    """The boxes of every file, in pixels of the file."""
     images = torch.cat([one.image for one in several if one.image is not None])
     found = cam_detector.as_detector(opened).found(images)
-    return [boxed(opened.spec, each, one.size, least) or [{}] for one, each in zip(several, found, strict=True)]
+    return [
+        FilePrediction(one.path, context=one.context, boxes=boxed(opened.spec, each, one.size, least))
+        for one, each in zip(several, found, strict=True)
+    ]
 
 
 def least_scores(model: ModelSpec) -> list[float]:
@@ -385,7 +361,7 @@ def least_scores(model: ModelSpec) -> list[float]:
     return [float("inf") if cut is None else cut for cut in cuts]
 
 
-def boxed(model: ModelSpec, found: Found, size: tuple[int, int], least: Sequence[float]) -> list[Row]:
+def boxed(model: ModelSpec, found: Found, size: tuple[int, int], least: Sequence[float]) -> tuple[FileBox, ...]:
     """The boxes of one image that reach their minimum score, in pixels of its file of this (width, height)."""
     inside = detections.to_stored_pixels(found.boxes.float().numpy(), model.size, model.stored)
     x0, y0, x1, y1 = detections.original(inside, size, model.stored, model.fit).T
@@ -393,4 +369,4 @@ def boxed(model: ModelSpec, found: Found, size: tuple[int, int], least: Sequence
     kept = (scores >= np.array(least)[places]) & (x1 > x0) & (y1 > y0)  # without those in the padding
     columns = [each[kept].tolist() for each in (scores, x0, y0, x1 - x0, y1 - y0)]
     names = [model.findings[place] for place in places[kept]]
-    return [dict(zip(BOX, values, strict=True)) for values in zip(names, *columns, strict=True)]
+    return tuple(FileBox(*values) for values in zip(names, *columns, strict=True))

@@ -4,15 +4,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
-
 from ribcage.bundle.io import Bundle, Classifier
 from ribcage.bundle.spec import DEFAULT_RULE
-from ribcage.inference import explanation, gradcam, image_files, sanity
+from ribcage.inference import explanation, gradcam, sanity
+from ribcage.inference.file_predictions import FilePrediction, FilePredictions
 from ribcage.inference.gradcam import MapMethod
 from ribcage.inference.image_files import DecodedImages
 from ribcage.reports import saliency
-from ribcage.reports.prediction_lines import Row, crossing, sanity_lines
+from ribcage.reports.prediction_lines import sanity_lines
 from ribcage.runtime import progress
 
 CHECKED = 16
@@ -38,18 +37,18 @@ class MapFiles:
     grids: set[tuple[int, int]] = field(default_factory=set)
     """Cells of the maps, down and across, as far as maps were made."""
 
-    def write(self, predictions: pd.DataFrame, paths: Sequence[Path], say: Callable[[str], None] = print) -> None:
+    def write(self, found: FilePredictions, say: Callable[[str], None] = print) -> None:
         """Write the files of all images; an error with one image is printed and does not stop the others."""
-        rows = {path: own.to_dict("records") for path, own in predictions.groupby("path", sort=False)}
+        paths, readable = found.readable, [one for one in found.files if not one.error]
         draw = self._boxes if self.opened.spec.detector else self._maps
         made: list[Path] = []
 
         def work() -> Iterable[int]:
-            for path, place in zip(paths, explanation.output_places(paths), strict=True):
+            for one, place in zip(readable, explanation.output_places(paths), strict=True):
                 try:
-                    made.extend(draw(rows[image_files.path_text(path)], path, place, say))
+                    made.extend(draw(one, place, say))
                 except (ValueError, FileNotFoundError, MemoryError) as error:
-                    say(f"! {path}: no map was written: {' '.join(str(error).split()) or type(error).__name__}")
+                    say(f"! {one.path}: no map was written: {' '.join(str(error).split()) or type(error).__name__}")
                 yield 1
 
         for _ in progress.track(work(), len(paths), "maps", "files") if len(paths) > LONG else work():
@@ -67,27 +66,25 @@ class MapFiles:
         assert isinstance(self.opened, Classifier)
         return gradcam.coarseness(self.opened.method.backbone, grid, self.opened.spec.size, self.map_method)
 
-    def _maps(self, rows: Sequence[Row], path: Path, place: Path, say: Callable[[str], None]) -> list[Path]:
+    def _maps(self, one: FilePrediction, place: Path, say: Callable[[str], None]) -> list[Path]:
         """The maps and the sheet of a file."""
-        row, model = rows[0], self.opened.spec
-        image = self.decoded.read(path)
+        model, image = self.opened.spec, self.decoded.read(one.path)
         found = explanation.file_saliency(self.opened, image, self.map_method)
-        probabilities = {name: float(str(row[name])) for name in model.findings}
-        high, made = crossing(row, model.findings), []
+        probabilities, high, made = one.probabilities, one.reached, []
         self.grids.add((found.maps.shape[1], found.maps.shape[2]))
         if self.maps:
             chosen = self.findings or high or (max(probabilities, key=lambda name: probabilities[name]),)
             if empty := [name for name in chosen if name in found.empty]:
-                say(f"{path}: no region raises the score of {', '.join(empty)}, so the map is empty.")
+                say(f"{one.path}: no region raises the score of {', '.join(empty)}, so the map is empty.")
             words = explanation.endings(model.findings)
             for name in chosen:
                 made.append(self.maps / place.parent / f"{place.name}-{words[name]}.png")
                 saliency.save_png(saliency.overlay(image.pixels, found.heat(name)), made[-1])
         if self.sheet:
-            one = self.sheet.suffix.lower() == ".svg"
-            made.append(self.sheet if one else self.sheet / place.parent / f"{place.name}.svg")
+            alone = self.sheet.suffix.lower() == ".svg"
+            made.append(self.sheet if alone else self.sheet / place.parent / f"{place.name}.svg")
             tiles = saliency.saliency_tiles(image.pixels, found, probabilities, high)
-            saliency.save_tile_sheet(tiles, path.name, self._foot(found, bool(high)), made[-1])
+            saliency.save_tile_sheet(tiles, one.path.name, self._foot(found, bool(high)), made[-1])
         return made
 
     def _foot(self, found: explanation.FileSaliency, framed: bool) -> str:
@@ -103,19 +100,15 @@ class MapFiles:
             + " · for research use only"
         )
 
-    def _boxes(self, rows: Sequence[Row], path: Path, place: Path, say: Callable[[str], None]) -> list[Path]:
+    def _boxes(self, one: FilePrediction, place: Path, say: Callable[[str], None]) -> list[Path]:
         """The boxes of a file: an image for each finding that has any."""
         assert self.maps
-        image, made = self.decoded.read(path), []
+        image, made = self.decoded.read(one.path), []
         words = explanation.endings(self.opened.spec.findings)
-        for name in dict.fromkeys(str(row["finding"]) for row in rows if row["finding"]):
+        for name in dict.fromkeys(box.finding for box in one.boxes):
             if self.findings and name not in self.findings:
                 continue
-            own = [
-                [float(str(row[side])) for side in ("x", "y", "width", "height")]
-                for row in rows
-                if row["finding"] == name
-            ]
+            own = [box.sides for box in one.boxes if box.finding == name]
             made.append(self.maps / place.parent / f"{place.name}-{words[name]}.png")
             saliency.save_png(saliency.with_boxes(image.pixels, own), made[-1])
         return made

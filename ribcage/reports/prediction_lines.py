@@ -1,17 +1,15 @@
 """Predictions of image files as lines of text: one line per probability row or box, a legend, and counts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import pandas as pd
-
 from ribcage.bundle.spec import DEFAULT_RULE, HALF, ModelSpec
+from ribcage.data.index import SIDES
 from ribcage.inference import image_files
-from ribcage.inference.image_files import ABOVE
+from ribcage.inference.file_predictions import FileBox, FilePrediction, FilePredictions, path_text
 from ribcage.inference.sanity import ALIKE, Likeness
 from ribcage.runtime import terminal
 
-Row = dict[str, object]
 FEW = 6
 """Up to so many findings are all shown on a line; of more, those that reach their threshold and the most probable."""
 NEXT = 3
@@ -34,39 +32,39 @@ class PredictionLines:
     table: str = ""
     """The file that all predictions are written to; of long ones only the beginning is printed then."""
 
-    def of_files(self, predictions: pd.DataFrame) -> Iterator[str]:
+    def of_files(self, found: FilePredictions) -> Iterator[str]:
         """The lines of every file."""
         hidden = 0
-        for number, (path, rows) in enumerate(predictions.groupby("path", sort=False)):
-            several = rows.assign(path=terminal.plain_line(str(path))).to_dict("records")
-            unusual = several[0]["error"] or several[0]["image_warnings"]
-            if self.table and number >= SHOWN and not unusual:
+        for number, one in enumerate(found.files):
+            if self.table and number >= SHOWN and not (one.error or one.context.image_warnings):
                 hidden += 1
                 continue
-            yield from self._of_file(several)
+            yield from self._of_file(one)
         if hidden:
             yield f"… {hidden:,} more files are in {self.table}."
 
-    def _of_file(self, rows: Sequence[Row]) -> list[str]:
-        first = rows[0]
-        path, error = str(first["path"]), str(first["error"])
-        if error:
-            return [f"! {error}" if path in error else f"! {path}: {error}"]
-        lines = [_box_line(row) for row in rows] if "finding" in first else [self._probabilities(first)]
-        lines += [f"    warning: {first['image_warnings']}"] if first["image_warnings"] else []
-        return lines + ([f"    decoding: {first['notes'] or 'no conversion'}"] if self.notes else [])
+    def _of_file(self, one: FilePrediction) -> list[str]:
+        path = terminal.plain_line(path_text(one.path))
+        if one.error:
+            return [f"! {one.error}" if path in one.error else f"! {path}: {one.error}"]
+        if self.model.detector:
+            lines = [f"{path}  {_box_text(box)}" for box in one.boxes] or [f"{path}  no box"]
+        else:
+            lines = [f"{path}  {self._probabilities(one)}"]
+        lines += [f"    warning: {one.context.image_warnings}"] if one.context.image_warnings else []
+        return lines + ([f"    decoding: {one.context.notes or 'no conversion'}"] if self.notes else [])
 
-    def _probabilities(self, row: Row) -> str:
+    def _probabilities(self, one: FilePrediction) -> str:
         """All of a few findings; of many those that reach their threshold, the next, and how many more there are."""
         findings = self.model.findings
-        values, high, kept = {name: float(str(row[name])) for name in findings}, crossing(row, findings), list(findings)
+        values, high, kept = one.probabilities, one.reached, list(findings)
         if len(findings) > FEW:
             ordered = sorted(findings, key=lambda name: -values[name])
             kept = [name for name in ordered if name in high]
             kept += [name for name in ordered if name not in high][:NEXT]
         line = "  ".join(f"{name} {values[name]:.3f}{'*' * (name in high)}" for name in kept)
         more = len(findings) - len(kept)
-        return f"{row['path']}  {line}" + (f"  … {more} more" if more else "")
+        return line + (f"  … {more} more" if more else "")
 
     def legend(self) -> list[str]:
         """What a star means, and which findings have no threshold."""
@@ -84,24 +82,13 @@ class PredictionLines:
         return [star] + ([f"There is no threshold for {', '.join(unknown)}."] if unknown else [])
 
 
-def crossing(row: Row, findings: Sequence[str]) -> list[str]:
-    """The findings that reach their threshold, as far as that is known."""
-    return [name for name in findings if row[name + ABOVE] is True]
-
-
-def errors(predictions: pd.DataFrame) -> list[str]:
-    """The error of each file; empty for a file that was read."""
-    return [str(error) for error in predictions.groupby("path", sort=False)["error"].first()]
-
-
-def counts_line(predictions: pd.DataFrame) -> str:
+def counts_line(found: FilePredictions) -> str:
     """How many files were predicted, how many of them are unusual, how many could not be read."""
-    each = errors(predictions)
-    total, bad = len(each), sum(map(bool, each))
-    unusual = predictions.loc[predictions["image_warnings"] != "", "path"].nunique()
-    line = f"{total - bad:,} of {total:,} files predicted"
+    total, good = len(found.files), len(found.readable)
+    unusual = sum(bool(one.context.image_warnings) for one in found.files)
+    line = f"{good:,} of {total:,} files predicted"
     line += f", {unusual:,} of them with warnings" if unusual else ""
-    return line + (f"; {bad:,} of {total:,} files could not be read." if bad else ".")
+    return line + (f"; {total - good:,} of {total:,} files could not be read." if good < total else ".")
 
 
 def skipped_line(found: image_files.Files) -> str:
@@ -112,11 +99,9 @@ def skipped_line(found: image_files.Files) -> str:
     return f"Skipped {several} ({kinds}{more}) that are not PNG, JPEG, TIFF, BMP or DICOM by their first bytes."
 
 
-def _box_line(row: Row) -> str:
-    if not row["finding"]:
-        return f"{row['path']}  no box"
-    sides = "  ".join(f"{name} {row[name]:.1f}" for name in ("x", "y", "width", "height"))
-    return f"{row['path']}  {row['finding']} {row['score']:.3f}  {sides}"
+def _box_text(box: FileBox) -> str:
+    sides = "  ".join(f"{name} {value:.1f}" for name, value in zip(SIDES, box.sides, strict=True))
+    return f"{box.finding} {box.score:.3f}  {sides}"
 
 
 def sanity_lines(found: Likeness, coarse: str) -> Iterator[str]:

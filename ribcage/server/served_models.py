@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +131,9 @@ class ServedClassifier(ServedModel):
             {
                 "name": name,
                 "probability": value,
-                "above_threshold": {rule: _reaches(value, chosen[place]) for rule, chosen in model.thresholds.items()},
+                "above_threshold": {
+                    rule: image_files.reaches(value, chosen[place]) for rule, chosen in model.thresholds.items()
+                },
                 "reliability": self._reliability(place, value),
             }
             for place, (name, value) in enumerate(zip(model.findings, row, strict=True))
@@ -166,14 +168,12 @@ class ServedDetector(ServedModel):
             found = cam_detector.as_detector(self.opened).found(shown)
         least = image_files.least_scores(model)
         return [
-            {"findings": [], "boxes": image_files.boxed(model, each, (one.width, one.height), least)}
+            {
+                "findings": [],
+                "boxes": [asdict(box) for box in image_files.boxed(model, each, (one.width, one.height), least)],
+            }
             for one, each in zip(images, found, strict=True)
         ]
-
-
-def _reaches(value: float, threshold: float | None) -> bool | None:
-    """Whether a threshold is reached; None where there is none."""
-    return None if threshold is None else value >= threshold
 
 
 def served_models(opened: Sequence[Bundle]) -> dict[str, ServedModel]:
