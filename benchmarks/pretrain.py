@@ -1,11 +1,11 @@
 """Time of a pretraining step, compared with a plain float32 RGB implementation of the paper.
 
-    python benchmarks/pretrain.py [--batch 32] [--rounds 5] [--threads 1]
+    python benchmarks/pretrain.py [--batch 32] [--rounds 5] [--threads 1] [--precision float32]
 
 MAE: ViT-S/16 at 224 pixels, mask ratio .90, decoder dec512d2b; the baseline is lightly's modules on timm. MoCo v2:
 ResNet-18 at 224 pixels, a queue of 65,536; the baseline is the paper's two encoders from torchvision. Ribcage runs the
-loop of `ribcage pretrain` on gray images from a dataset folder, in the fastest precision of the machine. All alternate
-in one process; medians are compared. On a GPU the baselines run in bf16, too.
+loop of `ribcage pretrain` on gray images from a dataset folder, in the fastest precision of the machine unless
+--precision is given. All alternate in one process; medians are compared. On a GPU the baselines run in bf16, too.
 
 The last column is the rate of floating-point operations of the step's matrix products and convolutions, as counted by
 torch, relative to that of one large matrix product in the same precision, which alternates with the steps. It exceeds
@@ -138,6 +138,7 @@ def ours(
     opened: dataset_folder.DatasetFolder,
     batch: int,
     device: torch.device,
+    precision: trainer.Precision,
     kind: Optimizer,
     wanted: float,
 ) -> Contestant:
@@ -145,7 +146,9 @@ def ours(
     method.to(device).to(memory_format=torch.channels_last)
     loader = Loader([opened], method.views((SIDE, SIDE)), batch=batch, drop_last=True, device=device)
     rates = optim.Rates(1e-4, 10**6)
-    run = trainer.Trainer(method, loader, optim.optimizer(method, kind), rates, epochs=10**6, device=device)
+    run = trainer.Trainer(
+        method, loader, optim.optimizer(method, kind), rates, epochs=10**6, device=device, precision=precision
+    )
     logs, waited = run.fit(), list[float]()
 
     def step() -> None:
@@ -155,20 +158,25 @@ def ours(
     return Contestant(name, step, run.bf16, wanted, waited=waited)
 
 
-def mae(opened: dataset_folder.DatasetFolder, batch: int, device: torch.device, bf16: bool) -> Iterator[Contestant]:
+def mae(
+    opened: dataset_folder.DatasetFolder, batch: int, device: torch.device, bf16: bool, precision: trainer.Precision
+) -> Iterator[Contestant]:
     """All of MAE."""
     yield Contestant("lightly on timm, RGB", plain_mae(batch, device, bf16), bf16)
     for share, wanted in ((1.0, 2.2), (0.25, 4.5)):
         method = MAE(Backbone("vit_small_patch16_224"), mask_ratio=MASK, decoder="dec512d2b", decode_ratio=share)
-        yield ours(f"ribcage, gray, --decode-ratio {share:g}", method, opened, batch, device, "adamw", wanted)
+        yield ours(
+            f"ribcage, gray, --decode-ratio {share:g}", method, opened, batch, device, precision, "adamw", wanted
+        )
 
 
-def moco(opened: dataset_folder.DatasetFolder, batch: int, device: torch.device, bf16: bool) -> Iterator[Contestant]:
+def moco(
+    opened: dataset_folder.DatasetFolder, batch: int, device: torch.device, bf16: bool, precision: trainer.Precision
+) -> Iterator[Contestant]:
     """All of MoCo."""
     yield Contestant("two torchvision encoders, RGB", plain_moco(batch, device, bf16), bf16)
-    yield ours(
-        "ribcage, gray", MoCo(Backbone("resnet18"), bn_group=min(32, batch // 2)), opened, batch, device, "sgd", 2.0
-    )
+    method = MoCo(Backbone("resnet18"), bn_group=min(32, batch // 2))
+    yield ours("ribcage, gray", method, opened, batch, device, precision, "sgd", 2.0)
 
 
 # ---- the clock
@@ -232,6 +240,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", choices=("auto", "float32", "bf16"), default="auto", help="of Ribcage's steps")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -243,7 +252,7 @@ def main() -> None:
         cli.main(["import", "phantom", "--out", str(folder), "--images", str(max(64, 4 * options.batch))])
         opened = dataset_folder.open(folder)
         for title, made in (("MAE, ViT-S/16, 224 px, mask 0.9, dec512d2b", mae), ("MoCo v2, ResNet-18, 224 px", moco)):
-            contestants = list(made(opened, options.batch, device, device.type == "cuda"))
+            contestants = list(made(opened, options.batch, device, device.type == "cuda", options.precision))
             machine = list(products(device))
             compare(contestants + machine, options.rounds, device)
             print(f"\n{title:52} ms/image   ratio    goal  waiting  GFLOP/i  relative to product")

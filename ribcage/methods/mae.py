@@ -23,6 +23,7 @@ from ribcage.methods.base import Augment, Method, Step, refuse_faults
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import choose_attention, permutation_tensor
+from ribcage.models.mask_decoder import FirstBlock, LastBlock, rows
 
 CHINESE = "MAE：遮住视觉 Transformer 的大部分图像块，由其余部分重建"
 
@@ -69,9 +70,8 @@ class MAE(Method):
         self.decoder_embed = nn.Linear(model.embed_dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.decoder_pos_embed = nn.Parameter(_positions(self.grid, width, self.prefix), requires_grad=False)
-        self.decoder_blocks = nn.Sequential(
-            *(Block(width, HEADS, qkv_bias=True, norm_layer=LayerNorm) for _ in range(depth))
-        )
+        kinds = [FirstBlock, *[Block] * (depth - 2), LastBlock]
+        self.decoder_blocks = nn.ModuleList(kind(width, HEADS, qkv_bias=True, norm_layer=LayerNorm) for kind in kinds)
         self.decoder_norm = LayerNorm(width)
         self.decoder_pred = nn.Linear(width, model.patch_embed.proj.weight[0].numel())
         self._begin()
@@ -87,7 +87,7 @@ class MAE(Method):
         patches = self._patches(batch.views[0])  # (N, L, pixels)
         visible, hidden = self._places(batch)
         drawn = self._decoded(self._encoded(patches, visible), visible, hidden[:, : self.drawn])
-        return Step(F.mse_loss(drawn.float(), self._targets(_rows(patches, hidden[:, : self.drawn]))))
+        return Step(F.mse_loss(drawn.float(), self._targets(rows(patches, hidden[:, : self.drawn]))))
 
     @torch.no_grad()
     def reconstructed(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -96,7 +96,7 @@ class MAE(Method):
         visible, hidden = self._places(batch)
         drawn = self._decoded(self._encoded(patches, visible), visible, hidden).float()
         if self.norm_pix:
-            mean, spread = _moments(_rows(patches, hidden))
+            mean, spread = _moments(rows(patches, hidden))
             drawn = drawn * spread + mean
         index = hidden[:, :, None].expand_as(drawn)
         return self._images(patches.scatter(1, index, 0.0)), self._images(patches.scatter(1, index, drawn))
@@ -112,20 +112,25 @@ class MAE(Method):
         stem, blank = model.patch_embed, patches.new_zeros(1, *self.grid, model.embed_dim)
         places = model._pos_embed(blank if model.dynamic_img_size else blank.flatten(1, 2))[0]  # (prefix + L, dim)
         weight = stem.proj.weight.permute(0, 2, 3, 1).flatten(1)  # a convolution of stride `patch` is a linear layer
-        tokens = stem.norm(F.linear(_rows(patches, visible), weight, stem.proj.bias))
-        tokens = tokens + _rows(places[None, self.prefix :], visible)
+        tokens = stem.norm(F.linear(rows(patches, visible), weight, stem.proj.bias))
+        tokens = tokens + rows(places[None, self.prefix :], visible)
         tokens = torch.cat([places[: self.prefix].expand(len(tokens), -1, -1), tokens], dim=1)
         # If features are the mean over patches, timm puts the last norm after pooling: it is applied and trained here.
-        return model.fc_norm(model.norm(_through(model.blocks, model.norm_pre(tokens))))
+        choose_attention(model.blocks, tokens.shape[1], tokens.device)
+        return model.fc_norm(model.norm(model.blocks(model.norm_pre(tokens))))
 
     def _decoded(self, tokens: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
         """(N, hidden, pixels): from tokens of the visible patches, a mask token for each hidden one, and position
         embeddings."""
-        prefix = torch.arange(self.prefix, device=hidden.device).expand(len(hidden), -1)
-        places = torch.cat([prefix, self.prefix + visible, self.prefix + hidden], dim=1)
-        tokens = torch.cat([self.decoder_embed(tokens), self.mask_token.expand(*hidden.shape, -1)], dim=1)
-        tokens = _through(self.decoder_blocks, tokens + _rows(self.decoder_pos_embed, places))
-        return self.decoder_pred(self.decoder_norm(tokens[:, -hidden.shape[1] :]))
+        choose_attention(self.decoder_blocks, tokens.shape[1] + hidden.shape[1], tokens.device)
+        prefix = torch.arange(self.prefix, device=visible.device).expand(len(visible), -1)
+        known = torch.cat([prefix, self.prefix + visible], dim=1)
+        masks = self.mask_token[0] + self.decoder_pos_embed[0, self.prefix :]  # (L, width)
+        first, *others, last = self.decoder_blocks
+        tokens = first(self.decoder_embed(tokens) + rows(self.decoder_pos_embed, known), masks, hidden)
+        for block in others:
+            tokens = block(tokens)
+        return self.decoder_pred(self.decoder_norm(last(tokens, hidden.shape[1])))
 
     def _targets(self, patches: Tensor) -> Tensor:
         if not self.norm_pix:
@@ -170,11 +175,6 @@ def _xavier(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _through(blocks: nn.Sequential, tokens: Tensor) -> Tensor:
-    choose_attention(blocks, tokens.shape[1], tokens.device)
-    return blocks(tokens)
-
-
 def _positions(grid: tuple[int, int], width: int, prefix: int) -> Tensor:
     """(1, prefix + L, width): sines and cosines of column and row, zeros for prefix tokens."""
     rows, columns = (torch.arange(side, dtype=torch.float64) for side in grid)
@@ -183,12 +183,6 @@ def _positions(grid: tuple[int, int], width: int, prefix: int) -> Tensor:
     across, down = (torch.cat([turn.sin(), turn.cos()], dim=1) for turn in (across, down))
     places = torch.cat([across.expand(grid[0], -1, -1), down[:, None].expand(-1, grid[1], -1)], dim=2)
     return torch.cat([places.new_zeros(prefix, width), places.flatten(0, 1)])[None].float()
-
-
-def _rows(values: Tensor, places: Tensor) -> Tensor:
-    """(N or 1, L, D) at (N, K) → (N, K, D); copies whole rows, whereas `gather` would copy single numbers."""
-    first = torch.arange(len(values), device=places.device)[:, None] * values.shape[1]
-    return values.flatten(0, 1).index_select(0, (first + places).flatten()).unflatten(0, places.shape)
 
 
 def _moments(patches: Tensor) -> tuple[Tensor, Tensor]:
