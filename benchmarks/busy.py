@@ -18,7 +18,7 @@ WAYS = {
     "one thread": {"OMP_NUM_THREADS": "1"},
     "spinning threads (default of libgomp)": {},
     "threads that spin briefly (GOMP_SPINCOUNT=10000)": {"GOMP_SPINCOUNT": "10000"},
-    "sleeping threads (GOMP_SPINCOUNT=0, as the commands set it)": {"GOMP_SPINCOUNT": "0"},
+    "sleeping threads (GOMP_SPINCOUNT=0, set by the training commands)": {"GOMP_SPINCOUNT": "0"},
 }
 
 
@@ -77,7 +77,7 @@ def main() -> None:
         for one in processes:
             one.kill()
     print(f"Images per second, {cores} cores, median of {asked.rounds}\n")
-    print("| threads | idle machine | busy machine |\n|---|---:|---:|")
+    print("| threads | idle machine, images/s | busy machine, images/s |\n|---|---:|---:|")
     for name in WAYS:
         print(
             f"| {name} | {' | '.join(f'{statistics.median(found[name, state]):.1f}' for state in ('quiet', 'busy'))} |"

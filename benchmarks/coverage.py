@@ -503,8 +503,8 @@ def work(job: tuple[Callable[[Cell], list[Found]], Cell]) -> tuple[Cell, list[Fo
 def table(found: dict[tuple[str, str, int], list[Found]], design: str) -> None:
     """Mean and least coverage of each metric at each number of positives."""
     sizes = sorted({size for _, own, size in found if own == design})
-    heads = [f"{sizes[0]} positives", *map(str, sizes[1:])]
-    print(f"\n{design}\n\n| metric | {' | '.join(heads)} | percentile intervals ({' '.join(map(str, sizes))}) |")
+    heads = [f"{size} positives" for size in sizes]
+    print(f"\n{design}\n\n| metric | {' | '.join(heads)} | percentile intervals with the same numbers of positives |")
     print("|---" * (len(sizes) + 2) + "|")
     for metric in dict.fromkeys(name for name, own, _ in found if own == design):
         texts, usual = [], []

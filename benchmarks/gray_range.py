@@ -31,7 +31,7 @@ def from_least_to_greatest(values: np.ndarray, counts: np.ndarray) -> tuple[floa
 
 def main(folder: Path) -> None:
     """One line for each file."""
-    print("| file | minimum to maximum | present method | notes |\n|---|---|---|---|")
+    print("| file | minimum to maximum | current method | messages of the DICOM reader |\n|---|---|---|---|")
     for file in sorted(folder.rglob("*.dcm")):
         try:
             now = image_file.read_image(file, depth=16)

@@ -602,8 +602,9 @@ def _outcome(read: Callable[[], object]) -> tuple[str, str]:
     return ("refused", said) if said and "\n" not in said and len(said) <= 2000 else ("long", said[:300])
 
 
-FAULTS = {"fault": "unexpected exception", "long": "message too long", "warned": "warned", "printed": "printed",
-          "slow": "slow", "executed": "executed", "died": "died"}  # fmt: skip
+FAULTS = {"fault": "unexpected exceptions", "long": "messages too long", "warned": "warnings",
+          "printed": "other output", "slow": "more than 20 s", "executed": "executed code",
+          "died": "crashed processes"}  # fmt: skip
 """Outcome → its heading in the table."""
 
 
@@ -642,7 +643,7 @@ def main() -> int:
         found, faults = hammered(made, asked, parts(asked))
     kinds = [kind for kind in KINDS if found[kind]]
     print(
-        f"\n| input | tried | read | refused with one line | {' | '.join(FAULTS.values())} |\n"
+        f"\n| kind of file | files | read | refused with a one-line message | {' | '.join(FAULTS.values())} |\n"
         f"|---|{'---:|' * (3 + len(FAULTS))}"
     )
     for kind in kinds:

@@ -38,8 +38,8 @@ from ribcage.models.backbone import Backbone
 from ribcage.runtime import recipe
 from ribcage.training import probe as probing
 
-METHODS = ("supervised", "supcon", "moco", "byol", "swav", "mae_unet", "mae", "mae, decode share 0.25")
-VARIANTS = {"mae, decode share 0.25": ("mae", ["--decode-ratio", "0.25"])}
+METHODS = ("supervised", "supcon", "moco", "byol", "swav", "mae_unet", "mae", "mae --decode-ratio 0.25")
+VARIANTS = {"mae --decode-ratio 0.25": ("mae", ["--decode-ratio", "0.25"])}
 """Which method with which options: probed, not fine-tuned."""
 RANDOM = {"random CNN": "supervised", "random ViT": "mae"}
 """Networks that learnt nothing, and the recipe whose architecture they have."""

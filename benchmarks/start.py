@@ -35,7 +35,7 @@ LIBRARIES = {
 
 def ways() -> dict[str, list[str]]:
     """What is timed → the words after the interpreter."""
-    found = {"bare interpreter": ["-c", "pass"], "ribcage --help": ["-m", "ribcage", "--help"]}
+    found = {"python without imports": ["-c", "pass"], "ribcage --help": ["-m", "ribcage", "--help"]}
     for words in (*((name,) for name in cli.command_names()), ("pretrain", "moco"), ("import", "nih")):
         found[f"ribcage {' '.join(words)} --help"] = ["-m", "ribcage", *words, "--help"]
     found |= {
@@ -63,7 +63,7 @@ def main() -> None:
             subprocess.run([sys.executable, *words], env=environment, stdout=subprocess.DEVNULL, check=True)
             if turn:  # the first turn fills the caches
                 taken[name].append((time.perf_counter() - start, processor_time() - before))
-    print("| command | seconds | processor seconds |\n|---|---|---|")
+    print("| command | wall-clock time, s | CPU time, s |\n|---|---|---|")
     for name, times in taken.items():
         wall, processor = (statistics.median(column) for column in zip(*times, strict=True))
         print(f"| `{name}` | {wall:.2f} | {processor:.2f} |")

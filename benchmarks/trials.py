@@ -131,6 +131,10 @@ SEEDS = 3
 class Published:
     """A line of a table in docs/benchmarks.md: a gain with its percentile interval, and the SDs over seeds."""
 
+    table: int
+    """Number of the table in the page."""
+    head: str
+    """Its first two column headers."""
     line: str
     gain: tuple[float, float, float]
     """Value and limits, from resamples of patients and of three seeds, whose variance is 2/3 of the unbiased one."""
@@ -150,11 +154,12 @@ def published(text: str) -> Iterator[Published]:
     """The gains of all tables with an SD over seeds. Each is compared with the last line above it without a gain that
     has the same labels or backbone; models of one seed are left out."""
     base: dict[str, float] = {}
-    column, alike = -1, -1
+    column, alike, table, head = -1, -1, 0, ""
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if "SD over seeds" in cells:
-            column, base = cells.index("SD over seeds"), {}
+            column, base, head = cells.index("SD over seeds"), {}, " | ".join(cells[:2])
+            table += 1
             alike = cells.index("backbone") if cells[0] == "pretraining" else 0
         elif not line.startswith("|"):
             column = -1
@@ -164,7 +169,7 @@ def published(text: str) -> Iterator[Published]:
                 base[cells[alike]] = float(cells[column])
             else:
                 spreads = float(cells[column]), base[cells[alike]]
-                yield Published(" | ".join(cells[:2]), (numbers[0], numbers[1], numbers[2]), spreads)
+                yield Published(table, head, " | ".join(cells[:2]), (numbers[0], numbers[1], numbers[2]), spreads)
 
 
 def spread(tests: Sequence[Tested]) -> float:
@@ -182,9 +187,12 @@ def common(data: Datasets, rows: np.ndarray, least: int) -> tuple[str, ...]:
 
 
 def corrected_rows(text: str) -> list[str]:
-    """A line for each gain: as published, and with its corrected interval."""
-    rows = []
+    """A row for each gain, with its percentile interval and its corrected interval; a header where a table begins."""
+    rows, table = [], 0
     for one in published(text):
+        if one.table != table:
+            table = one.table
+            rows.append(f"\n| {one.head} | gain (percentile interval) | corrected interval |\n|---|---|---|---|")
         (value, low, high), (lower, upper) = one.gain, one.corrected()
         rows.append(f"| {one.line} | {value:+.3f} ({low:+.3f} to {high:+.3f}) | {lower:+.3f} to {upper:+.3f} |")
     return rows
@@ -193,7 +201,6 @@ def corrected_rows(text: str) -> list[str]:
 def main() -> None:
     """Print each published gain with its corrected interval."""
     text = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    print("| | | gain and published interval | corrected interval |\n|---|---|---|---|")
     print("\n".join(corrected_rows(text)))
 
 
