@@ -123,3 +123,22 @@ def test_halved_colours_have_the_length_and_columns_that_they_need() -> None:
     odd = dataset(COLOURS[:, :15], 8, **said)
     odd.PixelData = bytes(16 * 15 * 2)
     assert has_facts(refused(odd), "YBR_FULL_422", "15 columns")
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_colours_that_are_signed_are_refused(bits: int) -> None:
+    smooth = np.linspace(-1, 1, 64)[None, :, None] * np.linspace(0.3, 1, 64)[:, None, None] * np.ones(3)
+    kind = np.int8 if bits == 8 else np.int16
+    signed = np.rint(smooth * ((1 << bits - 1) - 1)).astype(kind)
+    assert "signed" in refused(dataset(signed, bits, PhotometricInterpretation="RGB", PlanarConfiguration=0))
+
+
+def test_black_and_white_colours_with_a_wrong_sign_are_read() -> None:
+    text = np.zeros((64, 64, 3), np.uint8)
+    text[8:50, ::3] = 255
+    said = {"PhotometricInterpretation": "RGB", "PlanarConfiguration": 0, "PixelRepresentation": 1}
+    assert np.array_equal(read(dataset(text, 8, **said), 8).pixels, text[..., 0])
+
+
+def test_a_missing_palette_is_named() -> None:
+    assert "no palette" in refused(dataset(PhotometricInterpretation="PALETTE COLOR"))

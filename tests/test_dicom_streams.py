@@ -14,6 +14,7 @@ from dicoms import (
     encapsulated,
     jpeg_frame,
     lossless_jpeg,
+    lut,
     packed,
     read,
     refused,
@@ -431,3 +432,42 @@ def test_an_empty_scan_header_of_a_sequential_jpeg_is_no_obstacle() -> None:
     assert bad != good
     made = encapsulated(bad, JPEGExtended12Bit, pixels, 12, WindowCenter="2048", WindowWidth="4096")
     assert np.abs(read(made).pixels / 16.0 - 2000).max() <= 3 and "scan header" in read(made).notes[0]
+
+
+def test_a_lut_for_the_declared_bits_confirms_them() -> None:
+    values = np.random.default_rng(0).integers(-2048, 2048, (64, 64)).astype(np.int16)  # equally rough either way
+    some = values.copy()
+    some[:8] &= 0x0FFF  # in the other rows, the bits above the stored ones repeat the sign
+    table = lut(np.arange(4096) * 16, -2048)
+    plain, odd = (read(dataset(pixels, 12, ModalityLUTSequence=[table])) for pixels in (values, some))
+    assert np.array_equal(odd.pixels, plain.pixels) and odd.notes[0].startswith(image_file.CAUTION)
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
+def test_a_declared_overlay_is_also_left_out_of_a_compressed_image(syntax: pydicom.uid.UID) -> None:
+    overlaid = RAMP.copy()
+    overlaid[10:20, 10:40] |= 0x1000
+    made = dataset(overlaid, 16)
+    made.compress(syntax, generate_instance_uid=False)
+    made.BitsStored, made.HighBit = 12, 11
+    made.add_new(0x60000102, "US", 12)
+    assert np.array_equal(read(made).pixels, read(dataset()).pixels)
+
+
+def test_signs_that_a_jpeg_ls_stream_repeats_are_signs_that_the_header_does_not_give() -> None:
+    values = RAMP.astype(np.int16) - 2048
+    made = dataset(values.view(np.uint16), 16)
+    made.compress(JPEGLSLossless, generate_instance_uid=False)
+    made.BitsStored, made.HighBit = 12, 11
+    image = read(made)
+    assert np.array_equal(image.pixels, read(dataset(values)).pixels) and has_facts(image.notes[0], "12 bit signed")
+
+
+def test_big_endian_elements_without_meta_are_read() -> None:
+    made = dataset(RAMP.astype(">u2"), Modality="CR")
+    made.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    whole = written(made)
+    assert np.array_equal(
+        image_file.decode_image(whole[whole.index(b"\0\x08\0\x16UI") :], "a.dcm", depth=16).pixels,
+        read(dataset()).pixels,
+    )

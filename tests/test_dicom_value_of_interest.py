@@ -201,3 +201,15 @@ def test_a_window_of_an_invalid_width_does_not_change_the_polarity_of_the_one_th
     good = dataset(WindowCenter="2048", WindowWidth="4096", **elements)
     two = dataset(WindowCenter=["2048", "9"], WindowWidth=["4096", "0"], **elements)
     assert np.array_equal(read(good).pixels, read(two).pixels)
+
+
+@pytest.mark.parametrize(("bits", "as_words"), [(12, True), (16, True), (16, False)])
+def test_half_of_the_bytes_of_a_lut_are_words_unless_the_bytes_are_smooth(bits: int, as_words: bool) -> None:
+    curve = np.sqrt(np.linspace(0, 1, 4096))
+    top = (1 << bits) - 1 if as_words else 255
+    entries = np.rint(curve * top).astype("<u2" if as_words else "u1")
+    item = lut(np.arange(4096), 0, bits)
+    item["LUTData"] = pydicom.DataElement("LUTData", "OW", entries[: 2048 if as_words else None].tobytes())
+    image = read(dataset(VOILUTSequence=[item]))
+    expected = entries[np.minimum(RAMP, 2047) if as_words else RAMP] / top * 65535
+    assert np.abs(image.pixels - expected).max() <= 1

@@ -22,7 +22,7 @@ import numpy as np
 from ribcage.imaging import gray_image
 from ribcage.imaging.dicom import elements, place, value_of_interest
 from ribcage.imaging.dicom import gray as dicom_gray
-from ribcage.imaging.dicom.colour import read_colour
+from ribcage.imaging.dicom.colour import are_signed, read_colour
 from ribcage.imaging.dicom.decoders import short_error
 from ribcage.imaging.dicom.layout import Layout, read_layout
 from ribcage.imaging.dicom.stored_pixels import StoredPixels, read_stored
@@ -57,8 +57,11 @@ def is_dicom(data: bytes) -> bool:
     if data[128:132] == b"DICM":
         return True
     group, element, kind, length = struct.unpack("<HH2sH", data[:8].ljust(8, b"\xff"))
+    explicit = re.fullmatch(rb"[A-Z]{2}", kind) is not None
+    if explicit and data[:3] == b"\0\x08\0":  # big endian
+        return True
     implicit = length == 0 and kind[1] == 0  # a first element of less than 256 bytes
-    return group in (2, 8) and element <= 0x0100 and (implicit or re.fullmatch(rb"[A-Z]{2}", kind) is not None)
+    return group in (2, 8) and element <= 0x0100 and (implicit or explicit)
 
 
 def decode_dicom(
@@ -115,12 +118,15 @@ def _colour(
 ) -> tuple[np.ndarray, list[str]]:
     """Pixels of a colour image converted to gray, and notes on what was done."""
     colours, odd = read_colour(dataset, layout, name, limits)
+    signed = layout.signed and layout.samples > 1
+    if signed and are_signed(colours):
+        raise UnreadableError(f"{name} has signed colour values; unsigned ones were expected.")
     pixels, notes = gray_image.to_gray(colours, layout.photometric)
     pixels, more = gray_image.to_depth(pixels, depth)
     inside, outside, covered = place.shutter(dataset, layout.width, layout.height)
     if inside is not None:
         pixels = np.where(inside, pixels, pixels.dtype.type(round(outside * ((1 << depth) - 1))))
-    if layout.signed and layout.samples > 1:
+    if signed:
         odd.append(f"{gray_image.CAUTION}PixelRepresentation 1 ignored: colours are unsigned")
     return pixels, [*odd, *notes, *more, *covered]
 

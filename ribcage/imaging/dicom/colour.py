@@ -8,7 +8,7 @@ import numpy as np
 from ribcage.imaging import codecs
 from ribcage.imaging.dicom.decoders import check_length, decode_stream, run_length_patterns
 from ribcage.imaging.dicom.layout import Layout
-from ribcage.imaging.dicom.stored_pixels import StoredPixels, read_stored
+from ribcage.imaging.dicom.stored_pixels import SMOOTHER, StoredPixels, read_stored
 from ribcage.imaging.dicom.streams import read_stream
 from ribcage.imaging.dicom.transfer_syntaxes import BIG_ENDIAN, RLE, UNCOMPRESSED
 from ribcage.imaging.gray_image import CAUTION, Limits, UnreadableError
@@ -24,6 +24,8 @@ def read_colour(dataset: "Dataset", layout: Layout, name: str, limits: Limits) -
     """(H, W, 3) BGR of a DICOM colour image, over the full range of its dtype, or (H, W) where its decoder returns
     gray; and notes."""
     if layout.photometric == "PALETTE COLOR":
+        if any(f"{colour}PaletteColorLookupTableDescriptor" not in dataset for colour in ("Red", "Green", "Blue")):
+            raise UnreadableError(f"{name} has PALETTE COLOR pixels, but no palette.")
         return _palette_colour(dataset, read_stored(dataset, layout, name, min_side=None, limits=limits))
     if layout.syntax in UNCOMPRESSED:
         return _raw_colour(dataset, layout, name)
@@ -42,6 +44,19 @@ def read_colour(dataset: "Dataset", layout: Layout, name: str, limits: Limits) -
     if stream.bits != layout.bits:
         notes.append(f"{CAUTION}the {stream.kind} stream has {stream}, the header {layout.bits} bit")
     return _spanned(_as_bgr(pixels, "RGB" if stream.rgb else layout.photometric), stream.bits), notes
+
+
+def are_signed(colours: np.ndarray) -> bool:
+    """Whether unsigned (H, W, 3) colours are much smoother when they are read as signed numbers. Black and white are
+    left out: as signed numbers they are neighbours."""
+    if colours.ndim != 3:
+        return False
+    top = int(np.iinfo(colours.dtype).max)
+    green = colours[..., 1].astype(np.int32)
+    inner = (green > 0) & (green < top)
+    both = inner[:, 1:] & inner[:, :-1]
+    steps, other = (np.abs(np.diff(each, axis=1))[both].sum() for each in (green, green ^ (top + 1) // 2))
+    return bool(other < SMOOTHER * steps)
 
 
 def _raw_colour(dataset: "Dataset", layout: Layout, name: str) -> tuple[np.ndarray, list[str]]:
@@ -101,9 +116,11 @@ def _swap_palette(dataset: "Dataset") -> None:
 def _stored_bits(pixels: np.ndarray, layout: Layout) -> tuple[np.ndarray, list[str]]:
     """The stored bits of colours, shifted down to bit 0, and a note if they were shifted."""
     shift = layout.high + 1 - layout.bits
-    if not shift:
+    if not shift and not layout.signed:
         return pixels, []
     stored = (pixels >> shift) & pixels.dtype.type((1 << layout.bits) - 1)
+    if not shift:
+        return stored, []
     return stored, [f"colours read from bits {shift} to {layout.high}"]
 
 

@@ -124,7 +124,11 @@ QUOTED = re.compile(r"""(?<!\w)b?['"].*['"]""")
 """From the first quotation mark to the last, since a quotation may itself contain quotation marks."""
 
 
+PLUGIN = re.compile(r"^Unable to decode as exceptions were raised by all available plugins: \w+: ")
+"""What pydicom writes before a plugin's own message."""
+
+
 def short_error(error: Exception) -> str:
     """Message of a library's error in at most 160 characters, without quotations from the file."""
-    text = QUOTED.sub("'…'", " ".join(str(error).split())) or type(error).__name__
+    text = PLUGIN.sub("", QUOTED.sub("'…'", " ".join(str(error).split()))) or type(error).__name__
     return text if len(text) <= 160 else text[:157] + "..."

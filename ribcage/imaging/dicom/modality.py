@@ -101,13 +101,25 @@ def _entries(dataset: "Dataset", data: Any, count: int, bits: int) -> np.ndarray
     """The entries of a LUT, written as words, as bytes, or as two bytes to a word."""
     if isinstance(data, bytes):
         order = ">" if dataset.file_meta.TransferSyntaxUID == BIG_ENDIAN else "<"
-        as_bytes = len(data) <= count + count % 2  # more bytes than that are words, even if some are missing
-        data = np.frombuffer(data if as_bytes else data[: len(data) // 2 * 2], "u1" if as_bytes else f"{order}u2")
+        words = np.frombuffer(data[: len(data) // 2 * 2], f"{order}u2")
+        # more bytes than that are words, even if some are missing
+        as_bytes = len(data) <= count + count % 2 and (bits <= 8 or _are_bytes(data, words))
+        data = np.frombuffer(data, "u1") if as_bytes else words
     entries = np.atleast_1d(np.asarray(data, np.float64))
     entries = np.where(entries < 0, entries + 65536, entries)  # written as signed numbers
     if bits <= 8 and len(entries) == -(-count // 2) < count:
         entries = entries.astype("<u2").view("u1").astype(np.float64)  # low byte first
     return entries[:count]
+
+
+def _are_bytes(data: bytes, words: np.ndarray) -> bool:
+    """Whether this LUT has an entry in each byte: the bytes of larger entries alternate between low and high ones."""
+
+    def variation(entries: np.ndarray) -> float:
+        steps = np.abs(np.diff(entries.astype(np.float64)))
+        return float(steps.sum() / max(np.ptp(entries), 1))
+
+    return variation(np.frombuffer(data, "u1")) <= 2 * variation(words)
 
 
 def element_text(dataset: "Dataset", keyword: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from ribcage.imaging.dicom.decoders import decode_stream, raw_patterns, run_length_patterns
 from ribcage.imaging.dicom.elements import element_numbers
 from ribcage.imaging.dicom.layout import Layout
+from ribcage.imaging.dicom.modality import usable_tables
 from ribcage.imaging.dicom.streams import Stream, read_stream
 from ribcage.imaging.dicom.transfer_syntaxes import RLE, UNCOMPRESSED
 from ribcage.imaging.gray_image import CAUTION, Limits
@@ -64,11 +65,12 @@ def read_stored(dataset: "Dataset", layout: Layout, name: str, *, min_side: int 
             if layout.syntax == RLE
             else raw_patterns(dataset, layout, name)
         )
-        read = _beside_padding(dataset, patterns, layout) or _unpacked(patterns, layout, _has_overlay(dataset, layout))
+        read = _beside_padding(dataset, patterns, layout) or _unpacked(dataset, patterns, layout)
         return replace(read, notes=(*odd, *read.notes))
     frame, stream, notes = read_stream(dataset, layout, name)
     pixels = decode_stream(frame, stream, layout, name, min_side, limits)
-    return replace(read := _settled(pixels, stream, layout), notes=(*notes, *read.notes))
+    overlay = _has_overlay(dataset, layout)
+    return replace(read := _settled(pixels, stream, layout, overlay), notes=(*notes, *read.notes))
 
 
 def _beside_padding(dataset: "Dataset", patterns: np.ndarray, layout: Layout) -> StoredPixels | None:
@@ -90,9 +92,9 @@ def _beside_padding(dataset: "Dataset", patterns: np.ndarray, layout: Layout) ->
     return _read(np.where(padding, patterns, extended.view(patterns.dtype)), layout.allocated, signed=True)
 
 
-def _unpacked(patterns: np.ndarray, layout: Layout, overlay: bool) -> StoredPixels:
+def _unpacked(dataset: "Dataset", patterns: np.ndarray, layout: Layout) -> StoredPixels:
     """Uncompressed pixels: the stored bits out of those allocated."""
-    bits, shift = layout.bits, layout.high + 1 - layout.bits
+    bits, shift, overlay = layout.bits, layout.high + 1 - layout.bits, _has_overlay(dataset, layout)
     used = _used(patterns) if patterns.itemsize * 8 > bits else 0
     asked = _read(patterns >> shift if shift else patterns, bits, layout.signed)
     if shift and not used >> bits and used % (1 << shift) and not overlay:
@@ -114,7 +116,8 @@ def _unpacked(patterns: np.ndarray, layout: Layout, overlay: bool) -> StoredPixe
             return replace(other, notes=(note,))
     other = _read(patterns, layout.allocated, layout.signed)
     extended = layout.signed and width < layout.allocated and _some_extend(patterns, bits)
-    if (_smoothest(other, asked) if extended else _smoothest(asked, other)) is other:
+    taken = _smoothest(other, asked) if extended else _smoothest(asked, other)
+    if taken is other and not _table_fits(dataset, layout):
         uses = width if layout.signed else used.bit_length()
         note = f"BitsStored {bits} contradicts the pixels, which use {uses} bits"
     else:
@@ -122,14 +125,25 @@ def _unpacked(patterns: np.ndarray, layout: Layout, overlay: bool) -> StoredPixe
     return replace(other, notes=(f"{CAUTION}{note}",))
 
 
+def _table_fits(dataset: "Dataset", layout: Layout) -> bool:
+    """Whether the modality LUT, else the VOI LUT, has one entry for each value that the declared bits can store."""
+    tables = usable_tables(dataset, "ModalityLUTSequence")[0] or usable_tables(dataset, "VOILUTSequence")[0]
+    count, first = (int(number) for number in tables[0].LUTDescriptor[:2]) if tables else (0, 0)
+    lowest = -(1 << (layout.bits - 1)) if layout.signed else 0
+    return bool(tables) and (count % 65536, first % 65536) == ((1 << layout.bits) % 65536, lowest % 65536)
+
+
 def _used(patterns: np.ndarray) -> int:
     """Bitwise OR of all pixels."""
     return int(np.bitwise_or.reduce(patterns, axis=None))
 
 
-def _settled(pixels: np.ndarray, stream: Stream, layout: Layout) -> StoredPixels:
+def _settled(pixels: np.ndarray, stream: Stream, layout: Layout, overlay: bool) -> StoredPixels:
     """Pixels of a compressed stream, read as the stream declares, or as the header does where the stream cannot."""
     shift = layout.high + 1 - layout.bits
+    if overlay and not shift and not stream.signed and stream.bits > layout.bits and _used(pixels) >> layout.bits:
+        note = f"an overlay above bit {layout.bits - 1} ignored"
+        return replace(_read(pixels, layout.bits, layout.signed), notes=(note,))
     if shift and stream.bits == layout.high + 1 and not stream.signed and not _used(pixels) % (1 << shift):
         note = f"pixels read from bits {shift} to {layout.high}"
         return replace(_read(pixels >> shift, layout.bits, layout.signed), notes=(note,))
@@ -140,7 +154,9 @@ def _settled(pixels: np.ndarray, stream: Stream, layout: Layout) -> StoredPixels
         other = _read(pixels.view(f"u{pixels.itemsize}"), stream.bits, signed=False)
         read = own if layout.signed else _smoothest(own, other)
     elif not layout.signed:
-        read = _read(pixels, bits, signed=False)
+        whole = stream.signed is None and stream.bits == 8 * pixels.itemsize > layout.bits
+        extended = whole and _signed_bits(pixels) <= layout.bits and _negatives(pixels) >= FEWEST_NEGATIVE
+        read = _read(pixels, layout.bits if extended else bits, signed=extended)
     else:  # a negative value can only have been stored as its two's complement
         own, other = _read(pixels, bits, signed=False), _read(pixels, bits, signed=True)
         free = stream.signed is None and stream.kind in ("lossless JPEG", "JPEG-LS") and stream.bits == layout.bits
