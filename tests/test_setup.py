@@ -24,3 +24,21 @@ def test_parts_follow_from_batch_processes_and_the_largest_micro_batch(
     asked = options(batch=batch, micro_batch=micro)
     assert setup.accumulation_steps(asked, batch) == parts
     assert (f"{parts} accumulation steps" in setup.batch_summary(asked, batch)) == (parts > 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "stored", "facts"),
+    [
+        ((224, 224), [28], ["28 px", "224 × 224", "--size 32 ", " 49 "]),
+        ((512, 256), [80, 96], ["96 px", "512 × 256", "--size 96 ", " 14 "]),
+        ((224, 224), [28, 256], []),
+        ((224, 224), [113], []),
+        ((32, 32), [16], ["16 px"]),
+    ],
+)
+def test_images_enlarged_to_twice_their_size_are_worth_a_warning(
+    size: tuple[int, int], stored: list[int], facts: list[str]
+) -> None:
+    warning = setup.enlargement_warning(size, stored)
+    assert bool(warning) == bool(facts) and all(fact in warning for fact in facts)
+    assert ("--size" in warning) == any("--size" in fact for fact in facts)

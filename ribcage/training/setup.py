@@ -31,6 +31,8 @@ from ribcage.training.trainer import Trainer
 
 Given = TypeVar("Given", bound=TrainingOptions)
 M = TypeVar("M", bound=Method)
+STRIDE = 32
+"""Pixels of an input per cell of the last feature map, in most architectures."""
 
 
 def run_processes(
@@ -111,6 +113,8 @@ def build_loader(
         per_dataset: normalise each dataset by its own mean and standard deviation, not by the model's.
         weights, same_patient, together, labelled: as for a Loader.
     """
+    if warning := enlargement_warning(spec.size, [one.size for one in data]):
+        say(warning)
     return Loader(
         data,
         views,
@@ -130,6 +134,20 @@ def build_loader(
         channels=spec.channels,
         normalise=None if per_dataset else (spec.mean, spec.std),
         device=device,
+    )
+
+
+def enlargement_warning(size: tuple[int, int], stored: Sequence[int]) -> str:
+    """A warning where images of these stored side lengths are enlarged to twice their size or more; else ""."""
+    largest, least = max(stored), min(size)
+    if least < 2 * largest:
+        return ""
+    smaller = STRIDE * math.ceil(largest / STRIDE)
+    times = size[0] * size[1] / smaller**2
+    advice = f" --size {smaller} needs about {times:,.0f} times less computation." if smaller < least else ""
+    return (
+        f"WARNING: The images are stored at {largest} px and are enlarged to {size[0]} × {size[1]} px for training, "
+        f"which adds no detail.{advice}"
     )
 
 
