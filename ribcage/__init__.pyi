@@ -87,7 +87,8 @@ def convert(
         file: Checkpoint; with --to or --data, a run folder or bundle.
         out: Bundle to write; with --to, the output file or its folder (required).
         to: Published layout to write the model in (--formats lists them).
-        model: Architecture: a timm model or one of Ribcage's own (default: recognised from the weights).
+        model: Architecture: a timm model, such as resnet18, or one of Ribcage's own; 'ribcage profile --list'
+            lists all (default: recognised from the weights).
         findings: Finding of each output, in order; - drops an output (default: as published).
         channels: Number of input channels; 1 folds an RGB stem into one channel, which is faster and exact except
             at zero-padded borders.
@@ -214,7 +215,8 @@ def distil(
         data: Dataset folders.
         out: Run folder to write.
         teacher: Teachers: run folders, bundles, or tables of predictions (.parquet or .csv).
-        model: Architecture of the student: a timm model or one of Ribcage's own.
+        model: Architecture of the student: a timm model, such as resnet18, or one of Ribcage's own, such as
+            eeea_net_c2. 'ribcage profile --list' lists all.
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
         findings: Findings to train on (default: all findings in the data).
         labels: Fraction of the training patients whose labels are used; teachers predict on the images of all
@@ -455,7 +457,8 @@ def finetune(
     Args:
         data: Dataset folders.
         out: Run folder to write.
-        model: Architecture: a timm model or one of Ribcage's own.
+        model: Architecture: a timm model, such as resnet18 or densenet121, or one of Ribcage's own, such as
+            eeea_net_c2 or, for images of up to 64 px, resnet18_small. 'ribcage profile --list' lists all.
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
         findings: Findings to train on (default: all findings in the data).
         labels: Fraction of the training patients to use.
@@ -657,7 +660,8 @@ def localise(
     Args:
         data: Dataset folders.
         out: Run folder to write.
-        model: Architecture: a timm model or one of Ribcage's own (default: that of --init, else resnet50).
+        model: Architecture: a timm model, such as resnet50, or one of Ribcage's own; 'ribcage profile --list'
+            lists all (default: that of --init, else resnet50).
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
         findings: Findings to detect (default: all that have boxes in the training split).
         labels: Fraction of the training patients to use.
@@ -825,7 +829,8 @@ def pretrain(
         method: Pretraining method.
         data: Dataset folders.
         out: Run folder to write.
-        model: Architecture: a timm model or one of Ribcage's own.
+        model: Architecture: a timm model, such as resnet18 or densenet121, or one of Ribcage's own, such as
+            eeea_net_c2 or, for images of up to 64 px, resnet18_small. 'ribcage profile --list' lists all.
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
         findings: Findings whose labels are used, for methods that use labels (default: all findings in the data).
         labels: Fraction of the training patients to use.
@@ -947,6 +952,7 @@ def probe(
 def profile(
     models: Words = (),
     *,
+    list: bool = False,
     baselines: bool = False,
     classes: int | None = None,
     channels: Literal[1, 3] | None = None,
@@ -963,6 +969,8 @@ def profile(
 
     Args:
         models: Names of architectures, run folders, or bundles.
+        list: List the names of all architectures, or of those whose names contain one of MODELS, instead of
+            profiling them.
         baselines: Also profile five published models, each with three input channels and with one input channel.
         classes: Number of findings predicted by an architecture (default: 14).
         channels: Number of input channels of an architecture (default: 3, as in papers; other commands use 1).

@@ -12,9 +12,12 @@ from ribcage.bundle import cost
 from ribcage.bundle.io import load_classifier, save_bundle
 from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.training_record import TrainingRecord
+from ribcage.commands import finetune
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
+from ribcage.models import catalogue
 from ribcage.models.backbone import Backbone
+from ribcage.runtime import flags
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +124,16 @@ def test_a_missing_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_nothing_asked_for_is_a_question_back(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["profile"]) == 2
     assert "--baselines" in capsys.readouterr().err
+
+
+def test_architectures_are_listed_by_parts_of_their_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["profile", "--list", "resnet18_s", "eeea"]) == 0
+    assert capsys.readouterr().out.split() == ["eeea_net_c1", "eeea_net_c2", "resnet18_slim", "resnet18_small"]
+    assert cli.main(["profile", "--list", "no_such_net"]) == 2
+    assert "no_such_net" in capsys.readouterr().err
+
+
+def test_the_help_of_model_names_architectures_that_exist() -> None:
+    text = flags.field_texts(finetune)["model"]
+    examples = ("resnet18", "densenet121", "eeea_net_c2", "resnet18_small")
+    assert all(name in text and catalogue.is_known(name) for name in examples) and "profile --list" in text

@@ -39,7 +39,6 @@ class Options(TrainingOptions):
         optimizer="adamw", lr=3e-4, weight_decay=0.05, warmup=1.0, most=0.5, scaled=False, epochs=10
     )
     model: str = "densenet121"
-    """Architecture: a timm model or one of Ribcage's own."""
     epochs: int | None = None  # type: ignore[assignment]  # until it is settled
     """Training epochs."""
     batch: int = 64

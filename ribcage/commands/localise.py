@@ -46,7 +46,8 @@ class Options(TrainingOptions):
         optimizer="adamw", lr=1e-3, weight_decay=1e-4, warmup=1.0, most=0.5, scaled=False, epochs=30
     )
     model: str = ""
-    """Architecture: a timm model or one of Ribcage's own (default: that of --init, else resnet50)."""
+    """Architecture: a timm model, such as resnet50, or one of Ribcage's own; 'ribcage profile --list' lists all
+    (default: that of --init, else resnet50)."""
     findings: tuple[str, ...] = ()
     """Findings to detect (default: all that have boxes in the training split)."""
     head: Literal["fcos", "yolo", "cam"] = "fcos"

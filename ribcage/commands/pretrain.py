@@ -40,7 +40,6 @@ class Options(TrainingOptions):
     method: str
     """Pretraining method."""
     model: str = "resnet50"
-    """Architecture: a timm model or one of Ribcage's own."""
     findings: tuple[str, ...] = ()
     """Findings whose labels are used, for methods that use labels (default: all findings in the data)."""
     pool: str = ""

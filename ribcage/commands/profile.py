@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ribcage.bundle.cost.subject import Subject
 
 POSITIONAL = ("models",)
-EXAMPLES = ("profile densenet121 eeea_net_c2", "profile runs/chexnet")
+EXAMPLES = ("profile densenet121 eeea_net_c2", "profile runs/chexnet", "profile --list resnet")
 GROUPS = {"size": "Model"}
 
 
@@ -26,6 +26,8 @@ class Options:
 
     models: tuple[str, ...] = ()
     """Names of architectures, run folders, or bundles."""
+    list: bool = False
+    """List the names of all architectures, or of those whose names contain one of MODELS, instead of profiling them."""
     baselines: bool = False
     """Also profile five published models, each with three input channels and with one input channel."""
     classes: int | None = None
@@ -49,6 +51,9 @@ def run(options: Options) -> "Profile":
     from ribcage.bundle import cost
     from ribcage.runtime import progress
 
+    if options.list:
+        print("\n".join(listed(options.models)))
+        return {"models": [], "threads": threads(options), "runs": 0, **cost.here()}
     check(options)
     subjects = chosen(options)
     models = [cost.counted(one) for one in subjects]
@@ -62,6 +67,16 @@ def run(options: Options) -> "Profile":
     show_measured(result)
     write(options, result)
     return result
+
+
+def listed(parts: Sequence[str]) -> Sequence[str]:
+    """Names of the architectures that contain one of these parts; all names without parts."""
+    from ribcage.models.catalogue import model_names
+
+    names = [name for name in model_names() if not parts or any(part in name for part in parts)]
+    if not names:
+        raise ValueError(f"No architecture has {' or '.join(map(repr, parts))} in its name.")
+    return names
 
 
 def check(options: Options) -> None:

@@ -23,12 +23,17 @@ def is_known(name: str) -> bool:
         return False
 
 
+def model_names() -> list[str]:
+    """Names of all architectures."""
+    return list(timm.list_models())
+
+
 def known_model(name: str) -> str:
     """The name, if there is such a model; else ValueError."""
     if not is_known(name):
-        names = timm.list_models()
+        names = model_names()
         raise ValueError(
-            f"Unknown model {name!r}.{did_you_mean(name, names)} Any of timm's {len(names):,} models can be used."
+            f"Unknown model {name!r}.{did_you_mean(name, names)} 'ribcage profile --list' lists all {len(names):,}."
         )
     return name
 

@@ -40,7 +40,7 @@ GROUPS = {
             "partial",
             "layout",
         ),
-        *("to", "int8", "int8_images", "classes", "baselines", "input_size"),
+        *("to", "int8", "int8_images", "classes", "list", "baselines", "input_size"),
     ),
     "Detector": (
         *("head", "head_width", "head_depth", "quality", "anchors", "nms_iou", "max_detections", "cam_threshold"),

@@ -23,7 +23,8 @@ class TrainingOptions:
     out: Path
     """Run folder to write."""
     model: str
-    """Architecture: a timm model or one of Ribcage's own."""
+    """Architecture: a timm model, such as resnet18 or densenet121, or one of Ribcage's own, such as eeea_net_c2 or, for
+    images of up to 64 px, resnet18_small. 'ribcage profile --list' lists all."""
     init: str = ""
     """Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random)."""
     findings: tuple[str, ...] = ()

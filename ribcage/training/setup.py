@@ -33,6 +33,8 @@ Given = TypeVar("Given", bound=TrainingOptions)
 M = TypeVar("M", bound=Method)
 STRIDE = 32
 """Pixels of an input per cell of the last feature map, in most architectures."""
+SMALL = 64
+"""Largest images, in pixels, for which `resnet18_small` is made."""
 
 
 def run_processes(
@@ -144,11 +146,15 @@ def enlargement_warning(size: tuple[int, int], stored: Sequence[int]) -> str:
         return ""
     smaller = STRIDE * math.ceil(largest / STRIDE)
     times = size[0] * size[1] / smaller**2
-    advice = f" --size {smaller} needs about {times:,.0f} times less computation." if smaller < least else ""
-    return (
+    texts = [
         f"WARNING: The images are stored at {largest} px and are enlarged to {size[0]} × {size[1]} px for training, "
-        f"which adds no detail.{advice}"
-    )
+        f"which adds no detail."
+    ]
+    if smaller < least:
+        texts.append(f"--size {smaller} needs about {times:,.0f} times less computation with the same model.")
+    if smaller < least and largest <= SMALL:
+        texts.append(f"--model resnet18_small is made for images of up to {SMALL} px.")
+    return " ".join(texts)
 
 
 def build_trainer(
@@ -221,10 +227,11 @@ def batch_summary(options: TrainingOptions, images: int) -> str:
 
 def optimizer_summary(options: TrainingOptions) -> str:
     """A sentence about the optimizer and the learning rate."""
-    warmup = f", {options.warmup:g} of them warm-up" if options.warmup else ""
+    epochs = f"{options.epochs:,} epochs" if options.epochs > 1 else "1 epoch"
+    warmup = f" with a warm-up of {options.warmup:g}" if options.warmup else ""
     return (
         f"Optimizer {options.optimizer}, learning rate {options.lr:.3g}, weight decay {options.weight_decay:g}, "
-        f"{options.epochs:,} epochs{warmup}."
+        f"{epochs}{warmup}."
     )
 
 
