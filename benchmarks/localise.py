@@ -41,7 +41,7 @@ def run(
     rates = optim.Rates(1e-4, 10**6)
     made = trainer.Trainer(method, loader, optim.optimizer(method), rates, epochs=10**6, device=device)
     if kept is not None:
-        loader.cached = feature_cache.cache_features(method, loader, kept, kind=options.kind, bf16=made.bf16)
+        loader.cached = feature_cache.cache_features(method, loader, kept, kind=options.kind, compute=made.dtype)
     return made
 
 

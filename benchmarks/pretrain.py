@@ -155,7 +155,7 @@ def ours(
         log = next(logs)
         waited.append(log.waited / log.seconds)
 
-    return Contestant(name, step, run.bf16, wanted, waited=waited)
+    return Contestant(name, step, run.dtype == torch.bfloat16, wanted, waited=waited)
 
 
 def mae(

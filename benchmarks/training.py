@@ -102,7 +102,7 @@ def main() -> None:
         rate = options.batch / seconds
         each = 1e3 * seconds / options.batch
         print(f"{name:40}{each:>9.1f} ms per image {rate:>9.1f} images/s {base / seconds:>6.2f}×")
-    waiting, precision = statistics.median(waits[1:]), "bf16" if run.bf16 else "float32"
+    waiting, precision = statistics.median(waits[1:]), str(run.dtype).removeprefix("torch.")
     print(f"waiting for data: {waiting:.2%} of a step; ribcage computes in {precision}")
 
 

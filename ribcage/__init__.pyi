@@ -172,7 +172,7 @@ def distil(
     layer_decay: float = 1.0,
     drop_path: float = 0.0,
     clip: float | None = None,
-    precision: Literal['auto', 'float32', 'bf16'] = 'auto',
+    precision: Literal['auto', 'float32', 'bf16', 'fp16'] = 'auto',
     compile: bool = False,
     save_minutes: float = 10.0,
     threads: int = 0,
@@ -247,7 +247,8 @@ def distil(
             1: none.
         drop_path: Stochastic depth rate (timm's drop_path_rate).
         clip: Maximum norm of the gradient; 0: no clipping (default: 0).
-        precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, else float32.
+        precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older
+            GPUs with tensor cores, else float32. fp16 scales the loss; float32 switches TF32 off.
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
         threads: Number of threads that load images; 0: one per core.
@@ -424,7 +425,7 @@ def finetune(
     layer_decay: float = 1.0,
     drop_path: float = 0.0,
     clip: float | None = None,
-    precision: Literal['auto', 'float32', 'bf16'] = 'auto',
+    precision: Literal['auto', 'float32', 'bf16', 'fp16'] = 'auto',
     compile: bool = False,
     save_minutes: float = 10.0,
     threads: int = 0,
@@ -488,7 +489,8 @@ def finetune(
             1: none.
         drop_path: Stochastic depth rate (timm's drop_path_rate).
         clip: Maximum norm of the gradient; 0: no clipping (default: 0).
-        precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, else float32.
+        precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older
+            GPUs with tensor cores, else float32. fp16 scales the loss; float32 switches TF32 off.
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
         threads: Number of threads that load images; 0: one per core.
@@ -626,7 +628,7 @@ def localise(
     layer_decay: float = 1.0,
     drop_path: float = 0.0,
     clip: float | None = None,
-    precision: Literal['auto', 'float32', 'bf16'] = 'auto',
+    precision: Literal['auto', 'float32', 'bf16', 'fp16'] = 'auto',
     compile: bool = False,
     save_minutes: float = 10.0,
     threads: int = 0,
@@ -691,7 +693,8 @@ def localise(
             1: none.
         drop_path: Stochastic depth rate (timm's drop_path_rate).
         clip: Maximum norm of the gradient; 0: no clipping (default: 0).
-        precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, else float32.
+        precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older
+            GPUs with tensor cores, else float32. fp16 scales the loss; float32 switches TF32 off.
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
         threads: Number of threads that load images; 0: one per core.
@@ -803,7 +806,7 @@ def pretrain(
     layer_decay: float = 1.0,
     drop_path: float = 0.0,
     clip: float | None = None,
-    precision: Literal['auto', 'float32', 'bf16'] = 'auto',
+    precision: Literal['auto', 'float32', 'bf16', 'fp16'] = 'auto',
     compile: bool = False,
     save_minutes: float = 10.0,
     threads: int = 0,
@@ -870,7 +873,8 @@ def pretrain(
         drop_path: Stochastic depth rate (timm's drop_path_rate).
         clip: Maximum norm of the gradient; 0: no clipping (default: byol 0; mae 0; mae_unet 0; moco 0; simclr 0;
             supcon 0; supervised 0; swav 0).
-        precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, else float32.
+        precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older
+            GPUs with tensor cores, else float32. fp16 scales the loss; float32 switches TF32 off.
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
         threads: Number of threads that load images; 0: one per core.

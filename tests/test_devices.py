@@ -11,7 +11,7 @@ import torch
 
 from ribcage.imaging import augment
 from ribcage.imaging.augment import gpu
-from ribcage.runtime.devices import SideStream, on_device
+from ribcage.runtime.devices import SideStream, choose_kernels, compute_dtype, on_device
 
 CPU = torch.device("cpu")
 
@@ -51,6 +51,38 @@ def test_a_batch_is_made_on_the_side_stream_and_the_current_one_waits_for_it(mon
     assert log == ["current records", "on side", "make", "back", "current waits for side", "current records"]
     assert made is tensor and recorded == [current]
     assert wait.seconds() == 0.25
+
+
+@pytest.mark.parametrize(
+    ("capability", "native", "expected"),
+    [((9, 0), True, torch.bfloat16), ((7, 5), False, torch.float16), ((6, 1), False, torch.float32)],
+)
+def test_a_gpu_computes_in_the_precision_that_it_is_fast_in(
+    capability: tuple[int, int], native: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert compute_dtype("auto", torch.device("cuda")) == expected
+    assert compute_dtype("float32", torch.device("cuda")) == torch.float32
+
+
+def test_tf32_and_the_search_for_convolutions_are_on_for_a_gpu_unless_float32_is_asked_for() -> None:
+    cudnn = torch.backends.cudnn
+
+    def flags() -> tuple[str, bool, bool]:
+        return torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark
+
+    before = flags()
+    try:
+        choose_kernels(CPU, "auto")
+        assert flags() == before
+        choose_kernels(torch.device("cuda"), "auto")
+        assert flags() == ("high", True, True)
+        choose_kernels(torch.device("cuda"), "float32")
+        assert flags() == ("highest", False, False)
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32, cudnn.benchmark = before[1:]
 
 
 def test_an_array_arrives_as_it_was() -> None:

@@ -162,10 +162,11 @@ def test_down_the_gradient_the_loss_is_lower(name: str, model: str) -> None:
 
 
 @every_kind
-def test_half_precision_leaves_the_loss_in_whole_precision(name: str, model: str) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_half_precision_leaves_the_loss_in_whole_precision(name: str, model: str, dtype: torch.dtype) -> None:
     method = made(name, model)
     exact = method(images(method)).loss
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", dtype):
         loss = method(images(method)).loss
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, exact, rtol=0.1, atol=0.05)

@@ -63,6 +63,65 @@ def test_an_average_of_almost_nothing_new_still_moves_when_the_run_is_young() ->
     assert run.result.w[0].item() == pytest.approx(toys.START - 9 / 11 * 0.1)  # type: ignore[index, union-attr]
 
 
+# ---- half precision
+
+
+def test_the_scale_of_the_loss_is_that_of_torch_without_its_synchronisation() -> None:
+    """Gradients that exceed the range now and then: the same scale after each step as torch.amp.GradScaler."""
+    ours, theirs = trainer.LossScale(toys.CPU), torch.amp.GradScaler("cpu", growth_interval=3)
+    ours.GROWTH = 3
+    weight = torch.nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    scales = []
+    for bad in (1, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0):
+        theirs.scale(weight * (math.inf if bad else 1.0)).backward()
+        theirs.step(optimizer)
+        theirs.update()
+        optimizer.zero_grad()
+        norm = ours.updated(torch.tensor(math.inf if bad else 1.0))
+        assert norm == (0 if bad else 1) and ours.exceeded == bad
+        assert ours.value.item() == theirs.get_scale()
+        scales.append(ours.value.item())
+    assert scales[1] == 2**14 and scales[-1] == 2**16
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "lars"])
+@pytest.mark.parametrize("lag", [0, 2])
+def test_a_step_beyond_the_range_of_fp16_is_left_out_and_training_continues(kind: str, lag: int) -> None:
+    """The scale of the first step is too large: weights and momentum are those of a run without it."""
+    runs = [toys.run([GOOD] * count, kind=kind, ema=0.5, clip=1.0, precision="fp16") for count in (3, 4)]
+    for run in runs:
+        run.lag = lag
+    assert runs[1].scale is not None and runs[0].scale is not None
+    runs[0].scale.value.fill_(2.0**126)
+    runs[1].scale.value.fill_(2.0**127)  # of a gradient of 2: infinite
+    first = list(runs[0].fit())
+    second = list(runs[1].fit())
+    left_out = [log.values["gradient"] == 0 for log in second]
+    assert not any(log.values["gradient"] == 0 for log in first)
+    assert left_out == [True, False, False, False]
+    assert second[0].values["scale"] > second[1].values["scale"]
+    for ours, theirs in zip(runs[0].method.parameters(), runs[1].method.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_at_a_scale_of_one_a_gradient_beyond_the_range_is_a_divergence() -> None:
+    run = toys.run([GOOD, POISON["gradient"]], precision="fp16")
+    assert run.scale is not None
+    run.scale.value.fill_(1.0)
+    with pytest.raises(DivergedError, match=r"gradient is not finite.*step 1"):
+        list(run.fit())
+
+
+def test_the_scale_is_restored_with_the_run() -> None:
+    whole, other = (toys.run([GOOD] * 2, precision="fp16") for _ in range(2))
+    assert whole.scale is not None and other.scale is not None
+    whole.scale.value.fill_(8.0)
+    next(whole.fit())
+    other.restore(whole.state())
+    assert (other.scale.value, other.scale.good) == (8.0, 1.0)
+
+
 # ---- a step that is no number
 
 

@@ -71,12 +71,14 @@ def trained(run: trainer.Trainer, folder: Path, stop_at: int | None = None, resu
     return work
 
 
-@pytest.mark.parametrize("stop_at", [3, 7, 9])
-def test_going_on_gives_the_same_bits_as_never_stopping(data: Path, tmp_path: Path, stop_at: int) -> None:
-    whole = trained(made(data), tmp_path / "whole")
-    stopped = trained(made(data), tmp_path / "stopped", stop_at)
+@pytest.mark.parametrize(("stop_at", "more"), [(3, {}), (7, {}), (9, {}), (7, {"precision": "fp16"})])
+def test_going_on_gives_the_same_bits_as_never_stopping(
+    data: Path, tmp_path: Path, stop_at: int, more: dict[str, Any]
+) -> None:
+    whole = trained(made(data, **more), tmp_path / "whole")
+    stopped = trained(made(data, **more), tmp_path / "stopped", stop_at)
     assert stop_at <= stopped.trainer.step < whole.trainer.step
-    resumed = trained(made(data), tmp_path / "stopped", resume=True)
+    resumed = trained(made(data, **more), tmp_path / "stopped", resume=True)
     assert equal(resumed.trainer.state(), whole.trainer.state())
     assert vars(resumed.standing) == vars(whole.standing)
     logs = [

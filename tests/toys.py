@@ -62,9 +62,8 @@ def run(pixels: Sequence[tuple[float, float]], kind: str = "plain", lr: float = 
     optimizer = OPTIMIZERS[kind]([{"params": [method.w], "scale": 1.0}])
     epochs = options.pop("epochs", 1)
     rates = optim.Rates(lr, epochs * len(pixels), schedule="constant")
-    return trainer.Trainer(
-        method, Pixels(*pixels), optimizer, rates, epochs=epochs, device=CPU, precision="float32", **options
-    )
+    options = {"precision": "float32", **options}
+    return trainer.Trainer(method, Pixels(*pixels), optimizer, rates, epochs=epochs, device=CPU, **options)
 
 
 def numbers(made: trainer.Trainer) -> list[Tensor]:

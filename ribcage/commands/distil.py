@@ -255,10 +255,10 @@ def build(
     from ribcage.imaging import augment
     from ribcage.methods.base import method_options
     from ribcage.methods.distil import Distil
+    from ribcage.runtime.devices import compute_dtype
     from ribcage.training import setup
     from ribcage.training.run_folder import say
     from ribcage.training.teachers.building import Distillation, build_teachers
-    from ribcage.training.trainer import uses_bf16
 
     torch.manual_seed(options.seed)
     view = augment.changed_view(augment.PRESETS[options.augment](spec.size), options.augment_options)
@@ -271,7 +271,7 @@ def build(
     task = Distillation(
         data=data, train_rows=train_rows, val_rows=val_rows, student=spec, policy=policy, sizes=sizes,
         live=live(options), weigh=options.teacher_weights, batch=options.batch, threads=options.threads or None,
-        bf16=uses_bf16(options.precision, device), device=device,
+        dtype=compute_dtype(options.precision, device), device=device,
     )  # fmt: skip
     method = Distil(
         student,

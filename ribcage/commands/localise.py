@@ -334,7 +334,7 @@ def validator(
 
     return DetectorValidation(
         lambda: trainer.result, data, val_rows, model, device=device, batch=options.batch, policy=policy,
-        threads=options.threads or None, bf16=trainer.bf16,
+        threads=options.threads or None, dtype=trainer.dtype,
     )  # fmt: skip
 
 

@@ -297,6 +297,7 @@ def watcher(
         channels=model.channels,
         normalise=trainer.loader.normalise,
         threads=options.threads or None,
+        dtype=trainer.dtype,
     )
 
 

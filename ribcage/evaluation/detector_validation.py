@@ -38,10 +38,10 @@ class DetectorValidation:
         batch: int,
         policy: Policy = IGNORE,
         threads: int | None = None,
-        bf16: bool = False,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.method, self.data, self.rows, self.model = method, data, np.unique(rows), model
-        self.device, self.batch, self.threads, self.bf16 = device, batch, threads, bf16
+        self.device, self.batch, self.threads, self.dtype = device, batch, threads, dtype
         self.ground_truth = {name: detections.truth(data, self.rows, name) for name in model.findings}
         known = detections.drawn(data, self.rows, model.findings, policy).T
         self.known = dict(zip(model.findings, known, strict=True))
@@ -70,7 +70,7 @@ class DetectorValidation:
         it."""
         found = detections.detect(
             self.method(), self.data, self.rows, model=self.model, device=self.device, batch=self.batch,
-            threads=self.threads, bf16=self.bf16, cached=self.cached,
+            threads=self.threads, dtype=self.dtype, cached=self.cached,
         )  # fmt: skip
         if distributed.rank() > 0:
             return {}

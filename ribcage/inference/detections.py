@@ -30,6 +30,7 @@ from ribcage.methods.detect import Detect
 from ribcage.metrics.boxes import BoxTable
 from ribcage.models.detectors.boxes import Found
 from ribcage.runtime import distributed, files, parquet
+from ribcage.runtime.devices import autocast
 
 DETECTIONS_FILE = "detections.parquet"
 COLUMNS = ("image", "finding", "score", *SIDES)
@@ -117,7 +118,7 @@ def detect(
     device: torch.device | str = "cpu",
     batch: int = 64,
     threads: int | None = None,
-    bf16: bool = False,
+    dtype: torch.dtype = torch.float32,
     label: str = "",
     cached: CachedMaps | None = None,
 ) -> Detections:
@@ -137,7 +138,7 @@ def detect(
             channels=model.channels, normalise=(model.mean, model.std), device=device,
         )  # fmt: skip
         loader.cached = cached
-        parts += list(_boxes(method, loader, torch.device(device), bf16, label if distributed.rank() == 0 else ""))
+        parts += list(_boxes(method, loader, torch.device(device), dtype, label if distributed.rank() == 0 else ""))
     gathered = distributed.gathered(np.concatenate(parts))
     if not gathered:
         return detections_from(model.findings, detection_context(data, rows[:0]), parts[0])
@@ -146,11 +147,13 @@ def detect(
     return detections_from(model.findings, detection_context(data, rows), found)
 
 
-def _boxes(method: BoxFinder, loader: Loader, device: torch.device, bf16: bool, label: str) -> Iterator[np.ndarray]:
+def _boxes(
+    method: BoxFinder, loader: Loader, device: torch.device, dtype: torch.dtype, label: str
+) -> Iterator[np.ndarray]:
     """(M, 7) for each batch: row, finding, score, x0, y0, x1, y1 in stored pixels."""
 
     def compute(batch: Batch) -> np.ndarray:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with autocast(device, dtype):
             return _of_batch(_found(method, batch, device), batch, loader)
 
     with evaluation_mode(method):

@@ -19,6 +19,7 @@ from ribcage.inference.prediction_table import IMAGE_COLUMNS
 from ribcage.methods.supervised import Supervised
 from ribcage.metrics import multiclass, sigmoid
 from ribcage.runtime import distributed
+from ribcage.runtime.devices import autocast
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def predict(
     batch: int = 64,
     threads: int | None = None,
     ten_crop: bool = False,
-    bf16: bool = False,
+    dtype: torch.dtype = torch.float32,
     label: str = "",
 ) -> Predictions:
     """Predict these rows. With several processes, rank 0 returns all predictions and the others return none.
@@ -81,7 +82,7 @@ def predict(
             channels=model.channels, normalise=(model.mean, model.std), device=device, prefetch=1 if ten_crop else 2,
         )  # fmt: skip
         shown = label if distributed.rank() == 0 else ""
-        parts += list(_logits(method, loader, torch.device(device), joint(exclusive), bf16, shown))
+        parts += list(_logits(method, loader, torch.device(device), joint(exclusive), dtype, shown))
     gathered = distributed.gathered((mine, np.concatenate(parts)))
     if not gathered:
         return Predictions(model.findings, np.empty(0, np.int64), parts[0], exclusive)
@@ -94,20 +95,25 @@ def predict(
 
 
 def _logits(
-    method: Supervised, loader: Loader, device: torch.device, joint: Callable[[Tensor], Tensor], bf16: bool, label: str
+    method: Supervised,
+    loader: Loader,
+    device: torch.device,
+    joint: Callable[[Tensor], Tensor],
+    dtype: torch.dtype,
+    label: str,
 ) -> Iterator[np.ndarray]:
     """(n, F) for each batch."""
 
     def compute(batch: Batch) -> np.ndarray:
-        return joint(_of_views(method, batch, device, bf16)).cpu().numpy()
+        return joint(_of_views(method, batch, device, dtype)).cpu().numpy()
 
     with evaluation_mode(method):
         yield from batch_outputs(loader, compute, label)
 
 
-def _of_views(method: Supervised, batch: Batch, device: torch.device, bf16: bool) -> Tensor:
+def _of_views(method: Supervised, batch: Batch, device: torch.device, dtype: torch.dtype) -> Tensor:
     """(views, n, F) float32; one view at a time, so that ten views need no more memory than one."""
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    with autocast(device, dtype):
         shown = (view.to(device, memory_format=torch.channels_last) for view in batch.views)
         return torch.stack([method.logits(view).float() for view in shown])
 

@@ -1,14 +1,60 @@
-"""Devices: copies to a GPU for which the CPU does not wait, and work on a stream beside the training step."""
+"""Devices: precision, copies to a GPU for which the CPU does not wait, and a stream beside that of the training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 Made = TypeVar("Made")
+Precision = Literal["auto", "float32", "bf16", "fp16"]
+TENSOR_CORES = 7
+"""Compute capability from which a GPU multiplies matrices faster in half precision."""
+
+
+# ---- precision
+
+
+def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """The data type of matrix products and convolutions in a forward pass."""
+    if precision == "auto":
+        return torch.bfloat16 if fast_bf16(device) else torch.float16 if fast_fp16(device) else torch.float32
+    return {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """A forward pass with products of this data type; float32: as the model is."""
+    whole = dtype == torch.float32
+    return torch.autocast(device.type, torch.bfloat16 if whole else dtype, enabled=not whole)
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Whether the hardware supports bfloat16 natively."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
+
+
+def fast_fp16(device: torch.device) -> bool:
+    """Whether the device is a GPU with tensor cores for float16."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= TENSOR_CORES
+
+
+def choose_kernels(device: torch.device, precision: Precision) -> None:
+    """On a GPU: products of float32 in TF32 (ten bits of mantissa), and the fastest convolution for each shape, which
+    cuDNN finds by trying all. With --precision float32 neither, so that a repeated run selects the same kernels."""
+    if device.type == "cuda":
+        fast = precision != "float32"
+        torch.set_float32_matmul_precision("high" if fast else "highest")
+        torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = fast
+
+
+# ---- copies and streams
 
 
 def on_device(array: np.ndarray, device: torch.device) -> Tensor:

@@ -189,7 +189,7 @@ def machine() -> Iterator[InstallationCheck]:
         devices.append(torch.device("cuda", number))
     if len(devices) == 1:
         yield InstallationCheck("machine", "GPU", f"none found by torch {torch.__version__}; Ribcage runs on the CPU")
-    from ribcage.training.trainer import fast_bf16
+    from ribcage.runtime.devices import fast_bf16
 
     fast = ", ".join(str(device) for device in devices if fast_bf16(device))
     yield InstallationCheck(

@@ -25,6 +25,7 @@ from ribcage.imaging import augment
 from ribcage.inference.forward_pass import evaluation_mode
 from ribcage.methods.detect import Detect
 from ribcage.runtime import distributed, files
+from ribcage.runtime.devices import autocast
 
 Kind = Literal["float16", "bfloat16", "float32"]
 BATCH = 32
@@ -79,7 +80,7 @@ def cache_features(
     folder: Path,
     *,
     kind: Kind = "float16",
-    bf16: bool = False,
+    compute: torch.dtype = torch.float32,
     say: Callable[[str], None] = lambda text: None,
 ) -> FeatureCache:
     """The maps of all images of a loader, read from the folder or computed. The caller sets `loader.cached` to it.
@@ -88,14 +89,14 @@ def cache_features(
         method: on the device and in the precision it will be trained in.
         folder: accessible to all processes.
         kind: data type of the maps; with float32, results equal those without a cache.
-        bf16: whether the backbone computes in bfloat16.
+        compute: data type in which the backbone computes.
         say: called with the progress.
     """
-    rows, facts = np.unique(loader.rows), _facts(method, loader, kind, bf16)
+    rows, facts = np.unique(loader.rows), _facts(method, loader, kind, compute)
     count = len(rows) * len(_states(loader))
     sizes = [count * math.prod(shape) * _dtype(kind).itemsize for shape in _shapes(method, loader)]
     if not distributed.broadcast_from_first(_known(folder, facts, sizes)):
-        _make(method, loader, folder, rows, kind, bf16, say)
+        _make(method, loader, folder, rows, kind, compute, say)
         if distributed.rank() == 0:
             with files.atomic(folder / "features.json") as part:
                 part.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
@@ -118,7 +119,13 @@ def discard(folder: Path) -> None:
 
 
 def _make(
-    method: Detect, loader: Loader, folder: Path, rows: np.ndarray, kind: Kind, bf16: bool, say: Callable[[str], None]
+    method: Detect,
+    loader: Loader,
+    folder: Path,
+    rows: np.ndarray,
+    kind: Kind,
+    compute: torch.dtype,
+    say: Callable[[str], None],
 ) -> None:
     """Compute and write this process's share of the files."""
     shapes, states, dtype = _shapes(method, loader), _states(loader), _dtype(kind)
@@ -135,7 +142,7 @@ def _make(
     with files.explained(folder, "Free some space, or train without the cache."):
         for turn, flip in enumerate(states):
             at = turn * len(rows) + first
-            for maps in _computed(method, loader, rows[first:end], flip, bf16):
+            for maps in _computed(method, loader, rows[first:end], flip, compute):
                 for number, one in enumerate(maps):
                     _write(folder / f"{number}.bin", at, _bounded(one, dtype))
                 at += len(maps[0])
@@ -146,7 +153,9 @@ def _make(
 
 
 @torch.no_grad()
-def _computed(method: Detect, loader: Loader, rows: np.ndarray, flip: float, bf16: bool) -> Iterator[list[Tensor]]:
+def _computed(
+    method: Detect, loader: Loader, rows: np.ndarray, flip: float, compute: torch.dtype
+) -> Iterator[list[Tensor]]:
     """The maps of these rows, in order."""
     if not len(rows):
         return
@@ -158,7 +167,7 @@ def _computed(method: Detect, loader: Loader, rows: np.ndarray, flip: float, bf1
     with evaluation_mode(method):
         for batch in plain.epoch(0):
             view = batch.views[0].to(_device(method), memory_format=torch.channels_last)
-            with torch.autocast(view.device.type, torch.bfloat16, enabled=bf16):
+            with autocast(view.device, compute):
                 yield method.maps(view)
 
 
@@ -210,7 +219,7 @@ def _known(folder: Path, facts: dict[str, Any], sizes: Sequence[int]) -> bool:
         return False
 
 
-def _facts(method: Detect, loader: Loader, kind: Kind, bf16: bool) -> dict[str, Any]:
+def _facts(method: Detect, loader: Loader, kind: Kind, compute: torch.dtype) -> dict[str, Any]:
     """Everything that determines the content of the files."""
     weights = hashlib.sha256()
     for name, value in method.backbone.state_dict().items():
@@ -223,6 +232,6 @@ def _facts(method: Detect, loader: Loader, kind: Kind, bf16: bool) -> dict[str, 
         "view": json.loads(json.dumps(asdict(loader.views[0]))),
         "shapes": [list(shape) for shape in _shapes(method, loader)],
         "kind": kind,
-        "bf16": bf16,
+        "compute": str(compute),
         "torch": torch.__version__,
     }

@@ -64,6 +64,7 @@ class Monitor:
         labelled: images for the linear probe and the nearest neighbours.
         images: sample size, of training and of labelled images; the sample is fixed.
         channels, normalise, batch, threads: as for a Loader.
+        dtype: in which the backbone computes.
     """
 
     def __init__(
@@ -80,11 +81,12 @@ class Monitor:
         normalise: tuple[float, float] | None = None,
         batch: int = 64,
         threads: int | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         if images < 2:
             raise ValueError(f"A monitor needs at least 2 images, not {images}.")
         self.method, self.data, self.rows = method, data, sample(rows, images)
-        self.size, self.device, self.labelled = size, device, labelled
+        self.size, self.device, self.labelled, self.dtype = size, device, labelled, dtype
         if labelled is not None:
             self.train, self.test = sample(labelled.train, images), sample(labelled.test, images)
         self.loading = {"channels": channels, "normalise": normalise, "batch": batch, "threads": threads}
@@ -123,7 +125,7 @@ class Monitor:
 
     def _part(self, method: Method, data: Datasets, rows: np.ndarray, findings: Sequence[str] | None) -> FeatureTable:
         loader = probe.plain_loader(data, rows, self.size, findings, **self.loading)
-        return probe.extract(method.backbone, loader, self.device)
+        return probe.extract(method.backbone, loader, self.device, dtype=self.dtype)
 
 
 def sample(rows: np.ndarray, count: int) -> np.ndarray:

@@ -55,7 +55,8 @@ def optimizer(
     if kind == "adamw":
         return torch.optim.AdamW(groups, lr=0.0, betas=(betas[0], betas[1]), fused=True)
     if kind == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=momentum)
+        on_gpu = any(weight.is_cuda for group in groups for weight in group["params"])
+        return torch.optim.SGD(groups, lr=0.0, momentum=momentum, fused=on_gpu or None)
     from timm.optim import Lars
 
     return Lars(groups, lr=0.0, momentum=momentum)

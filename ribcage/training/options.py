@@ -77,8 +77,9 @@ class TrainingOptions:
     """Stochastic depth rate (timm's drop_path_rate)."""
     clip: float | None = None
     """Maximum norm of the gradient; 0: no clipping."""
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Precision of the forward pass; auto: bf16 if the hardware supports it natively, else float32."""
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    """Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older GPUs with tensor
+    cores, else float32. fp16 scales the loss; float32 switches TF32 off."""
     compile: bool = False
     """Compile the model with torch.compile."""
     save_minutes: float = 10.0

@@ -23,6 +23,7 @@ from ribcage.data.loader import Loader
 from ribcage.imaging.augment import plain_view
 from ribcage.inference.forward_pass import batch_outputs
 from ribcage.models.backbone import Backbone
+from ribcage.runtime.devices import autocast
 
 STRENGTHS = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
 """Strongest first; ties are resolved in favour of the first."""
@@ -90,13 +91,15 @@ def extract(
     loader: Loader,
     device: torch.device,
     label: str = "",
+    dtype: torch.dtype = torch.float32,
 ) -> FeatureTable:
     """Features and labels of the images of a loader; the backbone is not changed."""
     backbone = backbone.to(device).eval()
 
     def compute(batch: Batch) -> np.ndarray:
         shown = batch.views[0].to(device, memory_format=torch.channels_last)
-        return np.asarray(backbone(shown).float().cpu().numpy())
+        with autocast(device, dtype):
+            return np.asarray(backbone(shown).float().cpu().numpy())
 
     features = np.concatenate(list(batch_outputs(loader, compute, label)))
     if not np.isfinite(features).all():

@@ -15,10 +15,10 @@ import functools
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -29,10 +29,9 @@ from ribcage.data.loader import Loader
 from ribcage.methods import Method
 from ribcage.models.layers import lerp
 from ribcage.runtime import distributed, synchronised_norms
-from ribcage.runtime.devices import GpuWait
+from ribcage.runtime.devices import GpuWait, Precision, autocast, choose_kernels, compute_dtype
 from ribcage.training import optim as optims
 
-Precision = Literal["auto", "float32", "bf16"]
 M_co = TypeVar("M_co", bound=Method, covariant=True)
 
 
@@ -122,7 +121,9 @@ class Trainer(Generic[M_co]):
     ) -> None:
         self.method, self.loader, self.optimizer, self.rates = method, loader, optimizer, rates
         self.epochs, self.device, self.seed = epochs, device, seed
-        self.bf16 = uses_bf16(precision, device)
+        choose_kernels(device, precision)
+        self.dtype = compute_dtype(precision, device)
+        self.scale = LossScale(device) if self.dtype == torch.float16 else None
         self.accumulate, self.clip, self.ema = accumulate, clip, ema
         self.average: M_co | None = copy.deepcopy(method).requires_grad_(False) if ema else None
         self.step = 0
@@ -159,6 +160,7 @@ class Trainer(Generic[M_co]):
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
+            "scale": self.scale.state() if self.scale is not None else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -174,6 +176,8 @@ class Trainer(Generic[M_co]):
             group.update(options)
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
+        if self.scale is not None and state.get("scale") is not None:
+            self.scale.restore(state["scale"])
         self.step = state["step"]
 
     def fit(self) -> Iterator[StepLog]:
@@ -199,6 +203,8 @@ class Trainer(Generic[M_co]):
         self.optimizer.zero_grad(set_to_none=True)
         loss, values = self._backward(batch)
         norm = self._clipped().to(loss)
+        if self.scale is not None:
+            values["scale"], norm = self.scale.value, self.scale.updated(norm)
         if self.clip:
             values["gradient"] = norm
         world = distributed.world_size()
@@ -213,20 +219,26 @@ class Trainer(Generic[M_co]):
         return StepLog(self.step, epoch, self.step - epoch * steps, steps, numbers, rate, len(batch))
 
     def _clipped(self) -> Tensor:
-        """Clip the gradient to `clip`; its norm before that."""
+        """Clip the gradient to `clip`; its norm before that. In fp16, the scale of the loss is divided out first."""
         trained = [weight for weight in self.method.parameters() if weight.grad is not None]
-        norm = nn.utils.get_total_norm([weight.grad for weight in trained if weight.grad is not None])
+        gradients = [weight.grad for weight in trained if weight.grad is not None]
+        if self.scale is not None and gradients:
+            torch._foreach_mul_(gradients, 1 / self.scale.value)
+        norm = nn.utils.get_total_norm(gradients)
         if self.clip:
             nn.utils.clip_grads_with_norm_(trained, self.clip, norm)
         return norm.detach()
 
     def _move(self) -> None:
-        """Update the weights; nothing changes if the device has found a divergence that is not read yet."""
+        """Update the weights; nothing changes if the device has found a divergence that is not read yet, or if the
+        gradient exceeded the range of fp16."""
         stop = self.diverged if self.lag else None
+        if self.scale is not None:
+            stop = torch.maximum(self.diverged, self.scale.exceeded)
         skips = getattr(self.optimizer, SKIPS, False)
         if skips:
             self.optimizer.found_inf = stop  # type: ignore[attr-defined]
-        with unchanged_if([] if skips else self._weights(), stop):
+        with unchanged_if(list if skips else self._weights, stop):
             self.optimizer.step()
         self.step += 1
         self.method.after_step(self.step / self.rates.steps)
@@ -251,7 +263,7 @@ class Trainer(Generic[M_co]):
 
     def _weights(self) -> list[Tensor]:
         """The trained weights and the states of the optimizer."""
-        weights = [weight.detach() for group in self._groups() for weight in group["params"]]
+        weights = [weight for group in self._groups() for weight in group["params"]]
         return weights + [value for state in self.optimizer.state.values() for _, value in _tensors("", state)]
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -270,10 +282,11 @@ class Trainer(Generic[M_co]):
         for turn, part in enumerate(micro_batches(batch, turns), 1):
             share = 1.0 if part is batch else self.method.share(part, batch)
             with self._gathering(turn == turns):
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                with autocast(self.device, self.dtype):
                     step = self.forward(part)
-                (step.loss * share).backward()
-            loss += step.loss.detach() * share
+                loss_part = step.loss * share
+                (loss_part if self.scale is None else loss_part * self.scale.value).backward()
+            loss += loss_part.detach()
             for name, value in step.logs.items():
                 number = value.detach().to(loss) if isinstance(value, Tensor) else loss.new_full((), value)
                 values[name] = values.get(name, 0.0) + number * share
@@ -307,13 +320,55 @@ SKIPS = "_step_supports_amp_scaling"
 
 
 @contextlib.contextmanager
-def unchanged_if(tensors: Sequence[Tensor], stop: Tensor | None) -> Iterator[None]:
-    """Undo changes of the tensors if `stop` is 1, without synchronising the device."""
-    before = [tensor.clone() for tensor in tensors] if stop is not None else []
-    yield
-    if stop is not None:
-        for tensor, old in zip(tensors, before, strict=True):
+def unchanged_if(tensors: Callable[[], Sequence[Tensor]], stop: Tensor | None) -> Iterator[None]:
+    """Undo changes of the tensors if `stop` is 1, without synchronising the device. Those that are new, such as the
+    momentum after the first step, become 0."""
+    if stop is None:
+        yield
+        return
+    with torch.no_grad():
+        before = {id(tensor): (tensor, tensor.clone()) for tensor in tensors()}
+        yield
+        for tensor in tensors():
+            old = before[id(tensor)][1] if id(tensor) in before else torch.zeros_like(tensor)
             tensor.copy_(torch.where(stop > 0, old, tensor))
+
+
+class LossScale:
+    """The factor of the loss in fp16, whose small gradients would else become 0.
+
+    Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740, section 3.2, with the values of torch.amp.GradScaler. A
+    step whose gradient exceeds the range of fp16 is left out and the scale is halved; after 2,000 good steps the scale
+    doubles. At a scale of 1, such a gradient is a divergence. Everything is computed on the device; GradScaler would
+    synchronise it for optimizers without `found_inf`.
+    """
+
+    START, GROWTH = 65536.0, 2000
+
+    def __init__(self, device: torch.device) -> None:
+        self.value = torch.full((), self.START, device=device)
+        self.good = torch.zeros((), device=device)
+        """Steps since the last change."""
+        self.exceeded = torch.zeros((), device=device)
+        """1 if the last step is left out."""
+
+    def updated(self, norm: Tensor) -> Tensor:
+        """Adapt the scale to the norm of the gradient; the norm, 0 if its step is left out."""
+        finite, least = norm.isfinite(), self.value <= 1
+        good = torch.where(finite, self.good + 1, 0.0)
+        grown = good >= self.GROWTH
+        self.exceeded = 1.0 - finite.to(self.exceeded)
+        self.value = torch.where(finite, torch.where(grown, 2 * self.value, self.value), self.value / 2).clamp(min=1)
+        self.good = torch.where(grown, 0.0, good)
+        return torch.where(finite | least, norm, 0.0)
+
+    def state(self) -> dict[str, Tensor]:
+        """For the checkpoint."""
+        return {"value": self.value, "good": self.good}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state` returned."""
+        self.value, self.good = (state[name].to(self.value) for name in ("value", "good"))
 
 
 def _tensors(name: str, values: Any) -> Iterator[tuple[str, Tensor]]:
@@ -329,21 +384,6 @@ def _tensors(name: str, values: Any) -> Iterator[tuple[str, Tensor]]:
 def _means(values: list[Tensor]) -> Tensor:
     """Means over all ranks, in one reduction."""
     return distributed.total(torch.stack(values)) / distributed.world_size()
-
-
-def uses_bf16(precision: Precision, device: torch.device) -> bool:
-    """Whether a forward pass of this precision uses bfloat16 on the device."""
-    return precision == "bf16" or (precision == "auto" and fast_bf16(device))
-
-
-def fast_bf16(device: torch.device) -> bool:
-    """Whether the hardware supports bfloat16 natively."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return False
-    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -35,7 +35,7 @@ class Distillation:
     weigh: Weigh
     batch: int
     threads: int | None
-    bf16: bool
+    dtype: torch.dtype
     device: torch.device
 
     @property
@@ -80,7 +80,7 @@ def _stored_logits(name: str, teacher: OpenedTeacher, task: Distillation) -> np.
     teacher.method.to(task.device)
     return predicted_logits(
         teacher, task.data, task.train_rows, findings, exclusive=exclusive,
-        device=task.device, batch=task.batch, threads=task.threads, bf16=task.bf16,
+        device=task.device, batch=task.batch, threads=task.threads, dtype=task.dtype,
     )  # fmt: skip
 
 

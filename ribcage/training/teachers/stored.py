@@ -39,13 +39,13 @@ def predicted_logits(
     device: torch.device | None = None,
     batch: int = 64,
     threads: int | None = None,
-    bf16: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> np.ndarray:
     """(all rows, F): calibrated logits of a classifier on images without augmentation; NaN for other rows. All ranks
     must call it."""
     found = predictions.predict(
         opened.method, data, rows, model=opened.spec, label="predict",
-        device=device or torch.device("cpu"), batch=batch, threads=threads, bf16=bf16,
+        device=device or torch.device("cpu"), batch=batch, threads=threads, dtype=dtype,
     )  # fmt: skip
     model = opened.spec
     own = [place for place, name in enumerate(model.findings) if name in findings]
