@@ -39,6 +39,7 @@ from ribcage.methods.mae import MAE
 from ribcage.methods.moco import MoCo
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Optimizer
+from ribcage.runtime import devices
 from ribcage.training import optim, trainer
 
 SIDE, QUEUE = 224, 65536
@@ -138,7 +139,7 @@ def ours(
     opened: dataset_folder.DatasetFolder,
     batch: int,
     device: torch.device,
-    precision: trainer.Precision,
+    precision: devices.Precision,
     kind: Optimizer,
     wanted: float,
 ) -> Contestant:
@@ -159,7 +160,7 @@ def ours(
 
 
 def mae(
-    opened: dataset_folder.DatasetFolder, batch: int, device: torch.device, bf16: bool, precision: trainer.Precision
+    opened: dataset_folder.DatasetFolder, batch: int, device: torch.device, bf16: bool, precision: devices.Precision
 ) -> Iterator[Contestant]:
     """All of MAE."""
     yield Contestant("lightly on timm, RGB", plain_mae(batch, device, bf16), bf16)
@@ -171,7 +172,7 @@ def mae(
 
 
 def moco(
-    opened: dataset_folder.DatasetFolder, batch: int, device: torch.device, bf16: bool, precision: trainer.Precision
+    opened: dataset_folder.DatasetFolder, batch: int, device: torch.device, bf16: bool, precision: devices.Precision
 ) -> Iterator[Contestant]:
     """All of MoCo."""
     yield Contestant("two torchvision encoders, RGB", plain_moco(batch, device, bf16), bf16)

@@ -15,6 +15,7 @@ from refusals import has_facts
 from ribcage import cli
 from ribcage.runtime import distributed, launcher
 from ribcage.training import trainer
+from ribcage.training.skipping import LossScale
 from ribcage.training.trainer import DivergedError
 
 GOOD = (1.0, 3.0)
@@ -68,7 +69,7 @@ def test_an_average_of_almost_nothing_new_still_moves_when_the_run_is_young() ->
 
 def test_the_scale_of_the_loss_is_that_of_torch_without_its_synchronisation() -> None:
     """Gradients that exceed the range now and then: the same scale after each step as torch.amp.GradScaler."""
-    ours, theirs = trainer.LossScale(toys.CPU), torch.amp.GradScaler("cpu", growth_interval=3)
+    ours, theirs = LossScale(toys.CPU), torch.amp.GradScaler("cpu", growth_interval=3)
     ours.GROWTH = 3
     weight = torch.nn.Parameter(torch.zeros(()))
     optimizer = torch.optim.SGD([weight], lr=0.1)
