@@ -1,4 +1,4 @@
-"""Steps that are left out, on the device and without synchronising it: their changes are undone; the loss scale of fp16."""
+"""Steps that are left out: their changes are undone on the device, without synchronising it; the loss scale of fp16."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
