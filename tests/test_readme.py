@@ -82,7 +82,7 @@ def training_table() -> str:
 
 
 def metric_table() -> str:
-    head = ("key", "metric", "computed from", "range", "better", "variance behind its interval")
+    head = ("key", "metric", "computed from", "range", "better", "variance estimate")
     rows = [
         f"| {' | '.join(metric_cells(name, definitions.load_metric(name)))} |" for name in definitions.metric_names()
     ]

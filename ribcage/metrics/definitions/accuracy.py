@@ -1,4 +1,4 @@
-"""Accuracy: the share of images on the right side of the threshold."""
+"""Accuracy: the share of images that are classified correctly at the threshold."""
 
 from ribcage.metrics.definitions.base import Ratio
 

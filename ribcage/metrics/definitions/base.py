@@ -153,7 +153,7 @@ class Metric:
 class Ranked(Metric):
     """A metric of the ranking: the variance is that of the resamples, over the patients of the rarer class."""
 
-    variance = "bootstrap over patients"
+    variance = "bootstrap by patient"
     steps: Callable[[np.ndarray, np.ndarray], np.ndarray]
     """(G, R) weights of the true and of the false positives down to each distinct score, in each resample → (R,)."""
     needs: Need = "scores"
@@ -194,7 +194,7 @@ class Ratio(OfSums):
     value: the value where it is not the ratio itself but follows from it.
     """
 
-    variance = "jackknife of a ratio of sums over patients"
+    variance = "jackknife by patient (ratio of sums)"
     part: tuple[str, ...]
     whole: tuple[str, ...]
     counts: bool = True
@@ -226,7 +226,7 @@ class Function(OfSums):
     """Any other function of sums: the variance is that of the jackknife over patients, behind which there are as many
     as of the rarer class."""
 
-    variance = "jackknife over patients"
+    variance = "jackknife by patient"
     names: tuple[str, ...]
     value: Callable[[Sums], np.ndarray]
 

@@ -1,4 +1,4 @@
-"""Matthews correlation coefficient: the correlation between label and score ≥ threshold (Matthews 1975)."""
+"""Matthews correlation coefficient (Matthews 1975): the correlation between labels and predictions at the threshold."""
 
 import numpy as np
 
