@@ -143,8 +143,8 @@ def report(name: str, images: list[GrayImage], patients: np.ndarray, altered: in
     print(f"\n## {name}: {len(images)} images of {len(np.unique(patients))} patients\n")
     wrong = {"bits": 0, "confirmed": 0}
     print(
-        "| alteration | median distance, bits | 99th percentile, bits | found by bits "
-        "| found with images |\n|---|---|---|---|---|"
+        "| alteration | median distance, bits | 99th percentile, bits | detected without images "
+        "| detected with images |\n|---|---|---|---|---|"
     )
     chosen = np.random.default_rng(0).permutation(len(images))[:altered]
     for title, alter in ALTERATIONS.items():
@@ -184,7 +184,7 @@ def originals(images: list[GrayImage], patients: np.ndarray, prints: np.ndarray)
     count = len(images)
     same = int(sum(n * (n - 1) // 2 for n in np.unique(patients, return_counts=True)[1]))
     other = count * (count - 1) // 2 - same
-    print("\n| pairs of originals | pairs tested | reported by bits | rate below | reported with images | rate below |")
+    print("\n| pairs of originals | pairs tested | reported without images | rate below | reported with images | rate below |")
     print("|---|---|---|---|---|---|")
     by_bits = duplicates.duplicates_within(prints)
     confirmed = duplicates.duplicates_within(prints, images=images.__getitem__)
@@ -211,7 +211,7 @@ def like(prints: np.ndarray, images: list[GrayImage], first: int, second: int) -
 
 def stored_small(name: str, images: list[GrayImage], patients: np.ndarray) -> None:
     """Other exposures of one patient that are called copies where images are stored small, and how near they come."""
-    head = "pairs tested | reported by bits | reported with images | smallest distances, bits "
+    head = "pairs tested | reported without images | reported with images | smallest distances, bits "
     head += "| margin below the correlation threshold"
     print(f"\n| {name}, stored at | {head} |")
     print("|---|---|---|---|---|---|")

@@ -1,4 +1,4 @@
-"""Area under the ROC curve: the probability that a positive image scores higher than a negative one; ties count half."""
+"""Area under the ROC curve: the probability that a positive image outscores a negative one; ties count half."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Negative predictive value: the share of negative images among those with a score below the threshold."""
+"""Negative predictive value: the share of negative images among those that do not reach the threshold."""
 
 from ribcage.metrics.definitions.base import Ratio
 

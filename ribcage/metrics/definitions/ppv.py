@@ -1,4 +1,4 @@
-"""Positive predictive value, precision: the share of positive images among those with a score at or above the threshold."""
+"""Positive predictive value, precision: the share of positive images among those that reach the threshold."""
 
 from ribcage.metrics.definitions.base import Ratio
 

@@ -1,4 +1,4 @@
-"""Sensitivity, recall: the share of positive images with a score at or above the threshold."""
+"""Sensitivity, recall: the share of positive images whose scores reach the threshold."""
 
 from ribcage.metrics.definitions.base import Ratio
 

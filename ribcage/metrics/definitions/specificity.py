@@ -1,4 +1,4 @@
-"""Specificity: the share of negative images with a score below the threshold."""
+"""Specificity: the share of negative images whose scores do not reach the threshold."""
 
 from ribcage.metrics.definitions.base import Ratio
 
