@@ -184,7 +184,8 @@ def originals(images: list[GrayImage], patients: np.ndarray, prints: np.ndarray)
     count = len(images)
     same = int(sum(n * (n - 1) // 2 for n in np.unique(patients, return_counts=True)[1]))
     other = count * (count - 1) // 2 - same
-    print("\n| pairs of originals | pairs tested | reported without images | rate below | reported with images | rate below |")
+    head = "pairs tested | reported without images | rate below | reported with images | rate below"
+    print(f"\n| pairs of originals | {head} |")
     print("|---|---|---|---|---|---|")
     by_bits = duplicates.duplicates_within(prints)
     confirmed = duplicates.duplicates_within(prints, images=images.__getitem__)

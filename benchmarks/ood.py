@@ -230,7 +230,7 @@ def looks(check: ood.OODCheck, images: Images, fit: image_file.Fit = "pad") -> n
 WORDS = {
     "turned to the left by 90°": "rotated 90° anticlockwise",
     "turned to the right by 90°": "rotated 90° clockwise",
-    "other": "no frontal chest",
+    "other": "not a frontal chest radiograph",
     **{f"adults, turned to the {way} by 90°": f"adults, rotated 90° {words}"
        for way, words in (("left", "anticlockwise"), ("right", "clockwise"))},
 }  # fmt: skip
@@ -281,7 +281,8 @@ def fitted(images: Images, laterals: Sequence[np.ndarray] = ()) -> ood.OODCheck:
 def upright(check: ood.OODCheck, test: Images, names: np.ndarray, other: Images) -> None:
     """False alarms on frontal images of every shape."""
     clear = ~np.isin(names, [f"{one}.png" for one in ALTERED_AT_SOURCE])
-    named = {"ChestX-ray14, unaltered": test, "… without the 10 that are rotated or inverted": test.chosen(clear)}
+    named = {"ChestX-ray14, unaltered": test}
+    named |= {"… without the 10 images that are rotated or inverted": test.chosen(clear)}
     named |= {f"… {name}": test.chosen(clear).changed(change) for name, change in SHAPES.items()}
     report("upright frontal images", judged(check, named))
     shape = np.array([one.shape[1] / one.shape[0] for one in other.pixels])
