@@ -268,7 +268,7 @@ def test_the_list_and_one_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[st
     file = tmp_path / "配 方.json"
     assert cli.main(["recipes", "--json", str(file)]) == 0
     said = capsys.readouterr().out
-    assert all(name in said for name in recipe.recipe_names()) and "mean AUROC .8468" in said
+    assert all(name in said for name in recipe.recipe_names()) and ".8468" in said
     assert [one["name"] for one in json.loads(file.read_text(encoding="utf-8"))] == list(recipe.recipe_names())
     assert cli.main(["recipes", "show", "small-moco"]) == 0
     assert capsys.readouterr().out == (RECIPES / "small-moco.toml").read_text(encoding="utf-8")
