@@ -87,6 +87,8 @@ def test_openvino_answers_as_the_model(tmp_path: Path) -> None:
     folder = made(tmp_path / "m")
     result = ribcage.export(folder, to="openvino", out=tmp_path / "a b.xml", latency=False)
     assert result["away"] < 1e-5 and (tmp_path / "a b.bin").is_file()
+    found = deployment.file_tensors("openvino", tmp_path / "a b.xml", opened(folder).spec)
+    assert found == deployment.file_tensors("torchscript", tmp_path, opened(folder).spec)
 
 
 def test_expected_values_are_those_of_predict(tmp_path: Path) -> None:
@@ -100,10 +102,13 @@ def test_expected_values_are_those_of_predict(tmp_path: Path) -> None:
     np.testing.assert_allclose(said[["Mass", "Nodule", "Edema"]].to_numpy()[0], found, atol=1e-6)
 
 
-def test_the_file_names_its_inputs_and_outputs(tmp_path: Path) -> None:
+def test_the_file_names_its_inputs_and_outputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import onnx
 
     ribcage.export(made(tmp_path / "m"), out=tmp_path / "a.onnx", latency=False)
+    shown = capsys.readouterr().out
+    for facts in ("images: uint8 (N, 48, 48)", "probabilities: float32 (N, 3)", "Mass, Nodule, Edema"):
+        assert facts in shown
     said = {one.key: one.value for one in onnx.load(tmp_path / "a.onnx").metadata_props}
     assert json.loads(said["ribcage.findings"]) == ["Mass", "Nodule", "Edema"]
     assert json.loads(said["ribcage.thresholds"]) == {"youden": [0.2, None, 0.9]}

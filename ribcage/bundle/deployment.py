@@ -13,6 +13,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,71 @@ def opened_openvino(file: Path, threads: int = 0, precision: str = "f32") -> Pre
 OPENED: dict[str, Callable[[Path, int], Predictor]] = {
     "onnx": opened_onnx, "torchscript": opened_torchscript, "openvino": opened_openvino,
 }  # fmt: skip
+
+
+# ---- inputs and outputs
+
+
+@dataclass(frozen=True)
+class FileTensor:
+    """An input or an output of an exported file."""
+
+    role: str
+    """input, or output"""
+    name: str
+    kind: str
+    """uint8, float32"""
+    shape: tuple[str, ...]
+    """Sizes; N for the batch."""
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.name}: {self.kind} ({', '.join(self.shape)})"
+
+
+def file_tensors(to: str, file: Path, model: ModelSpec) -> list[FileTensor]:
+    """The inputs, then the outputs of an exported file. TorchScript stores neither shapes nor the names of outputs:
+    they are those of `Deployed`."""
+    if to == "onnx":
+        return _onnx_tensors(file)
+    if to == "openvino":
+        return _openvino_tensors(file)
+    side = str(model.stored)
+    return [
+        FileTensor("input", "images", "uint8", ("N", side, side)),
+        FileTensor("output", "probabilities", "float32", ("N", str(len(model.findings)))),
+    ]
+
+
+def _onnx_tensors(file: Path) -> list[FileTensor]:
+    import onnx
+
+    graph = onnx.load(str(file), load_external_data=False).graph
+    return [
+        FileTensor(
+            role,
+            one.name,
+            onnx.helper.tensor_dtype_to_np_dtype(one.type.tensor_type.elem_type).name,
+            tuple(str(size.dim_value or "N") for size in one.type.tensor_type.shape.dim),
+        )
+        for role, every in (("input", graph.input), ("output", graph.output))
+        for one in every
+    ]
+
+
+def _openvino_tensors(file: Path) -> list[FileTensor]:
+    import openvino
+
+    network = openvino.Core().read_model(str(file))
+    return [
+        FileTensor(
+            role,
+            one.any_name,
+            one.element_type.to_dtype().name,
+            tuple("N" if size.is_dynamic else str(size) for size in one.partial_shape),
+        )
+        for role, every in (("input", network.inputs), ("output", network.outputs))
+        for one in every
+    ]
 
 
 def max_difference(

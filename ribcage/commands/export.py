@@ -108,7 +108,10 @@ def run(options: Options) -> Exported:
                 print(f"! `ribcage serve` will not use {file}, but will export the model again: {error}")
     if opened.spec.warning:
         print(f"! {opened.spec.warning}")
-    print(f"Wrote {file}, {sum(one.stat().st_size for one in beside(file)) / 1e6:,.1f} MB.")
+    print(f"Wrote {file}, {sum(one.stat().st_size for one in beside(file)) / 1e6:,.1f} MB:")
+    for tensor in deployment.file_tensors(options.to, file, opened.spec):
+        print(f"  {tensor}")
+    print(f"Columns of the output: {', '.join(opened.spec.findings)}.")
     return result
 
 
