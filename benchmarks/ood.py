@@ -228,10 +228,10 @@ def looks(check: ood.OODCheck, images: Images, fit: image_file.Fit = "pad") -> n
 
 
 WORDS = {
-    "turned to the left by 90°": "rotated 90° anticlockwise",
-    "turned to the right by 90°": "rotated 90° clockwise",
+    "rotated to the left by 90°": "rotated 90° anticlockwise",
+    "rotated to the right by 90°": "rotated 90° clockwise",
     "other": "not a frontal chest radiograph",
-    **{f"adults, turned to the {way} by 90°": f"adults, rotated 90° {words}"
+    **{f"adults, rotated to the {way} by 90°": f"adults, rotated 90° {words}"
        for way, words in (("left", "anticlockwise"), ("right", "clockwise"))},
 }  # fmt: skip
 """Class of the check, or alteration → its name in the tables."""
@@ -337,7 +337,7 @@ def few(train: Images, test: Images, root: Path) -> None:
     for count in (27, 67, 134):
         check = fitted(train.chosen(np.random.default_rng(3).permutation(len(train.of))[:count]))
         named = {"ChestX-ray14, unaltered": test, "lateral views": laterals}
-        named |= {name: test.changed(TURNS[name]) for name in ("turned to the left by 90°", "flipped horizontally")}
+        named |= {name: test.changed(TURNS[name]) for name in ("rotated to the left by 90°", "flipped horizontally")}
         report(f"fitted on {check.fitted_on} images", judged(check, named))
 
 

@@ -83,7 +83,7 @@ def test_what_is_in_no_split_is_no_problem_and_what_splits_share_can_be_left_out
     assert "--drop-shared test" in shared and "is unknown" not in shared
     aside = "\n".join(audit.audit([tables(rows | {"split": ["train", "", "test"]})])["problems"])
     assert "--drop-shared" not in aside and "1 patient" not in aside
-    assert has_facts(aside, "patient", "1 image", "unknown")
+    assert has_facts(aside, "patient", "1 image", "not known")
 
 
 def test_unknown_patients_are_never_one_and_the_same() -> None:

@@ -279,7 +279,7 @@ def test_a_student_is_not_tested_on_what_its_teacher_learnt_from(
     assert cli.main(["evaluate", str(tmp_path / "run"), "--data", str(data)]) == 2
     said = capsys.readouterr().err
     tested = len(Datasets.open([data]).rows_of("test"))
-    assert f"Of {tested} test images, {tested} show" in said and "--allow-leak" in said
+    assert f"Of {tested} test images, {tested} " in said and "--allow-leak" in said
 
 
 # ---- what cannot be

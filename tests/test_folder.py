@@ -228,9 +228,11 @@ def test_a_table_without_patients_or_findings_is_reported(folder: Path, caplog: 
     """Else one patient would come into training and test without a word."""
     trees.text(folder / "a.csv", "影像路径,卡号,所见", "1.png,7,渗出", "2.png,7,")
     assert datasets.index("folder", folder).findings == ()
-    patient, labels = sorted((text for text in caplog.messages if "--" in text), reverse=True)
-    assert "--patient-column" in patient and "Columns: 影像路径, 卡号, 所见." in patient
-    assert "--label-columns" in labels and "Columns: 影像路径, 卡号, 所见." in labels
+    (patient,), (labels,) = (
+        [text for text in caplog.messages if name in text] for name in ("--patient-column", "--label-columns")
+    )
+    assert "Columns: 影像路径, 卡号, 所见." in patient
+    assert "Columns: 影像路径, 卡号, 所见." in labels
     caplog.clear()
     datasets.index("folder", folder, patient_column="卡号", label_columns=["所见"])
     assert not [text for text in caplog.messages if "--" in text]

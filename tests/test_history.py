@@ -69,7 +69,7 @@ def test_uses_of_the_same_images_are_counted_whatever_the_options_and_rows() -> 
     assert [one.number for one in history.use(every, ("i1", "i9"), "val")] == [3]
     assert has_facts(history.sentence(5, history.use(every, ("i1",), "test")), "test 5", "4th", "tests 1, 2, 3")
     assert has_facts(history.sentence(1, []), "test 1", "first")
-    assert has_facts(history.new(other, [first, frontal]), "other images", "test 2")
+    assert has_facts(history.new(other, [first, frontal]), "differ", "test 2")
     assert has_facts(history.new(frontal, [first]), "2nd use", "other options")
     assert has_facts(history.new(replace(first, number=9, weights="w2"), [first]), "2nd use", "other weights")
     assert [history.ordinal(count) for count in (2, 3, 11, 12, 21, 112)] == [
@@ -105,7 +105,7 @@ def test_the_card_keeps_the_best_documented_test_of_a_name_and_lists_the_other()
     text = card.card_with_tests(text, result_of(poor), [good, poor])
     (heading,) = (line for line in text.splitlines() if has_facts(line, "AUROC", "0.900") and not line.startswith("|"))
     assert has_facts(heading, "Test 1", "100 images", "50 known patients")
-    assert has_facts(text, "| 2 | nih, test | bbbbbb | 200 | – | mean AUROC – |", "other images", "test 1")
+    assert has_facts(text, "| 2 | nih, test | bbbbbb | 200 | – | mean AUROC – |", "differ", "test 1")
     text = card.card_with_tests(text, result_of(better), [good, poor, better])
     assert text.count("## Test: nih, split test") == 1 and has_facts(text, "Test 3", "100 images", "400 known patients")
     assert text.count("## Tests\n") == 1 and text.count("## Limitations") == 1

@@ -46,12 +46,12 @@ def test_selection_images_are_told_apart_from_training_images(
     seen, tested = Provenance.of(Datasets.of([sets[whose]]), TRAIN, VAL), Datasets.of([sets[mine]])
     found = leakage.check_leakage(seen, tested, VAL, selected=True)
     assert found.found and found.selected_on == (4 if whose == "large" else 0)  # linked: known by patients alone
-    with pytest.raises(leakage.LeakError, match="Of 4 test images, 4 show 2 patients"):
+    with pytest.raises(leakage.LeakError, match=r"4 test images.* 2 patients"):
         leakage.check_leakage(seen, tested, VAL)
     with pytest.raises(leakage.LeakError) as error:
         leakage.check_leakage(seen, tested, np.arange(4, 8), selected=True)
     assert (error.value.leak.images, error.value.leak.patients) == (2, 1)
-    assert error.value.leak.sentence("validation").startswith("Of 4 validation images, 2 show 1 patient")
+    assert error.value.leak.sentence("validation").startswith("Of 4 validation images, 2 ")
 
 
 def test_roles_of_patients_follow_from_images_in_older_files(sets: dict[str, DatasetFolder]) -> None:

@@ -121,12 +121,12 @@ def test_upright_images_of_any_shape_are_not_noticed(check: OODCheck, change: Ca
 @pytest.mark.parametrize(
     ("look", "change"),
     [
-        ("Looks inverted", lambda square: 255 - square),
-        ("Looks upside down", lambda square: square[::-1, ::-1]),
-        ("Looks upside down", lambda square: square[::-1]),
-        ("Looks turned to the left by 90°", lambda square: np.rot90(square)),
-        ("Looks turned to the right by 90°", lambda square: np.rot90(square, -1)),
-        ("Looks turned to the left by 90°", lambda square: np.rot90(with_bars(square, 150, 75))),
+        ("Possibly inverted", lambda square: 255 - square),
+        ("Possibly upside down", lambda square: square[::-1, ::-1]),
+        ("Possibly upside down", lambda square: square[::-1]),
+        ("Possibly rotated to the left by 90°", lambda square: np.rot90(square)),
+        ("Possibly rotated to the right by 90°", lambda square: np.rot90(square, -1)),
+        ("Possibly rotated to the left by 90°", lambda square: np.rot90(with_bars(square, 150, 75))),
     ],
     ids=["inverted", "upside-down", "flipped", "left", "right", "left-landscape"],
 )
@@ -153,7 +153,7 @@ def test_training_images_that_lie_on_their_side_hide_no_others(check: OODCheck) 
         appearance.cropped_content(np.rot90(chest(seed)) if seed % 10 == 0 else chest(seed)) for seed in range(COUNT)
     ]
     mixed = ood.fitted_check(images[:TRAIN], images[TRAIN:])
-    turned = [one.startswith("Looks turned to the left") for one in noticed(mixed, range(1000, 1010), np.rot90)]
+    turned = [one.startswith("Possibly rotated to the left") for one in noticed(mixed, range(1000, 1010), np.rot90)]
     assert sum(turned) >= 9 and sum(map(bool, noticed(mixed, range(1000, 1010)))) <= 1
 
 
@@ -197,7 +197,7 @@ def test_the_limit_has_the_documented_false_alarm_rate() -> None:
 def test_the_weakness_of_a_check_is_reported(check: OODCheck) -> None:
     assert check.fitted_on == TRAIN and check.held_out == COUNT - TRAIN
     assert (check.altered[1:6] >= 0.9 * check.held_out).all() and check.alarms.sum() <= 3
-    assert "few images" in ood.weakness(check) and "no OOD check" in ood.weakness(None)
+    assert f"{check.fitted_on:,} images" in ood.weakness(check) and "no OOD check" in ood.weakness(None)
     plenty = replace(check, fitted_on=600, held_out=200)
     assert not ood.weakness(plenty)
     assert "10%" in ood.weakness(replace(plenty, alarms=np.array([0, 20, 0, 0, 0, 0, 0, 0])))
@@ -219,11 +219,11 @@ def test_a_check_without_held_out_images_is_reported_as_untested() -> None:
 @pytest.mark.parametrize(
     ("tags", "facts"),
     [
-        ({"modality": "CT"}, ("DICOM", "modality CT")),
-        ({"body": "HIP"}, ("chest", "DICOM", "body part HIP")),
+        ({"modality": "CT"}, ("DICOM", "modality", "CT")),
+        ({"body": "HIP"}, ("chest", "DICOM", "body part", "HIP")),
         ({"view": "LATERAL"}, ("frontal", "DICOM", "lateral")),
-        ({"age": "7"}, ("child", "DICOM", "age 7")),
-        ({"age": "0.8333"}, ("child", "DICOM", "age 0.833")),
+        ({"age": "7"}, ("child", "DICOM", "age", "7")),
+        ({"age": "0.8333"}, ("child", "DICOM", "age", "0.833")),
         ({"body": "\x1b[31m" + "X" * 99}, ("chest", "DICOM", "body part")),
     ],
     ids=["modality", "body", "lateral", "child", "infant", "hostile"],
@@ -236,7 +236,7 @@ def test_tags_of_a_dicom_lead_to_warnings(tags: dict[str, str], facts: tuple[str
 def test_adults_are_reported_to_users_of_a_model_of_children(check: OODCheck) -> None:
     children = replace(check, ages=np.array([1000, 990]))
     (said,) = ood.image_warnings(children, chest(1000), {"age": "45"})
-    assert has_facts(said, "adult", "DICOM", "age 45", 10)
+    assert has_facts(said, "adult", "DICOM", "age", "45", 10)
     assert ood.image_warnings(check, chest(1000), {"age": "45"}) == ()  # of unknown ages most are of adults
 
 
@@ -322,7 +322,7 @@ def test_a_trained_model_keeps_its_check_and_predict_tells(data: Path, tmp_path:
     cv2.imwrite(str(tmp_path / "b.png"), 255 - chest(1000, 48))
     assert cli.main(["predict", str(run), *(str(tmp_path / f"{name}.png") for name in "ab"), "--out", str(table)]) == 0
     plain, inverted = pd.read_csv(table)["image_warnings"].fillna("")
-    assert not plain and inverted.startswith("Looks inverted.")
+    assert not plain and inverted.startswith("Possibly inverted.")
 
 
 def test_a_bundle_without_a_check_has_no_warning_of_pixels(data: Path, tmp_path: Path, check: OODCheck) -> None:
@@ -408,8 +408,8 @@ def test_of_real_files_the_inverted_twin_is_inverted_and_a_leg_is_no_chest() -> 
         return [re.split("[.:]", one)[0] for one in ood.image_warnings(check, square, read.tags)]
 
     assert said("1.2.276*") == said("RG1_J2KI*") == []
-    assert said("Fake_MONOHR1*") == ["Looks inverted"]
-    assert said("RG3_J2KI*")[0] == "Possibly not a chest"
+    assert said("Fake_MONOHR1*") == ["Possibly inverted"]
+    assert said("RG3_J2KI*")[0].startswith("Possibly not a chest")
     assert said("syntaxes/CTImage.dcm")[0] == "Not a plain radiograph"
 
 

@@ -213,7 +213,7 @@ def test_a_model_that_has_seen_the_tested_images_is_refused(
     words = ["probe", str(model), "--data", str(data), "--labels", "1", "--threads", "1"]
     assert cli.main(words) == 2
     said = capsys.readouterr().err
-    assert f"Of {len(test)} test images, {len(test)} show" in said and said.count("\n") == 1
+    assert f"Of {len(test)} test images, {len(test)} " in said and said.count("\n") == 1
     assert cli.main([*words, "--allow-leak"]) == 0
     assert "! LEAK" in capsys.readouterr().out
 

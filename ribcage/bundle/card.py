@@ -17,7 +17,7 @@ from ribcage.metrics.reliability import FindingReliability
 
 FITS = {"pad": "padded to a square", "crop": "cropped to a square", "squash": "stretched to a square"}
 HEADS = {
-    "cam": "Classifier whose boxes are drawn around its Grad-CAM maps; no boxes were used for training",
+    "cam": "Classifier whose boxes are derived from its Grad-CAM maps; no boxes were used for training",
     "fcos": "FCOS detector on a feature pyramid",
     "yolo": "Detector with YOLOv3 heads at three scales",
 }

@@ -110,15 +110,18 @@ def converted_model(
     refuse_incomplete(file, found, coverage, strange, partial)
     sound(file, backbone.model.state_dict(), head)
     if names and not rows:
-        raise ValueError(f"{file} has no last layer for {', '.join(names)}. Leave out --findings.")
+        raise ValueError(f"{file} has no classification layer for {', '.join(names)}. Omit --findings.")
     if names and rows != len(names):
-        raise ValueError(f"The last layer in {file} has {rows:,} rows, but there are {len(names)} findings.")
+        raise ValueError(
+            f"The classification layer in {file} has {rows:,} outputs, but {len(names)} findings were given."
+        )
     if names and "bias" not in head and not partial:
-        raise ValueError(f"The last layer in {file} has no bias. Pass --partial to use zeros.")
+        raise ValueError(f"The classification layer in {file} has no bias. Pass --partial to use zeros.")
     if names and several(found.state, config.classifier):
         raise ValueError(
-            f"{file} has several last layers on different tokens ({', '.join(config.classifier)}), which cannot be "
-            f"merged into one. Leave out --findings and fine-tune."
+            f"{file} has several classification layers on different tokens ({', '.join(config.classifier)}), which "
+            f"cannot be "
+            f"merged into one layer. Omit --findings and fine-tune the model."
         )
     if not agreed:
         ask(file, found, claims)
@@ -195,7 +198,7 @@ def ask(file: Path, found: Published, claims: Sequence[Claim]) -> None:
     if not guessed:
         return
     layout = found.layout or "timm_names"
-    others = f" It could also be in the layout {' or '.join(found.other_layouts)}." if found.other_layouts else ""
+    others = f" The layout could also be {' or '.join(found.other_layouts)}." if found.other_layouts else ""
     named = {"preprocessing": "--mean and --std", "findings": "--findings"}
     instead = " and ".join(named[one.what] for one in guessed)
     raise ValueError(
@@ -242,7 +245,7 @@ def sound(file: Path, body: dict[str, Tensor], head: dict[str, Tensor]) -> None:
     """Raise ValueError for values that no trained weight has, such as NaN or a negative variance."""
     numbers = {name: value for name, value in body.items() if value.is_floating_point()}  # the others are counters
     if empty := next((name for name, value in head.items() if not value.numel()), ""):
-        raise ValueError(f"{file} is damaged: the last layer's {empty} is empty.")
+        raise ValueError(f"{file} is damaged: the {empty} of the classification layer is empty.")
     for name, value in {**numbers, **{f"the last layer's {name}": value for name, value in head.items()}}.items():
         negative = name.endswith("running_var") and bool((value < 0).any())
         if not value.is_floating_point() or not value.isfinite().all() or negative:
@@ -254,11 +257,13 @@ def fill(method: Supervised, head: dict[str, Tensor], places: Sequence[int], whe
     weight = head["weight"].flatten(1)[list(places)]
     if weight.shape != method.head.weight.shape:
         raise ValueError(
-            f"The last layer in {where} has {weight.shape[1]} input features, but the backbone outputs "
+            f"The classification layer in {where} has {weight.shape[1]} input features, but the backbone outputs "
             f"{method.backbone.dim}."
         )
     if "bias" in head and len(head["bias"]) != len(head["weight"]):
-        raise ValueError(f"The last layer in {where} has a bias whose length differs from that of its weight.")
+        raise ValueError(
+            f"The classification layer in {where} has a bias whose length differs from that of its weight."
+        )
     with torch.no_grad():
         method.head.weight.copy_(weight)
         method.head.bias.copy_(head["bias"][list(places)] if "bias" in head else torch.zeros(len(places)))

@@ -64,8 +64,8 @@ def _exposed(image: Image, rng: Random) -> Image:
 
 ALTERED: dict[str, Callable[[Image], Image]] = {
     "upside down": lambda image: image[::-1, ::-1],
-    "turned to the left by 90°": lambda image: np.rot90(image),
-    "turned to the right by 90°": lambda image: np.rot90(image, -1),
+    "rotated to the left by 90°": lambda image: np.rot90(image),
+    "rotated to the right by 90°": lambda image: np.rot90(image, -1),
     "inverted": lambda image: 255 - image,
 }
 """Orientations and inversion; each is also mirrored with probability 0.5."""

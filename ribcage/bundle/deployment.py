@@ -203,7 +203,7 @@ def write_int8(source: Path, images: np.ndarray, file: Path) -> None:
 def opened_onnx(file: Path, threads: int = 0) -> Predictor:
     """The model in ONNX Runtime on the CPU; threads: 0 for one per core."""
     if files.regular(file).stat().st_size > attestation.LARGEST:
-        raise ValueError(f"{file} is larger than an ONNX file can be. Export the model again.")
+        raise ValueError(f"{file} exceeds the maximum size of an ONNX file. Export the model again.")
     return loaded_onnx(file.read_bytes(), file, threads)
 
 

@@ -167,7 +167,7 @@ def sentence(number: int, earlier: Sequence[PastTest]) -> str:
     listed = ", ".join(several[-5:]) if len(several) <= 5 else f"…, {', '.join(several[-5:])}"
     return (
         f"{text} and the {ordinal(len(earlier) + 1)} use of this test data (before: test{'s' * (len(several) > 1)} "
-        f"{listed}). Selecting the best of several results on the same test data makes it too optimistic."
+        f"{listed}). Selecting the best of several results on the same test data makes the result too optimistic."
     )
 
 
@@ -182,7 +182,7 @@ def new(test: PastTest, before: Sequence[PastTest]) -> str:
     same = use(before, test.contents, test.split)
     if not same:
         named = [one for one in before if (one.name, one.split) == (test.name, test.split)]
-        return f"other images than in test {named[-1].number} of the same name" if named else "first on this data"
+        return f"images differ from those of test {named[-1].number} of that name" if named else "first on this data"
     text = f"{ordinal(len(same) + 1)} use of this data"
     if last := next((one for one in reversed(same) if one.key == test.key), None):
         return text + (f", as test {last.number}" if last.weights == test.weights else ", other weights")

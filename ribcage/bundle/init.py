@@ -93,7 +93,7 @@ def read_initial_weights(file: Path) -> Published:
         also = published(file, other)
         if (also.mean, also.std) != (found.mean, found.std):
             raise ValueError(
-                f"{file} could be of {found.layout} or of {other}, which expect different preprocessing "
+                f"{file} could be in the layout {found.layout} or {other}, which expect different preprocessing "
                 f"(recognised by {found.evidence}). Convert it first with --layout {found.layout} or {other}: "
                 "ribcage convert FILE --layout LAYOUT --out FOLDER, then --init FOLDER."
             )
@@ -156,5 +156,5 @@ def _report(init: str, found: Published, built: Backbone) -> None:
         return
     config = pretrained_config(built.name)
     ends = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
-    description = recognised_as(found) if found.layout else "no known layout; its names are those of timm"
+    description = recognised_as(found) if found.layout else "no known layout; the parameter names are those of timm"
     print(f"{init}: {description}\n{account_summary(account(found, built.coverage, ends, False))}", flush=True)

@@ -36,7 +36,7 @@ from ribcage.models.detectors.cam import CamBoxes
 from ribcage.runtime import digest, distributed, files
 
 WEIGHTS_FILE = "model.safetensors"
-ADVICE = f"Copy the model again from its source; after a change of your own, remove {digest.SUMS}."
+ADVICE = f"Copy the model again from its source. If you changed the file yourself, remove {digest.SUMS}."
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def find_bundle(folder: Path) -> Path:
     if not folder.exists():
         raise FileNotFoundError(f"{folder} does not exist.")
     if (folder / "checkpoint.pt").is_file():
-        raise FileNotFoundError(f"{folder} is a run without a bundle: it has not finished its first validation.")
+        raise FileNotFoundError(f"{folder} is a run without a bundle: its first validation has not finished.")
     raise FileNotFoundError(f"{folder} has no model: it contains neither model.json nor bundle/model.json.")
 
 
@@ -226,7 +226,7 @@ def _check_digests(folder: Path) -> None:
     known = digest.recorded_digests(folder)
     required = ("model.json", "provenance.npz", WEIGHTS_FILE)
     if known and (unknown := [name for name in required if name not in known]):
-        raise ValueError(f"{folder / digest.SUMS} does not name {unknown[0]}. {ADVICE}")
+        raise ValueError(f"{folder / digest.SUMS} does not list {unknown[0]}. {ADVICE}")
     if known:
         digest.check_folder(folder, ADVICE)
     elif not distributed.rank():

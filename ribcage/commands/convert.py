@@ -131,7 +131,7 @@ def wrong(options: Options) -> list[str]:
     if any(not 1 <= side <= MAX_SIDE for side in options.size):
         said.append(f"--size {' '.join(map(str, options.size))} must be from 1 to {MAX_SIDE} pixels")
     if options.to and options.data:
-        said.append("--data and --to exclude each other: convert with --data first, then with --to")
+        said.append("--data and --to cannot be combined: convert with --data first, then with --to")
     if options.file and options.file.name == "model.safetensors" and (options.file.parent / "model.json").is_file():
         said.append(f"{options.file} belongs to a model folder: pass {options.file.parent}")
     if folder and not options.to and not options.data:
@@ -163,8 +163,11 @@ def converted(options: Options) -> "ModelSpec":
     model = fitted(options, Model(made.method, made.model, Provenance.nothing(options.file.name)))
     save_bundle(options.out, model.method, model.spec, model.seen, model.ood)
     write_account(options.out / ACCOUNT, made.tensors)
-    print(f"Wrote {options.out}; {ACCOUNT} in it lists every tensor of the file.")
-    print("Its training data are unknown: a test on images from them would be too optimistic.")
+    print(f"Wrote {options.out}; {ACCOUNT} in this folder lists every tensor of the checkpoint.")
+    print(
+        "The training data of the checkpoint are unknown: test results are too optimistic if they include the "
+        "test images."
+    )
     return model.spec
 
 
@@ -201,7 +204,7 @@ def fitted(options: Options, model: Model) -> Model:
         return model
     if not model.spec.findings:
         raise ValueError(
-            f"--data calibrates the predictions of findings, but {options.file} is a backbone without findings."
+            f"--data calibrates predicted probabilities, but {options.file} is a backbone without findings."
         )
     data = Datasets.open(options.data)
     selection.distinct(data)
@@ -261,9 +264,12 @@ def report(file: Path, found: "Published", made: "Converted") -> None:
     print(f"backbone: {len(coverage.matched)} of {count} weights" + (f", {coverage}" if coverage.lost else ""))
     print(account_summary(made.tensors))
     if made.rows and not model.findings:
-        print(f"last layer: {made.rows:,} outputs, left out because they have no names; name them with --findings.")
+        print(
+            f"classification layer: {made.rows:,} outputs, omitted because they have no names; name them with "
+            f"--findings."
+        )
     elif not made.rows:
-        print("no last layer: a backbone for 'ribcage finetune' or 'ribcage probe'.")
+        print("no classification layer: a backbone for 'ribcage finetune' or 'ribcage probe'.")
 
 
 def write_account(file: Path, tensors: "Sequence[TensorRecord]") -> None:

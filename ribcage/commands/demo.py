@@ -229,7 +229,7 @@ def write_file(options: Options, log: CommandLog) -> None:
     from ribcage.commands import export
 
     if absent := deployment.missing_packages("onnx"):
-        print(f"Skipped, as {', '.join(absent)} is missing (pip install 'ribcage[export]').")
+        print(f"Skipped, because {', '.join(absent)} is missing (pip install 'ribcage[export]').")
         return
     given = export.Options(options.out / "small-distilled", data=(str(data(options)),), runs=2 if options.quick else 10)
     log("export", export, given)
@@ -243,7 +243,7 @@ def ask(options: Options, log: CommandLog) -> None:
 
     given = serving.Options((options.out / "small-distilled", options.out / "boxes"))
     if absent := serving.missing():
-        print(f"Skipped, as {', '.join(absent)} is missing (pip install 'ribcage[serve]').")
+        print(f"Skipped, because {', '.join(absent)} is missing (pip install 'ribcage[serve]').")
         return
     log("serve", serving, given)
     ask_server(options.out, given.models)

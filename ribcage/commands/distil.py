@@ -87,7 +87,7 @@ def wrong(options: Options) -> list[str]:
     inside = [f"--{name.replace('_', '-')}" for name in ("feature_weight", "relation_weight") if getattr(options, name)]
     found = []
     if not options.teacher:
-        found.append("--teacher needs a bundle or a table")
+        found.append("--teacher requires a bundle or a table of predictions")
     twice = [name for name in dict.fromkeys(options.teacher) if options.teacher.count(name) > 1]
     found += [f"--teacher has {name} twice" for name in twice]
     if options.patience and options.keep == "last":
@@ -95,15 +95,18 @@ def wrong(options: Options) -> list[str]:
     if options.micro_batch:
         found.append("--micro-batch is not possible: the losses are means over the labels and predictions of a batch")
     if inside and (all(tables) or not live(options)):
-        found.append(f"{' and '.join(inside)} need a teacher that is a bundle, and --teacher-mode live")
+        found.append(f"{' and '.join(inside)} require a bundle as teacher, and --teacher-mode live")
     if options.mixup and (any(tables) or not live(options)):
-        found.append("--mixup needs teachers that predict on mixed images: bundles, and --teacher-mode live")
+        found.append(
+            "--mixup requires bundles as teachers and --teacher-mode live, because the teachers predict on "
+            "the mixed images"
+        )
     if options.freeze and not options.init:
         found.append("--freeze backbone needs --init")
     if options.freeze and inside:
         found.append(f"--freeze backbone leaves nothing to train by {' and '.join(inside)}")
     if options.label_weight == 1 and not inside:
-        found.append("--label-weight 1 does not use the teacher: use ribcage finetune")
+        found.append("--label-weight 1 excludes the distillation loss: use ribcage finetune")
     if options.distil_loss == "mse" and options.temperature != Options.temperature:
         found.append("--temperature has no effect with --distil-loss mse, only with kl")
     return found
@@ -164,7 +167,10 @@ def warn(teachers: "Mapping[str, OpenedTeacher]", data: "Datasets") -> None:
     for name, one in teachers.items():
         if isinstance(one, Classifier):
             fits = [each.facts.fit for each in data if each.facts.fit != one.spec.fit]
-            notes = [f"it was trained on images with --fit {one.spec.fit}, but the data have {fit}" for fit in fits]
+            notes = [
+                f"it was trained on images with --fit {one.spec.fit}, but the data were imported with --fit {fit}"
+                for fit in fits
+            ]
         else:
             notes = list(one.notes)
         for note in dict.fromkeys(notes):
@@ -203,14 +209,16 @@ def check_teachers(options: Options, data: "Datasets", val_rows: "np.ndarray") -
             found = f"{name} was trained on images of split {options.val!r}"
             why = error.leak.sentence("validation")
             if not error.leak.alike and (seen.role == 1).any() and not len(seen.selected):
-                why += ", though perhaps they were only used to select it: its provenance does not distinguish the two"
+                why += (
+                    ", but possibly only for model selection, which its provenance does not distinguish from training"
+                )
             if not options.allow_leak:
                 raise ValueError(
                     f"{found}, which is used to select the student. {why}. Use another --val, or pass --allow-leak."
                 ) from None
             say(f"WARNING: {found}, which is used to select the student. {why}.")
             leaks.append(
-                f"its teacher {Path(name).name} was trained on split {options.val!r}, on which it was also selected"
+                f"its teacher {Path(name).name} was trained on split {options.val!r}, on which the student was selected"
             )
     return " and ".join(leaks)
 
@@ -301,8 +309,8 @@ def view_sizes(size: tuple[int, int], teachers: "Mapping[str, OpenedTeacher]") -
     other = [f"{name} {one[0]} × {one[1]}" for name, one in sizes.items() if one[0] * size[1] != one[1] * size[0]]
     if other:
         raise ValueError(
-            f"--size {size[0]} {size[1]} has another aspect ratio than the input of {', '.join(other)}. Use a --size "
-            "of that ratio, or --teacher-mode stored."
+            f"--size {size[0]} {size[1]} has a different aspect ratio from the input of {', '.join(other)}. Use a "
+            f"--size with the same aspect ratio, or --teacher-mode stored."
         )
     return [size, *dict.fromkeys(one for one in sizes.values() if one != size)]
 
@@ -340,7 +348,7 @@ def validator(
     labels = data.known_labels(val_rows, spec.findings, policy)
     if ((labels == 1).any(axis=0) & (labels == 0).any(axis=0)).any():
         return finetune.validator(options, trainer, data, val_rows, spec, policy, device)
-    say(f"Split {options.val!r} has no labels for validation: the last epoch is kept, without thresholds.")
+    say(f"Split {options.val!r} has no labels for validation: the last epoch is saved, without thresholds.")
     return None
 
 

@@ -90,11 +90,11 @@ def run(options: Options) -> Exported:
         work = stack.enter_context(tempfile.TemporaryDirectory(dir=file.parent, prefix=".export"))
         with progress.working(f"writing {file.name}"):
             made = written(options, opened, Path(work))
-        with progress.working("comparing its predictions with the model's"):
+        with progress.working("comparing the predictions of the exported and the original model"):
             result = compared(options, opened, made)
             result["file"] = str(file)
         if options.latency:
-            with progress.working("measuring the time that both take (--no-latency skips this)"):
+            with progress.working("measuring the inference time (--no-latency skips this)"):
                 result["latency"] = timed(options, opened, made)
         for stale in (deployment.digest_file(file), attestation.file_beside(file)):
             stale.unlink(missing_ok=True)
@@ -184,9 +184,9 @@ def chosen_images(options: Options, model: "ModelSpec", split: str, most: int = 
     other = [one for one in data if one.size != model.stored or one.facts.fit != model.fit or one.dtype != np.uint8]
     if other:
         raise ValueError(
-            f"{other[0].folder} has images of {other[0].size} px ({other[0].facts.fit}, {8 * other[0].dtype.itemsize} "
-            f"bit), but the "
-            f"model was trained for {model.stored} px ({model.fit}, 8 bit): import the images with these settings."
+            f"{other[0].folder} has images of {other[0].size} px ({other[0].facts.fit}, "
+            f"{8 * other[0].dtype.itemsize} bit), but the model was trained on images of {model.stored} px "
+            f"({model.fit}, 8 bit): import the images with these settings."
         )
     rows = data.rows_of(split)
     if most and len(rows) > most:
@@ -210,7 +210,7 @@ def compared(options: Options, opened: "Classifier", made: Path) -> Exported:
         raise ValueError(f"{opened.folder} predicts NaN or infinity and cannot be exported.")
     away = deployment.max_difference(answer, images, wanted)
     kind = "images" if options.data else "patterns"
-    print(f"largest difference of a probability on {len(images):,} {kind}: {away:.2g}")
+    print(f"largest difference between probabilities on {len(images):,} {kind}: {away:.2g}")
     if away > options.tolerance and (not options.int8 or away == float("inf")):
         raise ValueError(
             f"The exported model differs from the original by {away:.2g}, more than {options.tolerance:g}: no "

@@ -258,13 +258,14 @@ def validator(
     one_class = [name for name in model.findings if name not in validation.judged]
     if not validation.judged:
         raise ValueError(
-            f"No finding of {', '.join(model.findings)} has both classes in split {options.val!r}: no epoch can be "
-            f"selected by it. Use another --val or --findings, or a --policy (now {policy}) that leaves fewer unknown."
+            f"None of the findings {', '.join(model.findings)} has both positive and negative labels in split "
+            f"{options.val!r}, so no epoch can be selected. Use another --val or --findings, or a --policy (now "
+            f"{policy}) that leaves fewer labels unknown."
         )
     if one_class:
         run_folder.say(
-            f"Split {options.val!r} has only one class of {', '.join(one_class)}, for which there are therefore no "
-            f"AUROC and no thresholds."
+            f"Split {options.val!r} has labels of only one class for {', '.join(one_class)}, so AUROC and "
+            f"thresholds are not available there."
         )
     return validation
 
@@ -300,7 +301,7 @@ def report(options: Options, run: "Run") -> None:
     print(f"{which} step {run.standing.best_step:,}: {of_findings(mean, len(found))}")
     print("  " + "  ".join(f"{name.removeprefix('auroc_')} {score:.3f}" for name, score in found.items()))
     test = shlex.join(["ribcage", "evaluate", str(options.out), "--data", *options.data])
-    print(f"The model is {options.out / 'bundle'}. Test it once: {test}")
+    print(f"The model was saved to {options.out / 'bundle'}. To test it (once): {test}")
 
 
 def of_findings(value: float, count: int) -> str:

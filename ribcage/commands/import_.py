@@ -94,7 +94,9 @@ def run(options: Options) -> "DatasetFolder":
     opened = dataset_folder.open(options.out)
     print(summary(opened))
     if exit_code(options, opened):
-        print("The exit code is 3; --allow-rejected N, N% or all accepts rejected images.")
+        print(
+            "The exit code is 3; to accept rejected images, pass --allow-rejected with a number, a percentage or all."
+        )
     return opened
 
 
@@ -238,7 +240,7 @@ def summary(opened: "DatasetFolder") -> str:
     notes = [f"  {count:,} × {note}" for note, count in facts.notes.items()]
     patients = int((table["patient"].unique() != "").sum())
     lines = [
-        f"{out}: {facts.images:,} images ({kind}) of {patients:,} known patients; {splits}.",
+        f"{out}: {facts.images:,} images ({kind}) from {patients:,} known patients; {splits}.",
         *filter(None, [importer_tables.enlarged(table, facts)]),
         *notes,
         f"{facts.rejected:,} images rejected{': ' + reasons(out) if facts.rejected else '.'}",
@@ -255,4 +257,6 @@ def reasons(out: Path, most: int = 3) -> str:
         counts = Counter(row["reason"] for row in csv.DictReader(file))
     first = [f"{count:,} × {reason.rstrip('.')}" for reason, count in counts.most_common(most)]
     more = "; …" if len(counts) > most else ""
-    return f"{'; '.join(first)}{more}. Each is named in {out / 'rejected.csv'}; fix them and pass --redo."
+    return (
+        f"{'; '.join(first)}{more}. All rejected images are listed in {out / 'rejected.csv'}; fix them and pass --redo."
+    )

@@ -191,10 +191,12 @@ def settled(options: Options, data: "Datasets") -> Options:
     there = list(dict.fromkeys(name for one in data for name in one.index.findings))
     if strange := [name for name in findings if name not in there]:
         hint = did_you_mean(strange[0], there)
-        raise ValueError(f"{', '.join(options.data)} has no finding {strange[0]!r}.{hint} It has {', '.join(there)}.")
+        raise ValueError(
+            f"{', '.join(options.data)} has no finding {strange[0]!r}.{hint} Findings of the data: {', '.join(there)}."
+        )
     if not findings:
         raise ValueError(
-            f"{', '.join(options.data)} has no box in split {options.train!r}. Use another --train, or import boxes."
+            f"{', '.join(options.data)} has no boxes in split {options.train!r}. Use another --train, or import boxes."
         )
     return replace(options, model=model, channels=channels, findings=findings)
 
@@ -220,14 +222,15 @@ def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.nd
     kept = [rows[detections.drawn(data, rows, options.findings, policy).any(axis=1)] for rows in (train_rows, val_rows)]
     if lost := len(train_rows) + len(val_rows) - sum(map(len, kept)):
         run_folder.say(
-            f"{lost:,} are left out: they have no box and no negative label for {' or '.join(options.findings)}."
+            f"{lost:,} images are excluded, because they have no box and no negative label for "
+            f"{' or '.join(options.findings)}."
         )
     for rows, split in zip(kept, (options.train, options.val), strict=True):
         without_boxes = [name for name in options.findings if not len(detections.truth(data, rows, name))]
         if len(without_boxes) == len(options.findings):
-            raise ValueError(f"No image of split {split!r} that can be used has a box of {' or '.join(without_boxes)}.")
+            raise ValueError(f"No usable image in split {split!r} has a box of {' or '.join(without_boxes)}.")
         if without_boxes:
-            run_folder.say(f"WARNING: split {split!r} has no box of {', '.join(without_boxes)}.")
+            run_folder.say(f"WARNING: split {split!r} has no boxes for {', '.join(without_boxes)}.")
     return kept[0], kept[1], policy
 
 
@@ -395,6 +398,6 @@ def report(options: Options, which: str) -> None:
         each = [f"{name.removeprefix('map_')} {score:.3f}" for name, score in found.items() if name.startswith("map_")]
         print("  " + "  ".join(each))
     else:
-        print(f"Split {options.val!r} has no box: there is no score threshold.")
+        print(f"Split {options.val!r} has no boxes, so no score threshold was chosen.")
     test = shlex.join(["ribcage", "evaluate", str(options.out), "--data", *options.data])
-    print(f"The detector is {options.out / 'bundle'}. Test it once: {test}")
+    print(f"The detector was saved to {options.out / 'bundle'}. To test it (once): {test}")

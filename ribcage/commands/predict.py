@@ -173,7 +173,7 @@ def unsuitable(options: Options, model: "ModelSpec") -> list[str]:
         found.append(f"--min-score applies to detectors only, but {options.model} is a classifier")
     rules = (*model.thresholds, HALF)
     if options.rule and options.rule not in rules:
-        found.append(f"--rule {options.rule}: the model has {', '.join(rules)}")
+        found.append(f"--rule {options.rule} is not available; the rules of this model are {', '.join(rules)}")
     return found
 
 
@@ -188,7 +188,7 @@ def show(options: Options, found: "FilePredictions", text: "PredictionLines", we
     for line in (*text.legend(), counts_line(found)):
         print(line)
     if too_many_unread(options, len(found.files) - len(found.readable), len(found.files)):
-        print("The exit code is 3; --allow-unread N, N% or all accepts unreadable files.")
+        print("The exit code is 3; to accept unreadable files, pass --allow-unread with a number, a percentage or all.")
     if weakness:
         print(weakness)
     if text.model.warning:

@@ -162,7 +162,7 @@ def check(options: Options) -> None:
     if any(share < 0 for share in options.data_weights) or (options.data_weights and not sum(options.data_weights)):
         wrong.append("--data-weights needs numbers of 0 or more, one of them above 0")
     if not kind.from_labels and (options.findings or options.policy != Options.policy):
-        wrong.append(f"--findings and --policy have no effect on {options.method}, which uses no labels")
+        wrong.append(f"--findings and --policy have no effect with {options.method}, which uses no labels")
     if wrong:
         raise ValueError("; ".join(wrong) + ".")
 
@@ -284,7 +284,8 @@ def watcher(
         opened = Datasets.open(options.probe)
         if "val" in options.train:
             run_folder.say(
-                "WARNING: --probe evaluates on the val split, which is also trained on: its AUROC is biased upwards."
+                "WARNING: --probe evaluates on the val split, which is also used for training: the AUROC is biased "
+                "upwards."
             )
         labelled = monitor.Labelled(opened, opened.rows_of("train"), opened.rows_of("val"))
     return monitor.Monitor(
@@ -380,11 +381,11 @@ def report(
         threads=options.threads or None,
     )
     print("Features: " + ", ".join(f"{name} {value:.3f}" for name, value in monitor.found[-1].items()) + ".")
-    print(f"The backbone is {options.out / 'bundle'}, the report {page}.")
+    print(f"The backbone was saved to {options.out / 'bundle'}, the report to {page}.")
     if options.export_as:
         setup.export_layout(options, trainer.method, model)
     folders, size = shlex.join(options.probe or options.data), " ".join(map(str, options.size))
     out = shlex.quote(str(options.out))
     shape = f"--model {options.model} --size {size}" + (" --channels 3" if options.channels == 3 else "")
-    print(f"Evaluate its features: ribcage probe {out} --data {folders}")
-    print(f"Fine-tune it: ribcage finetune {shape} --init {out} --data {folders} --out …")
+    print(f"To evaluate the features: ribcage probe {out} --data {folders}")
+    print(f"To fine-tune the backbone: ribcage finetune {shape} --init {out} --data {folders} --out …")

@@ -127,7 +127,7 @@ def check(options: Options) -> None:
     own = {"--init": options.init, "--pool": options.pool, "--channels": options.channels > 1}
     said = [name for name, given in own.items() if given and named(options)]
     wrong = ["--labels needs at least one fraction"] if not options.labels else []
-    wrong += [f"{name} applies to the name of an architecture, not to a folder" for name in said]
+    wrong += [f"{name} applies only if MODEL is the name of an architecture, not a folder" for name in said]
     limits.check_options(options, wrong)
 
 
@@ -230,7 +230,8 @@ def show(options: Options, summaries: Sequence["ScoreSummary"], result: "ProbeRe
     head = ["patients", "training images", "classifier", "AUROC", "±", "range", "findings"]
     console.print(console_table(Table(head, [line(one, count) for one in summaries])))
     console.print(
-        "± is the standard deviation over draws; findings with only one class in a draw are left out of its mean."
+        "± is the standard deviation over the random subsets; the mean of a subset excludes findings with only one "
+        "class."
     )
     for leak in result["leaks"]:
         console.print(f"! LEAK: {leak['text']}.")

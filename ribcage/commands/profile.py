@@ -171,11 +171,13 @@ def show_measured(result: "Profile") -> None:
     timed = [batch["batch"] for batch in measured[0]["latency"]] if measured else []
     head = [*TAKEN, *(f"{kind} {batch}" for batch in timed for kind in ("eager", "exported"))]
     console.print(console_table(Table(head, [taken(one) for one in measured])))
-    console.print("MB: activation memory per image in float32, at its peak, and as kept for the backward pass.")
+    console.print(
+        "MB is the peak activation memory per image in float32; MB to train is the memory kept for the backward pass."
+    )
     if timed:
         processor = f"{result['threads']} thread{'s' * (result['threads'] > 1)} of {result['processor']}"
         sizes = " or ".join(map(str, timed))
-        said = f"Milliseconds for a batch of {sizes}: median of {result['runs']}, {processor}."
+        said = f"Latencies are in milliseconds for batches of {sizes}: medians of {result['runs']} runs on {processor}."
         console.print(said)
     for one in measured:
         if why := next((batch["why"] for batch in one["latency"]), ""):

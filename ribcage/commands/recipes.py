@@ -34,14 +34,14 @@ def run(options: Options) -> "list[Recipe] | str":
     if options.action == "show" and not options.name:
         raise ValueError(f"NAME is missing: ribcage recipes show NAME. Recipes: {', '.join(recipe.recipe_names())}.")
     if options.action == "list" and options.name:
-        raise ValueError(f"'list' takes no NAME. To show one: ribcage recipes show {options.name}.")
+        raise ValueError(f"'list' takes no NAME. To show a recipe: ribcage recipes show {options.name}.")
     if options.action == "show":
         text = files.regular(recipe.recipe_file(options.name)).read_text(encoding="utf-8")
         print(text, end="")
         return text
     known = [recipe.read_recipe(name) for name in recipe.recipe_names()]
     print("\n\n".join(described(one) for one in known))
-    print("\n'ribcage recipes show NAME' prints one, 'ribcage run NAME --data FOLDER' runs it.")
+    print("\n'ribcage recipes show NAME' prints a recipe, 'ribcage run NAME --data FOLDER' runs one.")
     if options.json is not None:
         write(options.json, known)
     return known

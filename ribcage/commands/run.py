@@ -194,7 +194,7 @@ def check(options: Options, todo: list[Step]) -> None:
     if len(options.download) > len(downloads):
         wrong.append(f"--download has {len(options.download)} values, but the recipe imports {len(downloads)}")
     if options.data and options.download:
-        wrong.append("--data and --download exclude each other: pass imported folders or downloaded ones")
+        wrong.append("--data and --download cannot be combined: pass either imported or downloaded folders")
     for step in todo:
         if step.command == "import" and step.options.root is not None and not step.options.root.exists():
             wrong.append(
@@ -220,7 +220,7 @@ def lacking(option: str, values: tuple[str, ...], made: set[str], leaves: Callab
     missing = []
     for one in values:
         if one == "PRETRAINED":
-            missing.append(f"--{option} is missing: a run or a file of weights")
+            missing.append(f"--{option} is missing: pass a run folder or a weights file")
         elif (maker := leaves(one)) and one not in made and not Path(one).exists():
             missing.append(f"{one} does not exist: create it with 'ribcage run {maker}', or pass --{option}")
     return missing

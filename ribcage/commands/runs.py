@@ -35,7 +35,9 @@ def run(options: Options) -> "list[RunFacts]":
     from ribcage.training import runs
 
     if not options.folder.is_dir():
-        raise FileNotFoundError(f"{options.folder} is not a folder. Name the folder of your runs: ribcage runs FOLDER.")
+        raise FileNotFoundError(
+            f"{options.folder} is not a folder. Pass the folder that contains your runs: ribcage runs FOLDER."
+        )
     rows = runs.run_rows(options.folder)
     show(options.folder, rows)
     facts = [one.facts() for one in rows]

@@ -88,7 +88,9 @@ def run(options: Options) -> None:
     models = served_models([load_bundle(folder) for folder in options.models])
     listening = process.bound(options.host, options.port)
     server = process.Server(service(options, models))
-    print(f"{', '.join(models)} at {address(listening)} – Ctrl-C stops it. Research use only.", flush=True)
+    print(
+        f"Serving {', '.join(models)} at {address(listening)} (Ctrl-C stops the server). Research use only.", flush=True
+    )
     print(f"API: {address(listening).rstrip('/')}{REFERENCE}", flush=True)
     for name, asked in models.items():
         for said in filter(None, (asked.opened.spec.warning, ood.weakness(asked.opened.ood))):

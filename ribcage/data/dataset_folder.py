@@ -186,7 +186,9 @@ class DatasetFolder:
         }
         found = Fingerprints.load(file)
         if len(found.pixels) != len(self):
-            raise ValueError(f"{file} has {len(found.pixels):,} rows for {len(self):,} images. Import it again.")
+            raise ValueError(
+                f"{file} has {len(found.pixels):,} rows for {len(self):,} images. Import the dataset again."
+            )
         return replace(found, **of_patients)
 
     @property
@@ -205,7 +207,9 @@ def open(folder: Path | str) -> DatasetFolder:
     index = Index.load(folder / "index.parquet")
     images = None if facts.linked else _map(folder / "images.npy", facts)
     if len(index) != facts.images:
-        raise ValueError(f"{folder} has {len(index):,} index rows for {facts.images:,} images. Import it again.")
+        raise ValueError(
+            f"{folder} has {len(index):,} index rows for {facts.images:,} images. Import the dataset again."
+        )
     return DatasetFolder(folder, facts, index, images)
 
 
@@ -233,10 +237,13 @@ def _why_not(folder: Path) -> str:
     if (folder / "journal.part").exists():
         return f"{folder} has an unfinished import. Run the same 'ribcage import' again to resume it."
     if folder.is_dir():
-        return f"{folder} is not a dataset folder: it has no dataset.json. Make one with 'ribcage import'."
+        return f"{folder} is not a dataset folder: it has no dataset.json. Create one with 'ribcage import'."
     if folder.exists():
-        return f"{folder} is a file, not a dataset folder. Make a dataset folder with 'ribcage import' and pass that."
-    return f"{folder} does not exist. Make a dataset folder with 'ribcage import'."
+        return (
+            f"{folder} is a file, not a dataset folder. Create a dataset folder with 'ribcage import' and pass "
+            "the folder."
+        )
+    return f"{folder} does not exist. Create a dataset folder with 'ribcage import'."
 
 
 def _map(file: Path, facts: Facts) -> np.ndarray:

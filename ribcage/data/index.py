@@ -175,7 +175,9 @@ def reserved(names: Iterable[str]) -> list[str]:
 def _problems(index: Index) -> list[str]:
     rows = index.table
     missing = [name for name in (*COLUMNS, *index.findings) if name not in rows]
-    clashes = [f"a finding cannot be named {name!r}, which is a column of Ribcage" for name in reserved(index.findings)]
+    clashes = [
+        f"a finding cannot be named {name!r}, which is a reserved column name" for name in reserved(index.findings)
+    ]
     clashes += [f"{name} occurs twice" for name, count in Counter(index.findings).items() if count > 1]
     if len(index.name) > LONGEST or not terminal.is_plain(index.name):
         clashes.append(f"a name must be one line of at most {LONGEST} visible characters")

@@ -162,7 +162,8 @@ def _unknown(data: Datasets, learning: np.ndarray, choosing: np.ndarray, splits:
         return ""
     advised = any(datasets.has_option(one.facts.dataset, "patient_column") for one in data)
     return (
-        f"WARNING: no patient is known in {' and '.join(map(repr, blind))}: images of one patient may be in training "
+        f"WARNING: no patient identifiers are known in {' and '.join(map(repr, blind))}: images of one patient may "
+        f"be in training "
         "and in validation, which biases results upwards."
     ) + " Import with --patient-column or --patient-pattern." * advised
 

@@ -72,7 +72,7 @@ def choose(frame: pd.DataFrame, wanted: str, published: Sequence[str], shares: d
         return frame[f"split_{there[0] if wanted == 'auto' else wanted}"]
     if wanted not in ("auto", "patient"):
         raise FileNotFoundError(
-            f"The {wanted} lists are missing. Add them or use --split {' or '.join([*there, 'patient'])}."
+            f"The {wanted} split lists are missing. Add them or use --split {' or '.join([*there, 'patient'])}."
         )
     if wanted == "auto":
         return assigned(frame["patient"], frame["path"], shares)
@@ -101,7 +101,7 @@ def lists(words: Sequence[str], paths: Sequence[str]) -> dict[str, np.ndarray]:
         if not len(rows):
             raise ValueError(
                 f"--split-list {name}: none of its {len(images):,} entries, such as {tables.printable_text(strange)}, "
-                f"is an image of this dataset, whose first is {tables.printable_text(str(paths[0]))}."
+                f"is an image of this dataset, whose first image is {tables.printable_text(str(paths[0]))}."
             )
         if len(rows) < len(images):
             log.warning(

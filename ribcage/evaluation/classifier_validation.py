@@ -106,6 +106,6 @@ def check_exclusive(labels: np.ndarray) -> None:
     if several or none or not known.any():
         raise ValueError(
             f"--loss cross-entropy needs exactly one positive finding per image, but of {len(labels):,} images "
-            f"{several:,} have several, {none:,} have none, and all labels are known for {int(known.sum()):,}. "
+            f"{several:,} have several, {none:,} have none, and only {int(known.sum()):,} have all labels known. "
             "Use --loss bce or other --findings."
         )

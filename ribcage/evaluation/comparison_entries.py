@@ -102,7 +102,8 @@ def chosen(words: Sequence[str], on: str = "") -> list[Path]:
     place, files = next((word, files) for word, files in zip(words, several, strict=True) if len(files) > 1)
     names = ", ".join(f"{file.parent.name}{f' ({test_key(file)[:6]})' if test_key(file) else ''}" for file in files)
     known = sum(any(own) for own in keys)
-    why = f"{len(common) or 'no'} tests are common to all" if known > 1 else "no key says which are the same test"
+    unknown = "without keys, matching tests cannot be identified"
+    why = f"{len(common) or 'no'} tests are common to all" if known > 1 else unknown
     raise ValueError(
         f"{place} was evaluated {len(files)} times: {names}; {why}. Choose one with --on NAME or --on KEY."
     )

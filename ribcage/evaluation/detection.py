@@ -148,7 +148,7 @@ def detection_notes(data: LabelledDetections, found: DetectionEvaluation) -> tup
     texts = []
     if left := [f"{row.finding} ({row.left_out:,})" for row in found.findings if row.left_out]:
         texts.append(
-            f"Images are excluded if they are positive or uncertain for a finding but have no box: {', '.join(left)}."
+            f"Images that are positive or uncertain for a finding but have no box are excluded: {', '.join(left)}."
         )
     if alone := [row.finding for row in found.findings if row.metrics["map"].low is None]:
         texts.append(

@@ -39,10 +39,11 @@ class Leak:
 
     def sentence(self, what: str) -> str:
         """The overlap in words. what: the kind of images, such as "test"."""
+        people = f"{self.patients:,} patient{'s' * (self.patients != 1)}"
         return (
-            f"Of {self.tested:,} {what} images, {self.images:,} show {self.patients:,} patients of the model's "
-            f"training or validation data; {self.alike:,} are copies of images in it, {self.identical:,} of them "
-            "identical"
+            f"Of {self.tested:,} {what} images, {self.images:,} are from {people} in the training "
+            f"or validation data of the model; {self.alike:,} are copies of training or validation images, "
+            f"{self.identical:,} of them identical"
         )
 
 
@@ -114,8 +115,8 @@ def left_out_note(left: LeftOut) -> list[str]:
     if not left.images:
         return []
     return [
-        f"{left.images:,} images are left out (--drop-shared), because they show {left.patients:,} patients of the "
-        f"training or validation data of the model or are copies of its images ({left.copies:,})."
+        f"{left.images:,} images are excluded (--drop-shared), because they are from {left.patients:,} patients in "
+        f"the training or validation data of the model or are copies of images in these data ({left.copies:,})."
     ]
 
 
@@ -165,8 +166,8 @@ def _of_other_sites(seen: Provenance, tested: Datasets) -> str:
     if not private or not seen.of_other_sites:
         return ""
     return (
-        f"; patients of {', '.join(private)} could not be compared with those of the model, which were hashed at "
-        "another site: only images were (docs/fingerprints.md)"
+        f"; patients of {', '.join(private)} could not be compared with those of the model, whose identifiers were "
+        f"hashed at another site, so only images were compared (docs/fingerprints.md)"
     )
 
 

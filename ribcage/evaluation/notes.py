@@ -158,14 +158,14 @@ def _warnings(found: Evaluation, peers: str, lacking: str) -> tuple[str, ...]:
             "to be frontal. Exclude them with --frontal."
         )
     texts += [
-        f"The images in {one.folder} were made square with '{one.fit}', but the training images with "
+        f"The images in {one.folder} were made square by '{one.fit}' and the training images by "
         f"'{context.model.fit}', so the anatomy is scaled differently."
         for one in context.data
         if one.fit != context.model.fit
     ]
     texts += [
-        f"The images in {one.folder} were stored at {one.size} px, but the training images at {context.model.stored} "
-        "px, so they differ in sharpness."
+        f"The images in {one.folder} were stored at {one.size} px and the training images at {context.model.stored} "
+        f"px, so they differ in sharpness."
         for one in context.data
         if one.size != context.model.stored
     ]

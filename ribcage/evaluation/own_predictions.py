@@ -169,7 +169,7 @@ def thresholds(words: Sequence[str], findings: Sequence[str]) -> dict[str, float
             number = np.nan
         if not 0 <= number <= 1 or (equals and name not in findings):
             raise ValueError(
-                f"--thresholds takes a probability from 0 to 1, or FINDING=PROBABILITY of {', '.join(findings)}, "
+                f"--thresholds takes a probability from 0 to 1, or FINDING=PROBABILITY for {', '.join(findings)}, "
                 f"not {word!r}."
             )
         found |= {name: number} if equals else dict.fromkeys(findings, number)
@@ -195,7 +195,8 @@ def aligned_table(table: PredictionTable, others: Sequence[PredictionTable], nam
     if "" in table.findings:
         if len(labels.columns) != 1:
             raise ValueError(
-                f"The finding of the probabilities in {name} is unknown. Name the column {' or '.join(labels)}."
+                f"{name} does not state the finding that its probabilities refer to. Name the column "
+                f"{' or '.join(labels)}."
             )
         table = replace(table, findings=tuple(each or str(labels.columns[0]) for each in table.findings))
     place = _places(table.images["path"], every["path"])

@@ -103,11 +103,13 @@ def _check_complete(data: bytes, name: str, header: Header, pixels: np.ndarray, 
     if last.shape[0] > side or not (last == MISSING).all():
         return []
     if header.what != "gray" or not medical_jpeg.is_medical_jpeg(data):
-        return [f"{CAUTION}the JPEG ends in the gray of missing pixels"]
+        return [f"{CAUTION}the JPEG ends in uniform gray, as if pixels were missing"]
     try:
         medical_jpeg.decode_medical_jpeg(medical_jpeg.repaired(data)[0])
     except ValueError:
-        raise UnreadableError(f"{name} is truncated: its coded pixels end before the image.") from None
+        raise UnreadableError(
+            f"{name} is truncated: its compressed pixel data end before the image is complete."
+        ) from None
     return []
 
 

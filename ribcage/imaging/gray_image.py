@@ -44,7 +44,7 @@ class Limits:
     def check_size(self, name: str, width: int, height: int) -> None:
         """Refuse an image without pixels, with too many, or of an extreme shape."""
         if width < 1 or height < 1:
-            raise UnreadableError(f"{name} declares {width} x {height} pixels.")
+            raise UnreadableError(f"{name} declares {width} x {height} pixels; at least one was expected.")
         if width * height > self.max_pixels:
             raise UnreadableError(
                 f"{name} declares {width} x {height} pixels; the limit is {self.max_pixels / 1e6:,.0f} million."

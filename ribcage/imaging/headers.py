@@ -115,7 +115,7 @@ def _png(data: bytes, name: str, limits: Limits) -> Header:
             seen.setdefault(kind, []).append(bytes(body))
         at += 12 + length
     else:
-        raise UnreadableError(f"{name} is a PNG of more than 200,000 chunks.")
+        raise UnreadableError(f"{name} is a PNG with more than 200,000 chunks.")
     width, height, bits, colour, packing, filtering, interlaced = struct.unpack(">IIBBBBB", seen[b"IHDR"][0][:13])
     if bits not in _PNG_BITS.get(colour, ()) or packing or filtering or interlaced > 1:
         raise UnreadableError(f"{name} is damaged: its PNG header is invalid.")
@@ -183,7 +183,7 @@ def _jpeg(data: bytes, name: str, limits: Limits) -> Header:
     if data.rfind(b"\xff\xd9", scan) < 0:  # within the pixels, FF is always followed by 00 or a restart
         raise UnreadableError(f"{name} is truncated: the JPEG has no end marker.")
     if (kind in (0xC2, 0xCA) or channels > 1) and data.count(b"\xff\xda", scan) > 100:  # each scan takes a whole pass
-        raise UnreadableError(f"{name} is a JPEG of more than 100 scans.")
+        raise UnreadableError(f"{name} is a JPEG with more than 100 scans.")
     flags = cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
     return Header(width, height, {1: "gray", 4: "CMYK"}.get(channels, "RGB"), orientation, flags=flags)
 
@@ -202,7 +202,7 @@ def _bmp(data: bytes, name: str, limits: Limits) -> Header:
 def _tiff(data: bytes, name: str, limits: Limits) -> Header:
     tags, following = _tiff_tags(data)
     if following:
-        raise UnreadableError(f"{name} is a TIFF of several pages; one image was expected.")
+        raise UnreadableError(f"{name} is a TIFF with several pages; one image was expected.")
     for places, lengths in ((273, 279), (324, 325)):
         strips = zip(tags.get(places, ()), tags.get(lengths, ()), strict=False)
         if any(start + length > len(data) for start, length in strips):
@@ -214,7 +214,9 @@ def _tiff(data: bytes, name: str, limits: Limits) -> Header:
     what = {0: "gray", 1: "gray", 3: "palette", 5: "CMYK"}.get(photometric, "RGB")
     notes, orientation = [], tags.get(274, (1,))[0]
     if channels > {"gray": 1, "palette": 1, "CMYK": 4}.get(what, 3):
-        notes.append("alpha channel ignored" if what == "gray" else "alpha channel applied: transparent is black")
+        notes.append(
+            "alpha channel ignored" if what == "gray" else "alpha channel applied: transparent pixels became black"
+        )
     if 2 <= orientation <= 8:  # OpenCV applies the orientation of a TIFF itself
         notes.append(f"turned (EXIF {orientation})")
     if orientation >= 5:

@@ -129,7 +129,7 @@ def detect(
     """
     rows = np.unique(np.asarray(rows, np.int64))
     if not len(rows):
-        raise ValueError("No row was selected: there is no image to predict.")
+        raise ValueError("No row is selected, so there is no image to predict on.")
     mine = rows_of_process(rows, batch)
     parts = [np.empty((0, 7))]
     if len(mine):

@@ -75,7 +75,7 @@ def image_files(paths: Sequence[Path], without: Sequence[Path] = ()) -> Files:
     if not found:
         more = f" ({others.total():,} other files)" if others else ""
         made = next((path for path in paths if (path / "dataset.json").is_file()), None)
-        hint = f" {made} is a dataset folder: 'ribcage evaluate' predicts its images." if made else ""
+        hint = f" {made} is a dataset folder: use 'ribcage evaluate' for the images in it." if made else ""
         raise ValueError(f"No image found in {', '.join(map(str, paths)) or 'nothing'}{more}.{hint}")
     most = sorted(others.items(), key=lambda pair: (-pair[1], pair[0]))
     return Files(tuple(found), others.total(), tuple(most))
@@ -215,7 +215,10 @@ def predicted(
     if isinstance(opened, Detector):
         least = least_scores(opened.spec) if min_score is None else [min_score] * len(opened.spec.findings)
         if none := [name for name, score in zip(opened.spec.findings, least, strict=True) if score == float("inf")]:
-            print(f"No boxes of {', '.join(none)} are shown: validation found no threshold. Pass --min-score X.")
+            print(
+                f"No boxes for {', '.join(none)} are shown, because no threshold was chosen in validation. Pass "
+                "--min-score X."
+            )
         return detected_files(opened, paths, least=least, batch=batch, label=label, window=window, decoded=decoded)
     thresholds = cuts(opened.spec, rule)
     return classified_files(

@@ -98,7 +98,7 @@ def read_predictions(file: Path) -> PredictionTable:
         raise ValueError(f"{file} is an empty table of predictions: it has no row.")
     if wrong := _invalid(table):
         raise ValueError(
-            f"{file} holds {', '.join(wrong)}. Scores must be probabilities from 0 to 1, labels 1, 0 or blank."
+            f"{file} contains {', '.join(wrong)}. Scores must be probabilities from 0 to 1, labels 1, 0 or blank."
         )
     return prediction_table(table)
 

@@ -142,7 +142,9 @@ class MAE(Method):
         """(N, C, H, W) → (N, L, pixels), a pixel's channels adjacent as in the published code."""
         if images.shape[2:] != (self.grid[0] * self.patch[0], self.grid[1] * self.patch[1]):
             came, expected = "×".join(map(str, images.shape[2:])), self.backbone.model.patch_embed.img_size
-            raise ValueError(f"The images are {came}, but the position embedding of the model is for {expected}.")
+            raise ValueError(
+                f"The images have {came} pixels, but the position embedding of the model is for {expected}."
+            )
         tiles = images.unflatten(3, (self.grid[1], self.patch[1])).unflatten(2, (self.grid[0], self.patch[0]))
         return tiles.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 

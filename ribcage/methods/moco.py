@@ -141,7 +141,7 @@ class MoCo(Method):
             )
             raise ValueError(
                 f"--bn-group {self.bn_group}: each process needs a whole number of groups, and all processes at least "
-                f"two, but a process has {count} of {whole} images. Use {other}."
+                f"two, but each process has {count} of the {whole} images of a batch. Use {other}."
             )
         return torch.arange(whole, device=device).view(self.bn_group, -1).T.flatten()
 

@@ -118,7 +118,9 @@ def as_probabilities(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values, np.float64)
     strange = values[(values < 0) | (values > 1)]
     if len(strange):
-        raise ValueError(f"A probability is {strange[0]:g}; it must be between 0 and 1 (logits go through sigmoid).")
+        raise ValueError(
+            f"Probabilities must be between 0 and 1, but one is {strange[0]:g}; apply a sigmoid to logits first."
+        )
     return values
 
 

@@ -51,7 +51,10 @@ class FindingBoxes:
         """Boxes on images that are left out are left out, too."""
         known = np.ones(count, np.bool_) if known is None else np.asarray(known, np.bool_)
         if known.shape != (count,):
-            raise ValueError(f"Known images are {known.shape}; there must be one truth value for each of {count}.")
+            raise ValueError(
+                f"The mask of known images has shape {known.shape}; one boolean for each of the "
+                f"{count} images was expected."
+            )
         return cls(found.on_images(known), true.on_images(known), known)
 
     @property
@@ -94,7 +97,9 @@ def bootstrap_detection(
     threads: None uses all cores. The result does not depend on it.
     """
     if resamples < 1 or not 0 <= seed < 1 << 64:
-        raise ValueError(f"{resamples} resamples with seed {seed}: expected at least 1, and a seed from 0 to 2⁶⁴ - 1.")
+        raise ValueError(
+            f"The number of resamples must be at least 1 and the seed from 0 to 2⁶⁴ - 1, not {resamples} and {seed}."
+        )
     codes = patient_numbers(patients, findings[0].count)
     people = int(codes.max(initial=-1)) + 1
     chosen = cuts if cuts is not None else [None] * len(findings)

@@ -86,7 +86,9 @@ class BoxPairs:
         for marks in (found, true):
             if len(marks) and not (marks.images.min() >= 0 and marks.images.max() < count):
                 low, high = marks.images.min(), marks.images.max()
-                raise ValueError(f"Boxes are on images {low} to {high}; expected 0 to {count - 1}.")
+                raise ValueError(
+                    f"Boxes refer to images {low} to {high}; image numbers from 0 to {count - 1} were expected."
+                )
         truths = np.bincount(true.images, minlength=count)
         many = truths[found.images]
         pairs = np.repeat(np.arange(len(found)), many)

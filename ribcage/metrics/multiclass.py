@@ -63,6 +63,6 @@ def _checked(classes: np.ndarray, count: int) -> np.ndarray:
     known = classes[~np.isnan(classes)]
     strange = known[(known < 0) | (known >= count) | (known != np.floor(known))]
     if classes.ndim != 1 or len(strange):
-        came = f"hold {strange[0]:g}" if len(strange) else f"are {classes.shape}"
+        came = f"contain {strange[0]:g}" if len(strange) else f"have shape {classes.shape}"
         raise ValueError(f"Classes {came}; they must be one number from 0 to {count - 1}, or NaN, per image.")
     return classes

@@ -74,7 +74,8 @@ def delong_difference(a: DeLong, b: DeLong) -> Paired:
     """The paired test: two models on the same rows, in the same order."""
     if a.pulls.shape != b.pulls.shape:
         raise ValueError(
-            f"Patients and findings differ: {a.pulls.shape} and {b.pulls.shape}. Compare models on the same rows."
+            f"The numbers of patients and findings differ: {a.pulls.shape} and {b.pulls.shape}. Compare models on "
+            f"the same rows."
         )
     return Paired(a, b)
 
@@ -92,7 +93,9 @@ def auroc_gap(
     scores, labels, _ = checked_arrays(scores, labels, weights)
     inside = np.asarray(inside, np.bool_)
     if inside.shape != (len(scores),):
-        raise ValueError(f"Rows inside are {inside.shape}; there must be one truth value for each of {len(scores)}.")
+        raise ValueError(
+            f"The subgroup mask has shape {inside.shape}; one boolean for each of the {len(scores)} rows was expected."
+        )
     sides = [np.where(side[:, None], labels, np.nan) for side in (inside, ~inside)]
     return Gap(*(delong(scores, own, patients, weights=weights) for own in sides))
 

@@ -89,9 +89,14 @@ def bootstrap_shares(
     """(N, K) parts of (N, K) wholes, NaN where nothing counts → for each of K columns the sum of the parts over that of
     the wholes, in every resample. NaN where the wholes are 0."""
     if parts.shape != of.shape or parts.ndim != 2:
-        raise ValueError(f"Parts are {parts.shape} and wholes {of.shape}; both must be (images, columns).")
+        raise ValueError(
+            f"Numerators have shape {parts.shape} and denominators have shape {of.shape}; both must be "
+            f"(images, columns)."
+        )
     if resamples < 1 or not 0 <= seed < 1 << 64:
-        raise ValueError(f"{resamples} resamples with seed {seed}: expected at least 1, and a seed from 0 to 2⁶⁴ - 1.")
+        raise ValueError(
+            f"The number of resamples must be at least 1 and the seed from 0 to 2⁶⁴ - 1, not {resamples} and {seed}."
+        )
     codes = patient_numbers(patients, len(parts))
     people, columns = int(codes.max(initial=-1)) + 1, parts.shape[1]
     counted = ~(np.isnan(parts) | np.isnan(of))

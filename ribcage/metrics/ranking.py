@@ -100,7 +100,9 @@ def checked_arrays(
     """(N, F) float64 scores and labels and (N,) weights; ValueError if they are invalid."""
     scores, labels = (np.asarray(values, np.float64) for values in (scores, labels))
     if scores.shape != labels.shape or scores.ndim not in (1, 2):
-        raise ValueError(f"Scores are {scores.shape} and labels {labels.shape}; both must be (images, findings).")
+        raise ValueError(
+            f"Scores have shape {scores.shape} and labels have shape {labels.shape}; both must be (images, findings)."
+        )
     scores, labels = (values.reshape(len(values), -1) if values.ndim == 1 else values for values in (scores, labels))
     known = ~np.isnan(labels)
     strange = labels[known & (labels != 0) & (labels != 1)]
@@ -119,7 +121,7 @@ def _checked_weights(weights: np.ndarray | None, count: int) -> np.ndarray:
         return np.ones(count)
     weights = np.asarray(weights, np.float64)
     if weights.shape != (count,) or not np.isfinite(weights).all() or (weights < 0).any():
-        raise ValueError(f"Weights {weights.shape} must be {count} finite numbers, none negative.")
+        raise ValueError(f"Weights have shape {weights.shape}; {count} finite, non-negative numbers were expected.")
     return weights
 
 

@@ -71,7 +71,9 @@ def bootstrap(
     threads: None uses all cores. The result does not depend on it.
     """
     if resamples < 1 or not 0 <= seed < 1 << 64:
-        raise ValueError(f"{resamples} resamples with seed {seed}: expected at least 1, and a seed from 0 to 2⁶⁴ - 1.")
+        raise ValueError(
+            f"The number of resamples must be at least 1 and the seed from 0 to 2⁶⁴ - 1, not {resamples} and {seed}."
+        )
     scores, labels, weights = checked_arrays(scores, labels, weights)
     codes = patient_numbers(patients, len(scores))
     people = int(codes.max(initial=-1)) + 1
@@ -119,7 +121,10 @@ def bootstrap_gap(a: Resampled, b: Resampled) -> Gap:
 
 def _check_same_resamples(a: Resampled, b: Resampled) -> None:
     if a.address != b.address or a.resampled.shape != b.resampled.shape:
-        raise ValueError("A difference needs the same patients, seed, number of resamples and findings on both sides.")
+        raise ValueError(
+            "A paired difference requires both results to have the same patients, seed, number of "
+            "resamples and findings."
+        )
 
 
 def resample(seed: int, number: int, people: int) -> np.ndarray:

@@ -32,7 +32,9 @@ def _fold(model: nn.Module, stem: str, config: Any, mean: float, std: float) -> 
     """Fold one of the convolutions that receive the image."""
     rgb: Any = model.get_submodule(stem)
     if type(rgb).__name__ not in STEMS or rgb.in_channels != len(config.mean):
-        raise ValueError(f"{type(model).__name__} has no convolution of three channels at {stem}: use --channels 3.")
+        raise ValueError(
+            f"{type(model).__name__} has no convolution with three input channels at {stem}: use --channels 3."
+        )
     gray = copy.copy(rgb)  # keeps its padding
     gray.in_channels, gray._parameters = 1, dict(rgb._parameters)
     m, s = (torch.tensor(values, dtype=torch.float64)[None, :, None, None] for values in (config.mean, config.std))

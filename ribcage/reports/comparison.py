@@ -23,9 +23,9 @@ DIFFERENCE_HEAD = (
     "adj. DeLong p",
 )
 DIFFERENCE_NOTE = (
-    "Each row is a paired difference in AUROC. The interval and p are from the same bootstrap resamples of patients "
-    "for both models; DeLong p is from DeLong's covariance. Adjusted p values (adj.) are corrected by Holm's method "
-    "over all findings and models; the mean is tested separately."
+    "Each row is a paired difference in AUROC. The interval and the p-value come from bootstrap resamples of "
+    "patients, which are the same for both models; DeLong p uses DeLong's covariance estimate. Adjusted p-values "
+    "(adj.) are corrected by Holm's method over all findings and models; the mean is tested separately."
 )
 METRICS = {name: load_metric(name).label for name in metrics_in("comparison")}
 COSTS = {"parameters": "parameters", "multiply_adds": "multiply-adds", "thop": "multiply-adds as counted by thop"}
@@ -184,7 +184,7 @@ def mean_difference_table(result: ComparisonResult, place: int) -> Table:
 def mean_difference_note(result: ComparisonResult) -> str:
     """How the differences of means were computed."""
     mean = "Means include the findings for which the metric is defined for all models. " * has_mean(result.models[0])
-    paired = "Differences are paired as above. Adjusted p values (adj.) are corrected by Holm's method over the models."
+    paired = "Differences are paired as above. Adjusted p-values (adj.) are corrected by Holm's method over the models."
     return f"{mean}{paired}{uncertain_mean_note(result)}"
 
 

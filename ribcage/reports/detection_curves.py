@@ -16,8 +16,11 @@ from ribcage.reports.svg import Axes, Dots, Line
 
 RATE_TICKS = tuple((float(np.log2(rate)), text) for rate, text in ((0.125, "1/8"), (0.5, "1/2"), (2, "2"), (8, "8")))
 LEGEND = (
-    ("main", "FROC with centre inside the box · precision–recall at IoU .50 · detected boxes · true positives"),
-    ("other", f"FROC with IoU ≥ {HIT:g} · precision–recall at IoU .40 · all ground-truth boxes · false positives"),
+    ("main", "FROC: centre inside the box; precision–recall: IoU .50; sizes: detected boxes; scores: true positives"),
+    (
+        "other",
+        f"FROC: IoU ≥ {HIT:g}; precision–recall: IoU .40; sizes: all ground-truth boxes; scores: false positives",
+    ),
 )
 
 

@@ -41,7 +41,7 @@ class PredictionLines:
                 continue
             yield from self._of_file(one)
         if hidden:
-            yield f"… {hidden:,} more files are in {self.table}."
+            yield f"… {hidden:,} more files are listed in {self.table}."
 
     def _of_file(self, one: FilePrediction) -> list[str]:
         path = terminal.plain_line(path_text(one.path))

@@ -29,7 +29,7 @@ def open_regular(file: Path, mode: str, *, rights: int = 0o666, **how: Any) -> A
             kind = os.lstat(path).st_mode
             if not stat.S_ISREG(kind):  # opening a pipe would block until it has a reader
                 what = "a symbolic link" if stat.S_ISLNK(kind) else "not a regular file"
-                raise OSError(f"{file} is {what}: Ribcage does not use it. Remove it, or choose another folder.")
+                raise OSError(f"{file} is {what} and is therefore not used. Remove it, or choose another folder.")
         return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), rights)
 
     return open(file, mode, opener=opener, **how)
@@ -38,7 +38,7 @@ def open_regular(file: Path, mode: str, *, rights: int = 0o666, **how: Any) -> A
 def regular(file: Path) -> Path:
     """The file itself unless it is a pipe or a device, which might be read without end, or be replaced."""
     if not stat.S_ISREG(file.stat().st_mode):
-        raise OSError(f"{file} is not a regular file: Ribcage does not use it. Remove it, or name another one.")
+        raise OSError(f"{file} is not a regular file and is therefore not used. Remove it, or choose another file.")
     return file
 
 
@@ -95,7 +95,9 @@ def refuse_links(root: Path, folder: Path) -> None:
         if below == root:
             return
         if below.is_symlink():
-            raise OSError(f"{below} is a symbolic link: Ribcage does not write through it. Remove it, or pass --out.")
+            raise OSError(
+                f"{below} is a symbolic link, and Ribcage does not write through links. Remove it, or pass --out."
+            )
 
 
 def write_text(file: Path, text: str) -> None:

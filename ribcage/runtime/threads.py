@@ -27,7 +27,7 @@ def advice() -> str:
         return ""
     return (
         f"Other programs are using about {busy:.1f} of {cores} cores, so this will take longer. "
-        "OMP_NUM_THREADS=1 is often no slower and disturbs them less."
+        "Setting OMP_NUM_THREADS=1 is often no slower and leaves more cores to the other programs."
     )
 
 

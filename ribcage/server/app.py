@@ -98,7 +98,7 @@ class Settings:
     """Maximum size of an image."""
     rules: AccessRules
     window: str = ""
-    """DICOM window instead of the file's own."""
+    """DICOM window used instead of that of the file."""
     read_seconds: float = 10.0
     """Time limit of decoding one file."""
 
@@ -122,20 +122,20 @@ class Service:
         return Batcher(model.predict, most=self.settings.batch, wait=self.settings.wait, room=room, noted=noted)
 
     def prepare(self) -> None:
-        """Load models and start decoders before the first request."""
+        """Load the models and start the decoders before the first request."""
         for model in self.models.values():
             model.prepare(self.settings.threads)
         self.readers.prepare()
 
     def end(self) -> None:
-        """End its processes and threads."""
+        """Stop all processes and threads."""
         self.readers.end()
         self.saliency_thread.shutdown(cancel_futures=True)
         for batcher in self.batchers.values():
             batcher.end()
 
     def model(self, id: str) -> ServedModel:
-        """The model with this id; the first without one."""
+        """The model with this id; without an id, the first model."""
         if not id:
             return next(iter(self.models.values()))
         if id not in self.models:
@@ -195,7 +195,7 @@ TAGS = ("view", "sex", "age", "manufacturer", "transfer_syntax")
 
 
 def make_app(service: Service) -> Gate:
-    """The application behind its gate."""
+    """The web application with access control."""
     app = FastAPI(title="Ribcage", version=__version__, description=ABOUT, docs_url=None, redoc_url=None)
     _page_routes(app, service)
     _prediction_routes(app, service)
@@ -234,7 +234,7 @@ def _page_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/docs/style.css", include_in_schema=False)
     async def style() -> Response:
-        """The style of that page."""
+        """The style sheet of the reference page."""
         return Response(reference_page.render_style(), media_type="text/css")
 
     @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}, **_only(401, 403)})
@@ -270,7 +270,7 @@ def _prediction_routes(app: FastAPI, service: Service) -> None:
         return sent(response)
 
     pixels = {
-        "description": "Pixels as little-endian uint16, row by row; low values are air.",
+        "description": "Pixels as little-endian uint16, row by row; low values are dark (air).",
         "content": {"application/octet-stream": {}},
     }
 
@@ -300,7 +300,7 @@ def _prediction_routes(app: FastAPI, service: Service) -> None:
 
 @contextlib.asynccontextmanager
 async def _one(service: Service, request: Request) -> AsyncIterator[Upload]:
-    """The only file of a request; why it cannot be read is the error."""
+    """The only file of a request; an unreadable file is reported as a Problem."""
     async with service.uploads.of(request) as uploads:
         if len(uploads) > 1:
             raise Problem(400, f"The request has {len(uploads)} files, but this route takes one.")
@@ -311,7 +311,7 @@ async def _one(service: Service, request: Request) -> AsyncIterator[Upload]:
 
 
 def _error_handlers(app: FastAPI) -> None:
-    """Every error is one sentence."""
+    """Error responses, each with one sentence."""
 
     @app.exception_handler(Problem)
     async def problem(request: Request, error: Problem) -> Response:
@@ -319,7 +319,7 @@ def _error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ExceptionGroup)
     async def several(request: Request, group: ExceptionGroup[Exception]) -> Response:
-        """Errors of several files of a request: the first stands for all."""
+        """If several files of a request fail, the first error is returned."""
         first = next((one for one in group.exceptions if isinstance(one, Problem)), None)
         if first is None:
             raise group.exceptions[0]

@@ -47,7 +47,7 @@ class Batcher(Generic[Item, Output]):
 
     @contextlib.contextmanager
     def on_its_way(self) -> Iterator[None]:
-        """While an item is being made."""
+        """Context in which an item is prepared."""
         with self._lock:
             self.coming += 1
         try:
@@ -57,7 +57,7 @@ class Batcher(Generic[Item, Output]):
                 self.coming -= 1
 
     def submit(self, item: Item) -> "Future[Output]":
-        """The future output for an item; FullError where the queue is full."""
+        """The future output for an item; raises FullError if the queue is full."""
         future: Future[Output] = Future()
         try:
             self.waiting.put_nowait((item, future))
@@ -66,7 +66,7 @@ class Batcher(Generic[Item, Output]):
         return future
 
     def end(self) -> None:
-        """Finish the queue, and stop."""
+        """Process the remaining items and stop."""
         self.waiting.put(None)
         self.thread.join()
 
@@ -79,7 +79,7 @@ class Batcher(Generic[Item, Output]):
                 self._finish(batch)
 
     def _others(self) -> Iterator[tuple[Item, "Future[Output]"]]:
-        """The items that join the first."""
+        """The items of a batch after the first."""
         until = time.monotonic() + self.wait
         for _ in range(self.most - 1):
             try:

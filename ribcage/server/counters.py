@@ -1,4 +1,4 @@
-"""Counters: Prometheus metrics of requests, latencies, batches and queues; nothing of any image."""
+"""Counters: Prometheus metrics of requests, latencies, batches and queues, without data from images."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 

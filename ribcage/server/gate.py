@@ -52,7 +52,7 @@ class AccessRules:
 
 
 class Gate:
-    """An application behind these rules."""
+    """An application with access control, and limits on concurrency and time."""
 
     def __init__(self, app: App, rules: AccessRules, counters: Counters) -> None:
         self.app, self.rules, self.counters = app, rules, counters
@@ -98,7 +98,9 @@ class Gate:
             return await self.app(scope, receive, response)
         if self.at_work >= self.rules.at_once:
             raise Problem(
-                503, f"{self.at_work} requests are in progress, which is the maximum of this server.", headers=SOON
+                503,
+                f"{self.at_work} requests are in progress, which is the maximum for this server. Try again later.",
+                headers=SOON,
             )
         self.at_work += 1
         self.counters.working.set(self.at_work)
@@ -109,7 +111,7 @@ class Gate:
             self.counters.working.set(self.at_work)
 
     def _check(self, scope: Message) -> None:
-        """Raise for a request that is not allowed."""
+        """Raise an error for a request that is not allowed."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         path, host = scope["path"], headers.get("host", "")
         if self.rules.loopback and not is_loopback(_name(host)):
@@ -124,14 +126,14 @@ class Gate:
             raise Problem(503, f"The server is {self.state}.", headers={"Retry-After": "2"})
 
     def _has_token(self, authorization: str) -> bool:
-        """Whether this is the token, compared in constant time."""
+        """Whether the token is correct; compared in constant time."""
         kind, _, token = authorization.partition(" ")
         equal = hmac.compare_digest(token.strip().encode(), self.rules.token.encode())
         return equal and kind.lower() == "bearer"
 
 
 class _Body:
-    """The body of a request, and whether some of it is still to come."""
+    """The body of a request, with a flag that states whether it has been received completely."""
 
     def __init__(self, scope: Message, receive: Receive) -> None:
         headers = dict(scope["headers"])
@@ -163,7 +165,7 @@ class _Response:
         await self.send(message)
 
     async def instead(self, problem: Problem) -> None:
-        """Send an error if nothing was sent; else the response is cut off and the connection closed."""
+        """Send an error response if nothing was sent yet; otherwise close the connection."""
         if not self.status:
             await problem.send(self)
 
@@ -177,7 +179,7 @@ def _name(host: str) -> str:
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a host name is of this machine."""
+    """Whether a host name refers to this machine."""
     try:
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:
@@ -185,7 +187,7 @@ def is_loopback(name: str) -> bool:
 
 
 def _same(origin: str, host: str) -> bool:
-    """Whether a page comes from this very server."""
+    """Whether a page was loaded from this server."""
     try:
         return bool(host) and urlsplit(origin).netloc.lower() == host.lower()
     except ValueError:

@@ -1,4 +1,4 @@
-"""Prediction log: predictions in a folder, where the user asked for it. Never an image."""
+"""Prediction log: an optional log of predictions in a folder, without images."""
 
 import datetime
 import threading

@@ -14,7 +14,7 @@ INTERNAL = "An internal error occurred; see the log of the server."
 
 
 class Problem(Exception):  # noqa: N818 – it is a response, not an error of the program
-    """An error response; `more` stands beside its sentence."""
+    """An error response: a status, a sentence, and further fields (`more`)."""
 
     def __init__(self, status: int, sentence: str, *, headers: dict[str, str] | None = None, **more: Any) -> None:
         super().__init__(sentence)
@@ -22,11 +22,11 @@ class Problem(Exception):  # noqa: N818 – it is a response, not an error of th
 
     @property
     def body(self) -> bytes:
-        """As it is sent."""
+        """The body of the response."""
         return dump({"error": str(self), **self.more})
 
     async def send(self, send: Send) -> None:
-        """Without a framework, for requests that do not reach it."""
+        """Send the response without the web framework, for requests that do not reach it."""
         body = self.body
         headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **self.headers}
         raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]

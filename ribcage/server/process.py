@@ -1,4 +1,4 @@
-"""Process: the server on a socket, until a signal stops it – after requests in progress are done."""
+"""Process: serve on a socket until a signal arrives, then finish the requests in progress."""
 
 import contextlib
 import logging
@@ -20,11 +20,11 @@ from ribcage.server.problem import Problem
 PATIENCE = 20.0
 """Seconds for the head of a request, from the start of the connection or the last response on it."""
 CONNECTIONS = 400
-"""Open connections; more are closed."""
+"""Maximum number of open connections; further connections are closed."""
 LINGER = 2.0
 """Seconds in which a client whose body was refused can read the response."""
 PIECES, PIECE = 1000, 256
-"""A body may have so many chunks, and one more per so many bytes."""
+"""A body may have PIECES chunks, and one more per PIECE bytes."""
 
 
 class Pieces(h11.Connection):
@@ -59,11 +59,11 @@ class Lingering:
         return getattr(self._transport, name)
 
     def is_closing(self) -> bool:
-        """Whether nothing more is sent."""
+        """Whether the connection is closing."""
         return self.lingers or bool(self._transport.is_closing())
 
     def close(self) -> None:
-        """Send and read nothing more."""
+        """Close the connection."""
         if self.lingers or self._transport.is_closing():
             return
         if self._connection.conn.their_state is not h11.SEND_BODY:
@@ -108,7 +108,7 @@ class Connection(H11Protocol):
             self.loop.call_later(PATIENCE, self.transport.abort)  # a client that does not read the response either
 
     def send_400_response(self, msg: str) -> None:
-        """Response to what is not HTTP."""
+        """Respond to a malformed request."""
         small = isinstance(self.conn, Pieces) and self.conn.pieces > PIECES + self.conn.received // PIECE
         text = "The body has too many small chunks." if small else "The HTTP request is malformed."
         body = Problem(400, text).body
@@ -135,7 +135,7 @@ class Server(uvicorn.Server):
         )  # fmt: skip
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """First signal: finish; second: stop at once."""
+        """On the first signal, finish the requests in progress; on the second, stop immediately."""
         if self.gate.state == "stopping":
             self.should_exit = self.force_exit = True
         self.gate.state = "stopping"

@@ -1,4 +1,4 @@
-"""Reading: uploaded bytes → pixels, in processes of their own.
+"""Reading: uploaded bytes → pixels, in separate processes.
 
 Image decoders are native code, and an uploaded file may be made to exploit them. So each file is decoded by a small
 process that holds nothing but that file, has a memory limit, and is killed when it takes too long. Requests to it and
@@ -32,7 +32,7 @@ START = 60.0
 """Seconds in which a reading process must have started; they do not count for a file."""
 LENGTHS = struct.Struct("<QQ")
 PRIVATE = ("patient", "study")
-"""Tags that do not leave the reading process."""
+"""Tags that are not returned by the reading process."""
 BASE_MEMORY = 1 << 30
 """Memory of a reading process besides the pixels."""
 BYTES_OF_A_PIXEL = 40
@@ -46,13 +46,13 @@ class Task:
     name: str
     depth: Depth = 8
     min_side: int | None = None
-    """The shorter side may be reduced to no less than this, if that is faster."""
+    """Minimum length of the shorter side; a larger image may be reduced if this is faster."""
     square: tuple[int, str] | None = None
     """(side, fit): return only this square."""
     side: int | None = None
     """Largest longer side of the returned image."""
     window: str = ""
-    """DICOM window instead of the file's own."""
+    """DICOM window used instead of that of the file."""
 
 
 # ---- in the reading process
@@ -105,7 +105,7 @@ def _sentence(name: str, error: Exception) -> str:
 
 
 def _read(task: Task, data: bytes, limits: Limits) -> Response:
-    """Facts about an image, and its pixels."""
+    """Metadata and pixels of an image."""
     from ribcage.imaging import image_file
 
     read = image_file.decode_image(
@@ -122,7 +122,7 @@ def _read(task: Task, data: bytes, limits: Limits) -> Response:
 
 
 def shrunk_image(pixels: np.ndarray, size: tuple[int, int], side: int) -> np.ndarray:
-    """The image, its longer side at most `side` of the file's own size."""
+    """The image, reduced to the scale at which the longer side of the original has at most `side` pixels."""
     import cv2
 
     share = min(1.0, side / max(size))
@@ -134,7 +134,7 @@ def shrunk_image(pixels: np.ndarray, size: tuple[int, int], side: int) -> np.nda
 
 
 def send(stream: IO[bytes], head: Mapping[str, object], data: bytes) -> None:
-    """Write a text and bytes."""
+    """Write a JSON header and bytes."""
     text = json.dumps(head).encode()
     stream.write(LENGTHS.pack(len(text), len(data)) + text)
     stream.write(data)
@@ -142,7 +142,7 @@ def send(stream: IO[bytes], head: Mapping[str, object], data: bytes) -> None:
 
 
 def received(stream: IO[bytes]) -> Response | None:
-    """A text and bytes; None at the end."""
+    """Read a JSON header and bytes; None at the end of the stream."""
     lengths = stream.read(LENGTHS.size)
     if len(lengths) < LENGTHS.size:
         return None
@@ -224,7 +224,7 @@ class Reader:
             return None
 
     def end(self) -> None:
-        """No more tasks."""
+        """Stop the process."""
         self.process.kill()
         for stream in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):  # unsent data are dropped
@@ -234,14 +234,14 @@ class Reader:
 
 
 def _broken(name: str, seconds: float | None) -> str:
-    """Why a process died."""
+    """The reason why a process ended, as an error message."""
     if seconds is not None:
         return f"Decoding {name} takes more than {seconds:g} s."
     return f"{name} crashed the decoder, so it is probably damaged or malicious."
 
 
 def _image(facts: dict[str, Any], data: bytes) -> GrayImage:
-    """The image of a response."""
+    """The image in a response."""
     if "error" in facts:
         raise UnreadableError(str(facts["error"]))
     height, width = (int(side) for side in facts["shape"])
@@ -251,7 +251,7 @@ def _image(facts: dict[str, Any], data: bytes) -> GrayImage:
 
 
 class Readers:
-    """Several reading processes; a file waits for the first that is free."""
+    """A pool of reading processes; a file waits for the first free one."""
 
     def __init__(self, count: int, limits: Limits, seconds: float, failed: Callable[[], object] = lambda: None) -> None:
         self.failed = failed

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def render_reference(spec: dict[str, Any], about: str) -> str:
-    """The whole page; `about` is the introduction."""
+    """The page; `about` is the introduction."""
     operations = [
         {
             "route": f"{verb.upper()} {path}",
@@ -68,7 +68,7 @@ def _fields(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _kind(field: dict[str, Any]) -> str:
-    """A type in words."""
+    """The description of a type."""
     if "$ref" in field:
         return str(field["$ref"]).rpartition("/")[2]
     if "anyOf" in field:

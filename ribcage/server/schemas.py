@@ -122,7 +122,7 @@ class FileResult(BaseModel):
     boxes: list[DetectedBox] | None = None
     model_warning: str | None = Field(None, description="A warning that applies to all predictions of the model.")
     image_warnings: list[str] | None = Field(
-        None, description="How the image differs from the training images, as sentences."
+        None, description="Warnings about differences between the image and the training images."
     )
     notes: list[str] | None = Field(None, description="How the file was decoded.")
     tags: dict[str, str] | None = Field(None, description="Selected DICOM tags; none of them identifies a patient.")
@@ -172,7 +172,7 @@ def responses(*statuses: int, **good: Any) -> dict[int | str, dict[str, Any]]:
     """The response statuses of a route and their descriptions."""
     words = {
         400: "The request is malformed.", 401: "The token is missing or wrong.",
-        403: "The request comes from another site, or uses a host name that is not this machine's.",
+        403: "The request comes from another site, or uses a host name that does not belong to this machine.",
         404: "The model or finding is unknown.",
         413: "The request or a file is too large, or there are too many files.",
         415: "The request is not multipart/form-data.", 422: "No file is a readable image, or a parameter is invalid.",

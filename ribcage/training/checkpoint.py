@@ -45,7 +45,9 @@ def newest(folder: Path) -> tuple[Path, str]:
         except digest.DamagedError as error:
             damaged.append(str(error).strip())
         else:
-            return folder / name, " ".join([*damaged, f"Resuming from the older one, {name}."]) if damaged else ""
+            return folder / name, " ".join(
+                [*damaged, f"Resuming from the older checkpoint, {name}."]
+            ) if damaged else ""
     if damaged:
         raise ValueError(
             f"{' '.join(damaged)} No intact checkpoint is left to resume from. Restore a copy, or start a new run."

@@ -171,7 +171,9 @@ def warning(found: Sequence[dict[str, float]]) -> str:
         if values[-1] < least:
             wrong.append(f"{name} {values[-1]:.3g} is below {least:g}")
         elif values[-1] < MIN_SHARE * max(values):
-            wrong.append(f"{name} {values[-1]:.3g} is below {100 * MIN_SHARE:g} % of what it was ({max(values):.3g})")
+            wrong.append(
+                f"{name} {values[-1]:.3g} is below {100 * MIN_SHARE:g} % of its maximum in this run ({max(values):.3g})"
+            )
     advice = "Try a lower --lr, a larger --batch, or another temperature or momentum."
     return f"The features have collapsed: {' and '.join(wrong)}. {advice}" if wrong else ""
 

@@ -78,7 +78,7 @@ def layers(model: Any) -> dict[str, int]:
     """
     if not hasattr(model, "group_matcher"):
         raise ValueError(
-            f"--layer-decay: {type(model).__name__} does not define the depth of its layers. Leave it at 1."
+            f"--layer-decay must be 1, because {type(model).__name__} does not define the depth of its layers."
         )
     place = _places(model.group_matcher())
     places = {name: place(name) for name, _ in model.named_parameters()}

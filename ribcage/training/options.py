@@ -147,7 +147,7 @@ def written_options(folder: Path) -> dict[str, object]:
         or not isinstance(history, list)
         or not all(isinstance(one, dict) for one in history)
     ):
-        raise ValueError(f"{file} is damaged: it does not have the options of a run. Choose another --out.")
+        raise ValueError(f"{file} is damaged: it does not contain the options of a run. Choose another --out.")
     return format_1.renamed(values, format_1.OPTIONS)
 
 

@@ -176,9 +176,10 @@ class Run:
         distributed.run_on_first(
             lambda: files.write_text(file, json.dumps({"step": error.step, "rows": error.rows}) + "\n")
         )
-        how = "Run the same command with --resume and that option to continue from the last checkpoint."
+        how = "Run the same command with --resume and the changed option to continue from the last checkpoint."
         if self._saved_step < 0:
-            how = "Run the same command with --resume and that option to start again: there is no checkpoint yet."
+            again = "Run the same command with --resume and the changed option to start again"
+            how = f"{again}, because there is no checkpoint yet."
         return how + (f" The rows of the batch are in {file}." if error.rows else "")
 
     def _validation_due(self, step: int) -> bool:

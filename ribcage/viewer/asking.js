@@ -1,4 +1,4 @@
-/** Requests to the server for the studies: images, predictions, saliency maps; and what happens when they fail. */
+/** Requests to the server for images, predictions and saliency maps, and the handling of failed requests. */
 
 import { Film, small, warm } from "./film.js";
 import { notice, quiet, say } from "./notice.js";
@@ -18,7 +18,7 @@ server.meanwhile.calm = () => quiet("busy");
 
 let asking = 0;
 
-/** Request waiting studies, a few at a time. */
+/** Send requests for waiting studies, at most AT_ONCE at a time. */
 export function work() {
   while (asking < AT_ONCE && !state.gone && state.model) {
     const study = state.studies.find((one) => one.state === "waiting");
@@ -33,7 +33,7 @@ export function work() {
   }
 }
 
-/** The image of a study, then its predictions. */
+/** Request the image of a study, then its predictions. */
 async function request(study) {
   const model = state.model.id;
   try {
@@ -62,10 +62,10 @@ function failed(study, error) {
   say(`${study.name}: ${error.message}`);
 }
 
-/** Called when the server is back and its models are not known yet. */
+/** Called when the server can be reached again and its models have not been loaded yet. */
 export const back = { begin: async () => {} };
 
-/** The server cannot be reached: say so, and try until it can. */
+/** Show that the server cannot be reached, and try again until it can. */
 export async function gone() {
   if (state.gone) return;
   state.gone = true;
@@ -78,7 +78,7 @@ export async function gone() {
   if (state.finding) explain();
 }
 
-/** The saliency map of the chosen finding, for each study on the stage. */
+/** Request the saliency map of the selected finding for each displayed study. */
 export async function explain() {
   const { finding, model } = state;
   if (!finding || !explains()) return;
@@ -106,7 +106,7 @@ async function requestMap(study, model, finding) {
   }
 }
 
-/** The image at a higher resolution, when the zoom would show it. */
+/** Request the image at a higher resolution if the zoom requires it. */
 export async function sharpen(pane) {
   const { study } = pane;
   if (!study?.film || study.sharp || study.sharpening) return;

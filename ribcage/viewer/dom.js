@@ -1,9 +1,9 @@
-/** Elements made of plain text: nothing that comes from outside is ever read as HTML. */
+/** DOM elements created from plain text; text from outside is never parsed as HTML. */
 
-/** The element of this id. */
+/** The element with this id. */
 export const at = (id) => document.getElementById(id);
 
-/** A new element; strings among the children become text, and what is null is left out. */
+/** A new element; string children become text nodes, and null children are omitted. */
 export function make(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -16,12 +16,12 @@ export function make(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** Put other children into an element. */
+/** Replace the children of an element. */
 export const fill = (element, ...children) => element.replaceChildren(...children.filter((child) => child !== null));
 
 const settled = new WeakMap();
 
-/** The same, unless `key` is unchanged: elements in use are not replaced without need. */
+/** As `fill`, but only if `key` has changed, so that elements in use are not replaced unnecessarily. */
 export function settle(element, key, build) {
   const words = JSON.stringify(key);
   if (settled.get(element) === words) return;
@@ -29,10 +29,10 @@ export function settle(element, key, build) {
   fill(element, ...build());
 }
 
-/** Show a button as pressed or not, also to screen readers. */
+/** Mark a button as pressed or not pressed, also for screen readers. */
 export const press = (id, on) => at(id).setAttribute("aria-pressed", String(on));
 
-/** Download a file that was made here. */
+/** Download a file created on this page. */
 export function save(name, blob) {
   const link = make("a", { href: URL.createObjectURL(blob), download: name });
   document.body.append(link);

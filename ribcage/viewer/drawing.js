@@ -1,4 +1,4 @@
-/** The displayed image, drawn on any canvas: windowed pixels, saliency map, boxes with their numbers. */
+/** Draw the displayed image on a canvas: windowed pixels, saliency map and numbered boxes. */
 
 import { placed } from "./view.js";
 
@@ -6,7 +6,7 @@ const INK = "#ffffff";
 const SHADE = "#000000";
 export const FONT = '"Segoe UI", system-ui, -apple-system, "Noto Sans", "Noto Sans CJK SC", sans-serif';
 
-/** Draw a study into (wide, high) pixels of a canvas; `ratio` is how many of them make one of the page. */
+/** Draw a study on (wide, high) pixels of a canvas; `ratio` is the number of canvas pixels per CSS pixel. */
 export function draw(context, study, look, [wide, high], ratio = 1, quick = false) {
   context.save();
   context.beginPath();
@@ -28,7 +28,7 @@ export function draw(context, study, look, [wide, high], ratio = 1, quick = fals
   context.restore();
 }
 
-/** The boxes that are drawn now, in the order of their numbers. */
+/** The displayed boxes, in the order of their numbers. */
 export const shownBoxes = (study, look) => study.boxes(look.model, look.finding, look.opacity > 0);
 
 function over(context, canvas, [width, height], { scale, left, top }) {
@@ -37,7 +37,7 @@ function over(context, canvas, [width, height], { scale, left, top }) {
   context.drawImage(canvas, left, top, width * scale, height * scale);
 }
 
-/** A box – dashed around high saliency – and its number beside it. */
+/** Draw a box (dashed around high saliency) and its number. */
 function outline(context, box, number, { scale, left, top }, ratio) {
   const [x, y] = [left + box.x * scale, top + box.y * scale];
   const [wide, high] = [box.width * scale, box.height * scale];

@@ -1,10 +1,10 @@
-/** Files that are dropped on the page or pasted into it; of folders, what is in them. */
+/** Files dropped on the page or pasted into it, including the files in dropped folders. */
 
 import { at } from "./dom.js";
 
 export const MOST = 200; // files of one drop
 
-/** Files may be dropped and pasted anywhere on the page. */
+/** Accept dropped and pasted files anywhere on the page. */
 export function listen(add, refuse) {
   document.addEventListener("paste", (event) => add(event.clipboardData.files));
   let depth = 0;
@@ -34,7 +34,7 @@ export function listen(add, refuse) {
 }
 
 
-/** All files of a drop, those in folders, too. */
+/** All dropped files, including those in folders. */
 async function dropped(transfer) {
   const entries = [...transfer.items].map((one) => one.webkitGetAsEntry?.()).filter(Boolean);
   if (!entries.some((one) => one.isDirectory)) return [...transfer.files];

@@ -1,13 +1,13 @@
-/** 16-bit pixels through a window; saliency in colours. */
+/** 16-bit pixels displayed with a window, and saliency maps in colour. */
 
-/** An image that is shown. */
+/** A displayed image. */
 export class Film {
   constructor({ pixels, width, height, original }) {
     Object.assign(this, { pixels, width, height, original });
     this.release();
   }
 
-  /** Keep only the pixels, until the image is shown again. */
+  /** Discard everything but the pixels until the image is displayed again. */
   release() {
     Object.assign(this, { canvas: null, context: null, image: null, words: null, shown: "" });
   }
@@ -19,7 +19,7 @@ export class Film {
     this.words = new Uint32Array(this.image.data.buffer);
   }
 
-  /** The image as a canvas, through this window. */
+  /** The image as a canvas, displayed with this window. */
   through({ width, level, invert }) {
     const wanted = `${width} ${level} ${invert}`;
     if (wanted === this.shown) return this.canvas;
@@ -32,7 +32,7 @@ export class Film {
     return this.canvas;
   }
 
-  /** The window that leaves half a percent of the pixels black and as many white. */
+  /** The window for which 0.5 % of the pixels are black and 0.5 % are white. */
   auto() {
     const counts = new Uint32Array(65536);
     for (const value of this.pixels) counts[value] += 1;
@@ -44,7 +44,7 @@ export class Film {
     return { width: Math.max(0.01, high - low), level: (low + high) / 2 };
   }
 
-  /** The value, 0 to 1, at a place given in shares of the sides; null beside the image. */
+  /** The value (0 to 1) at a position given as fractions of the sides; null outside the image. */
   value(x, y) {
     const [column, row] = [Math.floor(x * this.width), Math.floor(y * this.height)];
     if (column < 0 || row < 0 || column >= this.width || row >= this.height) return null;
@@ -52,7 +52,7 @@ export class Film {
   }
 }
 
-/** A small image of a study, for the strip. */
+/** A thumbnail of a study for the list of studies. */
 export function small(film) {
   const side = 96;
   const scale = Math.min(side / film.width, side / film.height);
@@ -67,7 +67,7 @@ export function small(film) {
 
 const LITTLE = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1;
 
-/** The colour on screen for each pixel value: red, green, blue and opacity in one word. */
+/** Lookup table from pixel value to colour: red, green, blue and opacity in one 32-bit word. */
 function grays(width, level, invert) {
   const table = new Uint32Array(65536);
   const low = level - width / 2;
@@ -89,7 +89,7 @@ const COLOURS = [
   [1, 251, 182, 40],
 ];
 
-/** The colour of a saliency from 0 to 1. */
+/** The colour for a saliency value from 0 to 1. */
 export function colour(heat) {
   const upper = Math.max(1, COLOURS.findIndex(([place]) => place >= heat));
   const [from, to] = [COLOURS[upper - 1], COLOURS[upper]];
@@ -97,7 +97,7 @@ export function colour(heat) {
   return [1, 2, 3].map((at) => Math.round(from[at] + share * (to[at] - from[at])));
 }
 
-/** A saliency map as a canvas, transparent where it is low, and its highest value, 0 to 1. */
+/** A saliency map as a canvas, transparent at low saliency, and its maximum (0 to 1). */
 export async function warm(blob) {
   const read = await createImageBitmap(blob, { colorSpaceConversion: "none" });
   const canvas = new OffscreenCanvas(read.width, read.height);

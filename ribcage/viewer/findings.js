@@ -3,7 +3,7 @@
 import { at, make, settle } from "./dom.js";
 import { LETTERS, auroc, count, reliability, percent, plain, ruled } from "./words.js";
 
-/** The findings of one or two studies in this order: {name, facts, predictions: [of A, of B]}. */
+/** The findings of one or two studies in this order: {name, facts, predictions: [study A, study B]}. */
 export function rows(model, studies, order) {
   const predictions = (name) => studies.map((study) => study.prediction(model.id, name));
   const found = model.findings.map((facts) => ({ name: facts.name, facts, predictions: predictions(facts.name) }));
@@ -11,7 +11,7 @@ export function rows(model, studies, order) {
   return order === "model" ? found : found.sort((one, other) => likely(other) - likely(one));
 }
 
-/** The findings of a detector with their boxes, by the highest score. */
+/** The findings of a detector with their boxes, sorted by the highest score. */
 export function boxed(model, studies) {
   const of = (name) => studies.map((study) => (study.predictions.get(model.id)?.boxes ?? []).filter((one) => one.finding === name));
   const found = model.findings.map((facts) => ({ name: facts.name, facts, boxes: of(facts.name) }));
@@ -43,14 +43,14 @@ const isAbove = (row, rule) => row.predictions?.some((one) => one?.above_thresho
 
 const counted = (boxes) => (boxes.length ? `${count(boxes.length, "box", "boxes")}, highest score ${percent(Math.max(...boxes.map((one) => one.score)))}` : "no boxes");
 
-/** A bar and a number for one study, or for each of two with its letter. */
+/** A bar and a number for one study, or for each of two studies with its letter. */
 function measured(row, rule) {
   const threshold = row.facts.thresholds?.[rule];
   if (row.predictions.length === 1) return [value(row.predictions[0], rule), bar(row.predictions[0], rule, threshold)];
   return row.predictions.flatMap((one, at) => [make("span", { class: "which" }, LETTERS[at]), bar(one, rule, threshold), value(one, rule)]);
 }
 
-/** A probability, and whether it is above its threshold: as a mark, in bold, and in words for screen readers. */
+/** A probability; if it is above its threshold, it is marked, bold, and described for screen readers. */
 function value(one, rule) {
   const above = one?.above_threshold?.[rule];
   const mark = above ? make("span", { class: "mark", title: "above threshold" }, "▲ ") : null;
@@ -66,7 +66,7 @@ function bar(one, rule, threshold) {
   return track;
 }
 
-/** A part of a bar, from one share to another. */
+/** A segment of a bar between two fractions. */
 function lying(name, from, to = from) {
   const made = make("span", { class: name });
   made.style.left = `${100 * from}%`;
@@ -97,7 +97,7 @@ function chosen(row, rule) {
   return row.boxes ? `The score threshold is ${percent(threshold)} (${ruled(rule)}).` : `The threshold is ${percent(threshold)} (${ruled(rule)}).`;
 }
 
-/** A list that arrows move through: `go(step)` for arrows, Home and End, `enter()` for Enter and Space. */
+/** Keyboard navigation of a list: `go(step)` for arrows, Home and End; `enter()` for Enter and Space. */
 export function walk(id, go, enter) {
   at(id).addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1, Home: -Infinity, End: Infinity }[event.key];

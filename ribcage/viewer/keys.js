@@ -1,4 +1,4 @@
-/** Keys of the whole page: one table, which `?` shows. */
+/** Keyboard shortcuts of the page, in one table that `?` displays. */
 
 import { at, fill, make } from "./dom.js";
 
@@ -33,7 +33,7 @@ const ELSEWHERE = [
 
 const typing = (target) => target.closest?.("input:not([type=range]), select, textarea, dialog");
 
-/** Call `does[name]()` for the keys of the table. */
+/** Call `does[name]()` when a shortcut of the table is pressed. */
 export function listen(does) {
   fill(at("keys").querySelector("tbody"), ...[...ELSEWHERE, ...KEYS].map(([key, words]) => line(key, words)));
   document.addEventListener("keydown", (event) => {

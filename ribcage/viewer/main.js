@@ -1,4 +1,4 @@
-/** The page: studies in a strip, one or two of them on the stage, predictions beside it. */
+/** The page: a list of studies, one or two displayed studies, and their predictions. */
 
 import * as asking from "./asking.js";
 import { at, fill, make, press, save } from "./dom.js";
@@ -22,7 +22,7 @@ stage.append(...panes.map((pane) => pane.element));
 
 // ---- actions --------------------------------------------------------------------------------------------------------
 
-/** Files become studies, and wait for their predictions. */
+/** Open files as studies, which then wait for predictions. */
 function add(files) {
   const taken = [...files].slice(0, dropping.MOST);
   if (files.length > taken.length) notice(`Only the first ${taken.length} of ${files.length} files were opened.`, "few");
@@ -77,7 +77,7 @@ function take(pane) {
   changed();
 }
 
-/** Change the view of a study; a linked one follows. */
+/** Change the view of a study and of a linked study. */
 function look(pane, view) {
   pane.study.view = view;
   pane.paint();
@@ -92,7 +92,7 @@ function look(pane, view) {
   look.later = setTimeout(() => panes.forEach((one) => asking.sharpen(one)), 250);
 }
 
-/** No gesture: draw all images at full resolution. */
+/** After a gesture, draw all images at full resolution. */
 function rest() {
   for (const pane of panes) {
     pane.quick = false;

@@ -1,4 +1,4 @@
-/** One image on the stage: its name, its warnings, the canvas with its gestures, and the text below. */
+/** A displayed image: its name, its warnings, the canvas with its gestures, and the text below. */
 
 import { fill, make, settle } from "./dom.js";
 import { draw, shownBoxes } from "./drawing.js";
@@ -6,7 +6,7 @@ import { colour } from "./film.js";
 import { START, dragged, moved, placed, windowed, zoomed } from "./view.js";
 import { LETTERS, percent, plain, tags } from "./words.js";
 
-/** `act` is what the page lets a pane do: `look(pane, view)`, `take(pane)`, `close(pane)`, `again(pane)`, `rest()`. */
+/** `act` holds the callbacks of the page: `look(pane, view)`, `take(pane)`, `close(pane)`, `again(pane)`, `rest()`. */
 export class Pane {
   constructor(number, act) {
     Object.assign(this, { number, act, study: null, look: {}, hands: new Map(), pinched: false, quick: false, over: null });
@@ -28,7 +28,7 @@ export class Pane {
     return [this.canvas.width, this.canvas.height];
   }
 
-  /** As many pixels as the screen has there. */
+  /** Set the canvas to the resolution of the screen. */
   resize() {
     this.ratio = Math.min(3, window.devicePixelRatio || 1);
     const { clientWidth, clientHeight } = this.canvas.parentElement;
@@ -37,7 +37,7 @@ export class Pane {
     this.paint();
   }
 
-  /** Show this study (or none) as `look` says: model, finding, opacity, boxes, tool, two, active. */
+  /** Show this study (or none) with the settings in `look`: model, finding, opacity, boxes, tool, two, active. */
   show(study, look) {
     this.study = study;
     this.look = look;
@@ -75,7 +75,7 @@ export class Pane {
     return study.film ? [] : [make("p", { class: "soft" }, "Reading …")];
   }
 
-  /** Draw now: cheap enough for every pointer event. */
+  /** Draw immediately; fast enough for every pointer event. */
   paint() {
     const { study, canvas, look } = this;
     const context = canvas.getContext("2d");
@@ -143,7 +143,7 @@ export class Pane {
     canvas.addEventListener("focus", () => this.act.take(this));
   }
 
-  /** Where a pointer is, in pixels of the canvas. */
+  /** The position of a pointer in canvas pixels. */
   point(event) {
     const frame = this.canvas.getBoundingClientRect();
     return [(event.clientX - frame.left) * this.ratio, (event.clientY - frame.top) * this.ratio];
@@ -187,7 +187,7 @@ export class Pane {
     this.read();
   }
 
-  /** Two fingers: their middle moves the image, their distance zooms. */
+  /** Two-finger gesture: the midpoint pans and the distance zooms. */
   pinch(moving, now) {
     const { study, hands, pixels } = this;
     this.pinched = true;
@@ -216,7 +216,7 @@ export class Pane {
     if (this.study) this.change({ ...this.study.view, zoom, x, y });
   }
 
-  /** Arrows on the image: the window, with Shift the place. */
+  /** Arrow keys on the image: change the window, or pan with Shift. */
   key(event) {
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (!step || !this.study?.film || event.ctrlKey || event.altKey || event.metaKey) return;
@@ -226,7 +226,7 @@ export class Pane {
     else this.change(windowed(view, view.width * 1.05 ** step[0], view.level + 0.02 * step[1]));
   }
 
-  /** No gesture: draw at full resolution. */
+  /** After a gesture, draw at full resolution. */
   rest() {
     this.quick = false;
     this.paint();
@@ -242,7 +242,7 @@ function boxText(box, number) {
   return make("span", { class: "box" }, make("b", {}, String(number)), ` ${what}`);
 }
 
-/** The colours of saliency, from low to high. */
+/** The colour scale of saliency, from low to high. */
 function ramp() {
   const canvas = make("canvas", { class: "ramp", width: "60", height: "8", "aria-hidden": "true" });
   const context = canvas.getContext("2d");

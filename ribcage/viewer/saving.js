@@ -11,7 +11,7 @@ export function predictions(studies, models, intendedUse) {
   return { program: "Ribcage", intended_use: intendedUse, created: new Date().toISOString(), models, studies: studies.map(one) };
 }
 
-/** The panes side by side, each with its caption below, and the intended use at the foot. */
+/** The displayed images side by side, each with a caption, and the intended use below. */
 export async function image(panes, look, intendedUse) {
   const ratio = panes[0].ratio;
   const line = 18 * ratio;
@@ -45,7 +45,7 @@ export async function image(panes, look, intendedUse) {
   }
 }
 
-/** As much of a text as fits. */
+/** A text, shortened to fit. */
 function shortened(context, text, most) {
   if (context.measureText(text).width <= most) return text;
   let kept = text;
@@ -53,7 +53,7 @@ function shortened(context, text, most) {
   return `${kept} …`;
 }
 
-/** The caption of an image that is saved. */
+/** The caption of a saved image. */
 function caption(study, look) {
   const { width, level, invert } = study.view;
   const window = `window ${width.toFixed(2)}, level ${level.toFixed(2)}${invert ? ", inverted" : ""}`;

@@ -1,9 +1,9 @@
-/** Client of the server's HTTP interface: requests, responses, retries, the token. */
+/** Client for the HTTP API: requests, responses, retries and the token. */
 
 const PATIENCE = { GET: 300, POST: 20 }; // retries while the server starts or is busy
 const KEPT = "ribcage-token";
 
-/** An error response of the server. */
+/** An error response from the server. */
 export class Refused extends Error {
   constructor(sentence, status) {
     super(sentence);
@@ -14,7 +14,7 @@ export class Refused extends Error {
 /** The server cannot be reached. */
 export class Gone extends Error {}
 
-/** What the page does meanwhile: `busy(sentence, seconds)` while a busy server is waited for, `calm()` when it has
+/** Callbacks of the page: `busy(sentence, seconds)` while waiting for a busy server, `calm()` when it has
  * responded, `token(again)` → the token. */
 export const meanwhile = { busy: () => {}, calm: () => {}, token: async () => null };
 
@@ -32,7 +32,7 @@ async function token(used) {
 
 const pause = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
-/** One request until there is a response; it is repeated if the server is busy. */
+/** Send a request and repeat it while the server is busy. */
 async function request(path, body = null) {
   for (let tries = 0; ; tries += 1) {
     const used = kept();
@@ -75,7 +75,7 @@ export async function alive() {
   }
 }
 
-/** Why the server refused; of a single file, what is wrong with that file. */
+/** The error message in a response; for a single file, the error of this file. */
 async function sentence(response) {
   try {
     const found = await response.json();
@@ -85,7 +85,7 @@ async function sentence(response) {
   }
 }
 
-/** A file as a form's part; its name travels as text. */
+/** A form with one file; the file name is sent as text. */
 function form(file) {
   const made = new FormData();
   made.append("files", file, file.name);
@@ -105,7 +105,7 @@ export async function predict(model, file) {
   return { model: response.model, milliseconds: response.milliseconds, ...result };
 }
 
-/** A file's pixels: 16 bits, at most so many on the longer side. */
+/** The 16-bit pixels of a file, with at most `side` pixels on the longer side. */
 export async function image(file, side) {
   const response = await request(`/v1/image?${query({ side })}`, form(file));
   const number = (name) => Number(response.headers.get(name));
@@ -118,7 +118,7 @@ export async function image(file, side) {
   return { width, height, original, pixels: little(bytes) };
 }
 
-/** Little-endian numbers on any machine. */
+/** Convert little-endian numbers on any machine. */
 function little(bytes) {
   if (new Uint8Array(Uint16Array.of(1).buffer)[0] === 1) return new Uint16Array(bytes);
   const view = new DataView(bytes);

@@ -1,18 +1,18 @@
-/** Text beside the images: the strip of studies, the findings, a summary, facts about the model. */
+/** Text next to the images: the list of studies, the findings, a summary, and facts about the model. */
 
 import { at, fill, make, settle } from "./dom.js";
 import * as findings from "./findings.js";
 import { explains, onStage, state } from "./state.js";
 import { LETTERS, count, reliability, percent, plain } from "./words.js";
 
-/** The findings as they are listed now. */
+/** The findings in their displayed order. */
 export function listed() {
   const seen = onStage().filter((study) => study.predictions.has(state.model?.id));
   if (!seen.length) return [];
   return explains() ? findings.rows(state.model, onStage(), state.order) : findings.boxed(state.model, onStage());
 }
 
-/** The strip of studies. */
+/** Render the list of studies. */
 export function strip() {
   const list = at("strip");
   list.hidden = !state.studies.length;
@@ -47,7 +47,7 @@ function item(study) {
   ]);
 }
 
-/** The findings of what is on the stage. */
+/** Render the findings of the displayed studies. */
 export function predictions() {
   const made = listed();
   const any = made.length > 0;

@@ -1,4 +1,4 @@
-/** State of the page: models, studies, which of them are on the stage, and how they are shown. */
+/** State of the page: models, studies, the displayed studies, and display settings. */
 
 import { at } from "./dom.js";
 
@@ -21,13 +21,13 @@ export const state = {
   gone: false,
 };
 
-/** The one or two studies on the stage. */
+/** The one or two displayed studies. */
 export const onStage = () => (state.two ? state.shown : state.shown.slice(0, 1)).filter(Boolean);
 
-/** Whether the chosen model has saliency maps. */
+/** Whether the selected model has saliency maps. */
 export const explains = () => state.model?.kind === "classifier";
 
-/** How a pane shows its study. */
+/** Display settings of a pane. */
 export const display = (number = 0) => ({
   model: state.model?.id,
   finding: state.finding,
@@ -43,7 +43,7 @@ export const display = (number = 0) => ({
 let render = () => {};
 let planned = false;
 
-/** The state has changed: render it with the next frame. */
+/** Render the changed state in the next frame. */
 export function changed() {
   if (planned) return;
   planned = true;
@@ -53,7 +53,7 @@ export function changed() {
   });
 }
 
-/** What `changed` calls. */
+/** Set the function that `changed` calls. */
 export function onChange(does) {
   render = does;
 }

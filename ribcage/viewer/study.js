@@ -30,7 +30,7 @@ export class Study {
     return this.maps.get(`${model}\n${finding}`) ?? null;
   }
 
-  /** Keep a saliency map. */
+  /** Store a saliency map. */
   keepMap(model, finding, map) {
     this.maps.set(`${model}\n${finding}`, map);
   }
@@ -42,7 +42,7 @@ export class Study {
     return [...found.map((one) => ({ ...one, around: false })), ...around.map((one) => ({ ...one, finding, around: true }))];
   }
 
-  /** Not on the stage: free what can be made again. */
+  /** Free what can be recomputed, for a study that is not displayed. */
   rest() {
     this.sharp = null;
     this.film?.release();

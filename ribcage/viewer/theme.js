@@ -1,4 +1,4 @@
-/** Dark or light theme: that of the system, or chosen. */
+/** Dark or light theme, chosen by the user or else by the system. */
 
 import { at } from "./dom.js";
 
@@ -18,7 +18,7 @@ function apply() {
   document.documentElement.dataset.theme = chosen || (light.matches ? "light" : "dark");
 }
 
-/** Begin, and follow the switch and the system. */
+/** Apply the theme, and update it when the switch or the system setting changes. */
 export function listen() {
   at("theme").value = stored();
   at("theme").addEventListener("change", () => {

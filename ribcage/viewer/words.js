@@ -1,13 +1,13 @@
-/** How numbers and names are written. */
+/** Formatting of numbers and names. */
 
-/** A share of 1 as "62 %", with more digits where it is small. */
+/** A fraction as a percentage such as "62 %", with more digits for small values. */
 export function percent(share) {
   const value = 100 * share;
   if (value > 0 && value < 0.1) return "< 0.1 %";
   return `${value < 10 ? value.toFixed(1) : value.toFixed(0)} %`;
 }
 
-/** An interval of shares: "10–20 %". */
+/** An interval of fractions as percentages: "10–20 %". */
 export const between = (low, high) => `${percent(low).replace(" %", "")}–${percent(high)}`;
 
 /** "1 study", "2 studies". */
@@ -21,10 +21,10 @@ export const LETTERS = ["A", "B"];
 
 const RULES = { youden: "Youden", f1: "highest F1", midpoint: "midpoint" };
 
-/** The rule that chose a threshold: "highest F1", "sensitivity 95 %". */
+/** The name of a threshold rule: "highest F1", "sensitivity 95 %". */
 export const ruled = (rule) => RULES[rule] ?? plain(rule).replace(/ (\d+)$/, " $1 %");
 
-/** How many validation images with similar probabilities are positive; null where it is not known. */
+/** The observed frequency of positives among validation images with similar probabilities; null if unknown. */
 export function reliability(found) {
   if (!found) return null;
   const { images, positives, frequency, low, high } = found;
@@ -41,7 +41,7 @@ export function auroc(found) {
   return `The AUROC is ${number(found.value)}${interval}${images}.`;
 }
 
-/** DICOM tags of a study, none that identifies a patient. */
+/** DICOM tags of a study that do not identify the patient. */
 export function tags(found = {}) {
   const age = found.age && /^\d+(\.\d+)?$/.test(String(found.age)) ? `${found.age} years` : found.age;
   return [found.view, found.sex, age, found.manufacturer].filter(Boolean).join(" · ");

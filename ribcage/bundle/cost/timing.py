@@ -105,7 +105,11 @@ def _exported(
     with torch.no_grad():
         wanted = network(images)
     away = float((answer(images) - wanted).abs().max() / wanted.abs().max().clamp(min=1))
-    return (answer, "") if away < 1e-3 else (None, f"its outputs differ from those of the model by {away:.2g}")
+    return (
+        (answer, "")
+        if away < 1e-3
+        else (None, f"the outputs of the exported model differ from those of the original by {away:.2g}")
+    )
 
 
 def medians(asked: Sequence[Callable[[], Any]], runs: int) -> list[float]:

@@ -77,7 +77,7 @@ def _layout_mismatch(file: Path, layout: str, fits: list[str]) -> str:
     if layout not in readable_layouts():
         known = ", ".join(readable_layouts())
         return f"Unknown layout {layout!r}.{did_you_mean(layout, readable_layouts())} Readable layouts: {known}."
-    return f"{file} is not in the {layout} layout. Its weight names match: {', '.join(fits) or 'no known layout'}."
+    return f"{file} is not in the {layout} layout. Layouts that match its weight names: {', '.join(fits) or 'none'}."
 
 
 def _recognised(layout: Any, file: Path, weights: dict[str, Any]) -> bool:

@@ -64,7 +64,9 @@ def published(weights: dict[str, Tensor]) -> Published:
     source, licence = next(known, (SOURCE, LICENCE))
     name = architecture(state, (*RESNETS, *DENSENETS))
     own = next((one for one in weights if one.startswith(OWN)), "")
-    seen = Evidence("names", own) if own else Evidence("shapes", "an encoder with numbered parts, and a projection")
+    seen = (
+        Evidence("names", own) if own else Evidence("shapes", "an encoder with numbered modules, and a projection head")
+    )
     return Published(state, MEAN, STD, name=name, unused=unused, source=source, licence=licence, evidence=seen)
 
 

@@ -53,5 +53,7 @@ def published(weights: dict[str, Tensor]) -> Published:
     origin: Any = {} if len(state.get("head.weight", ())) in IMAGENET_CLASSES else UNKNOWN
     place = input_size(state, 0 if third else 2 if distilled else 1)
     own = next((one for one in ("blocks.0.gamma_1", "dist_token") if one in weights), "")
-    seen = Evidence("names", own) if own else Evidence("shapes", "the names of timm's plain transformers")
+    seen = (
+        Evidence("names", own) if own else Evidence("shapes", "the parameter names of timm's plain vision transformers")
+    )
     return Published(state, MEAN, STD, name=architecture(state, candidates), evidence=seen, **place, **origin)

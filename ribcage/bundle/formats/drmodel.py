@@ -53,5 +53,5 @@ def published(weights: dict[str, Tensor]) -> Published:
         fit="squash",
         data="CheXpert" if findings else "",
         findings_inferred=bool(findings),
-        evidence=Evidence("shapes", "a ResNet with numbered parts, and cls"),
+        evidence=Evidence("shapes", "a ResNet with numbered modules, and cls"),
     )

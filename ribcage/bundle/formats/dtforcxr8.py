@@ -59,7 +59,7 @@ def check_exportable(method: Method, model: ModelSpec, name: str, teachers: list
     """Raise if DTforCXR8's programs cannot load the model, or would compute other predictions."""
     wrong = []
     if name not in MODELS:
-        wrong.append(f"{name} is not one of its models ({', '.join(MODELS)})")
+        wrong.append(f"{name} is not a model of this layout ({', '.join(MODELS)})")
     if teachers and (name != STUDENT or len(teachers) > 1 or teachers[0] not in MODELS):
         wrong.append(
             f"its students are {STUDENT} with one of these models as teacher, not {name} with {', '.join(teachers)}"

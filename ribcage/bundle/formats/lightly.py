@@ -53,7 +53,9 @@ def published(weights: dict[str, Tensor]) -> Published:
     size, stored = sizes(name)
     own = next((one for one in unused if OWN.search(one)), "")
     seen = (
-        Evidence("names", f"backbone. and {own}") if own else Evidence("shapes", "backbone. with the names of a ResNet")
+        Evidence("names", f"backbone. and {own}")
+        if own
+        else Evidence("shapes", "the prefix backbone. and the parameter names of a ResNet")
     )
     return Published(state, MEAN, STD, name=name, unused=unused, size=size, stored=stored, evidence=seen)
 

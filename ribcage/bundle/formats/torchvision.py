@@ -55,7 +55,7 @@ def published(weights: dict[str, Tensor]) -> Published:
     state = unnested_head({DOTTED.sub(r"\1\2.", name): value for name, value in weights.items()}, last)
     origin: Any = {} if len(state.get(f"{last}.weight", ())) == IMAGENET_CLASSES else UNKNOWN
     scale: Any = {"mean": MEAN, "std": STD} if Published(state).channels(stem) == 3 else {}
-    seen = Evidence("shapes", f"the names of torchvision's {'ResNets' if stem == 'conv1' else 'DenseNets'}")
+    seen = Evidence("shapes", f"the parameter names of torchvision's {'ResNets' if stem == 'conv1' else 'DenseNets'}")
     return Published(state, **scale, name=architecture(state, candidates), evidence=seen, **origin)
 
 

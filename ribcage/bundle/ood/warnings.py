@@ -35,15 +35,15 @@ def _of_tags(check: OODCheck | None, tags: dict[str, str]) -> list[str]:
     said = []
     modality, body = (_word(tags.get(name, "")) for name in ("modality", "body"))
     if modality.upper() not in RADIOGRAPHS:
-        said.append(f"Not a plain radiograph: DICOM modality {modality}.")
+        said.append(f"Not a plain radiograph: the DICOM modality is {modality}.")
     if body and not any(word in body.upper() for word in CHEST):
-        said.append(f"Possibly not a chest: DICOM body part {body}.")
+        said.append(f"Possibly not a chest radiograph: the DICOM body part is {body}.")
     if tags.get("view") == "LATERAL" and (how := _rare(check, "view", "laterals")):
-        said.append(f"Not a frontal image: DICOM view lateral; {how}.")
+        said.append(f"Not a frontal image: the DICOM view is lateral; {how}.")
     if (age := _age(tags.get("age", ""))) is not None:
         who, which = ("A child", "of children") if age < ADULT else ("An adult", "of adults")
         if how := _rare(check, "age", which):
-            said.append(f"{who}: DICOM age {age:.3g}; {how}.")
+            said.append(f"{who}: the DICOM age is {age:.3g} years; {how}.")
     return said
 
 
@@ -79,7 +79,7 @@ def _age(text: str) -> float | None:
 
 def _word(text: str) -> str:
     """Text from a file if it may be a defined term."""
-    return text if not text or WORD.fullmatch(text) else "that is no DICOM word"
+    return text if not text or WORD.fullmatch(text) else "not a valid DICOM term"
 
 
 def _of_pixels(check: OODCheck | None, square: np.ndarray) -> list[str]:
@@ -100,32 +100,35 @@ def _sentence(check: OODCheck, look: int) -> str:
     if look == MIRRORED:
         return "Possibly mirrored: the heart seems to be on the right side."
     if look == LATERAL:
-        return "Looks like a lateral or oblique view."
+        return "Possibly a lateral or oblique view."
     if look == OTHER:
         return "Possibly not a frontal chest radiograph."
-    return f"Looks {CLASSES[look]}."
+    return f"Possibly {CLASSES[look]}."
 
 
 def _worth(check: OODCheck, look: int) -> str:
     """How often held-out images get the same warning, unaltered and altered."""
     if not check.held_out:
         return "This warning was not tested on validation images."
-    alarms = f"{check.alarms[look]:,} of {check.held_out:,} validation images get this warning"
+    alarms = f"This warning occurs for {check.alarms[look]:,} of {check.held_out:,} validation images"
     if check.altered[look]:
-        alarms += f", {check.altered[look]:,} when altered in this way"
+        alarms += f", and for {check.altered[look]:,} of the {check.held_out:,} after the corresponding alteration"
     return alarms + "."
 
 
 def weakness(check: OODCheck | None) -> str:
     """A warning about a model without a reliable check; "" for others."""
     if check is None:
-        return f"The model has no OOD check (it needs {FEWEST} training images): warnings come from DICOM tags only."
+        return (
+            f"The model has no OOD check (which requires {FEWEST} training images): warnings come from DICOM tags only."
+        )
     if not check.held_out:
         return f"The OOD check was fitted on {check.fitted_on:,} images and not tested."
     share = check.alarms.sum() / check.held_out
     if check.fitted_on < ENOUGH or check.held_out < ENOUGH // 2:
         return (
-            f"The OOD check was fitted on few images ({check.fitted_on:,}, and {check.held_out:,} of validation, of "
-            f"which {check.alarms.sum():,} get a warning): it detects rotated images reliably, but little else."
+            f"The OOD check was fitted on only {check.fitted_on:,} images and tested on {check.held_out:,} "
+            f"validation images ({check.alarms.sum():,} with a warning): it detects rotated images reliably, but "
+            f"little else."
         )
-    return f"The OOD check warns about {share:.0%} of the validation images themselves." if share > RARE else ""
+    return f"The OOD check gives a warning for {share:.0%} of the validation images." if share > RARE else ""

@@ -118,6 +118,7 @@ def notices(index: Index) -> list[str]:
     known = table["patient"][table["patient"] != ""]
     if index.name == "rsna" and len(known) and known.is_unique:
         return [
-            "its patient numbers are image numbers: images of one person may be in several splits (docs/datasets.md)"
+            "the patient identifiers identify images, so images of one patient may be in several splits "
+            "(docs/datasets.md)"
         ]
     return []

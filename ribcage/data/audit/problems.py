@@ -27,7 +27,7 @@ def problems(result: AuditFindings) -> list[str]:
         texts += _set_texts(described)
     if result["not_compared"]:
         names = ", ".join(result["not_compared"])
-        texts.append(f"The images of {names} were not compared, as they are not imported.")
+        texts.append(f"The images of {names} were not compared, because they have not been imported.")
     return texts
 
 
@@ -68,7 +68,7 @@ def _copies_texts(kind: str, found: Copies) -> list[str]:
     texts = [_place_text(place) for place in found["places"] if not _set_aside(place["one"], place["other"])]
     if not texts:
         return []
-    texts += [f"{found['other_patient']:,} with two patient numbers"] if found["other_patient"] else []
+    texts += [f"{found['other_patient']:,} with different patient identifiers"] if found["other_patient"] else []
     texts += [f"{found['other_labels']:,} with different labels"] if found["other_labels"] else []
     groups = f"{found['groups']:,} group{'s' * (found['groups'] != 1)}"
     return [f"{groups} of {kind} ({found['images']:,} images): {'; '.join(texts)}."]
@@ -96,10 +96,10 @@ def _set_texts(described: DatasetCounts) -> list[str]:
     if described["rejected"]:
         texts.append(f"{label}: {described['rejected']:,} images could not be imported; see rejected.csv.")
     if described["unknown_in_splits"]:
-        unknown = f"the patient of {count_of(described['unknown_in_splits'], 'image')} is unknown"
-        texts.append(f"{label}: {unknown}: one patient may be on both sides of a split.")
+        unknown = f"the patient of {count_of(described['unknown_in_splits'], 'image')} is not known"
+        texts.append(f"{label}: {unknown}, so images of one patient may be in several splits.")
     if described["ages"].get("impossible"):
-        texts.append(f"{label}: {described['ages']['impossible']:,} ages are below 0 or above 110 years.")
+        texts.append(f"{label}: {described['ages']['impossible']:,} ages are outside the range from 0 to 110 years.")
     if described["damaged"]:
         texts.append(f"{label}: {described['damaged']:,} images have changed since the import.")
     texts += [f"{label}: {notice}." for notice in described["notices"]]
@@ -116,8 +116,8 @@ def _set_texts(described: DatasetCounts) -> list[str]:
         one_sided = [row["finding"] for row in rows if row["positive"] and not row["negative"]]
         if one_sided and split:
             texts.append(
-                f"{label}: no image in {split} is labelled negative for {', '.join(one_sided)}: no AUROC, unless blank "
-                "labels count as absent (blank=zeros)."
+                f"{label}: no image in {split} is labelled negative for {', '.join(one_sided)}, so AUROC is "
+                f"undefined unless blank labels count as absent (blank=zeros)."
             )
         if empty and split:
             texts.append(

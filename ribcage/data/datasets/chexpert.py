@@ -72,7 +72,9 @@ def index(
         }
     )
     if "val" not in set(frame["split"]) and "train" in set(frame["split"]):
-        log.warning("No valid.csv: one in eight training patients is assigned to validation. There is no test split.")
+        log.warning(
+            "There is no valid.csv: one in eight training patients is assigned to validation. There is no test split."
+        )
         frame["split"] = splits.carve(frame["split"], frame["patient"], frame["path"])
     if valid == "test" and "valid" in str(found.get("val")):
         later = frame["split"].replace("val", "test")
@@ -96,7 +98,9 @@ def _tables(root: Path, train: str) -> dict[str, str]:
     for paths in found.values():
         if len(paths) > 1 and paths[0].count("/") == paths[1].count("/") and Path(paths[0]).name == Path(paths[1]).name:
             homes = [str(root / path) for path in paths]
-            raise ValueError(f"{root} has several copies: {', '.join(homes)}. Pass the folder of one of them.")
+            raise ValueError(
+                f"{root} contains several copies of the dataset: {', '.join(homes)}. Pass the folder of one of them."
+            )
     return {part: paths[0] for part, paths in found.items() if paths}
 
 
@@ -110,7 +114,7 @@ def _rows(root: Path, path: str, part: str) -> pd.DataFrame:
     rows["study"] = listed.str.extract(r"/(patient\d+/study\d+)", expand=False)
     if start is None or rows["study"].isna().any() or not listed.str.startswith(listed.iloc[0][: start.end()]).all():
         wanted = "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg"
-        raise ValueError(f"{root / path}: its paths must all have the form {wanted}.")
+        raise ValueError(f"{root / path}: all paths must have the form {wanted}.")
     rows["path"] = (home + "/" if home else "") + listed.str.slice(start.start())
     if per_study:
         rows = _images_of_studies(root, rows)

@@ -130,8 +130,8 @@ def _check_names(names: tuple[str, ...]) -> None:
     """Refuse findings with the name of a reserved column; report those outside the vocabulary."""
     if reserved(names):
         raise ValueError(
-            f"A finding cannot be named {', '.join(reserved(names))}, which is a column of Ribcage. "
-            "Rename the column or the class, or choose with --label-columns or --classes no."
+            f"A finding cannot be named {', '.join(reserved(names))}, which is a reserved column name. Rename the "
+            f"column or the class, or choose with --label-columns or --classes no."
         )
     new = [name for name in names if name not in findings.FINDINGS]
     if new:
@@ -139,7 +139,7 @@ def _check_names(names: tuple[str, ...]) -> None:
             f"{name} (did you mean {meant}?)" if (meant := findings.closest_finding(name)) else name
             for name in new[:20]
         ]
-        log.warning("New findings outside the vocabulary: %s.", ", ".join(said) + (", …" if len(new) > 20 else ""))
+        log.warning("Findings outside Ribcage's vocabulary: %s.", ", ".join(said) + (", …" if len(new) > 20 else ""))
 
 
 def _csv(root: Path, csv: str, other: Path | None) -> Path | None:
@@ -190,7 +190,7 @@ def _with_boxes(found: pd.DataFrame, paths: pd.Series, file: Path, encoding: str
     )
     against = [name for name in found if (found[name][drawn["row"][drawn["finding"] == name]] == 0).any()]
     if against:
-        log.warning("Images have boxes of findings that are labelled absent: %s.", ", ".join(map(str, against)))
+        log.warning("Some images have boxes for findings that are labelled absent: %s.", ", ".join(map(str, against)))
     return found, boxes_of(drawn)
 
 

@@ -58,10 +58,12 @@ def _file(root: Path) -> Path:
     if root.is_file():
         return root
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} does not exist. Get pneumoniamnist.npz or chestmnist.npz from {SOURCE}.")
+        raise FileNotFoundError(f"{root} does not exist. Download pneumoniamnist.npz or chestmnist.npz from {SOURCE}.")
     found = sorted(path for kind in FINDINGS for path in root.glob(f"{kind}mnist*.npz"))
     if not found:
-        raise FileNotFoundError(f"{root} has neither pneumoniamnist*.npz nor chestmnist*.npz. Get one from {SOURCE}.")
+        raise FileNotFoundError(
+            f"{root} has neither pneumoniamnist*.npz nor chestmnist*.npz. Download one from {SOURCE}."
+        )
     if len(found) > 1:
         raise ValueError(f"{root} has {', '.join(path.name for path in found)}. Pass one of them.")
     return found[0]
@@ -80,7 +82,10 @@ def _flavour(file: Path) -> str:
 def _image_shape(file: Path, part: str) -> tuple[int, int, int]:
     shape, kind = _header(file, f"{part}_images")
     if len(shape) != 3 or kind != np.uint8:
-        raise ValueError(f"{file}: {part}_images is {kind} {shape}, not bytes of (images, height, width).")
+        raise ValueError(
+            f"{file}: {part}_images has type {kind} and shape {shape}; 8-bit integers of shape "
+            f"(images, height, width) were expected."
+        )
     return shape[0], shape[1], shape[2]
 
 
@@ -88,7 +93,8 @@ def _labels(file: Path, part: str, wanted: tuple[int, int]) -> np.ndarray:
     shape, kind = _header(file, f"{part}_labels")
     if shape != wanted or kind.kind not in "uib":
         raise ValueError(
-            f"{file}: {part}_labels is {kind} {shape}, not integers {wanted}. Is it another MedMNIST dataset?"
+            f"{file}: {part}_labels has type {kind} and shape {shape}; integers of shape {wanted} were expected. "
+            f"The file may belong to another MedMNIST dataset."
         )
     return _read(file, f"{part}_labels").astype(np.float32)
 
@@ -118,9 +124,9 @@ def _member(file: Path, name: str) -> Iterator[IO[bytes]]:
         with zipfile.ZipFile(files.regular(file)) as archive, archive.open(f"{name}.npy") as stream:
             yield stream
     except KeyError:
-        raise ValueError(f"{file} has no {name}: it is not a MedMNIST file. Get one from {SOURCE}.") from None
+        raise ValueError(f"{file} has no {name}: it is not a MedMNIST file. Download one from {SOURCE}.") from None
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{file} cannot be read: {error}. Get it again from {SOURCE}.") from None
+        raise ValueError(f"{file} cannot be read: {error}. Download it again from {SOURCE}.") from None
 
 
 _LOCK = threading.Lock()

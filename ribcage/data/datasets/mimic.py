@@ -133,7 +133,7 @@ def _with_radiologists(label: pd.DataFrame, root: Path) -> pd.DataFrame:
         .set_index("study_id")
     )
     theirs = label["study_id"].isin(read.index)
-    log.warning("%s test studies have labels by a radiologist (%s).", f"{theirs.sum():,}", READ_BY_RADIOLOGISTS)
+    log.warning("%s test studies have labels from a radiologist (%s).", f"{theirs.sum():,}", READ_BY_RADIOLOGISTS)
     read = read.reindex(label["study_id"])
     for name in LABELS:
         own = pd.Series(read[named[name]].to_numpy(), label.index) if name in named else float("nan")

@@ -89,7 +89,7 @@ def images(
     lacking = [name for name in columns if name not in index.table]
     if lacking:
         raise ValueError(
-            f"The index of {index.name!r} has no column {lacking[0]}: it was not made by datasets.phantom.index."
+            f"The index of {index.name!r} has no column {lacking[0]}: it was not created by datasets.phantom.index."
         )
     values = {name: index.table[name].tolist() for name in columns}
 

@@ -110,10 +110,11 @@ def without_shared_images(index: Index, prints: fingerprint_table.Fingerprints, 
         parts[found] = ""
         if len(own) and not (parts == part).any():
             raise ValueError(
-                f"--drop-shared {part} removes all its images: all its patients or images are in other splits."
+                f"--drop-shared {part} would remove every image of {part}: all of its patients or images also occur "
+                f"in other splits."
             )
         log.warning(
-            "Removed from their split: %s images of %s with patients or copies in other splits.",
+            "Removed %s images of %s, because the same patients or copies of the images are in other splits.",
             f"{found.sum():,}",
             part,
         )

@@ -97,7 +97,7 @@ class Writer:
             self._begin()
         elif lines[0].get("plan") == self.facts.plan and lines[0] != self._head():
             raise ValueError(
-                f"{self.folder} has an unfinished import of another version of Ribcage. Start again with --redo."
+                f"{self.folder} has an unfinished import from another version of Ribcage. Start again with --redo."
             )
         elif lines[0] != self._head():
             raise ValueError(
@@ -144,8 +144,8 @@ class Writer:
         for line in lines[1:]:
             if changed := [row for row, was in line["files"] if _state(self.index.file(row)) != was]:
                 log.warning(
-                    "Files have changed since this import began, such as that of row %s: the import resumes after row "
-                    "%s.",
+                    "Files have changed since this import began, such as the file of row %s; the import resumes "
+                    "after row %s.",
                     f"{changed[0]:,}", f"{rows:,}",
                 )  # fmt: skip
                 break

@@ -42,7 +42,7 @@ def read_boxes(file: Path, encoding: str = "auto") -> pd.DataFrame:
         "a box without a finding": drawn & (found["finding"] == ""),
         "a box with a width or height of 0 or less": drawn & ~(found[["width", "height"]] > 0).all(axis=1),
         "a box without an image": drawn & (found["path"] == ""),
-        "some of a box's four numbers": found.isna().any(axis=1)
+        "a box with incomplete coordinates": found.isna().any(axis=1)
         & found.notna()[["x", "y", "width", "height"]].any(axis=1),
     }
     said = [f"{what} in line {int(there.to_numpy().argmax()) + 2}" for what, there in wrong.items() if there.any()]

@@ -20,13 +20,16 @@ def csv_rows(
     header = list(rows.columns)
     role = columns.roles(header, given)
     if "path" not in role:
-        raise ValueError(f"No column is named like an image file. Use --path-column. {columns.among(header)}")
+        raise ValueError(
+            f"No column is recognised as that of the image files. Pass --path-column. {columns.among(header)}"
+        )
     rows = _with_image(rows, role["path"]).drop_duplicates()
     chosen = columns.label_columns(header, list(role.values()), label_columns)
     found = columns.labels(rows, chosen)
     if not chosen:
         log.warning(
-            "No labels: no column is named after a finding. Use --label-columns. %s",
+            "There are no labels, because no column is named after a finding. To choose columns, pass "
+            "--label-columns. %s",
             columns.among(header),
         )
     text = {name: rows[column].str.strip() for name, column in role.items()}
@@ -66,7 +69,7 @@ def _one_row_each(
     stands += ", ".join(tables.printable_text(path) for path in list((by if len(by) else apart).index)[:5])
     labels_only = all(name.startswith("label ") for name in differing)
     if conflicts == "stop" or (conflicts == "merge" and not labels_only):
-        ways = "--conflicts drop removes them, first uses the first row"
+        ways = "--conflicts drop removes these images, first uses the first row"
         ways += ", merge combines their labels" if labels_only and differing else ""
         boxes = " If the rows are boxes, use --boxes FILE." * box_list.has_boxes(list(others.columns))
         raise ValueError(f"{stands}. {ways}.{boxes}")
@@ -126,7 +129,9 @@ def _located(names: pd.Series, root: Path) -> pd.Series:
     paths, other = tables.matched_files(names.tolist(), tables.files_below(root))
     if other:
         log.warning(
-            "%s files have another file name extension than in the table and were found by their stems.", f"{other:,}"
+            "%s files have a different file name extension from that in the table and were found by name without "
+            "extension.",
+            f"{other:,}",
         )
     kept = [path if is_file else other for path, is_file, other in zip(plain, there, paths, strict=True)]
     return pd.Series(kept, index=names.index, dtype="str")

@@ -31,7 +31,7 @@ def proposed_pattern(paths: list[str]) -> str:
     return (
         f"File names may contain patient identifiers: --patient-pattern '(?i){pattern}' finds "
         f"{len(set(found)):,} patients in {count:,} of {len(paths):,} paths, "
-        f"such as {tables.printable_text(found[0])!r}. If that is right, use it."
+        f"such as {tables.printable_text(found[0])!r}. If this is correct, pass this option."
     )
 
 

@@ -113,7 +113,9 @@ def locate(names: pd.Series, paths: Sequence[str], folder: str = "", prefer: Seq
     below = folder.strip("/") + "/" if folder.strip("/.") else ""
     images = [path for path in paths if path.startswith(below) and path.lower().endswith(IMAGES)]
     if below and not images:
-        raise FileNotFoundError(f"The folder {folder} has no images. It must be relative to the dataset's folder.")
+        raise FileNotFoundError(
+            f"The folder {folder} has no images. Pass a path relative to the folder of the dataset."
+        )
     patterns = [re.compile(pattern) for pattern in prefer]
     images.sort(
         key=lambda path: ([not pattern.search(path) for pattern in patterns], path.count("/"), path), reverse=True
@@ -126,7 +128,7 @@ def locate(names: pd.Series, paths: Sequence[str], folder: str = "", prefer: Seq
 
 def missing_files(root: Path, names: Sequence[str], source: str) -> FileNotFoundError:
     """An error that names all missing files, and where to get them."""
-    return FileNotFoundError(f"{root} has no {', no '.join(names)}. Get it from {source}.")
+    return FileNotFoundError(f"{root} has no {' and no '.join(names)}. Download the dataset from {source}.")
 
 
 def header(file: Path) -> list[str]:
@@ -141,7 +143,9 @@ def read_table(
     names = header(file)
     absent = [name for name in needed if name not in names]
     if absent:
-        raise ValueError(f"{file} has no column {', no column '.join(absent)}. It has {', '.join(names[:30])}.")
+        raise ValueError(
+            f"{file} has no column {' and no column '.join(absent)}. Its columns are {', '.join(names[:30])}."
+        )
     kept = [name for name in names if name in (*needed, *wanted)]
     types = {name: np.float32 if name in numbers else str for name in kept}
     blank = {name: ["", "nan", "NaN"] for name in numbers if name in kept}
@@ -178,8 +182,8 @@ def sniffed(file: Path, encoding: str = "auto") -> pd.DataFrame:
     bare = next((name for name in names if name.lower().endswith(IMAGES)), "")
     if bare:
         raise ValueError(
-            f"{file} has no header: its first line contains a file name ({printable_text(bare)}). Add the names of the "
-            "columns above it, such as path,patient,label; pass a list of the images of a split as "
+            f"{file} has no header: its first line contains a file name ({printable_text(bare)}). Add a first line "
+            f"with the column names, such as path,patient,label; pass a list of the images of a split as "
             "--split-list train=FILE."
         )
     if rows.empty:
@@ -200,7 +204,7 @@ def bare_list(file: Path) -> list[str]:
     if cells and len(cells) > 1 and not SUFFIX.search(cells[0]) and SUFFIX.search(cells[1]):
         cells = cells[1:]  # a header
     if not cells:
-        raise ValueError(f"{file} is an empty list.")
+        raise ValueError(f"{file} is empty; a list of image names was expected.")
     return cells
 
 

@@ -187,7 +187,7 @@ def _until_pixels() -> Callable[[int, Any, int], bool]:
 
 def _require(name: str) -> None:
     if importlib.util.find_spec("pydicom") is None:
-        raise UnreadableError(f"{name} is a DICOM file. To read it: pip install pydicom")
+        raise UnreadableError(f"{name} is a DICOM file. To read DICOM files: pip install pydicom")
 
 
 def _parsed(stream: BinaryIO, **how: Any) -> "Dataset":
@@ -237,7 +237,7 @@ def _check_deflated(data: bytes, name: str, limits: Limits) -> None:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     inflater.decompress(data[start:], int(limits.max_bytes))
     if inflater.unconsumed_tail:
-        raise UnreadableError(f"{name} inflates to more than the limit of {limits.max_bytes / 1e6:,.0f} MB.")
+        raise UnreadableError(f"{name} exceeds, when decompressed, the limit of {limits.max_bytes / 1e6:,.0f} MB.")
 
 
 def _tags(dataset: "Dataset") -> dict[str, str]:

@@ -68,7 +68,7 @@ def _raw_colour(dataset: "Dataset", layout: Layout, name: str) -> tuple[np.ndarr
     photometric, odd = layout.photometric, []
     if photometric == "YBR_FULL_422" and whole <= len(dataset.PixelData) <= whole + 1:
         photometric = "YBR_FULL"
-        odd = [f"{CAUTION}YBR_FULL_422 contradicts the length of the pixels, read as YBR_FULL"]
+        odd = [f"{CAUTION}YBR_FULL_422 contradicts the length of the pixel data, read as YBR_FULL"]
     halved = photometric == "YBR_FULL_422"
     if halved and layout.width % 2:
         raise UnreadableError(

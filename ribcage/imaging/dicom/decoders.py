@@ -37,8 +37,8 @@ def check_length(dataset: "Dataset", expected: int, name: str) -> list[str]:
         raise UnreadableError(f"{name} is truncated: it has {len(data)} of {expected} bytes of pixels.")
     if len(data) >= 2 * expected and expected > 1:
         raise UnreadableError(
-            f"{name} has {len(data)} bytes of pixels, but Rows, Columns, SamplesPerPixel and BitsAllocated mean "
-            f"{expected}: several images, or more bits than declared."
+            f"{name} has {len(data)} bytes of pixels, but Rows, Columns, SamplesPerPixel and BitsAllocated imply "
+            f"{expected}: the file may contain several images, or more bits than declared."
         )
     more = len(data) - expected
     return [f"{CAUTION}{more} bytes after the pixels ignored"] if more > 1 else []  # an even length is required
@@ -88,7 +88,7 @@ def decode_stream(
         what = f"{stream.kind} pixels cannot be decoded: {short_error(error)}"
         raise UnreadableError(f"{name} is damaged: its {what}.") from None
     if pixels.shape[:2] != (layout.height, layout.width):
-        raise UnreadableError(f"{name} is damaged: its stream decodes to another size than declared.")
+        raise UnreadableError(f"{name} is damaged: its decoded stream does not have the declared size.")
     return pixels if stream.bits > 8 or stream.signed else pixels.astype(np.uint8)
 
 
@@ -117,7 +117,10 @@ def _jpeg2000(frame: bytes, layout: Layout, name: str) -> np.ndarray:
 
 def _missing(layout: Layout, name: str) -> UnreadableError:
     package = PLUGINS.get(layout.syntax, ("", "pyjpegls pylibjpeg pylibjpeg-openjpeg"))[1]
-    return UnreadableError(f"{name} is compressed as {syntax_name(layout.syntax)}. To read it: pip install {package}")
+    return UnreadableError(
+        f"{name} is compressed as {syntax_name(layout.syntax)}. To read the file, install a "
+        f"decoder: pip install {package}"
+    )
 
 
 QUOTED = re.compile(r"""(?<!\w)b?['"].*['"]""")

@@ -101,5 +101,5 @@ def _padding(dataset: "Dataset", values: np.ndarray, counts: np.ndarray) -> tupl
     padding = (values >= min(ends)) & (values <= max(ends))
     left = 1 - counts[padding].sum() / max(counts.sum(), 1)
     if left < LEAST_LEFT:
-        return nothing, [f"{CAUTION}padding that covers all but {100 * left:.0f} % was ignored"]
+        return nothing, [f"{CAUTION}padding that covers all but {100 * left:.0f} % of the image was ignored"]
     return padding, []

@@ -30,7 +30,10 @@ def modality_values(dataset: "Dataset", values: np.ndarray) -> tuple[np.ndarray,
     )
     output = values * slope[0] + intercept[0]
     if slope[0] == 0 or not np.abs(output).max() < MOST or len(np.unique(output[[0, -1]])) == 1:
-        ignored = f"RescaleSlope {slope[0]:g} and RescaleIntercept {intercept[0]:g} ignored: no image would be left"
+        ignored = (
+            f"RescaleSlope {slope[0]:g} and RescaleIntercept {intercept[0]:g} ignored, because the image "
+            "would become constant or invalid"
+        )
         return values.astype(np.float64), [*notes, f"{CAUTION}{ignored}"]
     return output, notes
 

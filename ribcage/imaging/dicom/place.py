@@ -35,7 +35,11 @@ def shutter(dataset: "Dataset", width: int, height: int) -> tuple[np.ndarray | N
     if not done or open_.all():
         return None, 0.0, notes
     if open_.mean() < LEAST_OPEN:
-        return None, 0.0, [*notes, f"{CAUTION}a shutter that covers all but {100 * open_.mean():.0f} % was ignored"]
+        return (
+            None,
+            0.0,
+            [*notes, f"{CAUTION}a shutter that covers all but {100 * open_.mean():.0f} % of the image was ignored"],
+        )
     level = min(max((element_numbers(dataset, "ShutterPresentationValue") or [0.0])[0], 0.0), 65535.0) / 65535
     return open_, level, [*notes, f"area outside the {' and '.join(done)} shutter set to {_gray(level)}"]
 
@@ -87,7 +91,7 @@ def cautions(dataset: "Dataset") -> list[str]:
     notes = _orientation(dataset)
     ratio, source = _aspect(dataset)
     if ratio and abs(ratio - 1) > SQUARE:
-        notes.append(f"pixels are not square ({source}): {ratio:.3g} times as high as wide, read as square")
+        notes.append(f"pixels are not square ({source}) but {ratio:.3g} times as high as wide, read as square")
     if "YES" in (word.upper() for word in _words(dataset, "BurnedInAnnotation")):
         notes.append("text may be burned into the pixels (BurnedInAnnotation YES)")
     flips = {"ImageHorizontalFlip": ("Y", "mirrored"), "ImageRotation": ("", "turned")}

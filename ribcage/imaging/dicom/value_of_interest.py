@@ -116,7 +116,9 @@ def _windows(dataset: "Dataset", values: np.ndarray, notes: list[str]) -> Iterat
         element_numbers(dataset, key, gaps=True)[:MOST_CHOICES] for key in ("WindowCenter", "WindowWidth")
     )
     if len(centres) != len(widths):
-        notes.append(f"{CAUTION}{len(centres)} window centres and {len(widths)} widths")
+        notes.append(
+            f"{CAUTION}the number of window centres ({len(centres)}) differs from that of widths ({len(widths)})"
+        )
     names = element_texts(dataset, "WindowCenterWidthExplanation")
     function = element_text(dataset, "VOILUTFunction").upper() or "LINEAR"
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):

@@ -61,7 +61,8 @@ class YOLO(nn.Module):
             levels = dict.fromkeys(self.pyramid.strides, width)
         if len(levels) != MAPS:
             raise ValueError(
-                f"--head yolo needs a backbone with {MAPS} maps; this one has {len(levels)}. Use --head fcos"
+                f"--head yolo requires a backbone with {MAPS} feature maps; this backbone has {len(levels)}. Use "
+                f"--head fcos"
             )
         self.strides, self.findings = list(levels), findings
         routes = [WIDTHS[1] // 2, WIDTHS[2] // 2, 0]  # channels from the coarser map

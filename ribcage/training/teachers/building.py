@@ -73,7 +73,10 @@ def _stored_logits(name: str, teacher: OpenedTeacher, task: Distillation) -> np.
     if isinstance(teacher, TeacherTable):
         logits = table_logits(teacher, task.data, findings, exclusive=exclusive)
         count, of = count_predicted(logits, task.train_rows), [each for each in findings if each in teacher.odds]
-        say(f"{name} has predictions for {count:,} of {len(task.train_rows):,} training images, of {', '.join(of)}.")
+        say(
+            f"{name} has predictions for {count:,} of {len(task.train_rows):,} training images (findings: "
+            f"{', '.join(of)})."
+        )
         return logits
     if task.live:
         return None

@@ -100,7 +100,7 @@ def _labels(values: pd.DataFrame) -> list[str]:
 def _twice(images: pd.DataFrame) -> list[str]:
     """Warning about images with several lines."""
     count = int(images.duplicated(keep=False).sum())
-    return [f"{count:,} lines name an image that another line also names; none of them is used"] * bool(count)
+    return [f"{count:,} rows are not used, because several rows name the same image"] * bool(count)
 
 
 def _near(names: Sequence[str]) -> list[str]:

@@ -117,7 +117,7 @@ def _printable(name: Any) -> str:
 def read_container(file: Path) -> Any:
     """The entire content of a file."""
     if file.is_dir():
-        raise ValueError(f"{file} is a folder. Pass a file of weights.")
+        raise ValueError(f"{file} is a folder. Pass a weights file.")
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist.")
     try:

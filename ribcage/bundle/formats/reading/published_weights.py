@@ -37,7 +37,7 @@ class Evidence:
 
     def __str__(self) -> str:
         words = {
-            "metadata": "a description beside the weights",
+            "metadata": "a configuration file next to the weights",
             "names": "weight names that are unique to this layout",
             "shapes": "weight names and shapes that other programs also use",
         }

@@ -49,8 +49,8 @@ def rgb_weights(backbone: Backbone, model: ModelSpec) -> dict[str, Tensor]:
         found[f"{stem}.weight"] = rgb_stem(found[f"{stem}.weight"], model.mean, model.std)
     elif model.rgb_normalisation != (tuple(MEAN), tuple(STD)):
         raise ValueError(
-            f"{model.name} has three channels, but not ImageNet normalisation: first convert its original file "
-            "with --channels 1."
+            f"{model.name} has three input channels but does not use ImageNet normalisation, which this layout "
+            f"requires: convert the original file with --channels 1 first."
         )
     return found
 
@@ -77,7 +77,7 @@ def torchvision_shapes(name: str) -> dict[str, torch.Size]:
     if plain_name(name) not in known:
         raise ValueError(
             f"torchvision has no model {name}.{did_you_mean(plain_name(name), known)} "
-            "Supported are its ResNets and DenseNets."
+            "Only the ResNets and DenseNets of torchvision are supported."
         )
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # about initial weights, which are not created here
