@@ -192,7 +192,7 @@ def settled(options: Options, data: "Datasets") -> Options:
     if strange := [name for name in findings if name not in there]:
         hint = did_you_mean(strange[0], there)
         raise ValueError(
-            f"{', '.join(options.data)} has no finding {strange[0]!r}.{hint} Findings of the data: {', '.join(there)}."
+            f"{', '.join(options.data)} has no finding {strange[0]!r}.{hint} Findings: {', '.join(there)}."
         )
     if not findings:
         raise ValueError(
@@ -221,10 +221,8 @@ def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.nd
         run_folder.say(warning)
     kept = [rows[detections.drawn(data, rows, options.findings, policy).any(axis=1)] for rows in (train_rows, val_rows)]
     if lost := len(train_rows) + len(val_rows) - sum(map(len, kept)):
-        run_folder.say(
-            f"{lost:,} images are excluded, because they have no box and no negative label for "
-            f"{' or '.join(options.findings)}."
-        )
+        names = " or ".join(options.findings)
+        run_folder.say(f"{lost:,} images are excluded, because they have no box and no negative label for {names}.")
     for rows, split in zip(kept, (options.train, options.val), strict=True):
         without_boxes = [name for name in options.findings if not len(detections.truth(data, rows, name))]
         if len(without_boxes) == len(options.findings):
