@@ -393,8 +393,7 @@ def report(options: Options, which: str) -> None:
     if which:
         found = ModelSpec.load(options.out / "bundle" / "model.json").metrics["validation"]
         print(f"{which}: mAP {found['map']:.4f}, AP50 {found['ap50']:.4f}, AP75 {found['ap75']:.4f}")
-        each = [f"{name.removeprefix('map_')} {score:.3f}" for name, score in found.items() if name.startswith("map_")]
-        print("  " + "  ".join(each))
+        print("".join(f"  {name[4:]} {score:.3f}" for name, score in found.items() if name.startswith("map_")))
     else:
         print(f"Split {options.val!r} has no boxes, so no score threshold was chosen.")
     test = shlex.join(["ribcage", "evaluate", str(options.out), "--data", *options.data])
