@@ -299,7 +299,7 @@ def table() -> str:
     """The layouts as a table."""
     from ribcage.bundle import formats
 
-    rows = ["| layout | what | in | out | from | licence |", "|---|---|---|---|---|---|"]
+    rows = ["| layout | content | in | out | source | licence |", "|---|---|---|---|---|---|"]
     for name, layout in formats.layouts().items():
         what = (layout.__doc__ or "").split("\n")[0].rstrip(".")
         ways = ["yes" if hasattr(layout, way) else "–" for way in ("published", "export")]

@@ -1,5 +1,6 @@
-"""AutoFormerV2 and Swin checkpoints, {model} or a plain state dict: downsampling is at the end of each stage.
+"""AutoFormerV2 and Swin: checkpoints whose downsampling layers are at the end of each stage.
 
+A file contains {model} or a plain state dict:
     layers.N.blocks.M.attn.relative_position_bias_table, …_index; layers.N.blocks.M.attn_mask; layers.N.downsample.*
 
 Index and masks are recomputed from the window size and not read. A head followed by a sigmoid is named `head.0`. An

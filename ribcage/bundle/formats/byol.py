@@ -1,4 +1,4 @@
-"""BYOL checkpoints of three implementations: online and target network with their heads.
+"""BYOL: checkpoints of three implementations, with the online network, the target network and their heads.
 
     online_encoder.net.*        byol-pytorch: torchvision's names, same weights as net.*; prefix learner. in Lightning
     online_network.encoder.*    BYOL-PyTorch: a ResNet with numbered parts, in {config, epoch, steps, model, …}

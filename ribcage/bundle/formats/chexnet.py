@@ -1,5 +1,6 @@
-"""CheXNet reproduction of 2017: {state_dict, …} of a DenseNet-121 in DataParallel, without num_batches_tracked.
+"""CheXNet reproduction of 2017: a DenseNet-121 saved with DataParallel, without num_batches_tracked.
 
+A file contains {state_dict, …}:
     module.densenet121.features.denseblock1.denselayer1.norm.1.weight     torchvision's names of 2017, now norm1
     module.densenet121.classifier.0.weight                                followed by a sigmoid
 

@@ -1,5 +1,6 @@
-"""Mobile networks of darmo, plain state dicts: EEEA-Net-C1 and C2, OFA-595; also as fine-tuned by DTforCXR8.
+"""darmo: the mobile networks EEEA-Net-C1, EEEA-Net-C2 and OFA-595, also as fine-tuned by DTforCXR8.
 
+A file contains a plain state dict:
     first_conv.conv, blocks.N.mobile_inverted_conv.*, feature_mix_layer.conv, classifier.linear; fine-tuned: classifier
 
 Termritthikun et al. 2021, https://arxiv.org/abs/2108.06156; Cai et al. 2020, https://arxiv.org/abs/1908.09791

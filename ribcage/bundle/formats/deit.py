@@ -1,4 +1,4 @@
-"""DeiT and other plain vision transformers under timm's names, with a class token and `norm` before `head`.
+"""DeiT and other plain vision transformers with the weight names of timm and a class token.
 
     {model: cls_token, dist_token, pos_embed, patch_embed.proj.*, blocks.N.*, norm.*, head.*, head_dist.*}
 

@@ -1,5 +1,6 @@
-"""DRModel: state dict of a ResNet-18 with numbered parts, fine-tuned from MoCo on CheXpert, with five outputs.
+"""DRModel: a ResNet-18 with numbered layers and five outputs, fine-tuned from MoCo on CheXpert.
 
+A file contains a plain state dict:
     features.{0,1,4,5,6,7}.*    conv1, bn1 and the four layers of torchvision's ResNet
     cls.weight, cls.bias        followed by a sigmoid
 

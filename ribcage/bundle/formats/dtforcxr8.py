@@ -1,5 +1,6 @@
-"""DTforCXR8: state dicts of five models and of their students, in numbered files.
+"""DTforCXR8: five models and the students distilled from them, in numbered files.
 
+A file contains a plain state dict:
     model1.pth  eeea_net_c2         names of darmo
     model2.pth  ofa_595             names of darmo
     model3.pth  densenet121         CheXNet: densenet121.features.*, densenet121.classifier.0.*

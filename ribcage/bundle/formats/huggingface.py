@@ -1,4 +1,4 @@
-"""Hugging Face folder of a timm model: model.safetensors, config.json and the model card README.md.
+"""Hugging Face: the folder of a timm model with model.safetensors, config.json and README.md.
 
     model = timm.create_model("local-dir:FOLDER", pretrained=True)
 

@@ -1,5 +1,6 @@
-"""lightly checkpoints: Lightning's {state_dict, …} with the backbone, its heads and their momentum copies.
+"""lightly: Lightning checkpoints with the backbone, the heads and their momentum copies.
 
+A file contains {state_dict, …}:
     backbone.0.weight, backbone.4.0.conv1.weight    a ResNet's numbered parts: conv1, bn1, ReLU, pooling, four layers
     backbone.2.0.shortcut.0.weight                  lightly's own ResNets: 3 × 3 stem, neither ReLU nor pooling
     backbone.conv1.weight                           or torchvision's names, as also used by solo-learn and mmselfsup

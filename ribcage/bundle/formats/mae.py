@@ -1,5 +1,6 @@
-"""MAE checkpoints: {model, epoch}, a transformer under timm's names with mask token and decoder.
+"""MAE: checkpoints of a vision transformer with mask token and decoder.
 
+A file contains {model, epoch}, with the weight names of timm.
 Published files also contain `args`, a Python object; it is not written, so that torch.load(weights_only=True) opens the
 file. Input and reconstruction are greyscale repeated in three channels, with ImageNet normalisation. An exported model
 reconstructs what the original does; with `norm_pix` only approximately, since the published target is normalised over

@@ -1,4 +1,4 @@
-"""medical_mae checkpoints: MAE transformers fine-tuned on chest radiographs, and U-Nets on CNNs.
+"""medical_mae: MAE vision transformers fine-tuned on chest radiographs, and U-Nets with a CNN encoder.
 
     fc_norm.*, head.*           a transformer with outputs for ChestX-ray14's 14 findings or CheXpert's five
     model.encoder.*             a DenseNet or ResNet under torchvision's names

@@ -1,5 +1,6 @@
-"""MoCo checkpoints: {epoch, arch, state_dict, optimizer}, both encoders with their heads, and the queue.
+"""MoCo: checkpoints with the query encoder, the momentum encoder, their heads and the queue.
 
+A file contains {epoch, arch, state_dict, optimizer}:
     module.encoder_q.*, module.encoder_k.*    torchvision's names; the head is fc (v1) or fc.0 and fc.2 (v2)
     module.queue                              (dim, K), one key per column
     module.queue_ptr                          (1,), index of the next key

@@ -1,4 +1,4 @@
-"""Paddle-CheXNet .pdparams: a pickle of NumPy arrays with a DenseNet under Paddle's names.
+"""Paddle-CheXNet: a DenseNet in a .pdparams file, which is a pickle of NumPy arrays.
 
     densenet121.conv1_func._conv.weight                                   the first layer; its norm is _batch_norm.*
     densenet121.db_conv_2.conv2_1.bn_ac_func1._batch_norm._variance       block 1, layer 1, norm 1

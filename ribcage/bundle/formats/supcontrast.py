@@ -1,5 +1,6 @@
-"""SupContrast checkpoints: {opt, model, optimizer, epoch} of an encoder with a head or a classifier (SupCE).
+"""SupContrast: checkpoints of an encoder with a projection head (SupCon) or a classifier (SupCE).
 
+A file contains {opt, model, optimizer, epoch}:
     encoder.conv1.weight, encoder.layer1.*      encoder.module.* after multi-GPU training
     encoder.layer2.0.shortcut.{0,1}.*           torchvision's downsample
     head.{0,2}.*, head.* or fc.*                not read

@@ -1,5 +1,6 @@
-"""SwAV checkpoints, a plain state dict or {state_dict, …}: a ResNet under torchvision's names, head, prototypes.
+"""SwAV: checkpoints of a ResNet with projection head and prototypes.
 
+A file contains a plain state dict or {state_dict, …}, with the weight names of torchvision:
     module.conv1.weight, module.layer1.*    the ResNet, without fc
     module.projection_head.{0,1,3}.*        linear, batch norm, linear; not read
     module.prototypes.weight                one per row, of unit length; not read

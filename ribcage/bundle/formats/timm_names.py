@@ -1,4 +1,4 @@
-"""Files with timm's weight names: EfficientNet, MobileNet, ConvNeXt, RegNet, Swin, Visformer, VGG and others.
+"""Other files with the weight names of timm: EfficientNet, MobileNet, ConvNeXt, RegNet, Swin, VGG and others.
 
 Common architectures are identified by their weights; name others with --model. Neither the authors nor the
 normalisation can be inferred from the weights: timm's default for the architecture is used unless --mean and --std are

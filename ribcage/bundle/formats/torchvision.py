@@ -1,4 +1,4 @@
-"""torchvision: a plain state dict under the names of torchvision's models.
+"""torchvision: state dicts of torchvision models.
 
     model = torchvision.models.resnet18()
     model.load_state_dict(torch.load("resnet18_xray.pth"), strict=False)    # fc is missing

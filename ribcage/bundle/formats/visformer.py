@@ -1,4 +1,4 @@
-"""Visformer files: timm's names, but with batch norms wrapped in a module, as in `norm.bn`.
+"""Visformer: the weight names of timm, except that batch norms are wrapped in a module, as in `norm.bn`.
 
 A head that is followed by a sigmoid is named `head.0`. A model with 14 outputs is taken to be one of DTforCXR8, which
 determines the findings.

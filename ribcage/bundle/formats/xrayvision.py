@@ -1,5 +1,6 @@
-"""TorchXRayVision: state dict of a one-channel DenseNet-121 or ResNet-50, with 18 outputs.
+"""TorchXRayVision: a DenseNet-121 or ResNet-50 with one input channel and 18 outputs.
 
+A file contains a plain state dict:
     features.*, classifier.*    a DenseNet under torchvision's names
     conv1.*, layerN.*, fc.*     a ResNet under torchvision's names, also with the prefix `model.`
     op_threshs                  (18,), one probability per output; NaN if it was not trained
