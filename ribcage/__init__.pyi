@@ -138,7 +138,7 @@ def demo(
         distil_epochs: Epochs of distillation.
         localise_epochs: Epochs of detector training.
         serve: Serve the models after the last step until Ctrl-C is pressed, if the demo runs in a terminal.
-        port: Port of the server; 0: any free one.
+        port: Port of the server; 0: any free port.
     """
 
 def distil(
@@ -229,7 +229,7 @@ def distil(
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
         channels: Number of input channels; 3 repeats the greyscale image.
-        pool: Global pooling type of timm, such as avg or token (default: that of the architecture).
+        pool: Global pooling: a timm pool type, such as avg or token (default: that of the architecture).
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 10).
         batch: Batch size: images per optimizer step, summed over all processes.
@@ -266,7 +266,7 @@ def distil(
             be empty after a short training.
         balanced: Weight the positives and negatives of each finding by the effective number of samples (Cui et
             al. 2019).
-        smoothing: Amount of label smoothing, towards 0.5; 0: none.
+        smoothing: Label smoothing factor (towards 0.5); 0: no smoothing.
         mixup: Mixup: alpha of the beta distribution; 0: no mixup.
         freeze: Part of the model that is not trained.
         ema: Decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0: no
@@ -471,7 +471,7 @@ def finetune(
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
         channels: Number of input channels; 3 repeats the greyscale image.
-        pool: Global pooling type of timm, such as avg or token (default: that of the architecture).
+        pool: Global pooling: a timm pool type, such as avg or token (default: that of the architecture).
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 10).
         batch: Batch size: images per optimizer step, summed over all processes.
@@ -508,7 +508,7 @@ def finetune(
             be empty after a short training.
         balanced: Weight the positives and negatives of each finding by the effective number of samples (Cui et
             al. 2019).
-        smoothing: Amount of label smoothing, towards 0.5; 0: none.
+        smoothing: Label smoothing factor (towards 0.5); 0: no smoothing.
         mixup: Mixup: alpha of the beta distribution; 0: no mixup.
         freeze: Part of the model that is not trained.
         ema: Decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0: no
@@ -675,7 +675,7 @@ def localise(
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
         channels: Number of input channels; 3 repeats the greyscale image.
-        pool: Global pooling type of timm, such as avg or token (default: that of the architecture).
+        pool: Global pooling: a timm pool type, such as avg or token (default: that of the architecture).
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 30).
         batch: Batch size: images per optimizer step, summed over all processes.
@@ -703,10 +703,10 @@ def localise(
         resume: Continue from the last checkpoint in the run folder.
         head: Detection head: fcos (anchor-free), yolo (YOLOv3, as in LoVT's protocol for frozen backbones), or
             cam (boxes from the class activation maps of a classifier; nothing is trained).
-        head_width: Channels of the fcos head, from 4 to 1024.
-        head_depth: Convolutional layers of each branch of the fcos head.
+        head_width: Number of channels of the fcos head, from 4 to 1024.
+        head_depth: Number of convolutional layers in each branch of the fcos head.
         quality: Predicted box quality that weights the scores of the fcos head: centreness or IoU.
-        anchors: Anchors of the YOLO head: the published ones, or k-means centres of the training boxes.
+        anchors: Anchors of the YOLO head: published anchors, or k-means centres of the training boxes.
         nms_iou: IoU threshold of non-maximum suppression.
         cam_threshold: Threshold of the boxes of --head cam, as a fraction of the maximum of the activation map.
         max_detections: Maximum number of detections per image.
@@ -845,7 +845,7 @@ def pretrain(
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
         channels: Number of input channels; 3 repeats the greyscale image.
-        pool: Global pooling type of timm, such as avg or token (default: avg for mae, else that of the
+        pool: Global pooling: a timm pool type, such as avg or token (default: avg for mae, else that of the
             architecture).
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: byol 1000; mae 800; mae_unet 800; moco 200; simclr 100; supcon 1000;
@@ -932,7 +932,7 @@ def probe(
         labels: Fractions of the training patients to fit on.
         seeds: Number of random subsets of patients per fraction.
         findings: Findings to classify (default: all findings in the data).
-        train: Split to fit on.
+        train: Split on which the classifiers are fitted.
         val: Split used to select the regularisation and k.
         split: Split to evaluate on.
         frontal: Use only frontal images (PA and AP views).
@@ -944,8 +944,8 @@ def probe(
         size: Input height and width in pixels, or one number for both (default: the input size of the bundle,
             else 224).
         channels: Number of input channels, if MODEL is an architecture; 3 repeats the greyscale image.
-        pool: Global pooling type of timm, such as avg or token, if MODEL is an architecture (default: that of the
-            architecture).
+        pool: Global pooling, if MODEL is an architecture: a timm pool type, such as avg or token (default: that
+            of the architecture).
         batch: Batch size: images per forward pass.
         threads: Number of threads that load images; 0: one per core.
         allow_leak: Evaluate even if the model was trained on these patients or images; the leakage is stated in
@@ -998,7 +998,7 @@ def recipes(
     a recipe, and --recipe NAME passes the options of a recipe to a training command.
 
     Args:
-        action: list: all recipes; show: the file of recipe NAME.
+        action: Either list (all recipes) or show (the file of recipe NAME).
         name: Recipe to show.
         json: Write the list to this JSON file.
     """
@@ -1022,7 +1022,7 @@ def run(
         name: Name of a recipe, or a TOML file.
         data: Dataset folders, in the order of the recipe (default: those in the recipe).
         download: Downloaded folders or files to import first, in the order of the recipe.
-        out: Run folder to write (default: that in the recipe).
+        out: Run folder to write (default: the run folder in the recipe).
         dry_run: Print the commands without running them.
         options: its own, as `ribcage … --help` lists them.
     """
@@ -1068,7 +1068,7 @@ def serve(
 
     Args:
         models: Run folders or bundles.
-        port: Port to listen on; 0: any free one.
+        port: Port to listen on; 0: any free port.
         host: Address to listen on; an address that other machines can reach requires a token.
         token_file: File with the access token (default: the value of RIBCAGE_TOKEN, if set).
         log_predictions: Folder in which predictions are logged as JSON lines, without images (default: nothing is

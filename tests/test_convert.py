@@ -140,7 +140,7 @@ def written(folder: Path, name: str, change: Any = None) -> Path:
 def test_rows_of_a_last_layer_are_named_by_the_user(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, out = written(folder, "three.pth"), folder / "three"
     words = ["convert", str(file), *RESNETS, "--out", str(out), "--findings"]
-    assert has_facts(line([*words, "Mass", "Nodule"], capsys), "3 rows", 2)
+    assert has_facts(line([*words, "Mass", "Nodule"], capsys), "3 outputs", 2)
     assert not out.exists()
     assert cli.main([*words, "Mass", "-", "Nodule"]) == 0
     opened, weight = load_classifier(out), torch.load(file, weights_only=True)["fc.weight"]

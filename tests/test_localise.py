@@ -260,7 +260,7 @@ def test_data_without_boxes_teaches_no_detector(tmp_path: Path, capsys: pytest.C
     trees.class_folders(tmp_path / "files")
     assert cli.main(["import", "folder", str(tmp_path / "files"), "--out", str(tmp_path / "data")]) == 0
     assert cli.main(words(tmp_path / "data", tmp_path / "run")) == 2
-    assert has_facts(capsys.readouterr().err, "no box", "split 'train'")
+    assert has_facts(capsys.readouterr().err, "no boxes", "split 'train'")
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class Options(TrainingOptions):
     balanced: bool = False
     """Weight the positives and negatives of each finding by the effective number of samples (Cui et al. 2019)."""
     smoothing: float = 0.0
-    """Amount of label smoothing, towards 0.5; 0: none."""
+    """Label smoothing factor (towards 0.5); 0: no smoothing."""
     mixup: float = 0.0
     """Mixup: alpha of the beta distribution; 0: no mixup."""
     freeze: Literal["", "backbone"] = ""

@@ -54,13 +54,13 @@ class Options(TrainingOptions):
     """Detection head: fcos (anchor-free), yolo (YOLOv3, as in LoVT's protocol for frozen backbones), or cam (boxes from
     the class activation maps of a classifier; nothing is trained)."""
     head_width: int = 256
-    """Channels of the fcos head, from 4 to 1024."""
+    """Number of channels of the fcos head, from 4 to 1024."""
     head_depth: int = 4
-    """Convolutional layers of each branch of the fcos head."""
+    """Number of convolutional layers in each branch of the fcos head."""
     quality: Literal["centreness", "iou"] = "centreness"
     """Predicted box quality that weights the scores of the fcos head: centreness or IoU."""
     anchors: Literal["published", "fitted"] = "published"
-    """Anchors of the YOLO head: the published ones, or k-means centres of the training boxes."""
+    """Anchors of the YOLO head: published anchors, or k-means centres of the training boxes."""
     nms_iou: float = 0.4
     """IoU threshold of non-maximum suppression."""
     cam_threshold: float = 0.5

@@ -43,7 +43,7 @@ class Options(TrainingOptions):
     findings: tuple[str, ...] = ()
     """Findings whose labels are used, for methods that use labels (default: all findings in the data)."""
     pool: str = ""
-    """Global pooling type of timm, such as avg or token (default: avg for mae, else that of the architecture)."""
+    """Global pooling: a timm pool type, such as avg or token (default: avg for mae, else that of the architecture)."""
     epochs: int | None = None  # type: ignore[assignment]  # until it is settled
     """Training epochs."""
     batch: int = 256

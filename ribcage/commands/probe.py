@@ -43,7 +43,7 @@ class Options:
     findings: tuple[str, ...] = ()
     """Findings to classify (default: all findings in the data)."""
     train: str = "train"
-    """Split to fit on."""
+    """Split on which the classifiers are fitted."""
     val: str = "val"
     """Split used to select the regularisation and k."""
     split: str = "test"
@@ -63,7 +63,7 @@ class Options:
     channels: Literal[1, 3] = 1
     """Number of input channels, if MODEL is an architecture; 3 repeats the greyscale image."""
     pool: str = ""
-    """Global pooling type of timm, such as avg or token, if MODEL is an architecture (default: that of the
+    """Global pooling, if MODEL is an architecture: a timm pool type, such as avg or token (default: that of the
     architecture)."""
     batch: int = 64
     """Batch size: images per forward pass."""

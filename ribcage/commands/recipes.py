@@ -20,7 +20,7 @@ class Options:
     """List all, or show one."""
 
     action: Literal["list", "show"] = "list"
-    """list: all recipes; show: the file of recipe NAME."""
+    """Either list (all recipes) or show (the file of recipe NAME)."""
     name: str = ""
     """Recipe to show."""
     json: Path | None = None

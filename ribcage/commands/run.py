@@ -30,7 +30,7 @@ class Options:
     download: tuple[Path, ...] = ()
     """Downloaded folders or files to import first, in the order of the recipe."""
     out: Path | None = None
-    """Run folder to write (default: that in the recipe)."""
+    """Run folder to write (default: the run folder in the recipe)."""
     dry_run: bool = False
     """Print the commands without running them."""
     member: dict[str, object] = field(default_factory=dict)

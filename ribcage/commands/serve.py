@@ -42,7 +42,7 @@ class Options:
     models: tuple[Path, ...]
     """Run folders or bundles."""
     port: int = 8000
-    """Port to listen on; 0: any free one."""
+    """Port to listen on; 0: any free port."""
     host: str = "127.0.0.1"
     """Address to listen on; an address that other machines can reach requires a token."""
     token_file: Path | None = None

@@ -23,7 +23,7 @@ class Supervised(Method):
     """A backbone and a linear head.
 
     loss: loss function: cross-entropy for mutually exclusive findings, otherwise one of the others
-    smoothing: amount of label smoothing, towards 0.5, or towards 1/F for F mutually exclusive findings; 0: none
+    smoothing: label smoothing factor (towards 0.5, or 1/F for F mutually exclusive findings); 0: no smoothing
     balanced: weight the positives and negatives of each finding by the effective number of samples
     prior: initialise the bias of the head from the prevalence of each finding
     mixup: alpha of the beta distribution of mixup; 0: no mixup

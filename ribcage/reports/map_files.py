@@ -127,4 +127,4 @@ def _written(made: Sequence[Path]) -> str:
     """The last line about the files."""
     if len(made) == 1:
         return f"Wrote {made[0]}."
-    return f"Wrote {len(made):,} files" + (f", such as {made[0]}." if made else ".")
+    return f"Wrote {len(made):,} files" + (f" (first: {made[0]})." if made else ".")

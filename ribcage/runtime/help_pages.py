@@ -106,7 +106,7 @@ class HelpEntry:
         """The option, its value and its text, wrapped."""
         head = f"  {self.option} {self.value}".rstrip()
         width = max(LEAST, min(shutil.get_terminal_size().columns - LEFT, MOST))
-        first, *rest = textwrap.wrap(self.text, width) or [""]
+        first, *rest = textwrap.wrap(self.text, width, break_on_hyphens=False) or [""]
         begin = f"{head:<{LEFT - 2}}  {first}" if len(head) <= LEFT - 2 else f"{head}\n{'':{LEFT}}{first}"
         return "\n".join([begin.rstrip(), *(f"{'':{LEFT}}{line}" for line in rest)])
 
