@@ -287,7 +287,7 @@ def scaled(cell: Cell) -> list[Found]:
         for by in (0.5, 2.0):
             wrong = sharpened(chance, by)
             truth = positive @ ((1 - wrong) ** 2 - (1 - chance) ** 2) + negative @ (wrong**2 - chance**2)
-            change = metrics.brier_change(sharpened(own, by), own, labels, patients)
+            change = metrics.brier_change(sharpened(own, by), own, labels, patients, fewest=0)
             tally.add("change of Brier", float(truth), change)
     return tally.found()
 

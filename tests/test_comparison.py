@@ -147,8 +147,25 @@ def test_patients_are_those_of_the_table_that_knows_them_whichever_comes_first()
     assert [one["patients"] for one in found] == [60, 60]
     widths = [one["differences"][0]["macro"]["auroc"] for one in found]
     assert widths[0]["high"] - widths[0]["low"] == pytest.approx(widths[1]["high"] - widths[1]["low"])
+    assert [one["otherwise_grouped"] for one in found] == [[], []]
     blind = comparison.compare([own, replace(own, name="too")], resamples=50)
     assert any(has_facts(note, "120 images", "patient", "unknown") for note in comparison.comparison_notes(blind))
+
+
+def test_tables_that_group_images_by_other_patients_are_named_in_any_order() -> None:
+    """Else one table of patients that are all different would make the intervals too narrow."""
+    ours, own = entry("ours", 1, 1.0), entry("own", 2, 2.0)
+    renamed = replace(
+        own, table=replace(own.table, images=ours.table.images.assign(patient=[f"x{n // 2}" for n in range(120)]))
+    )
+    apart = replace(
+        own, table=replace(own.table, images=ours.table.images.assign(patient=[f"x{n}" for n in range(120)]))
+    )
+    for pair in ([ours, apart], [apart, ours]):
+        found = comparison.compare(pair, resamples=5)
+        assert found.patients == 60 and found.otherwise_grouped == ("own",)
+        assert [note for note in comparison.comparison_notes(found) if has_facts(note, "own", "60 patients")]
+    assert comparison.compare([renamed, ours], resamples=5).otherwise_grouped == ()
 
 
 def test_a_finding_of_one_class_is_named() -> None:

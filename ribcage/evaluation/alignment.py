@@ -20,7 +20,10 @@ class Aligned:
     """(N, F) for each model."""
     labels: np.ndarray
     patients: np.ndarray
-    """(N,) from the table that knows most patients; "" if unknown."""
+    """(N,) from the table with the largest number of images whose patient is known, and of these from the one with the
+    fewest patients; "" if unknown."""
+    otherwise_grouped: tuple[str, ...]
+    """Models whose tables group the images by other patients."""
     left_out: dict[str, int]
     """Per model, images that not all models have."""
     findings_left_out: dict[str, tuple[str, ...]]
@@ -47,18 +50,27 @@ def align(entries: Sequence[ComparisonEntry]) -> Aligned:
                 f"{other:,} images have different labels in {one.name} and {entries[0].name}: "
                 "evaluate both on the same data with the same --policy."
             )
-    most_patients = max(common, key=lambda table: int((table.images["patient"] != "").sum()))  # the first of several
+    patients = [patient_names(table.images) for table in common]
+    most_known = max(patients, key=lambda names: (int((names != "").sum()), -len(set(names))))  # the first of equals
     return Aligned(
         findings,
         [table.probabilities for table in common],
         labels[0],
-        patient_names(most_patients.images),
+        most_known,
+        tuple(one.name for one, names in zip(entries, patients, strict=True) if not same_groups(names, most_known)),
         {one.name: len(one.table) - len(images) for one in entries},
         {
             one.name: tuple(name for name in names if name not in findings)
             for one, names in zip(entries, known, strict=True)
         },
     )
+
+
+def same_groups(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two arrays of patients (N,) group the images alike, whatever the names, where both are known."""
+    known = (one != "") & (other != "")
+    pairs = set(zip(one[known].tolist(), other[known].tolist(), strict=True))
+    return len(pairs) == len({own for own, _ in pairs}) == len({own for _, own in pairs})
 
 
 def own_predictions_placed(entries: Sequence[ComparisonEntry]) -> list[ComparisonEntry]:

@@ -90,6 +90,8 @@ class ComparisonResult:
     images: int
     patients: int
     without_patient: int
+    otherwise_grouped: tuple[str, ...] = ()
+    """Models whose tables group the images by other patients."""
     left_out: dict[str, int]
     """Per model, images that not all models have."""
     findings_left_out: dict[str, tuple[str, ...]]
@@ -134,6 +136,7 @@ def compare(
         images=len(data.labels),
         patients=len(set(data.patients.tolist()) - {""}),
         without_patient=int((data.patients == "").sum()),
+        otherwise_grouped=data.otherwise_grouped,
         left_out=data.left_out,
         findings_left_out=data.findings_left_out,
         rated=tuple(name for name, counts in zip(data.findings, options["rated"], strict=True) if counts),
@@ -277,6 +280,12 @@ def comparison_notes(result: ComparisonResult) -> list[str]:
         for model in result.models
         if model.costs and model.costs.latency and model.costs.latency.why
     ]
+    if result.otherwise_grouped:
+        texts.append(
+            f"The tables disagree on which images belong to the same patient: {', '.join(result.otherwise_grouped)} "
+            f"differs from the grouping used here ({result.patients:,} patients), which is that of the table with the "
+            "most known and then the fewest patients. If it is wrong, the intervals and p-values are wrong, too."
+        )
     if without := result.without_patient:
         texts.append(f"For {without:,} images the patient is unknown; each is counted as a separate patient.")
     for name, count in result.left_out.items():

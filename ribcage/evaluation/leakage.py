@@ -74,11 +74,12 @@ def seen_copies(provenance: Provenance, tested: Fingerprints) -> tuple[np.ndarra
 class LeakError(ValueError):
     """The model was trained or selected on images or patients of the test."""
 
-    def __init__(self, leak: Leak) -> None:
-        super().__init__(
-            f"{leak}. Leave them out with --drop-shared SPLIT, test on other data, or pass --allow-leak, which the "
-            "report will state."
-        )
+    def __init__(self, leak: Leak, *, none_left: bool = False) -> None:
+        """none_left: no image would be left without them, as in a test of the model's own validation split."""
+        remedy = "Leave them out with --drop-shared SPLIT, test on other data"
+        if none_left:
+            remedy = "Without them, no image is left to test. Test on another split or other data"
+        super().__init__(f"{leak}. {remedy}, or pass --allow-leak, which the report will state.")
         self.leak = leak
 
 
@@ -95,7 +96,7 @@ def check_leakage(
     if leak and selected:
         selected_on, forbidden = _apart(seen, prints)
     if forbidden and not allow:
-        raise LeakError(forbidden)
+        raise LeakError(forbidden, none_left=bool((seen_patients(seen, prints) | seen_copies(seen, prints)[1]).all()))
     linked = [dataset.index.name for dataset in tested if dataset.facts.linked]
     return LeakageCheck(
         found=bool(leak),

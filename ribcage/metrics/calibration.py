@@ -17,6 +17,9 @@ from ribcage.metrics.ranking import Ranking, checked_arrays, rank_scores
 from ribcage.metrics.thresholds import share
 
 Slopes = Callable[[float], tuple[float, float]]
+FEWEST_OF_CLASS = 50
+"""Patients of the rarer class from which on the limits of a change of the Brier score have 92 to 95 % coverage
+(`benchmarks/coverage.py --parts scaled`)."""
 _DOUBLINGS, _STEPS = 60, 200
 
 
@@ -54,15 +57,30 @@ def brier(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | N
 
 
 def brier_change(
-    after: np.ndarray, before: np.ndarray, labels: np.ndarray, patients: np.ndarray | None = None, level: float = 0.95
+    after: np.ndarray,
+    before: np.ndarray,
+    labels: np.ndarray,
+    patients: np.ndarray | None = None,
+    level: float = 0.95,
+    *,
+    fewest: int = FEWEST_OF_CLASS,
 ) -> Interval:
-    """(F,) change of the Brier score on the same images, after minus before, paired over patients."""
+    """(F,) change of the Brier score on the same images, after minus before, paired over patients.
+
+    fewest: patients with positive images, and with negative ones, below which there are no limits.
+    """
     (after, labels, _), (before, _, _) = (checked_arrays(as_probabilities(each), labels) for each in (after, before))
     codes, known = patient_numbers(patients, len(labels)), ~np.isnan(labels)
     change = np.where(known, (after - labels) ** 2 - (before - labels) ** 2, 0.0)
     by_patient = [np.stack([np.bincount(codes, column) for column in each.T], axis=1) for each in (change, known)]
     value, variance = jackknife(*by_patient)
-    return normal_interval(value, np.sqrt(variance), level)
+    few = np.minimum(*(_patients_with(labels == one, codes) for one in (0, 1))) < fewest
+    return normal_interval(value, np.where(few, np.nan, np.sqrt(variance)), level)
+
+
+def _patients_with(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """(F,) number of patients (N,) who have one of the rows (N, F)."""
+    return np.array([len(np.unique(codes[column])) for column in rows.T])
 
 
 def calibration_bins(

@@ -23,9 +23,9 @@ DIFFERENCE_HEAD = (
     "adj. DeLong p",
 )
 DIFFERENCE_NOTE = (
-    "Each row is a paired difference in AUROC. The interval and the p-value come from bootstrap resamples of "
-    "patients, which are the same for both models; DeLong p uses DeLong's covariance estimate. Adjusted p-values "
-    "(adj.) are corrected by Holm's method over all findings and models; the mean is tested separately."
+    "Each row is a paired difference in AUROC. The interval and the p-value use the correlation of the "
+    "models in the same bootstrap resamples of patients; DeLong p uses DeLong's covariance estimate. Adjusted "
+    "p-values (adj.) are corrected by Holm's method over all findings and models; the mean is tested separately."
 )
 METRICS = {name: load_metric(name).label for name in metrics_in("comparison")}
 COSTS = {"parameters": "parameters", "multiply_adds": "multiply-adds", "thop": "multiply-adds as counted by thop"}
