@@ -173,6 +173,7 @@ def distil(
     drop_path: float = 0.0,
     clip: float | None = None,
     precision: Literal['auto', 'float32', 'bf16', 'fp16'] = 'auto',
+    checkpoint_activations: bool = False,
     compile: bool = False,
     save_minutes: float = 10.0,
     threads: int = 0,
@@ -249,6 +250,8 @@ def distil(
         clip: Maximum norm of the gradient; 0: no clipping (default: 0).
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older
             GPUs with tensor cores, else float32. fp16 scales the loss; float32 switches TF32 off.
+        checkpoint_activations: Recompute the activations inside the backbone's blocks in the backward pass
+            instead of storing them: less memory, more time, the same results.
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
         threads: Number of threads that load images; 0: one per core.
@@ -426,6 +429,7 @@ def finetune(
     drop_path: float = 0.0,
     clip: float | None = None,
     precision: Literal['auto', 'float32', 'bf16', 'fp16'] = 'auto',
+    checkpoint_activations: bool = False,
     compile: bool = False,
     save_minutes: float = 10.0,
     threads: int = 0,
@@ -491,6 +495,8 @@ def finetune(
         clip: Maximum norm of the gradient; 0: no clipping (default: 0).
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older
             GPUs with tensor cores, else float32. fp16 scales the loss; float32 switches TF32 off.
+        checkpoint_activations: Recompute the activations inside the backbone's blocks in the backward pass
+            instead of storing them: less memory, more time, the same results.
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
         threads: Number of threads that load images; 0: one per core.
@@ -629,6 +635,7 @@ def localise(
     drop_path: float = 0.0,
     clip: float | None = None,
     precision: Literal['auto', 'float32', 'bf16', 'fp16'] = 'auto',
+    checkpoint_activations: bool = False,
     compile: bool = False,
     save_minutes: float = 10.0,
     threads: int = 0,
@@ -695,6 +702,8 @@ def localise(
         clip: Maximum norm of the gradient; 0: no clipping (default: 0).
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older
             GPUs with tensor cores, else float32. fp16 scales the loss; float32 switches TF32 off.
+        checkpoint_activations: Recompute the activations inside the backbone's blocks in the backward pass
+            instead of storing them: less memory, more time, the same results.
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
         threads: Number of threads that load images; 0: one per core.
@@ -807,6 +816,7 @@ def pretrain(
     drop_path: float = 0.0,
     clip: float | None = None,
     precision: Literal['auto', 'float32', 'bf16', 'fp16'] = 'auto',
+    checkpoint_activations: bool = False,
     compile: bool = False,
     save_minutes: float = 10.0,
     threads: int = 0,
@@ -875,6 +885,8 @@ def pretrain(
             supcon 0; supervised 0; swav 0).
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older
             GPUs with tensor cores, else float32. fp16 scales the loss; float32 switches TF32 off.
+        checkpoint_activations: Recompute the activations inside the backbone's blocks in the backward pass
+            instead of storing them: less memory, more time, the same results.
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
         threads: Number of threads that load images; 0: one per core.

@@ -3,8 +3,12 @@
 from pathlib import Path
 
 import pytest
+from refusals import has_facts
 
 from ribcage.commands import finetune
+from ribcage.methods.supervised import Supervised
+from ribcage.models.backbone import Backbone
+from ribcage.models.recomputation import blocks
 from ribcage.runtime import distributed
 from ribcage.training import setup
 
@@ -42,3 +46,12 @@ def test_images_enlarged_to_twice_their_size_are_worth_a_warning(
     warning = setup.enlargement_warning(size, stored)
     assert bool(warning) == bool(facts) and all(fact in warning for fact in facts)
     assert ("--size" in warning) == any("--size" in fact for fact in facts)
+
+
+def test_blocks_are_recomputed_where_asked_and_not_together_with_compile() -> None:
+    method = Supervised(Backbone("test_resnet"), ("a",))
+    setup.save_memory(options(checkpoint_activations=True), method)
+    assert all("forward" in vars(block) for block in blocks(method.backbone.model))
+    with pytest.raises(ValueError) as error:
+        setup.save_memory(options(checkpoint_activations=True, compile=True), method)
+    assert has_facts(str(error.value), "--checkpoint-activations", "--compile")

@@ -122,7 +122,8 @@ class _Grouped:
                 for part, mean, variance in zip(parts, means, variances, strict=True)
             ]
         )
-        self.statistics.waiting.append((norm, torch.stack([means.mean(0), variances.mean(0)])))
+        if not getattr(norm, "recomputed", False):  # counted in the first forward pass
+            self.statistics.waiting.append((norm, torch.stack([means.mean(0), variances.mean(0)])))
         for behind in ("drop", "act"):  # timm's batch norms may carry these along
             normal = getattr(norm, behind)(normal) if hasattr(norm, behind) else normal
         return normal

@@ -71,7 +71,18 @@ GROUPS = {
     ),
     "Output": ("out", "log_predictions", "table", "html", "json", "notes", "export_as", "log_format", "formats"),
     "Run": (
-        *("recipe", "resume", "devices", "threads", "seed", "save_minutes", "compile", "cache", "cache_gb"),
+        *(
+            "recipe",
+            "resume",
+            "devices",
+            "threads",
+            "seed",
+            "save_minutes",
+            "compile",
+            "checkpoint_activations",
+            "cache",
+            "cache_gb",
+        ),
         *("allow_rejected", "allow_unread", "redo", "quick", "serve", "download", "dry_run"),
     ),
 }

@@ -80,6 +80,9 @@ class TrainingOptions:
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     """Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older GPUs with tensor
     cores, else float32. fp16 scales the loss; float32 switches TF32 off."""
+    checkpoint_activations: bool = False
+    """Recompute the activations inside the backbone's blocks in the backward pass instead of storing them: less memory,
+    more time, the same results."""
     compile: bool = False
     """Compile the model with torch.compile."""
     save_minutes: float = 10.0

@@ -22,7 +22,7 @@ from ribcage.training.options import LEFT_OPEN, TrainingOptions, written_options
 
 LOCATIONS = frozenset(("command", "data", "teacher", "out", "resume"))
 LOGGING = frozenset(("log_format", "probe", "evaluate_every", "export_as"))
-EXECUTION = frozenset(("patience", "save_minutes", "threads", "devices"))
+EXECUTION = frozenset(("patience", "save_minutes", "threads", "devices", "checkpoint_activations"))
 FREE = LOCATIONS | LOGGING | EXECUTION
 """Options that may change when a run is resumed: they change no step. Data and teachers may move, but not change."""
 ADJUSTABLE = frozenset(("lr", "clip", "epochs"))

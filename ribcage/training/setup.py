@@ -23,6 +23,7 @@ from ribcage.data.loader import Loader
 from ribcage.data.provenance import Provenance
 from ribcage.imaging.augment import View
 from ribcage.methods import Method
+from ribcage.models.recomputation import recompute_blocks
 from ribcage.runtime import distributed, flags, launcher
 from ribcage.training import optim, run_folder
 from ribcage.training.options import TrainingOptions
@@ -162,6 +163,8 @@ def build_trainer(
 ) -> Trainer[M]:
     """The trainer of a method on a loader, with the optimizer and the learning rate schedule of the options."""
     method.to(device).to(memory_format=torch.channels_last)
+    if options.checkpoint_activations:
+        save_memory(options, method)
     assert options.optimizer and options.lr is not None and options.min_lr is not None
     assert options.weight_decay is not None
     steps, images = len(loader), min(options.batch, len(loader.rows))
@@ -198,6 +201,14 @@ def build_trainer(
         ema=ema,
         compile=options.compile,
     )
+
+
+def save_memory(options: TrainingOptions, method: Method) -> None:
+    """Let the blocks of the backbone be recomputed, as --checkpoint-activations asks for."""
+    if options.compile:
+        raise ValueError("--checkpoint-activations and --compile exclude each other. Leave one of them out.")
+    if not recompute_blocks(method.backbone.model):
+        raise ValueError(f"--checkpoint-activations: {options.model} has no repeated blocks. Leave the option out.")
 
 
 def warmup_steps(options: TrainingOptions, steps: int) -> int:
