@@ -4,7 +4,7 @@
 
 For every readable file below FOLDER, the table shows the 10th and 90th percentiles of the pixels on a scale of 0 to
 255, once scaled from the minimum to the maximum (the former method for files without a usable window) and once with the
-present method, and the notes of the DICOM reader.
+current method, and the messages of the DICOM reader.
 """
 
 import sys
@@ -14,17 +14,17 @@ from unittest import mock
 import numpy as np
 
 from ribcage.imaging import image_file
-from ribcage.imaging.dicom import gray
+from ribcage.imaging.dicom import value_of_interest
 
 
 def central(pixels: np.ndarray) -> str:
-    """The 10th and the 90th percentile out of 255, and the share of the range between them."""
+    """The 10th and the 90th percentile out of 255, and the fraction of the range between them."""
     low, high = np.percentile(pixels, (10, 90)) / 257
     return f"{low:3.0f}-{high:3.0f} ({(high - low) / 255:.2f})"
 
 
 def from_least_to_greatest(values: np.ndarray, counts: np.ndarray) -> tuple[float, float, str]:
-    """The range before."""
+    """The range from the minimum to the maximum."""
     seen = values[counts > 0]
     return float(seen.min()), float(seen.max()), "minimum to maximum"
 
@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
     for file in sorted(folder.rglob("*.dcm")):
         try:
             now = image_file.read_image(file, depth=16)
-            with mock.patch.object(gray, "robust_range", from_least_to_greatest):
+            with mock.patch.object(value_of_interest, "robust_range", from_least_to_greatest):
                 before = image_file.read_image(file, depth=16)
         except image_file.UnreadableError as error:
             print(f"| {file.name[:44]} | – | – | {str(error).removeprefix(str(file))[:60]} … |")
