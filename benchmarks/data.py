@@ -80,7 +80,9 @@ def make_files(kind: Kind, folder: Path, count: int) -> list[Path]:
     chance = np.random.default_rng(0)
     files = []
     for row in range(count):
-        pixels = cv2.resize(draw(row), (kind.width, kind.height), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+        pixels: np.ndarray = cv2.resize(
+            np.asarray(draw(row)), (kind.width, kind.height), interpolation=cv2.INTER_CUBIC
+        ).astype(np.float32)
         pixels += chance.normal(0, kind.grain, pixels.shape).astype(np.float32)
         files.append(folder / f"{row:04d}{kind.format}")
         gray = np.clip(pixels, 0, 255).astype(np.uint8)

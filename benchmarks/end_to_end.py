@@ -157,6 +157,7 @@ def computed() -> float:
 def make(folder: Path, images: int) -> int:
     """Synthetic radiographs as JPEG files and their table; how many are to train on."""
     import cv2
+    import numpy as np
 
     from ribcage.data import datasets
 
@@ -172,7 +173,7 @@ def make(folder: Path, images: int) -> int:
     table.insert(0, "path", [f"{row:05d}.jpg" for row in range(count)])
     table.insert(2, "split", ["train" if patient in learn else "val" for patient in table["patient"]])
     for row, path in enumerate(table["path"]):
-        cv2.imencode(".jpg", draw(row), [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tofile(folder / path)
+        cv2.imencode(".jpg", np.asarray(draw(row)), [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tofile(folder / path)
     table.to_csv(folder / "table.csv", index=False)
     return int((table["split"] == "train").sum())
 

@@ -202,21 +202,29 @@ def test_no_command_has_any_in_a_signature(file: Path) -> None:
     assert not bad, f"{file.name}: Any in the signature of {', '.join(bad)}"
 
 
-UNTYPED = {
-    "runtime": "Options of any type, and JSON before it is checked.",
-    "bundle/formats": "Files of weights and configurations of other programs, before they are checked.",
-    "models": "timm's models and configurations have no types.",
-    "api": "Options of any type.",
+MAY_HOLD_ANY = {
+    "api": (1, "options of any command"),
+    "bundle/deployment": (1, "ONNX messages, whose classes protobuf makes when it is imported"),
+    "bundle/formats": (None, "weights and configurations of other programs, before they are checked"),
+    "bundle/weights": (1, "keywords of timm.create_model"),
+    "commands/run": (1, "options of any command"),
+    "methods/base": (1, "keywords of any method"),
+    "models/architectures": (None, "timm passes its options to a constructor, as keywords"),
+    "models/catalogue": (1, "timm's configuration of a model has no public type"),
+    "models/pretrained": (3, "models and configurations of timm"),
+    "models/stem": (1, "timm's configuration of a model has no public type"),
+    "runtime/files": (2, "the mode decides the type of an open file; JSON of any file, before it is checked"),
+    "runtime/flags": (9, "type annotations and values of any option"),
+    "runtime/format_1": (2, "JSON before it is checked"),
+    "runtime/help_pages": (2, "type annotations of any option; JSON of the stored help"),
+    "runtime/limits": (2, "options of any command"),
+    "runtime/terminal": (1, "keywords of rich.console.Console"),
+    "runtime/typed_json": (2, "JSON before it is checked, and as it is written"),
+    "server/reference_page": (1, "FastAPI's description of the routes, which is JSON"),
+    "server/schemas": (1, "FastAPI's own type of a route's responses"),
+    "training/optim": (1, "timm's models define their layers in methods that nn.Module does not have"),
 }
-"""Where a public signature may hold Any, by package or module, and why."""
-REMAINING = {
-    "bundle/cost/__init__": 1, "bundle/deployment": 1, "bundle/markdown": 3, "bundle/weights": 1, "commands/run": 1,
-    "data/datasets/__init__": 2, "data/importer/tables": 3, "data/importer/writer": 1, "inference/forward_pass": 1,
-    "methods/base": 1, "metrics/reliability": 1, "reports/demo": 4, "reports/html": 1, "reports/numbers": 1,
-    "reports/pretraining": 6, "server/app": 2, "server/problem": 1, "server/process": 2, "server/reference_page": 1,
-    "server/schemas": 1, "training/checkpoint": 2, "training/monitor": 1, "training/optim": 1, "training/trainer": 2,
-}  # fmt: skip
-"""Other public functions and fields that hold Any: module → how many. It may only become shorter."""
+"""Where a public function or field may hold Any: package or module → how many may (None: any number), and why."""
 
 
 def holds_any(kind: ast.expr | None) -> bool:
@@ -242,16 +250,15 @@ def untyped(body: list[ast.stmt]) -> int:
 
 
 def test_no_dict_of_anything_crosses_modules() -> None:
-    files = {file.relative_to(PACKAGE).with_suffix("").as_posix(): file for file in PACKAGE.rglob("*.py")}
-    found = {
-        name: count
-        for name, file in files.items()
-        if (count := untyped(ast.parse(file.read_text(encoding="utf-8")).body))
-        and not any(name == each or name.startswith(each + "/") for each in UNTYPED)
-    }
-    more = {name: count for name, count in found.items() if count > REMAINING.get(name, 0)}
+    found: dict[str, int] = {}
+    for file in FILES:
+        name = file.relative_to(PACKAGE).with_suffix("").as_posix()
+        area = next((each for each in MAY_HOLD_ANY if name == each or name.startswith(each + "/")), name)
+        found[area] = found.get(area, 0) + untyped(ast.parse(file.read_text(encoding="utf-8")).body)
+    more = {name: count for name, count in found.items() if count and name not in MAY_HOLD_ANY}
     assert not more, f"Any in public signatures: {more}"
-    assert found == REMAINING, "REMAINING is longer than what remains"
+    wrong = {name: found[name] for name, (most, _) in MAY_HOLD_ANY.items() if found[name] != (most or found[name] or 1)}
+    assert not wrong, f"MAY_HOLD_ANY counts otherwise: {wrong}"
 
 
 def test_mypy_is_strict_with_few_exceptions() -> None:

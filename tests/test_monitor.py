@@ -23,6 +23,7 @@ from ribcage.methods import Method, Step
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.training import monitor, optim, probe, trainer
+from ribcage.training.metrics_log import read_log, validations
 from ribcage.training.monitor import Labelled, Monitor, effective_rank, feature_std, warning
 
 CPU = torch.device("cpu")
@@ -205,12 +206,12 @@ def test_what_cannot_be_judged_is_left_out(data: dataset_folder.DatasetFolder) -
 
 def test_a_resumed_run_remembers(tmp_path: Path) -> None:
     log = tmp_path / "metrics.jsonl"
-    assert monitor.before(log) == []
+    assert validations(read_log(log)) == []
     lines: list[dict[str, Any]] = [
         {"step": 1, "loss": 2.0},
         {"step": 1, "validation": {"rank": 40.0, "feature_std": 0.5}},
         {"step": 2, "loss": 1.0},
     ]
     log.write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 2, "valid', encoding="utf-8")
-    assert monitor.before(log) == [{"rank": 40.0, "feature_std": 0.5}]
-    assert has_facts(warning([*monitor.before(log), {"rank": 40.0, "feature_std": 0.024}]), "(0.5)")
+    assert validations(read_log(log)) == [{"rank": 40.0, "feature_std": 0.5}]
+    assert has_facts(warning([*validations(read_log(log)), {"rank": 40.0, "feature_std": 0.024}]), "(0.5)")

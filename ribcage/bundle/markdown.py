@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from markupsafe import Markup
 
@@ -22,7 +22,7 @@ def markdown_text(value: object) -> Markup:
     return Markup((line if len(line) <= LONGEST else f"{line[: LONGEST - 2]} …").translate(ESCAPES))
 
 
-def render_markdown(template: str, **values: Any) -> str:
+def render_markdown(template: str, **values: object) -> str:
     """A template of this package with these values; a value that is missing is an error."""
     return _environment().get_template(f"{template}.jinja").render(**values)
 
@@ -40,7 +40,7 @@ def _environment() -> "Environment":
     return made
 
 
-def _shown(value: Any) -> Markup:
+def _shown(value: object) -> Markup:
     """What a template prints; what is Markdown already stays as it is."""
     return value if isinstance(value, Markup) else markdown_text(value)
 
@@ -50,18 +50,36 @@ def count_phrase(number: int, noun: str = "", plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}" if noun else f"{number:,}"
 
 
-def interval(value: Any) -> str:
+def interval(value: "HasLimits | Mapping[str, float | None]") -> str:
     """0.823 (0.812–0.834); what is undefined is –"""
     shown = ["–" if one is None else f"{one:.3f}" for one in _limits(value)]
     return shown[0] if shown[1] == "–" else f"{shown[0]} ({shown[1]}–{shown[2]})"
 
 
-def difference(value: Any) -> str:
+def difference(value: "HasLimits | Mapping[str, float | None]") -> str:
     """+0.012 (-0.003 to +0.020)"""
     shown = ["–" if one is None else f"{one:+.3f}" for one in _limits(value)]
     return shown[0] if shown[1] == "–" else f"{shown[0]} ({shown[1]} to {shown[2]})"
 
 
-def _limits(value: Any) -> list[float | None]:
-    """Value, low and high of a dict or an object."""
-    return [value[key] if isinstance(value, Mapping) else getattr(value, key) for key in ("value", "low", "high")]
+class HasLimits(Protocol):
+    """A number with its interval."""
+
+    @property
+    def value(self) -> float | None:
+        """The number; None where it is undefined."""
+
+    @property
+    def low(self) -> float | None:
+        """Lower limit."""
+
+    @property
+    def high(self) -> float | None:
+        """Upper limit."""
+
+
+def _limits(one: HasLimits | Mapping[str, float | None]) -> list[float | None]:
+    """Value, low and high of an estimate, or of one in a file."""
+    return (
+        [one[key] for key in ("value", "low", "high")] if isinstance(one, Mapping) else [one.value, one.low, one.high]
+    )

@@ -118,8 +118,7 @@ def train(options: Options, device: "torch.device") -> Path:
     from ribcage.data import selection
     from ribcage.data.collection import Datasets
     from ribcage.runtime import distributed
-    from ribcage.training import run_folder, setup
-    from ribcage.training.monitor import before
+    from ribcage.training import metrics_log, run_folder, setup
     from ribcage.training.run import Plan, Run, opened_run
 
     check(options)
@@ -137,7 +136,7 @@ def train(options: Options, device: "torch.device") -> Path:
     plan = Plan("", options.save_minutes, options.evaluate_every)
     run = Run(trainer, options.out, plan, looking(monitor), keep)
     with opened_run("pretrain", options, run, data):
-        monitor.found += before(options.out / "metrics.jsonl")
+        monitor.found += metrics_log.validations(metrics_log.read_log(options.out / metrics_log.LOG_FILE))
         fit(options, run, monitor)
         if distributed.rank() == 0:
             report(options, trainer, data, rows, model, monitor)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ class Trainable(Protocol):
     def training(self) -> bool:
         """Whether the model is in training mode."""
 
-    def train(self, mode: bool = True) -> Any:
+    def train(self, mode: bool = True) -> object:
         """Switch to training mode, or to evaluation mode if `mode` is False."""
 
 

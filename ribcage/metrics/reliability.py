@@ -115,12 +115,12 @@ def positive_share_limits(labels: np.ndarray, codes: np.ndarray) -> tuple[float,
     return (0.0, 1.0) if np.isnan(found.low[0]) else (float(found.low[0]), float(found.high[0]))
 
 
-def is_reliability(value: Any) -> bool:
+def is_reliability(value: object) -> bool:
     """Whether a JSON value is a list that `FindingReliability.from_json` can read."""
     return isinstance(value, list) and all(map(_is_finding_reliability, value))
 
 
-def _is_finding_reliability(value: Any) -> bool:
+def _is_finding_reliability(value: object) -> bool:
     if not isinstance(value, dict) or set(value) != {"images", "positives", "auroc", "bins"}:
         return False
     auroc, made = value["auroc"], value["bins"]
@@ -133,7 +133,7 @@ def _is_finding_reliability(value: Any) -> bool:
     )
 
 
-def _is_amount(value: Any) -> bool:
+def _is_amount(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
 
 

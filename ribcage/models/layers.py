@@ -3,7 +3,7 @@
 import copy
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -48,8 +48,10 @@ def permutation_tensor(chance: Tensor, count: int, device: torch.device) -> Tens
 
 # ---- momentum encoders
 
+Network = TypeVar("Network", bound=nn.Module)
 
-def follower(module: Any) -> Any:
+
+def follower(module: Network) -> Network:
     """A copy without gradients, such as a momentum encoder."""
     return copy.deepcopy(module).requires_grad_(False)
 

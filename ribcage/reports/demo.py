@@ -6,7 +6,6 @@ Every number on it is read from the files that the commands wrote.
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -29,7 +28,7 @@ from ribcage.reports.demo_steps import DemoProgress, clock
 from ribcage.reports.html import Bar, Figure, Table
 from ribcage.reports.numbers import finding_name, with_limits
 from ribcage.runtime import files, typed_json
-from ribcage.training import monitor
+from ribcage.training.metrics_log import LOG_FILE, read_log
 
 PAGE = "index.html"
 EXPORTED = "small-distilled/bundle/model.onnx"
@@ -43,6 +42,41 @@ SECTIONS = {"inspect": "make", "serve": "export"}
 """Steps that are shown in the section of another one."""
 RECONSTRUCTIONS = ("<!-- reconstructions -->", "<!-- /reconstructions -->")
 """Around the reconstructions on the page of a pretraining."""
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """How many images of which size are in which splits, and samples."""
+
+    images: int
+    size: int
+    splits: str
+    figures: list[Figure]
+
+
+@dataclass(frozen=True)
+class DetectedBoxes:
+    """Images with ground-truth boxes and detections, and the mean AP with its interval."""
+
+    figures: list[Figure]
+    precision: str
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """An exported model."""
+
+    name: str
+    megabytes: float
+
+
+@dataclass(frozen=True)
+class ServedImage:
+    """The response of the server to one file, with its highest probabilities."""
+
+    file: str
+    milliseconds: float
+    table: Table
 
 
 @dataclass(frozen=True)
@@ -102,16 +136,16 @@ def address(file: Path) -> str:
 # ---- data and training
 
 
-def dataset_summary(folder: Path) -> dict[str, Any]:
-    """How many images, in which splits, and samples with their boxes."""
+def dataset_summary(folder: Path) -> DatasetSummary:
+    """The phantoms, with samples and their boxes."""
     own = dataset_folder.open(folder / "phantom")
     counts = own.index.table["split"].value_counts()
-    return {
-        "images": own.facts.images,
-        "size": own.facts.size,
-        "splits": ", ".join(f"{name} {count:,}" for name, count in counts.items()),
-        "figures": audit.sample_figures(Member("phantom", own.index, own), SAMPLES),
-    }
+    return DatasetSummary(
+        images=own.facts.images,
+        size=own.facts.size,
+        splits=", ".join(f"{name} {count:,}" for name, count in counts.items()),
+        figures=audit.sample_figures(Member("phantom", own.index, own), SAMPLES),
+    )
 
 
 def read_test(run: Path) -> ClassificationEvaluation:
@@ -123,13 +157,14 @@ def read_test(run: Path) -> ClassificationEvaluation:
 
 def learning_curves(run: Path) -> list[Markup]:
     """Training loss, and mean AUROC on the validation split."""
-    log = monitor.logged(run / "metrics.jsonl")
-    validated = [line for line in log if "auroc" in line.get("validation", {})]
-    steps = [{name: line[name] for name in ("step", "loss")} for line in log if "loss" in line]
+    log = read_log(run / LOG_FILE)
+    validated = [
+        (line.step, line.validation["auroc"]) for line in log if line.validation and "auroc" in line.validation
+    ]
+    steps = [replace(line, validation=None) for line in log if "loss" in line.numbers]
     drawings = [pretraining.curve_plot("training loss", pretraining.over_steps(steps, "loss"))]
     if len(validated) > 1:
-        x = np.array([line["step"] for line in validated], float)
-        y = np.array([line["validation"]["auroc"] for line in validated])
+        x, y = np.array(validated, float).T
         drawings.append(pretraining.curve_plot("mean AUROC on the validation split", svg.Line(x, y)))
     return drawings
 
@@ -191,7 +226,7 @@ def map_grid(folder: Path) -> str:
     return f"{high} × {wide}"
 
 
-def detected_boxes(folder: Path) -> dict[str, Any]:
+def detected_boxes(folder: Path) -> DetectedBoxes:
     """Test images with ground-truth boxes and the detection with the highest score, and the detector's mean AP."""
     test, own = read_evaluation(folder / "boxes" / TEST / METRICS_FILE), dataset_folder.open(folder / "phantom")
     found = detections.read_detections(folder / "boxes" / TEST / DETECTIONS_FILE)
@@ -203,19 +238,19 @@ def detected_boxes(folder: Path) -> dict[str, Any]:
         box = (one.x, one.y, one.width, one.height)
         caption = f"{finding_name(one.finding)} {one.score:.2f}"
         figures.append(html.gray_figure(np.asarray(own.image(row)), caption, list(true), [box]))
-    return {"figures": figures, "precision": with_limits(test.macro["map"])}
+    return DetectedBoxes(figures, with_limits(test.macro["map"]))
 
 
 # ---- export and server
 
 
-def exported_file(folder: Path) -> dict[str, Any] | None:
+def exported_file(folder: Path) -> ExportedFile | None:
     """The exported file and its size; None where it was not written."""
     file = folder / EXPORTED
-    return {"name": EXPORTED, "megabytes": file.stat().st_size / 1e6} if file.is_file() else None
+    return ExportedFile(EXPORTED, file.stat().st_size / 1e6) if file.is_file() else None
 
 
-def served_image(folder: Path) -> dict[str, Any] | None:
+def served_image(folder: Path) -> ServedImage | None:
     """The five highest probabilities in the response of the server; None where it was not asked."""
     if not (folder / SERVED).is_file():
         return None
@@ -225,8 +260,4 @@ def served_image(folder: Path) -> dict[str, Any] | None:
     rows = [
         [finding_name(each["name"]), f"{100 * each['probability']:.1f} %", Bar(each["probability"])] for each in highest
     ]
-    return {
-        "file": one["file"],
-        "milliseconds": response["milliseconds"],
-        "table": Table(["finding", "probability", ""], rows),
-    }
+    return ServedImage(one["file"], response["milliseconds"], Table(["finding", "probability", ""], rows))

@@ -82,7 +82,7 @@ class ResultWithPage(dict[str, Any]):
         return notebook_frame(self.page())
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str, **values: object) -> str:
     """A template of this package with these values; a value that is missing is an error."""
     return environment().get_template(f"{template}.jinja").render(**values)
 
@@ -100,7 +100,7 @@ def environment() -> "Environment":
     return made
 
 
-def _shown(value: Any) -> Any:
+def _shown(value: object) -> str:
     """What a template prints: control characters as escapes, HTML as it is."""
     return value if isinstance(value, Markup) else terminal.plain_text(str(value))
 

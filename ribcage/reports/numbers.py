@@ -1,8 +1,7 @@
 """Numbers and names as pages and tables print them; "–" for what is not defined."""
 
-from typing import Any
-
 import numpy as np
+import pandas as pd
 
 from ribcage.bundle.spec import HALF
 from ribcage.metrics.estimates import ScalarEstimate
@@ -69,7 +68,7 @@ def p_value(value: float | None) -> str:
     return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def person(about: Any) -> str:
+def person(about: pd.Series) -> str:
     """View, sex and age from a row of an index, as far as they are known: PA F 51"""
     age = "" if np.isnan(about["age"]) else f"{about['age']:.0f}"
     return " ".join(text for text in (about["view"], about["sex"], age) if text)

@@ -4,15 +4,15 @@
 nearest neighbours for all methods. Labels are used only in captions and in the agreement of neighbours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 from markupsafe import Markup
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.bundle.spec import ModelSpec
@@ -24,15 +24,14 @@ from ribcage.reports.html import Figure
 from ribcage.reports.svg import Axes, Dots, Line
 from ribcage.runtime import files
 from ribcage.training import monitor, probe, trainer
-from ribcage.training.probe import FeatureTable
+from ribcage.training.metrics_log import LOG_FILE, LogLine, read_log, validations
+from ribcage.training.probe import FeatureTable, LoaderOptions
 
 NEIGHBOURS = 6
 RECONSTRUCTIONS, QUERIES = 8, 8
 """Images that are reconstructed, and images whose neighbours are shown."""
 POINTS = 120
 """Of a curve; each is the mean of the steps around it."""
-USUAL = ("step", "epoch", "lr", "seconds", "waited", "validation")
-"""What a log line has beside the method's own numbers."""
 CLASSIFIERS = ("probe", "knn")
 NAMES = {
     "loss": "loss",
@@ -49,6 +48,12 @@ class Reconstructs(Protocol):
 
     def reconstructed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The masked images and the reconstructed ones, each (N, C, H, W)."""
+
+    def eval(self) -> Self:
+        """The method in evaluation mode."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Its weights."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +81,16 @@ def write_pretraining_page(
     threads: int | None = None,
 ) -> Path:
     """The page in a run folder; neighbours are searched among at most so many of the images."""
-    loading = {"channels": model.channels, "normalise": normalise, "threads": threads}
-    rows, log = monitor.sample(rows, images), monitor.logged(folder / "metrics.jsonl")
+    loading: LoaderOptions = {"channels": model.channels, "normalise": normalise, "threads": threads}
+    rows, log = monitor.sample(rows, images), read_log(folder / LOG_FILE)
     with monitor.unchanged_modes(method):
         page = html.render(
             "pretraining.html",
             title=title,
-            collapse=monitor.warning([line["validation"] for line in log if "validation" in line]),
+            collapse=monitor.warning(validations(log)),
             facts=run_facts(data, model, log),
             curves=training_curves(log),
-            has_classifiers=any(name in numbers_of(line) for line in log for name in CLASSIFIERS),
+            has_classifiers=any(name in line.all_numbers for line in log for name in CLASSIFIERS),
             reconstructions=reconstruction_figures(method, data, rows, model, loading)
             if isinstance(method, Reconstructs)
             else [],
@@ -98,10 +103,10 @@ def write_pretraining_page(
 # ---- numbers
 
 
-def run_facts(data: Datasets, model: ModelSpec, log: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+def run_facts(data: Datasets, model: ModelSpec, log: Sequence[LogLine]) -> list[tuple[str, str]]:
     """(name, text) of method, model, data, and the last numbers of the log."""
-    steps = [line for line in log if "loss" in line]
-    found = [line["validation"] for line in log if "validation" in line]
+    steps = [line for line in log if "loss" in line.numbers]
+    found = validations(log)
     size = f"{model.size[0]} × {model.size[1]}, {model.channels} channel{'s' * (model.channels > 1)}"
     facts = [
         ("method", model.training.method or ""),
@@ -111,31 +116,26 @@ def run_facts(data: Datasets, model: ModelSpec, log: Sequence[dict[str, Any]]) -
         ("input size", size),
         (
             "steps",
-            f"{steps[-1]['step']:,} in {steps[-1]['epoch']:,} epoch{'s' * (steps[-1]['epoch'] != 1)}" if steps else "",
+            f"{steps[-1].step:,} in {steps[-1].epoch:,} epoch{'s' * (steps[-1].epoch != 1)}" if steps else "",
         ),
-        ("loss", f"{means(np.array([line['loss'] for line in steps]))[-1]:.4g}" if steps else ""),
+        ("loss", f"{means(np.array([line.numbers['loss'] for line in steps]))[-1]:.4g}" if steps else ""),
         *((NAMES.get(name, name), f"{value:.3g}") for name, value in (found[-1] if found else {}).items()),
     ]
     return [(name, value) for name, value in facts if value]
 
 
-def training_curves(log: Sequence[dict[str, Any]]) -> list[Markup]:
+def training_curves(log: Sequence[LogLine]) -> list[Markup]:
     """Every number over the steps; linear probe and nearest neighbours in one plot."""
-    names = dict.fromkeys(name for line in log for name in numbers_of(line))
+    names = dict.fromkeys(name for line in log for name in line.all_numbers)
     lines = {name: over_steps(log, name) for name in sorted(names, key=lambda name: [*NAMES, name].index(name))}
     drawings = [curve_plot(NAMES.get(name, name), line) for name, line in lines.items() if name not in CLASSIFIERS]
     classifiers = [lines[name] for name in CLASSIFIERS if name in lines]
     return [*drawings, *([curve_plot("mean AUROC on labelled images", *classifiers)] if classifiers else [])]
 
 
-def numbers_of(line: dict[str, Any]) -> dict[str, float]:
-    """The method's own numbers in a line of the log."""
-    return {name: value for name, value in {**line, **line.get("validation", {})}.items() if name not in USUAL}
-
-
-def over_steps(log: Sequence[dict[str, Any]], name: str) -> Line:
+def over_steps(log: Sequence[LogLine], name: str) -> Line:
     """A number at its steps."""
-    places = [(line["step"], numbers_of(line)[name]) for line in log if name in numbers_of(line)]
+    places = [(line.step, line.all_numbers[name]) for line in log if name in line.all_numbers]
     x, y = np.array(places, float).T
     return Line(means(x), means(y))
 
@@ -161,7 +161,7 @@ def means(values: np.ndarray) -> np.ndarray:
 
 
 def reconstruction_figures(
-    method: Any, data: Datasets, rows: np.ndarray, model: ModelSpec, loading: dict[str, Any]
+    method: Reconstructs, data: Datasets, rows: np.ndarray, model: ModelSpec, loading: LoaderOptions
 ) -> list[Figure]:
     """Some images: as they are, masked, and reconstructed."""
     shown = SampledBatch(data, monitor.sample(rows, RECONSTRUCTIONS), model, loading)
@@ -183,7 +183,7 @@ def reconstruction_figures(
 
 
 def nearest_neighbours(
-    method: Method, data: Datasets, rows: np.ndarray, model: ModelSpec, loading: dict[str, Any]
+    method: Method, data: Datasets, rows: np.ndarray, model: ModelSpec, loading: LoaderOptions
 ) -> Neighbours:
     """Some images, each before those with the highest cosine similarity of their features."""
     images = probe.plain_loader(data, rows, model.size, None, **loading)
@@ -229,8 +229,9 @@ def of_other_patients(data: Datasets, rows: np.ndarray) -> np.ndarray:
 class SampledBatch:
     """Images as the model sees them, with their labels."""
 
-    def __init__(self, data: Datasets, rows: np.ndarray, model: ModelSpec, loading: dict[str, Any]) -> None:
-        self.loader = probe.plain_loader(data, rows, model.size, None, batch=len(rows), **loading)
+    def __init__(self, data: Datasets, rows: np.ndarray, model: ModelSpec, loading: LoaderOptions) -> None:
+        options: LoaderOptions = {**loading, "batch": len(rows)}
+        self.loader = probe.plain_loader(data, rows, model.size, None, **options)
         [self.batch] = self.loader.epoch(0)
 
     def pixels(self, values: Tensor) -> list[np.ndarray]:
@@ -247,6 +248,6 @@ class SampledBatch:
         return ", ".join(named).replace("_", " ") or ("no finding" if (labels == 0).any() else "")
 
 
-def device_of(method: Method) -> torch.device:
+def device_of(method: Method | Reconstructs) -> torch.device:
     """The device of a method."""
     return next(method.parameters()).device

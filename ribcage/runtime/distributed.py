@@ -1,11 +1,13 @@
 """Distributed: rank, sums and gathers over processes. The same code runs on one process."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+Kind = TypeVar("Kind")
 
 
 def active() -> bool:
@@ -66,7 +68,7 @@ def any_of(flags: Sequence[bool]) -> list[bool]:
     return (total(torch.tensor(list(map(float, flags)))) > 0).tolist()
 
 
-def broadcast_from_first(value: Any) -> Any:
+def broadcast_from_first(value: Kind) -> Kind:
     """The value of rank 0, in every process."""
     if not active():
         return value
@@ -75,9 +77,10 @@ def broadcast_from_first(value: Any) -> Any:
     return box[0]
 
 
-def run_on_first(work: Callable[[], Any]) -> Any:
+def run_on_first(work: Callable[[], Kind]) -> Kind:
     """Run the function in rank 0 only; its result is returned, or its error raised, in every process."""
-    found, error = None, None
+    found: Kind | None = None
+    error: Exception | None = None
     if rank() == 0:
         try:
             found = work()
@@ -89,7 +92,7 @@ def run_on_first(work: Callable[[], Any]) -> Any:
         error = error or (None if other is None else echoed(other))
     if error is not None:
         raise error
-    return found
+    return cast(Kind, found)  # None only where that is the result
 
 
 PLAIN = (OSError, ValueError, FileNotFoundError, RuntimeError)
@@ -103,11 +106,11 @@ def echoed(error: Exception) -> Exception:
     return error
 
 
-def gathered(rows: Any) -> list[Any]:
+def gathered(rows: Kind) -> list[Kind]:
     """In rank 0, the values of all processes in the order of ranks; elsewhere an empty list."""
     if not active():
         return [rows]
-    parts = [None] * world_size() if rank() == 0 else None
+    parts: list[Any] | None = [None] * world_size() if rank() == 0 else None
     dist.gather_object(rows, parts)
     return parts or []
 
@@ -145,7 +148,7 @@ class _Sum(torch.autograd.Function):
         return gradient
 
 
-def data_parallel(module: Any) -> nn.parallel.DistributedDataParallel:
+def data_parallel(module: nn.Module) -> nn.parallel.DistributedDataParallel:
     """The module wrapped so that gradients are averaged over processes. Buffers are equal on all ranks and not
     broadcast; newer versions of torch have another name for that option and warn about the old one."""
     import inspect

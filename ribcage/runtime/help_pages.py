@@ -150,7 +150,7 @@ def _ending(flag: Flag) -> str:
     return f" (default: {shown})" if shown and "(default:" not in flag.text else ""
 
 
-def typed_default(default: Any) -> str:
+def typed_default(default: object) -> str:
     """A default as one would type it."""
     values = default if isinstance(default, tuple) else (default,)
     return " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)

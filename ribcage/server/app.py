@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import cv2
 from fastapi import FastAPI, Query, Request, Response
@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from ribcage import __version__
-from ribcage.imaging.gray_image import GrayImage, Limits, UnreadableError
+from ribcage.imaging.gray_image import Depth, GrayImage, Limits, UnreadableError
 from ribcage.inference import map_cells
 from ribcage.server import reference_page, schemas
 from ribcage.server.batching import Batcher, FullError
@@ -142,9 +142,17 @@ class Service:
             raise Problem(404, f"Unknown model {id[:100]!r}. Models: {', '.join(self.models)}.")
         return self.models[id]
 
-    async def read(self, upload: Upload, **how: Any) -> GrayImage:
+    async def read(
+        self,
+        upload: Upload,
+        *,
+        min_side: int,
+        square: tuple[int, str] | None = None,
+        depth: Depth = 8,
+        side: int | None = None,
+    ) -> GrayImage:
         """The image in a file."""
-        task = Task(upload.name, window=self.settings.window, **how)
+        task = Task(upload.name, depth, min_side, square, side, self.settings.window)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.readers.threads, self.readers.read, task, upload.data)
 
@@ -353,6 +361,6 @@ def _only(*statuses: int) -> dict[int | str, dict[str, object]]:
     return {status: one for status, one in responses(*statuses).items() if status != 200}
 
 
-def sent(value: Any, status: int = 200) -> Response:
+def sent(value: object, status: int = 200) -> Response:
     """As JSON."""
     return Response(dump(value), status, media_type="application/json")

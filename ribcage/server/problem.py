@@ -16,7 +16,7 @@ INTERNAL = "An internal error occurred; see the log of the server."
 class Problem(Exception):  # noqa: N818 – it is a response, not an error of the program
     """An error response: a status, a sentence, and further fields (`more`)."""
 
-    def __init__(self, status: int, sentence: str, *, headers: dict[str, str] | None = None, **more: Any) -> None:
+    def __init__(self, status: int, sentence: str, *, headers: dict[str, str] | None = None, **more: object) -> None:
         super().__init__(sentence)
         self.status, self.headers, self.more = status, headers or {}, more
 
@@ -34,6 +34,6 @@ class Problem(Exception):  # noqa: N818 – it is a response, not an error of th
         await send({"type": "http.response.body", "body": body})
 
 
-def dump(value: Any) -> bytes:
+def dump(value: object) -> bytes:
     """JSON without NaN; unpaired surrogates become '?'."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")

@@ -1,5 +1,6 @@
 """Process: serve on a socket until a signal arrives, then finish the requests in progress."""
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -34,7 +35,7 @@ class Pieces(h11.Connection):
         super().__init__(h11.SERVER, limit)
         self.pieces = self.received = 0
 
-    def next_event(self) -> Any:
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         """The next event; a body of tiny chunks is refused."""
         event = super().next_event()
         if isinstance(event, h11.Request):
@@ -82,11 +83,11 @@ class Connection(H11Protocol):
         super().__init__(*options, **more)
         self.conn = Pieces(self.config.h11_max_incomplete_event_size or 1 << 16)
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the time limit."""
         super().connection_made(cast(Any, Lingering(transport, self)))
         if len(self.connections) > CONNECTIONS:
-            transport.abort()
+            cast(asyncio.Transport, transport).abort()
         self._await()
 
     def data_received(self, data: bytes) -> None:

@@ -3,10 +3,12 @@
 The previous checkpoint is kept. Each ends with its SHA-256; if the newer one is damaged, the older one is used.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
 import torch
+from torch import Tensor
 
 from ribcage.bundle.formats.reading.torch_files import cheap_calls
 from ribcage.runtime import digest, files
@@ -15,7 +17,27 @@ FORMAT = 2
 FILE, OLDER, DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"
 
 
-def save_checkpoint(file: Path, state: dict[str, Any], *, again: bool = False) -> None:
+class TrainerState(TypedDict):
+    """All that a trainer needs to resume."""
+
+    step: int
+    method: dict[str, Tensor]
+    optimizer: dict[str, object]
+    average: dict[str, Tensor] | None
+    """The averaged weights with --ema."""
+    scale: NotRequired[dict[str, Tensor] | None]
+    """The scale of the loss in fp16; older checkpoints have none."""
+
+
+class SavedRun(TypedDict):
+    """What a checkpoint holds."""
+
+    run: TrainerState
+    standing: dict[str, float]
+    """The best validation so far, and how long ago it was."""
+
+
+def save_checkpoint(file: Path, state: Mapping[str, object], *, again: bool = False) -> None:
     """Write a checkpoint. The one before becomes the older one after the new one is safe on disk.
 
     again: the checkpoint before is of the same step; it is replaced, and the older one is kept.
@@ -55,7 +77,7 @@ def newest(folder: Path) -> tuple[Path, str]:
     raise FileNotFoundError(f"{folder / FILE} does not exist: there is no checkpoint to resume from.")
 
 
-def load_checkpoint(file: Path) -> dict[str, Any]:
+def load_checkpoint(file: Path) -> SavedRun:
     """Read a checkpoint without executing anything in it."""
     try:
         digest.check_appended_digest(file, "")
@@ -70,4 +92,4 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is damaged or is not a Ribcage checkpoint ({type(error).__name__}).") from None
     if not isinstance(state, dict) or state.get("ribcage") != FORMAT:
         raise ValueError(f"{file} was written by another version of Ribcage.")
-    return state
+    return cast(SavedRun, state)  # a trainer that restores it checks what is in it

@@ -13,12 +13,9 @@ AUROC of a linear probe and of nearest neighbours, each with one fixed setting: 
 between runs.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +24,9 @@ from torch import nn
 from ribcage import metrics
 from ribcage.data.collection import Datasets
 from ribcage.methods import Method
-from ribcage.runtime import distributed, files, rng
+from ribcage.runtime import distributed, rng
 from ribcage.training import probe
-from ribcage.training.probe import FeatureTable
+from ribcage.training.probe import FeatureTable, LoaderOptions
 
 RIDGE = 0.1
 """Regularisation of the linear probe, one of `probe.STRENGTHS`."""
@@ -89,9 +86,9 @@ class Monitor:
         self.size, self.device, self.labelled, self.dtype = size, device, labelled, dtype
         if labelled is not None:
             self.train, self.test = sample(labelled.train, images), sample(labelled.test, images)
-        self.loading = {"channels": channels, "normalise": normalise, "batch": batch, "threads": threads}
+        self.loading: LoaderOptions = {"channels": channels, "normalise": normalise, "batch": batch, "threads": threads}
         self.found: list[dict[str, float]] = []
-        """All values so far; a resumed run prepends those of `before`."""
+        """All values so far; a resumed run prepends those of its log."""
 
     def __call__(self) -> dict[str, float]:
         """rank, feature_std and, with labelled images, probe and knn; undefined values are left out."""
@@ -176,20 +173,3 @@ def warning(found: Sequence[dict[str, float]]) -> str:
             )
     advice = "Try a lower --lr, a larger --batch, or another temperature or momentum."
     return f"The features have collapsed: {' and '.join(wrong)}. {advice}" if wrong else ""
-
-
-def before(log: Path) -> list[dict[str, float]]:
-    """The values in the metrics.jsonl of a run."""
-    return [line["validation"] for line in logged(log) if "validation" in line]
-
-
-def logged(log: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; an incomplete one is left out."""
-    lines = []
-    for text in files.regular(log).read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else ():
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        lines += [line] if isinstance(line, dict) else []
-    return lines

@@ -8,7 +8,7 @@ exp(cosine / 0.07). Strength and k are selected for each finding on validation i
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from ribcage import metrics
 from ribcage.data import selection
 from ribcage.data.batch import Batch
 from ribcage.data.collection import Datasets
+from ribcage.data.findings import Policy
 from ribcage.data.loader import Loader
 from ribcage.imaging.augment import plain_view
 from ribcage.inference.forward_pass import batch_outputs
@@ -110,15 +111,26 @@ def extract(
     return FeatureTable(features, loader.labels(0, loader.rows), loader.rows)
 
 
+class LoaderOptions(TypedDict, total=False):
+    """Further options of a `Loader`."""
+
+    batch: int
+    channels: int
+    normalise: tuple[float, float] | None
+    threads: int | None
+    device: torch.device | str
+    policy: Policy
+
+
 def plain_loader(
     data: Datasets,
     rows: np.ndarray,
     size: tuple[int, int],
     findings: Sequence[str] | None,
-    **options: object,
+    **options: Unpack[LoaderOptions],
 ) -> Loader:
     """A loader of each image once, without augmentation."""
-    return Loader(data, [plain_view(size)], rows=rows, findings=findings, shuffle=False, **options)  # type: ignore[arg-type]
+    return Loader(data, [plain_view(size)], rows=rows, findings=findings, shuffle=False, **options)
 
 
 def scores(

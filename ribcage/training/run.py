@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import Any, TextIO
 
 from ribcage.data.collection import Datasets
 from ribcage.runtime import distributed, files, launcher, progress, resuming, threads
-from ribcage.training import checkpoint, run_folder
+from ribcage.training import checkpoint, metrics_log, run_folder
 from ribcage.training.options import TrainingOptions
 from ribcage.training.trainer import DivergedError, StepLog, Trainer
 
@@ -117,7 +117,7 @@ class Run:
         if self._given_up():  # by the run that is resumed
             return
         self._saved_at = time.monotonic()
-        file = self.folder / "metrics.jsonl"
+        file = self.folder / metrics_log.LOG_FILE
         with self._recorded(), launcher.lost_process_explained(), self._listening(), _appending(file) as log_file:
             try:
                 if self._validation_due(self.trainer.step):  # the run was stopped between an epoch and its validation
@@ -160,7 +160,7 @@ class Run:
         if name != checkpoint.FILE and (self.folder / checkpoint.FILE).exists():
             (self.folder / checkpoint.FILE).replace(self.folder / checkpoint.DAMAGED)
         with files.explained(self.folder, "Free some."):
-            _cut_log(self.folder / "metrics.jsonl", self.trainer.step)
+            metrics_log.cut_log(self.folder / metrics_log.LOG_FILE, self.trainer.step)
 
     def _minutes(self) -> float:
         """Minutes since the last checkpoint."""
@@ -195,7 +195,8 @@ class Run:
         step = self.trainer.step
         found = distributed.broadcast_from_first(self.validate())
         self.standing.validated = step
-        self._write(log_file, {"step": step, "epoch": step // len(self.trainer.loader), "validation": found})
+        epoch = step // len(self.trainer.loader)
+        self._write(log_file, metrics_log.validation_values(step, epoch, found))
         score, loss = found.get(self.plan.score, math.nan), found.get("loss", math.inf)
         better = score > self.standing.best or (score == self.standing.best and loss < self.standing.best_loss)
         if better or not self.standing.best_step or not self.plan.score:  # an undefined score keeps the first model
@@ -212,16 +213,16 @@ class Run:
         """Log the steps whose numbers can be read without waiting for the device."""
         self._unwritten.append(log)
         while len(self._unwritten) > self.trainer.lag:
-            self._write(log_file, _numbers(self._unwritten.popleft()))
+            self._write(log_file, metrics_log.step_values(self._unwritten.popleft()))
 
     def _write_all(self, log_file: TextIO | None, until: int | None = None) -> None:
         """Log all steps that are not logged yet, up to a step."""
         while self._unwritten:
             log = self._unwritten.popleft()
             if until is None or log.step <= until:
-                self._write(log_file, _numbers(log))
+                self._write(log_file, metrics_log.step_values(log))
 
-    def _write(self, log_file: TextIO | None, values: dict[str, object]) -> None:
+    def _write(self, log_file: TextIO | None, values: Mapping[str, object]) -> None:
         if log_file is not None:
             with files.explained(self.folder, "Free some space, then resume from the last checkpoint."):
                 log_file.write(json.dumps(values) + "\n")
@@ -284,19 +285,6 @@ class _appending:  # noqa: N801 – used like a function
             self.stream.close()
 
 
-def _numbers(log: StepLog) -> dict[str, object]:
-    """A step as a line of the log."""
-    return {
-        "step": log.step,
-        "epoch": log.epoch + 1,
-        "loss": log.loss,
-        "lr": log.rate,
-        "seconds": round(log.seconds, 4),
-        "waited": round(log.waited, 4),
-        **log.values,
-    }
-
-
 def _newest(folder: Path) -> tuple[str, str]:
     file, warning = checkpoint.newest(folder)
     return file.name, warning
@@ -307,23 +295,6 @@ def _recovered(file: Path, step: int) -> None:
     with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
         if files.read_json(file)["step"] < step:
             file.unlink()
-
-
-def _cut_log(file: Path, step: int) -> None:
-    """Remove the lines of the log after this step."""
-    if not file.exists():
-        return
-    lines = files.regular(file).read_text(encoding="utf-8", errors="replace").splitlines()
-    files.write_text(file, "".join(line + "\n" for line in lines if _step(line) <= step))
-
-
-def _step(line: str) -> float:
-    """The step of a line of the log; infinity for an invalid line, as an incomplete last one is."""
-    with contextlib.suppress(ValueError, RecursionError):
-        values = json.loads(line)
-        if isinstance(values, dict) and isinstance(values.get("step"), int):
-            return int(values["step"])
-    return math.inf
 
 
 # ---- a run in its folder

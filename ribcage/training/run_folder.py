@@ -18,6 +18,7 @@ from ribcage.bundle.training_record import OptionChange
 from ribcage.data.collection import Datasets
 from ribcage.runtime import distributed, files, flags, launcher, typed_json
 from ribcage.training import checkpoint
+from ribcage.training.metrics_log import LOG_FILE
 from ribcage.training.options import LEFT_OPEN, TrainingOptions, written_options
 
 LOCATIONS = frozenset(("command", "data", "teacher", "out", "resume"))
@@ -72,7 +73,7 @@ def create(command: str, options: TrainingOptions, data: Datasets, teachers: Seq
     """Create the run folder; ValueError if it has another run."""
     check_free(options)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "metrics.jsonl").unlink(missing_ok=True)
+    (options.out / LOG_FILE).unlink(missing_ok=True)
     _write(options.out, record(command, options, data, teachers))
 
 
@@ -121,7 +122,7 @@ def unsaved(folder: Path) -> bool:
 
 def failed(folder: Path) -> bool:
     """Whether a run was started here but ended before its first step; another run may replace it."""
-    log = folder / "metrics.jsonl"
+    log = folder / LOG_FILE
     return unsaved(folder) and not (log.exists() and log.stat().st_size)
 
 
@@ -260,7 +261,7 @@ def _recorded(folder: Path) -> RunState:
             raise ValueError("not what Ribcage writes")
         return RunState(values["name"], place, str(values["why"]))
     except FileNotFoundError:
-        log = folder / "metrics.jsonl"
+        log = folder / LOG_FILE
         if log.exists() and log.stat().st_size:
             return RunState(STOPPED, None, f"{STATE_FILE} is missing: how it ended is unknown.")
         return RunState(FAILED, None, "It ended before its first step.")

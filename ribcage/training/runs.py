@@ -9,6 +9,7 @@ from typing import TypedDict
 
 from ribcage.runtime import files
 from ribcage.training import run_folder
+from ribcage.training.metrics_log import LOG_FILE
 
 MAIN = ("auroc", "map")
 """The main metric of a classifier and of a detector."""
@@ -96,7 +97,7 @@ def row(folder: Path) -> Row:
     """A run from its files."""
     asked = _read(folder / "options.json")
     words = [str(asked.get(name, "")) for name in ("command", "method")]
-    written = (folder / name for name in ("options.json", "metrics.jsonl", run_folder.STATE_FILE))
+    written = (folder / name for name in ("options.json", LOG_FILE, run_folder.STATE_FILE))
     data = asked.get("data")
     return Row(
         folder=folder,

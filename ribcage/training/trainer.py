@@ -30,6 +30,7 @@ from ribcage.models.layers import lerp
 from ribcage.runtime import distributed, synchronised_norms
 from ribcage.runtime.devices import GpuWait, Precision, autocast, choose_kernels, compute_dtype
 from ribcage.training import optim as optims
+from ribcage.training.checkpoint import TrainerState
 from ribcage.training.skipping import LossScale, unchanged_if
 
 M_co = TypeVar("M_co", bound=Method, covariant=True)
@@ -153,7 +154,7 @@ class Trainer(Generic[M_co]):
             what = f"The loss is finite, but weights or optimizer states are not ({broken[0]}{more})"
             raise DivergedError(what, self.step, self._advice(), [])
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> TrainerState:
         """All that is needed to resume."""
         return {
             "step": self.step,
@@ -163,7 +164,7 @@ class Trainer(Generic[M_co]):
             "scale": self.scale.state() if self.scale is not None else None,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: TrainerState) -> None:
         """Restore what `state` returned."""
         if not isinstance(state["step"], int) or state["step"] < 0:
             raise ValueError("its step is not a whole number")

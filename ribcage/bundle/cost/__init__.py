@@ -20,7 +20,7 @@ import importlib.util
 import platform
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from ribcage.bundle.cost.activations import Memory, activation_memory
 from ribcage.bundle.cost.operations import Counts, by_thop, count_operations
@@ -69,7 +69,7 @@ class ModelCosts(TypedDict):
     outside: int
     memory: dict[str, int] | None
     """None: not measured."""
-    latency: list[dict[str, Any]]
+    latency: list[dict[str, object]]
 
 
 class Machine(TypedDict):

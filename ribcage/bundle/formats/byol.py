@@ -12,6 +12,7 @@ hidden_layer=-1; since version 0.9, use_simplicial_embeddings=False is needed, t
 import re
 from collections.abc import Collection
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from ribcage.bundle.formats.writing import base
 from ribcage.bundle.spec import ModelSpec
 from ribcage.methods import Method
 from ribcage.methods.byol import BYOL
+from ribcage.models.backbone import Backbone
 
 SOURCE = "https://github.com/lucidrains/byol-pytorch"
 LICENCE = "MIT (code); weights as stated by their authors"
@@ -77,7 +79,7 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
         raise ValueError(
             f"The byol layout needs a predictor and a target network, which {kind} lacks: use the torchvision layout."
         )
-    net, target_net = (base.as_torchvision(one, model) for one in (method.backbone, method.target[0]))
+    net, target_net = (base.as_torchvision(one, model) for one in (method.backbone, cast(Backbone, method.target[0])))
     parts = {
         "net": net,
         "online_encoder.net": net,

@@ -15,6 +15,7 @@ https://github.com/facebookresearch/moco
 import re
 from collections.abc import Collection
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -48,7 +49,7 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
         raise ValueError(
             f"The moco layout needs a key encoder and a queue, which {kind} lacks: use the torchvision layout."
         )
-    key, key_head = method.key
+    key, key_head = cast(tuple[Backbone, nn.Sequential], tuple(method.key))  # as MoCo puts them together
     encoders = {"encoder_q": encoder(method.backbone, method.head, model), "encoder_k": encoder(key, key_head, model)}
     weights = {f"module.{one}.{name}": value for one, state in encoders.items() for name, value in state.items()}
     weights["module.queue"] = base.copied(method.queue.T)

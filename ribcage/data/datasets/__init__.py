@@ -17,7 +17,10 @@ from typing import Any, Literal
 from ribcage.runtime.spelling import did_you_mean, nearest_word
 
 if typing.TYPE_CHECKING:  # names and help must not import pandas
+    import numpy as np
+
     from ribcage.data.index import Index
+    from ribcage.imaging.gray_image import GrayImage
 
 
 def dataset_names() -> tuple[str, ...]:
@@ -44,7 +47,7 @@ def has_option(name: str, option: str) -> bool:
     return name in dataset_names() and option in _keywords(load_dataset(name).index)
 
 
-def index(name: str, root: Path | str | None = None, **options: Any) -> "Index":
+def index(name: str, root: Path | str | None = None, **options: object) -> "Index":
     """Read the tables of a dataset below root (generated ones need none); all invalid options are reported at once."""
     module = load_dataset(name)
     wrong = [_wrong(module.index, name, value) for name, value in options.items()]
@@ -57,7 +60,7 @@ def index(name: str, root: Path | str | None = None, **options: Any) -> "Index":
     return module.index(Path(root or "").expanduser(), **options)
 
 
-def images(name: str, index: "Index", **options: Any) -> Callable[[int], Any] | None:
+def images(name: str, index: "Index", **options: object) -> "Callable[[int], np.ndarray | GrayImage] | None":
     """The function that returns the image of a row; None if each row is a file (`index.file(row)`).
 
     Options that it does not have are ignored, since those of `index` are passed, too.

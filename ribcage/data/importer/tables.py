@@ -4,9 +4,9 @@ import hashlib
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -22,31 +22,57 @@ FEW = 0.05
 """Share of images that may be enlarged for the sake of the others."""
 LEAST_SIZE = 8
 """Minimum size of stored images in pixels."""
-RECORD = ("rows", "width", "height", "sum", "squares", "pixels", "print", "notes", "tags")
 
 
-def join(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Records as one list for each field."""
-    return {name: [record[name] for record in records] for name in RECORD}
+class ImageRecords(TypedDict):
+    """The journal's records of several images: one list for each field."""
+
+    rows: list[int]
+    width: list[int]
+    height: list[int]
+    sum: list[int]
+    squares: list[int]
+    """Sum of the squared pixels."""
+    pixels: list[int]
+    """Hash of the stored pixels."""
+    print: list[str]
+    """Fingerprint in hexadecimal digits."""
+    notes: list[list[str]]
+    tags: list[dict[str, str]]
 
 
-def image_record(row: int, image: image_file.GrayImage, square: np.ndarray) -> dict[str, Any]:
-    """The journal's record of an image."""
-    wide = square.astype(np.uint64)
+def join(records: Sequence[ImageRecords]) -> ImageRecords:
+    """Several records as one."""
     return {
-        "rows": row,
-        "width": image.width,
-        "height": image.height,
-        "sum": int(wide.sum()),
-        "squares": int((wide * wide).sum()),
-        "pixels": fingerprint.pixel_hash(square),
-        "print": fingerprint.fingerprint(image.pixels).astype("<u8").tobytes().hex(),
-        "notes": list(image.notes),
-        "tags": {name: image.tags[name] for name in TAGS if image.tags.get(name)},
+        "rows": [value for one in records for value in one["rows"]],
+        "width": [value for one in records for value in one["width"]],
+        "height": [value for one in records for value in one["height"]],
+        "sum": [value for one in records for value in one["sum"]],
+        "squares": [value for one in records for value in one["squares"]],
+        "pixels": [value for one in records for value in one["pixels"]],
+        "print": [value for one in records for value in one["print"]],
+        "notes": [value for one in records for value in one["notes"]],
+        "tags": [value for one in records for value in one["tags"]],
     }
 
 
-def stored_index(index: Index, joined: dict[str, list[Any]], facts: dataset_folder.Facts) -> Index:
+def image_record(row: int, image: image_file.GrayImage, square: np.ndarray) -> ImageRecords:
+    """The journal's record of an image."""
+    wide = square.astype(np.uint64)
+    return {
+        "rows": [row],
+        "width": [image.width],
+        "height": [image.height],
+        "sum": [int(wide.sum())],
+        "squares": [int((wide * wide).sum())],
+        "pixels": [fingerprint.pixel_hash(square)],
+        "print": [fingerprint.fingerprint(image.pixels).astype("<u8").tobytes().hex()],
+        "notes": [list(image.notes)],
+        "tags": [{name: image.tags[name] for name in TAGS if image.tags.get(name)}],
+    }
+
+
+def stored_index(index: Index, joined: ImageRecords, facts: dataset_folder.Facts) -> Index:
     """The index of the stored images: with original sizes, gaps filled from DICOM tags, and boxes transformed."""
     table = index.table.assign(width=np.array(joined["width"], np.int32), height=np.array(joined["height"], np.int32))
     if any(joined["notes"]):
@@ -68,7 +94,7 @@ def linked_index(index: Index, facts: dataset_folder.Facts) -> Index:
     return replace(index, table=with_split(index.table, facts), boxes=boxes, box_frame=(facts.size, facts.size))
 
 
-def filled(table: pd.DataFrame, tags: Sequence[dict[str, Any]]) -> pd.DataFrame:
+def filled(table: pd.DataFrame, tags: Sequence[Mapping[str, str]]) -> pd.DataFrame:
     """The table with gaps filled from the tags of the images' files."""
     table = table.copy()
     for name in TAGS:
@@ -137,14 +163,14 @@ def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: dataset
     return boxes[(boxes["width"] > 0) & (boxes["height"] > 0)].reset_index(drop=True)
 
 
-def compute_fingerprints(index: Index, joined: dict[str, list[Any]]) -> fingerprint_table.Fingerprints:
+def compute_fingerprints(index: Index, joined: ImageRecords) -> fingerprint_table.Fingerprints:
     """Fingerprints of all images. Patients are in the table, and are hashed when compared."""
     prints = np.frombuffer(bytes.fromhex("".join(joined["print"])), "<u8").reshape(len(index), -1, 4)
     pixels = np.array(joined["pixels"], np.uint64)
     return fingerprint_table.Fingerprints(prints.astype(np.uint64), pixels, np.zeros(len(pixels), np.uint64))
 
 
-def moments(joined: dict[str, list[Any]], facts: dataset_folder.Facts) -> tuple[float, float]:
+def moments(joined: ImageRecords, facts: dataset_folder.Facts) -> tuple[float, float]:
     """Mean and standard deviation of all pixels, scaled to 0 … 1, from exact sums."""
     count, top = len(joined["sum"]) * facts.size**2, 2**facts.depth - 1
     mean = sum(joined["sum"]) / count
@@ -153,7 +179,7 @@ def moments(joined: dict[str, list[Any]], facts: dataset_folder.Facts) -> tuple[
 
 
 def final_facts(
-    facts: dataset_folder.Facts, joined: dict[str, list[Any]], rejected: int, prints: fingerprint_table.Fingerprints
+    facts: dataset_folder.Facts, joined: ImageRecords, rejected: int, prints: fingerprint_table.Fingerprints
 ) -> dataset_folder.Facts:
     """The content of dataset.json once all is done."""
     mean, std = moments(joined, facts)

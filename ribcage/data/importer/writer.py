@@ -14,11 +14,11 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -41,12 +41,21 @@ OURS = (*PARTS, "images.npy", "index.parquet", "fingerprints.parquet", "rejected
 ADVICE = "Free space and run the same command again to resume."
 
 
+class JournalLine(tables.ImageRecords):
+    """A line of the journal: the images of a chunk, and its files."""
+
+    rejected: list[tuple[int, str]]
+    """(row, reason)."""
+    files: list[tuple[int, list[int] | None]]
+    """(row, state) of each file when it was read."""
+
+
 @dataclass(frozen=True)
 class Chunk:
     """Some finished images: their pixels, and a line for the journal."""
 
     pixels: np.ndarray
-    line: dict[str, Any]
+    line: JournalLine
 
     @property
     def done(self) -> int:
@@ -193,12 +202,12 @@ class Writer:
     def _chunk(self, read: Callable[[int], image_file.GrayImage], rows: range) -> Chunk:
         pixels, records, rejected, states = [], [], [], []
         for row in rows:
-            states.append([row, _state(self.index.file(row))])
+            states.append((row, _state(self.index.file(row))))
             try:
                 image = read(row)
             except (ValueError, OSError, MemoryError) as error:
                 reason = " ".join(str(error).split()).removeprefix(f"{self.index.file(row)} ")
-                rejected.append([row, reason])
+                rejected.append((row, reason))
                 continue
             square = dataset_folder.square_image(image, self.facts)
             pixels.append(square)
@@ -211,7 +220,7 @@ class Writer:
     # ---- the end
 
     def _complete(self) -> None:
-        lines = self._journal_lines()[1:]
+        lines = cast(list[JournalLine], self._journal_lines()[1:])
         rows = [row for line in lines for row in line["rows"]]
         rejected = [pair for line in lines for pair in line["rejected"]]
         _save_rejected(self.folder / "rejected.csv", self.index, rejected)
@@ -219,7 +228,7 @@ class Writer:
             self.journal.unlink()  # the next attempt starts from the beginning
             failed = f"None of the {len(self.index):,} images could be read. The first: {rejected[0][1]}"
             raise ValueError(f"{failed} All reasons are in {self.folder / 'rejected.csv'}.")
-        joined = {name: [value for line in lines for value in line[name]] for name in tables.RECORD}
+        joined = tables.join(lines)
         taken = self.index.take(rows)
         index = tables.stored_index(taken, joined, self.facts)
         prints = tables.compute_fingerprints(index, joined)
@@ -265,7 +274,7 @@ def link(index: Index, facts: dataset_folder.Facts, folder: Path, *, sample: int
             dataset_folder.write_facts(folder, facts)
 
 
-def _sampled(index: Index, facts: dataset_folder.Facts, sample: int) -> list[dict[str, Any]]:
+def _sampled(index: Index, facts: dataset_folder.Facts, sample: int) -> list[tables.ImageRecords]:
     """Records of evenly spaced images that exist and can be read."""
     read, records = dataset_folder.source(index, facts), []
     there = dataset_folder.present(index)
@@ -345,7 +354,7 @@ def _state(file: Path) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _json_line(line: dict[str, Any]) -> str:
+def _json_line(line: Mapping[str, object]) -> str:
     return json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 

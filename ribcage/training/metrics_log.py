@@ -1,0 +1,97 @@
+"""The log of a run, `metrics.jsonl`: one line per step and per validation, each a JSON object."""
+
+import contextlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ribcage.runtime import files
+
+if TYPE_CHECKING:
+    from ribcage.training.trainer import StepLog
+
+LOG_FILE = "metrics.jsonl"
+OF_THE_LOOP = ("step", "epoch", "lr", "seconds", "waited", "validation")
+"""What a line has beside the loss and the method's own numbers."""
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """The numbers of a step, or of a validation after it."""
+
+    step: int
+    epoch: int
+    """Epochs begun; of a validation, completed."""
+    numbers: dict[str, float]
+    """The loss and the method's own numbers."""
+    validation: dict[str, float] | None = None
+    """The numbers of a validation; None in the line of a step."""
+
+    @property
+    def all_numbers(self) -> dict[str, float]:
+        """The numbers of the step and of the validation."""
+        return self.numbers | (self.validation or {})
+
+
+def step_values(log: "StepLog") -> dict[str, float]:
+    """A step as a line of the log."""
+    return {
+        "step": log.step,
+        "epoch": log.epoch + 1,
+        "loss": log.loss,
+        "lr": log.rate,
+        "seconds": round(log.seconds, 4),
+        "waited": round(log.waited, 4),
+        **log.values,
+    }
+
+
+def validation_values(step: int, epoch: int, found: Mapping[str, float]) -> dict[str, object]:
+    """A validation as a line of the log."""
+    return {"step": step, "epoch": epoch, "validation": dict(found)}
+
+
+def read_log(file: Path) -> list[LogLine]:
+    """The lines of a log; invalid ones, as an incomplete last one is, are left out."""
+    return [line for text in _texts(file) if (line := _line(text)) is not None]
+
+
+def validations(log: Sequence[LogLine]) -> list[dict[str, float]]:
+    """The numbers of each validation."""
+    return [line.validation for line in log if line.validation is not None]
+
+
+def cut_log(file: Path, step: int) -> None:
+    """Remove the lines of a log after this step, and invalid ones."""
+    if file.exists():
+        kept = (text for text in _texts(file) if (line := _line(text)) is not None and line.step <= step)
+        files.write_text(file, "".join(text + "\n" for text in kept))
+
+
+def _texts(file: Path) -> list[str]:
+    return files.regular(file).read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
+
+
+def _line(text: str) -> LogLine | None:
+    """None for an invalid line."""
+    values: object = None
+    with contextlib.suppress(ValueError, RecursionError):
+        values = json.loads(text)
+    if not isinstance(values, dict) or not isinstance(values.get("step"), int):
+        return None
+    epoch, found = values.get("epoch"), values.get("validation")
+    return LogLine(
+        values["step"],
+        epoch if isinstance(epoch, int) else 0,
+        _numbers({name: value for name, value in values.items() if name not in OF_THE_LOOP}),
+        _numbers(found) if isinstance(found, dict) else None,
+    )
+
+
+def _numbers(values: Mapping[str, object]) -> dict[str, float]:
+    """Those that are numbers; null is an undefined one."""
+    known = {name: math.nan if value is None else value for name, value in values.items()}
+    return {name: value for name, value in known.items() if isinstance(value, int | float)}
