@@ -177,8 +177,9 @@ class Trainer(Generic[M_co]):
             group.update(options)
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
-        if self.scale is not None and state.get("scale") is not None:
-            self.scale.restore(state["scale"])
+        scale = state.get("scale")
+        if self.scale is not None and scale is not None:
+            self.scale.restore(scale)
         self.step = state["step"]
 
     def fit(self) -> Iterator[StepLog]:
