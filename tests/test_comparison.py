@@ -258,7 +258,7 @@ def test_what_is_no_score_is_named_with_its_row(tmp_path: Path, end: str) -> Non
         save_table(rows, file)
         with pytest.raises(ValueError) as error:
             read_predictions(file)
-        begins = f"{file} holds {said} in {column}, row 3."
+        begins = f"{file} contains {said} in {column}, row 3."
         assert str(error.value).startswith(begins)
 
 

@@ -120,7 +120,7 @@ def test_of_two_architectures_with_the_same_weights_none_is_chosen(
     torch.save(state, tmp_path / "own.pth")
     words = ["convert", str(tmp_path / "own.pth"), "--out", str(tmp_path / "out"), "--layout", "timm_names"]
     said = line(words, capsys)
-    assert "efficientnet_b0 and " in said and "tf_efficientnet_b0" in said and "--model" in said
+    assert "(efficientnet_b0, " in said and "tf_efficientnet_b0" in said and "--model" in said
     torch.save({"arch": "tf_efficientnet_b0", "state_dict": state}, tmp_path / "own.pth")
     found = formats.published(tmp_path / "own.pth")
     assert found.name == "tf_efficientnet_b0" and "architecture" in found.stated

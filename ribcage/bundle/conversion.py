@@ -77,9 +77,8 @@ def converted_model(
     """
     if found.candidates and not found.name:
         raise ValueError(
-            f"{file} fits {' and '.join(found.candidates)}, which compute different outputs, and does not state its "
-            "architecture. "
-            "Name the architecture with --model."
+            f"{file} fits several architectures ({', '.join(found.candidates)}), which compute different outputs. "
+            f"Name the architecture with --model."
         )
     config, names = pretrained_config(known_model(found.name)), tuple(findings) or found.findings
     body, head = split(found.state, config.classifier)
@@ -202,9 +201,9 @@ def ask(file: Path, found: Published, claims: Sequence[Claim]) -> None:
     named = {"preprocessing": "--mean and --std", "findings": "--findings"}
     instead = " and ".join(named[one.what] for one in guessed)
     raise ValueError(
-        f"{file} looks like {layout} by {found.evidence}, but does not contain its "
-        f"{' or '.join(one.what for one in guessed)}. If it is {layout}, pass --layout {layout}, which assumes "
-        f"{'; '.join(one.value for one in guessed)[:200]}; if not, pass {instead}.{others}"
+        f"{file} seems to have the {layout} layout (recognised by {found.evidence}), but does not contain the "
+        f"{' or '.join(one.what for one in guessed)}. If the layout is correct, pass --layout {layout}, which assumes "
+        f"{'; '.join(one.value for one in guessed)[:200]}; otherwise, pass {instead}.{others}"
     )
 
 

@@ -76,9 +76,9 @@ class LeakError(ValueError):
 
     def __init__(self, leak: Leak, *, none_left: bool = False) -> None:
         """none_left: no image would be left without them, as in a test of the model's own validation split."""
-        remedy = "Leave them out with --drop-shared SPLIT, test on other data"
+        remedy = "Exclude these images with --drop-shared SPLIT, test on other data"
         if none_left:
-            remedy = "Without them, no image is left to test. Test on another split or other data"
+            remedy = "Without these images, none is left to test. Test on another split or other data"
         super().__init__(f"{leak}. {remedy}, or pass --allow-leak, which the report will state.")
         self.leak = leak
 

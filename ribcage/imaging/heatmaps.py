@@ -98,7 +98,7 @@ def heatmap_boxes(heat: np.ndarray, share: float = 0.5) -> np.ndarray:
     """(H, W) → (K, 5) x0, y0, x1, y1 and mean heat, hottest first: boxes around the connected regions (including
     diagonals) of at least `share` of the maximum."""
     if not 0 < share <= 1:
-        raise ValueError(f"The threshold of boxes must be above 0 and at most 1, not {share}.")
+        raise ValueError(f"The threshold for boxes must be above 0 and at most 1, not {share}.")
     most = float(heat.max(initial=0))
     if most <= 0:
         return np.empty((0, 5))

@@ -227,7 +227,7 @@ class Writer:
         if not rows:
             self.journal.unlink()  # the next attempt starts from the beginning
             failed = f"None of the {len(self.index):,} images could be read. The first: {rejected[0][1]}"
-            raise ValueError(f"{failed} All reasons are in {self.folder / 'rejected.csv'}.")
+            raise ValueError(f"{failed} All reasons are listed in {self.folder / 'rejected.csv'}.")
         joined = tables.join(lines)
         taken = self.index.take(rows)
         index = tables.stored_index(taken, joined, self.facts)

@@ -14,6 +14,6 @@ class CamBoxes:
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
-            raise ValueError(f"The threshold of boxes must be above 0 and at most 1, not {self.share}.")
+            raise ValueError(f"The threshold for boxes must be above 0 and at most 1, not {self.share}.")
         if type(self.keep) is not int or self.keep < 1:
             raise ValueError(f"The number of boxes must be at least 1, not {self.keep}.")
