@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from ribcage.data.batch import Batch
@@ -53,3 +54,29 @@ def part(whole: Batch, rank: int, world: int) -> Batch:
     for each in boxes:
         each[:, 0] -= first
     return Batch(views, labels, boxes, rows, sources, own(whole.patients), own(whole.chance))
+
+
+def same_batch(left: Batch, right: Batch) -> bool:
+    """Whether two batches are equal bit for bit."""
+    names = ("labels", "rows", "sources", "patients", "chance")
+    pairs = [(getattr(left, name), getattr(right, name)) for name in names]
+    pairs += list(zip(left.views + left.boxes, right.views + right.boxes, strict=True))
+    return all(a.shape == b.shape and np.array_equal(a.numpy(), b.numpy(), equal_nan=True) for a, b in pairs)
+
+
+def joined_batches(parts: Sequence[Batch]) -> Batch:
+    """What the ranks hold, as one batch."""
+    starts = np.cumsum([0] + [len(part) for part in parts])
+    shifted = [
+        [torch.cat([box[:, :1] + start, box[:, 1:]], 1) for box in part.boxes]
+        for part, start in zip(parts, starts[:-1].tolist(), strict=True)
+    ]
+    return Batch(
+        views=[torch.cat(each) for each in zip(*(part.views for part in parts), strict=True)],
+        labels=torch.cat([part.labels for part in parts]),
+        boxes=[torch.cat(each) for each in zip(*shifted, strict=True)],
+        rows=torch.cat([part.rows for part in parts]),
+        sources=torch.cat([part.sources for part in parts]),
+        patients=torch.cat([part.patients for part in parts]),
+        chance=torch.cat([part.chance for part in parts]),
+    )

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import trees
+from dataset_folders import make_store
 from models import trained
 from refusals import has_facts
-from test_loader import make_store
 from test_reports_classification import CONTEXT
 
 from ribcage import cli

@@ -7,7 +7,7 @@ import numpy as np
 import processes
 import pytest
 import torch
-from test_loader import make_store
+from dataset_folders import make_store
 
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.loader import Loader

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from test_loader import make_store
+from dataset_folders import make_store
 from torch import Tensor, nn
 
 from ribcage.bundle.spec import ModelSpec

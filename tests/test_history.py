@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dataset_folders import make_store
 from refusals import has_facts
-from test_loader import make_store
 
 from ribcage.bundle import card, history
 from ribcage.bundle.history import PastTest

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_loader import make_store
+from dataset_folders import make_store
 
 from ribcage.data import loader as loader_module
 from ribcage.data.batch import BatchInProgress

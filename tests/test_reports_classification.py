@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from dataset_folders import make_store
 from refusals import has_facts
 from test_evaluation import made
-from test_loader import make_store
 
 from ribcage.bundle import card, history
 from ribcage.bundle.spec import ModelSpec

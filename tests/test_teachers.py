@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from dataset_folders import make_store
 from refusals import has_facts
-from test_loader import make_store
 
 from ribcage.bundle.io import Classifier, save_bundle
 from ribcage.bundle.spec import ModelSpec
