@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import struct
 import sys
 import zlib
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicoms import RAMP, dataset, encapsulated, jpeg_frame, read, refused, written
+from dicoms import RAMP, dataset, encapsulated, jpeg_frame, lut, read, refused, written
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -23,6 +24,7 @@ from refusals import has_facts
 
 from ribcage.bundle.ood.warnings import image_warnings
 from ribcage.imaging import dicom, image_file
+from ribcage.imaging.dicom import terms
 from ribcage.imaging.dicom.decoders import short_error
 from ribcage.imaging.dicom.transfer_syntaxes import syntax_name
 from ribcage.imaging.image_file import Limits, UnreadableError
@@ -176,7 +178,7 @@ def test_tags_are_those_of_the_index() -> None:
         ViewPosition="LL",
         PatientSex="F",
         PatientAge="045Y",
-        Manufacturer="Acme",
+        Manufacturer="FUJIFILM Corporation",
         Modality="DX",
         BodyPartExamined="CHEST",
     )
@@ -187,11 +189,41 @@ def test_tags_are_those_of_the_index() -> None:
         "view": "LATERAL",
         "sex": "F",
         "age": "45",
-        "manufacturer": "Acme",
+        "manufacturer": "Fujifilm",
         "modality": "DX",
         "body": "CHEST",
         "transfer_syntax": ExplicitVRLittleEndian,
     }
+
+
+@pytest.mark.parametrize("text", ["JANE DOE", "DOE1966"])
+def test_free_text_of_a_file_is_in_no_note_and_no_tag_but_those_of_the_patient(text: str) -> None:
+    made = dataset(Manufacturer=text, Modality=text.upper()[:16], BodyPartExamined=text.upper()[:16], ViewPosition=text)
+    made.WindowCenter, made.WindowWidth = ["2000", "1000"], ["3000", "2000"]
+    made.WindowCenterWidthExplanation = [text, "NORMAL"]
+    table = lut(np.arange(4096), 0, 12)
+    table.LUTExplanation = text
+    for tables in ([], [table, table]):
+        made.VOILUTSequence = tables
+        image = read(made)
+        told = " ".join([*image.notes, *image.tags.values(), *image_warnings(None, image.pixels, image.tags)]).upper()
+        assert "ONE OF 2" in told and not any(word in told for word in re.findall(r"\w+", text.upper()))
+
+
+@pytest.mark.parametrize(
+    ("text", "term"),
+    [
+        ("", ""),
+        ("knee", "KNEE"),
+        ("C SPINE", "CSPINE"),
+        ("KNEE LEFT", "KNEE"),
+        ("Portable chest", "CHEST"),
+        ("胸部", "CHEST"),
+        ("JANE", "OTHER"),
+    ],
+)
+def test_body_parts_are_defined_terms(text: str, term: str) -> None:
+    assert terms.body_part(text) == terms.body_part(term) == term
 
 
 @pytest.mark.parametrize(

@@ -429,3 +429,8 @@ def test_real_patients_are_told_apart_and_a_true_duplicate_is_found() -> None:
 
 def files_patient(files: list[Path], rows: np.ndarray) -> np.ndarray:
     return np.array([files[row].name[:8] for row in rows])
+
+
+def test_uniform_rows_are_content() -> None:
+    ramp = np.repeat(np.arange(64, dtype=np.uint8)[:, None] * 4, 64, axis=1)
+    assert fp.rank_images(ramp).any() and fp.rank_images(ramp.T).any()

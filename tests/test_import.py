@@ -51,3 +51,20 @@ def test_splits_that_share_patients_or_copies_give_way_at_import(tmp_path: Path)
     assert found.facts.drop_shared == ("test",)
     with pytest.raises(ValueError, match="--drop-shared test"):
         imported(index.take(range(4)), tmp_path / "none", drop_shared=("test",))
+
+
+def test_dicom_slices_are_left_out_and_other_kinds_are_noted(tmp_path: Path) -> None:
+    from dicoms import dataset, written
+
+    (tmp_path / "in").mkdir()
+    kinds = {"chest": {"Modality": "DX"}, "knee": {"BodyPartExamined": "KNEE"}, "slice": {"Modality": "CT"}}
+    for name, elements in kinds.items():
+        (tmp_path / "in" / f"{name}.dcm").write_bytes(written(dataset(PatientID=name, **elements)))
+    found, kept = (
+        ribcage.import_("folder", tmp_path / "in", out=tmp_path / slices, size=32, slices=slices)
+        for slices in ("drop", "keep")
+    )
+    assert found.index.table["path"].tolist() == ["chest.dcm", "knee.dcm"]
+    assert "slice of CT" in (tmp_path / "drop" / "rejected.csv").read_text()
+    assert [has_facts(note, "KNEE") for note in found.index.table["notes"]] == [False, True]
+    assert len(kept) == 3 and has_facts(kept.index.table["notes"][2], "CT")

@@ -85,14 +85,17 @@ def test_of_a_folder_all_that_begin_as_images_are_asked_about(tmp_path: Path) ->
     (tmp_path / "LICENSE").write_text("neither")
     broken = tmp_path / "broken.dcm"
     broken.write_bytes(b"")
+    absent = tmp_path / "absent.dcm"
+    absent.symlink_to("nothing")
+    os.mkfifo(tmp_path / "pipe")  # without an extension, it is no image, and it is not opened
     found = image_files.image_files([tmp_path])
-    assert set(found.images) == {*wanted, broken} and found.others == 2
+    assert set(found.images) == {*wanted, broken, absent} and found.others == 2
     assert found.endings == ((".txt", 1), ("no ending", 1))
     line = prediction_lines.skipped_line(found)
     assert "2 files" in line and "1 × .txt" in line and "1 × no ending" in line
     assert list(found.images) == sorted(found.images)
     assert image_files.image_files([wanted[0], tmp_path, wanted[0]]).images[0] == wanted[0]
-    assert len(image_files.image_files([wanted[0], tmp_path]).images) == 6
+    assert len(image_files.image_files([wanted[0], tmp_path]).images) == 7
 
 
 def test_patterns_are_ours_where_the_shell_leaves_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

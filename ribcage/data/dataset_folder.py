@@ -277,7 +277,13 @@ def reader(index: Index, facts: Facts) -> Callable[[int], np.ndarray]:
 def source(index: Index, facts: Facts) -> Callable[[int], "image_file.GrayImage"]:
     """row → the image as read from its file, at least as large as the folder's images."""
     own = datasets.images(
-        facts.dataset, index, size=facts.size, depth=facts.depth, window=facts.window, **facts.options
+        facts.dataset,
+        index,
+        size=facts.size,
+        depth=facts.depth,
+        window=facts.window,
+        linked=facts.linked,
+        **facts.options,
     )
     if own is not None:
         return lambda row: _as_image(own(row))

@@ -157,6 +157,8 @@ def _content(image: np.ndarray, variance: float) -> tuple[int, int, int, int]:
     for _ in range(2):
         lines = image[top:bottom, left:right]
         top, bottom = top + _margin(lines, limit), bottom - _margin(lines[::-1], limit)
+        if bottom <= top:  # all rows are uniform
+            return 0, height, 0, width
         lines = image[top:bottom, left:right].T
         left, right = left + _margin(lines, limit), right - _margin(lines[::-1], limit)
         if min(bottom - top, right - left) < _SMALLEST or 3 * (bottom - top) < height or 3 * (right - left) < width:

@@ -92,13 +92,14 @@ def _fitting(path: Path) -> Iterable[Path]:
 
 
 def _inside(folder: Path, without: Sequence[Path]) -> Iterator[Path]:
-    """All files below a folder except hidden ones and DICOMDIR."""
+    """All files below a folder except hidden ones and DICOMDIR. Links to folders are not followed."""
     left = [each.resolve() for each in without if folder.resolve() in each.resolve().parents]
     for one in sorted(folder.rglob("*")):
         if left and any(each in one.resolve().parents for each in left):
             continue
         hidden = any(part.startswith(".") for part in one.relative_to(folder).parts)
-        if not hidden and one.name.upper() != DICOMDIR and one.is_file():
+        named = one.suffix.lower() in ENDINGS and not one.is_dir()  # also broken links and pipes: they get an error
+        if not hidden and one.name.upper() != DICOMDIR and (one.is_file() or named):
             yield one
 
 

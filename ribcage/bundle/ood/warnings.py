@@ -1,7 +1,6 @@
 """Warnings about an image, from its DICOM tags, its decoding and its pixels; and warnings about the check itself."""
 
 import math
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,14 +9,8 @@ from ribcage.bundle import counterexamples
 from ribcage.bundle.ood.check import CLASSES, LATERAL, MIRRORED, OTHER, OODCheck
 from ribcage.bundle.ood.fitting import ADULT, ENOUGH, FEWEST, RARE, is_common
 from ribcage.imaging import appearance, image_file
+from ribcage.imaging.dicom import terms
 from ribcage.imaging.gray_image import DARK
-
-RADIOGRAPHS = ("", "CR", "DX", "RG", "DR", "OT", "SC")
-"""Modalities of plain radiography, and unspecific ones."""
-WORD = re.compile(r"[\w ]{1,16}")
-"""Defined terms for modalities and body parts; other values may contain names and are not printed."""
-CHEST = ("CHEST", "THORAX", "TORAX", "LUNG", "RIB", "STERNUM", "HEART", "BRUSTKORB", "胸", "肺")
-"""Body parts that are in a chest radiograph."""
 
 
 def image_warnings(
@@ -32,12 +25,7 @@ def image_warnings(
 
 def _of_tags(check: OODCheck | None, tags: dict[str, str]) -> list[str]:
     """Warnings about DICOM tags."""
-    said = []
-    modality, body = (_word(tags.get(name, "")) for name in ("modality", "body"))
-    if modality.upper() not in RADIOGRAPHS:
-        said.append(f"Not a plain radiograph: the DICOM modality is {modality}.")
-    if body and not any(word in body.upper() for word in CHEST):
-        said.append(f"Possibly not a chest radiograph: the DICOM body part is {body}.")
+    said = [f"{one[:1].upper()}{one[1:]}." for one in terms.unlike_chest(tags)]
     if tags.get("view") == "LATERAL" and (how := _rare(check, "view", "laterals")):
         said.append(f"Not a frontal image: the DICOM view is lateral; {how}.")
     if (age := _age(tags.get("age", ""))) is not None:
@@ -75,11 +63,6 @@ def _age(text: str) -> float | None:
     except ValueError:
         return None
     return age if 0 <= age < math.inf else None
-
-
-def _word(text: str) -> str:
-    """Text from a file if it may be a defined term."""
-    return text if not text or WORD.fullmatch(text) else "not a valid DICOM term"
 
 
 def _of_pixels(check: OODCheck | None, square: np.ndarray) -> list[str]:

@@ -22,6 +22,7 @@ from ribcage.data.readers.image_folders import NEUTRAL, folder_rows, may_be_dico
 from ribcage.data.readers.image_rows import csv_rows, without_slices
 from ribcage.data.readers.path_patients import patients_in_paths, proposed_pattern
 from ribcage.imaging import image_file
+from ribcage.imaging.dicom import terms
 from ribcage.runtime import terminal
 
 CHINESE = "自己的图像：列名清楚的 CSV、按类别分的文件夹，或任意层级的 PNG、JPEG、DICOM 文件夹"
@@ -72,7 +73,7 @@ def index(
     classes: Whether folder names are class labels; auto: yes if all images lie in a few sibling folders.
     conflicts: Treatment of images with several differing rows: stop, keep the first row, drop the image,
         or merge the labels.
-    slices: Whether to drop or keep rows that the CSV marks as CT or MR slices (view Axial, modality CT).
+    slices: Whether to drop or keep CT and MR slices, recognised by the CSV (view Axial, modality CT) or DICOM header.
     allow_outside: Also read files outside ROOT to which the CSV or a link points.
     published_patients: State that the patient identifiers are public, so that bundles hash them without the site key.
     encoding: Encoding of the CSV; auto tries UTF-8, GB 18030 and Latin-1.
@@ -112,11 +113,32 @@ def index(
 
 
 def images(
-    index: Index, *, bits: int = 0, size: int | None = None, depth: Literal[8, 16] = 8, window: str = ""
+    index: Index,
+    *,
+    bits: int = 0,
+    slices: Literal["drop", "keep"] = "drop",
+    size: int | None = None,
+    depth: Literal[8, 16] = 8,
+    window: str = "",
+    linked: bool = False,
 ) -> Callable[[int], image_file.GrayImage] | None:
-    """Row → image, if `bits` is given; else None, as each row is an ordinary file."""
-    how: Any = {"depth": depth, "min_side": size, "bits": bits, "window": window}
-    return (lambda row: image_file.read_image(index.file(row), **how)) if bits else None
+    """Row → image, if `bits` is given or if DICOM slices are to be dropped at import; else None, as each row is an
+    ordinary file."""
+    drop = slices == "drop" and not linked and bool(index.table["path"].map(may_be_dicom).any())
+    if not bits and not drop:
+        return None
+    how: Any = {"depth": depth, "min_side": size, "bits": bits or None, "window": window}
+    paths = index.table["path"].array  # a look-up in a table costs as much as reading a small file
+
+    def image(row: int) -> image_file.GrayImage:
+        file = index.root / paths[row]
+        found = image_file.read_image(file, **how)
+        modality = found.tags.get("modality", "")
+        if drop and modality in terms.SLICES:
+            raise image_file.UnreadableError(f"{file} is a slice of {modality}. To use it, pass --slices keep.")
+        return found
+
+    return image
 
 
 def _name(root: Path) -> str:

@@ -14,6 +14,7 @@ import pandas as pd
 from ribcage.data import dataset_folder, fingerprint_table, splits
 from ribcage.data.index import SIDES, Index
 from ribcage.imaging import duplicates, fingerprint, image_file
+from ribcage.imaging.dicom import terms
 
 log = logging.getLogger("ribcage")
 
@@ -59,6 +60,7 @@ def join(records: Sequence[ImageRecords]) -> ImageRecords:
 def image_record(row: int, image: image_file.GrayImage, square: np.ndarray) -> ImageRecords:
     """The journal's record of an image."""
     wide = square.astype(np.uint64)
+    against = (f"{image_file.CAUTION}{each}" for each in terms.unlike_chest(image.tags))
     return {
         "rows": [row],
         "width": [image.width],
@@ -67,7 +69,7 @@ def image_record(row: int, image: image_file.GrayImage, square: np.ndarray) -> I
         "squares": [int((wide * wide).sum())],
         "pixels": [fingerprint.pixel_hash(square)],
         "print": [fingerprint.fingerprint(image.pixels).astype("<u8").tobytes().hex()],
-        "notes": [list(image.notes)],
+        "notes": [[*image.notes, *against]],
         "tags": [{name: image.tags[name] for name in TAGS if image.tags.get(name)}],
     }
 

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from ribcage.imaging import gray_image
-from ribcage.imaging.dicom import elements, place, value_of_interest
+from ribcage.imaging.dicom import elements, place, terms, value_of_interest
 from ribcage.imaging.dicom import gray as dicom_gray
 from ribcage.imaging.dicom.colour import are_signed, read_colour
 from ribcage.imaging.dicom.decoders import short_error
@@ -249,9 +249,9 @@ def _tags(dataset: "Dataset") -> dict[str, str]:
         "view": _view(dataset),
         "sex": sex if sex in ("F", "M") else "",
         "age": _age(dataset),
-        "manufacturer": _text(dataset, "Manufacturer"),
-        "modality": _text(dataset, "Modality"),
-        "body": _text(dataset, "BodyPartExamined"),
+        "manufacturer": terms.manufacturer(_text(dataset, "Manufacturer")),
+        "modality": terms.modality(_text(dataset, "Modality")),
+        "body": terms.body_part(_text(dataset, "BodyPartExamined")),
         "transfer_syntax": valid_uid(str(dataset.file_meta.TransferSyntaxUID)),
     }
 

@@ -1,12 +1,12 @@
 """VOI LUT or window: which part of the values is shown (PS3.3 C.11.2), as the file says or as somebody asks."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ribcage.imaging.dicom import terms
 from ribcage.imaging.dicom.elements import element_numbers, element_texts
 from ribcage.imaging.dicom.modality import MOST_CHOICES, element_text, lookup_table, usable_tables
 from ribcage.imaging.dicom.robust_range import percentiles_of_counts, robust_range
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 LEAST_SHOWN = 0.1
 USUAL = ("NORMAL", "STANDARD", "DEFAULT")
 """Window explanations that mark the manufacturer's default."""
-EXPLANATION = re.compile(r"[\w /+.-]{1,24}")
-"""Window explanations that may be repeated in notes; others might contain a name."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ def _windows(dataset: "Dataset", values: np.ndarray, notes: list[str]) -> Iterat
 
 def _which(name: str, count: int) -> str:
     """Text that tells several windows apart."""
-    shown = name if EXPLANATION.fullmatch(name) else ""
+    shown = terms.explanation(name)
     several = f"one of {count}" if count > 1 else ""
     return f" ({', '.join(filter(None, (shown, several)))})" if several else ""
 
