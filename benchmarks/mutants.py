@@ -53,6 +53,14 @@ TESTED = {
         "comparison",
         "reliability",
     ),
+    "ribcage/metrics/definitions/*.py": (
+        "definitions",
+        "resampling",
+        "summaries",
+        "intervals",
+        "evaluation",
+        "comparison",
+    ),
     "ribcage/evaluation/classification.py": (
         "evaluation",
         "classifier_validation",

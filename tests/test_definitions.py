@@ -118,3 +118,25 @@ def test_the_interval_of_mcc_holds_the_truth_as_often_as_it_promises() -> None:
     positive, truth = 0.2 * 0.8 + 0.8 * 0.1, (0.16 - 0.24 * 0.2) / np.sqrt(0.24 * 0.76 * 0.16)
     assert positive == pytest.approx(0.24)
     assert 0.92 < ((limits.low <= truth) & (truth <= limits.high)).mean() < 0.99
+
+
+def test_the_interval_of_mcc_also_holds_the_truth_where_few_images_are_called_positive() -> None:
+    """Of a weak classifier with a high threshold: where it calls few images by chance, their variance is too small."""
+    random, prevalence, sensitivity, alarms = np.random.default_rng(0), 0.2, 0.099, 0.05
+    labels = (random.random((75, 1000)) < prevalence).astype(float)
+    called = (random.random(labels.shape) < np.where(labels == 1, sensitivity, alarms)).astype(float)
+    share = prevalence * sensitivity + (1 - prevalence) * alarms
+    spread = np.sqrt(share * (1 - share) * prevalence * (1 - prevalence))
+    truth = prevalence * (sensitivity - share) / spread
+    limits = metrics.bootstrap(called, labels, thresholds=0.5, resamples=1)["mcc"].interval()
+    assert ((limits.low <= truth) & (truth <= limits.high)).mean() > 0.93
+    alike = metrics.bootstrap(np.zeros((75, 1)), labels[:, :1], thresholds=0.5, resamples=1)["mcc"].interval()
+    assert alike.value[0] == 0 and alike.high[0] - alike.low[0] > 1.2  # no image is called positive: little is known
+
+
+def test_the_limits_of_mcc_end_where_its_values_do() -> None:
+    labels = np.tile([[0.0, 0.0], [1.0, 1.0]], (30, 1))
+    found = metrics.bootstrap(np.stack([labels[:, 0], 1 - labels[:, 0]], 1), labels, thresholds=0.5, resamples=1)["mcc"]
+    limits = found.interval()
+    assert limits.value.tolist() == [1, -1] and limits.high[0] == 1 and limits.low[1] == -1
+    assert 0.7 < limits.low[0] < 0.9 and limits.high[1] == pytest.approx(-limits.low[0])

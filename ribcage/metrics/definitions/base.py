@@ -224,11 +224,13 @@ class Ratio(OfSums):
 @dataclass(frozen=True, kw_only=True)
 class Function(OfSums):
     """Any other function of sums: the variance is that of the jackknife over patients, behind which there are as many
-    as of the rarer class."""
+    as in the smallest group."""
 
     variance = "jackknife by patient"
     names: tuple[str, ...]
     value: Callable[[Sums], np.ndarray]
+    groups: tuple[tuple[str, ...], ...] = ()
+    """Sums that count the images of a group together, beside the classes."""
 
     @property
     def sums(self) -> tuple[str, ...]:
@@ -245,8 +247,13 @@ class Function(OfSums):
         moved = (value - self.of({name: one.sum(axis=0) - one for name, one in each.items()})) / self.width
         everyone = Patients.of(list(np.sum([np.abs(one) for one in each.values()], axis=0).T))
         variance = (np.nan_to_num(moved) ** 2).sum(axis=0) / everyone.bessel
-        alone = evidence.rarer.amount
+        alone = self._fewest(evidence)
         return effective_size(self.shares(value), variance, alone, alone)
+
+    def _fewest(self, evidence: Evidence) -> np.ndarray:
+        """(F,) the patients of the rarer class or, if fewer, of one of `groups`; each of these counts at least 2."""
+        of_groups = [Patients.of(list(evidence.of(names).T)).amount for names in self.groups]
+        return np.minimum.reduce([evidence.rarer.amount, *(np.maximum(each, 2.0) for each in of_groups)])
 
 
 def variances(resampled: np.ndarray) -> np.ndarray:

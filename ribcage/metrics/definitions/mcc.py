@@ -15,4 +15,11 @@ def correlation(sums: Sums) -> np.ndarray:
     return np.where(classes > 0, np.clip(value, -1.0, 1.0), np.nan)
 
 
-METRIC = Function(label="MCC", names=("tp", "fp", "fn", "tn"), value=correlation, lowest=-1.0, order=80)
+METRIC = Function(
+    label="MCC",
+    names=("tp", "fp", "fn", "tn"),
+    groups=(("tp", "fp"), ("fn", "tn")),
+    value=correlation,
+    lowest=-1.0,
+    order=80,
+)
