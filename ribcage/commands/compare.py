@@ -73,18 +73,18 @@ def show(result: "ComparisonResult") -> None:
     """One table for each model beside the first."""
     from ribcage.evaluation import comparison
     from ribcage.reports import comparison as report
-    from ribcage.reports.console import console_table
+    from ribcage.reports.console import print_table
     from ribcage.runtime import terminal
 
     console = terminal.console()
     shown = range(len(report.DIFFERENCE_HEAD)) if console.width >= 100 else (0, 3, 4, 5, 6, 7, 8)
     console.print(f"\n{report.comparison_summary(result)}")
-    console.print(console_table(report.model_table(result)))
+    print_table(console, report.model_table(result))
     console.print(report.model_note(result))
     for place, pair in enumerate(result.differences, 1):
         console.print(f"\n{pair.model} minus {pair.minus}", style="bold")
-        console.print(console_table(report.difference_table(result, place).columns(shown)))
-        console.print(console_table(report.mean_difference_table(result, place)))
+        print_table(console, report.difference_table(result, place).columns(shown))
+        print_table(console, report.mean_difference_table(result, place))
     console.print(f"{report.DIFFERENCE_NOTE}\n{report.mean_difference_note(result)}")
     for text in comparison.comparison_notes(result):
         console.print(f"! {text}")

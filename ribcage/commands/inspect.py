@@ -92,7 +92,7 @@ def check(options: Options) -> None:
 def show(result: "ResultWithPage") -> None:
     """Print everything as tables."""
     from ribcage.reports.audit import PREVALENCE_NOTE, dataset_facts, label_table
-    from ribcage.reports.console import console_table
+    from ribcage.reports.console import print_table
     from ribcage.runtime import terminal
 
     console = terminal.console()
@@ -101,7 +101,7 @@ def show(result: "ResultWithPage") -> None:
         for name, value in dataset_facts(described):
             console.print(f"  {name:<10} {value}", soft_wrap=not console.is_terminal)
         if described["findings"]:
-            console.print(console_table(label_table(described)))
+            print_table(console, label_table(described))
             console.print(f"  {PREVALENCE_NOTE}", highlight=False, markup=False, soft_wrap=not console.is_terminal)
     console.print()
     for problem in result["problems"] or ["No problems found."]:

@@ -219,7 +219,7 @@ def command_line(options: Options) -> str:
 
 def show(options: Options, summaries: Sequence["ScoreSummary"], result: "ProbeResult") -> None:
     """One line per share and reader."""
-    from ribcage.reports.console import console_table
+    from ribcage.reports.console import print_table
     from ribcage.reports.html import Table
     from ribcage.runtime import terminal
 
@@ -228,7 +228,7 @@ def show(options: Options, summaries: Sequence["ScoreSummary"], result: "ProbeRe
     title = f"{options.model}{weights}: mean AUROC of frozen features on {result['images'][2]:,} {options.split} images"
     console.print(f"\n{title}", style="bold")
     head = ["patients", "training images", "classifier", "AUROC", "±", "range", "findings"]
-    console.print(console_table(Table(head, [line(one, count) for one in summaries])))
+    print_table(console, Table(head, [line(one, count) for one in summaries]))
     console.print(
         "± is the standard deviation over the random subsets; the mean of a subset excludes findings with only one "
         "class."

@@ -155,22 +155,22 @@ def wide() -> "Console":
 
 def show_counts(models: "Sequence[ModelCosts]") -> None:
     """Print what is counted."""
-    from ribcage.reports.console import console_table
+    from ribcage.reports.console import print_table
     from ribcage.reports.html import Table
 
-    wide().print(console_table(Table(COUNTS, [counted(one) for one in models])))
+    print_table(wide(), Table(COUNTS, [counted(one) for one in models]))
 
 
 def show_measured(result: "Profile") -> None:
     """Print what is measured on this machine."""
-    from ribcage.reports.console import console_table
+    from ribcage.reports.console import print_table
     from ribcage.reports.html import Table
 
     console = wide()
     measured = [one for one in result["models"] if one["memory"] is not None]
     timed = [batch["batch"] for batch in measured[0]["latency"]] if measured else []
     head = [*TAKEN, *(f"{kind} {batch}" for batch in timed for kind in ("eager", "exported"))]
-    console.print(console_table(Table(head, [taken(one) for one in measured])))
+    print_table(console, Table(head, [taken(one) for one in measured]))
     console.print(
         "MB is the peak activation memory per image in float32; MB to train is the memory kept for the backward pass."
     )

@@ -21,16 +21,16 @@ from ribcage.reports.intervals import axis_ends, interval_drawing
 from ribcage.reports.numbers import decimals, finding_name, limits, rule_name, titled, with_limits
 
 METRICS_WITHOUT_LIMITS = tuple(name for name in metrics_in("findings") if name != "auroc")
-"""The columns behind the interval."""
+"""The metrics behind the interval."""
+AT_THRESHOLD = next(place for place, name in enumerate(METRICS_WITHOUT_LIMITS) if name in metrics_of("threshold"))
+"""How many of them stand before the column of the thresholds."""
+THRESHOLD = "threshold"
+_TITLES = tuple(load_metric(name).title for name in METRICS_WITHOUT_LIMITS)
 METRIC_HEAD = (
-    "finding",
-    "n",
-    "pos.",
-    "AUROC",
-    "95 % CI",
-    *(load_metric(name).title for name in METRICS_WITHOUT_LIMITS),
+    *("finding", "n", "pos.", "AUROC", "95 % CI"),
+    *(*_TITLES[:AT_THRESHOLD], THRESHOLD, *_TITLES[AT_THRESHOLD:]),
 )
-WIDE_ONLY = tuple(load_metric(name).title for name in METRICS_WITHOUT_LIMITS if load_metric(name).wide)
+WIDE_ONLY = (THRESHOLD, *(load_metric(name).title for name in METRICS_WITHOUT_LIMITS if load_metric(name).wide))
 """Columns that a narrow terminal leaves out."""
 PROTOCOLS = {
     "honest": "honest (held-out test): thresholds and temperature were chosen on the validation split; nothing was "
@@ -105,33 +105,34 @@ def summary_cards(result: ClassificationEvaluation) -> list[tuple[str, str]]:
 
 def metric_table(result: ClassificationEvaluation) -> Table:
     """Metrics of each finding, and their mean where there are several."""
-    rows = [metric_row(row) for row in result.findings]
+    thresholds = result.rules[result.rule]
+    rows = [metric_row(row, at.threshold) for row, at in zip(result.findings, thresholds, strict=True)]
     return Table(METRIC_HEAD, rows, mean_row(result) if has_mean(result) else None)
 
 
-def metric_row(row: ClassifiedFinding) -> list[object]:
+def metric_row(row: ClassifiedFinding, threshold: float | None) -> list[object]:
     """One finding."""
     counts = [finding_name(row.finding), row.n, row.positives]
-    return [*counts, *_metrics(row.metrics)]
+    return [*counts, *_metrics(row.metrics, decimals(threshold))]
 
 
 def mean_row(result: ClassificationEvaluation) -> list[object]:
     """The mean over findings."""
-    return [f"mean of {result.macro['auroc'].findings}", "", "", *_metrics(result.macro)]
+    return [f"mean of {result.macro['auroc'].findings}", "", "", *_metrics(result.macro, "")]
 
 
-def _metrics(values: Mapping[str, ScalarEstimate]) -> list[str]:
-    """AUROC with its interval, and the other metrics."""
+def _metrics(values: Mapping[str, ScalarEstimate], threshold: str) -> list[str]:
+    """AUROC with its interval, and the other metrics around the threshold."""
     auroc = values["auroc"]
-    others = (decimals(values[name].value) for name in METRICS_WITHOUT_LIMITS)
-    return [decimals(auroc.value), limits(auroc), *others]
+    others = [decimals(values[name].value) for name in METRICS_WITHOUT_LIMITS]
+    return [decimals(auroc.value), limits(auroc), *others[:AT_THRESHOLD], threshold, *others[AT_THRESHOLD:]]
 
 
 def metrics_note(result: ClassificationEvaluation) -> str:
     """How the metrics were computed."""
     sentences = [
         intervals_sentence(result),
-        f"Threshold rule: {rule_name(result.rule)}{threshold_origin(result)}.",
+        f"{_thresholds(result)}: {rule_name(result.rule)}{threshold_origin(result)}.",
     ]
     if has_mean(result) and (others := other_means(result)):
         sentences.append(f"The number of findings for which a metric is defined differs for {others}.")
@@ -144,9 +145,15 @@ def metrics_note(result: ClassificationEvaluation) -> str:
     return " ".join(sentences)
 
 
+def _thresholds(result: ClassificationEvaluation) -> str:
+    """Threshold 0.413; of several findings the table has them"""
+    rows = result.rules[result.rule]
+    return f"Threshold {decimals(rows[0].threshold)}" if len(rows) == 1 else "Thresholds"
+
+
 def other_means(result: ClassificationEvaluation) -> str:
     """The metrics whose mean includes another number of findings than that of AUROC: Brier (3)"""
-    macro, names = result.macro, dict(zip(METRIC_HEAD[5:], METRICS_WITHOUT_LIMITS, strict=True))
+    macro, names = result.macro, dict(zip(_TITLES, METRICS_WITHOUT_LIMITS, strict=True))
     counts = {title: macro[name].findings for title, name in names.items()}
     return ", ".join(f"{title} ({count})" for title, count in counts.items() if count != macro["auroc"].findings)
 

@@ -10,7 +10,7 @@ from ribcage.bundle.io import find_bundle
 from ribcage.metrics.evaluation import Evaluation
 from ribcage.metrics.evaluation_file import METRICS_FILE, evaluation_json, write_evaluation
 from ribcage.reports.classification import WIDE_ONLY
-from ribcage.reports.console import console_table
+from ribcage.reports.console import print_table
 from ribcage.reports.details import evaluation_title
 from ribcage.reports.html import ResultWithPage, Table
 from ribcage.runtime import files, terminal
@@ -58,8 +58,8 @@ def print_evaluation(result: Evaluation, table: Table, note: str) -> None:
     console = terminal.console()
     console.print(f"\n{evaluation_title(result)}", style="bold")
     if console.width < NARROW:  # fewer columns rather than half of each
-        table = table.columns([place for place, name in enumerate(table.head) if name not in WIDE_ONLY][:8])
-    console.print(console_table(table))
+        table = table.columns([place for place, name in enumerate(table.head) if name not in WIDE_ONLY])
+    print_table(console, table)
     console.print(note)
     for text in [*result.warnings, *result.notes]:
         console.print(f"! {text}")
