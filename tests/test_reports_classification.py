@@ -13,6 +13,7 @@ from test_evaluation import made
 
 from ribcage.bundle import card, history
 from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.evaluation import comparison, comparison_entries
@@ -186,6 +187,15 @@ def test_one_finding_has_no_mean_and_its_rates_are_shown(data: LabelledPredictio
     assert len(comparison_report.difference_table(both, 1).all_rows) == 1
 
 
+def test_the_table_has_the_thresholds_of_the_chosen_rule(data: LabelledPredictions) -> None:
+    result = evaluate_classifier(replace(data, thresholds={"youden": (0.4126, None, 0.25)}), resamples=20)
+    table = report.metric_table(result)
+    shown = [row[table.head.index("threshold")] for row in table.all_rows]
+    assert shown == ["0.413", "–", "0.250", ""]
+    one = replace(result, findings=result.findings[:1], rules={result.rule: result.rules[result.rule][:1]})
+    assert "Threshold 0.413" in report.metrics_note(one)
+
+
 def test_a_shift_between_validation_and_test_is_pointed_out(data: LabelledPredictions) -> None:
     found = evaluate_classifier(data, resamples=20)
     model = ModelSpec("tiny", data.findings, (32, 32), 32, "pad", 0.5, 0.2)
@@ -198,6 +208,11 @@ def test_a_shift_between_validation_and_test_is_pointed_out(data: LabelledPredic
     higher = [replace(same[0], auroc=(0.999, 0.998, 1.0)), *same[1:]]
     (note,) = shift_notes(calm, higher, model, "RUN")
     assert "1 of 2 findings" in note and "Mass: 0.999 (0.998–1.000)" in note and "ribcage convert RUN --data" in note
+    blind = replace(model, training=TrainingRecord(images=9, patients=0))
+    lower = [replace(same[0], auroc=(0.1, 0.05, 0.15)), *same[1:]]
+    cause = "patient identifiers"
+    assert cause in shift_notes(calm, higher, blind, "RUN")[0] and cause not in note
+    assert cause not in shift_notes(calm, lower, blind, "RUN")[0], "shared patients raise the validation AUROC"
     first, *others = calm.findings
     before = ScalarEstimate(0.9 * (first.metrics["brier"].value or 0))
     worse = replace(first, temperature=0.000042, brier_before=before, brier_change=ScalarEstimate(low=0.01))

@@ -19,6 +19,7 @@ from ribcage.bundle.io import WEIGHTS_FILE, find_bundle
 from ribcage.evaluation.alignment import Aligned, align
 from ribcage.evaluation.classification import LEVEL
 from ribcage.evaluation.comparison_entries import ComparisonEntry
+from ribcage.evaluation.notes import unknown_patients_note
 from ribcage.metrics import Comparison
 from ribcage.metrics.classification_evaluation import ThresholdRow
 from ribcage.metrics.definitions import load_metric, metrics_in, metrics_of
@@ -287,7 +288,7 @@ def comparison_notes(result: ComparisonResult) -> list[str]:
             "most known and then the fewest patients. If it is wrong, the intervals and p-values are wrong, too."
         )
     if without := result.without_patient:
-        texts.append(f"For {without:,} images the patient is unknown; each is counted as a separate patient.")
+        texts += unknown_patients_note(without)
     for name, count in result.left_out.items():
         if count:
             texts.append(f"{count:,} images of {name} are excluded, because not all models have predictions for them.")

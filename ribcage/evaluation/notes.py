@@ -51,8 +51,13 @@ def _without_interval(row: ClassifiedFinding) -> bool:
 
 
 def unknown_patients_note(count: int) -> list[str]:
-    """Note on how images without a patient are counted."""
-    return [f"For {count:,} images the patient is unknown; each is counted as a separate patient."] if count else []
+    """Note on how images without a patient are counted, and on what cannot be checked without them."""
+    if not count:
+        return []
+    return [
+        f"For {count:,} images the patient is unknown: each is counted as a separate patient, and patients shared "
+        "between splits cannot be found."
+    ]
 
 
 def shift_notes(
@@ -67,6 +72,7 @@ def shift_notes(
     both = [(row, validated.get(row.finding)) for row in found.findings if _has_interval(row)]
     known = [(row, then) for row, then in both if then is not None]
     apart = [_both(row, then) for row, then in known if _differ(row, then)]
+    lower = any(_differ(row, then) and (row.metrics["auroc"].value or 0.0) < then[0] for row, then in known)
     harmed = [
         f"{row.finding}: {row.brier_before.value:.3f} before, {row.metrics['brier'].value:.3f} after scaling with T = "
         f"{row.temperature:.3g}"
@@ -80,8 +86,9 @@ def shift_notes(
     if apart:
         texts.append(
             f"For {len(apart)} of {len(known)} findings, the intervals of the validation and the test AUROC do not "
-            f"overlap ({_few(apart)}): these images differ from the model's validation images. {again}. If the AUROC "
-            f"is too low, fine-tune the model on local images with 'ribcage finetune --init {run}'."
+            f"overlap ({_few(apart)}): these images differ from the model's validation images"
+            f"{_shared_patients(model) if lower else ''}. {again}. If the AUROC is too low, fine-tune the model on "
+            f"local images with 'ribcage finetune --init {run}'."
         )
     if harmed:
         texts.append(
@@ -89,6 +96,16 @@ def shift_notes(
             f"are not calibrated for them. {again}."
         )
     return texts
+
+
+def _shared_patients(model: ModelSpec) -> str:
+    """Another possible cause: training and validation images of the same patients, if no patient is known."""
+    if model.training.patients != 0:
+        return ""
+    return (
+        ", or validation patients are also in the training split, which cannot be checked because the training data "
+        "have no patient identifiers"
+    )
 
 
 def _has_interval(row: ClassifiedFinding) -> bool:
