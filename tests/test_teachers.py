@@ -20,6 +20,7 @@ from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.loader import Loader
 from ribcage.data.provenance import Provenance
+from ribcage.evaluation import own_predictions
 from ribcage.imaging import augment
 from ribcage.inference import predictions
 from ribcage.inference.prediction_table import PredictionTable
@@ -401,3 +402,11 @@ def test_a_table_that_was_cut_off_is_one_line(dataset: DatasetFolder, tmp_path: 
 def test_a_folder_is_no_table_whatever_it_is_called(tmp_path: Path) -> None:
     (tmp_path / "run.csv").mkdir()
     assert not tables.is_table(str(tmp_path / "run.csv")) and not tables.is_table("runs/chexnet")
+
+
+@pytest.mark.parametrize("column", ["Mass_prediction", "score_Mass", "MASS prob", "p_Mass", "Mass_score"])
+def test_columns_of_probabilities_are_named_as_compare_reads_them(column: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text(f"path,{column}\na.png,0.25\nb.png,0.75\n", encoding="utf-8")
+    assert tables.read_teacher_table(file).findings == ("Mass",)
+    assert own_predictions.read_own_predictions(file)[0].findings == ("Mass",)
