@@ -180,7 +180,7 @@ def distil(
     export_as: Word = '',
     devices: int = 1,
     seed: int = 0,
-    resume: bool = False,
+    resume: bool | Literal['auto'] = False,
     train: Word = 'train',
     val: Word = 'val',
     augment: Literal['gentle', 'strong', 'plain'] = 'gentle',
@@ -259,7 +259,7 @@ def distil(
             (docs/weights.md).
         devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
-        resume: Continue from the last checkpoint in the run folder.
+        resume: Continue from the last checkpoint in the run folder; auto: if there is a run, else start one.
         train: Split to train on.
         val: Split used to select the best epoch, the temperature and the thresholds.
         augment: Augmentation preset: gentle, strong (with flips), or plain (none).
@@ -436,7 +436,7 @@ def finetune(
     export_as: Word = '',
     devices: int = 1,
     seed: int = 0,
-    resume: bool = False,
+    resume: bool | Literal['auto'] = False,
     train: Word = 'train',
     val: Word = 'val',
     augment: Literal['gentle', 'strong', 'plain'] = 'gentle',
@@ -504,7 +504,7 @@ def finetune(
             (docs/weights.md).
         devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
-        resume: Continue from the last checkpoint in the run folder.
+        resume: Continue from the last checkpoint in the run folder; auto: if there is a run, else start one.
         train: Split to train on.
         val: Split used to select the best epoch, the temperature and the thresholds.
         augment: Augmentation preset: gentle, strong (with flips), or plain (none).
@@ -641,7 +641,7 @@ def localise(
     threads: int = 0,
     devices: int = 1,
     seed: int = 0,
-    resume: bool = False,
+    resume: bool | Literal['auto'] = False,
     head: Literal['fcos', 'yolo', 'cam'] = 'fcos',
     head_width: int = 256,
     head_depth: int = 4,
@@ -709,7 +709,7 @@ def localise(
         threads: Number of threads that load images; 0: one per core.
         devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
-        resume: Continue from the last checkpoint in the run folder.
+        resume: Continue from the last checkpoint in the run folder; auto: if there is a run, else start one.
         head: Detection head: fcos (anchor-free), yolo (YOLOv3, as in LoVT's protocol for frozen backbones), or
             cam (boxes from the class activation maps of a classifier; nothing is trained).
         head_width: Number of channels of the fcos head, from 4 to 1024.
@@ -823,7 +823,7 @@ def pretrain(
     export_as: Word = '',
     devices: int = 1,
     seed: int = 0,
-    resume: bool = False,
+    resume: bool | Literal['auto'] = False,
     train: Words = ('train',),
     data_weights: float | Sequence[float] = (),
     augment: Literal['radiograph', 'paper'] = 'radiograph',
@@ -894,7 +894,7 @@ def pretrain(
             (docs/weights.md).
         devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
-        resume: Continue from the last checkpoint in the run folder.
+        resume: Continue from the last checkpoint in the run folder; auto: if there is a run, else start one.
         train: Splits to train on.
         data_weights: Sampling weight of each dataset (default: in proportion to its size).
         augment: Augmentation preset: for radiographs, or as in the paper of the method, without colour

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import signal
 import socket
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import processes
@@ -14,7 +14,7 @@ import pytest
 import torch
 from refusals import has_facts
 from safetensors.torch import load_file
-from trainings import equal, words
+from trainings import equal, stopped, words
 
 from ribcage import cli
 from ribcage.commands import finetune
@@ -279,3 +279,38 @@ def test_the_last_epoch_is_the_result_when_asked_for(
     assert has_facts(capsys.readouterr().out, "Last validation", "step")
     assert cli.main(words(data, tmp_path / "no", "--keep", "last", "--patience", "2")) == 2
     assert "--patience needs" in capsys.readouterr().err
+
+
+def test_resume_auto_starts_a_run_and_resumes_one(data: Path, tmp_path: Path) -> None:
+    assert cli.main(words(data, tmp_path / "whole")) == 0
+    out = tmp_path / "run"
+    again = words(data, out, "--resume", "auto")
+    assert stopped(again, out, 3) == 75
+    assert not (out / "bundle").exists() or not equal(weights(out), weights(tmp_path / "whole"))
+    assert cli.main(again) == 0 and equal(weights(out), weights(tmp_path / "whole"))
+    lines = logged(out)
+    assert cli.main(again) == 0 and logged(out) == lines, "a finished run stays as it is"
+
+
+@pytest.mark.slow
+def test_processes_that_were_killed_are_started_again_with_the_same_command(data: Path, tmp_path: Path) -> None:
+    """As torchrun does it: one process is lost, all are started again, and the run ends as if nothing had happened."""
+
+    def both(out: Path) -> AbstractContextManager[list[processes.Forked]]:
+        more = ["--save-minutes", "0", "--resume", "auto"]
+        return processes.ranks(processes.command, words(data, out, *more), said=tmp_path)
+
+    with both(tmp_path / "whole") as started:
+        assert [process.end()[0] for process in started] == [0, 0]
+    out = tmp_path / "run"
+    with both(out) as started:
+        processes.until(lambda: logged(out) >= 4, *started)
+        started[1].send_signal(signal.SIGKILL)
+        assert [process.end()[0] for process in started] != [0, 0]
+    before = checkpoint.load_checkpoint(out / "checkpoint.pt")["run"]["step"]
+    with both(out) as started:
+        ends = [process.end() for process in started]
+    assert [code for code, _ in ends] == [0, 0], ends
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert before >= 3 and sorted(steps) == steps
+    assert equal(weights(out), weights(tmp_path / "whole"))

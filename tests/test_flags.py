@@ -233,3 +233,26 @@ def test_every_published_recipe_is_understood_by_the_command_in_its_header(
         if line in using:
             changed = flags.option_line(cli.command(line[1]), options)
             assert read(line[1], cli.command(line[1]), changed) == options
+
+
+@pytest.mark.parametrize(
+    ("said", "value"),
+    [
+        (["--resume"], True), (["--resume", "auto"], "auto"), (["--resume=auto"], "auto"), (["--no-resume"], False),
+        ([], False), (["--resume", "--seed", "1"], True), (["--resume=no"], False),
+    ],
+)  # fmt: skip
+def test_a_switch_may_have_a_word(said: list[str], value: object) -> None:
+    from ribcage.commands import finetune
+
+    asked = finetune.Options(data=("a",), out=Path("b"), resume=value)  # type: ignore[arg-type]
+    found = read("finetune", finetune, ["--data", "a", "--out", "b", *said])
+    assert found.resume == value
+    assert read("finetune", finetune, flags.option_line(finetune, asked)).resume == value
+
+
+def test_a_switch_with_another_word_is_refused() -> None:
+    from ribcage.commands import finetune
+
+    with pytest.raises(flags.UsageError, match="--resume"):
+        read("finetune", finetune, ["--data", "a", "--out", "b", "--resume=later"])

@@ -72,9 +72,9 @@ def run(options: Options) -> Path | int:
     import sys
 
     from ribcage.runtime import limits
-    from ribcage.training import setup
+    from ribcage.training import run_folder, setup
 
-    options = with_defaults(options)
+    options = with_defaults(run_folder.with_resume(options))
     limits.check_options(options, wrong(options))
     return setup.run_processes("distil", sys.modules[__name__], options, train)
 

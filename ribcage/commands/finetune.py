@@ -87,9 +87,9 @@ def run(options: Options) -> Path | int:
     import sys
 
     from ribcage.runtime import limits
-    from ribcage.training import setup
+    from ribcage.training import run_folder, setup
 
-    options = with_defaults(options)
+    options = with_defaults(run_folder.with_resume(options))
     endless = options.patience and options.keep == "last"
     limits.check_options(options, ["--patience needs --keep best, not --keep last"] if endless else [])
     return setup.run_processes("finetune", sys.modules[__name__], options, train)

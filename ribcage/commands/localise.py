@@ -101,9 +101,9 @@ def run(options: Options) -> Path | int:
     import sys
 
     from ribcage.runtime import limits
-    from ribcage.training import setup
+    from ribcage.training import run_folder, setup
 
-    unsound = wrong(options)
+    unsound, options = wrong(options), run_folder.with_resume(options)
     options = options if options.head == "cam" else with_defaults(options)  # which trains nothing
     limits.check_options(options, unsound)
     return setup.run_processes("localise", sys.modules[__name__], options, train)

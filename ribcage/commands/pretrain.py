@@ -108,9 +108,10 @@ def run(options: Options) -> Path | int:
     """Pretrain a backbone; the run folder, or an exit code of several processes."""
     import sys
 
-    from ribcage.training import setup
+    from ribcage.training import run_folder, setup
 
-    return setup.run_processes("pretrain", sys.modules[__name__], settled(options), train)
+    options = settled(run_folder.with_resume(options))
+    return setup.run_processes("pretrain", sys.modules[__name__], options, train)
 
 
 def train(options: Options, device: "torch.device") -> Path:

@@ -54,6 +54,17 @@ class Flag:
         """Whether it takes several values."""
         return typing.get_origin(self.kind) is tuple
 
+    @property
+    def switch(self) -> bool:
+        """Whether it may stand without a value."""
+        return self.kind is bool or bool(self.words)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The values that a switch may have besides yes and no."""
+        kinds = typing.get_args(self.kind) if typing.get_origin(self.kind) in UNIONS else ()
+        return tuple(map(str, typing.get_args(kinds[1]))) if kinds[:1] == (bool,) else ()
+
 
 # ---- the options of a command
 
@@ -220,7 +231,7 @@ def option_words(name: str, value: Any) -> list[str]:
 def sort_words(flags: list[Flag], words: list[str]) -> tuple[dict[str, list[str]], list[str]]:
     """The words that belong to each option, and the errors in the rest."""
     by_option = {flag.option: flag for flag in flags if not flag.positional}
-    by_option |= {"--no-" + flag.option[2:]: flag for flag in by_option.values() if flag.kind is bool}
+    by_option |= {"--no-" + flag.option[2:]: flag for flag in by_option.values() if flag.switch}
     waiting = [flag for flag in flags if flag.positional]
     given: dict[str, list[str]] = {}
     wrong: list[str] = []
@@ -230,13 +241,13 @@ def sort_words(flags: list[Flag], words: list[str]) -> tuple[dict[str, list[str]
         option, equals, value = word.partition("=")
         if is_option(word):
             flag = by_option.get(option)
-            follow = [value] if equals else take_values(queue, flag)
+            follow = [value] if equals else [] if option.startswith("--no-") and flag else take_values(queue, flag)
             if flag is None:  # the values of an unknown option are not reported as further errors
                 wrong.append(unknown(option, by_option))
-            elif flag.kind is bool and equals and option.startswith("--no-"):
+            elif flag.switch and equals and option.startswith("--no-"):
                 wrong.append(f"{option} takes no value")
-            elif flag.kind is bool:
-                given[flag.name] = [value or ("no" if option.startswith("--no-") else "yes")]
+            elif flag.switch:
+                given[flag.name] = [follow[-1] if any(follow) else "no" if option.startswith("--no-") else "yes"]
             else:
                 given[flag.name] = given.get(flag.name, []) + follow if flag.many else follow
         elif waiting:
@@ -253,10 +264,10 @@ def is_option(word: str) -> bool:
 
 
 def take_values(queue: list[str], flag: Flag | None) -> list[str]:
-    """Take an option's values off the queue: all up to the next option if it takes several (or is unknown), none for a
-    switch."""
-    if flag is not None and flag.kind is bool:
-        return []
+    """Take an option's values off the queue: all up to the next option if it takes several (or is unknown), and for a
+    switch only one of its words."""
+    if flag is not None and flag.switch:
+        return [queue.pop(0)] if queue and queue[0] in flag.words else []
     most = len(queue) if flag is None or flag.many else 1
     values: list[str] = []
     while queue and len(values) < most and not is_option(queue[0]):
@@ -285,7 +296,7 @@ def parse_word(kind: Any, word: str) -> Any:
     """One word converted to a type; ValueError says what was expected."""
     if typing.get_origin(kind) in UNIONS:
         kinds = [option for option in typing.get_args(kind) if option is not NoneType]
-        return parse_word(kinds[0], word)
+        return word if word in typing.get_args(kinds[-1]) else parse_word(kinds[0], word)
     if typing.get_origin(kind) is Literal:
         choices = {str(choice): choice for choice in typing.get_args(kind)}
         if word not in choices:

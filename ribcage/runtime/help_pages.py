@@ -134,6 +134,7 @@ RECIPE = HelpEntry(
 def help_entry(flag: Flag) -> HelpEntry:
     """A flag as shown on a help page."""
     value = "" if flag.kind is bool or flag.positional else value_name(flag.kind)
+    value = f"[{'|'.join(flag.words)}]" if flag.words else value
     required = flag.default is REQUIRED
     return HelpEntry(flag.name, flag.option, value, flag.text + _ending(flag), required)
 

@@ -95,8 +95,8 @@ class TrainingOptions:
     """Number of GPUs on this machine, or of processes on the CPU."""
     seed: int = 0
     """Random seed."""
-    resume: bool = False
-    """Continue from the last checkpoint in the run folder."""
+    resume: bool | Literal["auto"] = False
+    """Continue from the last checkpoint in the run folder; auto: if there is a run, else start one."""
 
 
 AnyOptions = TypeVar("AnyOptions", bound=TrainingOptions)

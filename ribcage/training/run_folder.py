@@ -19,7 +19,7 @@ from ribcage.data.collection import Datasets
 from ribcage.runtime import distributed, files, flags, launcher, typed_json
 from ribcage.training import checkpoint
 from ribcage.training.metrics_log import LOG_FILE
-from ribcage.training.options import LEFT_OPEN, TrainingOptions, written_options
+from ribcage.training.options import LEFT_OPEN, AnyOptions, TrainingOptions, written_options
 
 LOCATIONS = frozenset(("command", "data", "teacher", "out", "resume"))
 LOGGING = frozenset(("log_format", "probe", "evaluate_every", "export_as"))
@@ -45,6 +45,13 @@ def check_free(options: TrainingOptions) -> None:
         raise FileNotFoundError(
             f"{options.out} has no checkpoint to resume from. Leave out --resume to start a run there."
         )
+
+
+def with_resume(options: AnyOptions) -> AnyOptions:
+    """--resume auto is --resume where a run has begun in the folder, and no option where none has."""
+    if options.resume != "auto":
+        return options
+    return replace(options, resume=(options.out / "options.json").exists() and not failed(options.out))
 
 
 @contextlib.contextmanager

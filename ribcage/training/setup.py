@@ -51,6 +51,8 @@ def run_processes(
         return launcher.launch(options.devices, [command, *flags.option_line(module, once)])
     with launcher.started() as device:
         distributed.run_on_first(lambda: run_folder.check_free(options))
+        if distributed.broadcast_from_first(options.resume) != options.resume:
+            raise ValueError(f"Rank {distributed.rank()} and rank 0 see different files in {options.out}. Start again.")
         return train(options, device)
 
 
