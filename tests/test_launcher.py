@@ -74,11 +74,7 @@ def test_the_commands_of_the_page_about_clusters_are_understood(tmp_path: Path) 
     blocks = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
     for block in blocks:
         subprocess.run(["bash", "-n"], input=block, text=True, check=True)
-    joined = [
-        line.replace('"$RUN"', "run")
-        for block in blocks
-        for line in block.replace("\\\n", " ").splitlines()
-    ]
+    joined = [line.replace('"$RUN"', "run") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     commands = [line.partition("ribcage ")[2].split() for line in joined if "ribcage finetune" in line]
     assert len(commands) == 4
     for name, *rest in commands:
