@@ -25,9 +25,10 @@ def advice() -> str:
     cores, busy = os.cpu_count() or 1, busy_cores()
     if cores == 1 or busy < cores / 2 or os.environ.get("OMP_NUM_THREADS") == "1":
         return ""
+    free = max(1, round(cores - busy))
     return (
-        f"Other programs are using about {busy:.1f} of {cores} cores, so this will take longer. "
-        "Setting OMP_NUM_THREADS=1 is often no slower and leaves more cores to the other programs."
+        f"Other programs are using about {busy:.1f} of {cores} cores, so this will take longer. To disturb them less, "
+        f"set OMP_NUM_THREADS={free} and pass --threads {free}; the training itself is fastest without these limits."
     )
 
 
