@@ -309,3 +309,11 @@ def test_the_walks_name_functions_that_exist() -> None:
             there |= {f"{kind.name}.{ast.unparse(one.target)}" for one in kind.body if isinstance(one, ast.AnnAssign)}
         lacking += [f"{module} {name}" for name in re.findall(r"`([^`]+)`", names) if name not in there]
     assert not lacking
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_nothing_waits_by_the_wall_clock(file: Path) -> None:
+    """A wall clock may jump or run backwards."""
+    if file.relative_to(PACKAGE).as_posix() == "commands/runs.py":  # the age of a run, from the time of its files
+        return
+    assert not re.search(r"\btime\.(time|time_ns)\(|\bfrom time import\b", file.read_text(encoding="utf-8"))

@@ -142,6 +142,13 @@ def test_a_tiff_whose_white_is_zero_is_inverted(dtype: type) -> None:
     assert image_file.decode_image(data[:at] + b"\0" + data[at + 1 :], "a").pixels.min() == 255
 
 
+def test_white_of_an_inverted_tiff_is_that_of_its_bits() -> None:
+    data = encoded(np.tile(np.array([0, 4095], np.uint16), (8, 4)), "TIFF")
+    at = data.index(struct.pack("<HHI", 262, 3, 1)) + 8
+    pixels = image_file.decode_image(data[:at] + b"\0" + data[at + 1 :], "a", bits=12).pixels
+    assert pixels[0, :2].tolist() == [255, 0]
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
 def test_an_image_is_turned_upright(kind: str, orientation: int) -> None:

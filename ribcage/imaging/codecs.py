@@ -35,6 +35,8 @@ def decode_raster(
         raise UnreadableError(
             f"{name} has a pixel value of {most}, but the maximum of {bits} bits is {(1 << bits) - 1}."
         )
+    if header.inverted:
+        pixels, notes = pixels.dtype.type((1 << (bits or 16)) - 1) - pixels, [*notes, "inverted (white is zero)"]
     pixels, turned = upright(pixels, header.orientation)
     pixels, scaled = to_depth(pixels, depth, bits)
     width, height = header.upright_size
@@ -58,8 +60,6 @@ def _gray_levels(
     pixels, notes = to_gray(decoded, header.what)
     if jpeg:
         notes += _check_complete(data, name, header, decoded, factor)
-    if header.inverted:
-        pixels, notes = np.bitwise_not(pixels), [*notes, "inverted (white is zero)"]
     if factor > 1:
         pixels = _spanning(pixels, header.width / factor, header.height / factor)
     return pixels, [*notes, *header.notes]
