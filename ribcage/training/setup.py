@@ -154,7 +154,10 @@ def enlargement_warning(size: tuple[int, int], stored: Sequence[int]) -> str:
         f"which adds no detail."
     ]
     if smaller < least:
-        texts.append(f"--size {smaller} needs about {times:,.0f} times less computation with the same model.")
+        texts.append(
+            f"--size {smaller} needs about {times:,.0f} times less computation with the same model, but its saliency "
+            f"maps are coarser."
+        )
     if smaller < least and largest <= SMALL:
         texts.append(f"--model resnet18_small is made for images of up to {SMALL} px.")
     return " ".join(texts)
