@@ -8,7 +8,7 @@ from scores import NAN, case
 
 from ribcage import metrics
 from ribcage.metrics import definitions
-from ribcage.metrics.definitions.base import Metric, Ranked
+from ribcage.metrics.definitions.base import Metric, Ranked, variances
 from ribcage.metrics.resampling import Resampled, resample
 
 OPTIONS = {"resamples": 60, "seed": 3, "threads": 1}
@@ -140,3 +140,26 @@ def test_the_limits_of_mcc_end_where_its_values_do() -> None:
     limits = found.interval()
     assert limits.value.tolist() == [1, -1] and limits.high[0] == 1 and limits.low[1] == -1
     assert 0.7 < limits.low[0] < 0.9 and limits.high[1] == pytest.approx(-limits.low[0])
+
+
+def test_steps_of_auroc_count_half_of_the_ties_at_the_highest_score() -> None:
+    true, false = np.array([[2.0], [3.0]]), np.array([[1.0], [4.0]])  # two positives and a negative tie above the rest
+    wrong = 2 * 0.5 + 1 * (1 + 1.5)
+    metric = definitions.load_metric("auroc")
+    assert isinstance(metric, Ranked)
+    assert metric.steps(true, false) == pytest.approx(1 - wrong / 12)
+
+
+def test_the_brier_score_may_vary_less_than_counts_and_is_the_only_metric_that_should_be_low() -> None:
+    labels, random = np.tile([[0.0], [1.0]], (50, 1)), np.random.default_rng(0)
+    unsure = 0.5 + 0.01 * random.random((100, 1))
+    found = metrics.bootstrap(unsure, labels, probabilities=unsure, resamples=1)["brier"]
+    assert found.value[0] == pytest.approx(0.25, abs=0.01) and found.effective_n[0] > 1000  # not 100, as of hits
+    assert [name for name in definitions.metric_names() if not definitions.load_metric(name).higher_is_better] == [
+        "brier"
+    ]
+
+
+def test_two_resamples_have_a_variance_and_one_has_none() -> None:
+    found = variances(np.array([[1.0, 1.0], [3.0, NAN]]))
+    assert found == pytest.approx([2.0, NAN], nan_ok=True)

@@ -60,6 +60,16 @@ def evaluated(data: LabelledPredictions, **options: Any) -> dict[str, Any]:
     return evaluation_json(evaluate_classifier(data, **options))
 
 
+def test_probabilities_that_are_rounded_to_one_are_noted_where_they_change_the_auroc() -> None:
+    data = made()
+    logits = data.predictions.logits + np.array([60, 0, 0], np.float32)  # sigmoids of more than 37 are 1
+    notes = evaluated(replace(data, predictions=replace(data.predictions, logits=logits), temperature=()))["notes"]
+    (note,) = [note for note in notes if "logits" in note]
+    exact = metrics.auroc(data.predictions.logits, data.labels)[0]
+    assert has_facts(note, "Mass", "400", "0.500", f"{exact:.3f}") and "Edema" not in note
+    assert not [note for note in evaluated(data)["notes"] if "logits" in note]
+
+
 @pytest.fixture(scope="module")
 def result(data: LabelledPredictions) -> dict:
     fitting = BaselineData("400 train images", made(seed=1).labels, made(seed=1).about["view"].to_numpy(str))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ribcage import metrics
 from ribcage.bundle.spec import ModelSpec
 from ribcage.evaluation.labelled import LabelledPredictions
 from ribcage.metrics.classification_evaluation import ClassificationEvaluation, ClassifiedFinding
@@ -12,6 +13,8 @@ from ribcage.metrics.evaluation import Evaluation
 from ribcage.metrics.evaluation_context import EvaluationContext
 from ribcage.metrics.reliability import FindingReliability
 
+ORDER_LOST = 0.0005
+"""Smallest difference between the AUROC by logits and by probabilities for a note: one in the third decimal."""
 WORSE = 0.01
 """Minimum relative increase of the Brier score for a note that temperature scaling harms."""
 
@@ -38,12 +41,29 @@ def classification_notes(data: LabelledPredictions, found: ClassificationEvaluat
             "for such findings."
         )
     texts += unknown_patients_note(int((data.about["patient"] == "").sum()))
+    texts += _ties_notes(data)
     if not data.thresholds:
         texts.append(
             "The model has no thresholds chosen on a validation split, so sensitivity, specificity and the other "
             "threshold metrics are computed at a threshold of 0.5."
         )
     return tuple(texts)
+
+
+def _ties_notes(data: LabelledPredictions) -> list[str]:
+    """A note on each finding whose AUROC is another one by logits, because probabilities that are rounded to 1 tie."""
+    certain = (data.probabilities == 1).sum(axis=0)
+    if data.predictions.exclusive or not certain.any():
+        return []
+    by_logits, by_probabilities = (
+        metrics.auroc(one, data.labels) for one in (data.predictions.log_odds(), data.probabilities)
+    )
+    return [
+        f"{name}: {certain[place]:,} images have a probability of 1 to the last digit, so their order is lost: the "
+        f"AUROC is {by_probabilities[place]:.3f} by probabilities and {by_logits[place]:.3f} by logits."
+        for place, name in enumerate(data.findings)
+        if abs(by_logits[place] - by_probabilities[place]) >= ORDER_LOST
+    ]
 
 
 def _without_interval(row: ClassifiedFinding) -> bool:
