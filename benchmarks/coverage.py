@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/coverage.py [--quick]
         [--parts findings gaps boxes rare equal means pairs scaled] [--designs single clustered fixed] [--processes 2]
+        [--positives 15 50] [--times 400] [--seed 0]
 
 In each simulation a test set of patients is drawn at random, so the number of positive images varies about the number
 in the column header; a fifth of the images is positive. Designs: `single`, one image per patient; `clustered`, one to
@@ -475,11 +476,11 @@ def part(interval: Interval, kept: slice) -> Interval:
 
 
 def cells(
-    quick: bool, parts: Sequence[str], designs: Sequence[str], seed: int
+    quick: bool, parts: Sequence[str], designs: Sequence[str], seed: int, sizes: Sequence[int], wanted: int
 ) -> Iterator[tuple[Callable[[Cell], list[Found]], Cell]]:
     """The long ones first."""
-    for positives in reversed((5, 10, 50) if quick else POSITIVES):
-        times = 40 if quick else 400 if positives < 100 else 200
+    for positives in reversed(sizes or ((5, 10, 50) if quick else POSITIVES)):
+        times = wanted or (40 if quick else 400 if positives < 100 else 200)
         for design in designs:
             for part in parts:
                 if part == "rare" and (design != "single" or positives not in RARE_POSITIVES):
@@ -562,11 +563,14 @@ def main() -> None:
     parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=DESIGNS)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--positives", nargs="+", type=int, choices=POSITIVES, default=(), help="all of them")
+    parser.add_argument("--times", type=int, default=0, help="samples of each true value (by default 40, 200 or 400)")
     options = parser.parse_args()
     start = time.perf_counter()
     found: dict[tuple[str, str, int], list[Found]] = {}
+    asked_cells = cells(options.quick, options.parts, options.designs, options.seed, options.positives, options.times)
     with ProcessPoolExecutor(options.processes) as pool:
-        for cell, results in pool.map(work, cells(options.quick, options.parts, options.designs, options.seed)):
+        for cell, results in pool.map(work, asked_cells):
             for one in results:
                 found.setdefault((one.metric, cell.design, cell.positives), []).append(one)
     found = {key: list(pooled(rows)) for key, rows in found.items()}
