@@ -155,6 +155,24 @@ SEEN = seen_of(prints_of(IMAGES, [1, 1, 2, 2, 3, 3, 0, 0]))
 OTHERS = [radiograph(seed) for seed in range(100, 105)]
 
 
+def test_a_check_without_all_patients_is_incomplete(sets: dict[str, DatasetFolder]) -> None:
+    tested, patients = Datasets.of([sets["large"]]), Provenance.of(Datasets.of([sets["large"]]), TRAIN, TRAIN[:0])
+    assert leakage.check_leakage(patients, tested, VAL).complete
+    for seen in (
+        replace(patients, patients=NOBODY),
+        replace(patients, unknown=np.array(["x.pt"])),
+        replace(patients, pixels=NOBODY, prints=patients.prints[:0], patients=NOBODY),
+    ):
+        check = leakage.check_leakage(seen, tested, VAL)
+        assert not check.found and not check.complete
+    table = sets["large"].index.table
+    nameless = replace(
+        sets["large"].index, table=table.assign(patient=np.where(table.index == 9, "", table["patient"]))
+    )
+    check = leakage.check_leakage(patients, Datasets.of([replace(sets["large"], index=nameless)]), VAL)
+    assert check.patients_unknown and not check.complete
+
+
 def test_strangers_are_no_leak() -> None:
     leak = leakage.find_leak(SEEN, prints_of(OTHERS, [11, 12, 13, 14, 0]))
     assert leak == Leak(0, 0, 0, 0, 5) and not leak

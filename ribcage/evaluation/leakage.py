@@ -98,9 +98,12 @@ def check_leakage(
     if forbidden and not allow:
         raise LeakError(forbidden, none_left=bool((seen_patients(seen, prints) | seen_copies(seen, prints)[1]).all()))
     linked = [dataset.index.name for dataset in tested if dataset.facts.linked]
+    other_sites = _of_other_sites(seen, tested)
+    anonymous = bool(len(seen.pixels)) and (not len(seen.patients) or bool((prints.patients == 0).any()))
     return LeakageCheck(
         found=bool(leak),
-        text=leakage_text(leak, selected_on) + _of_other_sites(seen, tested),
+        text=leakage_text(leak, selected_on, anonymous) + other_sites,
+        patients_unknown=anonymous or bool(other_sites),
         checked=len(rows),
         seen=len(seen.pixels),
         **asdict(leak),
@@ -151,8 +154,13 @@ def initial_weights_warning(seen: Provenance, validation: Datasets, rows: np.nda
     return ""
 
 
-def leakage_text(leak: Leak, selected_on: int) -> str:
-    """One sentence."""
+def leakage_text(leak: Leak, selected_on: int, anonymous: bool = False) -> str:
+    """One sentence. anonymous: some images have no patient identifier."""
+    if not leak and anonymous:
+        return (
+            f"none of the {leak.tested:,} images occurs in the training or validation data; patients could not be "
+            "compared for all images, because some have no patient identifier"
+        )
     if not leak:
         return f"none of the {leak.tested:,} images or their patients occurs in the training or validation data"
     more = f"; the model was selected on {selected_on:,} of them" if selected_on else ""

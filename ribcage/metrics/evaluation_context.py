@@ -77,6 +77,13 @@ class LeakageCheck:
     """Weights and tables it comes from whose training data is unknown."""
     linked: tuple[str, ...] = ()
     """Dataset folders without fingerprints, made for the check."""
+    patients_unknown: bool = False
+    """Whether some patients could not be compared, because there are no identifiers or another site hashed them."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all images and patients that the model was trained on are known and could be compared."""
+        return self.seen > 0 and not (self.unseen or self.unknown or self.patients_unknown)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,8 +24,11 @@ def intervals_sentence(result: Evaluation) -> str:
 
 
 def leakage_card(result: Evaluation) -> tuple[str, str]:
-    """Whether test patients or images were in the training data."""
-    return ("found" if result.context.leak.found else "none"), "train–test leakage"
+    """Whether test patients or images were in the training data, as far as they could be compared."""
+    leak = result.context.leak
+    if leak.found or leak.complete:
+        return ("found" if leak.found else "none"), "train–test leakage"
+    return "none found", "train–test leakage (incomplete check)"
 
 
 def evaluation_details(result: Evaluation, description: str, test_images: str, protocol: str) -> list[tuple[str, str]]:
