@@ -195,6 +195,26 @@ def test_features_do_not_depend_on_the_head(name: str, model: str) -> None:
     assert torch.equal(method.backbone(shown), before)
 
 
+@pytest.mark.slow
+@every_kind
+def test_a_compiled_forward_pass_is_one_graph(name: str, model: str) -> None:
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    plain, other = made(name, model), made(name, model)
+    batch = images(plain)
+    for method in (plain, other):
+        method(batch)  # what a method reads from the device once
+        method.after_step(0.0)
+    torch.manual_seed(1)
+    expected = plain(batch).loss
+    torch.manual_seed(1)
+    loss = torch.compile(other, backend="eager")(batch).loss
+    assert not counters["graph_break"] and counters["stats"]["unique_graphs"] == 1
+    assert torch.equal(loss, expected)
+
+
 # ---- views and options
 
 

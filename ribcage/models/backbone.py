@@ -104,7 +104,7 @@ class Backbone(nn.Module):
 
     def hidden(self, images: Tensor) -> Tensor:
         """Output of `model.forward_features`, the input of `pool` and `grid`."""
-        tokens = math.prod(-(-side // PATCH) for side in images.shape[2:])
+        tokens = math.prod([-(-side // PATCH) for side in images.shape[2:]])
         choose_attention(self.model, tokens, images.device)
         return self.model.forward_features(self.shown(images))
 
@@ -135,7 +135,7 @@ class Backbone(nn.Module):
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """(N, channels, h, w) for each of `levels`: the last map of each size. A vision transformer has one."""
-        tokens = math.prod(-(-side // PATCH) for side in images.shape[2:])
+        tokens = math.prod([-(-side // PATCH) for side in images.shape[2:]])
         choose_attention(self.model, tokens, images.device)
         hidden, maps = self.model.forward_intermediates(self.shown(images))
         steps = [stage["reduction"] for stage in self._stages()]

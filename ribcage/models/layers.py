@@ -28,7 +28,9 @@ SHORT = 256
 
 def choose_attention(module: nn.Module, tokens: int, device: torch.device) -> None:
     """Choose fused attention or not. On CPUs in half precision, the backward pass of torch's fused attention is two to
-    nine times as slow."""
+    nine times as slow. In a compiled step the choice stays as it is: changing modules would split its graph."""
+    if torch.compiler.is_compiling():
+        return
     from timm.layers import use_fused_attn
 
     plain = device.type == "cpu" and torch.is_autocast_enabled("cpu") and tokens <= SHORT
@@ -40,10 +42,16 @@ def choose_attention(module: nn.Module, tokens: int, device: torch.device) -> No
 # ---- permutations of patches
 
 
-@torch._disable_dynamo  # draws use NumPy; torch.compiler.disable would load the compiler, for seconds, on import
+@torch.library.custom_op("ribcage::permutation_tensor", mutates_args=())
 def permutation_tensor(chance: Tensor, count: int, device: torch.device) -> Tensor:
-    """(N, count): a permutation of 0 … count-1 for each number in a batch's `chance`; never compiled."""
+    """(N, count): a permutation of 0 … count-1 for each number in a batch's `chance`. In a compiled step it is one
+    operation, as NumPy draws it."""
     return on_device(rng.random_orders(chance.numpy(), count), device)
+
+
+@permutation_tensor.register_fake
+def _permutation_like(chance: Tensor, count: int, device: torch.device) -> Tensor:
+    return torch.empty((len(chance), count), dtype=torch.int64, device=device)
 
 
 # ---- momentum encoders
