@@ -155,22 +155,24 @@ def test_an_index_survives_its_file(layout: tuple[str, Path], tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "missing"),
     [
-        ("nih", "Data_Entry_2017_v2020.csv"),
-        ("chexpert", "train.csv, no valid.csv"),
+        ("nih", ("Data_Entry_2017_v2020.csv",)),
+        ("chexpert", ("train.csv", "valid.csv")),
         (
             "mimic",
-            "mimic-cxr-2.0.0-metadata.csv.gz, no mimic-cxr-2.0.0-split.csv.gz, no mimic-cxr-2.0.0-chexpert.csv.gz",
+            tuple(f"mimic-cxr-2.0.0-{part}.csv.gz" for part in ("metadata", "split", "chexpert")),
         ),
-        ("rsna", "stage_2_train_labels.csv"),
-        ("medmnist", "pneumoniamnist*.npz"),
-        ("folder", "no images"),
+        ("rsna", ("stage_2_train_labels.csv",)),
+        ("medmnist", ("pneumoniamnist*.npz",)),
+        ("folder", ("no images",)),
     ],
 )
-def test_all_missing_files_are_named_in_one_line_with_where_to_get_them(name: str, missing: str, folder: Path) -> None:
+def test_all_missing_files_are_named_in_one_line_with_where_to_get_them(
+    name: str, missing: tuple[str, ...], folder: Path
+) -> None:
     folder.mkdir()
     with pytest.raises(FileNotFoundError) as error:
         datasets.index(name, folder)
-    assert missing in str(error.value) and str(folder) in str(error.value) and "\n" not in str(error.value)
+    assert has_facts(str(error.value), str(folder), *missing) and "\n" not in str(error.value)
     assert name == "folder" or datasets.load_dataset(name).SOURCE in str(error.value)
     with pytest.raises(FileNotFoundError, match="no-such-folder"):
         datasets.index(name, folder / "no-such-folder")
@@ -212,7 +214,7 @@ def test_a_damaged_official_table_is_one_line(folder: Path, content: bytes) -> N
 
 def test_an_official_table_without_its_columns_names_them_all(folder: Path) -> None:
     trees.text(folder / "stage_2_train_labels.csv", "patientId,x,y", "a,1,2")
-    with pytest.raises(ValueError, match=r"stage_2_train_labels\.csv .*width, .*height, .*Target"):
+    with pytest.raises(ValueError, match=r"stage_2_train_labels\.csv .*width.* height.* Target"):
         datasets.index("rsna", folder)
 
 

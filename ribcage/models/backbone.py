@@ -94,7 +94,7 @@ class Backbone(nn.Module):
             self.model = timm.create_model(name, in_chans=channels, **options)
         self.scale, self.rgb_normalisation = (mean, std), rgb_normalisation
         for part, values in zip(("rgb_mean", "rgb_std"), rgb_normalisation or ((), ()), strict=True):  # on the device
-            self.register_buffer(part, torch.tensor(values)[:, None, None], persistent=False)
+            self.register_buffer(part, torch.tensor(values, dtype=torch.float64)[:, None, None], persistent=False)
         self.dim: int = getattr(self.model, "head_hidden_size", None) or self.model.num_features
         self.size: tuple[int, int] = size or tuple(pretrained_config(name).input_size[1:])
 
@@ -113,7 +113,7 @@ class Backbone(nn.Module):
         if not self.rgb_normalisation:
             return images
         mean, std = self.scale
-        return (images * std + mean - self.rgb_mean) / self.rgb_std
+        return (images * std + mean - self.rgb_mean.to(images)) / self.rgb_std.to(images)
 
     def pool(self, hidden: Tensor) -> Tensor:
         """Output of `model.forward_features` → (N, dim), pooled as the model does before its head."""
