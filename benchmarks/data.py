@@ -217,7 +217,7 @@ def floors(folder: Path) -> list[str]:
     times = side_by_side(
         {
             "decode a CheXpert-small JPEG": lambda: len([cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) for data in coded]),
-            "table of gray values, 256²": lambda: len([cv2.LUT(one, table) for one in gray]),
+            "table of grey values, 256²": lambda: len([cv2.LUT(one, table) for one in gray]),
             "warp 256² to 224², float32": lambda: len(
                 [cv2.warpAffine(wide, matrix, (SIDE, SIDE), outs[0], flags) for _ in gray]
             ),

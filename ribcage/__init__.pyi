@@ -56,7 +56,7 @@ def compare(
         json: Write all numbers to this JSON file.
         resamples: Number of bootstrap resamples of patients.
         seed: Random seed of the bootstrap.
-        latency: Measure the time per image in PyTorch and in ONNX Runtime.
+        latency: Measure the inference time per image in PyTorch and in ONNX Runtime.
         threads: Number of CPU threads for --latency; 0: one per core.
     """
 
@@ -224,8 +224,7 @@ def distil(
             patients.
         frontal: Use only frontal images (PA and AP views).
         drop_copies: Drop training images that are identical to an image in another split.
-        drop_shared: Splits from which images are dropped if the same patient or a copy of the image is also in
-            another split.
+        drop_shared: Splits from which to drop images whose patient, or a copy of which, is also in another split.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
@@ -347,7 +346,8 @@ def evaluate(
         table: Format of the printed table: full, or chexnet (one line per finding, such as 'The AUROC of Mass is
             0.86').
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
-            in ones,Edema=zeros,blank=zeros (default: the policy of the model's validation, else ignore).
+            in ones,Edema=zeros,blank=zeros (default: the policy used when the model was validated, otherwise
+            ignore).
         rule: Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5).
         drop_shared: Split from which images are dropped if the model was trained on the same patient or on a copy
             of the image; it must be the tested split (default: as in training).
@@ -469,8 +469,7 @@ def finetune(
         labels: Fraction of the training patients to use.
         frontal: Use only frontal images (PA and AP views).
         drop_copies: Drop training images that are identical to an image in another split.
-        drop_shared: Splits from which images are dropped if the same patient or a copy of the image is also in
-            another split.
+        drop_shared: Splits from which to drop images whose patient, or a copy of which, is also in another split.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
@@ -570,8 +569,7 @@ def import_(
         link: Store only the table, not the images; they are decoded from the original files whenever they are
             used.
         split_list: Files with image names, one per line, that define the splits: train=FILE test=FILE.
-        drop_shared: Splits from which images are dropped if the same patient or a copy of the image is also in
-            another split.
+        drop_shared: Splits from which to drop images whose patient, or a copy of which, is also in another split.
         name: Name of the dataset in reports; identical patient identifiers count as the same patient only in
             datasets of the same name (default: the published name).
         options: its own, as `ribcage … --help` lists them.
@@ -676,8 +674,7 @@ def localise(
         labels: Fraction of the training patients to use.
         frontal: Use only frontal images (PA and AP views).
         drop_copies: Drop training images that are identical to an image in another split.
-        drop_shared: Splits from which images are dropped if the same patient or a copy of the image is also in
-            another split.
+        drop_shared: Splits from which to drop images whose patient, or a copy of which, is also in another split.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
@@ -849,8 +846,7 @@ def pretrain(
         labels: Fraction of the training patients to use.
         frontal: Use only frontal images (PA and AP views).
         drop_copies: Drop training images that are identical to an image in another split.
-        drop_shared: Splits from which images are dropped if the same patient or a copy of the image is also in
-            another split.
+        drop_shared: Splits from which to drop images whose patient, or a copy of which, is also in another split.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
@@ -949,8 +945,8 @@ def probe(
         split: Split to evaluate on.
         frontal: Use only frontal images (PA and AP views).
         drop_copies: Drop training images that are identical to an image in another split.
-        drop_shared: Splits from which images are dropped if the same patient or a copy of the image is also in
-            another split or, for the evaluated split, in the training data of the model.
+        drop_shared: Splits from which to drop images whose patient, or a copy of which, is also in another split
+            (for the evaluated split: or in the training data of the model).
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both (default: the input size of the bundle,
@@ -992,7 +988,7 @@ def profile(
         channels: Number of input channels of an architecture (default: 3, as in papers; other commands use 1).
         size: Input height and width in pixels, or one number for both, for architectures and --baselines
             (default: 224).
-        latency: Measure the time in PyTorch and in ONNX Runtime.
+        latency: Measure the inference time in PyTorch and in ONNX Runtime.
         threads: Number of CPU threads; 0: one per core.
         runs: Number of timed runs per model and batch size; the median is reported.
         json: Write all numbers to this JSON file.
@@ -1095,5 +1091,5 @@ def serve(
         max_files: Maximum number of files per request.
         max_megabytes: Maximum size of a request in MB.
         max_megapixels: Maximum size of an image in megapixels.
-        max_seconds: Time limit of a request in seconds.
+        max_seconds: Time limit per request, in seconds.
     """

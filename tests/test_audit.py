@@ -164,9 +164,9 @@ def test_bit_rot_is_found_by_the_audit_and_before_a_training(tmp_path: Path) -> 
     file.write_bytes(data)
     opened = dataset_folder.open(tmp_path / "out")
     assert opened.damaged().tolist() == [1]
-    assert any(has_facts(text, "1 images", "import") for text in audit.audit([member])["problems"])
+    assert any(has_facts(text, "1 image", "import") for text in audit.audit([member])["problems"])
     Datasets.of([opened]).require_intact(np.array([0]))
-    with pytest.raises(ValueError, match=r"1 images of .* row 1"):
+    with pytest.raises(ValueError, match=r"1 image of .* row 1\b"):
         Datasets.of([opened, opened]).require_intact(np.array([3]))
 
 

@@ -301,7 +301,8 @@ def test_the_command_shows_before_and_after(
         "ms per image",
         "40.0",
         "20.0",
-        "small was not timed after export: pip x",
+        "small in ONNX Runtime",
+        "pip x",
     ):
         assert text in shown
         assert text in page.read_text(encoding="utf-8")

@@ -365,7 +365,7 @@ def test_colours_in_lossless_jpeg_are_made_gray() -> None:
         PlanarConfiguration=0,
     )
     assert np.abs(read(made, 8).pixels - colours @ [0.299, 0.587, 0.114]).max() <= 0.6
-    assert [has_facts(note, "colour (RGB)", "gray") for note in read(made, 8).notes] == [True]
+    assert [has_facts(note, "colour (RGB)", "greyscale") for note in read(made, 8).notes] == [True]
 
 
 def lossless_jpeg_colours(pixels: np.ndarray) -> bytes:
@@ -399,7 +399,7 @@ def test_the_colours_of_a_jpeg_without_a_word_are_those_of_the_header() -> None:
             bare = bare[: at + k * step] + bytes((k + 1,)) + bare[at + k * step + 1 :]
     made = encapsulated(bare, JPEGBaseline8Bit, colours, 8, PhotometricInterpretation="RGB", PlanarConfiguration=0)
     assert np.abs(read(made, 8).pixels - 0.299 * 200 - 0.587 * 40 - 0.114 * 90).max() <= 3
-    assert [has_facts(note, "colour (RGB)", "gray") for note in read(made, 8).notes] == [True]
+    assert [has_facts(note, "colour (RGB)", "greyscale") for note in read(made, 8).notes] == [True]
 
 
 def without(frame: bytes, marker: bytes) -> bytes:

@@ -55,7 +55,7 @@ def test_ways_on_from_conflicts(folder: Path) -> None:
 
 def test_rows_that_differ_in_other_columns_only_are_no_conflict(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert len(trees.read_table(folder, "path,Mass,reader", "1.png,1,a", "1.png,1,b")) == 1
-    assert has_facts(caplog.text, "1 images", "first")
+    assert has_facts(caplog.text, "1 image", "first")
     with pytest.raises(ValueError, match="--boxes"):
         trees.read_table(folder, "path,Mass,x,y,width,height", "1.png,1,1,1,2,2", "1.png,1,5,5,2,2")
 
@@ -76,7 +76,7 @@ def test_files_outside_the_root_are_refused_unless_allowed(folder: Path) -> None
     (folder / "deep").symlink_to(folder.parent)
     paths = ("../secret.png", str(folder.parent / "secret.png"), "link.png", "deep/secret.png", "x/../../secret.png")
     for path in paths:
-        with pytest.raises(ValueError, match=r"1 of 1 files .*outside"):
+        with pytest.raises(ValueError, match=r"1 of 1 file .*outside"):
             trees.read_table(folder, "path,Mass", f"{path},1")
     assert len(trees.read_table(folder, "path,Mass", *(f"{path},1" for path in paths[2:4]), allow_outside=True)) == 2
     (folder / "a.csv").unlink()

@@ -76,7 +76,7 @@ def test_colour_becomes_gray_and_is_noted() -> None:
     for kind in ("PNG", "JPEG", "TIFF", "BMP"):
         image = image_file.decode_image(encoded(red, kind), "a")
         assert image.pixels.mean() == pytest.approx(76, abs=1)
-        assert len(image.notes) == 1 and has_facts(image.notes[0], "colour (RGB)", "gray")
+        assert len(image.notes) == 1 and has_facts(image.notes[0], "colour (RGB)", "greyscale")
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])

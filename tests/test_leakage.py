@@ -201,4 +201,4 @@ def test_a_resized_compressed_or_inverted_copy_is_found() -> None:
 
 def test_the_sentence_names_all_counts() -> None:
     leak = leakage.find_leak(SEEN, prints_of([IMAGES[0], *OTHERS], [1, 1, 2, 0, 0, 9]))
-    assert has_facts(str(leak), "6 test images", 3, "2 patients", 1, "copies", 1, "identical")
+    assert has_facts(str(leak), "6 test images", 3, "2 patients", 1, "copy", 1, "identical")

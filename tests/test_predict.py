@@ -248,7 +248,7 @@ def test_of_many_findings_the_crossed_and_the_next_are_shown(
     assert all(f"{name} {table[name][0]:.3f}*" in line for name in crossed)
     assert line.endswith(f"… {14 - len(crossed) - prediction_lines.NEXT} more")
     assert star.startswith("*") and "youden" in star and "Atelectasis" in unknown
-    assert "1 of 1 files" in end and "OOD" in bare
+    assert "1 of 1 file " in end and "OOD" in bare
 
 
 def test_of_a_long_table_the_first_are_shown_and_all_that_is_wrong(

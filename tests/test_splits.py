@@ -90,10 +90,10 @@ def test_lists_make_a_split_and_shared_images_are_refused_or_reported(
     words = [f"train={tmp_path / 'a.txt'}", f"test={tmp_path / 'b.txt'}"]
     found = splits.from_lists(words, patients, paths)
     assert set(found[:15]) <= {"train", "val"} and found[15:17].tolist() == ["test"] * 2 and set(found[17:]) == {""}
-    for fact in ("1 of 3 entries", "1 patients are in several", "3 images are in no list"):
+    for fact in ("1 of 3 entries", "1 patient is in several", "3 images are in no list"):
         assert fact in caplog.text
     (tmp_path / "b.txt").write_text("14.png")
-    with pytest.raises(ValueError, match=r"\b1 images .*train.*test"):
+    with pytest.raises(ValueError, match=r"\b1 image .*train.*test"):
         splits.from_lists(words, patients, paths)
     for wrong in ("train", "dev=a.txt"):
         with pytest.raises((ValueError, FileNotFoundError)):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from markupsafe import Markup
 
 from ribcage.runtime import templates, terminal
+from ribcage.runtime.spelling import count_phrase
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -43,11 +44,6 @@ def _environment() -> "Environment":
 def _shown(value: object) -> Markup:
     """What a template prints; what is Markdown already stays as it is."""
     return value if isinstance(value, Markup) else markdown_text(value)
-
-
-def count_phrase(number: int, noun: str = "", plural: str = "") -> str:
-    """1,234 images; 1 image; 1,234"""
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}" if noun else f"{number:,}"
 
 
 def interval(value: "HasLimits | Mapping[str, float | None]") -> str:

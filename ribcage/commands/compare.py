@@ -36,7 +36,7 @@ class Options:
     seed: int = 0
     """Random seed of the bootstrap."""
     latency: bool = False
-    """Measure the time per image in PyTorch and in ONNX Runtime."""
+    """Measure the inference time per image in PyTorch and in ONNX Runtime."""
     threads: int = 0
     """Number of CPU threads for --latency; 0: one per core."""
 

@@ -216,7 +216,7 @@ def fitted(options: Options, model: Model) -> Model:
     )
     if not validation.judged:
         names = ", ".join(model.spec.findings)
-        raise ValueError(f"--val {options.val}: no finding of {names} has positive and negative labels in this split.")
+        raise ValueError(f"--val {options.val}: none of {names} has both positive and negative labels in this split.")
     print(f"split {options.val!r}: {len(rows):,} images, mean AUROC {validation()['auroc']:.4f}")
     note = replace(model.spec.training, fitted=len(rows), fitted_to=tuple(one.index.name for one in data))
     chosen = replace(validation.chosen_spec(), training=note)

@@ -213,8 +213,8 @@ def compared(options: Options, opened: "Classifier", made: Path) -> Exported:
     print(f"largest difference between probabilities on {len(images):,} {kind}: {away:.2g}")
     if away > options.tolerance and (not options.int8 or away == float("inf")):
         raise ValueError(
-            f"The exported model differs from the original by {away:.2g}, more than {options.tolerance:g}: no "
-            "file is written."
+            f"The exported model differs from the original by {away:.2g}, more than the tolerance of "
+            f"{options.tolerance:g}; no file was written."
         )
     result: Exported = {"away": away, "images": len(images)}
     if chosen:

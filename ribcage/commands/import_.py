@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ribcage.runtime.spelling import count_phrase
+
 if TYPE_CHECKING:
     from ribcage.data.dataset_folder import DatasetFolder, Facts
     from ribcage.data.importer.writer import Writer
@@ -56,7 +58,7 @@ class Options:
     split_list: tuple[str, ...] = ()
     """Files with image names, one per line, that define the splits: train=FILE test=FILE."""
     drop_shared: tuple[str, ...] = ()
-    """Splits from which images are dropped if the same patient or a copy of the image is also in another split."""
+    """Splits from which to drop images whose patient, or a copy of which, is also in another split."""
     name: str = ""
     """Name of the dataset in reports; identical patient identifiers count as the same patient only in datasets of the
     same name (default: the published name)."""
@@ -205,7 +207,7 @@ def write(writer: "Writer", name: str) -> None:
     try:
         with stoppable(), writer:
             if writer.done:
-                print(f"Resuming after {writer.done:,} of {total:,} images.")
+                print(f"Resuming after {writer.done:,} of {count_phrase(total, 'image')}.")
             for _ in progress.track(writer.run(), total, f"import {name}", "images", writer.done):
                 pass
     except KeyboardInterrupt:
@@ -239,11 +241,12 @@ def summary(opened: "DatasetFolder") -> str:
     kind = "linked" if facts.linked else f"{facts.size}×{facts.size}, {facts.depth} bit, {facts.fit}"
     notes = [f"  {count:,} × {note}" for note, count in facts.notes.items()]
     patients = int((table["patient"].unique() != "").sum())
+    images, people = count_phrase(facts.images, "image"), count_phrase(patients, "known patient")
     lines = [
-        f"{out}: {facts.images:,} images ({kind}) from {patients:,} known patients; {splits}.",
+        f"{out}: {images} ({kind}) from {people}; {splits}.",
         *filter(None, [importer_tables.enlarged(table, facts)]),
         *notes,
-        f"{facts.rejected:,} images rejected{': ' + reasons(out) if facts.rejected else '.'}",
+        f"{count_phrase(facts.rejected, 'image')} rejected{': ' + reasons(out) if facts.rejected else '.'}",
     ]
     return "\n".join(lines)
 

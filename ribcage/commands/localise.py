@@ -222,7 +222,7 @@ def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.nd
     kept = [rows[detections.drawn(data, rows, options.findings, policy).any(axis=1)] for rows in (train_rows, val_rows)]
     if lost := len(train_rows) + len(val_rows) - sum(map(len, kept)):
         names = " or ".join(options.findings)
-        run_folder.say(f"{lost:,} images are excluded, because they have no box and no negative label for {names}.")
+        run_folder.say(f"Images excluded, because they have no box and no negative label for {names}: {lost:,}.")
     for rows, split in zip(kept, (options.train, options.val), strict=True):
         without_boxes = [name for name in options.findings if not len(detections.truth(data, rows, name))]
         if len(without_boxes) == len(options.findings):

@@ -182,7 +182,7 @@ def describe(options: Options, data: "Datasets", rows: "np.ndarray") -> tuple["M
     findings = setup.findings_of(options, data)
     learnt = findings if methods.load_method(options.method).from_labels else ()
     if methods.load_method(options.method).from_labels and not learnt:
-        raise ValueError(f"{options.method} uses labels, but {', '.join(options.data)} has none.")
+        raise ValueError(f"{options.method} needs labels, but there are none in {', '.join(options.data)}.")
     scales = [(one.mean, one.std) for one in data]
     common = np.average(scales, axis=0, weights=shares(options, data, rows)).round(6).tolist()
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else common)

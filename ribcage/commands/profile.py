@@ -37,7 +37,7 @@ class Options:
     size: tuple[int, ...] = ()
     """Input height and width in pixels, or one number for both, for architectures and --baselines (default: 224)."""
     latency: bool = True
-    """Measure the time in PyTorch and in ONNX Runtime."""
+    """Measure the inference time in PyTorch and in ONNX Runtime."""
     threads: int = 0
     """Number of CPU threads; 0: one per core."""
     runs: int = 10
@@ -181,7 +181,7 @@ def show_measured(result: "Profile") -> None:
         console.print(said)
     for one in measured:
         if why := next((batch["why"] for batch in one["latency"]), ""):
-            console.print(f"! {one['model']} was not timed after export: {why}")
+            console.print(f"! The inference time of {one['model']} in ONNX Runtime was not measured: {why}")
 
 
 FIXED = ("--classes", "--channels")

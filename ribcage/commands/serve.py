@@ -69,7 +69,7 @@ class Options:
     max_megapixels: float = 50.0
     """Maximum size of an image in megapixels."""
     max_seconds: float = 60.0
-    """Time limit of a request in seconds."""
+    """Time limit per request, in seconds."""
 
 
 def run(options: Options) -> None:

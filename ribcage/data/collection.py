@@ -13,7 +13,7 @@ from ribcage.data import dataset_folder, splits
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.findings import IGNORE, Policy
 from ribcage.data.index import SIDES
-from ribcage.runtime.spelling import did_you_mean
+from ribcage.runtime.spelling import count_phrase, did_you_mean
 
 FRONTAL = ("PA", "AP")
 """The views of a frontal image."""
@@ -198,7 +198,7 @@ class Datasets(Sequence[DatasetFolder]):
         for one, own in zip(self.folders, self.own_rows(rows), strict=True):
             damaged = one.damaged(np.unique(own))
             if len(damaged):
-                wrong.append(f"{len(damaged):,} images of {one.folder} (first: row {damaged[0]})")
+                wrong.append(f"{count_phrase(len(damaged), 'image')} of {one.folder} (first: row {damaged[0]})")
         if wrong:
             raise ValueError(
                 f"Images changed since the import (pixel hashes differ): {', '.join(wrong)}. Import again."

@@ -28,7 +28,7 @@ def selected_rows(rows: np.ndarray | None, total: int) -> np.ndarray:
     chosen = np.asarray(rows)
     if chosen.dtype == bool:
         if len(chosen) != total:
-            raise ValueError(f"rows has {len(chosen):,} booleans; one for each of the {total:,} images was expected.")
+            raise ValueError(f"rows has {len(chosen):,} booleans; expected one for each of the {total:,} images.")
         return np.flatnonzero(chosen)
     if len(chosen) and not np.issubdtype(chosen.dtype, np.integer):
         raise ValueError(f"rows must be integers or booleans, not {chosen.dtype}.")

@@ -11,7 +11,7 @@ import pandas as pd
 from ribcage.data import datasets, splits
 from ribcage.data.collection import Datasets
 from ribcage.imaging import duplicates
-from ribcage.runtime.spelling import did_you_mean
+from ribcage.runtime.spelling import count_phrase, did_you_mean
 
 
 def count_known_patients(data: Datasets, rows: np.ndarray) -> int:
@@ -43,8 +43,8 @@ def distinct(data: Datasets) -> None:
         names = [dataset.index.name for dataset in data]
         same = dict.fromkeys(str(dataset.folder) for dataset in data if names.count(dataset.index.name) > 1)
         raise ValueError(
-            f"{twice:,} images are in more than one of {', '.join(same)} (same dataset and path): "
-            "pass each folder once or, if the images differ, import one under another --name."
+            f"{count_phrase(twice, 'image is', 'images are')} in more than one of {', '.join(same)} "
+            "(same dataset and path): pass each folder once or, if the images differ, import one under another --name."
         )
 
 
@@ -124,12 +124,13 @@ def apart(data: Datasets, learning: np.ndarray, choosing: np.ndarray, splits: tu
     both, (train, val) = split_overlap(data, learning, choosing), splits
     if both.images:
         raise ValueError(
-            f"{both.images:,} images are in both --train {train} and --val {val}, so the model would be validated on "
-            "training images. Use another split for --val."
+            f"{count_phrase(both.images, 'image is', 'images are')} in both --train {train} and --val {val}, so "
+            "the model would be validated on training images. Use another split for --val."
         )
     shared = (
-        f"WARNING: {both.patients:,} patients are in {train!r} and in {val!r}: the best epoch, the temperature and the "
-        f"thresholds would be chosen on training patients. --drop-shared {val} removes them from {val!r}, "
+        f"WARNING: {count_phrase(both.patients, 'patient is', 'patients are')} in {train!r} and in {val!r}: "
+        "the best epoch, the temperature and the thresholds would be chosen on training patients. "
+        f"--drop-shared {val} removes their images from {val!r}, "
         f"--drop-shared {train} from {train!r}."
     )
     warning = shared if both.patients else _unknown(data, learning, choosing, splits)

@@ -63,8 +63,8 @@ def _kept(place: Path) -> bytes:
         found = place.read_bytes()
     except OSError as error:
         raise OSError(
-            f"{place}, the key for hashing patient identifiers, cannot be saved ({error.strerror}). Set {VARIABLE} to "
-            f"a secret."
+            f"The key for hashing patient identifiers cannot be saved to {place} ({error.strerror}). Set {VARIABLE} to "
+            "a secret value."
         ) from None
     if len(found) != LENGTH:
         raise ValueError(

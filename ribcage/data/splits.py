@@ -11,6 +11,7 @@ import pandas as pd
 
 from ribcage.data.readers import tables
 from ribcage.imaging.fingerprint import canonical_patient
+from ribcage.runtime.spelling import count_phrase
 
 log = logging.getLogger("ribcage")
 
@@ -105,9 +106,9 @@ def lists(words: Sequence[str], paths: Sequence[str]) -> dict[str, np.ndarray]:
             )
         if len(rows) < len(images):
             log.warning(
-                "%s of %s entries in the list %r are not in the dataset, such as %s.",
+                "%s of %s in the list %r could not be found in the dataset, such as %s.",
                 f"{len(images) - len(rows):,}",
-                f"{len(images):,}",
+                count_phrase(len(images), "entry", "entries"),
                 name,
                 tables.printable_text(strange),
             )
@@ -126,16 +127,18 @@ def from_lists(words: Sequence[str], patients: pd.Series, paths: pd.Series) -> p
     for one, other in combinations(found, 2):
         if both := int((found[one] & found[other]).sum()):
             raise ValueError(
-                f"{both:,} images are in the lists of both {one} and {other}. 'ribcage inspect' shows them."
+                f"{count_phrase(both, 'image is', 'images are')} in the lists of both {one} and {other}. "
+                "'ribcage inspect' shows them."
             )
     for name, rows in found.items():
         split[rows] = name
     known = patients[(patients != "") & (split != "")]
     crossing = int((split[known.index].groupby(known).nunique() > 1).sum())
     if crossing:
-        log.warning("%s patients are in several lists; --drop-shared test removes them from test.", f"{crossing:,}")
+        people = count_phrase(crossing, "patient is", "patients are")
+        log.warning("%s in several lists; --drop-shared test removes their images from test.", people)
     if none := int((split == "").sum()):
-        log.warning("%s images are in no list, and so in no split.", f"{none:,}")
+        log.warning("%s in no list, and so in no split.", count_phrase(none, "image is", "images are"))
     return completed_splits(split, patients, paths)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from ribcage.evaluation import own_predictions
 from ribcage.evaluation.comparison_entries import ComparisonEntry
 from ribcage.evaluation.labelled import patient_names
+from ribcage.runtime.spelling import count_phrase
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ def align(entries: Sequence[ComparisonEntry]) -> Aligned:
         other = int((~((theirs == labels[0]) | (np.isnan(theirs) & np.isnan(labels[0])))).any(axis=1).sum())
         if other:
             raise ValueError(
-                f"{other:,} images have different labels in {one.name} and {entries[0].name}: "
-                "evaluate both on the same data with the same --policy."
+                f"{count_phrase(other, 'image has', 'images have')} different labels in {one.name} and "
+                f"{entries[0].name}: evaluate both on the same data with the same --policy."
             )
     patients = [patient_names(table.images) for table in common]
     most_known = max(patients, key=lambda names: (int((names != "").sum()), -len(set(names))))  # the first of equals
@@ -84,5 +85,7 @@ def image_keys(one: ComparisonEntry) -> pd.Index:
     keys = pd.Index(one.table.images["set"] + "\0" + one.table.images["path"])
     twice = int(keys.duplicated().sum())
     if twice:
-        raise ValueError(f"{one.name} lists {twice:,} images twice (same dataset and path). Keep one row per image.")
+        raise ValueError(
+            f"{one.name} lists {count_phrase(twice, 'image')} twice (same dataset and path). Keep one row per image."
+        )
     return keys

@@ -24,6 +24,7 @@ from ribcage.metrics import Comparison
 from ribcage.metrics.classification_evaluation import ThresholdRow
 from ribcage.metrics.definitions import load_metric, metrics_in, metrics_of
 from ribcage.metrics.estimates import MeanEstimate, ScalarEstimate, mean_estimate, optional_float, scalar_estimate
+from ribcage.runtime.spelling import count_phrase
 from ribcage.runtime.typed_json import INLINE
 
 METRICS = (*metrics_in("comparison"), "auroc_delong")
@@ -277,21 +278,25 @@ def comparison_notes(result: ComparisonResult) -> list[str]:
         for lacked, names in lacking.items()
     ]
     texts += [
-        f"{model.name} was not timed after export: {model.costs.latency.why}"
+        f"The inference time of {model.name} in ONNX Runtime was not measured: {model.costs.latency.why}"
         for model in result.models
         if model.costs and model.costs.latency and model.costs.latency.why
     ]
     if result.otherwise_grouped:
         texts.append(
             f"The tables disagree on which images belong to the same patient: {', '.join(result.otherwise_grouped)} "
-            f"differs from the grouping used here ({result.patients:,} patients), which is that of the table with the "
-            "most known and then the fewest patients. If it is wrong, the intervals and p-values are wrong, too."
+            f"differs from the grouping used here ({count_phrase(result.patients, 'patient')}), which is that of the "
+            "table with the most known and then the fewest patients. If it is wrong, the "
+            "intervals and p-values are wrong, too."
         )
     if without := result.without_patient:
         texts += unknown_patients_note(without)
     for name, count in result.left_out.items():
         if count:
-            texts.append(f"{count:,} images of {name} are excluded, because not all models have predictions for them.")
+            images = count_phrase(count, f"image of {name} is", f"images of {name} are")
+            texts.append(
+                f"{images} excluded, because not all models have predictions for {'it' if count == 1 else 'them'}."
+            )
     for name, findings in result.findings_left_out.items():
         if findings:
             them = "it" if len(findings) == 1 else "them"

@@ -15,6 +15,7 @@ from ribcage.data.fingerprint_table import Fingerprints
 from ribcage.data.provenance import Provenance
 from ribcage.imaging import duplicates, fingerprint
 from ribcage.metrics.evaluation_context import LeakageCheck, LeftOut
+from ribcage.runtime.spelling import count_phrase
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,12 @@ class Leak:
 
     def sentence(self, what: str) -> str:
         """The overlap in words. what: the kind of images, such as "test"."""
-        people = f"{self.patients:,} patient{'s' * (self.patients != 1)}"
+        people = count_phrase(self.patients, "patient")
+        copies = "are copies of training or validation images"
         return (
-            f"Of {self.tested:,} {what} images, {self.images:,} are from {people} in the training "
-            f"or validation data of the model; {self.alike:,} are copies of training or validation images, "
+            f"Of {count_phrase(self.tested, f'{what} image')}, {count_phrase(self.images, 'is', 'are')} from {people} "
+            "in the training or validation data of the model; "
+            f"{count_phrase(self.alike, 'is a copy of a training or validation image', copies)}, "
             f"{self.identical:,} of them identical"
         )
 
@@ -119,8 +122,9 @@ def left_out_note(left: LeftOut) -> list[str]:
     if not left.images:
         return []
     return [
-        f"{left.images:,} images are excluded (--drop-shared), because they are from {left.patients:,} patients in "
-        f"the training or validation data of the model or are copies of images in these data ({left.copies:,})."
+        f"{count_phrase(left.images, 'image is', 'images are')} excluded (--drop-shared): images from "
+        f"{count_phrase(left.patients, 'patient')} in the training or validation data of the model, or copies of "
+        f"images in these data ({left.copies:,})."
     ]
 
 

@@ -12,6 +12,7 @@ from ribcage.metrics.classification_evaluation import ClassificationEvaluation, 
 from ribcage.metrics.evaluation import Evaluation
 from ribcage.metrics.evaluation_context import EvaluationContext
 from ribcage.metrics.reliability import FindingReliability
+from ribcage.runtime.spelling import count_phrase
 
 ORDER_LOST = 0.0005
 """Smallest difference between the AUROC by logits and by probabilities for a note: one in the third decimal."""
@@ -31,8 +32,8 @@ def classification_notes(data: LabelledPredictions, found: ClassificationEvaluat
     uncertain = int((np.isnan(data.labels) & (data.source == -1)).sum())
     if left:
         texts.append(
-            f"{left:,} labels are not used: {uncertain:,} are uncertain, and {left - uncertain:,} are missing in the "
-            "source data."
+            f"{count_phrase(left, 'label is', 'labels are')} not used: {count_phrase(uncertain, 'is', 'are')} "
+            f"uncertain, and {count_phrase(left - uncertain, 'is', 'are')} missing in the source data."
         )
     if alone := [row.finding for row in rows if _without_interval(row)]:
         texts.append(
@@ -75,8 +76,8 @@ def unknown_patients_note(count: int) -> list[str]:
     if not count:
         return []
     return [
-        f"For {count:,} images the patient is unknown: each is counted as a separate patient, and patients shared "
-        "between splits cannot be found."
+        f"For {count_phrase(count, 'image')}, the patient is unknown: each is counted as a separate patient, and "
+        "patients shared between splits cannot be found."
     ]
 
 

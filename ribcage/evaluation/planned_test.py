@@ -183,7 +183,7 @@ def split_rows(datasets: Datasets, split: str, frontal: bool) -> np.ndarray:
     frontals = rows[datasets.frontal[rows]]
     if frontal and not len(frontals):
         raise ValueError(
-            f"--frontal leaves no image: no image of split {split!r} is known to be frontal. Leave out --frontal."
+            f"No image is left with --frontal: no image of split {split!r} is known to be frontal. Leave out --frontal."
         )
     return frontals if frontal else rows
 

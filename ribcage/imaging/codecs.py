@@ -103,7 +103,7 @@ def _check_complete(data: bytes, name: str, header: Header, pixels: np.ndarray, 
     if last.shape[0] > side or not (last == MISSING).all():
         return []
     if header.what != "gray" or not medical_jpeg.is_medical_jpeg(data):
-        return [f"{CAUTION}the JPEG ends in uniform gray, as if pixels were missing"]
+        return [f"{CAUTION}the JPEG ends in uniform grey, as if pixels were missing"]
     try:
         medical_jpeg.decode_medical_jpeg(medical_jpeg.repaired(data)[0])
     except ValueError:

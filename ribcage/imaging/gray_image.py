@@ -78,9 +78,9 @@ def to_gray(pixels: np.ndarray, what: str) -> tuple[np.ndarray, list[str]]:
         return pixels, []
     blue, green, red, *alpha = cv2.split(pixels)
     if cv2.norm(blue, green, cv2.NORM_INF) == 0 == cv2.norm(green, red, cv2.NORM_INF):
-        one, notes = green, [] if what.startswith("gray") else [f"{what} with gray pixels"]
+        one, notes = green, [] if what.startswith("gray") else [f"{what} with grey pixels"]
     else:
-        one, notes = cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2GRAY), [f"colour ({what}) converted to gray"]
+        one, notes = cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2GRAY), [f"colour ({what}) converted to greyscale"]
     top = np.iinfo(pixels.dtype).max
     if alpha and cv2.minMaxLoc(alpha[0])[0] < top:
         one, notes = cv2.multiply(one, alpha[0], scale=1 / top), [*notes, "transparent pixels set to black"]

@@ -210,7 +210,7 @@ def _tiff(data: bytes, name: str, limits: Limits) -> Header:
     width, height = (tags.get(tag, (0,))[0] for tag in (256, 257))
     bits, channels, kind, photometric = (tags.get(tag, (1,))[0] for tag in (258, 277, 339, 262))
     if kind != 1 or bits not in (1, 2, 4, 8, 16) or photometric not in (0, 1, 2, 3, 5, 6) or channels > 4:
-        raise UnreadableError(f"{name} is a TIFF of an unsupported kind; 8 or 16 bits, gray or RGB were expected.")
+        raise UnreadableError(f"{name} is a TIFF of an unsupported kind; 8 or 16 bits, greyscale or RGB were expected.")
     what = {0: "gray", 1: "gray", 3: "palette", 5: "CMYK"}.get(photometric, "RGB")
     notes, orientation = [], tags.get(274, (1,))[0]
     if channels > {"gray": 1, "palette": 1, "CMYK": 4}.get(what, 3):

@@ -94,7 +94,7 @@ def auroc_gap(
     inside = np.asarray(inside, np.bool_)
     if inside.shape != (len(scores),):
         raise ValueError(
-            f"The subgroup mask has shape {inside.shape}; one boolean for each of the {len(scores)} rows was expected."
+            f"The subgroup mask has shape {inside.shape}; expected one boolean for each of the {len(scores)} rows."
         )
     sides = [np.where(side[:, None], labels, np.nan) for side in (inside, ~inside)]
     return Gap(*(delong(scores, own, patients, weights=weights) for own in sides))

@@ -121,7 +121,7 @@ def _checked_weights(weights: np.ndarray | None, count: int) -> np.ndarray:
         return np.ones(count)
     weights = np.asarray(weights, np.float64)
     if weights.shape != (count,) or not np.isfinite(weights).all() or (weights < 0).any():
-        raise ValueError(f"Weights have shape {weights.shape}; {count} finite, non-negative numbers were expected.")
+        raise ValueError(f"weights has shape {weights.shape}; expected {count} finite, non-negative numbers.")
     return weights
 
 

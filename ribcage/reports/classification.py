@@ -19,6 +19,7 @@ from ribcage.reports.details import (
 from ribcage.reports.html import Figure, Table
 from ribcage.reports.intervals import axis_ends, interval_drawing
 from ribcage.reports.numbers import decimals, finding_name, limits, rule_name, titled, with_limits
+from ribcage.runtime.spelling import count_phrase
 
 METRICS_WITHOUT_LIMITS = tuple(name for name in metrics_in("findings") if name != "auroc")
 """The metrics behind the interval."""
@@ -80,7 +81,7 @@ def classification_page(
 def test_images(result: ClassificationEvaluation) -> str:
     """1,000 images from 600 known patients"""
     crops = ", ten crops per image" * result.context.ten_crop
-    return f"{result.images:,} images from {result.patients:,} known patients{crops}"
+    return f"{count_phrase(result.images, 'image')} from {count_phrase(result.patients, 'known patient')}{crops}"
 
 
 def summary_cards(result: ClassificationEvaluation) -> list[tuple[str, str]]:
@@ -135,7 +136,8 @@ def metrics_note(result: ClassificationEvaluation) -> str:
         f"{_thresholds(result)}: {rule_name(result.rule)}{threshold_origin(result)}.",
     ]
     if has_mean(result) and (others := other_means(result)):
-        sentences.append(f"The number of findings for which a metric is defined differs for {others}.")
+        auroc = count_phrase(result.macro["auroc"].findings, "finding")
+        sentences.append(f"The mean AUROC includes {auroc}; other means include a different number: {others}.")
     if len(result.findings) == 1:
         values = [(load_metric(name), result.findings[0].metrics[name]) for name in metrics_of("threshold")]
         rates = ", ".join(f"{one.label} {with_limits(value)}" for one, value in values if not one.wide)

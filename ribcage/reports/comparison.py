@@ -10,6 +10,7 @@ from ribcage.reports.details import has_mean
 from ribcage.reports.html import Table
 from ribcage.reports.intervals import interval_drawing
 from ribcage.reports.numbers import decimals, finding_name, p_value, rule_name, signed, signed_limits, with_limits
+from ribcage.runtime.spelling import count_phrase
 
 DIFFERENCE_HEAD = (
     "finding",
@@ -60,9 +61,10 @@ def comparison_page(result: ComparisonResult) -> str:
 def comparison_summary(result: ComparisonResult) -> str:
     """How much is compared, and how."""
     return (
-        f"{len(result.models)} models are compared on the same {result.images:,} images from {result.patients:,} known "
-        f"patients. Intervals are {100 * result.level:g} % confidence intervals clustered by patient; variances "
-        f"without a closed form are estimated from {result.resamples:,} bootstrap resamples of patients."
+        f"{len(result.models)} models are compared on the same {count_phrase(result.images, 'image')} from "
+        f"{count_phrase(result.patients, 'known patient')}. Intervals are {100 * result.level:g} % "
+        "confidence intervals clustered by patient; variances without a closed "
+        f"form are estimated from {result.resamples:,} bootstrap resamples of patients."
     )
 
 

@@ -15,6 +15,7 @@ from ribcage.reports.detection_errors import FigureGroup
 from ribcage.reports.html import Table
 from ribcage.reports.numbers import decimals, finding_name, limits, titled, with_limits
 from ribcage.reports.subgroups import DIFFERENCE, gap_text, group_name
+from ribcage.runtime.spelling import count_phrase
 
 RATES = dict(zip(froc.RATES, ("1/8", "1/4", "1/2", "1", "2", "4", "8"), strict=True))
 IMAGE_SETS = {"all images": "", "positive images only": "_positives", "as in published tables": "_skipping"}
@@ -57,7 +58,7 @@ def detection_page(result: DetectionEvaluation, data: LabelledDetections, groups
 
 def boxed_test_images(result: DetectionEvaluation) -> str:
     """300 images from 120 known patients"""
-    return f"{result.images:,} images from {result.patients:,} known patients"
+    return f"{count_phrase(result.images, 'image')} from {count_phrase(result.patients, 'known patient')}"
 
 
 def detection_cards(result: DetectionEvaluation) -> list[tuple[str, str]]:

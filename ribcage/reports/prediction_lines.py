@@ -9,6 +9,7 @@ from ribcage.inference import image_files
 from ribcage.inference.file_predictions import FileBox, FilePrediction, FilePredictions, path_text
 from ribcage.inference.sanity import ALIKE, Likeness
 from ribcage.runtime import terminal
+from ribcage.runtime.spelling import count_phrase
 
 FEW = 6
 """Up to so many findings are all shown on a line; of more, those that reach their threshold and the most probable."""
@@ -41,7 +42,7 @@ class PredictionLines:
                 continue
             yield from self._of_file(one)
         if hidden:
-            yield f"… {hidden:,} more files are listed in {self.table}."
+            yield f"… {count_phrase(hidden, 'more file is', 'more files are')} listed in {self.table}."
 
     def _of_file(self, one: FilePrediction) -> list[str]:
         path = terminal.plain_line(path_text(one.path))
@@ -86,17 +87,18 @@ def counts_line(found: FilePredictions) -> str:
     """How many files were predicted, how many of them are unusual, how many could not be read."""
     total, good = len(found.files), len(found.readable)
     unusual = sum(bool(one.context.image_warnings) for one in found.files)
-    line = f"{good:,} of {total:,} files predicted"
+    line = f"{good:,} of {count_phrase(total, 'file')} predicted"
     line += f", {unusual:,} of them with warnings" if unusual else ""
-    return line + (f"; {total - good:,} of {total:,} files could not be read." if good < total else ".")
+    return line + (f"; {total - good:,} of {count_phrase(total, 'file')} could not be read." if good < total else ".")
 
 
 def skipped_line(found: image_files.Files) -> str:
     """How many files were skipped, and what kinds they are by their names."""
     kinds = ", ".join(f"{count:,} × {ending}" for ending, count in found.endings[:KINDS])
     more = ", …" if len(found.endings) > KINDS else ""
-    several = "1 file" if found.others == 1 else f"{found.others:,} files"
-    return f"Skipped {several} ({kinds}{more}) that are not PNG, JPEG, TIFF, BMP or DICOM by their first bytes."
+    several = count_phrase(found.others, "file")
+    verb = "is" if found.others == 1 else "are"
+    return f"Skipped {several} ({kinds}{more}) that {verb} not PNG, JPEG, TIFF, BMP or DICOM by their first bytes."
 
 
 def _box_text(box: FileBox) -> str:

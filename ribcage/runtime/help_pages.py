@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from ribcage.runtime import flags
 from ribcage.runtime.flags import REQUIRED, UNIONS, Flag
+from ribcage.runtime.spelling import count_phrase
 
 GENERATED = Path(__file__).with_name("own_options.json")
 GROUPS = {
@@ -190,7 +191,9 @@ def help_page(name: str, module: ModuleType, words: Sequence[str], *, everything
     if examples := getattr(module, "EXAMPLES", ()):
         blocks += ["Examples:", *(f"  ribcage {example}" for example in examples), ""]
     if len(chosen) < len(named):
-        blocks.append(f"{len(named) - len(chosen)} more options: ribcage {name} {member}".rstrip() + " --help-all")
+        blocks.append(
+            f"{count_phrase(len(named) - len(chosen), 'more option')}: ribcage {name} {member}".rstrip() + " --help-all"
+        )
     return "\n".join(blocks).rstrip()
 
 

@@ -15,3 +15,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """' Did you mean 'x'?' to end a message with, or ""."""
     near = nearest_word(word, known)
     return f" Did you mean {near!r}?" if near else ""
+
+
+def count_phrase(number: int, noun: str = "", plural: str = "") -> str:
+    """1,234 images; 1 image; 1,234. plural: default: the noun with an s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}" if noun else f"{number:,}"

@@ -25,6 +25,7 @@ from ribcage.imaging.augment import View
 from ribcage.methods import Method
 from ribcage.models.recomputation import recompute_blocks
 from ribcage.runtime import distributed, flags, launcher
+from ribcage.runtime.spelling import count_phrase
 from ribcage.training import optim, run_folder
 from ribcage.training.options import TrainingOptions
 from ribcage.training.run_folder import say, with_history
@@ -68,9 +69,11 @@ def training_rows(options: TrainingOptions, data: Datasets, *splits: str) -> tup
     shared = before - len(chosen)
     chosen = selection.share_of_patients(data, chosen, options.labels, options.seed)
     notes = [f"{options.labels:g} of the patients"] if options.labels < 1 else []
-    notes += [f"without {copies:,} copies of images in other splits"] if copies else []
-    notes += [f"without {shared:,} images that share patients or copies with other splits"] if shared else []
-    return chosen, f"Training on {len(chosen):,} of {len(every):,} images" + (f" ({'; '.join(notes)})" if notes else "")
+    notes += [f"without {count_phrase(copies, 'copy', 'copies')} of images in other splits"] if copies else []
+    images = count_phrase(shared, "image")
+    notes += [f"without {images} of which the patient or a copy is in another split"] if shared else []
+    training = f"Training on {len(chosen):,} of {count_phrase(len(every), 'image')}"
+    return chosen, training + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def usable_rows(options: TrainingOptions, data: Datasets, rows: np.ndarray) -> np.ndarray:
@@ -211,7 +214,7 @@ def build_trainer(
 def save_memory(options: TrainingOptions, method: Method) -> None:
     """Let the blocks of the backbone be recomputed, as --checkpoint-activations asks for."""
     if options.compile:
-        raise ValueError("--checkpoint-activations and --compile exclude each other. Leave one of them out.")
+        raise ValueError("--checkpoint-activations and --compile cannot be combined. Leave out one of them.")
     if not recompute_blocks(method.backbone.model):
         raise ValueError(f"--checkpoint-activations: {options.model} has no repeated blocks. Leave the option out.")
 
@@ -243,7 +246,7 @@ def batch_summary(options: TrainingOptions, images: int) -> str:
 
 def optimizer_summary(options: TrainingOptions) -> str:
     """A sentence about the optimizer and the learning rate."""
-    epochs = f"{options.epochs:,} epochs" if options.epochs > 1 else "1 epoch"
+    epochs = count_phrase(options.epochs, "epoch")
     warmup = f" with a warm-up of {options.warmup:g}" if options.warmup else ""
     return (
         f"Optimizer {options.optimizer}, learning rate {options.lr:.3g}, weight decay {options.weight_decay:g}, "

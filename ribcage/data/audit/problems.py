@@ -10,6 +10,7 @@ from ribcage.data.audit.result import (
     SharedPatients,
     SharedSplits,
 )
+from ribcage.runtime.spelling import count_phrase
 
 
 def problems(result: AuditFindings) -> list[str]:
@@ -31,11 +32,6 @@ def problems(result: AuditFindings) -> list[str]:
     return texts
 
 
-def count_of(count: int, thing: str) -> str:
-    """1 image, 1,200 images"""
-    return f"{count:,} {thing}{'s' * (count != 1)}"
-
-
 def _giving(result: AuditFindings, crossing: Sequence[SharedPatients]) -> str:
     """The split to remove shared patients and duplicates from: the test split, if it has any; "" if none are shared."""
     joined = [tuple(one["splits"]) for one in crossing]
@@ -49,7 +45,8 @@ def _family_text(family: SharedSplits) -> str:
     (one, part), (other, against) = family["one"], family["other"]
     own, theirs = (f"the {name} {split} split" if name != "list" else f"list {split}"
                    for name, split in ((one, part), (other, against)))  # fmt: skip
-    people = f" and {family['patients']:,} of its {family['of_patients']:,} patients" if family["patients"] else ""
+    of_patients = count_phrase(family["of_patients"], "patient")
+    people = f" and {family['patients']:,} of its {of_patients}" if family["patients"] else ""
     tested = " Do not train on one and test on the other." if (part, against) == ("test", "train") else ""
     images = f"{family['images']:,} of the {family['of']:,} images in {own}"
     return f"{family['set']}: {images}{people} are in {theirs}.{tested}"
@@ -60,7 +57,7 @@ def _patients_text(crossed: SharedPatients) -> str:
     first, second = (split or "no split" for split in crossed["splits"])
     where = f"both {first} and {second}" if one == other else f"{first} of {one} and {second} of {other}"
     images = " and ".join(f"{count:,}" for count in crossed["images"])
-    people = f"{count_of(crossed['patients'], 'patient')} {'is' if crossed['patients'] == 1 else 'are'}"
+    people = f"{count_phrase(crossed['patients'], 'patient')} {'is' if crossed['patients'] == 1 else 'are'}"
     return f"{one}: {people} in {where} ({images} images)."
 
 
@@ -70,7 +67,7 @@ def _copies_texts(kind: str, found: Copies) -> list[str]:
         return []
     texts += [f"{found['other_patient']:,} with different patient identifiers"] if found["other_patient"] else []
     texts += [f"{found['other_labels']:,} with different labels"] if found["other_labels"] else []
-    groups = f"{found['groups']:,} group{'s' * (found['groups'] != 1)}"
+    groups = count_phrase(found["groups"], "group")
     return [f"{groups} of {kind} ({found['images']:,} images): {'; '.join(texts)}."]
 
 
@@ -94,14 +91,19 @@ def _set_texts(described: DatasetCounts) -> list[str]:
             f"{label}: patients cannot be derived from file names alone; pass the dataset, too, to compare patients."
         ]
     if described["rejected"]:
-        texts.append(f"{label}: {described['rejected']:,} images could not be imported; see rejected.csv.")
+        texts.append(
+            f"{label}: {count_phrase(described['rejected'], 'image')} could not be imported; see rejected.csv."
+        )
     if described["unknown_in_splits"]:
-        unknown = f"the patient of {count_of(described['unknown_in_splits'], 'image')} is not known"
+        unknown = f"the patient of {count_phrase(described['unknown_in_splits'], 'image')} is not known"
         texts.append(f"{label}: {unknown}, so images of one patient may be in several splits.")
     if described["ages"].get("impossible"):
-        texts.append(f"{label}: {described['ages']['impossible']:,} ages are outside the range from 0 to 110 years.")
+        ages = count_phrase(described["ages"]["impossible"], "age is", "ages are")
+        texts.append(f"{label}: {ages} outside the range from 0 to 110 years.")
     if described["damaged"]:
-        texts.append(f"{label}: {described['damaged']:,} images have changed since the import.")
+        texts.append(
+            f"{label}: {count_phrase(described['damaged'], 'image has', 'images have')} changed since the import."
+        )
     texts += [f"{label}: {notice}." for notice in described["notices"]]
     if not described["labelled"]:
         texts.append(f"{label}: no image has a label, so findings can be neither trained nor tested.")

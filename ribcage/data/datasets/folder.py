@@ -24,6 +24,7 @@ from ribcage.data.readers.path_patients import patients_in_paths, proposed_patte
 from ribcage.imaging import image_file
 from ribcage.imaging.dicom import terms
 from ribcage.runtime import terminal
+from ribcage.runtime.spelling import count_phrase
 
 CHINESE = "自己的图像：列名清楚的 CSV、按类别分的文件夹，或任意层级的 PNG、JPEG、DICOM 文件夹"
 SOURCE = "your own files"
@@ -234,7 +235,8 @@ def _check_inside(paths: pd.Series, root: Path) -> None:
     if outside:
         first = ", ".join(tables.printable_text(path) for path in outside[:3]) + (", …" if len(outside) > 3 else "")
         raise ValueError(
-            f"{len(outside):,} of {len(paths):,} files are outside {root} (by a path in the table or a link): {first}. "
+            f"{len(outside):,} of {count_phrase(len(paths), 'file')} {'is' if len(outside) == 1 else 'are'} "
+            f"outside {root} (by a path in the table or a link): {first}. "
             "If you trust them, use --allow-outside."
         )
 

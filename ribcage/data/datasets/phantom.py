@@ -67,9 +67,13 @@ def index(
     shortcut: place a metal token on most pneumothorax images of hospital A and on few others.
     """
     shares = {"uncertain": uncertain, "missing": missing, "lateral": lateral}
-    wrong = [f"{name} {value:g}" for name, value in shares.items() if not 0 <= value <= 1]
-    if images < 1 or wrong:
-        raise ValueError(f"Phantoms need at least 1 image and fractions from 0 to 1, not {', '.join(wrong) or images}.")
+    wrong = [
+        f"{name} must be a fraction from 0 to 1, not {value:g}" for name, value in shares.items() if not 0 <= value <= 1
+    ]
+    if images < 1:
+        wrong.insert(0, f"images must be at least 1, not {images}")
+    if wrong:
+        raise ValueError(f"Options of phantoms: {'; '.join(wrong)}.")
     rows = _studies(images, seed, lateral)
     severity = _severities(rows, seed)
     rows["token"] = _tokens(rows, severity, seed) if shortcut else False

@@ -15,6 +15,7 @@ from ribcage.data import dataset_folder, fingerprint_table, splits
 from ribcage.data.index import SIDES, Index
 from ribcage.imaging import duplicates, fingerprint, image_file
 from ribcage.imaging.dicom import terms
+from ribcage.runtime.spelling import count_phrase
 
 log = logging.getLogger("ribcage")
 
@@ -142,8 +143,8 @@ def without_shared_images(index: Index, prints: fingerprint_table.Fingerprints, 
                 f"in other splits."
             )
         log.warning(
-            "Removed %s images of %s, because the same patients or copies of the images are in other splits.",
-            f"{found.sum():,}",
+            "Removed %s of %s, because the patient or a copy of the image is also in another split.",
+            count_phrase(int(found.sum()), "image"),
             part,
         )
     return replace(index, table=table.assign(split=pd.Series(parts, table.index, dtype="str")))
@@ -206,7 +207,11 @@ def enlarged(table: pd.DataFrame, facts: dataset_folder.Facts) -> str:
     if not count:
         return ""
     share = f"{count / len(own):.0%}" if count / len(own) >= 0.01 else "under 1%"
-    said = f"{count:,} of {len(own):,} images ({share}) are smaller than {facts.size} px and are enlarged to that size"
+    verb = "is" if count == 1 else "are"
+    said = (
+        f"{count:,} of {count_phrase(len(own), 'image')} ({share}) {verb} smaller than {facts.size} px and {verb} "
+        "enlarged to that size"
+    )
     better = max(LEAST_SIZE, int(np.percentile(own, 100 * FEW, method="lower")))
     if better >= facts.size:
         return said + "."

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ribcage.data import findings
 from ribcage.data.readers import columns, tables
+from ribcage.runtime.spelling import count_phrase
 
 log = logging.getLogger("ribcage")
 MOST_CLASSES = 50
@@ -34,7 +35,7 @@ def folder_rows(root: Path, paths: list[str], classes: str) -> tuple[pd.DataFram
         raise FileNotFoundError(f"{root} has no images ({', '.join(tables.IMAGES)}) and no CSV.")
     unread = Counter(ending for path in paths for ending in UNREAD if path.lower().endswith(ending))
     if unread:
-        kinds = ", ".join(f"{count:,} files {ending}" for ending, count in unread.items())
+        kinds = ", ".join(f"{count_phrase(count, 'file')} {ending}" for ending, count in unread.items())
         log.warning("Files that are not images were ignored: %s.", kinds)
     folders = [path.split("/")[:-1] for path in images]
     dealt = all(steps and steps[0].lower() in columns.SPLIT_WORDS for steps in folders)
@@ -61,7 +62,7 @@ def _without_masks(images: list[str]) -> list[str]:
     """The images without those in folders of masks."""
     kept = [path for path in images if not any(step.lower() in MASKS for step in path.split("/")[:-1])]
     if len(kept) < len(images):
-        log.warning("%s images in folders named like masks were ignored.", f"{len(images) - len(kept):,}")
+        log.warning("Images in folders named like masks were ignored: %s.", f"{len(images) - len(kept):,}")
     return kept
 
 

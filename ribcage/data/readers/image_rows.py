@@ -9,6 +9,7 @@ import pandas as pd
 
 from ribcage.data.index import reserved
 from ribcage.data.readers import box_list, columns, tables
+from ribcage.runtime.spelling import count_phrase
 
 log = logging.getLogger("ribcage")
 
@@ -60,12 +61,15 @@ def _one_row_each(
     first = ~frame["path"].duplicated()
     if not differing and not box_list.has_boxes(list(others.columns)):
         log.warning(
-            "%s images have several rows that differ in other columns only: the first one is used.", f"{len(apart):,}"
+            "%s several rows that differ in other columns only: the first one is used.",
+            count_phrase(len(apart), "image has", "images have"),
         )
         return frame[first], found[first]
     by = apart[apart.any(axis=1)]
     said = ", ".join(f"{count:,} in {name}" for name, count in differing.items()) or "in other columns only"
-    stands = f"{len(by) or len(apart):,} images have several rows that differ ({said}), such as "
+    stands = (
+        f"{count_phrase(len(by) or len(apart), 'image has', 'images have')} several rows that differ ({said}), such as "
+    )
     stands += ", ".join(tables.printable_text(path) for path in list((by if len(by) else apart).index)[:5])
     labels_only = all(name.startswith("label ") for name in differing)
     if conflicts == "stop" or (conflicts == "merge" and not labels_only):
@@ -108,7 +112,7 @@ def _with_image(rows: pd.DataFrame, column: str) -> pd.DataFrame:
             f"The column {column!r} is blank in every row. Use --path-column for the column with the files."
         )
     if len(named) < len(rows):
-        log.warning("%s rows without an image were ignored.", f"{len(rows) - len(named):,}")
+        log.warning("Rows without an image were ignored: %s.", f"{len(rows) - len(named):,}")
     return named
 
 
@@ -129,8 +133,7 @@ def _located(names: pd.Series, root: Path) -> pd.Series:
     paths, other = tables.matched_files(names.tolist(), tables.files_below(root))
     if other:
         log.warning(
-            "%s files have a different file name extension from that in the table and were found by name without "
-            "extension.",
+            "Files whose extension differs from that in the table were found by the name without extension: %s.",
             f"{other:,}",
         )
     kept = [path if is_file else other for path, is_file, other in zip(plain, there, paths, strict=True)]

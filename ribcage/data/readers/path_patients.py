@@ -5,6 +5,7 @@ import re
 import pandas as pd
 
 from ribcage.data.readers import tables
+from ribcage.runtime.spelling import count_phrase
 
 # File names with a patient, and the folder of one.
 PATTERNS = (
@@ -30,7 +31,7 @@ def proposed_pattern(paths: list[str]) -> str:
         return ""
     return (
         f"File names may contain patient identifiers: --patient-pattern '(?i){pattern}' finds "
-        f"{len(set(found)):,} patients in {count:,} of {len(paths):,} paths, "
+        f"{count_phrase(len(set(found)), 'patient')} in {count:,} of {count_phrase(len(paths), 'path')}, "
         f"such as {tables.printable_text(found[0])!r}. If this is correct, pass this option."
     )
 

@@ -56,9 +56,9 @@ def _spelt(paths: list[str], root: Path) -> list[str]:
     if strange:
         first = os.fsencode(min(strange))[:200]
         log.warning(
-            "%s files below %s were ignored, as their names are not UTF-8, such as %r.",
-            f"{len(strange):,}",
+            "Files in %s whose names are not UTF-8 were ignored: %s, such as %r.",
             root,
+            f"{len(strange):,}",
             first,
         )
     return [path for path in paths if path not in strange]

@@ -84,7 +84,7 @@ def decode_dicom(
     except UnreadableError:
         raise
     except Exception as error:  # anything that pydicom and its decoders raise on a hostile file
-        raise UnreadableError(f"{name} is a damaged DICOM ({short_error(error)}).") from None
+        raise UnreadableError(f"{name} is a damaged DICOM file ({short_error(error)}).") from None
 
 
 def _gray(
@@ -237,7 +237,7 @@ def _check_deflated(data: bytes, name: str, limits: Limits) -> None:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     inflater.decompress(data[start:], int(limits.max_bytes))
     if inflater.unconsumed_tail:
-        raise UnreadableError(f"{name} exceeds, when decompressed, the limit of {limits.max_bytes / 1e6:,.0f} MB.")
+        raise UnreadableError(f"{name} exceeds the limit of {limits.max_bytes / 1e6:,.0f} MB when it is decompressed.")
 
 
 def _tags(dataset: "Dataset") -> dict[str, str]:

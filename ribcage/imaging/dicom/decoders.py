@@ -34,10 +34,10 @@ def check_length(dataset: "Dataset", expected: int, name: str) -> list[str]:
     if data[:4] == ITEM and data[8 + int.from_bytes(data[4:8], "little") :].startswith(ITEM):
         raise UnreadableError(f"{name} declares uncompressed pixels, but they are encapsulated.")
     if len(data) < expected:
-        raise UnreadableError(f"{name} is truncated: it has {len(data)} of {expected} bytes of pixels.")
+        raise UnreadableError(f"{name} is truncated: it has {len(data)} of {expected} bytes of pixel data.")
     if len(data) >= 2 * expected and expected > 1:
         raise UnreadableError(
-            f"{name} has {len(data)} bytes of pixels, but Rows, Columns, SamplesPerPixel and BitsAllocated imply "
+            f"{name} has {len(data)} bytes of pixel data, but Rows, Columns, SamplesPerPixel and BitsAllocated imply "
             f"{expected}: the file may contain several images, or more bits than declared."
         )
     more = len(data) - expected

@@ -40,13 +40,13 @@ def read_layout(dataset: "Dataset", name: str, limits: Limits) -> Layout:
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise UnreadableError(f"{name} has floating-point pixels; integers of up to 16 bits were expected.")
         if not any(keyword in dataset for keyword in ("SOPClassUID", "Rows", "DirectoryRecordSequence")):
-            raise UnreadableError(f"{name} is a damaged DICOM: its elements cannot be read.")
+            raise UnreadableError(f"{name} is a damaged DICOM file: its elements cannot be read.")
         uids = [*element_texts(dataset, "SOPClassUID"), *element_texts(dataset.file_meta, "MediaStorageSOPClassUID")]
         what = next((shown for uid in uids if (shown := known_name(uid) or valid_uid(uid))), "unknown")
         raise UnreadableError(f"{name} has no pixels (SOP class: {what}).")
     missing = [key for key in ("Rows", "Columns", "BitsAllocated", "PixelData") if not dataset.get(key)]
     if missing:
-        raise UnreadableError(f"{name} is a damaged DICOM: it has no {', '.join(missing)}.")
+        raise UnreadableError(f"{name} is a damaged DICOM file: it has no {', '.join(missing)}.")
     frames = int((element_numbers(dataset, "NumberOfFrames") or [1])[0]) or 1  # an empty one is common
     if frames != 1:
         raise UnreadableError(f"{name} has {frames:.6g} frames; one image was expected.")
@@ -60,7 +60,7 @@ def read_layout(dataset: "Dataset", name: str, limits: Limits) -> Layout:
     if allocated not in (8, 16) or not 1 <= bits <= allocated or samples not in (1, 3):
         raise UnreadableError(
             f"{name} has {samples} samples per pixel of {bits} bits ({allocated} allocated); "
-            "one (gray) or three (colour) of up to 16 bits were expected."
+            "one (greyscale) or three (colour) of up to 16 bits were expected."
         )
     high = bits - 1 if dataset.get("HighBit") is None else _whole(dataset, "HighBit", name)
     if not bits - 1 <= high < allocated:
@@ -96,5 +96,5 @@ def _whole(dataset: "Dataset", keyword: str, name: str) -> int:
     except Exception:  # anything that pydicom raises on a value that does not fit its element
         number = -1
     if not 0 <= number < 1 << 16:
-        raise UnreadableError(f"{name} is a damaged DICOM: its {keyword} is not a number of 16 bits.")
+        raise UnreadableError(f"{name} is a damaged DICOM file: its {keyword} is not a number of 16 bits.")
     return number

@@ -45,7 +45,7 @@ def shutter(dataset: "Dataset", width: int, height: int) -> tuple[np.ndarray | N
 
 
 def _gray(level: float) -> str:
-    return {0.0: "black", 1.0: "white"}.get(level, f"{100 * level:.0f} % gray")
+    return {0.0: "black", 1.0: "white"}.get(level, f"{100 * level:.0f} % grey")
 
 
 def _rectangle(dataset: "Dataset", width: int, height: int) -> np.ndarray | None:

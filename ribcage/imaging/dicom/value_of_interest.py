@@ -182,5 +182,5 @@ def useless(gray: np.ndarray, values: np.ndarray, counts: np.ndarray) -> str:
         return "saturate the image"
     darkest, brightest = percentiles_of_counts(gray, between, (0.5, 99.5))
     if brightest - darkest < LEAST_SHOWN:
-        return f"use only {100 * (brightest - darkest):.0f} % of the gray range"
+        return f"use only {100 * (brightest - darkest):.0f} % of the grey range"
     return ""
