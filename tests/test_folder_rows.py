@@ -67,7 +67,7 @@ def test_another_ending_is_tried_and_reported(folder: Path, caplog: pytest.LogCa
     trees.images(folder, ["images/1.jpg", "images/2.jpg"])
     found = trees.read_table(folder, "path,Mass", "1.png,1", "2.png,0")
     assert found.table["path"].tolist() == ["images/1.jpg", "images/2.jpg"]
-    assert has_facts(caplog.text, "2 files", "extension")
+    assert has_facts(caplog.text, "extension", 2)
 
 
 def test_files_outside_the_root_are_refused_unless_allowed(folder: Path) -> None:
