@@ -23,6 +23,7 @@ from ribcage.runtime.recipe import Recipe
 from ribcage.training.checkup import Report
 from ribcage.training.probe import ProbeResult
 from ribcage.training.runs import RunFacts
+from ribcage.training.search.result import SearchResult
 
 Word = str | Path
 Words = str | Path | Sequence[str | Path]
@@ -1092,4 +1093,34 @@ def serve(
         max_megabytes: Maximum size of a request in MB.
         max_megapixels: Maximum size of an image in megapixels.
         max_seconds: Time limit per request, in seconds.
+    """
+
+def tune(
+    command: Word,
+    *,
+    data: Words,
+    space: Words,
+    out: Word,
+    trials: int = 20,
+    prune: bool = True,
+    seed: int = 0,
+    **options: Any,
+) -> SearchResult:
+    """Search for hyperparameters: train with different options, and select them on the validation split.
+
+    COMMAND is finetune, localise or distil, whose options are passed on. --space names the options to vary; values are
+    drawn with Optuna (TPE), and trials that are worse than the median of the others end early. Each trial is a run folder
+    in --out. Results are trials.csv, trials.html and the recipe best.toml; the test split is not used. The same command
+    continues a search that was stopped; several processes and machines that run it on the same folder share the trials.
+
+    Args:
+        command: Training command.
+        data: Dataset folders.
+        space: Options to vary, as NAME=LOW..HIGH (with :log for a logarithmic scale, :int for whole numbers) or
+            NAME=A,B,C.
+        out: Folder of the search to write, with a run folder for each trial.
+        trials: Number of trials in all, including those of earlier and parallel runs of this search.
+        prune: End a trial early if its validation is below the median of the other trials.
+        seed: Random seed of the search and of every trial.
+        options: its own, as `ribcage … --help` lists them.
     """

@@ -6,7 +6,6 @@ interrupted recipe continues when the same command is run again.
 """
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,19 +67,7 @@ def member(name: str) -> Callable[..., None]:
         if not one.positional and one.name not in own and one.name != "resume"
     ]
     settled = {**getattr(trains.options, "member", {}), **vars(trains.options)}
-
-    def chosen(**values: object) -> None:
-        """See below."""
-
-    chosen.__doc__ = "\n".join(f"{one.name}: {one.text}" for one in known)
-    chosen.__annotations__ = {one.name: one.kind for one in known}
-    chosen.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=settled.get(one.name, one.default))
-            for one in known
-        ]
-    )
-    return chosen
+    return flags.keyword_function(known, settled)
 
 
 def run(options: Options) -> Path | int:

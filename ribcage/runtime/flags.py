@@ -13,7 +13,7 @@ import itertools
 import sys
 import tomllib
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal
@@ -114,6 +114,32 @@ def member_flags(function: Callable[..., Any], known: set[str]) -> list[Flag]:
         for key in inspect.signature(function).parameters.values()
         if key.kind is key.KEYWORD_ONLY and key.name not in known
     ]
+
+
+def keyword_function(known: Sequence[Flag], defaults: Mapping[str, Any] | None = None) -> Callable[..., None]:
+    """A function whose keywords are these options: the `member` of a command that passes options on to another.
+
+    defaults: other defaults, by option.
+    """
+
+    def options(**values: object) -> None:
+        """See below."""
+
+    options.__doc__ = "\n".join(f"{one.name}: {_text_with_default(one)}" for one in known)
+    options.__annotations__ = {one.name: one.kind for one in known}
+    options.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [_keyword(one.name, (defaults or {}).get(one.name, one.default)) for one in known]
+    )
+    return options
+
+
+def _text_with_default(flag: Flag) -> str:
+    return f"{flag.text.rstrip('.')} (default: {flag.resolved})." if flag.resolved else flag.text
+
+
+def _keyword(name: str, default: Any) -> inspect.Parameter:
+    kept = inspect.Parameter.empty if default is REQUIRED else default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=kept)
 
 
 def keyword_texts(function: Callable[..., Any]) -> dict[str, str]:

@@ -62,6 +62,7 @@ GROUPS = {
         *("on", "rule", "thresholds", "min_score", "protocol", "ten_crop", "resamples", "worst", "allow_leak", "seeds"),
         *("tolerance",),
     ),
+    "Search": ("space", "trials", "prune"),
     "Prediction": (),
     "Audit": ("near_duplicates", "samples"),
     "Timing": ("latency", "runs"),
@@ -93,7 +94,19 @@ COMMON = frozenset(
     (
         *("data", "out", "model", "init", "findings", "size", "epochs", "batch", "lr", "augment", "devices", "seed"),
         *("resume", "teacher", "head", "split", "html", "policy", "val", "train", "labels", "freeze", "loss", "maps"),
-        *("rule", "threads", "to", "port", "table", "precision", "max_detections", "quick", "recipe"),
+        *(
+            "rule",
+            "threads",
+            "to",
+            "port",
+            "table",
+            "precision",
+            "max_detections",
+            "quick",
+            "recipe",
+            "space",
+            "trials",
+        ),
     )
 )
 """Options of long commands that `--help` shows; `--help-all` shows all."""
@@ -183,7 +196,8 @@ def help_page(name: str, module: ModuleType, words: Sequence[str], *, everything
     for title, entries in (
         ("Arguments", list(map(help_entry, arguments))),
         *grouped(
-            [*chosen, *([RECIPE] if "resume" in {one.name for one in named} else [])], getattr(module, "GROUPS", {})
+            [*chosen, *([RECIPE] if {"resume", "space"} & {one.name for one in named} else [])],
+            getattr(module, "GROUPS", {}),
         ),
         (f"Options of {member}", own),
     ):

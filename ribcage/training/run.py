@@ -11,6 +11,7 @@ runs/x/
 """
 
 import contextlib
+import contextvars
 import json
 import math
 import signal
@@ -31,7 +32,9 @@ from ribcage.training.options import TrainingOptions
 from ribcage.training.trainer import DivergedError, StepLog, Trainer
 
 Validate = Callable[[], dict[str, float]]
-
+Observer = Callable[[int, Mapping[str, float]], str]
+"""Receives the completed epochs and the numbers of each validation; returns why the run should end, else ""."""
+_observer: contextvars.ContextVar[Observer | None] = contextvars.ContextVar("observer", default=None)
 
 DIVERGED = "diverged.json"
 RISK = 1.0
@@ -44,6 +47,20 @@ class InterruptedRun(KeyboardInterrupt):
     def __init__(self, reason: str, code: int) -> None:
         super().__init__(reason)
         self.code = code
+
+
+class DiscontinuedRun(InterruptedRun):
+    """An observer of the validations ended the run after it saved a checkpoint."""
+
+
+@contextlib.contextmanager
+def observed_validations(observer: Observer) -> Iterator[None]:
+    """Within the block, the observer is called after each validation of a run in this process."""
+    token = _observer.set(observer)
+    try:
+        yield
+    finally:
+        _observer.reset(token)
 
 
 @dataclass(frozen=True)
@@ -92,6 +109,7 @@ class Run:
         self.trainer, self.folder, self.plan, self.validate, self.keep = trainer, folder, plan, validate, keep
         self.standing = Standing()
         self.signal: int | None = None
+        self._discontinued = ""
         self._saved_at, self._saved_step = time.monotonic(), -1
         self._unwritten: deque[StepLog] = deque()
 
@@ -122,6 +140,7 @@ class Run:
             try:
                 if self._validation_due(self.trainer.step):  # the run was stopped between an epoch and its validation
                     self._validate(log_file)
+                    self._end_if_discontinued()
                 for log in self.trainer.fit():
                     self._take(log, log_file)
                     stopping = log.epoch_done and self._asked()
@@ -139,6 +158,7 @@ class Run:
                         raise self._interrupted()
                     if self._given_up():
                         return
+                    self._end_if_discontinued()
                 self._write_all(log_file)
             except DivergedError as error:
                 self._write_all(log_file, error.step)
@@ -205,6 +225,13 @@ class Run:
             distributed.run_on_first(self.keep)
         else:
             self.standing.waiting += 1
+        observer = _observer.get()
+        if observer is not None and (reason := observer(epoch, found)) and epoch < self.trainer.epochs:
+            self._discontinued = reason
+
+    def _end_if_discontinued(self) -> None:
+        if self._discontinued:
+            raise DiscontinuedRun(self._discontinued, 0)
 
     def _given_up(self) -> bool:
         return bool(self.plan.patience) and self.standing.waiting >= self.plan.patience

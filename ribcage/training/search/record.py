@@ -1,0 +1,68 @@
+"""Record of a search: the options with which it was begun, and whether it may be continued with others."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ribcage.runtime import files, flags
+from ribcage.training.metrics_log import LOG_FILE
+from ribcage.training.run_folder import EXECUTION, LOCATIONS, LOGGING
+from ribcage.training.search import claims
+
+RECORD_FILE, JOURNAL_FILE = "tune.json", "journal.log"
+MAY_CHANGE = (LOCATIONS | LOGGING | EXECUTION) - {"command", "patience"}
+"""Options that may differ when a search is continued: they do not affect the result of a trial."""
+FOREIGN = {"options.json": "a run folder", "dataset.json": "a dataset folder", "model.json": "a bundle"}
+
+
+def check_folder(folder: Path) -> None:
+    """Raise if the folder is one of another kind, or has files of others."""
+    for name, kind in FOREIGN.items():
+        if (folder / name).exists():
+            raise ValueError(f"{folder} is {kind}, not the folder of a search. Choose another --out.")
+
+
+def begin_or_continue(folder: Path, asked: Mapping[str, object]) -> None:
+    """Record the options of a new search, also in place of one in which no trial took a step; ValueError if the folder
+    has another search."""
+    file = folder / RECORD_FILE
+    if not begun(folder):
+        for one in (folder / JOURNAL_FILE, *folder.glob("trial-*/options.json")):
+            one.unlink(missing_ok=True)
+        files.write_text(file, json.dumps(asked, indent=1, ensure_ascii=False) + "\n")
+        return
+    try:
+        before = files.read_json(file)
+    except ValueError:
+        before = None
+    if not isinstance(before, dict):
+        raise ValueError(f"{file} is damaged. Choose another --out.")
+    now = json.loads(json.dumps(asked))
+    if changed := [
+        name for name in dict.fromkeys([*before, *now]) if name not in MAY_CHANGE and before.get(name) != now.get(name)
+    ]:
+        other = " (with other images or labels)" if "contents" in changed else ""
+        other += " (whose predictions differ)" if "teacher_contents" in changed else ""
+        raise ValueError(
+            f"{folder} is a search with {described(changed, before)}, not with {described(changed, now)}{other}. Use "
+            "the same options to continue it, or choose another --out."
+        )
+
+
+def begun(folder: Path) -> bool:
+    """Whether a trial has taken a step, or a process is working on one."""
+    logs = any(log.stat().st_size for log in folder.glob(f"trial-*/{LOG_FILE}"))
+    return logs or not all(map(claims.is_abandoned, folder.glob("trial-*.claim")))
+
+
+def described(names: Sequence[str], values: Mapping[str, object]) -> str:
+    """Options as typed; hashes of data are replaced by the names of the folders."""
+    named = [{"contents": "data", "teacher_contents": "teacher"}.get(name, name) for name in names]
+    words = [
+        word
+        for name in dict.fromkeys(named)
+        if values.get(name) is not None
+        for word in ([str(values[name])] if name == "command" else flags.option_words(name, values[name]))
+    ]
+    return shlex.join(words) or "their defaults"
