@@ -129,7 +129,7 @@ def checked(options: Options, module: ModuleType) -> "tuple[list[Dimension], Tra
         wrong.append(str(error).removesuffix("."))
     training = module.Options(**{**options.member, "data": options.data, "out": options.out, "seed": options.seed})
 
-    def faults(changes: Mapping[str, Any]) -> list[str]:
+    def faults(changes: Mapping[str, object]) -> list[str]:
         changed = dataclasses.replace(training, **changes)
         return [*limits.faults(changed), *getattr(module, "wrong", lambda _: [])(changed)]
 

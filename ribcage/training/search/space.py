@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ribcage.runtime import flags
 from ribcage.runtime.flags import UNIONS, Flag
@@ -180,7 +180,7 @@ def chosen_value(flag: Flag, word: str) -> object:
         raise ValueError(f"{flag.option} {error}") from None
 
 
-def number_kind(kind: Any) -> type | None:
+def number_kind(kind: object) -> type | None:
     """int or float for an option that takes such numbers, else None."""
     if typing.get_origin(kind) is tuple:
         return number_kind(typing.get_args(kind)[0])
