@@ -107,7 +107,7 @@ def label_table(described: DatasetCounts) -> Table:
     splits = list(described["splits"])
     names = list(dict.fromkeys(row["finding"] for row in described["findings"]))
     cells = {(row["finding"], row["split"]): row for row in described["findings"]}
-    head = ["finding", *(f"{split or 'no split'} +" for split in splits), "prevalence", "", "uncertain", "unknown"]
+    head = ["finding", *(f"{split or 'no split'}+" for split in splits), "prevalence", "", "uncertain", "unknown"]
     rows = []
     for name in names:
         parts = [cells[name, split] for split in splits]
