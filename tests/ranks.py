@@ -110,7 +110,7 @@ def trace(name: str, **more: Any) -> Trace:
         synchronised_norms.synchronise_norms(method, torch.device("cpu"))
     forward: nn.Module = method
     if distributed.active():
-        forward = distributed.data_parallel(method)
+        forward = distributed.data_parallel(method, same_graph=True)
     optimizer = torch.optim.SGD([weight for weight in method.parameters() if weight.requires_grad], lr=0.05)
     losses, gradients = [], dict[str, Tensor]()
     for number in range(STEPS):

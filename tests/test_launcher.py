@@ -76,7 +76,7 @@ def test_the_commands_of_the_page_about_clusters_are_understood(tmp_path: Path) 
         subprocess.run(["bash", "-n"], input=block, text=True, check=True)
     joined = [line.replace('"$RUN"', "run") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     commands = [line.partition("ribcage ")[2].split() for line in joined if "ribcage finetune" in line]
-    assert len(commands) == 4
+    assert len(commands) == 5
     for name, *rest in commands:
         module = cli.command(name)
         flags.parse(name, module, flags.read_flags(module, rest), rest)

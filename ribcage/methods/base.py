@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
+from torch.utils._pytree import register_pytree_node
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, gentle_view
@@ -23,6 +24,10 @@ class Step:
     """A scalar; averaged over ranks it is the loss of the global batch."""
     logs: dict[str, Tensor | float] = field(default_factory=dict)
     """Numbers to log; averaged over ranks they are those of the global batch."""
+
+
+# Wrappers of several processes must find the tensors in it; DDP does not average the first gradients otherwise.
+register_pytree_node(Step, lambda step: ([step.loss, step.logs], None), lambda values, _: Step(*values))
 
 
 class Method(nn.Module):

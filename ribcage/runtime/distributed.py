@@ -148,13 +148,17 @@ class _Sum(torch.autograd.Function):
         return gradient
 
 
-def data_parallel(module: nn.Module) -> nn.parallel.DistributedDataParallel:
-    """The module wrapped so that gradients are averaged over processes. Buffers are equal on all ranks and not
-    broadcast; newer versions of torch have another name for that option and warn about the old one."""
+def data_parallel(module: nn.Module, *, same_graph: bool = False) -> nn.parallel.DistributedDataParallel:
+    """The module wrapped so that gradients are averaged over processes, in the buffers of their communication. Buffers
+    of the module are equal on all ranks and not broadcast; newer versions of torch have another name for that option
+    and warn about the old one.
+
+    same_graph: every backward pass uses the same weights and averages their gradients.
+    """
     import inspect
 
     kind = nn.parallel.DistributedDataParallel
     known = inspect.signature(kind.__init__).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {name: False}
-    return kind(module, **options)
+    return kind(module, gradient_as_bucket_view=True, static_graph=same_graph, **options)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ribcage.runtime import rendezvous
 from ribcage.runtime.distributed import active, echoed
 
 
@@ -30,6 +31,9 @@ def started() -> Iterator[torch.device]:
         rank, world_size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
         store = dist.FileStore(os.environ[RENDEZVOUS], world_size)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+    elif rendezvous.from_torchrun():
+        own_store, rank, world_size = rendezvous.own_store()
+        dist.init_process_group(backend, store=own_store, rank=rank, world_size=world_size)
     else:
         dist.init_process_group(backend)
     try:

@@ -136,7 +136,9 @@ class Trainer(Generic[M_co]):
             synchronised_norms.synchronise_norms(method, device)
         forward: Any = torch.compile(method) if compile else method
         trained = [weight for weight in method.parameters() if weight.requires_grad]
-        self.forward = distributed.data_parallel(forward) if distributed.active() and trained else forward
+        self.forward = forward
+        if distributed.active() and trained:
+            self.forward = distributed.data_parallel(forward, same_graph=accumulate == 1 and not compile)
 
     @property
     def result(self) -> M_co:
