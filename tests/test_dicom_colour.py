@@ -142,3 +142,28 @@ def test_black_and_white_colours_with_a_wrong_sign_are_read() -> None:
 
 def test_a_missing_palette_is_named() -> None:
     assert "no palette" in refused(dataset(PhotometricInterpretation="PALETTE COLOR"))
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+@pytest.mark.parametrize(("stored", "declared"), [("RGB", "YBR_FULL"), ("YBR_FULL", "RGB")])
+def test_a_radiograph_that_is_grey_only_by_the_other_colour_model_is_read_by_it(
+    syntax: pydicom.uid.UID, stored: str, declared: str
+) -> None:
+    gray = (RAMP >> 4).astype(np.uint8)
+    colours = np.repeat(gray[..., None], 3, axis=2)
+    if stored == "YBR_FULL":
+        colours[..., 1:] = 128
+    colours[0, :8] = 255, 0, 0  # a burned-in letter in colour
+    made = dataset(colours, 8, PhotometricInterpretation=declared, PlanarConfiguration=0)
+    if syntax == RLELossless:
+        made.compress(RLELossless)
+    image = read(made, depth=8)
+    assert np.array_equal(image.pixels[1:], gray[1:])
+    assert any(each.startswith(image_file.CAUTION) and f"read as {stored}" in each for each in image.notes)
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+def test_real_colours_are_read_as_declared(photometric: str) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    image = read(dataset(colours, 8, PhotometricInterpretation=photometric, PlanarConfiguration=0), depth=8)
+    assert not any(each.startswith(image_file.CAUTION) for each in image.notes)

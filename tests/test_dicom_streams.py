@@ -471,3 +471,26 @@ def test_big_endian_elements_without_meta_are_read() -> None:
         image_file.decode_image(whole[whole.index(b"\0\x08\0\x16UI") :], "a.dcm", depth=16).pixels,
         read(dataset()).pixels,
     )
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_bytes_in_the_reverse_order_are_put_right(bits: int, compressed: bool) -> None:
+    across = np.linspace(0, np.pi, 64)
+    pixels = np.rint((np.sin(across)[:, None] + np.sin(across)) * (2 ** (bits - 1) - 1)).astype(np.uint16)
+    expected = read(dataset(pixels, bits))
+    made = dataset(pixels.byteswap(), bits)
+    if compressed:
+        made = dataset(pixels.byteswap(), 16)
+        made.compress(RLELossless)
+        made.BitsStored, made.HighBit = bits, bits - 1
+    image = read(made)
+    assert np.array_equal(image.pixels, expected.pixels)
+    assert any(each.startswith(image_file.CAUTION) and "bytes" in each for each in image.notes)
+    assert not any("bytes" in each for each in expected.notes)
+
+
+@pytest.mark.parametrize("factor", [1, 256, 257])
+def test_eight_bits_in_words_keep_their_byte_order(factor: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint16) * np.uint16(factor)
+    assert not any("bytes" in each for each in read(dataset(noise, 16)).notes)

@@ -142,6 +142,15 @@ def test_a_tiff_whose_white_is_zero_is_inverted(dtype: type) -> None:
     assert image_file.decode_image(data[:at] + b"\0" + data[at + 1 :], "a").pixels.min() == 255
 
 
+@pytest.mark.parametrize("bits", [2, 4])
+def test_a_tiff_of_a_depth_that_is_not_read_is_not_called_damaged(bits: int) -> None:
+    data = encoded(np.zeros((8, 8), np.uint8), "TIFF")
+    at = data.index(struct.pack("<HHI", 258, 3, 1)) + 8
+    with pytest.raises(UnreadableError) as error:
+        image_file.decode_image(data[:at] + bytes([bits]) + data[at + 1 :], "a")
+    assert has_facts(str(error.value), 8, 16, "TIFF") and "damaged" not in str(error.value)
+
+
 def test_white_of_an_inverted_tiff_is_that_of_its_bits() -> None:
     data = encoded(np.tile(np.array([0, 4095], np.uint16), (8, 4)), "TIFF")
     at = data.index(struct.pack("<HHI", 262, 3, 1)) + 8

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from image_folders import images, imported
 from refusals import has_facts
@@ -11,6 +12,7 @@ from refusals import has_facts
 import ribcage
 from ribcage import cli
 from ribcage.data import dataset_folder
+from ribcage.data.importer import tables
 
 # ---- what the command says of it
 
@@ -68,3 +70,21 @@ def test_dicom_slices_are_left_out_and_other_kinds_are_noted(tmp_path: Path) -> 
     assert "slice of CT" in (tmp_path / "drop" / "rejected.csv").read_text()
     assert [has_facts(note, "KNEE") for note in found.index.table["notes"]] == [False, True]
     assert len(kept) == 3 and has_facts(kept.index.table["notes"][2], "CT")
+
+
+def test_patients_and_views_that_contradict_the_dicom_headers_are_reported(tmp_path: Path) -> None:
+    tags = [{"patient": "A", "view": "LATERAL"}, {"patient": "A"}, {"patient": "0b", "sex": "F"}, {}]
+    table = pd.DataFrame(
+        {
+            "patient": ["p1", "p2", "p3", "p4"],
+            "split": ["train", "test", "train", "test"],
+            "view": ["PA", "PA", "PA", ""],
+            "sex": ["", "", "F", "M"],
+        }
+    )
+    view, patient = tables.contradictions(table, tags)
+    assert has_facts(view, "view", 1)
+    assert has_facts(patient, 1, 2, "--patient-column none") and "A" not in patient.split()
+    assert tables.contradictions(table.assign(split="train", view=""), tags) == []
+    assert tables.contradictions(table.assign(patient=["p1", "p1", "p3", "p4"], view=""), tags) == []
+    assert tables.contradictions(table.assign(view=""), [{"patient": "ANON"}] * 4) == []

@@ -209,7 +209,8 @@ def _tiff(data: bytes, name: str, limits: Limits) -> Header:
             raise UnreadableError(f"{name} is truncated: rows of the TIFF are missing.")
     width, height = (tags.get(tag, (0,))[0] for tag in (256, 257))
     bits, channels, kind, photometric = (tags.get(tag, (1,))[0] for tag in (258, 277, 339, 262))
-    if kind != 1 or bits not in (1, 2, 4, 8, 16) or photometric not in (0, 1, 2, 3, 5, 6) or channels > 4:
+    depths = (1, 4, 8, 16) if photometric == 3 else (1, 8, 16)  # 3: palette; OpenCV decodes no others
+    if kind != 1 or bits not in depths or photometric not in (0, 1, 2, 3, 5, 6) or channels > 4:
         raise UnreadableError(f"{name} is a TIFF of an unsupported kind; 8 or 16 bits, greyscale or RGB were expected.")
     what = {0: "gray", 1: "gray", 3: "palette", 5: "CMYK"}.get(photometric, "RGB")
     notes, orientation = [], tags.get(274, (1,))[0]

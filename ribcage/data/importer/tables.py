@@ -80,10 +80,13 @@ def stored_index(index: Index, joined: ImageRecords, facts: dataset_folder.Facts
     table = index.table.assign(width=np.array(joined["width"], np.int32), height=np.array(joined["height"], np.int32))
     if any(joined["notes"]):
         table["notes"] = pd.Series(["; ".join(notes) for notes in joined["notes"]], dtype="str")
-    table = filled(table, joined["tags"])
+    before, table = table, filled(table, joined["tags"])
     sizes = dict(enumerate(zip(table["width"].tolist(), table["height"].tolist(), strict=True)))
     boxes = stored_boxes(index, sizes, facts)
-    return replace(index, table=with_split(table, facts), boxes=boxes, box_frame=(facts.size, facts.size))
+    table = with_split(table, facts)
+    for contradiction in contradictions(before.assign(split=table["split"]), joined["tags"]):
+        log.warning("%s", contradiction)
+    return replace(index, table=table, boxes=boxes, box_frame=(facts.size, facts.size))
 
 
 def linked_index(index: Index, facts: dataset_folder.Facts) -> Index:
@@ -106,6 +109,33 @@ def filled(table: pd.DataFrame, tags: Sequence[Mapping[str, str]]) -> pd.DataFra
         if known.notna().any():
             table[name] = table[name].mask(blank & known.notna(), known).astype(table[name].dtype)
     return table
+
+
+def contradictions(table: pd.DataFrame, tags: Sequence[Mapping[str, str]]) -> list[str]:
+    """What a table contradicts in the DICOM headers of its images: several patients with one PatientID who are in
+    several splits, other views, other sexes. One sentence each."""
+    found = []
+    for name in ("view", "sex"):
+        count = sum(
+            bool(own and tag.get(name) and own != tag[name]) for own, tag in zip(table[name], tags, strict=True)
+        )
+        if count:
+            found.append(
+                f"The {name} in the table differs from the DICOM header for {count_phrase(count, 'image')}; "
+                "the table is used."
+            )
+    headers = splits.spelt(pd.Series([tag.get("patient", "") for tag in tags], table.index, dtype="str"))
+    known = table.assign(header=headers)[(headers != "") & (table["patient"] != "")]
+    each = known.groupby("header")[["patient", "split"]].nunique()
+    shared = each.index[(each > 1).all(axis=1)]
+    if len(shared) and len(each) > 1:  # a single identifier in all files is a dummy
+        images = int(known["header"].isin(shared).sum())
+        found.append(
+            f"{count_phrase(len(shared), 'PatientID')} in the DICOM headers ({count_phrase(images, 'image')}) occurs "
+            "with several patients of the table and in several splits, so images of one person may be in several "
+            "splits. If the headers are correct, use --patient-column none."
+        )
+    return found
 
 
 def _tagged(index: Index) -> pd.DataFrame:

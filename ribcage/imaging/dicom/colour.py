@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64" + bytes(5)
 """JPEG segment that declares the components as red, green and blue."""
+DIFFERENCES = ("YBR_FULL", "YBR_FULL_422")
+# The photometric interpretation is contradicted if only the other one makes nearly all pixels grey, as in a radiograph.
+GRAY_SHARE, TINT = 0.9, 0.02
+"""Share of pixels, and the largest colour of a grey pixel as a share of the range."""
 
 
 def read_colour(dataset: "Dataset", layout: Layout, name: str, limits: Limits) -> tuple[np.ndarray, list[str]]:
@@ -31,7 +35,8 @@ def read_colour(dataset: "Dataset", layout: Layout, name: str, limits: Limits) -
         return _raw_colour(dataset, layout, name)
     if layout.syntax == RLE:
         pixels, notes = _stored_bits(run_length_patterns(dataset, layout, name), layout)
-        return _spanned(_as_bgr(pixels, layout.photometric), layout.bits), notes
+        pixels, odd = _as_bgr(_spanned(pixels, layout.bits), layout.photometric)
+        return pixels, [*notes, *odd]
     frame, stream, notes = read_stream(dataset, layout, name)
     if stream.signed:
         raise UnreadableError(f"{name} has signed colour values; unsigned ones were expected.")
@@ -43,7 +48,8 @@ def read_colour(dataset: "Dataset", layout: Layout, name: str, limits: Limits) -
     pixels = decode_stream(frame, stream, layout, name, None, limits)
     if stream.bits != layout.bits:
         notes.append(f"{CAUTION}the {stream.kind} stream has {stream}, the header {layout.bits} bit")
-    return _spanned(_as_bgr(pixels, "RGB" if stream.rgb else layout.photometric), stream.bits), notes
+    pixels, odd = _as_bgr(_spanned(pixels, stream.bits), "RGB" if stream.rgb else layout.photometric)
+    return pixels, [*notes, *odd]
 
 
 def are_signed(colours: np.ndarray) -> bool:
@@ -81,8 +87,9 @@ def _raw_colour(dataset: "Dataset", layout: Layout, name: str) -> tuple[np.ndarr
         dataset.PlanarConfiguration = 0
     dataset.PhotometricInterpretation, dataset.SamplesPerPixel = photometric, layout.samples
     dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = layout.allocated, layout.allocated - 1, 0
-    pixels, more = _stored_bits(get_decoder(layout.syntax).as_array(dataset)[0], layout)
-    return _spanned(pixels[..., 2::-1], layout.bits), [*notes, *more]
+    pixels, more = _stored_bits(get_decoder(layout.syntax).as_array(dataset, raw=True)[0], layout)
+    pixels, contradicted = _as_bgr(_spanned(pixels, layout.bits), photometric)
+    return pixels, [*notes, *more, *contradicted]
 
 
 def _palette_colour(dataset: "Dataset", read: StoredPixels) -> tuple[np.ndarray, list[str]]:
@@ -124,11 +131,29 @@ def _stored_bits(pixels: np.ndarray, layout: Layout) -> tuple[np.ndarray, list[s
     return stored, [f"colours read from bits {shift} to {layout.high}"]
 
 
-def _as_bgr(pixels: np.ndarray, photometric: str) -> np.ndarray:
-    """RGB, or luminance and two colour differences (PS3.3 C.7.6.3.1.2), as BGR."""
-    if photometric not in ("YBR_FULL", "YBR_FULL_422"):
-        return pixels[..., 2::-1]
-    return cv2.cvtColor(np.ascontiguousarray(pixels[..., (0, 2, 1)]), cv2.COLOR_YCrCb2BGR)
+def _as_bgr(pixels: np.ndarray, photometric: str) -> tuple[np.ndarray, list[str]]:
+    """RGB, or luminance and two colour differences (PS3.3 C.7.6.3.1.2), as BGR; and a caution if the pixels are grey
+    only by the other interpretation, which is then used."""
+    taken = photometric
+    as_rgb, as_differences = _gray_shares(pixels)
+    if photometric in DIFFERENCES and as_differences < GRAY_SHARE <= as_rgb:
+        taken = "RGB"
+    elif photometric not in DIFFERENCES and as_rgb < GRAY_SHARE <= as_differences:
+        taken = "YBR_FULL"
+    notes = [] if taken == photometric else [f"{CAUTION}{photometric} contradicts the pixels, read as {taken}"]
+    if taken not in DIFFERENCES:
+        return pixels[..., 2::-1], notes
+    return cv2.cvtColor(np.ascontiguousarray(pixels[..., (0, 2, 1)]), cv2.COLOR_YCrCb2BGR), notes
+
+
+def _gray_shares(pixels: np.ndarray) -> tuple[float, float]:
+    """Share of grey pixels, if the components are red, green and blue, and if they are luminance and differences."""
+    top = int(np.iinfo(pixels.dtype).max)
+    first, second, third = np.moveaxis(pixels[::4, ::4].astype(np.int32), -1, 0)
+    middle = (top + 1) // 2
+    as_rgb = np.maximum(np.abs(second - first), np.abs(third - second))
+    as_differences = np.maximum(np.abs(second - middle), np.abs(third - middle))
+    return float(np.mean(as_rgb <= TINT * top)), float(np.mean(as_differences <= TINT * top))
 
 
 def _spanned(pixels: np.ndarray, bits: int) -> np.ndarray:
