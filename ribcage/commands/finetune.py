@@ -251,7 +251,7 @@ def validator(
 
     validation = ClassifierValidation(
         lambda: trainer.result, data, val_rows, model, device=device, batch=options.batch, policy=policy,
-        threads=options.threads or None, dtype=trainer.dtype,
+        threads=options.threads or None,
     )  # fmt: skip
     if model.loss == "cross-entropy":
         check_exclusive(validation.labels)

@@ -33,10 +33,9 @@ class ClassifierValidation:
         batch: int,
         policy: Policy = IGNORE,
         threads: int | None = None,
-        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.method, self.data, self.rows, self.model = method, data, rows, model
-        self.device, self.batch, self.threads, self.dtype = device, batch, threads, dtype
+        self.device, self.batch, self.threads = device, batch, threads
         self.labels = data.known_labels(rows, model.findings, policy)
         self.patients = patient_names(inference.row_context(data, rows))
         self.scores: dict[str, float] = {}
@@ -58,8 +57,7 @@ class ClassifierValidation:
             device=self.device,
             batch=self.batch,
             threads=self.threads,
-            dtype=self.dtype,
-        )
+        )  # in float32, like the predictions to which the thresholds will be applied
         if distributed.rank() > 0:
             return {}
         self.logits = predictions.logits
