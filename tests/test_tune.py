@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import processes
 import pytest
+import torch
 import toys
 from refusals import has_facts, line
 from trainings import stopped
@@ -30,7 +31,7 @@ from ribcage.training.run import DiscontinuedRun, Plan, Run, observed_validation
 from ribcage.training.runs import run_rows
 from ribcage.training.search import claims, study, trials
 from ribcage.training.search.result import SearchResult
-from ribcage.training.search.space import read_space
+from ribcage.training.search.space import FIXED, read_space
 
 SPACE = ("--space", "lr=1e-4..1e-2:log", "augment=gentle,plain")
 COUNT = 3
@@ -197,7 +198,6 @@ def test_a_search_that_was_stopped_continues_as_if_it_had_not_been(
     assert results(out) == results(searched[0])
 
 
-@pytest.mark.slow
 def test_a_killed_search_continues_as_if_it_had_not_been(
     searched: tuple[Path, Seen], data: Path, tmp_path: Path
 ) -> None:
@@ -213,7 +213,6 @@ def test_a_killed_search_continues_as_if_it_had_not_been(
     assert results(out) == results(searched[0])
 
 
-@pytest.mark.slow
 def test_two_processes_share_a_search(searched: tuple[Path, Seen], data: Path, tmp_path: Path) -> None:
     out = tmp_path / "x"
     with (
@@ -276,18 +275,18 @@ def tried(search: study.SharedStudy, train: Callable[[Path], object], **how: Any
 def test_a_trial_below_the_median_is_pruned_and_can_be_resumed(tmp_path: Path) -> None:
     search = shared(tmp_path / "x")
     for place in range(study.FIRST):
-        tried(search, lambda out, place=place: toy_run(out, [0.5 + 0.1 * place, 0.6, 0.65]))  # type: ignore[misc]
-    tried(search, lambda out: toy_run(out, [0.69, 0.4, 0.9]))
-    tried(search, lambda out: toy_run(out, [0.71, 0.4, 0.9]))
+        tried(search, lambda out, place=place: toy_run(out, [0.6, 0.5 + 0.1 * place, 0.95]))  # type: ignore[misc]
+    tried(search, lambda out: toy_run(out, [0.1, 0.69, 0.97]))
+    tried(search, lambda out: toy_run(out, [0.1, 0.71, 0.96]))
     records = search.records()
     assert [one.state for one in records[study.FIRST :]] == ["pruned", "finished"]
-    assert (records[-2].epoch, records[-2].score) == (1, 0.69) and (records[-1].epoch, records[-1].score) == (3, 0.9)
+    assert (records[-2].epoch, records[-2].score) == (2, 0.69) and (records[-1].epoch, records[-1].score) == (3, 0.96)
     folder = search.folder / records[-2].folder
     state = run_folder.read_state(folder)
-    assert state.name == "stopped" and state.why == records[-2].why and state.place and state.place.epoch == 1
-    toy_run(folder, [0.69, 0.4, 0.9], resume=True)
+    assert state.name == "stopped" and state.why == records[-2].why and state.place and state.place.epoch == 2
+    toy_run(folder, [0.1, 0.69, 0.97], resume=True)
     assert run_folder.read_state(folder).name == "finished"
-    assert study.best_trial(records) == records[4]  # 0.9, and before the other 0.9
+    assert study.best_trial(records) == records[-1]
 
 
 def test_a_run_that_nobody_observes_is_not_ended(tmp_path: Path) -> None:
@@ -300,18 +299,36 @@ def test_a_run_that_nobody_observes_is_not_ended(tmp_path: Path) -> None:
     assert names == ["finished", "stopped", "finished"]
 
 
-def test_a_trial_that_diverges_fails_and_the_search_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [ValueError("The loss is not finite"), torch.OutOfMemoryError("of memory")])
+def test_a_trial_that_diverges_or_needs_too_much_memory_fails_and_the_search_goes_on(
+    tmp_path: Path, error: Exception
+) -> None:
     search = shared(tmp_path / "x")
 
-    def diverge(out: Path) -> None:
+    def fail(out: Path) -> None:
         toy_run(out, [0.5])
-        raise ValueError("The loss is not finite")
+        raise error
 
-    tried(search, diverge, first=True)
+    tried(search, fail, first=True)
     tried(search, lambda out: toy_run(out, [0.6]))
     first, second = search.records()
-    assert (first.state, first.score, second.state) == ("failed", None, "finished") and "loss" in first.why
+    assert (first.state, first.score, second.state) == ("failed", None, "finished") and first.why == str(error)
     assert study.best_trial([first, second]) == second and study.best_trial([first]) is None
+
+
+@pytest.mark.parametrize("error", [OSError("No space left"), KeyboardInterrupt(), RuntimeError("a bug")])
+def test_any_other_error_ends_the_search_and_the_trial_is_resumed(tmp_path: Path, error: BaseException) -> None:
+    search = shared(tmp_path / "x")
+
+    def end(out: Path) -> None:
+        toy_run(out, [0.5])
+        raise error
+
+    with pytest.raises(type(error)):
+        tried(search, end)
+    assert [one.state for one in search.records()] == ["interrupted"] and search.records()[0].seconds > 0
+    assert tried(search, lambda out: None) == 1
+    assert [one.state for one in search.records()] == ["finished"]
 
 
 def test_an_error_before_the_first_step_ends_a_search_only_in_its_first_trial(tmp_path: Path) -> None:
@@ -363,6 +380,36 @@ def test_values_depend_on_the_seed_and_the_number_of_a_trial_only(tmp_path: Path
         tried(again, lambda out: toy_run(out, [0.5]))
     values = [[record.values["lr"] for record in search.records()] for search in (one, again)]
     assert values[0] == values[1] and len(set(values[0])) == 3
+
+
+@pytest.mark.parametrize("text", ["{}\n", "[1]\n", "no json\n", '{"op_code": 99, "worker_id": "a"}\n', "{}\n{\n{}\n"])
+def test_a_damaged_journal_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "journal.log").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"journal\.log is damaged"):
+        shared(tmp_path)
+
+
+def test_no_trial_is_written_through_a_link(tmp_path: Path) -> None:
+    search = shared(tmp_path / "x")
+    (tmp_path / "elsewhere").mkdir()
+    (search.folder / "trial-0001").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic link"):
+        tried(search, lambda out: None)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("command", tune.METRICS)
+def test_every_command_that_validates_passes_its_options_on(command: str) -> None:
+    needed = {"distil": ["--teacher", "runs/a"]}.get(command, [])
+    asked = [command, "--data", "a", "--out", "x", "--space", "lr=0.1..1", "--epochs", "3", "--seed", "4", *needed]
+    options = flags.parse("tune", tune, flags.read_flags(tune, asked), asked)
+    space, training = tune.checked(options, tune.training_module(command))
+    assert (training.epochs, training.seed, training.data, len(space)) == (3, 4, ("a",), 1)
+    assert type(training) is tune.training_module(command).Options
+
+
+def test_options_that_cannot_be_varied_exist() -> None:
+    assert set(FIXED) <= {one.name for command in tune.METRICS for one in flags.read_flags(cli.command(command), [])}
 
 
 # ---- claims

@@ -127,5 +127,5 @@ def _axes(
     y = np.array([one.score for one in scored], float)
     room = 0.05 * (np.ptp(y) or 0.1)
     low, high = float(y.min()) - room, float(y.max()) + room
-    up = [(value, f"{value:.3f}") for value in (low + room, (low + high) / 2, high - room)]
+    up = [(value, f"{value:.3f}".lstrip("0")) for value in (low + room, high - room)]
     return Axes(ends, (low, high), label, METRIC_NAMES[result.metric], across, up)

@@ -16,8 +16,9 @@ a minute is released.
 
 The values of trial n are drawn by TPE with a seed made from --seed and n, so a search that was stopped continues as if
 it had not been, and two processes never draw the same values. Trials are pruned by MedianPruner: after FIRST finished
-trials, a trial ends early if its best validation so far is below the median of the others after the same epoch.
-Hyperband needs more trials than the tens that are usual here, and a budget per trial.
+trials, a trial ends early if its best validation so far is below the median of the others after the same epoch, but
+not at its first validation, which often follows the warm-up and says little. Hyperband needs more trials than the tens
+that are usual here, and a budget per trial.
 """
 
 import contextlib
@@ -35,7 +36,7 @@ from ribcage.training.search.space import Dimension, Value
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
-    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
@@ -94,8 +95,8 @@ class OpenTrial:
             self._trial.report(score, epoch)
 
     def should_prune(self) -> bool:
-        """Whether the validations so far are worse than those of other trials."""
-        return self._trial.should_prune()
+        """Whether the validations so far, of which there are at least two, are worse than those of other trials."""
+        return len(self._frozen().intermediate_values) > 1 and self._trial.should_prune()
 
     def add_seconds(self, seconds: float) -> None:
         """Record the time of this part of the trial."""
@@ -123,14 +124,22 @@ class SharedStudy:
 
     def __init__(self, folder: Path, space: Sequence[Dimension], *, seed: int, prune: bool) -> None:
         import optuna
+        from optuna.storages import JournalStorage
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder, self.space, self.seed = folder, space, seed
         with self.locked():
             pruner = optuna.pruners.MedianPruner(FIRST) if prune else optuna.pruners.NopPruner()
-            self.study: Study = optuna.create_study(
-                storage=_journal(folder), study_name=NAME, direction="maximize", pruner=pruner, load_if_exists=True
-            )
+            journal = _journal(folder / JOURNAL_FILE)
+            with _damage_explained(folder / JOURNAL_FILE):
+                self.study: Study = optuna.create_study(
+                    storage=JournalStorage(journal),
+                    study_name=NAME,
+                    direction="maximize",
+                    pruner=pruner,
+                    load_if_exists=True,
+                )
+                self.records()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -221,18 +230,26 @@ def _locked(file: Path) -> Iterator[None]:
             lock.release()
 
 
-def _journal(folder: Path) -> "JournalStorage":
+def _journal(file: Path) -> "JournalFileBackend":
     """The journal, without an incomplete last line: a full disk or a killed process may leave one, to which the next
     line would be added."""
-    from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-    file = folder / JOURNAL_FILE
     with _locked(file), files.open_regular(file, "ab+") as stream:
         stream.seek(0)
         content = stream.read()
         stream.truncate(content.rfind(b"\n") + 1)
-    return JournalStorage(JournalFileBackend(str(file), JournalFileOpenLock(str(file))))
+    return JournalFileBackend(str(file), JournalFileOpenLock(str(file)))
+
+
+@contextlib.contextmanager
+def _damage_explained(journal: Path) -> Iterator[None]:
+    """Turn what Optuna raises for lines that it cannot read into one clear line."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, RuntimeError) as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ValueError(f"{journal} is damaged ({what}). Choose another --out.") from None
 
 
 def _sampler(seed: int, number: int) -> "BaseSampler":

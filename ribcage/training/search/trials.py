@@ -111,6 +111,7 @@ def saved_score(folder: Path, metric: str) -> float:
 @contextlib.contextmanager
 def trial_output(folder: Path, warned: set[str]) -> Iterator[None]:
     """Write what a training prints to a file in its folder; new warnings are printed as well."""
+    files.refuse_links(folder.parent, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with (
         files.open_regular(folder / OUTPUT_FILE, "a", encoding="utf-8", errors="backslashreplace") as file,
