@@ -148,7 +148,7 @@ def test_a_tiff_of_a_depth_that_is_not_read_is_not_called_damaged(bits: int) -> 
     at = data.index(struct.pack("<HHI", 258, 3, 1)) + 8
     with pytest.raises(UnreadableError) as error:
         image_file.decode_image(data[:at] + bytes([bits]) + data[at + 1 :], "a")
-    assert has_facts(str(error.value), 8, 16, "TIFF") and "damaged" not in str(error.value)
+    assert has_facts(str(error.value), 8, 16) and "damaged" not in str(error.value)
 
 
 def test_white_of_an_inverted_tiff_is_that_of_its_bits() -> None:
