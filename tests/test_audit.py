@@ -116,6 +116,13 @@ def test_a_finding_that_is_only_ever_present_is_a_problem() -> None:
     assert any(has_facts(text, "train", "Mass", "AUROC") for text in audit.audit([member])["problems"])
 
 
+@pytest.mark.parametrize("blank", [True, False])
+def test_blanks_that_count_as_absent_are_proposed_only_where_there_are_any(blank: bool) -> None:
+    labels = [1, np.nan if blank else 1, 1]
+    member = tables({"path": list("abc"), "split": ["test"] * 3, "Mass": labels})
+    assert any("blank=zeros" in text for text in audit.audit([member])["problems"]) == blank
+
+
 def test_lists_are_compared_and_their_leaks_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x/1.png\n2.png\n")
     (tmp_path / "b.txt").write_text("image\n2.png 0 1\n3.png 1 0\n")

@@ -1,5 +1,7 @@
-"""The example files of docs/extending.md work: put into their folders they are found and run."""
+"""The example files of docs/extending.md work: put into their folders they are found and run. The names of Ribcage in
+every Python example of the docs exist."""
 
+import ast
 import importlib
 import re
 import sys
@@ -14,6 +16,7 @@ import torch
 from test_definitions import assert_keeps_the_contract
 from trees import images, text
 
+import ribcage
 from ribcage import cli, methods, metrics
 from ribcage.bundle import formats
 from ribcage.bundle.io import load_bundle
@@ -53,6 +56,38 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in set(sys.modules) - known:
         if name.startswith(tuple(f"{folder.__name__}." for folder in FOLDERS.values())):
             del sys.modules[name]
+
+
+def python_examples() -> Iterator[tuple[str, str]]:
+    """Every Python example of the README and of the pages, with the name of its page."""
+    for page in (PAGE.parent.parent / "README.md", *sorted(PAGE.parent.rglob("*.md"))):
+        for code in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M):
+            yield page.name, code
+
+
+def unknown_names(code: str) -> list[str]:
+    """The names of Ribcage that an example uses and that do not exist."""
+    nodes = list(ast.walk(ast.parse(code)))
+    known: dict[str, object] = {"ribcage": ribcage}
+    unknown = []
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "ribcage":
+            for one in node.names:
+                try:
+                    found: dict[str, object] = {}
+                    exec(f"from {node.module} import {one.name}", found)
+                    known[one.asname or one.name] = found[one.name]
+                except ImportError:
+                    unknown.append(f"{node.module}.{one.name}")
+    used = [(node.value.id, node.attr) for node in nodes
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]  # fmt: skip
+    return unknown + [f"{name}.{attr}" for name, attr in used if name in known and not hasattr(known[name], attr)]
+
+
+def test_names_in_python_examples_exist() -> None:
+    examples = list(python_examples())
+    assert {"README.md", "evaluation.md"} <= {page for page, _ in examples}
+    assert [(page, name) for page, code in examples for name in unknown_names(code)] == []
 
 
 def test_each_kind_is_shown() -> None:

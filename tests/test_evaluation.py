@@ -252,6 +252,17 @@ def test_a_temperature_corrects_overconfident_logits() -> None:
     assert set(thresholds) == set(RULES)
 
 
+def test_thresholds_are_reached_by_the_scores_they_were_chosen_from() -> None:
+    random = np.random.default_rng(0)
+    labels = (random.random((200, 1)) < 0.3).astype(float)
+    logits = random.normal(0, 1, labels.shape) + labels  # float64
+    (temperature,), thresholds = fit_on_validation(logits, labels)
+    scores, positive = metrics.sigmoid(logits / temperature), labels == 1
+    for rule in set(RULES) - {"midpoint"}:
+        assert thresholds[rule][0] in scores, rule
+    assert (scores[positive] >= thresholds["sensitivity_95"]).mean() >= 0.95
+
+
 def test_one_class_on_validation_leaves_thresholds_open() -> None:
     temperature, thresholds = fit_on_validation(np.zeros((5, 1)), np.zeros((5, 1)))
     assert temperature == (1.0,) and all(chosen == (None,) for chosen in thresholds.values())

@@ -22,7 +22,8 @@ def fit_on_validation(
 ) -> tuple[tuple[float, ...], dict[str, tuple[float | None, ...]]]:
     """Temperatures and thresholds of a model from validation logits (N, F) and labels 1, 0, NaN."""
     findings = tuple(map(str, range(logits.shape[1])))
-    predicted = Predictions(findings, np.arange(len(logits)), np.asarray(logits, np.float32), exclusive)
+    # not rounded to float32: thresholds are scores, and have to be reached by the scores they are chosen from
+    predicted = Predictions(findings, np.arange(len(logits)), np.asarray(logits), exclusive)
     if exclusive:
         temperature = np.full(len(findings), multiclass.temperature(predicted.logits, class_numbers(labels))[0])
     else:

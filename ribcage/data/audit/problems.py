@@ -115,12 +115,13 @@ def _set_texts(described: DatasetCounts) -> list[str]:
     for split in described["splits"]:
         rows = [row for row in described["findings"] if row["split"] == split]
         empty = [row["finding"] for row in rows if row["positive"] == 0]
-        one_sided = [row["finding"] for row in rows if row["positive"] and not row["negative"]]
-        if one_sided and split:
-            texts.append(
-                f"{label}: no image in {split} is labelled negative for {', '.join(one_sided)}, so AUROC is "
-                f"undefined unless blank labels count as absent (blank=zeros)."
-            )
+        one_sided = [row for row in rows if row["positive"] and not row["negative"]]
+        for blank, way_out in ((False, ""), (True, " unless blank labels count as absent (blank=zeros)")):
+            names = ", ".join(row["finding"] for row in one_sided if bool(row["unknown"]) == blank)
+            if names and split:
+                texts.append(
+                    f"{label}: no image in {split} is labelled negative for {names}, so AUROC is undefined{way_out}."
+                )
         if empty and split:
             texts.append(
                 f"{label}: split {split} has no positive image for {', '.join(empty)}, so no AUROC can be computed "
