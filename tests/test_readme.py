@@ -177,6 +177,7 @@ def commands() -> list[tuple[str, str]]:
         for line in page.read_text(encoding="utf-8").splitlines():
             text = re.sub(r"^[\s#$>]*", "", line).split("  #")[0]
             text = re.sub(r" \$\w+", "", text)  # a variable of a script
+            text = re.sub(r" --recipe tune/\S+", "", text)  # a file that the command before it writes
             if re.match(r"ribcage [a-z]+ ", text) and "…" not in text:
                 found.append((page.name, text))
     return found
