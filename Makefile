@@ -24,8 +24,12 @@ test-fast: .venv/installed
 test: .venv/installed
 	$(PYTEST) -m "not integration"
 
-test-integration: .venv/installed browser
+test-integration: .venv/installed .venv/trackers browser
 	CI=true $(PYTEST) -m integration
+
+.venv/trackers: .venv/installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[mlflow,wandb]'
+	@touch $@
 
 # The tests of the viewer need a browser; it is installed where there is none.
 browser:

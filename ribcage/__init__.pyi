@@ -181,6 +181,8 @@ def distil(
     export_as: Word = '',
     devices: int = 1,
     seed: int = 0,
+    track: Words = (),
+    track_images: Literal['local', 'all', 'none'] = 'local',
     resume: bool | Literal['auto'] = False,
     train: Word = 'train',
     val: Word = 'val',
@@ -259,6 +261,10 @@ def distil(
             (docs/weights.md).
         devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
+        track: Experiment trackers that the run is also logged to, such as tensorboard, mlflow or wandb
+            (docs/tracking.md).
+        track_images: Trackers that also receive example images: local (those that write to this machine), all, or
+            none.
         resume: Continue from the last checkpoint in the run folder; auto: if there is a run, else start one.
         train: Split to train on.
         val: Split used to select the best epoch, the temperature and the thresholds.
@@ -437,6 +443,8 @@ def finetune(
     export_as: Word = '',
     devices: int = 1,
     seed: int = 0,
+    track: Words = (),
+    track_images: Literal['local', 'all', 'none'] = 'local',
     resume: bool | Literal['auto'] = False,
     train: Word = 'train',
     val: Word = 'val',
@@ -504,6 +512,10 @@ def finetune(
             (docs/weights.md).
         devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
+        track: Experiment trackers that the run is also logged to, such as tensorboard, mlflow or wandb
+            (docs/tracking.md).
+        track_images: Trackers that also receive example images: local (those that write to this machine), all, or
+            none.
         resume: Continue from the last checkpoint in the run folder; auto: if there is a run, else start one.
         train: Split to train on.
         val: Split used to select the best epoch, the temperature and the thresholds.
@@ -640,6 +652,8 @@ def localise(
     threads: int = 0,
     devices: int = 1,
     seed: int = 0,
+    track: Words = (),
+    track_images: Literal['local', 'all', 'none'] = 'local',
     resume: bool | Literal['auto'] = False,
     head: Literal['fcos', 'yolo', 'cam'] = 'fcos',
     head_width: int = 256,
@@ -707,6 +721,10 @@ def localise(
         threads: Number of threads that load images; 0: one per core.
         devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
+        track: Experiment trackers that the run is also logged to, such as tensorboard, mlflow or wandb
+            (docs/tracking.md).
+        track_images: Trackers that also receive example images: local (those that write to this machine), all, or
+            none.
         resume: Continue from the last checkpoint in the run folder; auto: if there is a run, else start one.
         head: Detection head: fcos (anchor-free), yolo (YOLOv3, as in LoVT's protocol for frozen backbones), or
             cam (boxes from the class activation maps of a classifier; nothing is trained).
@@ -821,6 +839,8 @@ def pretrain(
     export_as: Word = '',
     devices: int = 1,
     seed: int = 0,
+    track: Words = (),
+    track_images: Literal['local', 'all', 'none'] = 'local',
     resume: bool | Literal['auto'] = False,
     train: Words = ('train',),
     data_weights: float | Sequence[float] = (),
@@ -891,6 +911,10 @@ def pretrain(
             (docs/weights.md).
         devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
+        track: Experiment trackers that the run is also logged to, such as tensorboard, mlflow or wandb
+            (docs/tracking.md).
+        track_images: Trackers that also receive example images: local (those that write to this machine), all, or
+            none.
         resume: Continue from the last checkpoint in the run folder; auto: if there is a run, else start one.
         train: Splits to train on.
         data_weights: Sampling weight of each dataset (default: in proportion to its size).

@@ -182,6 +182,9 @@ def test_what_trains_needs_only_the_usual_packages() -> None:
         "sklearn",
         "matplotlib",
         "tyro",
+        "tensorboard",
+        "mlflow",
+        "wandb",
     )
     code = f"import sys, importlib\nfor name in {missing!r}: sys.modules[name] = None\nfor name in {modules!r}: importlib.import_module(name)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

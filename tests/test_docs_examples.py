@@ -24,10 +24,13 @@ from ribcage.data import dataset_folder, datasets
 from ribcage.metrics import definitions
 from ribcage.models import architectures
 from ribcage.models.backbone import Backbone
+from ribcage.training import trackers
+from ribcage.training.metrics_log import TrackedNumbers
+from ribcage.training.trackers.base import TrackedRun
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 FOLDERS = {"datasets": datasets, "methods": methods, "formats": formats, "definitions": definitions,
-           "architectures": architectures}  # fmt: skip
+           "architectures": architectures, "trackers": trackers}  # fmt: skip
 
 
 def files() -> dict[str, str]:
@@ -126,6 +129,16 @@ def test_an_architecture_is_one_file(work: Path) -> None:
     assert known.dim == 128 and known.maps(torch.zeros(1, 1, 64, 64)).shape == (1, 128, 2, 2)
     name = command("--model pebble")[command("--model pebble").index("--model") + 1]
     assert timm.is_model(name)
+
+
+def test_a_tracker_is_one_file(work: Path) -> None:
+    name = command("csv_table")[-1]
+    trackers.check_trackers([name])
+    tracker = trackers.load_tracker(name)(TrackedRun("0123", "moco", work, {}))
+    tracker.log([TrackedNumbers(3, {"train/loss": 0.5, "train/lr": 0.1}, 0.0)])
+    tracker.show("neighbours", [], 3)
+    tracker.close("finished")
+    assert (work / "numbers.csv").read_text().split() == ["3,train/loss,0.5", "3,train/lr,0.1"]
 
 
 def test_a_method_is_one_file(work: Path) -> None:

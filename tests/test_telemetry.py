@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import ribcage
+from ribcage.runtime import telemetry
 
 
 def test_telemetry_of_runtimes_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,3 +20,15 @@ def test_telemetry_of_runtimes_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
     importlib.reload(ribcage)
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("name", "off", "on"), [("MLFLOW_DISABLE_TELEMETRY", "true", "false"), ("WANDB_ERROR_REPORTING", "false", "true")]
+)
+def test_telemetry_of_trackers_is_off(monkeypatch: pytest.MonkeyPatch, name: str, off: str, on: str) -> None:
+    monkeypatch.delenv(name, raising=False)
+    telemetry.off()
+    assert os.environ[name] == off
+    monkeypatch.setenv(name, on)
+    telemetry.off()
+    assert os.environ[name] == on

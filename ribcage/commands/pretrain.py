@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ribcage.methods import Method
     from ribcage.training.monitor import Monitor
     from ribcage.training.run import Run
+    from ribcage.training.tracking import Tracking
     from ribcage.training.trainer import StepLog, Trainer
 
 POSITIONAL = ("method",)
@@ -140,7 +141,7 @@ def train(options: Options, device: "torch.device") -> Path:
         monitor.found += metrics_log.validations(metrics_log.read_log(options.out / metrics_log.LOG_FILE))
         fit(options, run, monitor)
         if distributed.rank() == 0:
-            report(options, trainer, data, rows, model, monitor)
+            report(options, trainer, data, rows, model, monitor, run.tracking)
     return options.out
 
 
@@ -363,6 +364,7 @@ def report(
     rows: "np.ndarray",
     model: "ModelSpec",
     monitor: "Monitor",
+    tracking: "Tracking",
 ) -> None:
     """Write the report and the layout of --export-as, and print what to do next."""
     import shlex
@@ -379,6 +381,7 @@ def report(
         title=f"{options.method} · {options.model}",
         normalise=trainer.loader.normalise,
         threads=options.threads or None,
+        tracking=tracking,
     )
     print("Features: " + ", ".join(f"{name} {value:.3f}" for name, value in monitor.found[-1].items()) + ".")
     print(f"The backbone was saved to {options.out / 'bundle'}, the report to {page}.")

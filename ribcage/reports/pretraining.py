@@ -22,10 +22,12 @@ from ribcage.methods import Method
 from ribcage.reports import html, svg
 from ribcage.reports.html import Figure
 from ribcage.reports.svg import Axes, Dots, Line
+from ribcage.reports.tracked_images import tracked_images
 from ribcage.runtime import files
 from ribcage.training import monitor, probe, trainer
 from ribcage.training.metrics_log import LOG_FILE, LogLine, read_log, validations
 from ribcage.training.probe import FeatureTable, LoaderOptions
+from ribcage.training.tracking import Tracking
 
 NEIGHBOURS = 6
 RECONSTRUCTIONS, QUERIES = 8, 8
@@ -79,24 +81,32 @@ def write_pretraining_page(
     normalise: tuple[float, float] | None = None,
     images: int = 1000,
     threads: int | None = None,
+    tracking: Tracking | None = None,
 ) -> Path:
-    """The page in a run folder; neighbours are searched among at most so many of the images."""
+    """The page in a run folder, whose images trackers also get; neighbours are searched among at most so many of the
+    images."""
     loading: LoaderOptions = {"channels": model.channels, "normalise": normalise, "threads": threads}
     rows, log = monitor.sample(rows, images), read_log(folder / LOG_FILE)
     with monitor.unchanged_modes(method):
-        page = html.render(
-            "pretraining.html",
-            title=title,
-            collapse=monitor.warning(validations(log)),
-            facts=run_facts(data, model, log),
-            curves=training_curves(log),
-            has_classifiers=any(name in line.all_numbers for line in log for name in CLASSIFIERS),
-            reconstructions=reconstruction_figures(method, data, rows, model, loading)
-            if isinstance(method, Reconstructs)
-            else [],
-            neighbours=nearest_neighbours(method, data, rows, model, loading),
+        reconstructions = (
+            reconstruction_figures(method, data, rows, model, loading) if isinstance(method, Reconstructs) else []
         )
+        neighbours = nearest_neighbours(method, data, rows, model, loading)
+    page = html.render(
+        "pretraining.html",
+        title=title,
+        collapse=monitor.warning(validations(log)),
+        facts=run_facts(data, model, log),
+        curves=training_curves(log),
+        has_classifiers=any(name in line.all_numbers for line in log for name in CLASSIFIERS),
+        reconstructions=reconstructions,
+        neighbours=neighbours,
+    )
     files.write_text(folder / "images.html", page)
+    if tracking is not None:
+        step = max((line.step for line in log), default=0)
+        tracking.show("reconstructions", tracked_images(reconstructions), step)
+        tracking.show("neighbours", tracked_images(neighbours.figures), step)
     return folder / "images.html"
 
 

@@ -71,7 +71,10 @@ GROUPS = {
         *("host", "port", "token_file", "batch_delay", "workers", "max_requests", "max_files", "max_megabytes"),
         *("max_megapixels", "max_seconds"),
     ),
-    "Output": ("out", "log_predictions", "table", "html", "json", "notes", "export_as", "log_format", "formats"),
+    "Output": (
+        *("out", "log_predictions", "table", "html", "json", "notes", "export_as", "log_format", "track"),
+        *("track_images", "formats"),
+    ),
     "Run": (
         *(
             "recipe",

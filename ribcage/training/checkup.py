@@ -14,7 +14,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypedDict
 
-EXTRAS = {"export": "ribcage export", "serve": "ribcage serve", "docs": "building the documentation"}
+EXTRAS = {
+    "export": "ribcage export",
+    "serve": "ribcage serve",
+    "docs": "building the documentation",
+    "tensorboard": "--track tensorboard",
+    "mlflow": "--track mlflow",
+    "wandb": "--track wandb",
+}
 """Optional dependencies and what they are for."""
 MODULES = {
     "opencv-python-headless": "cv2",

@@ -54,6 +54,32 @@ def validation_values(step: int, epoch: int, found: Mapping[str, float]) -> dict
     return {"step": step, "epoch": epoch, "validation": dict(found)}
 
 
+@dataclass(frozen=True)
+class TrackedNumbers:
+    """A line of the log as trackers get it: all numbers under one name each, such as train/loss or validation/auroc."""
+
+    step: int
+    numbers: dict[str, float]
+    time: float
+    """Seconds since 1970."""
+
+
+def tracked_numbers(values: Mapping[str, object], time: float) -> TrackedNumbers:
+    """The numbers of `step_values` or `validation_values`."""
+    step, found = values["step"], values.get("validation")
+    kind, source = ("validation", found) if isinstance(found, Mapping) else ("train", values)
+    assert isinstance(step, int)
+    return TrackedNumbers(
+        step,
+        {
+            f"{kind}/{name}": float(value)
+            for name, value in source.items()
+            if name != "step" and isinstance(value, int | float)
+        },
+        time,
+    )
+
+
 def read_log(file: Path) -> list[LogLine]:
     """The lines of a log; invalid ones, as an incomplete last one is, are left out."""
     return [line for text in _texts(file) if (line := _line(text)) is not None]

@@ -95,6 +95,10 @@ class TrainingOptions:
     """Number of GPUs on this machine, or of processes on the CPU."""
     seed: int = 0
     """Random seed."""
+    track: tuple[str, ...] = ()
+    """Experiment trackers that the run is also logged to, such as tensorboard, mlflow or wandb (docs/tracking.md)."""
+    track_images: Literal["local", "all", "none"] = "local"
+    """Trackers that also receive example images: local (those that write to this machine), all, or none."""
     resume: bool | Literal["auto"] = False
     """Continue from the last checkpoint in the run folder; auto: if there is a run, else start one."""
 

@@ -29,6 +29,7 @@ from ribcage.data.collection import Datasets
 from ribcage.runtime import distributed, files, launcher, progress, resuming, threads
 from ribcage.training import checkpoint, metrics_log, run_folder
 from ribcage.training.options import TrainingOptions
+from ribcage.training.tracking import Tracking, tracked
 from ribcage.training.trainer import DivergedError, StepLog, Trainer
 
 Validate = Callable[[], dict[str, float]]
@@ -110,6 +111,7 @@ class Run:
         self.standing = Standing()
         self.signal: int | None = None
         self._discontinued = ""
+        self.tracking = Tracking()
         self._saved_at, self._saved_step = time.monotonic(), -1
         self._unwritten: deque[StepLog] = deque()
 
@@ -253,6 +255,7 @@ class Run:
         if log_file is not None:
             with files.explained(self.folder, "Free some space, then resume from the last checkpoint."):
                 log_file.write(json.dumps(values) + "\n")
+            self.tracking.log(values)
 
     def _recorded(self) -> AbstractContextManager[None]:
         """Record the state of the run in its folder."""
@@ -350,6 +353,7 @@ def opened_run(
                 run_folder.say(f"WARNING: {warning}")
             step = run.trainer.step
             distributed.run_on_first(lambda: run_folder.record_changes(command, options, data, teachers, step))
+        run.tracking = stack.enter_context(tracked(command, options, run.trainer.step, resumed=resumed))
         with resuming.resumed_by(run_folder.resume_command(command, options)):
             yield
 

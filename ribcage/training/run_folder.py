@@ -22,7 +22,7 @@ from ribcage.training.metrics_log import LOG_FILE
 from ribcage.training.options import LEFT_OPEN, AnyOptions, TrainingOptions, written_options
 
 LOCATIONS = frozenset(("command", "data", "teacher", "out", "resume"))
-LOGGING = frozenset(("log_format", "probe", "evaluate_every", "export_as"))
+LOGGING = frozenset(("log_format", "probe", "evaluate_every", "export_as", "track", "track_images"))
 EXECUTION = frozenset(("patience", "save_minutes", "threads", "devices", "checkpoint_activations"))
 FREE = LOCATIONS | LOGGING | EXECUTION
 """Options that may change when a run is resumed: they change no step. Data and teachers may move, but not change."""

@@ -29,6 +29,7 @@ from ribcage.runtime.spelling import count_phrase
 from ribcage.training import optim, run_folder
 from ribcage.training.options import TrainingOptions
 from ribcage.training.run_folder import say, with_history
+from ribcage.training.trackers import check_trackers
 from ribcage.training.trainer import Trainer
 
 Given = TypeVar("Given", bound=TrainingOptions)
@@ -44,8 +45,9 @@ def run_processes(
 ) -> Path | int:
     """Train in this process or, with --devices, in several; the run folder, or the exit code of those processes.
 
-    The run folder is checked before anything is loaded.
+    The run folder and the trackers are checked before anything is loaded.
     """
+    check_trackers(options.track)
     if options.devices > 1 and not launcher.launched():
         run_folder.check_free(options)
         once = dataclasses.replace(options, devices=1)
