@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ribcage.runtime import distributed, files
@@ -101,7 +102,7 @@ class Tracking:
     def log(self, values: Mapping[str, object]) -> None:
         """Pass on a line of the log."""
         if self.workers:
-            self._add(tracked_numbers(values, time.time()))
+            self._add(tracked_numbers(values, datetime.now(UTC).timestamp()))
 
     def show(self, name: str, images: Sequence[TrackedImage], step: int) -> None:
         """Pass on images."""

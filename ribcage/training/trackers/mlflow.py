@@ -6,7 +6,6 @@ would also send the user name and the path of the program.
 
 import os
 import re
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -81,9 +80,7 @@ class MLflow(Tracker):
     def show(self, name: str, images: Sequence[TrackedImage], step: int) -> None:
         """One image for each key, and a text file with all captions, as images have none."""
         for number, image in enumerate(images):
-            self.client.log_image(
-                self.run, image.pixels, key=f"{name}/{number:02}", step=step, timestamp=int(1000 * time.time())
-            )
+            self.client.log_image(self.run, image.pixels, key=f"{name}/{number:02}", step=step)
         captions = "\n".join(f"{number}. {image.caption}" for number, image in enumerate(images))
         self.client.log_text(self.run, captions, f"captions/{name}.txt")
 
