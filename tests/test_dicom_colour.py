@@ -167,3 +167,27 @@ def test_real_colours_are_read_as_declared(photometric: str) -> None:
     colours = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     image = read(dataset(colours, 8, PhotometricInterpretation=photometric, PlanarConfiguration=0), depth=8)
     assert not any(each.startswith(image_file.CAUTION) for each in image.notes)
+
+
+@pytest.mark.parametrize("declared", [0, 1])
+def test_a_grey_radiograph_in_the_other_arrangement_of_colours_is_not_scrambled(declared: int) -> None:
+    gray = (RAMP.T >> 4).astype(np.uint8)
+    colours = np.repeat(gray[..., None], 3, axis=2)
+    colours[0, :2] = 255, 0, 0  # a burned-in mark
+    right = dataset(colours, 8, PhotometricInterpretation="RGB", PlanarConfiguration=1 - declared)
+    if not declared:
+        right.PixelData = np.ascontiguousarray(np.moveaxis(colours, -1, 0)).tobytes()
+    images = [read(right, depth=8)]
+    right.PlanarConfiguration = declared
+    images.append(read(right, depth=8))
+    assert all(np.array_equal(image.pixels[1:], gray[1:]) for image in images)
+    cautions = [[each for each in image.notes if "PlanarConfiguration" in each] for image in images]
+    assert cautions[0] == [] and has_facts(cautions[1][0], "PlanarConfiguration", declared, 1 - declared)
+
+
+def test_tinted_planes_keep_their_arrangement() -> None:
+    across = np.rint(np.linspace(0, 200, 64)).astype(np.uint8)
+    planes = np.stack([np.tile(across + tint, (64, 1)) for tint in (0, 20, 40)])
+    made = dataset(np.moveaxis(planes, 0, -1), 8, PhotometricInterpretation="RGB", PlanarConfiguration=1)
+    made.PixelData = planes.tobytes()
+    assert not any("PlanarConfiguration" in each for each in read(made, depth=8).notes)

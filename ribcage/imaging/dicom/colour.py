@@ -22,6 +22,8 @@ DIFFERENCES = ("YBR_FULL", "YBR_FULL_422")
 # The photometric interpretation is contradicted if only the other one makes nearly all pixels grey, as in a radiograph.
 GRAY_SHARE, TINT = 0.9, 0.02
 """Share of pixels, and the largest colour of a grey pixel as a share of the range."""
+REARRANGED = 0.1
+"""PlanarConfiguration is contradicted if the other arrangement leaves less than this share of the coloured pixels."""
 
 
 def read_colour(dataset: "Dataset", layout: Layout, name: str, limits: Limits) -> tuple[np.ndarray, list[str]]:
@@ -88,8 +90,24 @@ def _raw_colour(dataset: "Dataset", layout: Layout, name: str) -> tuple[np.ndarr
     dataset.PhotometricInterpretation, dataset.SamplesPerPixel = photometric, layout.samples
     dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = layout.allocated, layout.allocated - 1, 0
     pixels, more = _stored_bits(get_decoder(layout.syntax).as_array(dataset, raw=True)[0], layout)
+    pixels, rearranged = (pixels, []) if halved else _arranged(pixels, planar=dataset.PlanarConfiguration == 1)
     pixels, contradicted = _as_bgr(_spanned(pixels, layout.bits), photometric)
-    return pixels, [*notes, *more, *contradicted]
+    return pixels, [*notes, *more, *rearranged, *contradicted]
+
+
+def _arranged(pixels: np.ndarray, *, planar: bool) -> tuple[np.ndarray, list[str]]:
+    """(H, W, 3) colours in the declared arrangement, or in the other one with a caution if only that one makes nearly
+    all pixels exactly grey."""
+    high, wide, _ = pixels.shape
+    if planar:
+        other = np.moveaxis(pixels, -1, 0).reshape(high, wide, 3)
+    else:
+        other = np.moveaxis(pixels.reshape(3, high, wide), 0, -1)
+    coloured, left = (float(np.mean(np.ptp(each[::4, ::4], axis=-1) > 0)) for each in (pixels, other))
+    if left < REARRANGED * coloured:
+        note = f"PlanarConfiguration {int(planar)} contradicts the pixels, read as {int(not planar)}"
+        return other, [f"{CAUTION}{note}"]
+    return pixels, []
 
 
 def _palette_colour(dataset: "Dataset", read: StoredPixels) -> tuple[np.ndarray, list[str]]:
