@@ -880,9 +880,10 @@ def pretrain(
         batch: Batch size: images per optimizer step, summed over all processes.
         micro_batch: Maximum number of images per forward pass in each process; gradients of larger batches are
             accumulated. 0: no limit.
-        lr: Peak learning rate (default: byol 0.2 × batch / 256; mae 0.00015 × batch / 256; mae_unet 0.00015 ×
-            batch / 256; moco 0.03 × batch / 256; simclr 0.3 × batch / 256; supcon 0.05 × batch / 256; supervised
-            0.001 × batch / 256; swav 0.6 × batch / 256).
+        lr: Peak learning rate (default: byol 0.2 × batch / 256, 0.3 × batch / 256 below 1000 epochs, 0.45 × batch
+            / 256 below 300 epochs; mae 0.00015 × batch / 256; mae_unet 0.00015 × batch / 256; moco 0.03 × batch /
+            256; simclr 0.3 × batch / 256; supcon 0.05 × batch / 256; supervised 0.001 × batch / 256; swav 0.6 ×
+            batch / 256).
         min_lr: Final learning rate of the cosine schedule (default: byol 0; mae 0; mae_unet 0; moco 0; simclr 0;
             supcon 0.001 × lr; supervised 0; swav 0.001 × lr).
         schedule: Learning rate schedule; the rate is updated every step.
@@ -893,8 +894,9 @@ def pretrain(
         optimizer: Optimizer; each has its own default learning rate and weight decay (default: byol lars; mae
             adamw; mae_unet adamw; moco sgd; simclr lars; supcon sgd; supervised adamw; swav lars).
         betas: Beta 1 and beta 2 of AdamW (default: mae 0.9 0.95; mae_unet 0.9 0.95; supervised 0.9 0.999).
-        weight_decay: Weight decay; not applied to biases and normalisation layers (default: byol 1.5e-06; mae
-            0.05; mae_unet 0.05; moco 0.0001; simclr 1e-06; supcon 0.0001; supervised 0.05; swav 1e-06).
+        weight_decay: Weight decay; not applied to biases and normalisation layers (default: byol 1.5e-06, 1e-06
+            below 1000 epochs; mae 0.05; mae_unet 0.05; moco 0.0001; simclr 1e-06; supcon 0.0001; supervised 0.05;
+            swav 1e-06).
         layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
             1: none.
         drop_path: Stochastic depth rate (timm's drop_path_rate).

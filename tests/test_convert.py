@@ -350,3 +350,14 @@ def test_nothing_is_written_over(converted: Path, folder: Path, capsys: pytest.C
     assert "notes.txt" in line([*words, str(folder / "notes.txt")], capsys)
     assert has_facts(line([*words, str(converted / "x.pth")], capsys), converted)
     assert "--channels" in line([*words, str(folder / "y.pth"), "--channels", "1"], capsys)
+
+
+def test_all_findings_that_a_layout_assumes_are_in_the_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their order has to be checked before the layout is confirmed."""
+    net = torchvision.models.densenet121(num_classes=18)
+    net.features.conv0 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    torch.save(net.state_dict(), tmp_path / "own.pt")
+    refused = line(["convert", str(tmp_path / "own.pt"), "--out", str(tmp_path / "out")], capsys)
+    assert has_facts(refused, "--layout xrayvision", "Lung_Opacity, Enlarged_Cardiomediastinum;")

@@ -251,3 +251,13 @@ def test_commands_without_training_have_no_training_options(tmp_path: Path, monk
     monkeypatch.setattr(setup, "run_processes", lambda *given: seen.append(given[2]))
     localise.run(localise.Options(data=("set",), out=Path("run"), head="cam", init=str(tmp_path)))
     assert seen[0].lr is None and seen[0].optimizer is None
+
+
+def test_the_help_names_the_values_of_shorter_runs() -> None:
+    texts = pretrain.defaults("byol")
+    assert texts["lr"] == "0.2{0}, 0.3{0} below 1000 epochs, 0.45{0} below 300 epochs".format(" × batch / 256")
+    published = methods.load_method("byol").published
+    rates = [published(epochs, 256).lr for epochs in (1, 50, 299, 300, 999, 1000)]
+    assert rates == [0.45, 0.45, 0.45, 0.3, 0.3, 0.2]
+    assert texts["weight_decay"] == "1.5e-06, 1e-06 below 1000 epochs"
+    assert "below" not in pretrain.defaults("moco")["lr"]

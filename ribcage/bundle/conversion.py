@@ -1,6 +1,7 @@
 """Conversion: a file of published weights → a bundle, with an account of every tensor in the file."""
 
 import hashlib
+import textwrap
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,6 +190,10 @@ def claimed(
     return tuple(claims)
 
 
+_LONGEST = 2000
+"""Characters of the findings in an error: enough for those of every layout, whose order the user is to check."""
+
+
 def ask(file: Path, found: Published, claims: Sequence[Claim]) -> None:
     """Raise ValueError if preprocessing or findings are guessed from shapes alone: the user must confirm them."""
     weak = {"preprocessing"} if found.evidence.kind == "shapes" else set()
@@ -203,7 +208,8 @@ def ask(file: Path, found: Published, claims: Sequence[Claim]) -> None:
     raise ValueError(
         f"{file} seems to have the {layout} layout (recognised by {found.evidence}), but does not contain the "
         f"{' or '.join(one.what for one in guessed)}. If the layout is correct, pass --layout {layout}, which assumes "
-        f"{'; '.join(one.value for one in guessed)[:200]}; otherwise, pass {instead}.{others}"
+        f"{textwrap.shorten('; '.join(one.value for one in guessed), _LONGEST, placeholder=' …')}; otherwise, pass "
+        f"{instead}.{others}"
     )
 
 

@@ -90,7 +90,8 @@ def defaults(method: str = "") -> dict[str, str]:
     """The defaults of options that are left open, for the help: those of the method's paper."""
     if not method:
         return dict.fromkeys(("epochs", *LEFT_OPEN), "depends on METHOD")
-    return default_texts(member(method).published(None, Options.batch))
+    known = member(method)
+    return default_texts(known.published(None, Options.batch), known.hyperparameters)
 
 
 def settled(options: Options) -> Options:

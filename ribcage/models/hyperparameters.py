@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 Optimizer = Literal["adamw", "sgd", "lars"]
@@ -72,17 +73,25 @@ def nearest_published(rows: Sequence[Hyperparameters], epochs: int | None, batch
     return next((row for row in reversed(alike) if epochs is None or row.epochs <= epochs), alike[0])
 
 
-def default_texts(row: Hyperparameters, batch: int = BATCH) -> dict[str, str]:
-    """Defaults as text by option, for a help page."""
+def default_texts(row: Hyperparameters, rows: Sequence[Hyperparameters] = ()) -> dict[str, str]:
+    """Defaults as text by option, for a help page. rows: all published runs, of which shorter ones may differ."""
     cut = f", at most {row.most:.0%} of the run" if row.warmup > 1 else ""
+    scaled = f" × batch / {BATCH}" if row.scaled else ""
     return {
         "optimizer": row.optimizer,
-        "lr": f"{row.lr:g} × batch / {BATCH}" if row.scaled else f"{row.lr:g}",
+        "lr": f"{row.lr:g}{scaled}{_of_shorter(row, rows, 'lr', scaled)}",
         "min_lr": f"{row.end:g} × lr" if row.end else "0",
         "warmup": f"{row.warmup:g}{cut}",
-        "weight_decay": f"{row.weight_decay:g}",
+        "weight_decay": f"{row.weight_decay:g}{_of_shorter(row, rows, 'weight_decay')}",
         "clip": "0",
         **({"betas": f"{row.betas[0]:g} {row.betas[1]:g}"} if row.optimizer == "adamw" else {}),
         **({"epochs": str(row.epochs)} if row.epochs else {}),
         **{name: str(value) for name, value in row.own.items()},
     }
+
+
+def _of_shorter(row: Hyperparameters, rows: Sequence[Hyperparameters], option: str, unit: str = "") -> str:
+    """The values of an option in shorter published runs with the same batch size where they differ, as text."""
+    alike = sorted((one for one in rows if one.batch == row.batch), key=lambda one: -one.epochs)
+    pairs = [(getattr(short, option), getattr(long, option), long.epochs) for long, short in pairwise(alike)]
+    return "".join(f", {value:g}{unit} below {epochs} epochs" for value, longer, epochs in pairs if value != longer)
