@@ -3,9 +3,11 @@ read."""
 
 import contextlib
 import csv
+import fcntl
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -425,6 +427,17 @@ def test_a_claim_is_of_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setattr(claims, "machine", lambda: "another")
         assert not claims.is_abandoned(claim)
     assert claims.is_abandoned(claim) and not claim.exists()
+
+
+def test_a_claim_can_be_taken_while_another_process_looks_at_it(tmp_path: Path) -> None:
+    claim = tmp_path / "trial-0001.claim"
+    with claim.open("a") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        later = threading.Timer(0.06, fcntl.flock, (looking.fileno(), fcntl.LOCK_UN))
+        later.start()
+        with claims.held(claim):
+            assert not claims.is_abandoned(claim)
+        later.join()
 
 
 def test_the_claim_of_another_machine_is_abandoned_when_it_is_not_touched(tmp_path: Path) -> None:

@@ -9,12 +9,15 @@ import contextlib
 import os
 import platform
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ribcage.runtime import files
 
 BEAT, SILENT = 30.0, 300.0
+PATIENCE = 5
+"""Attempts to lock a claim."""
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -29,7 +32,11 @@ def machine() -> str:
 def held(claim: Path) -> Iterator[None]:
     """Hold a claim; it is removed at the end. OSError if another process holds it."""
     with files.open_regular(claim, "a") as stream:
-        if _locked(stream.fileno()) is False:
+        for _ in range(PATIENCE):  # `is_abandoned` of another process holds the lock for a moment
+            if taken := _locked(stream.fileno()) is not False:
+                break
+            time.sleep(0.05)
+        if not taken:
             raise OSError(f"Another process is working on {claim.stem}.")
         stream.truncate(0)
         stream.write(machine() + "\n")
