@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -408,6 +409,12 @@ def test_every_command_that_validates_passes_its_options_on(command: str) -> Non
     space, training = tune.checked(options, tune.training_module(command))
     assert (training.epochs, training.seed, training.data, len(space)) == (3, 4, ("a",), 1)
     assert type(training) is tune.training_module(command).Options
+
+
+def test_without_optuna_the_line_that_installs_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ImportError, match=r"pip install 'ribcage\[tune\]'"):
+        tune.require_optuna()
 
 
 def test_options_that_cannot_be_varied_exist() -> None:
