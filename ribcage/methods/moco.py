@@ -89,7 +89,7 @@ class MoCo(Method):
         negatives."""
         queue = len(self.queue)
         fitting = max(batch, 1 << max(0, (images // 8).bit_length() - 1))
-        advice = f"use at most --queue {fitting}"
+        advice = f"use a shorter queue, such as --queue {fitting}"
         too_long = f"--queue {queue} is longer than the {images:,} training images: {advice}"
         return [too_long] * (queue > images) + [self._too_short(batch)] * (queue < batch)
 
