@@ -3,27 +3,19 @@
 import math
 import os
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import processes
 import pytest
+import stages
 import torch
 import toys
-from ranks import SIZE, doubled, made
 from refusals import has_facts
 
 from ribcage import cli
-from ribcage.data.batch import Batch
-from ribcage.data.collection import Datasets
-from ribcage.data.findings import Policy
-from ribcage.data.loader import Loader
-from ribcage.imaging.augment import gentle_view
 from ribcage.runtime import distributed, launcher
-from ribcage.training import optim, trainer
+from ribcage.training import trainer
 from ribcage.training.skipping import LossScale
 from ribcage.training.trainer import DivergedError
 
@@ -225,76 +217,9 @@ def test_all_ranks_stop_at_the_step_at_which_one_is_not_finite(tmp_path: Path) -
 # ---- another number of processes
 
 
-class DoubleLoader(Loader):
-    """A loader of images in double precision."""
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        for one in super().epoch(epoch, start):
-            yield replace(one, views=[view.double() for view in one.views], labels=one.labels.double())
-
-
-def ten_steps(folder: str) -> trainer.Trainer:
-    """A run of ten steps on real images, of this process or of several."""
-    data = Datasets.open([folder])
-    method = made("supervised")
-    view = gentle_view(SIZE)
-    loader = DoubleLoader(
-        data, [view], batch=16, seed=3, rows=data.rows_of("train"), findings=data.findings[:3], policy=Policy.parse("zeros"),
-        drop_last=True, threads=1, rank=distributed.rank(), world=distributed.world_size(), channels=1, device=toys.CPU,
-    )  # fmt: skip
-    rates = optim.Rates(1e-3, 2 * len(loader), warmup=2)
-    optimizer = optim.optimizer(method, "adamw")
-    return trainer.Trainer(
-        method, loader, optimizer, rates, epochs=2, device=toys.CPU, seed=3, precision="float32", clip=1.0, ema=0.9
-    )
-
-
-@doubled()
-def trained(folder: str, until: int, before: Path | None, after: Path) -> None:
-    """From a state to a step; rank 0 writes the state there, and the losses up to it."""
-    run = ten_steps(folder)
-    if before is not None:
-        run.restore(torch.load(before, weights_only=True)["run"])
-    losses = []
-    for log in run.fit():
-        losses.append(log.loss)
-        if log.step == until:
-            break
-    if distributed.rank() == 0:
-        torch.save({"run": run.state(), "losses": losses}, after.with_suffix(".part"))
-        after.with_suffix(".part").rename(after)
-
-
-STAGES = ((2, 3), (1, 6), (2, 10))
-"""Processes, and the step up to which they train."""
-
-
-def by_stages(folder: str, out: str) -> None:
-    """One of two processes; a stage of one process is that of rank 0."""
-    torch.set_num_threads(1)
-    files = [Path(out, f"{number}.pt") for number in range(len(STAGES))]
-    for number, (world, until) in enumerate(STAGES):
-        before = files[number - 1] if number else None
-        while before is not None and not before.exists():
-            time.sleep(0.01)
-        os.environ.update({"WORLD_SIZE": str(world), launcher.RENDEZVOUS: f"{out}/store-{number}"})
-        if int(os.environ["RANK"]) < world:
-            with launcher.started():
-                trained(folder, until, before, files[number])
-
-
 @pytest.mark.slow
 def test_a_run_that_is_resumed_by_another_number_of_processes_is_the_run_of_one(tmp_path: Path) -> None:
     """Two processes, then one, then two. Only the order of sums differs: 1e-9 of double precision after ten steps."""
     folder = str(tmp_path / "phantom")
     assert cli.main(["import", "phantom", "--out", folder, "--images", "120", "--size", "32"]) == 0
-    with processes.ranks(by_stages, folder, str(tmp_path), said=tmp_path / "said") as started:
-        trained(folder, 10, None, tmp_path / "whole.pt")
-        ends = [process.end() for process in started]
-    assert [code for code, _ in ends] == [0, 0], ends
-    whole, *stages = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("whole", 0, 1, 2))
-    losses = [loss for stage in stages for loss in stage["losses"]]
-    assert len(losses) == 10 and losses == pytest.approx(whole["losses"], rel=1e-9)
-    for part in ("method", "average"):
-        for name, value in whole["run"][part].items():
-            torch.testing.assert_close(stages[-1]["run"][part][name], value, rtol=1e-9, atol=1e-9, msg=name)
+    stages.compare(folder, tmp_path)

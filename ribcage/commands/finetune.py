@@ -111,7 +111,7 @@ def train(options: Options, device: "torch.device") -> Path:
     policy = policy_of(options, data)
     model = describe(options, data, train_rows, val_rows, policy)
     trainer = build(options, data, train_rows, model, policy, device)
-    setup.check_layout(options, trainer.method, model)
+    setup.check_layout(options, trainer.result, model)
     validation = validator(options, trainer, data, val_rows, model, policy, device)
     keep = setup.bundle_saver(
         options, data, train_rows, val_rows, lambda: (validation.method(), validation.chosen_spec())

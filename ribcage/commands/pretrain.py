@@ -133,7 +133,7 @@ def train(options: Options, device: "torch.device") -> Path:
     run_folder.say(f"{said}.")
     model, findings = describe(options, data, rows)
     trainer = build(options, data, rows, model, findings, device)
-    setup.check_layout(options, trainer.method, model)
+    setup.check_layout(options, trainer.result, model)
     monitor = watcher(options, trainer, data, rows, model, device)
     keep = keeper(options, trainer, data, rows, model, monitor)
     plan = Plan("", options.save_minutes, options.evaluate_every)
@@ -291,7 +291,7 @@ def watcher(
             )
         labelled = monitor.Labelled(opened, opened.rows_of("train"), opened.rows_of("val"))
     return monitor.Monitor(
-        lambda: trainer.method,
+        lambda: trainer.result,
         data,
         rows,
         size=model.size,
@@ -335,7 +335,7 @@ def keeper(
 
     def keep() -> None:
         found = dataclasses.replace(model, metrics={"features": monitor.found[-1]})
-        save_bundle(options.out / "bundle", trainer.method, run_folder.with_history(found, options.out), provenance)
+        save_bundle(options.out / "bundle", trainer.result, run_folder.with_history(found, options.out), provenance)
 
     return keep
 
@@ -375,7 +375,7 @@ def report(
 
     page = pretraining.write_pretraining_page(
         options.out,
-        trainer.method,
+        trainer.result,
         data,
         rows,
         model,
@@ -387,7 +387,7 @@ def report(
     print("Features: " + ", ".join(f"{name} {value:.3f}" for name, value in monitor.found[-1].items()) + ".")
     print(f"The backbone was saved to {options.out / 'bundle'}, the report to {page}.")
     if options.export_as:
-        setup.export_layout(options, trainer.method, model)
+        setup.export_layout(options, trainer.result, model)
     folders, size = shlex.join(options.probe or options.data), " ".join(map(str, options.size))
     out = shlex.quote(str(options.out))
     shape = f"--model {options.model} --size {size}" + (" --channels 3" if options.channels == 3 else "")

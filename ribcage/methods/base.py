@@ -47,6 +47,8 @@ class Method(nn.Module):
     """Whether it computes the statistics of its batch norms itself."""
     divisible: ClassVar[bool] = True
     """Whether the loss of a batch is the sum over its parts, so that gradients can be accumulated."""
+    shardable: ClassVar[bool] = False
+    """Whether all of it that has weights is computed in `forward`, so that they can be divided among processes."""
     same_patient: ClassVar[bool] = False
     """Whether, with `patient_aware`, its other views are drawn from another image of the same patient."""
 

@@ -71,6 +71,7 @@ class Distil(Supervised):
     """
 
     command: ClassVar[str] = "distil"
+    shardable = False
 
     def __init__(
         self,

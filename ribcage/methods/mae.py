@@ -48,6 +48,8 @@ class MAE(Method):
         ),
     )  # fmt: skip
 
+    shardable = True
+
     def __init__(
         self,
         backbone: Backbone,

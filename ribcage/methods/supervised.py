@@ -32,6 +32,7 @@ class Supervised(Method):
     """
 
     from_labels = True
+    shardable = True
     present: Tensor
     absent: Tensor
 

@@ -85,6 +85,7 @@ GROUPS = {
             "save_minutes",
             "compile",
             "checkpoint_activations",
+            "shard",
             "cache",
             "cache_gb",
         ),

@@ -80,6 +80,9 @@ class TrainingOptions:
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     """Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older GPUs with tensor
     cores, else float32. fp16 scales the loss; float32 switches TF32 off."""
+    shard: bool = False
+    """Divide weights, gradients and optimizer states among the processes (FSDP2), for transformers that do not fit on a
+    GPU (docs/cluster.md)."""
     checkpoint_activations: bool = False
     """Recompute the activations inside the backbone's blocks in the backward pass instead of storing them: less memory,
     more time, the same results."""

@@ -213,6 +213,7 @@ class Run:
 
     def _validate(self, log_file: TextIO | None) -> None:
         self.trainer.check()
+        self.trainer.gather()
         self._write_all(log_file)
         step = self.trainer.step
         found = distributed.broadcast_from_first(self.validate())

@@ -23,7 +23,7 @@ from ribcage.training.options import LEFT_OPEN, AnyOptions, TrainingOptions, wri
 
 LOCATIONS = frozenset(("command", "data", "teacher", "out", "resume"))
 LOGGING = frozenset(("log_format", "probe", "evaluate_every", "export_as", "track", "track_images"))
-EXECUTION = frozenset(("patience", "save_minutes", "threads", "devices", "checkpoint_activations"))
+EXECUTION = frozenset(("patience", "save_minutes", "threads", "devices", "checkpoint_activations", "shard"))
 FREE = LOCATIONS | LOGGING | EXECUTION
 """Options that may change when a run is resumed: they change no step. Data and teachers may move, but not change."""
 ADJUSTABLE = frozenset(("lr", "clip", "epochs"))

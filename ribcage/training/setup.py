@@ -26,7 +26,7 @@ from ribcage.methods import Method
 from ribcage.models.recomputation import recompute_blocks
 from ribcage.runtime import distributed, flags, launcher
 from ribcage.runtime.spelling import count_phrase
-from ribcage.training import optim, run_folder
+from ribcage.training import optim, run_folder, sharding
 from ribcage.training.options import TrainingOptions
 from ribcage.training.run_folder import say, with_history
 from ribcage.training.trackers import check_trackers
@@ -175,6 +175,7 @@ def build_trainer(
     method.to(device).to(memory_format=torch.channels_last)
     if options.checkpoint_activations:
         save_memory(options, method)
+    whole = divide(options, method, device) if options.shard else None
     assert options.optimizer and options.lr is not None and options.min_lr is not None
     assert options.weight_decay is not None
     steps, images = len(loader), min(options.batch, len(loader.rows))
@@ -210,7 +211,16 @@ def build_trainer(
         clip=options.clip or 0.0,
         ema=ema,
         compile=options.compile,
+        whole=whole,
     )
+
+
+def divide(options: TrainingOptions, method: M, device: torch.device) -> M | None:
+    """Divide the method among the processes, as --shard asks for; a whole copy of it, None in a single process."""
+    sharding.refuse_unsharded(method, options.model, compile=options.compile)
+    if options.optimizer == "lars":
+        raise ValueError("--shard does not support --optimizer lars. Leave the option out, or use adamw.")
+    return sharding.sharded(method, device) if distributed.world_size() > 1 else None
 
 
 def save_memory(options: TrainingOptions, method: Method) -> None:

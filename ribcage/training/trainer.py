@@ -30,6 +30,7 @@ from ribcage.models.layers import lerp
 from ribcage.runtime import distributed, synchronised_norms
 from ribcage.runtime.devices import GpuWait, Precision, autocast, choose_kernels, compute_dtype
 from ribcage.training import optim as optims
+from ribcage.training import sharding
 from ribcage.training.checkpoint import TrainerState
 from ribcage.training.skipping import LossScale, unchanged_if
 
@@ -119,17 +120,22 @@ class Trainer(Generic[M_co]):
         clip: float = 0.0,
         ema: float = 0.0,
         compile: bool = False,
+        whole: M_co | None = None,
     ) -> None:
+        """whole: a copy of a method that is divided among the processes, to be validated and saved."""
         self.method, self.loader, self.optimizer, self.rates = method, loader, optimizer, rates
         self.epochs, self.device, self.seed = epochs, device, seed
         choose_kernels(device, precision)
         self.dtype = compute_dtype(precision, device)
         self.scale = LossScale(device) if self.dtype == torch.float16 else None
         self.accumulate, self.clip, self.ema = accumulate, clip, ema
-        self.average: M_co | None = copy.deepcopy(method).requires_grad_(False) if ema else None
+        self.whole = whole
+        self.average: M_co | None = copy.deepcopy(whole or method).requires_grad_(False) if ema else None
+        if self.average is not None and whole is not None:
+            sharding.sharded(self.average, device)
         self.step = 0
         self.lag = LAG if device.type == "cuda" else 0
-        self.diverged = torch.zeros((), device=device)
+        self.diverged = torch.zeros((), device=device, dtype=torch.float32)
         """1 once a step was not finite: no weight changes any more."""
         self._unread: deque[tuple[int, Tensor, StepNumbers]] = deque()
         if not method.own_norms:
@@ -137,12 +143,14 @@ class Trainer(Generic[M_co]):
         forward: Any = torch.compile(method) if compile else method
         trained = [weight for weight in method.parameters() if weight.requires_grad]
         self.forward = forward
-        if distributed.active() and trained:
+        if distributed.active() and trained and whole is None:
             self.forward = distributed.data_parallel(forward, same_graph=accumulate == 1 and not compile)
 
     @property
     def result(self) -> M_co:
-        """The method to validate and save: the averaged weights with --ema."""
+        """The method to validate and save: the averaged weights with --ema, as of the last `gather` with --shard."""
+        if self.whole is not None:
+            return self.whole
         return self.average if self.average is not None else self.method
 
     def check(self) -> None:
@@ -156,15 +164,22 @@ class Trainer(Generic[M_co]):
             what = f"The loss is finite, but weights or optimizer states are not ({broken[0]}{more})"
             raise DivergedError(what, self.step, self._advice(), [])
 
+    def gather(self) -> None:
+        """Bring `result` up to date with --shard. All ranks must call it."""
+        if self.whole is not None:
+            self.whole.to(self.device)
+            sharding.fill_whole(self.whole, self.method if self.average is None else self.average)
+
     def state(self) -> TrainerState:
-        """All that is needed to resume."""
-        return {
+        """All that is needed to resume. All ranks must call it; with --shard, rank 0 has all of it."""
+        state: TrainerState = {
             "step": self.step,
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
             "scale": self.scale.state() if self.scale is not None else None,
         }
+        return state if self.whole is None else sharding.gathered(state)
 
     def restore(self, state: TrainerState) -> None:
         """Restore what `state` returned."""
@@ -173,16 +188,17 @@ class Trainer(Generic[M_co]):
         own = [{name: value for name, value in group.items() if name != "params"} for group in self._groups()]
         self.diverged.zero_()
         self._unread.clear()
-        self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        sharding.load_weights(self.method, state["method"])
+        self.optimizer.load_state_dict(sharding.divided_states(self.optimizer, state["optimizer"]))
         for group, options in zip(self._groups(), own, strict=True):  # the options of this run
             group.update(options)
         if self.average is not None and state["average"] is not None:
-            self.average.load_state_dict(state["average"])
+            sharding.load_weights(self.average, state["average"])
         scale = state.get("scale")
         if self.scale is not None and scale is not None:
             self.scale.restore(scale)
         self.step = state["step"]
+        self.gather()
 
     def fit(self) -> Iterator[StepLog]:
         """Train from the current step to the end."""
@@ -201,6 +217,8 @@ class Trainer(Generic[M_co]):
 
     def _step(self, batch: Batch, epoch: int) -> StepLog:
         """Forward, backward, one step of the optimizer."""
+        if self.whole is not None and self.device.type != "cpu":
+            self.whole.cpu()  # its memory is needed
         torch.manual_seed(hash((self.seed, self.step, distributed.rank())))
         rate = self.rates.at(self.step)
         optims.set_rate(self.optimizer, rate)
@@ -225,12 +243,12 @@ class Trainer(Generic[M_co]):
     def _clipped(self) -> Tensor:
         """Clip the gradient to `clip`; its norm before that. In fp16, the scale of the loss is divided out first."""
         trained = [weight for weight in self.method.parameters() if weight.grad is not None]
-        gradients = [weight.grad for weight in trained if weight.grad is not None]
+        gradients = [sharding.own_part(weight.grad) for weight in trained if weight.grad is not None]
         if self.scale is not None and gradients:
             torch._foreach_mul_(gradients, 1 / self.scale.value)
-        norm = nn.utils.get_total_norm(gradients)
-        if self.clip:
-            nn.utils.clip_grads_with_norm_(trained, self.clip, norm)
+        norm = nn.utils.get_total_norm(gradients) if self.whole is None else sharding.total_norm(gradients)
+        if self.clip and gradients:  # as nn.utils.clip_grads_with_norm_, which does not know parts
+            torch._foreach_mul_(gradients, (self.clip / (norm + 1e-6)).clamp(max=1.0))
         return norm.detach()
 
     def _move(self) -> None:
@@ -268,6 +286,7 @@ class Trainer(Generic[M_co]):
     def _weights(self) -> list[Tensor]:
         """The trained weights and the states of the optimizer."""
         weights = [weight for group in self._groups() for weight in group["params"]]
+        weights = [sharding.own_part(weight) for weight in weights]
         return weights + [value for state in self.optimizer.state.values() for _, value in _tensors("", state)]
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -298,6 +317,8 @@ class Trainer(Generic[M_co]):
 
     def _gathering(self, last: bool) -> AbstractContextManager[None]:
         """Gradients are averaged over the ranks once, in the last part of a batch."""
+        if self.whole is not None:
+            self.method.set_requires_gradient_sync(last)  # type: ignore[operator]
         alone = not last and isinstance(self.forward, nn.parallel.DistributedDataParallel)
         return self.forward.no_sync() if alone else nullcontext()
 
@@ -312,7 +333,8 @@ class Trainer(Generic[M_co]):
         if self.average is None:
             return
         decay = min(self.ema, (1 + self.step) / (10 + self.step))
-        pairs = list(zip(self.average.state_dict().values(), self.method.state_dict().values(), strict=True))
+        olds, news = (one.state_dict().values() for one in (self.average, self.method))
+        pairs = [(sharding.own_part(old), sharding.own_part(new)) for old, new in zip(olds, news, strict=True)]
         lerp([pair for pair in pairs if pair[0].is_floating_point()], 1 - decay)
         for averaged, value in pairs:
             if not averaged.is_floating_point():
@@ -326,8 +348,9 @@ SKIPS = "_step_supports_amp_scaling"
 def _tensors(name: str, values: Any) -> Iterator[tuple[str, Tensor]]:
     """The floating-point tensors in nested dicts, with their names."""
     if isinstance(values, Tensor):
-        if values.is_floating_point() and values.numel():
-            yield name, values
+        own = sharding.own_part(values)
+        if own.is_floating_point() and own.numel():
+            yield name, own
     elif isinstance(values, dict):
         for key, value in values.items():
             yield from _tensors(f"{name}{'' if name[-1:] in ('', ' ') else '.'}{key}", value)

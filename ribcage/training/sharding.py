@@ -1,0 +1,129 @@
+"""Sharding: weights, gradients and optimizer states are divided among the processes (FSDP2).
+
+Zhao et al. 2023, https://arxiv.org/abs/2304.11277; `torch.distributed.fsdp.fully_shard`. Each process holds a part of
+every weight. The weights of a block are gathered for its forward and its backward pass only. Everything else that the
+trainer computes from weights and gradients is computed from the own parts.
+"""
+
+import copy
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ribcage.methods import Method
+from ribcage.models.recomputation import blocks
+from ribcage.runtime import distributed
+
+Network = TypeVar("Network", bound=Method)
+NORMS = nn.modules.batchnorm._BatchNorm
+
+
+def refuse_unsharded(method: Method, name: str, *, compile: bool) -> None:
+    """Raise where --shard is not supported."""
+    if compile:
+        raise ValueError("--shard and --compile exclude each other. Leave one of them out.")
+    if not method.shardable:
+        raise ValueError(f"--shard is not supported by {type(method).__name__}. Leave the option out.")
+    if not any(True for _ in blocks(method)) or any(isinstance(part, NORMS) for part in method.modules()):
+        raise ValueError(f"--shard is for transformers without batch norms, not for {name}. Leave the option out.")
+
+
+def sharded(method: Network, device: torch.device) -> Network:
+    """Divide a method among the processes, each block and the rest; returns a whole copy of it."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    method.to(memory_format=torch.contiguous_format)
+    whole = copy.deepcopy(method).requires_grad_(False)
+    mesh = init_device_mesh(device.type, (distributed.world_size(),))
+    for block in blocks(method):
+        fully_shard(block, mesh=mesh)
+    fully_shard(method, mesh=mesh)
+    return whole
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether a module is divided among the processes."""
+    return distributed.active() and any(_divided(weight) for weight in module.parameters())
+
+
+def _divided(value: object) -> bool:
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(value, DTensor)
+
+
+def own_part(value: Tensor) -> Tensor:
+    """This process's part of a tensor, which shares its memory; the tensor itself if it is not divided."""
+    return value.to_local() if distributed.active() and _divided(value) else value  # type: ignore[attr-defined]
+
+
+def total_norm(parts: list[Tensor]) -> Tensor:
+    """The norm of tensors of which each process has a part."""
+    return distributed.total(nn.utils.get_total_norm(parts).square()).sqrt()
+
+
+def gathered(values: Any) -> Any:
+    """Nested dicts and lists with whole tensors, on the CPU of rank 0; elsewhere without tensors that are divided. All
+    processes must call it."""
+    if isinstance(values, dict):
+        return {key: gathered(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [gathered(value) for value in values]
+    if not _divided(values):
+        return values
+    whole = values.full_tensor()
+    return whole.cpu() if distributed.rank() == 0 else None
+
+
+@torch.no_grad()
+def fill_whole(whole: nn.Module, module: nn.Module) -> None:
+    """Copy the weights and buffers of a divided module to a whole one. All processes must call it."""
+    for target, value in zip(whole.state_dict().values(), module.state_dict().values(), strict=True):
+        target.copy_(value.full_tensor() if _divided(value) else value)
+
+
+@torch.no_grad()
+def load_weights(module: nn.Module, values: dict[str, Tensor]) -> None:
+    """Restore a module from whole weights; a divided one takes its parts of them."""
+    if not is_sharded(module):
+        module.load_state_dict(values)
+        return
+    own = module.state_dict()
+    if own.keys() != values.keys():
+        raise KeyError(f"{next(iter(own.keys() ^ values.keys()))} is missing or unexpected")
+    for name, target in own.items():
+        if target.shape != values[name].shape:
+            raise ValueError(f"{name} has shape {tuple(values[name].shape)}, not {tuple(target.shape)}")
+        own_part(target).copy_(_part_like(values[name], target))
+
+
+def divided_states(optimizer: torch.optim.Optimizer, values: dict[str, Any]) -> dict[str, Any]:
+    """Whole states of an optimizer, divided as its weights are."""
+    from torch.distributed.tensor import DTensor
+
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+
+    def divided(value: object, weight: Any) -> object:
+        if not _divided(weight) or not isinstance(value, Tensor) or value.shape != weight.shape:
+            return value
+        part = _part_like(value, weight).to(weight.device).clone()
+        return DTensor.from_local(
+            part, weight.device_mesh, weight.placements, run_check=False, shape=weight.shape, stride=weight.stride()
+        )
+
+    states = {
+        number: {name: divided(value, weights[number]) for name, value in state.items()}
+        for number, state in values["state"].items()
+    }
+    return {**values, "state": states}
+
+
+def _part_like(value: Tensor, divided: Tensor) -> Tensor:
+    """The part of a whole tensor that this process has of a divided one: rows, as torch.chunk splits them."""
+    if not _divided(divided):
+        return value
+    parts = value.chunk(dist.get_world_size())
+    return parts[dist.get_rank()] if dist.get_rank() < len(parts) else value[:0]
