@@ -174,6 +174,7 @@ def distil(
     drop_path: float = 0.0,
     clip: float | None = None,
     precision: Literal['auto', 'float32', 'bf16', 'fp16'] = 'auto',
+    shard: bool = False,
     checkpoint_activations: bool = False,
     compile: bool = False,
     save_minutes: float = 10.0,
@@ -252,6 +253,8 @@ def distil(
         clip: Maximum norm of the gradient; 0: no clipping (default: 0).
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older
             GPUs with tensor cores, else float32. fp16 scales the loss; float32 switches TF32 off.
+        shard: Divide weights, gradients and optimizer states among the processes (FSDP2), for transformers that
+            do not fit on a GPU (docs/cluster.md).
         checkpoint_activations: Recompute the activations inside the backbone's blocks in the backward pass
             instead of storing them: less memory, more time, the same results.
         compile: Compile the model with torch.compile.
@@ -436,6 +439,7 @@ def finetune(
     drop_path: float = 0.0,
     clip: float | None = None,
     precision: Literal['auto', 'float32', 'bf16', 'fp16'] = 'auto',
+    shard: bool = False,
     checkpoint_activations: bool = False,
     compile: bool = False,
     save_minutes: float = 10.0,
@@ -503,6 +507,8 @@ def finetune(
         clip: Maximum norm of the gradient; 0: no clipping (default: 0).
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older
             GPUs with tensor cores, else float32. fp16 scales the loss; float32 switches TF32 off.
+        shard: Divide weights, gradients and optimizer states among the processes (FSDP2), for transformers that
+            do not fit on a GPU (docs/cluster.md).
         checkpoint_activations: Recompute the activations inside the backbone's blocks in the backward pass
             instead of storing them: less memory, more time, the same results.
         compile: Compile the model with torch.compile.
@@ -646,6 +652,7 @@ def localise(
     drop_path: float = 0.0,
     clip: float | None = None,
     precision: Literal['auto', 'float32', 'bf16', 'fp16'] = 'auto',
+    shard: bool = False,
     checkpoint_activations: bool = False,
     compile: bool = False,
     save_minutes: float = 10.0,
@@ -714,6 +721,8 @@ def localise(
         clip: Maximum norm of the gradient; 0: no clipping (default: 0).
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older
             GPUs with tensor cores, else float32. fp16 scales the loss; float32 switches TF32 off.
+        shard: Divide weights, gradients and optimizer states among the processes (FSDP2), for transformers that
+            do not fit on a GPU (docs/cluster.md).
         checkpoint_activations: Recompute the activations inside the backbone's blocks in the backward pass
             instead of storing them: less memory, more time, the same results.
         compile: Compile the model with torch.compile.
@@ -832,6 +841,7 @@ def pretrain(
     drop_path: float = 0.0,
     clip: float | None = None,
     precision: Literal['auto', 'float32', 'bf16', 'fp16'] = 'auto',
+    shard: bool = False,
     checkpoint_activations: bool = False,
     compile: bool = False,
     save_minutes: float = 10.0,
@@ -904,6 +914,8 @@ def pretrain(
             supcon 0; supervised 0; swav 0).
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older
             GPUs with tensor cores, else float32. fp16 scales the loss; float32 switches TF32 off.
+        shard: Divide weights, gradients and optimizer states among the processes (FSDP2), for transformers that
+            do not fit on a GPU (docs/cluster.md).
         checkpoint_activations: Recompute the activations inside the backbone's blocks in the backward pass
             instead of storing them: less memory, more time, the same results.
         compile: Compile the model with torch.compile.
