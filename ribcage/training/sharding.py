@@ -6,7 +6,7 @@ trainer computes from weights and gradients is computed from the own parts.
 """
 
 import copy
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -100,7 +100,7 @@ def load_weights(module: nn.Module, values: dict[str, Tensor]) -> None:
         own_part(target).copy_(_part_like(values[name], target))
 
 
-def divided_states(optimizer: torch.optim.Optimizer, values: dict[str, Any]) -> dict[str, Any]:
+def divided_states(optimizer: torch.optim.Optimizer, values: dict[str, object]) -> dict[str, object]:
     """Whole states of an optimizer, divided as its weights are."""
     from torch.distributed.tensor import DTensor
 
@@ -116,7 +116,7 @@ def divided_states(optimizer: torch.optim.Optimizer, values: dict[str, Any]) -> 
 
     states = {
         number: {name: divided(value, weights[number]) for name, value in state.items()}
-        for number, state in values["state"].items()
+        for number, state in cast(Any, values["state"]).items()
     }
     return {**values, "state": states}
 
