@@ -17,6 +17,7 @@ from ribcage.models.recomputation import blocks
 from ribcage.runtime import distributed
 
 Network = TypeVar("Network", bound=Method)
+Kind = TypeVar("Kind")
 NORMS = nn.modules.batchnorm._BatchNorm
 
 
@@ -65,13 +66,17 @@ def total_norm(parts: list[Tensor]) -> Tensor:
     return distributed.total(nn.utils.get_total_norm(parts).square()).sqrt()
 
 
-def gathered(values: Any) -> Any:
+def gathered(values: Kind) -> Kind:
     """Nested dicts and lists with whole tensors, on the CPU of rank 0; elsewhere without tensors that are divided. All
     processes must call it."""
+    return cast(Kind, _gathered(values))
+
+
+def _gathered(values: Any) -> Any:
     if isinstance(values, dict):
-        return {key: gathered(value) for key, value in values.items()}
+        return {key: _gathered(value) for key, value in values.items()}
     if isinstance(values, list):
-        return [gathered(value) for value in values]
+        return [_gathered(value) for value in values]
     if not _divided(values):
         return values
     whole = values.full_tensor()
