@@ -228,7 +228,8 @@ def distil(
             patients.
         frontal: Use only frontal images (PA and AP views).
         drop_copies: Drop training images that are identical to an image in another split.
-        drop_shared: Splits from which to drop images whose patient, or a copy of which, is also in another split.
+        drop_shared: Splits from which to drop images of patients in other splits and copies of images in other
+            splits.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
@@ -482,7 +483,8 @@ def finetune(
         labels: Fraction of the training patients to use.
         frontal: Use only frontal images (PA and AP views).
         drop_copies: Drop training images that are identical to an image in another split.
-        drop_shared: Splits from which to drop images whose patient, or a copy of which, is also in another split.
+        drop_shared: Splits from which to drop images of patients in other splits and copies of images in other
+            splits.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
@@ -579,8 +581,8 @@ def import_(
             changes).
         depth: Bit depth of the stored images.
         threads: Number of threads that decode images; 0: one per core.
-        window: DICOM window: the explanation of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the
-            window of the file; see docs/datasets.md).
+        window: DICOM window: the name of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window
+            of the file; see docs/datasets.md).
         allow_rejected: Maximum number of rejected images: a number, a percentage such as 5%, or all; with more,
             the exit code is 3.
         limit: Import only the first N images; 0: all.
@@ -588,7 +590,8 @@ def import_(
         link: Store only the table, not the images; they are decoded from the original files whenever they are
             used.
         split_list: Files with image names, one per line, that define the splits: train=FILE test=FILE.
-        drop_shared: Splits from which to drop images whose patient, or a copy of which, is also in another split.
+        drop_shared: Splits from which to drop images of patients in other splits and copies of images in other
+            splits.
         name: Name of the dataset in reports; identical patient identifiers count as the same patient only in
             datasets of the same name (default: the published name).
         options: its own, as `ribcage … --help` lists them.
@@ -696,7 +699,8 @@ def localise(
         labels: Fraction of the training patients to use.
         frontal: Use only frontal images (PA and AP views).
         drop_copies: Drop training images that are identical to an image in another split.
-        drop_shared: Splits from which to drop images whose patient, or a copy of which, is also in another split.
+        drop_shared: Splits from which to drop images of patients in other splits and copies of images in other
+            splits.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
@@ -802,8 +806,8 @@ def predict(
         notes: Print how each file was decoded.
         min_score: Score threshold for boxes, from 0 to 1; detectors only (default: the validation threshold of
             each finding).
-        window: DICOM window: the explanation of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the
-            window of the file; see docs/datasets.md).
+        window: DICOM window: the name of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window
+            of the file; see docs/datasets.md).
         allow_unread: Maximum number of unreadable files: a number, a percentage such as 5%, or all; with more,
             the exit code is 3.
         batch: Batch size: images per forward pass.
@@ -877,7 +881,8 @@ def pretrain(
         labels: Fraction of the training patients to use.
         frontal: Use only frontal images (PA and AP views).
         drop_copies: Drop training images that are identical to an image in another split.
-        drop_shared: Splits from which to drop images whose patient, or a copy of which, is also in another split.
+        drop_shared: Splits from which to drop images of patients in other splits and copies of images in other
+            splits.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both.
@@ -984,8 +989,8 @@ def probe(
         split: Split to evaluate on.
         frontal: Use only frontal images (PA and AP views).
         drop_copies: Drop training images that are identical to an image in another split.
-        drop_shared: Splits from which to drop images whose patient, or a copy of which, is also in another split
-            (for the evaluated split: or in the training data of the model).
+        drop_shared: Splits from which to drop images of patients in other splits and copies of images in other
+            splits (for the evaluated split: or in the training data of the model).
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both (default: the input size of the bundle,
@@ -1124,8 +1129,8 @@ def serve(
         batch_delay: Maximum time in milliseconds that an image waits for other images to form a batch.
         threads: Number of CPU threads per model; 0: one per core.
         workers: Number of processes that decode images; 0: one per core.
-        window: DICOM window: the explanation of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the
-            window of the file; see docs/datasets.md).
+        window: DICOM window: the name of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window
+            of the file; see docs/datasets.md).
         max_requests: Maximum number of concurrent requests with images; further requests receive status 503.
         max_files: Maximum number of files per request.
         max_megabytes: Maximum size of a request in MB.
@@ -1156,9 +1161,9 @@ def tune(
         data: Dataset folders.
         space: Options to vary, as NAME=LOW..HIGH (with :log for a logarithmic scale, :int for whole numbers) or
             NAME=A,B,C.
-        out: Folder of the search to write, with a run folder for each trial.
+        out: Folder to write the search to, with a run folder for each trial.
         trials: Number of trials in all, including those of earlier and parallel runs of this search.
-        prune: End a trial early if its validation is below the median of the other trials.
+        prune: End a trial early if its validation score is below the median of the other trials.
         seed: Random seed of the search and of every trial.
         options: its own, as `ribcage … --help` lists them.
     """

@@ -208,7 +208,7 @@ def test_a_recipe_that_is_missing_or_no_text_is_one_line(made_up: ModuleType, tm
         (["--recipe", "--quiet"], "--recipe needs a name or a file"),
         (["--recipe", "nowhere.toml"], "nowhere.toml"),
         (["--recipe", str(tmp_path / "b.toml")], "cannot be read"),
-        (["--recipe", "a.toml", "--recipe", "b.toml"], "--recipe can be given once"),
+        (["--recipe", "a.toml", "--recipe", "b.toml"], "--recipe can be given only once"),
     ):
         with pytest.raises(flags.UsageError, match=says):
             read("x", made_up, ["it", *words])

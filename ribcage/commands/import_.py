@@ -45,7 +45,7 @@ class Options:
     threads: int = 0
     """Number of threads that decode images; 0: one per core."""
     window: str = ""
-    """DICOM window: the explanation of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window of the
+    """DICOM window: the name of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window of the
     file; see docs/datasets.md)."""
     allow_rejected: str = "50%"
     """Maximum number of rejected images: a number, a percentage such as 5%, or all; with more, the exit code is 3."""
@@ -58,7 +58,7 @@ class Options:
     split_list: tuple[str, ...] = ()
     """Files with image names, one per line, that define the splits: train=FILE test=FILE."""
     drop_shared: tuple[str, ...] = ()
-    """Splits from which to drop images whose patient, or a copy of which, is also in another split."""
+    """Splits from which to drop images of patients in other splits and copies of images in other splits."""
     name: str = ""
     """Name of the dataset in reports; identical patient identifiers count as the same patient only in datasets of the
     same name (default: the published name)."""

@@ -62,7 +62,7 @@ class Options:
     min_score: float | None = None
     """Score threshold for boxes, from 0 to 1; detectors only (default: the validation threshold of each finding)."""
     window: str = ""
-    """DICOM window: the explanation of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window of the
+    """DICOM window: the name of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window of the
     file; see docs/datasets.md)."""
     allow_unread: str = "0"
     """Maximum number of unreadable files: a number, a percentage such as 5%, or all; with more, the exit code is 3."""

@@ -58,7 +58,7 @@ class Options:
     workers: int = 0
     """Number of processes that decode images; 0: one per core."""
     window: str = ""
-    """DICOM window: the explanation of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window of the
+    """DICOM window: the name of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window of the
     file; see docs/datasets.md)."""
     max_requests: int = 64
     """Maximum number of concurrent requests with images; further requests receive status 503."""

@@ -40,11 +40,11 @@ class Options:
     space: tuple[str, ...]
     """Options to vary, as NAME=LOW..HIGH (with :log for a logarithmic scale, :int for whole numbers) or NAME=A,B,C."""
     out: Path
-    """Folder of the search to write, with a run folder for each trial."""
+    """Folder to write the search to, with a run folder for each trial."""
     trials: int = 20
     """Number of trials in all, including those of earlier and parallel runs of this search."""
     prune: bool = True
-    """End a trial early if its validation is below the median of the other trials."""
+    """End a trial early if its validation score is below the median of the other trials."""
     seed: int = 0
     """Random seed of the search and of every trial."""
     member: dict[str, object] = field(default_factory=dict)
@@ -221,11 +221,11 @@ def result(options: Options, study: "SharedStudy", training: "TrainingOptions") 
 def write(found: "SearchResult", study: "SharedStudy", training: "TrainingOptions") -> None:
     """The table, the page and the recipe; one process writes at a time."""
     from ribcage.reports.search import write_search_page
-    from ribcage.training.search.result import write_recipe, write_table
+    from ribcage.training.search.result import write_recipe, write_trials
 
     with study.locked():
         found = dataclasses.replace(found, trials=tuple(study.records()))  # another process may have finished one
-        write_table(found)
+        write_trials(found)
         write_search_page(found)
         write_recipe(found, training)
 

@@ -101,7 +101,9 @@ class Facts:
         if not strange and not all(type(count) is int for count in values["notes"].values()):
             strange = ["notes"]
         if strange or values["depth"] not in (8, 16) or values["size"] < 1:
-            raise ValueError(f"{file} is damaged (its {(strange or ['depth, size'])[0]}). Import the dataset again.")
+            raise ValueError(
+                f"{file} is damaged: its {(strange or ['depth or size'])[0]} is invalid. Import the dataset again."
+            )
         return cls(**{**values, **{name: tuple(values[name]) for name in ("findings", "drop_shared")}})
 
 

@@ -68,6 +68,7 @@ def _kept(place: Path) -> bytes:
         ) from None
     if len(found) != LENGTH:
         raise ValueError(
-            f"{place} is not a site key: it has {len(found)} bytes, not {LENGTH}. Set {VARIABLE}, or delete it."
+            f"{place} is not a valid site key: the file has {len(found)} bytes, not {LENGTH}. Set {VARIABLE}, or "
+            "delete the file."
         )
     return found

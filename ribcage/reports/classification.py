@@ -36,8 +36,8 @@ WIDE_ONLY = (THRESHOLD, *(load_metric(name).title for name in METRICS_WITHOUT_LI
 PROTOCOLS = {
     "honest": "honest (held-out test): thresholds and temperature were chosen on the validation split; nothing was "
     "tuned on the test images",
-    "peers": "peers (as in some published work): thresholds were chosen on the test images, and the model may have "
-    "been selected on them",
+    "peers": "peers (the protocol of some published work): thresholds were chosen on the test images, and the model "
+    "may have been selected on them",
 }
 
 
@@ -79,9 +79,9 @@ def classification_page(
 
 
 def test_images(result: ClassificationEvaluation) -> str:
-    """1,000 images from 600 known patients"""
+    """1,000 images from 600 identified patients"""
     crops = ", ten crops per image" * result.context.ten_crop
-    return f"{count_phrase(result.images, 'image')} from {count_phrase(result.patients, 'known patient')}{crops}"
+    return f"{count_phrase(result.images, 'image')} from {count_phrase(result.patients, 'identified patient')}{crops}"
 
 
 def summary_cards(result: ClassificationEvaluation) -> list[tuple[str, str]]:
@@ -93,7 +93,7 @@ def summary_cards(result: ClassificationEvaluation) -> list[tuple[str, str]]:
         (decimals(precision.value), titled(f"{mean}average precision", precision)),
         (f"{area.findings} of {len(result.findings)}", "findings with both classes"),
         (f"{result.images:,}", "images"),
-        (f"{result.patients:,}", "known patients"),
+        (f"{result.patients:,}", "identified patients"),
         leakage_card(result),
     ]
     if result.top1:

@@ -62,7 +62,7 @@ def comparison_summary(result: ComparisonResult) -> str:
     """How much is compared, and how."""
     return (
         f"{len(result.models)} models are compared on the same {count_phrase(result.images, 'image')} from "
-        f"{count_phrase(result.patients, 'known patient')}. Intervals are {100 * result.level:g} % "
+        f"{count_phrase(result.patients, 'identified patient')}. Intervals are {100 * result.level:g} % "
         "confidence intervals clustered by patient; variances without a closed "
         f"form are estimated from {result.resamples:,} bootstrap resamples of patients."
     )

@@ -25,8 +25,8 @@ BASELINE_HEAD = ("mAP", "mAP, positive images only", "FROC (centre hit)")
 PROTOCOLS = {
     "honest": "honest (held-out test): the epoch and the score threshold were chosen on the validation split; nothing "
     "was tuned on the test images",
-    "peers": "peers (as in some published work): the score threshold was chosen on the test images, and the model may "
-    "have been selected on them",
+    "peers": "peers (the protocol of some published work): the score threshold was chosen on the test images, and the "
+    "model may have been selected on them",
 }
 
 
@@ -57,8 +57,8 @@ def detection_page(result: DetectionEvaluation, data: LabelledDetections, groups
 
 
 def boxed_test_images(result: DetectionEvaluation) -> str:
-    """300 images from 120 known patients"""
-    return f"{count_phrase(result.images, 'image')} from {count_phrase(result.patients, 'known patient')}"
+    """300 images from 120 identified patients"""
+    return f"{count_phrase(result.images, 'image')} from {count_phrase(result.patients, 'identified patient')}"
 
 
 def detection_cards(result: DetectionEvaluation) -> list[tuple[str, str]]:
@@ -72,7 +72,7 @@ def detection_cards(result: DetectionEvaluation) -> list[tuple[str, str]]:
         (decimals(at_one.value), titled("sensitivity at 1 false positive per image", at_one)),
         (f"{boxes:,}", f"ground-truth boxes for {len(findings)} finding{'s' * (len(findings) > 1)}"),
         (f"{result.images:,}", "images"),
-        (f"{result.patients:,}", "known patients"),
+        (f"{result.patients:,}", "identified patients"),
         leakage_card(result),
     ]
 

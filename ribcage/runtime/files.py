@@ -64,7 +64,7 @@ def refuse_packed(file: Path) -> None:
     """Raise if a zip file is compressed. Ribcage writes its files uncompressed; this refuses decompression bombs."""
     with zipfile.ZipFile(regular(file)) as archive:
         if sum(one.file_size for one in archive.infolist()) > file.stat().st_size:
-            raise ValueError("it would grow when decompressed")
+            raise ValueError("it is compressed; files of Ribcage are not")
 
 
 @contextlib.contextmanager

@@ -218,7 +218,7 @@ def take_recipe(words: list[str]) -> tuple[list[str], Path | None]:
         else:
             kept.append(word)
     if len(files) > 1 or "" in files:
-        raise UsageError("--recipe needs a name or a file." if "" in files else "--recipe can be given once.")
+        raise UsageError("--recipe needs a name or a file." if "" in files else "--recipe can be given only once.")
     try:
         return kept, recipe.recipe_file(files[0]) if files else None
     except ValueError as error:

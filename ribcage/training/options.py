@@ -36,7 +36,7 @@ class TrainingOptions:
     drop_copies: bool = True
     """Drop training images that are identical to an image in another split."""
     drop_shared: tuple[str, ...] = ()
-    """Splits from which to drop images whose patient, or a copy of which, is also in another split."""
+    """Splits from which to drop images of patients in other splits and copies of images in other splits."""
     policy: str = "ignore"
     """Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as in
     ones,Edema=zeros,blank=zeros (docs/datasets.md)."""

@@ -45,7 +45,7 @@ class SearchResult:
         return tuple(one.flag.name for one in self.space)
 
 
-def write_table(result: SearchResult) -> Path:
+def write_trials(result: SearchResult) -> Path:
     """trials.csv: a line per trial, in the order in which they were started."""
     head = ["trial", "state", *result.names, result.metric, "epoch", "seconds", "folder", "reason"]
     rows = [
