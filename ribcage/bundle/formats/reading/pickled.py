@@ -195,8 +195,8 @@ class _Reader(pickle._Unpickler):
         state, begun = self.stack.pop(), self.stack[-1]
         if type(begun) not in (_Array, _Kind):
             raise UnneededError(
-                f"its pickle changes an object of type {type(begun).__name__.strip('_')} after creating it, which is not "
-                "allowed in a checkpoint"
+                f"its pickle changes an object of type {type(begun).__name__.strip('_')} after creating it, which is "
+                "not allowed in a checkpoint"
             )
         begun.build(state)
         self._spend(begun)
