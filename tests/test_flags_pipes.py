@@ -43,6 +43,7 @@ GIVEN = {
     "run": "nih-chexnet --out OUT",
     "runs": "ROOT",
     "serve": "RUN --port 65536",
+    "tune": "finetune --data DATA --out OUT --space lr=1e-4..1e-2:log --model test_resnet",
 }
 """What a command is given beside the option that names a pipe."""
 
