@@ -30,6 +30,7 @@ QUICK = (
     (r"--model (densenet121 --init imagenet|resnet18)", "--model test_resnet --size 64"),
     (r"--model eeea_net_c2", r"\g<0> --size 64"),
     (r"ribcage (pretrain \w+|finetune|distil|localise) .*", rf"\g<0> {SMALL}"),
+    (r"ribcage tune .*", rf"\g<0> --model test_resnet --size 64 --trials 1 {SMALL}"),
     (r"ribcage pretrain moco .*", r"\g<0> --bn-group 4 --queue 16"),
     (r"ribcage import (?!folder)\w+ .*", r"\g<0> --size 64"),
     (r"import phantom (.*)--images \d+", r"import phantom \g<1>--images 150"),
@@ -46,6 +47,7 @@ ELSEWHERE = {
     "cluster": "test_launcher.py plays srun",
     "extending": "test_docs_examples.py",
     "index": "the same lines as README",
+    "tuning": "test_tune.py",
 }
 
 
