@@ -89,7 +89,7 @@ def convert(
         out: Bundle to write; with --to, the output file or its folder (required).
         to: Published layout to write the model in (--formats lists them).
         model: Architecture: a timm model, such as resnet18, or one of Ribcage's own; 'ribcage profile --list'
-            lists all (default: recognised from the weights).
+            lists them all (default: recognised from the weights).
         findings: Finding of each output, in order; - drops an output (default: as published).
         channels: Number of input channels; 1 folds an RGB stem into one channel, which is faster and exact except
             at zero-padded borders.
@@ -221,7 +221,7 @@ def distil(
         out: Run folder to write.
         teacher: Teachers: run folders, bundles, or tables of predictions (.parquet or .csv).
         model: Architecture of the student: a timm model, such as resnet18, or one of Ribcage's own, such as
-            eeea_net_c2. 'ribcage profile --list' lists all.
+            eeea_net_c2. 'ribcage profile --list' lists them all.
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
         findings: Findings to train on (default: all findings in the data).
         labels: Fraction of the training patients whose labels are used; teachers predict on the images of all
@@ -261,7 +261,7 @@ def distil(
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
         threads: Number of threads that load images; 0: one per core.
-        export_as: Published layout in which the weights are also written, such as moco or torchvision
+        export_as: Published layout in which to write the weights as well, such as moco or torchvision
             (docs/weights.md).
         devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
@@ -269,7 +269,8 @@ def distil(
             (docs/tracking.md).
         track_images: Trackers that also receive example images: local (those that write to this machine), all, or
             none.
-        resume: Continue from the last checkpoint in the run folder; auto: if there is a run, else start one.
+        resume: Continue from the last checkpoint in the run folder; auto: continue if there is a run, otherwise
+            start one.
         train: Split to train on.
         val: Split used to select the best epoch, the temperature and the thresholds.
         augment: Augmentation preset: gentle, strong (with flips), or plain (none).
@@ -281,7 +282,7 @@ def distil(
             al. 2019).
         smoothing: Label smoothing factor (towards 0.5); 0: no smoothing.
         mixup: Mixup: alpha of the beta distribution; 0: no mixup.
-        freeze: Part of the model that is not trained.
+        freeze: Part of the model to keep frozen during training.
         ema: Decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0: no
             EMA.
         keep: Epoch whose model is saved: the best on validation, or the last.
@@ -477,7 +478,7 @@ def finetune(
         data: Dataset folders.
         out: Run folder to write.
         model: Architecture: a timm model, such as resnet18 or densenet121, or one of Ribcage's own, such as
-            eeea_net_c2 or, for images of up to 64 px, resnet18_small. 'ribcage profile --list' lists all.
+            eeea_net_c2 or, for images of up to 64 px, resnet18_small. 'ribcage profile --list' lists them all.
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
         findings: Findings to train on (default: all findings in the data).
         labels: Fraction of the training patients to use.
@@ -516,7 +517,7 @@ def finetune(
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
         threads: Number of threads that load images; 0: one per core.
-        export_as: Published layout in which the weights are also written, such as moco or torchvision
+        export_as: Published layout in which to write the weights as well, such as moco or torchvision
             (docs/weights.md).
         devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
@@ -524,7 +525,8 @@ def finetune(
             (docs/tracking.md).
         track_images: Trackers that also receive example images: local (those that write to this machine), all, or
             none.
-        resume: Continue from the last checkpoint in the run folder; auto: if there is a run, else start one.
+        resume: Continue from the last checkpoint in the run folder; auto: continue if there is a run, otherwise
+            start one.
         train: Split to train on.
         val: Split used to select the best epoch, the temperature and the thresholds.
         augment: Augmentation preset: gentle, strong (with flips), or plain (none).
@@ -536,7 +538,7 @@ def finetune(
             al. 2019).
         smoothing: Label smoothing factor (towards 0.5); 0: no smoothing.
         mixup: Mixup: alpha of the beta distribution; 0: no mixup.
-        freeze: Part of the model that is not trained.
+        freeze: Part of the model to keep frozen during training.
         ema: Decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0: no
             EMA.
         keep: Epoch whose model is saved: the best on validation, or the last.
@@ -693,7 +695,7 @@ def localise(
         data: Dataset folders.
         out: Run folder to write.
         model: Architecture: a timm model, such as resnet50, or one of Ribcage's own; 'ribcage profile --list'
-            lists all (default: that of --init, else resnet50).
+            lists them all (default: that of --init, else resnet50).
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
         findings: Findings to detect (default: all that have boxes in the training split).
         labels: Fraction of the training patients to use.
@@ -738,7 +740,8 @@ def localise(
             (docs/tracking.md).
         track_images: Trackers that also receive example images: local (those that write to this machine), all, or
             none.
-        resume: Continue from the last checkpoint in the run folder; auto: if there is a run, else start one.
+        resume: Continue from the last checkpoint in the run folder; auto: continue if there is a run, otherwise
+            start one.
         head: Detection head: fcos (anchor-free), yolo (YOLOv3, as in LoVT's protocol for frozen backbones), or
             cam (boxes from the class activation maps of a classifier; nothing is trained).
         head_width: Number of channels of the fcos head, from 4 to 1024.
@@ -748,7 +751,7 @@ def localise(
         nms_iou: IoU threshold of non-maximum suppression.
         cam_threshold: Threshold of the boxes of --head cam, as a fraction of the maximum of the activation map.
         max_detections: Maximum number of detections per image.
-        freeze: Part of the model that is not trained; needs --init.
+        freeze: Part of the model to keep frozen during training; needs --init.
         cache: Cache the feature maps of a frozen backbone on disk during the run, if flips are the only
             augmentation.
         cache_gb: Maximum size of the cache in GB, separately for training and validation.
@@ -875,7 +878,7 @@ def pretrain(
         data: Dataset folders.
         out: Run folder to write.
         model: Architecture: a timm model, such as resnet18 or densenet121, or one of Ribcage's own, such as
-            eeea_net_c2 or, for images of up to 64 px, resnet18_small. 'ribcage profile --list' lists all.
+            eeea_net_c2 or, for images of up to 64 px, resnet18_small. 'ribcage profile --list' lists them all.
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
         findings: Findings whose labels are used, for methods that use labels (default: all findings in the data).
         labels: Fraction of the training patients to use.
@@ -926,7 +929,7 @@ def pretrain(
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
         threads: Number of threads that load images; 0: one per core.
-        export_as: Published layout in which the weights are also written, such as moco or torchvision
+        export_as: Published layout in which to write the weights as well, such as moco or torchvision
             (docs/weights.md).
         devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
@@ -934,7 +937,8 @@ def pretrain(
             (docs/tracking.md).
         track_images: Trackers that also receive example images: local (those that write to this machine), all, or
             none.
-        resume: Continue from the last checkpoint in the run folder; auto: if there is a run, else start one.
+        resume: Continue from the last checkpoint in the run folder; auto: continue if there is a run, otherwise
+            start one.
         train: Splits to train on.
         data_weights: Sampling weight of each dataset (default: in proportion to its size).
         augment: Augmentation preset: for radiographs, or as in the paper of the method, without colour
@@ -981,7 +985,7 @@ def probe(
         data: Dataset folders.
         init: Initial weights, if MODEL is an architecture: imagenet, a run folder or bundle, or a checkpoint file
             (default: random).
-        labels: Fractions of the training patients to fit on.
+        labels: Fractions of the training patients on which the classifiers are fitted.
         seeds: Number of random subsets of patients per fraction.
         findings: Findings to classify (default: all findings in the data).
         train: Split on which the classifiers are fitted.

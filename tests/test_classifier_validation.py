@@ -135,7 +135,7 @@ def test_patients_in_training_and_validation_are_warned_of(tmp_path: Path, capsy
     ("more", "says"),
     [
         (["--drop-path", "0.1", "--model", "vgg11"], "vgg11 for 32 × 32 pixels, --drop-path 0.1: "),
-        (["--pool", "foo"], "Unknown pool 'foo'. Known: avg, max"),
+        (["--pool", "foo"], "Unknown pool type 'foo'. Types: avg, max"),
         (["--model", "resnet18.nope"], "Unknown model 'resnet18.nope'. Did you mean 'resnet18'?"),
         (["--model", "test_vit", "--size", "30"], "test_vit for 32 × 30 pixels: Input width (30) should"),
         (["--micro-batch", "1"], "--micro-batch 1"),

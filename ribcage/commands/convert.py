@@ -53,7 +53,7 @@ class Options:
     to: str = ""
     """Published layout to write the model in (--formats lists them)."""
     model: str = ""
-    """Architecture: a timm model, such as resnet18, or one of Ribcage's own; 'ribcage profile --list' lists all
+    """Architecture: a timm model, such as resnet18, or one of Ribcage's own; 'ribcage profile --list' lists them all
     (default: recognised from the weights)."""
     findings: tuple[str, ...] = ()
     """Finding of each output, in order; - drops an output (default: as published)."""

@@ -39,7 +39,7 @@ class Options(finetune.Options):
     """Teachers: run folders, bundles, or tables of predictions (.parquet or .csv)."""
     model: str = "eeea_net_c2"
     """Architecture of the student: a timm model, such as resnet18, or one of Ribcage's own, such as eeea_net_c2.
-    'ribcage profile --list' lists all."""
+    'ribcage profile --list' lists them all."""
     labels: float = 1.0
     """Fraction of the training patients whose labels are used; teachers predict on the images of all patients."""
     label_weight: float = 0.5

@@ -213,7 +213,7 @@ def compared(options: Options, opened: "Classifier", made: Path) -> Exported:
     print(f"largest difference between probabilities on {len(images):,} {kind}: {away:.2g}")
     if away > options.tolerance and (not options.int8 or away == float("inf")):
         raise ValueError(
-            f"The exported model differs from the original by {away:.2g}, more than the tolerance of "
+            f"The outputs of the exported model and of the original differ by {away:.2g}, more than the tolerance of "
             f"{options.tolerance:g}; no file was written."
         )
     result: Exported = {"away": away, "images": len(images)}

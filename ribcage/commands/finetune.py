@@ -63,7 +63,7 @@ class Options(TrainingOptions):
     mixup: float = 0.0
     """Mixup: alpha of the beta distribution; 0: no mixup."""
     freeze: Literal["", "backbone"] = ""
-    """Part of the model that is not trained."""
+    """Part of the model to keep frozen during training."""
     ema: float = 0.0
     """Decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0: no EMA."""
     keep: Literal["best", "last"] = "best"

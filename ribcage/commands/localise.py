@@ -46,7 +46,7 @@ class Options(TrainingOptions):
         optimizer="adamw", lr=1e-3, weight_decay=1e-4, warmup=1.0, most=0.5, scaled=False, epochs=30
     )
     model: str = ""
-    """Architecture: a timm model, such as resnet50, or one of Ribcage's own; 'ribcage profile --list' lists all
+    """Architecture: a timm model, such as resnet50, or one of Ribcage's own; 'ribcage profile --list' lists them all
     (default: that of --init, else resnet50)."""
     findings: tuple[str, ...] = ()
     """Findings to detect (default: all that have boxes in the training split)."""
@@ -68,7 +68,7 @@ class Options(TrainingOptions):
     max_detections: int = 100
     """Maximum number of detections per image."""
     freeze: Literal["", "backbone"] = ""
-    """Part of the model that is not trained; needs --init."""
+    """Part of the model to keep frozen during training; needs --init."""
     cache: bool = True
     """Cache the feature maps of a frozen backbone on disk during the run, if flips are the only augmentation."""
     cache_gb: float = 16.0

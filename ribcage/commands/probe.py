@@ -37,7 +37,7 @@ class Options:
     """Initial weights, if MODEL is an architecture: imagenet, a run folder or bundle, or a checkpoint file (default:
     random)."""
     labels: tuple[float, ...] = (0.01, 0.1, 1.0)
-    """Fractions of the training patients to fit on."""
+    """Fractions of the training patients on which the classifiers are fitted."""
     seeds: int = 3
     """Number of random subsets of patients per fraction."""
     findings: tuple[str, ...] = ()

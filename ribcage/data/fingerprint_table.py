@@ -74,7 +74,9 @@ class Fingerprints:
         except (ValueError, AttributeError, TypeError, KeyError, pa.ArrowException):
             raise ValueError(f"{file} is damaged: it has no fingerprints. Import the dataset again.") from None
         if prints.dtype != np.uint64 or pixels.dtype != np.uint64:
-            raise ValueError(f"{file} is damaged: its fingerprints have another format. Import the dataset again.")
+            raise ValueError(
+                f"{file} is damaged: its fingerprints have an unexpected format. Import the dataset again."
+            )
         return cls(prints, pixels, np.zeros(len(columns), np.uint64))
 
 

@@ -116,7 +116,7 @@ class Index:
         """The index in an Arrow table."""
         meta = {key.decode(): value.decode() for key, value in (columns.schema.metadata or {}).items()}
         if "ribcage.name" not in meta or "boxes" not in columns.column_names:
-            raise ValueError("it has no ribcage.name")
+            raise ValueError("it has no metadata entry ribcage.name or no column boxes")
         if strange := _strange_columns(columns):
             raise ValueError(f"its column {strange[0]!r} has an unexpected type")
         frame = tuple(int(side) for side in meta["ribcage.box_frame"].split())

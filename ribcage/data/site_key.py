@@ -44,7 +44,9 @@ def key_file() -> Path:
     try:
         return (Path(home) if Path(home).is_absolute() else Path.home() / ".config") / "ribcage" / "site.key"
     except RuntimeError:
-        raise OSError(f"There is no home folder for a site key. Set {VARIABLE} to a secret.") from None
+        raise OSError(
+            f"There is no home folder for the key for hashing patient identifiers. Set {VARIABLE} to a secret value."
+        ) from None
 
 
 def _kept(place: Path) -> bytes:

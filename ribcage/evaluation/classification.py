@@ -50,7 +50,7 @@ def evaluate_classifier(
     known_rules = [*(data.thresholds or {}), HALF]
     rule = rule if data.thresholds else HALF
     if rule not in known_rules:
-        raise ValueError(f"Unknown threshold rule {rule!r}. Rules of this model: {', '.join(known_rules)}.")
+        raise ValueError(f"Unknown threshold rule {rule!r}. Rules available for this model: {', '.join(known_rules)}.")
     chosen = data.threshold(rule)
     whole = metrics.summarise(
         data.probabilities, data.labels, data.patients, thresholds=chosen, probabilities=data.probabilities,

@@ -60,8 +60,8 @@ def _ties_notes(data: LabelledPredictions) -> list[str]:
         metrics.auroc(one, data.labels) for one in (data.predictions.log_odds(), data.probabilities)
     )
     return [
-        f"{name}: {certain[place]:,} images have a probability of 1 to the last digit, so their order is lost: the "
-        f"AUROC is {by_probabilities[place]:.3f} by probabilities and {by_logits[place]:.3f} by logits."
+        f"{name}: {certain[place]:,} images have a probability that rounds to exactly 1, so their order is lost: the "
+        f"AUROC is {by_probabilities[place]:.3f} from the probabilities and {by_logits[place]:.3f} from the logits."
         for place, name in enumerate(data.findings)
         if abs(by_logits[place] - by_probabilities[place]) >= ORDER_LOST
     ]
@@ -161,7 +161,7 @@ def policy_notes(policy: str, of_validation: str) -> list[str]:
     """Note on the label policy, if it is not the default or differs from that of validation."""
     if of_validation and policy != of_validation:
         return [f"The label policy is '{policy}' here, but was '{of_validation}' when the model was validated."]
-    return [f"The label policy is '{policy}', as in the validation of the model."] if policy != "ignore" else []
+    return [f"The label policy is '{policy}', the same as when the model was validated."] if policy != "ignore" else []
 
 
 # ---- warnings

@@ -268,7 +268,7 @@ def cuts(model: ModelSpec, rule: str = "") -> tuple[float | None, ...]:
     """The thresholds of a rule (default: youden, if the model has it); None for a finding without a threshold."""
     rules = (*model.thresholds, HALF)
     if rule and rule not in rules:
-        raise ValueError(f"Unknown threshold rule {rule!r}. Rules of this model: {', '.join(rules)}.")
+        raise ValueError(f"Unknown threshold rule {rule!r}. Rules available for this model: {', '.join(rules)}.")
     if rule == HALF:
         return (0.5,) * len(model.findings)
     return model.thresholds.get(rule or DEFAULT_RULE, _unknown(model))

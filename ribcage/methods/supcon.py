@@ -78,8 +78,8 @@ class SupCon(Method):
         known = [column[~column.isnan()] for column in labels.T]
         if all((column == column[:1]).all() for column in known):
             raise ValueError(
-                f"supcon contrasts images with different findings, but {', '.join(self.findings)} "
-                f"{'is' if len(self.findings) == 1 else 'are'} the same in all {len(labels):,} images."
+                f"supcon contrasts images with different findings, but all {len(labels):,} images have the "
+                f"same known labels of {', '.join(self.findings)}."
             )
 
     def faults(self, images: int, batch: int) -> list[str]:

@@ -107,7 +107,9 @@ def checked_arrays(
     known = ~np.isnan(labels)
     strange = labels[known & (labels != 0) & (labels != 1)]
     if len(strange):
-        raise ValueError(f"Labels contain {strange[0]:g}; apply an uncertainty policy to get 1, 0 and NaN.")
+        raise ValueError(
+            f"Labels contain {strange[0]:g}; apply an uncertainty policy to map all labels to 1, 0 or NaN."
+        )
     lost = np.argwhere(np.isnan(scores) & known)
     if len(lost):
         raise ValueError(

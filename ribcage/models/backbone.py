@@ -75,7 +75,9 @@ class Backbone(nn.Module):
         if channels not in (1, 3):
             raise ValueError(f"A backbone takes 1 or 3 channels, not {channels}.")
         if pool not in POOLS:
-            raise ValueError(f"Unknown pool {pool[:60]!r}.{did_you_mean(pool, POOLS)} Known: {', '.join(POOLS[1:])}.")
+            raise ValueError(
+                f"Unknown pool type {pool[:60]!r}.{did_you_mean(pool, POOLS)} Types: {', '.join(POOLS[1:])}."
+            )
         self.name, self.channels, self.pretrained = known_model(name), channels, bool(init)
         options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": drop_path} if drop_path else {"num_classes": 0}
         if pool:

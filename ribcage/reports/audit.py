@@ -93,7 +93,7 @@ def age_summary(ages: Ages) -> str:
         return ""
     low, middle, high = ages["quartiles"]
     children = f", {ages['children']:,} under 18" if ages["children"] else ""
-    return f"median {middle:.0f} years (quartiles {low:.0f}–{high:.0f}), {ages['known']:,} known{children}"
+    return f"median {middle:.0f} years (quartiles {low:.0f}–{high:.0f}), age known for {ages['known']:,}{children}"
 
 
 def age_rows(decades: dict[str, int]) -> list[list[object]]:

@@ -8,7 +8,7 @@ from ribcage.metrics.estimates import ScalarEstimate
 
 RULES = {
     "youden": "Youden's J (maximises sensitivity + specificity)",
-    "midpoint": "midpoint of the mean log-odds of both classes",
+    "midpoint": "midpoint between the mean log-odds of the two classes",
     "f1": "highest F1",
     "sensitivity_95": "sensitivity of at least 95 %",
     "specificity_95": "specificity of at least 95 %",

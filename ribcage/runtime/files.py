@@ -202,7 +202,7 @@ def require_space(folder: Path, needed: int) -> None:
     if free < needed:
         raise OSError(
             f"{folder} needs {format_bytes(needed)}, but only {format_bytes(free)} are free. "
-            "Free space or use a smaller --size."
+            "Free some space, or use a smaller --size."
         )
 
 

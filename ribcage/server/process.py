@@ -43,7 +43,7 @@ class Pieces(h11.Connection):
         if isinstance(event, h11.Data):
             self.pieces, self.received = self.pieces + 1, self.received + len(event.data)
             if self.pieces > PIECES + self.received // PIECE:
-                raise h11.RemoteProtocolError("The body has too many small chunks.")
+                raise h11.RemoteProtocolError("The request body has too many small chunks.")
         return event
 
 
@@ -111,7 +111,7 @@ class Connection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Respond to a malformed request."""
         small = isinstance(self.conn, Pieces) and self.conn.pieces > PIECES + self.conn.received // PIECE
-        text = "The body has too many small chunks." if small else "The HTTP request is malformed."
+        text = "The request body has too many small chunks." if small else "The HTTP request is malformed."
         body = Problem(400, text).body
         head = [(b"content-type", b"application/json"), (b"connection", b"close"), *RAW]
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):

@@ -24,7 +24,7 @@ class TrainingOptions:
     """Run folder to write."""
     model: str
     """Architecture: a timm model, such as resnet18 or densenet121, or one of Ribcage's own, such as eeea_net_c2 or, for
-    images of up to 64 px, resnet18_small. 'ribcage profile --list' lists all."""
+    images of up to 64 px, resnet18_small. 'ribcage profile --list' lists them all."""
     init: str = ""
     """Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random)."""
     findings: tuple[str, ...] = ()
@@ -93,7 +93,7 @@ class TrainingOptions:
     threads: int = 0
     """Number of threads that load images; 0: one per core."""
     export_as: str = ""
-    """Published layout in which the weights are also written, such as moco or torchvision (docs/weights.md)."""
+    """Published layout in which to write the weights as well, such as moco or torchvision (docs/weights.md)."""
     devices: int = 1
     """Number of GPUs on this machine, or of processes on the CPU."""
     seed: int = 0
@@ -103,7 +103,7 @@ class TrainingOptions:
     track_images: Literal["local", "all", "none"] = "local"
     """Trackers that also receive example images: local (those that write to this machine), all, or none."""
     resume: bool | Literal["auto"] = False
-    """Continue from the last checkpoint in the run folder; auto: if there is a run, else start one."""
+    """Continue from the last checkpoint in the run folder; auto: continue if there is a run, otherwise start one."""
 
 
 AnyOptions = TypeVar("AnyOptions", bound=TrainingOptions)

@@ -164,7 +164,8 @@ def check_resumable(command: str, options: TrainingOptions, data: Datasets, teac
     was, wanted = before.get("epochs"), now.get("epochs")
     if "epochs" in names and not (isinstance(was, int) and isinstance(wanted, int) and was < wanted):
         raise ValueError(
-            f"{options.out} was started with --epochs {was}. A resumed run can have more epochs, not {wanted}."
+            f"{options.out} was started with --epochs {was}. --epochs can only be increased in "
+            f"a resumed run, but is now {wanted}."
         )
     return {
         name: (before.get(name), now[name])

@@ -81,7 +81,7 @@ def chexnet_weights(method: Method, model: ModelSpec, layout: str) -> dict[str, 
     name = base.plain_name(model.name)
     wrong = [f"it requires a densenet121, not a {name}"] if name != "densenet121" else []
     if wrong := wrong + base.unlike_chexnet(method, model):
-        raise ValueError(f"The {layout} layout does not fit: {'; '.join(wrong)}.")
+        raise ValueError(f"The model cannot be written in the {layout} layout: {'; '.join(wrong)}.")
     return base.rgb_weights(method.backbone, model) | {
         f"classifier.{part}": value for part, value in reordered_head(method).items()
     }

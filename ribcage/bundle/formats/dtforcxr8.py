@@ -68,7 +68,7 @@ def check_exportable(method: Method, model: ModelSpec, name: str, teachers: list
     if name in FIXED_SIZE and model.size != (224, 224):
         wrong.append(f"its {name} requires 224 × 224 pixels, not {model.size[0]} × {model.size[1]}")
     if wrong := wrong + base.unlike_chexnet(method, model):
-        raise ValueError(f"The dtforcxr8 layout does not fit: {'; '.join(wrong)}.")
+        raise ValueError(f"The model cannot be written in the dtforcxr8 layout: {'; '.join(wrong)}.")
 
 
 def teacher_architectures(model: ModelSpec) -> list[str]:

@@ -154,7 +154,7 @@ def _check_names(names: tuple[str, ...]) -> None:
     if reserved(names):
         raise ValueError(
             f"A finding cannot be named {', '.join(reserved(names))}, which is a reserved column name. Rename the "
-            f"column or the class, or choose with --label-columns or --classes no."
+            f"column or the class, choose other columns with --label-columns, or pass --classes no."
         )
     new = [name for name in names if name not in findings.FINDINGS]
     if new:

@@ -108,7 +108,7 @@ def _header(file: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
         if kind.hasobject:
             raise ValueError(f"{name} has Python objects, which could run code when read")
         if math.prod(shape) * kind.itemsize > LARGEST:
-            raise ValueError(f"{name} declares the size {shape}")
+            raise ValueError(f"{name} declares the shape {shape}, which exceeds the size limit")
         return shape, kind
 
 

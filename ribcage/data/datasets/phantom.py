@@ -73,7 +73,7 @@ def index(
     if images < 1:
         wrong.insert(0, f"images must be at least 1, not {images}")
     if wrong:
-        raise ValueError(f"Options of phantoms: {'; '.join(wrong)}.")
+        raise ValueError(f"Invalid options of the phantom dataset: {'; '.join(wrong)}.")
     rows = _studies(images, seed, lateral)
     severity = _severities(rows, seed)
     rows["token"] = _tokens(rows, severity, seed) if shortcut else False

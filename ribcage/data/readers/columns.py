@@ -147,7 +147,7 @@ def labels(rows: pd.DataFrame, chosen: Sequence[str]) -> pd.DataFrame:
     found.columns = pd.Index([vocabulary_name(name) for name in chosen])
     twice = found.columns[found.columns.duplicated()]
     if len(twice):
-        raise ValueError(f"Two label columns mean {twice[0]}. Choose with --label-columns.")
+        raise ValueError(f"Two label columns refer to the same finding, {twice[0]}. Choose one with --label-columns.")
     return found
 
 

@@ -22,7 +22,7 @@ def csv_rows(
     role = columns.roles(header, given)
     if "path" not in role:
         raise ValueError(
-            f"No column is recognised as that of the image files. Pass --path-column. {columns.among(header)}"
+            f"No column was recognised as the one with the image files. Pass --path-column. {columns.among(header)}"
         )
     rows = _with_image(rows, role["path"]).drop_duplicates()
     chosen = columns.label_columns(header, list(role.values()), label_columns)

@@ -45,8 +45,8 @@ def begin_or_continue(folder: Path, asked: Mapping[str, object]) -> None:
         other = " (with other images or labels)" if "contents" in changed else ""
         other += " (whose predictions differ)" if "teacher_contents" in changed else ""
         raise ValueError(
-            f"{folder} is a search with {described(changed, before)}, not with {described(changed, now)}{other}. Use "
-            "the same options to continue it, or choose another --out."
+            f"{folder} contains a search with {described(changed, before)}, not with {described(changed, now)}{other}. "
+            "Use the same options to continue it, or choose another --out."
         )
 
 

@@ -78,7 +78,9 @@ def run_trial(
 def observed(trial: OpenTrial, epoch: int, found: Mapping[str, float], metric: str) -> str:
     """Record a validation; returns why the trial is to be pruned, else ""."""
     if metric not in found:
-        raise NoValidationError(f"There is no validation of the {metric} metric, by which trials could be compared.")
+        raise NoValidationError(
+            f"The run has no validation result for {metric}, the metric by which trials are compared."
+        )
     if math.isfinite(found[metric]):
         trial.report(epoch, found[metric])
     return pruned(trial, epoch)
@@ -104,7 +106,9 @@ def saved_score(folder: Path, metric: str) -> float:
     """The validation result of the model that the run saved."""
     found = ModelSpec.load(folder / "bundle" / "model.json").metrics.get("validation", {})
     if metric not in found:
-        raise NoValidationError(f"{folder} has no validation of the {metric} metric, by which trials are compared.")
+        raise NoValidationError(
+            f"{folder} has no validation result for {metric}, the metric by which trials are compared."
+        )
     return float(found[metric])
 
 
