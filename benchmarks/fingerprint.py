@@ -79,8 +79,8 @@ ALTERATIONS: dict[str, Alteration] = {
     "squashed to 390×320": lambda p, r: resized(p, 390, 320),
     "gamma 0.6": lambda p, r: gamma(p, 0.6),
     "gamma 1.7": lambda p, r: gamma(p, 1.7),
-    "window: 5–95 % of the grey values": lambda p, r: windowed(p, 5, 95),
-    "window: 20–90 % of the grey values": lambda p, r: windowed(p, 20, 90),
+    "windowed to percentiles 5–95": lambda p, r: windowed(p, 5, 95),
+    "windowed to percentiles 20–90": lambda p, r: windowed(p, 20, 90),
     "histogram equalised": lambda p, r: cv2.equalizeHist(p),
     "CLAHE 2": lambda p, r: clahe(p, 2),
     "CLAHE 4": lambda p, r: clahe(p, 4),
@@ -143,8 +143,8 @@ def report(name: str, images: list[GrayImage], patients: np.ndarray, altered: in
     print(f"\n## {name}: {len(images)} images of {len(np.unique(patients))} patients\n")
     wrong = {"bits": 0, "confirmed": 0}
     print(
-        "| alteration | median distance, bits | 99th percentile, bits | detected without images "
-        "| detected with images |\n|---|---|---|---|---|"
+        "| alteration | median distance, bits | 99th percentile, bits | detected by fingerprint "
+        "| detected by fingerprint and pixels |\n|---|---|---|---|---|"
     )
     chosen = np.random.default_rng(0).permutation(len(images))[:altered]
     for title, alter in ALTERATIONS.items():
@@ -184,7 +184,7 @@ def originals(images: list[GrayImage], patients: np.ndarray, prints: np.ndarray)
     count = len(images)
     same = int(sum(n * (n - 1) // 2 for n in np.unique(patients, return_counts=True)[1]))
     other = count * (count - 1) // 2 - same
-    head = "pairs tested | reported without images | rate below | reported with images | rate below"
+    head = "pairs tested | reported by fingerprint | rate below | reported by fingerprint and pixels | rate below"
     print(f"\n| pairs of originals | {head} |")
     print("|---|---|---|---|---|---|")
     by_bits = duplicates.duplicates_within(prints)
@@ -212,7 +212,7 @@ def like(prints: np.ndarray, images: list[GrayImage], first: int, second: int) -
 
 def stored_small(name: str, images: list[GrayImage], patients: np.ndarray) -> None:
     """Other exposures of one patient that are called copies where images are stored small, and how near they come."""
-    head = "pairs tested | reported without images | reported with images | smallest distances, bits "
+    head = "pairs tested | reported by fingerprint | reported by fingerprint and pixels | smallest distances, bits "
     head += "| margin below the correlation threshold"
     print(f"\n| {name}, stored at | {head} |")
     print("|---|---|---|---|---|---|")
@@ -329,12 +329,12 @@ def search_times(images: list[GrayImage], sizes: list[int]) -> None:
     model = Model(images)
     duplicates.duplicates_within(model.prints(model.waves(100, np.random.default_rng(3))))
     check_model(model, images)
-    print("\nWall-clock seconds, and in brackets CPU seconds:\n")
+    print("\nElapsed time and, in brackets, CPU time in seconds; fraction of copies detected, by distance in bits:\n")
     print(
-        "| fingerprints | limit, bits | comparing all pairs | 10,000 queries "
-        "| copies found at 0–16, 17–32, 33–48 and 49–60 bits |"
+        "| fingerprints | limit, bits | all pairs, s (CPU, s) | 10,000 queries, s (CPU, s) "
+        "| 0–16 bits | 17–32 bits | 33–48 bits | 49–60 bits |"
     )
-    print("|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|")
     for size in sizes:
         prints, queries = collection(model, size, min(10_000, size))
         truth = nearest_bits(queries, prints[: len(queries)])
@@ -343,7 +343,7 @@ def search_times(images: list[GrayImage], sizes: list[int]) -> None:
             asked, result = timed(lambda: duplicates.duplicates_between(queries, prints, max_distance=cut))  # noqa: B023
             hit = np.zeros(len(queries), bool)
             hit[result.first[result.first == result.second]] = True
-            shares = "; ".join(shares_found(truth, hit, cut))
+            shares = " | ".join(shares_found(truth, hit, cut))
             print(f"| {size:,} | {cut} | {within} | {asked} | {shares} |", flush=True)
 
 
@@ -382,7 +382,7 @@ def main() -> None:
     for title in [title for title in ALTERATIONS if options.only not in title]:
         del ALTERATIONS[title]
     cv2.setNumThreads(1)
-    images, patients = made_up_images(options.made_up)
+    images, patients = made_up_images(options.synthetic)
     root = os.environ.get("RIBCAGE_REAL_DATA")
     if root:
         real, owners = real_images(Path(root))

@@ -242,15 +242,17 @@ def row(name: str, found: np.ndarray, of: Sequence[str]) -> str:
     share, low, high = interval((found >= 0).astype(float), of)
     names = ("unlike the training images", *(WORDS.get(name, name) for name in ood.CLASSES[1:]))
     counts = {names[place]: int((found == place).sum()) for place in np.unique(found[found >= 0])}
-    said = "; ".join(f"{what}: {many}" for what, many in sorted(counts.items(), key=lambda one: -one[1])[:3])
-    name = WORDS.get(name, name)
-    return f"| {name} | {len(found):,} | {len(set(of)):,} | {share:.3f} ({low:.3f}–{high:.3f}) | {said or '–'} |"
+    ranked = [f"{what}: {many}" for what, many in sorted(counts.items(), key=lambda one: -one[1])]
+    first, second, third = [*ranked, "–", "–", "–"][:3]
+    name, fraction = WORDS.get(name, name), f"{share:.3f} ({low:.3f}–{high:.3f})"
+    return f"| {name} | {len(found):,} | {len(set(of)):,} | {fraction} | {first} | {second} | {third} |"
 
 
 def report(title: str, rows: Iterable[tuple[str, np.ndarray, Sequence[str]]]) -> None:
     """One table."""
-    print(f"\n| {title} | images | patients | fraction with a warning (95 %) | most frequent warnings |")
-    print("|---|---|---|---|---|")
+    warnings = "most frequent warning | second | third"
+    print(f"\n| {title} | images | patients | fraction with a warning (95 %) | {warnings} |")
+    print("|---|---|---|---|---|---|---|")
     for one in rows:
         print(row(*one), flush=True)
 
@@ -282,7 +284,7 @@ def upright(check: ood.OODCheck, test: Images, names: np.ndarray, other: Images)
     """False alarms on frontal images of every shape."""
     clear = ~np.isin(names, [f"{one}.png" for one in ALTERED_AT_SOURCE])
     named = {"ChestX-ray14, unaltered": test}
-    named |= {"… without the 10 images that are rotated or inverted": test.chosen(clear)}
+    named |= {"… excluding 10 rotated/inverted images": test.chosen(clear)}
     named |= {f"… {name}": test.chosen(clear).changed(change) for name, change in SHAPES.items()}
     report("upright frontal images", judged(check, named))
     shape = np.array([one.shape[1] / one.shape[0] for one in other.pixels])
@@ -321,14 +323,14 @@ def ages(check: ood.OODCheck, test: Images, years: np.ndarray, root: Path) -> No
     """Children and adults, by pixels alone."""
     groups = {"under 10": years < 10, "10 to 17": (years >= 10) & (years < 18), "18 and older": years >= 18}
     named = {f"ChestX-ray14, {name}": test.chosen(one) for name, one in groups.items()}
-    named["children of another source (PneumoniaMNIST, 28 × 28)"] = children(root, "test")
-    report("check fitted on ChestX-ray14 (adults, few children)", judged(check, named))
+    named["PneumoniaMNIST (children), 28 × 28"] = children(root, "test")
+    report("fitted on ChestX-ray14 (mostly adults)", judged(check, named))
     young = fitted(children(root, "train", 8))
     small = test.changed(lambda pixels: cv2.resize(pixels, (28, 28), interpolation=cv2.INTER_AREA))
     adults = small.chosen(years >= 18)
     named = {"children (PneumoniaMNIST)": children(root, "test"), "adults (ChestX-ray14), 28 × 28": adults}
     named |= {f"adults, {name}": adults.changed(change) for name, change in TURNS.items()}
-    report("check fitted on children (PneumoniaMNIST)", judged(young, named))
+    report("fitted on PneumoniaMNIST (children)", judged(young, named))
 
 
 def few(train: Images, test: Images, root: Path) -> None:
@@ -351,7 +353,7 @@ def phantoms(root: Path | None, test: Images | None) -> None:
     named |= {name: frontal.changed(change) for name, change in TURNS.items()}
     if root and test:
         named |= {"real: ChestX-ray14": test, "real: another source": lungs(root)}
-    report("check fitted on synthetic frontal images", judged(check, named))
+    report("fitted on synthetic frontal images", judged(check, named))
 
 
 # ---- another description: the features of a model
