@@ -505,7 +505,8 @@ def table(found: dict[tuple[str, str, int], list[Found]], design: str) -> None:
     """Mean and least coverage of each metric at each number of positives."""
     sizes = sorted({size for _, own, size in found if own == design})
     heads = [f"{size} positives" for size in sizes]
-    print(f"\n{design}\n\n| metric | {' | '.join(heads)} | coverage of percentile intervals, in the same order |")
+    heads.append("coverage of percentile bootstrap intervals for the same numbers of positives")
+    print(f"\n{design}\n\n| metric | {' | '.join(heads)} |")
     print("|---" * (len(sizes) + 2) + "|")
     for metric in dict.fromkeys(name for name, own, _ in found if own == design):
         texts, usual = [], []
