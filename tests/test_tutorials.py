@@ -238,5 +238,5 @@ def test_a_page_on_a_public_dataset_can_be_followed(
 @pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.stem)
 def test_a_tutorial_has_requirements_troubleshooting_and_next_steps(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert all(part in text for part in ("**You need**", "## What can go wrong", "## Where to go next"))
+    assert all(part in text for part in ("**Before you start**", "## What can go wrong", "## Where to go next"))
     assert steps(page)

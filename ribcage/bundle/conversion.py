@@ -238,11 +238,11 @@ def refuse_incomplete(file: Path, found: Published, coverage: Coverage, strange:
     if partial or not (coverage.lost or strange):
         return
     count = len(coverage.matched) + len(coverage.lost)
-    more = f"not recognised in the file: {len(strange)} ({strange[0]} …)" if strange else ""
-    details = ", ".join(part for part in (str(coverage), more) if part)
+    lost = f" ({coverage})" if coverage.lost else ""
+    more = f", and {len(strange)} that the model does not have ({strange[0]} …)" if strange else ""
     raise ValueError(
-        f"{file} has {len(coverage.matched)} of the {count} weights of {found.name}: {details}. Pass another --model, "
-        "or --partial to initialise the rest at random."
+        f"{file} contains {len(coverage.matched)} of the {count} weights of {found.name}{lost}{more}. Pass another "
+        "--model, or --partial to initialise missing weights at random and to leave out unknown weights."
     )
 
 

@@ -216,8 +216,8 @@ class Policy:
                 problems.append(_unclear(part))
         if problems:
             raise ValueError(
-                f"The policy {text!r} is invalid at {', '.join(problems)}. Use {' or '.join(PRESETS)}, or one of "
-                f"{', '.join(TREATMENTS)}; followed by FINDING=TREATMENT and blank={'|'.join(BLANKS)}, each once."
+                f"The policy {text!r} contains invalid items: {', '.join(problems)}. Use {' or '.join(PRESETS)}, or "
+                f"one of {', '.join(TREATMENTS)}, optionally followed by FINDING=TREATMENT and blank={'|'.join(BLANKS)}."
             )
         return cls(uncertain or "ignore", blank or "ignore", tuple(exceptions.items()))
 

@@ -184,7 +184,7 @@ def _problems(loader: Loader) -> list[str]:
         if getattr(loader, name) < least:
             problems.append(f"{name} must be at least {least}, not {getattr(loader, name)}")
     if not problems and loader.batch % loader.world:
-        problems.append(f"batch must be a multiple of the {loader.world} ranks, not {loader.batch}")
+        problems.append(f"batch must be a multiple of the number of processes ({loader.world}), not {loader.batch}")
     if not 0 <= loader.rank < max(loader.world, 1):
         problems.append(f"rank must be from 0 to {loader.world - 1}, not {loader.rank}")
     if loader.channels not in (1, 3):
