@@ -217,7 +217,7 @@ class Policy:
         if problems:
             raise ValueError(
                 f"The policy {text!r} contains invalid items: {', '.join(problems)}. Use {' or '.join(PRESETS)}, or "
-                f"one of {', '.join(TREATMENTS)}, optionally followed by FINDING=TREATMENT and blank={'|'.join(BLANKS)}."
+                f"one of {', '.join(TREATMENTS)}, and then FINDING=TREATMENT or blank={'|'.join(BLANKS)}."
             )
         return cls(uncertain or "ignore", blank or "ignore", tuple(exceptions.items()))
 
