@@ -155,7 +155,7 @@ def distil(
     drop_copies: bool = True,
     drop_shared: Words = (),
     policy: Word = 'ignore',
-    size: int | Sequence[int] = (224,),
+    size: int | Sequence[int] | Words = (224,),
     channels: Literal[1, 3] = 1,
     pool: Word = '',
     augment_options: Words = (),
@@ -232,7 +232,8 @@ def distil(
             splits.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
-        size: Input height and width in pixels, or one number for both.
+        size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
+            images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
         pool: Global pooling: a timm pool type, such as avg or token (default: that of the architecture).
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
@@ -422,7 +423,7 @@ def finetune(
     drop_copies: bool = True,
     drop_shared: Words = (),
     policy: Word = 'ignore',
-    size: int | Sequence[int] = (224,),
+    size: int | Sequence[int] | Words = (224,),
     channels: Literal[1, 3] = 1,
     pool: Word = '',
     augment_options: Words = (),
@@ -488,7 +489,8 @@ def finetune(
             splits.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
-        size: Input height and width in pixels, or one number for both.
+        size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
+            images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
         pool: Global pooling: a timm pool type, such as avg or token (default: that of the architecture).
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
@@ -638,7 +640,7 @@ def localise(
     drop_copies: bool = True,
     drop_shared: Words = (),
     policy: Word = 'ignore',
-    size: int | Sequence[int] = (224,),
+    size: int | Sequence[int] | Words = (224,),
     channels: Literal[1, 3] = 1,
     pool: Word = '',
     augment_options: Words = (),
@@ -705,7 +707,8 @@ def localise(
             splits.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
-        size: Input height and width in pixels, or one number for both.
+        size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
+            images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
         pool: Global pooling: a timm pool type, such as avg or token (default: that of the architecture).
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
@@ -829,7 +832,7 @@ def pretrain(
     drop_copies: bool = True,
     drop_shared: Words = (),
     policy: Word = 'ignore',
-    size: int | Sequence[int] = (224,),
+    size: int | Sequence[int] | Words = (224,),
     channels: Literal[1, 3] = 1,
     pool: Word = '',
     augment_options: Words = (),
@@ -888,7 +891,8 @@ def pretrain(
             splits.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
-        size: Input height and width in pixels, or one number for both.
+        size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
+            images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
         pool: Global pooling: a timm pool type, such as avg or token (default: avg for mae, else that of the
             architecture).

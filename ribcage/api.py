@@ -64,7 +64,7 @@ def typed(name: str, kind: Any, value: Any) -> Any:
     if typing.get_origin(kind) is tuple:
         several = [value] if isinstance(value, str | Path) or not isinstance(value, Iterable) else value
         return tuple(typed(name, typing.get_args(kind)[0], each) for each in several)
-    if Path in kinds or str in kinds:
+    if Path in kinds or kinds == (str,) or (isinstance(value, str) and str in kinds):
         return Path(value) if Path in kinds else str(value)
     plain = next((each for each in kinds if each in (bool, int, float)), None)
     if plain is not None and not isinstance(value, (int, float) if plain is float else plain):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batches import same_batch
 from dataset_folders import make_store
 
 from ribcage.data import loader as loader_module
@@ -57,6 +58,18 @@ def test_as_many_batches_are_made_ahead_as_asked_for(
     next(batches)
     assert len(made) == ahead + 1
     batches.close()  # type: ignore[attr-defined]
+
+
+def test_an_early_stage_changes_the_views_and_nothing_else(dataset: DatasetFolder) -> None:
+    """Rows, labels and the drawn numbers are those of a run without stages."""
+    staged = Loader([dataset], [plain_view(16)], earlier=[(1, [plain_view(8)]), (3, [plain_view(12)])], batch=25)
+    whole, small = (Loader([dataset], [plain_view(side)], batch=25) for side in (16, 8))
+    sides = [next(staged.epoch(epoch)).views[0].shape[2] for epoch in range(5)]
+    assert sides == [8, 12, 12, 16, 16]
+    assert same_batch(next(staged.epoch(0)), next(small.epoch(0)))
+    assert same_batch(next(staged.epoch(3, start=1)), next(whole.epoch(3, start=1)))
+    first, last = next(staged.epoch(0)), next(whole.epoch(0))
+    assert torch.equal(first.rows, last.rows) and torch.equal(first.chance, last.chance)
 
 
 def test_what_is_drawn_for_an_image_differs_between_epochs(dataset: DatasetFolder) -> None:

@@ -1,11 +1,15 @@
 """Accumulation steps follow from batch size and processes."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from refusals import has_facts
 
 from ribcage.commands import finetune
+from ribcage.methods.mae import MAE
+from ribcage.methods.moco import MoCo
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.models.recomputation import blocks
@@ -46,6 +50,46 @@ def test_images_enlarged_to_twice_their_size_are_worth_a_warning(
     warning = setup.enlargement_warning(size, stored)
     assert bool(warning) == bool(facts) and all(fact in warning for fact in facts)
     assert ("--size" in warning) == any("--size" in fact for fact in facts)
+
+
+@pytest.mark.parametrize("model", ["test_vit", "test_resnet"])
+def test_a_model_that_accepts_several_sizes_is_trained_on_them(model: str) -> None:
+    asked = options(model=model, size=("32:0.5,64",), epochs=4)
+    method = MoCo(Backbone(model, size=asked.final_size), dim=8, queue=8, bn_group=2).train()
+    names = method.state_dict().keys()
+    setup.accept_sizes(asked, method)
+    for encoder in (method.backbone, method.key[0]):  # type: ignore[index]
+        features = [encoder(torch.zeros(4, 1, side, side)) for side in (32, 64)]  # type: ignore[operator]
+        assert features[0].shape == features[1].shape
+    assert method.state_dict().keys() == names and method.backbone.training
+    assert has_facts(setup.size_summary(asked), "32 px in epochs 1 to 2", "64 px in epochs 3 to 4")
+
+
+def test_the_last_size_of_a_transformer_gives_the_features_that_it_gives_alone() -> None:
+    """Position embeddings of the same grid are not interpolated."""
+    torch.manual_seed(0)
+    backbone, images = Backbone("test_vit", size=(64, 64)).eval(), torch.rand(2, 1, 64, 64)
+    alone = backbone(images)
+    backbone.accept_any_size()
+    assert torch.equal(backbone(images), alone)
+
+
+@pytest.mark.parametrize(
+    ("method", "model", "first", "facts"),
+    [
+        (Supervised, "visformer_tiny", 32, ["visformer_tiny", "single image size"]),
+        (MAE, "test_vit", 32, ["MAE", "single size"]),
+        (Supervised, "test_vit", 8, ["test_vit", "8 × 8"]),
+    ],
+)
+def test_a_model_that_cannot_process_all_sizes_is_refused(
+    method: Any, model: str, first: int, facts: list[str]
+) -> None:
+    asked = options(model=model, size=(f"{first}:0.5,64",), epochs=4)
+    backbone = Backbone(model, size=asked.final_size)
+    with pytest.raises(ValueError) as error:
+        setup.accept_sizes(asked, method(backbone, ("a",)))
+    assert has_facts(str(error.value), f"--size {first}:0.5,64", *facts) and "\n" not in str(error.value)
 
 
 def test_blocks_are_recomputed_where_asked_and_not_together_with_compile() -> None:

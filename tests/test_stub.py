@@ -33,7 +33,8 @@ ALIASES = "Word = str | Path\nWords = str | Path | Sequence[str | Path]\n\n__ver
 def kind(of: Any) -> str:
     """A type as it may be given to a verb: paths as text, one thing for several."""
     if typing.get_origin(of) is tuple:
-        return MANY[typing.get_args(of)[0]]
+        of = typing.get_args(of)[0]
+        return " | ".join(MANY[one] for one in typing.get_args(of) or (of,))
     if typing.get_origin(of) is Literal:
         return f"Literal[{', '.join(map(repr, typing.get_args(of)))}]"
     if typing.get_origin(of) in flags.UNIONS:

@@ -49,7 +49,8 @@ def made(
     torch.manual_seed(0)
     opened = dataset_folder.open(data)
     method = Supervised(Backbone("test_resnet"), opened.index.findings, dropout=0.2, mixup=mixup)
-    loader = Loader([opened], [augment.gentle_view(32)], batch=16, drop_last=True, threads=2)
+    earlier = [(1, [augment.gentle_view(24)])] * options.pop("progressive", False)
+    loader = Loader([opened], [augment.gentle_view(32)], earlier=earlier, batch=16, drop_last=True, threads=2)
     rates = optim.Rates(1e-3, epochs * len(loader), 2)
     return trainer.Trainer(
         method, loader, optim.optimizer(method, kind), rates, epochs=epochs, device=CPU, ema=0.9, **options
@@ -71,7 +72,10 @@ def trained(run: trainer.Trainer, folder: Path, stop_at: int | None = None, resu
     return work
 
 
-@pytest.mark.parametrize(("stop_at", "more"), [(3, {}), (7, {}), (9, {}), (7, {"precision": "fp16"})])
+@pytest.mark.parametrize(
+    ("stop_at", "more"),
+    [(3, {}), (7, {}), (9, {}), (7, {"precision": "fp16"}), (4, {"progressive": True}), (9, {"progressive": True})],
+)
 def test_going_on_gives_the_same_bits_as_never_stopping(
     data: Path, tmp_path: Path, stop_at: int, more: dict[str, Any]
 ) -> None:

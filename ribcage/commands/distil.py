@@ -6,7 +6,7 @@ validation split; the test split is not used. Ctrl-C, SIGTERM and SIGUSR1 save a
 --resume continues from it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ribcage.data.collection import Datasets
     from ribcage.data.findings import Policy
     from ribcage.evaluation.classifier_validation import ClassifierValidation
+    from ribcage.imaging.augment import View
     from ribcage.methods.distil import Distil
     from ribcage.training.run import Run
     from ribcage.training.teachers.opening import OpenedTeacher
@@ -269,8 +270,7 @@ def build(
     from ribcage.training.teachers.building import Distillation, build_teachers
 
     torch.manual_seed(options.seed)
-    view = augment.changed_view(augment.PRESETS[options.augment](spec.size), options.augment_options)
-    sizes = view_sizes(spec.size, teachers) if live(options) else [spec.size]
+    sizes = view_sizes(spec.size, teachers, changing=len(options.size_stages) > 1) if live(options) else [spec.size]
     labelled = selection.share_of_patients(data, train_rows, options.labels, options.seed)
     if len(labelled) < len(train_rows):
         say(f"Labels of {len(labelled):,} of these images are used ({options.labels:.0%} of the patients).")
@@ -288,7 +288,11 @@ def build(
         columns=[spec.findings.index(name) for name in there],
         **method_options(Distil, options, freeze=options.freeze == "backbone"),
     )
-    views = [augment.resized_view(view, size) for size in sizes]
+
+    def views(size: tuple[int, int]) -> "Sequence[View]":
+        view = augment.changed_view(augment.PRESETS[options.augment](size), options.augment_options)
+        return [augment.resized_view(view, one) for one in (size, *sizes[1:])]
+
     loader = setup.build_loader(
         options, data, views, train_rows, spec, device, policy=policy, findings=there, together=True, labelled=labelled
     )
@@ -301,8 +305,11 @@ def build(
     return setup.build_trainer(options, method, loader, device, ema=options.ema)
 
 
-def view_sizes(size: tuple[int, int], teachers: "Mapping[str, OpenedTeacher]") -> list[tuple[int, int]]:
-    """The student's input size, then those of live teachers that differ; ValueError for another aspect ratio."""
+def view_sizes(
+    size: tuple[int, int], teachers: "Mapping[str, OpenedTeacher]", *, changing: bool = False
+) -> list[tuple[int, int]]:
+    """The student's input size, then those of live teachers that differ, or all of these if the size of the student
+    changes during training; ValueError for another aspect ratio."""
     from ribcage.bundle.io import Classifier
 
     sizes = {name: one.spec.size for name, one in teachers.items() if isinstance(one, Classifier)}
@@ -312,7 +319,7 @@ def view_sizes(size: tuple[int, int], teachers: "Mapping[str, OpenedTeacher]") -
             f"--size {size[0]} {size[1]} has a different aspect ratio from the input of {', '.join(other)}. Use a "
             f"--size with the same aspect ratio, or --teacher-mode stored."
         )
-    return [size, *dict.fromkeys(one for one in sizes.values() if one != size)]
+    return [size, *dict.fromkeys(one for one in sizes.values() if changing or one != size)]
 
 
 def check_maps(method: "Distil", spec: "ModelSpec") -> None:

@@ -5,6 +5,7 @@ run folder holds the options, a log line per step, a checkpoint, and `bundle/`, 
 and SIGUSR1 save a checkpoint before the program ends; --resume continues from it, also in the middle of an epoch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ribcage.data.collection import Datasets
     from ribcage.data.findings import Policy
     from ribcage.evaluation.classifier_validation import ClassifierValidation
+    from ribcage.imaging.augment import View
     from ribcage.methods.supervised import Supervised
     from ribcage.training.run import Run
     from ribcage.training.trainer import StepLog, Trainer
@@ -172,7 +174,6 @@ def describe(
         raise ValueError(
             f"{', '.join(options.data)} has no findings to train on. Import labels, or pretrain without them."
         )
-    size = (options.size[0], options.size[-1])
     own = np.mean([(one.mean, one.std) for one in data], axis=0).round(6).tolist()
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else own)
     training = TrainingRecord(
@@ -186,7 +187,7 @@ def describe(
     return ModelSpec(
         name=options.model,
         findings=tuple(findings),
-        size=size,
+        size=options.final_size,
         stored=data[0].size,
         fit=data[0].facts.fit,
         mean=mean,
@@ -225,8 +226,11 @@ def build(
         model.findings,
         **method_options(Supervised, options, freeze=options.freeze == "backbone"),
     )
-    shown = [augment.changed_view(augment.PRESETS[options.augment](model.size), options.augment_options)]
-    loader = setup.build_loader(options, data, shown, train_rows, model, device, policy=policy)
+
+    def views(size: tuple[int, int]) -> "Sequence[View]":
+        return [augment.changed_view(augment.PRESETS[options.augment](size), options.augment_options)]
+
+    loader = setup.build_loader(options, data, views, train_rows, model, device, policy=policy)
     labels = loader.labels(0, train_rows)
     if options.loss == "cross-entropy":
         classifier_validation.check_exclusive(labels)

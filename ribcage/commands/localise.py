@@ -5,6 +5,7 @@ selected on the validation split; the test split is not used. Ctrl-C, SIGTERM an
 program ends; a run continues from it with --resume, also in the middle of an epoch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ribcage.data.collection import Datasets
     from ribcage.data.findings import Policy
     from ribcage.evaluation.detector_validation import DetectorValidation
+    from ribcage.imaging.augment import View
     from ribcage.methods.detect import Detect
     from ribcage.training.run import Run
     from ribcage.training.trainer import StepLog, Trainer
@@ -266,7 +268,7 @@ def describe(
     return ModelSpec(
         name=options.model,
         findings=options.findings,
-        size=(options.size[0], options.size[-1]),
+        size=options.final_size,
         stored=data[0].size,
         fit=data[0].facts.fit,
         mean=mean,
@@ -316,8 +318,11 @@ def build(
     backbone = initial_backbone(model, options.init, options.drop_path)
     method = build_detector(model, backbone, "The detector", freeze=options.freeze == "backbone")
     method.measure(detections.boxes_in_view(data, train_rows, model.findings, model.size), model.size)
-    shown = [augment.changed_view(augment.PRESETS[options.augment](model.size), options.augment_options)]
-    loader = setup.build_loader(options, data, shown, train_rows, model, device, policy=policy)
+
+    def views(size: tuple[int, int]) -> "Sequence[View]":
+        return [augment.changed_view(augment.PRESETS[options.augment](size), options.augment_options)]
+
+    loader = setup.build_loader(options, data, views, train_rows, model, device, policy=policy)
     return setup.build_trainer(options, method, loader, device)
 
 

@@ -6,7 +6,7 @@ checkpoint before the program ends; --resume continues from it, also in the midd
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ribcage.bundle.spec import ModelSpec
     from ribcage.data.collection import Datasets
     from ribcage.data.loader import Loader
+    from ribcage.imaging.augment import View
     from ribcage.methods import Method
     from ribcage.training.monitor import Monitor
     from ribcage.training.run import Run
@@ -200,7 +201,7 @@ def describe(options: Options, data: "Datasets", rows: "np.ndarray") -> tuple["M
     return ModelSpec(
         name=options.model,
         findings=(),
-        size=(options.size[0], options.size[-1]),
+        size=options.final_size,
         stored=data[0].size,
         fit=data[0].facts.fit,
         mean=mean,
@@ -253,10 +254,13 @@ def loader_of(
     from ribcage.imaging import augment
     from ribcage.training import setup
 
+    def views(size: tuple[int, int]) -> "Sequence[View]":
+        return [augment.changed_view(view, options.augment_options) for view in method.views(size, options.augment)]
+
     return setup.build_loader(
         options,
         data,
-        [augment.changed_view(view, options.augment_options) for view in method.views(model.size, options.augment)],
+        views,
         rows,
         model,
         device,
@@ -388,7 +392,7 @@ def report(
     print(f"The backbone was saved to {options.out / 'bundle'}, the report to {page}.")
     if options.export_as:
         setup.export_layout(options, trainer.result, model)
-    folders, size = shlex.join(options.probe or options.data), " ".join(map(str, options.size))
+    folders, size = shlex.join(options.probe or options.data), " ".join(map(str, dict.fromkeys(options.final_size)))
     out = shlex.quote(str(options.out))
     shape = f"--model {options.model} --size {size}" + (" --channels 3" if options.channels == 3 else "")
     print(f"To evaluate the features: ribcage probe {out} --data {folders}")

@@ -8,6 +8,7 @@ number of threads or ranks, and resumes from just the epoch and step.
   for batch in loader.epoch(0): ...
 """
 
+import copy
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,6 +36,7 @@ class Loader(BatchMaker):
     Args:
         data: the dataset folders.
         views: the augmentations of each image; a batch holds one tensor for each.
+        earlier: (end, views) of first stages of training: before epoch `end`, images have these views instead.
         batch: images per step, over all ranks together.
         rows: the rows to load, as numbers or as one truth value per row; None: all.
         findings: the label columns; None: every finding of every dataset. A dataset without a finding gives NaN.
@@ -57,6 +59,7 @@ class Loader(BatchMaker):
         data: Iterable[DatasetFolder],
         views: Sequence[View],
         *,
+        earlier: Sequence[tuple[int, Sequence[View]]] = (),
         batch: int = 64,
         seed: int = 0,
         rows: np.ndarray | None = None,
@@ -81,6 +84,7 @@ class Loader(BatchMaker):
                 "A Loader takes a list of opened folders and a list of views: [ribcage.open(folder)], [view]."
             )
         self.data, self.views = Datasets.of(data), tuple(views)
+        self.earlier = tuple((end, tuple(shown)) for end, shown in earlier)
         if not all(isinstance(one, DatasetFolder) for one in self.data):
             raise ValueError("A Loader takes opened folders: [ribcage.open(folder)].")
         self.batch, self.drop_last, self.prefetch, self.rank, self.world = batch, drop_last, prefetch, rank, world
@@ -110,7 +114,16 @@ class Loader(BatchMaker):
         if not 0 <= start <= len(self):
             raise ValueError(f"Step {start} must be from 0 to {len(self)}, the number of steps per epoch.")
         cv2.setNumThreads(1)  # for the whole process: our threads fill the cores
-        return self._batches(epoch, start)
+        return self.at(epoch)._batches(epoch, start)
+
+    def at(self, epoch: int) -> "Loader":
+        """The loader with the views of an epoch."""
+        shown = next((views for end, views in self.earlier if epoch < end), self.views)
+        if shown is self.views:
+            return self
+        found = copy.copy(self)
+        found.views, found.earlier = shown, ()
+        return found
 
     def order(self, epoch: int) -> np.ndarray:
         """(N,) int64: the address of each image of an epoch (see `sampling`)."""

@@ -49,6 +49,8 @@ class Method(nn.Module):
     """Whether the loss of a batch is the sum over its parts, so that gradients can be accumulated."""
     shardable: ClassVar[bool] = False
     """Whether all of it that has weights is computed in `forward`, so that they can be divided among processes."""
+    any_size: ClassVar[bool] = True
+    """Whether the size of the images may change during training."""
     same_patient: ClassVar[bool] = False
     """Whether, with `patient_aware`, its other views are drawn from another image of the same patient."""
 

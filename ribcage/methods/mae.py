@@ -49,6 +49,7 @@ class MAE(Method):
     )  # fmt: skip
 
     shardable = True
+    any_size = False  # the decoder has position embeddings of one grid of patches
 
     def __init__(
         self,

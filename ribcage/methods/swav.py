@@ -18,10 +18,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
-import timm
 import torch
-from timm.layers import Format
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – the usual name
 
@@ -220,11 +217,5 @@ def prototypes_used(scores: Tensor) -> Tensor:
 def _multiple(backbone: Backbone) -> int:
     """The divisor of sides of small views; 0 where the model accepts one size only. Position embeddings of a vision
     transformer are made to adapt to the image size."""
-    model, config = backbone.model, timm.get_pretrained_cfg(backbone.name)
-    if isinstance(model, VisionTransformer):
-        setattr(model, "dynamic_img_size", True)  # noqa: B010 – timm calls it final
-        model.patch_embed.strict_img_size, model.patch_embed.flatten = False, False
-        model.patch_embed.output_fmt = Format.NHWC
-    elif config is None or config.fixed_input_size:
-        return 0
-    return int(model.feature_info[-1]["reduction"])
+    backbone.accept_any_size()
+    return 0 if backbone.has_one_size else int(backbone.model.feature_info[-1]["reduction"])

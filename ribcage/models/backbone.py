@@ -10,6 +10,8 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import Format
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ribcage.models.catalogue import known_model, pretrained_config
@@ -103,6 +105,19 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, dim) features."""
         return self.pool(self.hidden(images))
+
+    def accept_any_size(self) -> None:
+        """Interpolate the position embeddings of a vision transformer to the size of each batch; other models stay as
+        they are. The weights and their names do not change."""
+        if isinstance(self.model, VisionTransformer):
+            setattr(self.model, "dynamic_img_size", True)  # noqa: B010 – timm calls it final
+            self.model.patch_embed.strict_img_size, self.model.patch_embed.flatten = False, False
+            self.model.patch_embed.output_fmt = Format.NHWC
+
+    @property
+    def has_one_size(self) -> bool:
+        """Whether the model is built for a single image size, also after `accept_any_size`."""
+        return not isinstance(self.model, VisionTransformer) and bool(pretrained_config(self.name).fixed_input_size)
 
     def hidden(self, images: Tensor) -> Tensor:
         """Output of `model.forward_features`, the input of `pool` and `grid`."""

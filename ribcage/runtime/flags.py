@@ -322,7 +322,10 @@ def parse_word(kind: Any, word: str) -> Any:
     """One word converted to a type; ValueError says what was expected."""
     if typing.get_origin(kind) in UNIONS:
         kinds = [option for option in typing.get_args(kind) if option is not NoneType]
-        return word if word in typing.get_args(kinds[-1]) else parse_word(kinds[0], word)
+        if kinds[-1] is str:  # a number, or a text with numbers in it, such as a schedule
+            with contextlib.suppress(ValueError):
+                return parse_word(kinds[0], word)
+        return word if kinds[-1] is str or word in typing.get_args(kinds[-1]) else parse_word(kinds[0], word)
     if typing.get_origin(kind) is Literal:
         choices = {str(choice): choice for choice in typing.get_args(kind)}
         if word not in choices:

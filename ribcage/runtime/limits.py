@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ribcage.runtime import schedules
+
 Limit = tuple[str, Callable[[float], bool]]
 _COUNT: Limit = ("at least 1", lambda value: value >= 1)
 _NOT_NEGATIVE: Limit = ("0 or more", lambda value: value >= 0)
@@ -28,6 +30,8 @@ LIMITS: dict[str, Limit] = {
 """Limits of numeric options, by name."""
 
 
+LONG = 1000
+"""Epochs of a run in which a sequence of image sizes is checked as long as the number of epochs is not known."""
 MAX_INTEGER_DIGITS = 18
 """Limit on the digits of an integer in a JSON file from outside."""
 
@@ -81,10 +85,9 @@ def faults(options: Any) -> list[str]:
         wrong += [
             f"--{name.replace('_', '-')} {value:g} must be {words}"
             for value in (given if isinstance(given, tuple) else (given,))
-            if not (math.isfinite(value) and holds(value))
+            if not isinstance(value, str) and not (math.isfinite(value) and holds(value))
         ]
-    if len(getattr(options, "size", ())) > 2:
-        wrong.append(f"--size takes one or two numbers, not {len(options.size)}")
+    wrong += _size_faults(getattr(options, "size", ()), getattr(options, "epochs", None))
     if len(getattr(options, "betas", ())) not in (0, 2):
         wrong.append(f"--betas takes two numbers, not {len(options.betas)}")
     wrong += _crossed(options) if hasattr(options, "schedule") else []
@@ -92,6 +95,16 @@ def faults(options: Any) -> list[str]:
     # '-' marks an output to ignore and may repeat
     twice = [name for name in dict.fromkeys(findings) if findings.count(name) > 1 and name != "-"]
     return wrong + [f"--findings names {name} twice" for name in twice]
+
+
+def _size_faults(size: Sequence[int | str], epochs: int | None) -> list[str]:
+    """Errors in --size that are not errors of a single number."""
+    if any(isinstance(value, str) for value in size):
+        try:
+            schedules.size_stages(size, epochs or LONG)
+        except ValueError as error:
+            return [str(error)]
+    return [f"--size takes one or two numbers, not {len(size)}"] * (len(size) > 2)
 
 
 def _crossed(options: Any) -> list[str]:

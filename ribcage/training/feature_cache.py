@@ -55,6 +55,8 @@ def why_uncached(method: Detect, loader: Loader, kind: Kind, gigabytes: float) -
     """Why the maps cannot be cached; "" if they can."""
     if not method.freeze:
         return "the backbone is trained"
+    if loader.earlier:
+        return "the image size changes during training"
     if len(loader.views) > 1:
         return "images have several views"
     if drawn := [name for name in augment.varying_settings(loader.views[0]) if name != "flip"]:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from ribcage.models.hyperparameters import USUAL, Hyperparameters, Optimizer
+from ribcage.runtime import schedules
+from ribcage.runtime.schedules import SizeStage
 
 # Heavy modules are imported where they are used: a command's help needs none of them.
 
@@ -40,8 +42,9 @@ class TrainingOptions:
     policy: str = "ignore"
     """Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as in
     ones,Edema=zeros,blank=zeros (docs/datasets.md)."""
-    size: tuple[int, ...] = (224,)
-    """Input height and width in pixels, or one number for both."""
+    size: tuple[int | str, ...] = (224,)
+    """Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on images of 128
+    pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md)."""
     channels: Literal[1, 3] = 1
     """Number of input channels; 3 repeats the greyscale image."""
     pool: str = ""
@@ -104,6 +107,16 @@ class TrainingOptions:
     """Trackers that also receive example images: local (those that write to this machine), all, or none."""
     resume: bool | Literal["auto"] = False
     """Continue from the last checkpoint in the run folder; auto: continue if there is a run, otherwise start one."""
+
+    @property
+    def size_stages(self) -> tuple[SizeStage, ...]:
+        """The image sizes of training, with their epochs."""
+        return schedules.size_stages(self.size, self.epochs)
+
+    @property
+    def final_size(self) -> tuple[int, int]:
+        """(height, width) of the images at the end of training, in validation and in the bundle."""
+        return schedules.final_size(self.size)
 
 
 AnyOptions = TypeVar("AnyOptions", bound=TrainingOptions)

@@ -23,6 +23,7 @@ from ribcage.data.loader import Loader
 from ribcage.data.provenance import Provenance
 from ribcage.imaging.augment import View
 from ribcage.methods import Method
+from ribcage.models.backbone import Backbone
 from ribcage.models.recomputation import recompute_blocks
 from ribcage.runtime import distributed, flags, launcher
 from ribcage.runtime.spelling import count_phrase
@@ -101,7 +102,7 @@ def findings_of(options: TrainingOptions, data: Datasets) -> tuple[str, ...]:
 def build_loader(
     options: TrainingOptions,
     data: Datasets,
-    views: Sequence[View],
+    views: Callable[[tuple[int, int]], Sequence[View]],
     rows: np.ndarray,
     spec: ModelSpec,
     device: torch.device,
@@ -115,9 +116,10 @@ def build_loader(
     together: bool = False,
     labelled: np.ndarray | None = None,
 ) -> Loader:
-    """Batches of these rows in these views, as the options and the model need them.
+    """Batches of these rows, as the options and the model need them.
 
     Args:
+        views: the views of an image at an input size.
         findings: those of the model where not given.
         drop_last: where not given, an incomplete last batch is dropped unless it is the only one.
         per_dataset: normalise each dataset by its own mean and standard deviation, not by the model's.
@@ -125,9 +127,11 @@ def build_loader(
     """
     if warning := enlargement_warning(spec.size, [one.size for one in data]):
         say(warning)
+    *early, _ = options.size_stages
     return Loader(
         data,
-        views,
+        views(spec.size),
+        earlier=[(stage.end, views(stage.size)) for stage in early],
         batch=options.batch,
         seed=options.seed,
         rows=rows,
@@ -172,6 +176,7 @@ def build_trainer(
     options: TrainingOptions, method: M, loader: Loader, device: torch.device, *, ema: float = 0.0
 ) -> Trainer[M]:
     """The trainer of a method on a loader, with the optimizer and the learning rate schedule of the options."""
+    accept_sizes(options, method)
     method.to(device).to(memory_format=torch.channels_last)
     if options.checkpoint_activations:
         save_memory(options, method)
@@ -181,6 +186,8 @@ def build_trainer(
     steps, images = len(loader), min(options.batch, len(loader.rows))
     check_batch_norms(options, method, images)
     say(f"{batch_summary(options, images)} {optimizer_summary(options)}")
+    if sizes := size_summary(options):
+        say(sizes)
     if getattr(options, "validate_every", 1) > options.epochs:
         say("WARNING: --validate-every is longer than the run: only the last epoch is validated.")
     rates = optim.Rates(
@@ -213,6 +220,47 @@ def build_trainer(
         compile=options.compile,
         whole=whole,
     )
+
+
+def accept_sizes(options: TrainingOptions, method: Method) -> None:
+    """Prepare a method for all image sizes of the training; ValueError if it cannot process them."""
+    stages = options.size_stages
+    if len(stages) == 1:
+        return
+    if not method.any_size:
+        raise ValueError(f"--size {options.size[0]}: {type(method).__name__} needs a single size. Use one.")
+    if method.backbone.has_one_size:
+        raise ValueError(f"--size {options.size[0]}: {options.model} is built for a single image size. Use one.")
+    for part in method.modules():  # the backbone, and its copies in momentum encoders
+        if isinstance(part, Backbone):
+            part.accept_any_size()
+    training, channels = method.backbone.training, method.backbone.channels
+    for stage in stages:
+        height, width = stage.size
+        try:
+            with torch.no_grad():
+                method.backbone.eval()(next(method.backbone.parameters()).new_zeros(1, channels, height, width))
+        except (AssertionError, RuntimeError, ValueError):
+            raise ValueError(
+                f"--size {options.size[0]}: {options.model} cannot process images of {height} × {width} pixels. Use "
+                f"larger sizes."
+            ) from None
+    method.backbone.train(training)
+
+
+def size_summary(options: TrainingOptions) -> str:
+    """A sentence about the image sizes of the training, if there are several; else ""."""
+    stages = options.size_stages
+    if len(stages) == 1:
+        return ""
+    parts = [
+        f"{stage.size[0]} px in epoch {stage.end}"
+        if stage.end - stage.first == 1
+        else f"{stage.size[0]} px in epochs {stage.first + 1} to {stage.end}"
+        for stage in stages
+    ]
+    compiled = " The model is compiled once for each size." if options.compile else ""
+    return f"Image size: {', '.join(parts)}; validation and the saved model use the last size.{compiled}"
 
 
 def divide(options: TrainingOptions, method: M, device: torch.device) -> M | None:

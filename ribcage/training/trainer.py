@@ -140,7 +140,9 @@ class Trainer(Generic[M_co]):
         self._unread: deque[tuple[int, Tensor, StepNumbers]] = deque()
         if not method.own_norms:
             synchronised_norms.synchronise_norms(method, device)
-        forward: Any = torch.compile(method) if compile else method
+        forward: Any = method
+        if compile:  # where the image size changes, once for each size and not for variable sizes, which is slower
+            forward = torch.compile(method, dynamic=False if loader.earlier else None)
         trained = [weight for weight in method.parameters() if weight.requires_grad]
         self.forward = forward
         if distributed.active() and trained and whole is None:

@@ -185,7 +185,7 @@ def number_kind(kind: object) -> type | None:
     if typing.get_origin(kind) is tuple:
         return number_kind(typing.get_args(kind)[0])
     if typing.get_origin(kind) in UNIONS:
-        (*kinds,) = (one for one in typing.get_args(kind) if one is not NoneType)
+        (*kinds,) = (one for one in typing.get_args(kind) if one not in (NoneType, str))
         return number_kind(kinds[0]) if len(kinds) == 1 else None
     return kind if kind in (int, float) else None
 

@@ -29,7 +29,8 @@ class Distillation:
     student: ModelSpec
     policy: Policy
     sizes: Sequence[tuple[int, int]]
-    """Sizes of the views: the student's, then those of live teachers that differ."""
+    """Sizes of the views: the student's, then those of live teachers that differ, or all of these if the size of the
+    student changes during training."""
     live: bool
     """Whether bundles predict on each augmented image, instead of once on each original image."""
     weigh: Weigh
@@ -105,7 +106,7 @@ def _live_teacher(teacher: Classifier, weight: torch.Tensor, task: Distillation)
         teacher,
         task.student.findings,
         weight,
-        view=list(task.sizes).index(teacher.spec.size),
+        view=max(place for place, size in enumerate(task.sizes) if size == teacher.spec.size),
         scale=(task.student.mean, task.student.std),
         device=task.device,
         exclusive=task.exclusive,
