@@ -41,7 +41,7 @@ from ribcage.methods.moco import MoCo
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Optimizer
-from ribcage.training import optim, trainer
+from ribcage.training import optim, step_log, trainer
 
 MASK, QUEUE, FINDINGS = 0.9, 65536, 14
 Step = Callable[[], None]
@@ -196,7 +196,7 @@ def recipes(toy: bool, findings: Sequence[str]) -> list[Recipe]:
 
 def ours(
     recipe: Recipe, opened: dataset_folder.DatasetFolder, side: int, device: torch.device, compiled: bool
-) -> Iterator[trainer.StepLog]:
+) -> Iterator[step_log.StepLog]:
     """Steps as `ribcage pretrain` and `finetune` run them, without an end."""
     method = recipe.method(Backbone(recipe.model, size=(side, side)))
     method.to(device).to(memory_format=torch.channels_last)
@@ -227,7 +227,7 @@ def timed(step: Callable[[], Any], seconds: float, device: torch.device, least: 
         start, logs = time.perf_counter(), [step() for _ in range(least)]
         finish(device)
         timing.seconds.append((time.perf_counter() - start) / least)
-        timing.waiting += [log.waited for log in logs if isinstance(log, trainer.StepLog)]
+        timing.waiting += [log.waited for log in logs if isinstance(log, step_log.StepLog)]
     return timing
 
 

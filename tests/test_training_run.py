@@ -30,7 +30,7 @@ from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Optimizer
 from ribcage.runtime import resuming
-from ribcage.training import checkpoint, optim, options, run_folder, trainer
+from ribcage.training import checkpoint, optim, options, run_folder, step_log, trainer
 from ribcage.training.run import InterruptedRun, Plan, Run, opened_run
 
 CPU = torch.device("cpu")
@@ -106,23 +106,23 @@ def test_a_step_reads_no_number_but_those_of_steps_that_are_done(
     run.lag = trainer.LAG
     work = Run(run, tmp_path, Plan(), lambda: {"auroc": 0.5}, lambda: None)
     steps, counted, behind = work.steps(), list[str](), list[int]()
-    numbers, read, plain = list[trainer.StepNumbers](), trainer.StepNumbers.read, torch.Tensor.tolist
-    begin = trainer.StepNumbers.__init__
+    numbers, read, plain = list[step_log.StepNumbers](), step_log.StepNumbers.read, torch.Tensor.tolist
+    begin = step_log.StepNumbers.__init__
 
-    def noted(self: trainer.StepNumbers, *values: Any) -> None:
+    def noted(self: step_log.StepNumbers, *values: Any) -> None:
         begin(self, *values)
         numbers.append(self)
 
-    def late(self: trainer.StepNumbers) -> dict[str, float]:
+    def late(self: step_log.StepNumbers) -> dict[str, float]:
         behind.append(len(numbers) - 1 - numbers.index(self))
         with monkeypatch.context() as inside:
             inside.setattr(torch.Tensor, "tolist", plain)
             return read(self)
 
     with monkeypatch.context() as patched:
-        patched.setattr(trainer.StepNumbers, "__init__", noted)
+        patched.setattr(step_log.StepNumbers, "__init__", noted)
         next(steps)  # what is set up once
-        patched.setattr(trainer.StepNumbers, "read", late)
+        patched.setattr(step_log.StepNumbers, "read", late)
         for name in READS:
             patched.setattr(torch.Tensor, name, counting(name, counted, threading.get_ident()))
         for _ in range(4):

@@ -290,7 +290,7 @@ def build(
     )
 
     def views(size: tuple[int, int]) -> "Sequence[View]":
-        view = augment.changed_view(augment.PRESETS[options.augment](size), options.augment_options)
+        (view,) = augment.preset_views(options.augment, options.augment_options)(size)
         return [augment.resized_view(view, one) for one in (size, *sizes[1:])]
 
     loader = setup.build_loader(

@@ -5,7 +5,6 @@ run folder holds the options, a log line per step, a checkpoint, and `bundle/`, 
 and SIGUSR1 save a checkpoint before the program ends; --resume continues from it, also in the middle of an epoch.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -21,10 +20,10 @@ if TYPE_CHECKING:
     from ribcage.data.collection import Datasets
     from ribcage.data.findings import Policy
     from ribcage.evaluation.classifier_validation import ClassifierValidation
-    from ribcage.imaging.augment import View
     from ribcage.methods.supervised import Supervised
     from ribcage.training.run import Run
-    from ribcage.training.trainer import StepLog, Trainer
+    from ribcage.training.step_log import StepLog
+    from ribcage.training.trainer import Trainer
 
 POSITIONAL = ()
 EXAMPLES = (
@@ -132,20 +131,12 @@ def train(options: Options, device: "torch.device") -> Path:
 
 def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.ndarray"]:
     """The rows to train on and those to validate on."""
-    from ribcage.bundle.init import initial_provenance
-    from ribcage.data import selection
-    from ribcage.evaluation import leakage
     from ribcage.training import run_folder, setup
 
     train_rows, said = setup.training_rows(options, data, options.train)
     val_rows = setup.usable_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
     run_folder.say(f"{said}, validating on {len(val_rows):,}.")
-    if warning := selection.apart(data, train_rows, val_rows, (options.train, options.val)):
-        run_folder.say(warning)
-    for warning in selection.sharing(data, train_rows, val_rows, (options.train, options.val), options.drop_shared):
-        run_folder.say(warning)
-    if warning := leakage.initial_weights_warning(initial_provenance(options.init), data, val_rows, options.val):
-        run_folder.say(warning)
+    setup.warn_of_overlap(options, data, (options.train, options.val), train_rows, val_rows)
     return train_rows, val_rows
 
 
@@ -226,10 +217,7 @@ def build(
         model.findings,
         **method_options(Supervised, options, freeze=options.freeze == "backbone"),
     )
-
-    def views(size: tuple[int, int]) -> "Sequence[View]":
-        return [augment.changed_view(augment.PRESETS[options.augment](size), options.augment_options)]
-
+    views = augment.preset_views(options.augment, options.augment_options)
     loader = setup.build_loader(options, data, views, train_rows, model, device, policy=policy)
     labels = loader.labels(0, train_rows)
     if options.loss == "cross-entropy":

@@ -5,7 +5,6 @@ selected on the validation split; the test split is not used. Ctrl-C, SIGTERM an
 program ends; a run continues from it with --resume, also in the middle of an epoch.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -21,10 +20,10 @@ if TYPE_CHECKING:
     from ribcage.data.collection import Datasets
     from ribcage.data.findings import Policy
     from ribcage.evaluation.detector_validation import DetectorValidation
-    from ribcage.imaging.augment import View
     from ribcage.methods.detect import Detect
     from ribcage.training.run import Run
-    from ribcage.training.trainer import StepLog, Trainer
+    from ribcage.training.step_log import StepLog
+    from ribcage.training.trainer import Trainer
 
 POSITIONAL = ()
 UNAVAILABLE = ("export_as",)
@@ -205,9 +204,6 @@ def settled(options: Options, data: "Datasets") -> Options:
 
 def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.ndarray", "Policy"]:
     """The rows to train on, those to validate on, and the policy: what an uncertain label without boxes is."""
-    from ribcage.bundle.init import initial_provenance
-    from ribcage.data import selection
-    from ribcage.evaluation import leakage
     from ribcage.inference import detections
     from ribcage.training import run_folder, setup
 
@@ -215,12 +211,7 @@ def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.nd
     train_rows, said = setup.training_rows(options, data, options.train)
     val_rows = setup.usable_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
     run_folder.say(f"{said}, validating on {len(val_rows):,}.")
-    if warning := selection.apart(data, train_rows, val_rows, (options.train, options.val)):
-        run_folder.say(warning)
-    for warning in selection.sharing(data, train_rows, val_rows, (options.train, options.val), options.drop_shared):
-        run_folder.say(warning)
-    if warning := leakage.initial_weights_warning(initial_provenance(options.init), data, val_rows, options.val):
-        run_folder.say(warning)
+    setup.warn_of_overlap(options, data, (options.train, options.val), train_rows, val_rows)
     kept = [rows[detections.drawn(data, rows, options.findings, policy).any(axis=1)] for rows in (train_rows, val_rows)]
     if lost := len(train_rows) + len(val_rows) - sum(map(len, kept)):
         names = " or ".join(options.findings)
@@ -318,10 +309,7 @@ def build(
     backbone = initial_backbone(model, options.init, options.drop_path)
     method = build_detector(model, backbone, "The detector", freeze=options.freeze == "backbone")
     method.measure(detections.boxes_in_view(data, train_rows, model.findings, model.size), model.size)
-
-    def views(size: tuple[int, int]) -> "Sequence[View]":
-        return [augment.changed_view(augment.PRESETS[options.augment](size), options.augment_options)]
-
+    views = augment.preset_views(options.augment, options.augment_options)
     loader = setup.build_loader(options, data, views, train_rows, model, device, policy=policy)
     return setup.build_trainer(options, method, loader, device)
 

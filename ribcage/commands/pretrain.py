@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from ribcage.methods import Method
     from ribcage.training.monitor import Monitor
     from ribcage.training.run import Run
+    from ribcage.training.step_log import StepLog
     from ribcage.training.tracking import Tracking
-    from ribcage.training.trainer import StepLog, Trainer
+    from ribcage.training.trainer import Trainer
 
 POSITIONAL = ("method",)
 EXAMPLES = (

@@ -12,7 +12,8 @@ import numpy as np
 
 from ribcage import metrics
 from ribcage.runtime import distributed
-from ribcage.training.trainer import StepLog, Trainer
+from ribcage.training.step_log import StepLog
+from ribcage.training.trainer import Trainer
 
 NAMES = {"acc1": "Acc@1", "acc5": "Acc@5"}
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ribcage.runtime import files
 
 if TYPE_CHECKING:
-    from ribcage.training.trainer import StepLog
+    from ribcage.training.step_log import StepLog
 
 LOG_FILE = "metrics.jsonl"
 OF_THE_LOOP = ("step", "epoch", "lr", "seconds", "waited", "validation")

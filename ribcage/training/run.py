@@ -29,8 +29,9 @@ from ribcage.data.collection import Datasets
 from ribcage.runtime import distributed, files, launcher, progress, resuming, threads
 from ribcage.training import checkpoint, metrics_log, run_folder
 from ribcage.training.options import TrainingOptions
+from ribcage.training.step_log import StepLog
 from ribcage.training.tracking import Tracking, tracked
-from ribcage.training.trainer import DivergedError, StepLog, Trainer
+from ribcage.training.trainer import DivergedError, Trainer
 
 Validate = Callable[[], dict[str, float]]
 Observer = Callable[[int, Mapping[str, float]], str]

@@ -21,6 +21,7 @@ from ribcage.data.collection import Datasets
 from ribcage.data.findings import Policy
 from ribcage.data.loader import Loader
 from ribcage.data.provenance import Provenance
+from ribcage.evaluation import leakage
 from ribcage.imaging.augment import View
 from ribcage.methods import Method
 from ribcage.models.backbone import Backbone
@@ -89,6 +90,19 @@ def usable_rows(options: TrainingOptions, data: Datasets, rows: np.ndarray) -> n
         )
     data.require_intact(left)
     return left
+
+
+def warn_of_overlap(
+    options: TrainingOptions, data: Datasets, splits: tuple[str, str], train_rows: np.ndarray, val_rows: np.ndarray
+) -> None:
+    """Print warnings where training and validation share patients or images, also by the initial weights."""
+    warnings = [
+        selection.apart(data, train_rows, val_rows, splits),
+        *selection.sharing(data, train_rows, val_rows, splits, options.drop_shared),
+        leakage.initial_weights_warning(initial_provenance(options.init), data, val_rows, splits[1]),
+    ]
+    for warning in filter(None, warnings):
+        say(warning)
 
 
 def findings_of(options: TrainingOptions, data: Datasets) -> tuple[str, ...]:

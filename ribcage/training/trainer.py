@@ -10,13 +10,12 @@ later, and always before a state is saved or validated (`check`).
 """
 
 import copy
-import functools
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -28,11 +27,12 @@ from ribcage.data.loader import Loader
 from ribcage.methods import Method
 from ribcage.models.layers import lerp
 from ribcage.runtime import distributed, synchronised_norms
-from ribcage.runtime.devices import GpuWait, Precision, autocast, choose_kernels, compute_dtype
+from ribcage.runtime.devices import Precision, autocast, choose_kernels, compute_dtype
 from ribcage.training import optim as optims
 from ribcage.training import sharding
 from ribcage.training.checkpoint import TrainerState
 from ribcage.training.skipping import LossScale, unchanged_if
+from ribcage.training.step_log import StepLog, StepNumbers
 
 M_co = TypeVar("M_co", bound=Method, covariant=True)
 
@@ -47,59 +47,6 @@ class DivergedError(ArithmeticError):
     def __init__(self, what: str, step: int, advice: str, rows: list[int]) -> None:
         super().__init__(f"{what} at step {step}. {advice}")
         self.step, self.rows = step, rows
-
-
-class StepNumbers:
-    """Numbers that are copied from the device; reading them waits for their own step, not for later ones."""
-
-    def __init__(self, names: Sequence[str], numbers: Tensor) -> None:
-        self.names, self.numbers = names, numbers.to("cpu", non_blocking=True)
-        self.there = torch.cuda.current_stream(numbers.device).record_event() if numbers.is_cuda else None
-
-    def read(self) -> dict[str, float]:
-        """Name → number."""
-        if self.there is not None:
-            self.there.synchronize()
-        return dict(zip(self.names, self.numbers.tolist(), strict=True))
-
-
-@dataclass(frozen=True)
-class StepLog:
-    """The log of a step."""
-
-    step: int
-    """Completed optimizer steps."""
-    epoch: int
-    step_in_epoch: int
-    steps_in_epoch: int
-    numbers: StepNumbers
-    rate: float
-    """The learning rate."""
-    images: int
-    seconds: float = 0.0
-    loading: float = 0.0
-    """Seconds of these for which this process waited for the loader."""
-    wait: GpuWait | None = None
-
-    @functools.cached_property
-    def waited(self) -> float:
-        """Seconds of the step for which the device had to wait for its data; to be read as late as the loss."""
-        return self.wait.seconds() if self.wait is not None else self.loading
-
-    @functools.cached_property
-    def values(self) -> dict[str, float]:
-        """The method's own numbers of the step, by name."""
-        return {name: value for name, value in self.numbers.read().items() if name not in ("loss", "norm")}
-
-    @functools.cached_property
-    def loss(self) -> float:
-        """The mean over all ranks."""
-        return self.numbers.read()["loss"]
-
-    @property
-    def epoch_done(self) -> bool:
-        """Whether this was the epoch's last step."""
-        return self.step_in_epoch == self.steps_in_epoch
 
 
 class Trainer(Generic[M_co]):
@@ -140,9 +87,8 @@ class Trainer(Generic[M_co]):
         self._unread: deque[tuple[int, Tensor, StepNumbers]] = deque()
         if not method.own_norms:
             synchronised_norms.synchronise_norms(method, device)
-        forward: Any = method
-        if compile:  # where the image size changes, once for each size and not for variable sizes, which is slower
-            forward = torch.compile(method, dynamic=False if loader.earlier else None)
+        # with several image sizes, once for each: code for variable sizes is slower
+        forward: Any = torch.compile(method, dynamic=False if loader.earlier else None) if compile else method
         trained = [weight for weight in method.parameters() if weight.requires_grad]
         self.forward = forward
         if distributed.active() and trained and whole is None:

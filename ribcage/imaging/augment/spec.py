@@ -162,6 +162,11 @@ def changed_view(view: View, changes: Sequence[str]) -> View:
     return View.from_dict({**view.to_dict(), **values})
 
 
+def preset_views(name: str, changes: Sequence[str] = ()) -> Callable[[tuple[int, int]], list[View]]:
+    """A function: image size → the view of a preset, with some settings replaced."""
+    return lambda size: [changed_view(PRESETS[name](size), changes)]
+
+
 def varying_settings(view: View) -> tuple[str, ...]:
     """Names of the settings that vary between epochs; empty for a deterministic view."""
     ranges = {name: getattr(view, name) for name in ("crop", "ratio", "zoom")}
