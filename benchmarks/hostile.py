@@ -59,6 +59,7 @@ from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.runtime import digest
 from ribcage.training import checkpoint, runs
+from ribcage.training.shards import Rows, shard_bytes, whole
 
 SECONDS = 20.0
 """For one input; a sound one takes milliseconds."""
@@ -118,6 +119,13 @@ def sound(folder: Path) -> Sound:
     checkpoint.save_checkpoint(
         folder / "run" / "checkpoint.pt", {"run": {"step": 3, "weights": torch.zeros(3)}, "standing": {}}
     )
+    part = folder / "run" / "checkpoint"
+    checkpoint.begin_folder(part, {"run": {"step": 3, "method": {}}, "standing": {}})
+    for number in (0, 1):
+        rows = shard_bytes({"run/method/w": Rows(2 * number, 4, torch.zeros(2, 3))})
+        (part / f"{number}.safetensors").write_bytes(rows)
+    names = ("0.safetensors", "1.safetensors")
+    (part / digest.SUMS).write_text(digest.digest_lines({name: part / name for name in names}), "utf-8")
     (folder / "run" / "options.json").write_text('{"command": "finetune", "data": ["d"], "model": "test_vit"}', "utf-8")
     (folder / "run" / "state.json").write_text('{"name": "finished", "place": null, "why": ""}', "utf-8")
     (folder / "run" / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n', "utf-8")
@@ -451,8 +459,15 @@ def of_export(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
 def of_run(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
     """A run folder, one or two of whose files are others."""
     shutil.copytree(made.folder / "run", place / "r")
-    _spoilt(place / "r", draw)
-    return lambda: [runs.run_rows(place), checkpoint.load_checkpoint(place / "r" / "checkpoint.pt")]
+    name = "checkpoint" if draw.random() < 0.5 else "checkpoint.pt"
+    _spoilt(place / "r" / name if name == "checkpoint" else place / "r", draw)
+
+    def read() -> object:
+        runs.run_rows(place)
+        method = checkpoint.load_checkpoint(place / "r" / name)["run"].get("method", {})
+        return [whole(value) for value in method.values()]
+
+    return read
 
 
 def _spoilt(folder: Path, draw: Draw) -> None:

@@ -18,7 +18,8 @@ from ribcage.data.findings import Policy
 from ribcage.data.loader import Loader
 from ribcage.imaging.augment import gentle_view
 from ribcage.runtime import distributed, launcher
-from ribcage.training import optim, sharding, trainer
+from ribcage.training import checkpoint, optim, sharding, shards, trainer
+from ribcage.training.saving import Saver
 
 CPU = torch.device("cpu")
 
@@ -52,22 +53,38 @@ def ten_steps(folder: str, name: str, model: str, shard: bool) -> trainer.Traine
 
 
 @doubled()
-def trained(folder: str, until: int, before: Path | None, after: Path, *how: Any) -> None:
-    """From a state to a step; rank 0 writes the state there, and the losses up to it."""
-    run = ten_steps(folder, *how)
-    if before is not None:
-        run.restore(torch.load(before, weights_only=True)["run"])
+def trained(folder: str, until: int, after: Path, *how: Any) -> None:
+    """From the newest checkpoint in the folder of `after` to a step, with a checkpoint there; rank 0 writes the losses
+    and the resulting model to `after`."""
+    run, saver = ten_steps(folder, *how), Saver(after.parent)
+    if checkpoint.has_checkpoint(after.parent):
+        place, damaged = checkpoint.newest(after.parent)
+        assert not damaged
+        run.restore(checkpoint.load_checkpoint(place)["run"])
     losses = []
     for log in run.fit():
         losses.append(log.loss)
+        if log.step == until - 1:  # as this one is written, the last step changes all weights
+            saver.save({"run": run.state(), "standing": {}}, log.step)
         if log.step == until:
             break
+    saver.save({"run": run.state(), "standing": {}}, until)
     run.gather()
-    state = run.state()
+    saver.finish()
     if distributed.rank() == 0:
-        found = {"run": state, "losses": losses, "result": run.result.state_dict()}
-        torch.save(found, after.with_suffix(".part"))
+        torch.save({"losses": losses, "result": run.result.state_dict()}, after.with_suffix(".part"))
         after.with_suffix(".part").rename(after)
+
+
+def saved(folder: Path) -> dict[str, Any]:
+    """The newest checkpoint in a folder, with whole tensors."""
+
+    def whole(values: Any) -> Any:
+        if isinstance(values, dict):
+            return {key: whole(value) for key, value in values.items()}
+        return shards.whole(values)
+
+    return whole(checkpoint.load_checkpoint(checkpoint.newest(folder)[0])["run"])
 
 
 STAGES = ((2, 3), (1, 6), (2, 10))
@@ -79,13 +96,12 @@ def by_stages(folder: str, out: str, *how: Any) -> None:
     torch.set_num_threads(1)
     files = [Path(out, f"{number}.pt") for number in range(len(STAGES))]
     for number, (world, until) in enumerate(STAGES):
-        before = files[number - 1] if number else None
-        while before is not None and not before.exists():
+        while number and not files[number - 1].exists():
             time.sleep(0.01)
         os.environ.update({"WORLD_SIZE": str(world), launcher.RENDEZVOUS: f"{out}/store-{number}"})
         if int(os.environ["RANK"]) < world:
             with launcher.started():
-                trained(folder, until, before, files[number], *how)
+                trained(folder, until, files[number], *how)
 
 
 def compare(folder: str, out: Path, name: str = "supervised", model: str = "test_resnet", shard: bool = False) -> None:
@@ -94,19 +110,29 @@ def compare(folder: str, out: Path, name: str = "supervised", model: str = "test
     Only the order of sums differs: 1e-9 in double precision after ten steps.
     """
     how = (name, model, shard)
-    with processes.ranks(by_stages, folder, str(out), *how, said=out / "said") as started:
-        trained(folder, 10, None, out / "whole.pt", *how)
+    (out / "one").mkdir()
+    (out / "stages").mkdir()
+    with processes.ranks(by_stages, folder, str(out / "stages"), *how, said=out / "said") as started:
+        trained(folder, 10, out / "one" / "whole.pt", *how)
         ends = [process.end() for process in started]
     assert [code for code, _ in ends] == [0, 0], ends
-    whole, *parts = (torch.load(out / f"{name}.pt", weights_only=True) for name in ("whole", *range(len(STAGES))))
+    files = [out / "one" / "whole.pt", *(out / "stages" / f"{number}.pt" for number in range(len(STAGES)))]
+    whole, *parts = (torch.load(file, weights_only=True) for file in files)
     losses = [loss for part in parts for loss in part["losses"]]
     assert len(losses) == 10 and losses == pytest.approx(whole["losses"], rel=1e-9)
-    last = parts[-1]
-    for found, expected in (
-        (last["result"], whole["result"]),
-        (last["run"]["method"], whole["run"]["method"]),
-        (last["run"]["average"], whole["run"]["average"]),
-    ):
-        assert found.keys() == expected.keys()
+    last, expected = saved(out / "stages"), saved(out / "one")
+    close(parts[-1]["result"], whole["result"])
+    for kind in ("method", "average", "optimizer"):
+        close(last[kind], expected[kind])
+
+
+def close(found: Any, expected: Any, name: str = "") -> None:
+    """Equal but for rounding."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), name
         for key, value in expected.items():
-            torch.testing.assert_close(found[key], value, rtol=1e-9, atol=1e-9, msg=lambda m, k=key: f"{k}: {m}")
+            close(found[key], value, f"{name} {key}")
+    elif isinstance(expected, torch.Tensor):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9, msg=lambda m: f"{name}: {m}")
+    else:
+        assert found == expected, name

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ribcage.data.batch import Batch
 from ribcage.methods import Method
 from ribcage.methods.base import Step
-from ribcage.training import optim, trainer
+from ribcage.training import optim, sharding, trainer
 
 CPU = torch.device("cpu")
 START = 0.5
@@ -36,7 +36,8 @@ class Toy(Method):
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        self.ema.lerp_(self.w, 0.5)  # type: ignore[operator]
+        if not sharding.is_sharded(self):
+            self.ema.lerp_(self.w, 0.5)  # type: ignore[operator]
 
 
 class Pixels:
@@ -56,9 +57,12 @@ class Pixels:
             yield made
 
 
-def run(pixels: Sequence[tuple[float, float]], kind: str = "plain", lr: float = 0.1, **options: Any) -> trainer.Trainer:
-    """At a constant rate."""
+def run(
+    pixels: Sequence[tuple[float, float]], kind: str = "plain", lr: float = 0.1, shard: bool = False, **options: Any
+) -> trainer.Trainer:
+    """At a constant rate; shard: the weights are divided among the processes."""
     method = Toy()
+    options["whole"] = sharding.sharded(method, CPU) if shard else None
     optimizer = OPTIMIZERS[kind]([{"params": [method.w], "scale": 1.0}])
     epochs = options.pop("epochs", 1)
     rates = optim.Rates(lr, epochs * len(pixels), schedule="constant")

@@ -121,7 +121,7 @@ def find_bundle(folder: Path) -> Path:
             return place
     if not folder.exists():
         raise FileNotFoundError(f"{folder} does not exist.")
-    if (folder / "checkpoint.pt").is_file():
+    if (folder / "checkpoint.pt").is_file() or (folder / "checkpoint").is_dir():
         raise FileNotFoundError(f"{folder} is a run without a bundle: its first validation has not finished.")
     raise FileNotFoundError(f"{folder} has no model: it contains neither model.json nor bundle/model.json.")
 

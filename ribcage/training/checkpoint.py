@@ -1,20 +1,34 @@
 """Checkpoints: everything a run needs to resume exactly where it stopped, written atomically.
 
-The previous checkpoint is kept. Each ends with its SHA-256; if the newer one is damaged, the older one is used.
+A checkpoint is a file or, if the weights are divided among processes, a folder:
+
+checkpoint/
+├── run.pt            everything that is not divided
+├── 0.safetensors     the rows of each tensor that rank 0 had, and so on for each rank
+└── SHA256SUMS        digests of these rows; written last
+
+The previous checkpoint is kept, and is used if the newer one is damaged. A file ends with its SHA-256.
 """
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NotRequired, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 import torch
 from torch import Tensor
 
 from ribcage.bundle.formats.reading.torch_files import cheap_calls
 from ribcage.runtime import digest, files
+from ribcage.training.shards import SavedTensor, read_shards
 
 FORMAT = 2
 FILE, OLDER, DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"
+FOLDER, OLDER_FOLDER, DAMAGED_FOLDER = "checkpoint", "checkpoint.previous", "checkpoint.damaged"
+REST = "run.pt"
+PLACES = {FILE: DAMAGED, FOLDER: DAMAGED_FOLDER, OLDER: "", OLDER_FOLDER: ""}
+"""Checkpoints of a run folder from the newest to the oldest → the name of one that is found to be damaged."""
+FREE_SPACE = "Free some space; the last checkpoint is intact."
 
 
 class TrainerState(TypedDict):
@@ -22,6 +36,7 @@ class TrainerState(TypedDict):
 
     step: int
     method: dict[str, Tensor]
+    """In a state that was read from a folder, tensors in it and below may be SavedTensors."""
     optimizer: dict[str, object]
     average: dict[str, Tensor] | None
     """The averaged weights with --ema."""
@@ -42,26 +57,71 @@ def save_checkpoint(file: Path, state: Mapping[str, object], *, again: bool = Fa
 
     again: the checkpoint before is of the same step; it is replaced, and the older one is kept.
     """
-    with files.explained(file.parent, "Free some space; the last checkpoint is intact."), files.atomic(file) as part:
-        with files.disk_errors(part):
-            torch.save({"ribcage": FORMAT, **state}, part)
-        digest.append_digest(part)
-        files.sync(part)
-        if file.exists() and not again:
-            file.replace(file.with_name(OLDER))
+    with files.explained(file.parent, FREE_SPACE), files.atomic(file) as part:
+        _write(part, state)
+        make_way(file.parent, but=FILE if again else "")
+
+
+def begin_folder(part: Path, rest: Mapping[str, object]) -> None:
+    """Make the folder of a new checkpoint, with all that is not divided. What is left of an earlier one is removed."""
+    with files.explained(part.parent, FREE_SPACE):
+        for left in part.parent.glob(f"{FOLDER}.*.part"):
+            _remove(left)
+        part.mkdir()
+        _write(part / REST, rest)
+
+
+def replace_rest(folder: Path, rest: Mapping[str, object]) -> bool:
+    """Replace all that is not divided in the newest checkpoint, which is of the same step; False if it is no folder."""
+    if not (folder / FOLDER).is_dir():
+        return False
+    with files.explained(folder, FREE_SPACE), files.atomic(folder / FOLDER / REST) as part:
+        _write(part, rest)
+    return True
+
+
+def _write(part: Path, state: Mapping[str, object]) -> None:
+    with files.disk_errors(part):
+        torch.save({"ribcage": FORMAT, **state}, part)
+    digest.append_digest(part)
+    files.sync(part)
+
+
+def make_way(folder: Path, but: str = "") -> None:
+    """Make the newest checkpoint the older one, after a new one is safe on disk. One with the name `but` stays."""
+    for name, older in ((FILE, OLDER), (FOLDER, OLDER_FOLDER)):
+        if name != but and (folder / name).exists():
+            for stale in {OLDER, OLDER_FOLDER} - ({OLDER} if older == OLDER else set()):
+                _remove(folder / stale)
+            (folder / name).replace(folder / older)
+
+
+def set_damaged_aside(folder: Path, used: str) -> None:
+    """Rename checkpoints that are newer than the one used: they are damaged."""
+    for name in list(PLACES)[: list(PLACES).index(used)]:
+        if PLACES[name] and (folder / name).exists():
+            _remove(folder / PLACES[name])
+            (folder / name).replace(folder / PLACES[name])
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    elif place.is_symlink() or place.exists():
+        place.unlink()
 
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether a run in this folder has saved a checkpoint."""
-    return any((folder / name).exists() for name in (FILE, OLDER))
+    return any((folder / name).exists() for name in PLACES)
 
 
 def newest(folder: Path) -> tuple[Path, str]:
     """The newest intact checkpoint, and a warning if that is not the last one written."""
     damaged = []
-    for name in (FILE, OLDER):
+    for name in PLACES:
         try:
-            digest.check_appended_digest(folder / name, "")
+            _check(folder / name)
         except FileNotFoundError:
             continue
         except digest.DamagedError as error:
@@ -77,8 +137,48 @@ def newest(folder: Path) -> tuple[Path, str]:
     raise FileNotFoundError(f"{folder / FILE} does not exist: there is no checkpoint to resume from.")
 
 
-def load_checkpoint(file: Path) -> SavedRun:
-    """Read a checkpoint without executing anything in it."""
+def _check(place: Path) -> None:
+    """Raise DamagedError unless a checkpoint is as it was written."""
+    if not place.is_dir():
+        digest.check_appended_digest(place, "")
+        return
+    refuse_links(place)
+    if not digest.recorded_digests(place) or not (place / REST).exists():
+        raise digest.DamagedError(f"{place} is incomplete.")
+    digest.check_appended_digest(place / REST, "")
+    digest.check_folder(place, "")
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise if the folder of a checkpoint or a file in it is a symbolic link."""
+    for file in (folder, *folder.iterdir()):
+        files.refuse_links(folder.parent, file)
+
+
+def load_checkpoint(place: Path) -> SavedRun:
+    """Read a checkpoint without executing anything in it. Of a folder, tensors are read when they are used; `newest`
+    has checked their digests."""
+    if not place.is_dir():
+        return _load_file(place)
+    refuse_links(place)
+    state = _load_file(place / REST)
+    try:
+        for path, tensor in read_shards(place / name for name in digest.recorded_digests(place)).items():
+            _insert(state, path, tensor)
+    except Exception as error:
+        raise ValueError(f"{place} is damaged or is not a Ribcage checkpoint ({type(error).__name__}).") from None
+    return state
+
+
+def _insert(state: Any, path: str, tensor: SavedTensor) -> None:
+    """Put a tensor in its place in nested dicts."""
+    *keys, last = path.split("/")
+    for key in keys:
+        state = state[int(key) if key.isdecimal() else key]
+    state[last] = tensor
+
+
+def _load_file(file: Path) -> SavedRun:
     try:
         digest.check_appended_digest(file, "")
         files.refuse_packed(file)

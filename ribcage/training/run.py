@@ -4,7 +4,7 @@ runs/x/
 ├── options.json             all options, with their defaults filled in, and changes of them on resuming
 ├── metrics.jsonl            one line per step and per validation
 ├── state.json               running, finished, stopped or failed; the epoch and step, and the reason
-├── checkpoint.pt            all that is needed to resume; replaced atomically
+├── checkpoint.pt            all that is needed to resume; replaced atomically. With --shard, a folder: checkpoint
 ├── checkpoint.previous.pt   the checkpoint before it, used if it is damaged
 ├── bundle/                  the best model so far, by validation
 └── diverged.json            after a step that was not finite, until the run is beyond it: the rows of that batch
@@ -29,6 +29,7 @@ from ribcage.data.collection import Datasets
 from ribcage.runtime import distributed, files, launcher, progress, resuming, threads
 from ribcage.training import checkpoint, metrics_log, run_folder
 from ribcage.training.options import TrainingOptions
+from ribcage.training.saving import Saver
 from ribcage.training.step_log import StepLog
 from ribcage.training.tracking import Tracking, tracked
 from ribcage.training.trainer import DivergedError, Trainer
@@ -113,6 +114,7 @@ class Run:
         self.signal: int | None = None
         self._discontinued = ""
         self.tracking = Tracking()
+        self._saver = Saver(folder)
         self._saved_at, self._saved_step = time.monotonic(), -1
         self._unwritten: deque[StepLog] = deque()
 
@@ -139,7 +141,8 @@ class Run:
             return
         self._saved_at = time.monotonic()
         file = self.folder / metrics_log.LOG_FILE
-        with self._recorded(), launcher.lost_process_explained(), self._listening(), _appending(file) as log_file:
+        recorded, explained = self._recorded(), launcher.lost_process_explained()
+        with recorded, explained, self._listening(), self._saver.completed(), _appending(file) as log_file:
             try:
                 if self._validation_due(self.trainer.step):  # the run was stopped between an epoch and its validation
                     self._validate(log_file)
@@ -153,11 +156,14 @@ class Run:
                         self._validate(log_file)
                     yield log
                     late = self._minutes() > self.plan.save_minutes
-                    due, stopping = distributed.any_of([late, self.signal is not None])
+                    due, stopping, broken = distributed.any_of([late, self.signal is not None, self._saver.failed])
+                    if broken:
+                        self._saver.finish()  # raises its error
                     if log.epoch_done or due or stopping:
                         self._write_all(log_file)
                         self.save()
                     if stopping:
+                        self._saver.finish()
                         raise self._interrupted()
                     if self._given_up():
                         return
@@ -168,11 +174,11 @@ class Run:
                 raise distributed.echoed(ValueError(f"{error} {self._what_then(error)}")) from None
 
     def save(self) -> None:
-        """Write a checkpoint; raise DivergedError instead if a value is not finite."""
+        """Write a checkpoint; raise DivergedError instead if a value is not finite. With --shard, training may go on
+        while it is written."""
         self.trainer.check()
         everything = {"run": self.trainer.state(), "standing": vars(self.standing)}
-        file, again = self.folder / checkpoint.FILE, self._saved_step == self.trainer.step
-        distributed.run_on_first(lambda: checkpoint.save_checkpoint(file, everything, again=again))
+        self._saver.save(everything, self.trainer.step, again=self._saved_step == self.trainer.step)
         distributed.run_on_first(lambda: _recovered(self.folder / DIVERGED, self.trainer.step))
         self._saved_at, self._saved_step = time.monotonic(), self.trainer.step
 
@@ -180,8 +186,7 @@ class Run:
 
     def _settle(self, name: str) -> None:
         """Restore the log to the step of the checkpoint; rename a newer checkpoint that is damaged."""
-        if name != checkpoint.FILE and (self.folder / checkpoint.FILE).exists():
-            (self.folder / checkpoint.FILE).replace(self.folder / checkpoint.DAMAGED)
+        checkpoint.set_damaged_aside(self.folder, name)
         with files.explained(self.folder, "Free some."):
             metrics_log.cut_log(self.folder / metrics_log.LOG_FILE, self.trainer.step)
 
@@ -200,7 +205,8 @@ class Run:
             lambda: files.write_text(file, json.dumps({"step": error.step, "rows": error.rows}) + "\n")
         )
         how = "Run the same command with --resume and the changed option to continue from the last checkpoint."
-        if self._saved_step < 0:
+        self._saver.wait()
+        if not distributed.run_on_first(lambda: checkpoint.has_checkpoint(self.folder)):
             again = "Run the same command with --resume and the changed option to start again"
             how = f"{again}, because there is no checkpoint yet."
         return how + (f" The rows of the batch are in {file}." if error.rows else "")
@@ -235,6 +241,7 @@ class Run:
 
     def _end_if_discontinued(self) -> None:
         if self._discontinued:
+            self._saver.finish()
             raise DiscontinuedRun(self._discontinued, 0)
 
     def _given_up(self) -> bool:

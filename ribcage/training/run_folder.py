@@ -71,6 +71,8 @@ def locked(options: TrainingOptions) -> Iterator[bool]:
         options.out.mkdir(parents=True, exist_ok=True)
         for one in options.out.iterdir():
             files.refuse_links(options.out, one)
+            if one.is_dir() and one.name in checkpoint.PLACES:
+                checkpoint.refuse_links(one)
         with files.only_writer(options.out):
             check_free(options)  # another process may have started a run meanwhile
             yield resumed

@@ -6,6 +6,8 @@ trainer computes from weights and gradients is computed from the own parts.
 """
 
 import copy
+import math
+from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 import torch
@@ -15,9 +17,9 @@ from torch import Tensor, nn
 from ribcage.methods import Method
 from ribcage.models.recomputation import blocks
 from ribcage.runtime import distributed
+from ribcage.training.shards import SavedTensor, rows, whole
 
 Network = TypeVar("Network", bound=Method)
-Kind = TypeVar("Kind")
 NORMS = nn.modules.batchnorm._BatchNorm
 
 
@@ -37,12 +39,12 @@ def sharded(method: Network, device: torch.device) -> Network:
     from torch.distributed.fsdp import fully_shard
 
     method.to(memory_format=torch.contiguous_format)
-    whole = copy.deepcopy(method).requires_grad_(False)
+    complete = copy.deepcopy(method).requires_grad_(False)
     mesh = init_device_mesh(device.type, (distributed.world_size(),))
     for block in blocks(method):
         fully_shard(block, mesh=mesh)
     fully_shard(method, mesh=mesh)
-    return whole
+    return complete
 
 
 def is_sharded(module: nn.Module) -> bool:
@@ -66,35 +68,34 @@ def total_norm(parts: list[Tensor]) -> Tensor:
     return distributed.total(nn.utils.get_total_norm(parts).square()).sqrt()
 
 
-def gathered(values: Kind) -> Kind:
-    """Nested dicts and lists with whole tensors, on the CPU of rank 0; elsewhere without tensors that are divided. All
-    processes must call it."""
-    return cast(Kind, _gathered(values))
+def split(values: Mapping[str, object]) -> tuple[dict[str, object], dict[str, Tensor]]:
+    """Nested dicts without the tensors that are divided; and these by their paths, such as run/method/head.weight."""
+    found: dict[str, Tensor] = {}
 
+    def rest(inside: Mapping[Any, object], path: str) -> dict[Any, object]:
+        left: dict[Any, object] = {}
+        for key, value in inside.items():
+            if _divided(value):
+                found[f"{path}{key}"] = cast(Tensor, value)
+            else:
+                left[key] = rest(value, f"{path}{key}/") if isinstance(value, dict) else value
+        return left
 
-def _gathered(values: Any) -> Any:
-    if isinstance(values, dict):
-        return {key: _gathered(value) for key, value in values.items()}
-    if isinstance(values, list):
-        return [_gathered(value) for value in values]
-    if not _divided(values):
-        return values
-    whole = values.full_tensor()
-    return whole.cpu() if distributed.rank() == 0 else None
+    return rest(values, ""), found
 
 
 @torch.no_grad()
-def fill_whole(whole: nn.Module, module: nn.Module) -> None:
+def fill_whole(complete: nn.Module, module: nn.Module) -> None:
     """Copy the weights and buffers of a divided module to a whole one. All processes must call it."""
-    for target, value in zip(whole.state_dict().values(), module.state_dict().values(), strict=True):
+    for target, value in zip(complete.state_dict().values(), module.state_dict().values(), strict=True):
         target.copy_(value.full_tensor() if _divided(value) else value)
 
 
 @torch.no_grad()
-def load_weights(module: nn.Module, values: dict[str, Tensor]) -> None:
-    """Restore a module from whole weights; a divided one takes its parts of them."""
+def load_weights(module: nn.Module, values: Mapping[str, Tensor | SavedTensor]) -> None:
+    """Restore a module from whole weights or weights in files; a divided one takes its parts of them."""
     if not is_sharded(module):
-        module.load_state_dict(values)
+        module.load_state_dict({name: whole(value) for name, value in values.items()})
         return
     own = module.state_dict()
     if own.keys() != values.keys():
@@ -106,14 +107,16 @@ def load_weights(module: nn.Module, values: dict[str, Tensor]) -> None:
 
 
 def divided_states(optimizer: torch.optim.Optimizer, values: dict[str, object]) -> dict[str, object]:
-    """Whole states of an optimizer, divided as its weights are."""
+    """States of an optimizer, whole or in files, divided as its weights are."""
     from torch.distributed.tensor import DTensor
 
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
 
     def divided(value: object, weight: Any) -> object:
-        if not _divided(weight) or not isinstance(value, Tensor) or value.shape != weight.shape:
+        if not isinstance(value, Tensor | SavedTensor):
             return value
+        if not _divided(weight) or value.shape != weight.shape:
+            return whole(value)
         part = _part_like(value, weight).to(weight.device).clone()
         return DTensor.from_local(
             part, weight.device_mesh, weight.placements, run_check=False, shape=weight.shape, stride=weight.stride()
@@ -126,9 +129,10 @@ def divided_states(optimizer: torch.optim.Optimizer, values: dict[str, object]) 
     return {**values, "state": states}
 
 
-def _part_like(value: Tensor, divided: Tensor) -> Tensor:
+def _part_like(value: Tensor | SavedTensor, divided: Tensor) -> Tensor:
     """The part of a whole tensor that this process has of a divided one: rows, as torch.chunk splits them."""
     if not _divided(divided):
-        return value
-    parts = value.chunk(dist.get_world_size())
-    return parts[dist.get_rank()] if dist.get_rank() < len(parts) else value[:0]
+        return whole(value)
+    count, each = value.shape[0], math.ceil(value.shape[0] / dist.get_world_size())
+    start = min(dist.get_rank() * each, count)
+    return rows(value, start, min(start + each, count))

@@ -119,15 +119,14 @@ class Trainer(Generic[M_co]):
             sharding.fill_whole(self.whole, self.method if self.average is None else self.average)
 
     def state(self) -> TrainerState:
-        """All that is needed to resume. All ranks must call it; with --shard, rank 0 has all of it."""
-        state: TrainerState = {
+        """All that is needed to resume; with --shard, each rank has its parts of the tensors."""
+        return {
             "step": self.step,
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
             "scale": self.scale.state() if self.scale is not None else None,
         }
-        return state if self.whole is None else sharding.gathered(state)
 
     def restore(self, state: TrainerState) -> None:
         """Restore what `state` returned."""
