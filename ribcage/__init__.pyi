@@ -239,8 +239,9 @@ def distil(
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 10).
         batch: Batch size: images per optimizer step, summed over all processes.
-        micro_batch: Maximum number of images per forward pass in each process; gradients of larger batches are
-            accumulated. 0: no limit.
+        micro_batch: Maximum number of images per forward pass in each process; 0: no limit. The gradients of
+            larger batches are accumulated or, if the loss compares the images of a batch with each other,
+            computed by gradient caching.
         lr: Peak learning rate (default: 0.0003).
         min_lr: Final learning rate of the cosine schedule (default: 0).
         schedule: Learning rate schedule; the rate is updated every step.
@@ -496,8 +497,9 @@ def finetune(
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 10).
         batch: Batch size: images per optimizer step, summed over all processes.
-        micro_batch: Maximum number of images per forward pass in each process; gradients of larger batches are
-            accumulated. 0: no limit.
+        micro_batch: Maximum number of images per forward pass in each process; 0: no limit. The gradients of
+            larger batches are accumulated or, if the loss compares the images of a batch with each other,
+            computed by gradient caching.
         lr: Peak learning rate (default: 0.0003).
         min_lr: Final learning rate of the cosine schedule (default: 0).
         schedule: Learning rate schedule; the rate is updated every step.
@@ -714,8 +716,9 @@ def localise(
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 30).
         batch: Batch size: images per optimizer step, summed over all processes.
-        micro_batch: Maximum number of images per forward pass in each process; gradients of larger batches are
-            accumulated. 0: no limit.
+        micro_batch: Maximum number of images per forward pass in each process; 0: no limit. The gradients of
+            larger batches are accumulated or, if the loss compares the images of a batch with each other,
+            computed by gradient caching.
         lr: Peak learning rate (default: 0.001).
         min_lr: Final learning rate of the cosine schedule (default: 0).
         schedule: Learning rate schedule; the rate is updated every step.
@@ -900,8 +903,9 @@ def pretrain(
         epochs: Training epochs (default: byol 1000; mae 800; mae_unet 800; moco 200; simclr 100; supcon 1000;
             supervised 100; swav 400).
         batch: Batch size: images per optimizer step, summed over all processes.
-        micro_batch: Maximum number of images per forward pass in each process; gradients of larger batches are
-            accumulated. 0: no limit.
+        micro_batch: Maximum number of images per forward pass in each process; 0: no limit. The gradients of
+            larger batches are accumulated or, if the loss compares the images of a batch with each other,
+            computed by gradient caching.
         lr: Peak learning rate (default: byol 0.2 × batch / 256, 0.3 × batch / 256 below 1000 epochs, 0.45 × batch
             / 256 below 300 epochs; mae 0.00015 × batch / 256; mae_unet 0.00015 × batch / 256; moco 0.03 × batch /
             256; simclr 0.3 × batch / 256; supcon 0.05 × batch / 256; supervised 0.001 × batch / 256; swav 0.6 ×

@@ -18,7 +18,7 @@ from ribcage.models.detectors.boxes import Found, Truth, best_boxes, cells
 from ribcage.models.detectors.fcos import FCOS
 from ribcage.models.detectors.pyramid import pyramid
 from ribcage.models.detectors.yolo import YOLO
-from ribcage.training import trainer
+from ribcage.training.micro_batches import micro_batches
 
 FINDINGS = ("a", "b")
 both_heads = pytest.mark.parametrize("head", ["fcos", "yolo"])
@@ -309,7 +309,7 @@ def test_a_batch_in_parts_has_the_loss_and_gradient_of_the_whole(head: Head) -> 
     for turns in (1, 3):
         method = made(head).eval()  # batch norms look at a part
         losses = []
-        for part in trainer.micro_batches(whole, turns):
+        for part in micro_batches(whole, turns):
             loss = method(part).loss * (method.share(part, whole) if turns > 1 else 1.0)
             loss.backward()
             losses.append(loss.item())
@@ -391,7 +391,7 @@ def test_layers_behind_the_maps_are_left_out_of_what_learns() -> None:
 def test_boxes_that_a_view_does_not_show_are_counted() -> None:
     seen = replace(batch(4, sides=(64,), findings=2), dropped=torch.tensor([0, 2, 1, 0]))
     assert made().counts(seen)["boxes_dropped"] == 3
-    parts: list[Batch] = list(trainer.micro_batches(seen, 2))
+    parts: list[Batch] = list(micro_batches(seen, 2))
     assert [made().counts(part)["boxes_dropped"].item() for part in parts] == [2, 1]
 
 

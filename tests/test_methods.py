@@ -19,13 +19,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ribcage import methods
 from ribcage.imaging.augment import View
 from ribcage.methods import Method
+from ribcage.methods.base import ContrastiveMethod
 from ribcage.methods.distil import Distil, Teachers
 from ribcage.models import layers
 from ribcage.models.detectors import yolo
+from ribcage.training import gradient_caching
+from ribcage.training.micro_batches import micro_batches
 from ribcage.training.teachers import live
 from ribcage.training.teachers import stored as stored_teachers
 from ribcage.training.teachers.stored import StoredTeacher
-from ribcage.training.trainer import micro_batches
 
 NAMES = methods.method_names()
 KINDS = [
@@ -96,6 +98,12 @@ def test_no_step_waits_for_the_device(name: str, model: str, monkeypatch: pytest
         if method.divisible:  # a batch in parts
             for part in micro_batches(there, 2):
                 (method(part).loss * method.share(part, there)).backward()
+        if isinstance(method, ContrastiveMethod):
+            method.zero_grad()
+            parts, network = list(micro_batches(there, 2)), method.representations
+            gradient_caching.backward(
+                method, network, there, parts, seed=(0,), precision=nullcontext, averaged=lambda last: nullcontext()
+            )
 
 
 def on_cpu(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

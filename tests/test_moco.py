@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from ribcage.data.batch import Batch
 from ribcage.methods.moco import MoCo
 from ribcage.models.backbone import Backbone
+from ribcage.training.micro_batches import micro_batches
 
 
 def made(model: str = "test_resnet", **options: Any) -> MoCo:
@@ -130,8 +131,7 @@ def test_a_step_does_not_see_its_own_keys_and_the_oldest_leave_first() -> None:
         shown = pair(2, patients=(10 * number, 10 * number + 1), seed=number)
         method(shown)
         assert torch.equal(method.queue, before)
-        assert method.arrived is not None
-        keys = method.arrived[0]
+        keys = method.arrived[0][0]
         method.after_step(0.5)
         before[places] = keys
         assert torch.equal(method.queue, before)
@@ -213,8 +213,25 @@ def test_less_than_two_groups_and_broken_ones_are_refused_with_what_would_do(
     assert len(made(bn_group=size)._order(shown, torch.device("cpu"))) == shown
 
 
-def test_a_batch_in_parts_would_be_single_groups() -> None:
-    assert not MoCo.divisible
+def test_the_keys_of_all_micro_batches_are_queued_in_the_order_of_the_batch() -> None:
+    whole, parted, shown = made("test_vit"), made("test_vit"), pair(6)
+    whole(shown)
+    for part in micro_batches(shown, 2):
+        parted(part)
+    for method in (whole, parted):
+        method.after_step(0.5)
+    torch.testing.assert_close(parted.queue, whole.queue)
+    assert torch.equal(parted.queue_patients, whole.queue_patients) and parted.queue_at == 6
+
+
+def test_the_gradient_of_a_batch_is_that_of_its_micro_batches() -> None:
+    whole, parted, shown = made("test_vit"), made("test_vit"), pair(6)
+    whole(shown).loss.backward()
+    for part in micro_batches(shown, 2):
+        (parted(part).loss * parted.share(part, shown)).backward()
+    for one, other in zip(whole.parameters(), parted.parameters(), strict=True):
+        if one.grad is not None:
+            torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_without_groups_batch_norms_are_those_of_any_method() -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,6 @@ def test_other_splits_are_trained_on_only_when_asked_for(data: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--micro-batch", "2"], "--micro-batch 2"),
         (["--data-weights", "0.5", "0.5"], "--data-weights has 2 numbers for 1"),
         (["--data-weights=-1"], "--data-weights"),
         (["--export-as", "mae"], "SupCon"),
@@ -221,6 +221,16 @@ def test_a_layout_can_be_asked_for_when_the_run_is_done(runs: dict[str, Path], d
     assert cli.main([*words("mae", data, runs["mae"]), "--resume", "--export-as", "mae"]) == 0
     file = next(runs["mae"].glob("*.pth"))
     assert "decoder_pred.weight" in torch.load(file, weights_only=True)["model"]
+
+
+def test_a_loss_that_cannot_be_computed_in_parts_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = pretrain.Options(method="byol", data=("set",), out=Path("x"), batch=16, micro_batch=4)
+    pretrain.check(options)
+    monkeypatch.setattr(methods.load_method("byol"), "divisible", False)
+    with pytest.raises(ValueError, match=r"--micro-batch 4 .*byol"):
+        pretrain.check(options)
+    with pytest.raises(ValueError, match=r"--micro-batch .*--compile .*moco"):
+        pretrain.check(replace(options, method="moco", compile=True))
 
 
 def test_a_method_with_a_command_of_its_own_is_refused_with_its_name(capsys: pytest.CaptureFixture[str]) -> None:

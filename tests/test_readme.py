@@ -13,6 +13,7 @@ from ranks import CNNS_ONLY, TRANSFORMERS_ONLY
 from ribcage import cli, methods
 from ribcage.commands import convert
 from ribcage.data import datasets
+from ribcage.methods.base import ContrastiveMethod, Method
 from ribcage.metrics import definitions
 from ribcage.metrics.definitions.base import Metric
 from ribcage.runtime import flags
@@ -40,13 +41,18 @@ def method_table() -> str:
     return "\n".join(["| `ribcage …` | method |", "|---|---|", *rows])
 
 
+def parts(kind: type[Method]) -> str:
+    """How the gradient of a batch is computed from micro-batches."""
+    return "caching" if issubclass(kind, ContrastiveMethod) else "accumulation" if kind.divisible else "no"
+
+
 def pretraining_table() -> str:
     folder = Path(methods.__file__).parent
     networks = dict.fromkeys(TRANSFORMERS_ONLY, "vision transformers") | dict.fromkeys(CNNS_ONLY, "CNNs")
-    head = ("method", "description", "uses labels", "networks", "supports `--micro-batch`")
+    head = ("method", "description", "uses labels", "networks", "`--micro-batch`")
     rows = [
         f"| `{name}` | {cli.command_summary(folder / f'{name}.py').rstrip('.')} | {'yes' if kind.from_labels else 'no'} | "
-        f"{networks.get(name, 'any')} | {'yes' if kind.divisible else 'no'} |"
+        f"{networks.get(name, 'any')} | {parts(kind)} |"
         for name, kind in ((name, methods.load_method(name)) for name in methods.pretraining())
     ]
     return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *rows])

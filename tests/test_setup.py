@@ -10,6 +10,7 @@ from refusals import has_facts
 from ribcage.commands import finetune
 from ribcage.methods.mae import MAE
 from ribcage.methods.moco import MoCo
+from ribcage.methods.simclr import SimCLR
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.models.recomputation import blocks
@@ -32,6 +33,18 @@ def test_parts_follow_from_batch_processes_and_the_largest_micro_batch(
     asked = options(batch=batch, micro_batch=micro)
     assert setup.accumulation_steps(asked, batch) == parts
     assert (f"{parts} accumulation steps" in setup.batch_summary(asked, batch)) == (parts > 1)
+    cached = setup.batch_summary(asked, batch, cached=True)
+    assert (f"gradient caching with {parts} micro-batches" in cached) == (parts > 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "micro", "warned"), [("test_resnet", 4, True), ("test_resnet", 0, False), ("test_vit", 4, False)]
+)
+def test_batch_norms_of_micro_batches_are_pointed_out(
+    model: str, micro: int, warned: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup.check_batch_norms(options(batch=16, micro_batch=micro), SimCLR(Backbone(model, size=(32, 32))), 16)
+    assert has_facts(capsys.readouterr().out, "4 images", "16", "--micro-batch") is warned
 
 
 @pytest.mark.parametrize(

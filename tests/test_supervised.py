@@ -13,7 +13,7 @@ from ribcage.data.batch import Batch
 from ribcage.methods.supervised import Supervised
 from ribcage.models import losses
 from ribcage.models.backbone import Backbone
-from ribcage.training.trainer import micro_batches
+from ribcage.training.micro_batches import micro_batches
 
 nan = math.nan
 LABELS = torch.tensor([[1.0, 0.0, nan], [0.0, nan, 1.0], [1.0, 0.0, 0.0], [nan, nan, nan]])

@@ -26,7 +26,7 @@ def made(model: str = "test_resnet", size: tuple[int, int] | None = None, **opti
 
 def scores_of(method: SwAV, images: Batch) -> Tensor:
     """(V, N, prototypes)"""
-    return method._embedded(images.views) @ method.prototypes.weight.T
+    return method.representations(images).transpose(0, 1) @ method.prototypes.weight.T
 
 
 def as_published(scores: np.ndarray, epsilon: float = 0.05, iterations: int = 3) -> np.ndarray:
@@ -145,7 +145,7 @@ def test_the_newest_features_come_first_and_the_oldest_leave() -> None:
     pushed = []
     for number in range(2):
         images = batch(6, sides=SIDES, seed=number)
-        pushed.append(method._embedded(images.views)[:2].detach())
+        pushed.append(method.representations(images).transpose(0, 1)[:2].detach())
         method(images)
     torch.testing.assert_close(method.queue, torch.cat([pushed[1], pushed[0][:, :2]], 1))
     before = method.queue.clone()

@@ -46,7 +46,9 @@ class Method(nn.Module):
     own_norms: bool = False
     """Whether it computes the statistics of its batch norms itself."""
     divisible: ClassVar[bool] = True
-    """Whether the loss of a batch is the sum over its parts, so that gradients can be accumulated."""
+    """Whether the loss of a batch is the weighted sum over its parts, so that gradients can be accumulated."""
+    collects: ClassVar[bool] = False
+    """Whether `forward` collects values of all micro-batches for `after_step`; it would be compiled anew for each."""
     shardable: ClassVar[bool] = False
     """Whether all of it that has weights is computed in `forward`, so that they can be divided among processes."""
     any_size: ClassVar[bool] = True
@@ -88,6 +90,28 @@ class Method(nn.Module):
 
     def after_step(self, progress: float) -> None:
         """Updates without a gradient after each step of the optimizer; progress runs from 0 to 1."""
+
+
+class ContrastiveMethod(Method):
+    """A method whose loss compares all images of a batch with each other.
+
+    The loss depends on the network only through the representations of the images, so that large batches can be passed
+    through the network in parts (`training/gradient_caching.py`).
+    """
+
+    divisible = False
+
+    def representations(self, batch: Batch) -> Tensor:
+        """(n, …): all that the loss uses of the network's outputs, one row for each image of this process."""
+        raise NotImplementedError
+
+    def loss_of(self, z: Tensor, batch: Batch) -> Step:
+        """The loss of the representations of a batch. It may gather those of other processes."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch) -> Step:
+        """The loss of a batch."""
+        return self.loss_of(self.representations(batch), batch)
 
 
 def method_options(kind: type[Method], options: object, **more: object) -> dict[str, Any]:

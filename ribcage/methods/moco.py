@@ -50,7 +50,7 @@ class MoCo(Method):
     hyperparameters = (
         Hyperparameters(optimizer="sgd", lr=0.03, weight_decay=1e-4, epochs=200, source="section 4; v2, table 1"),
     )
-    same_patient, divisible = True, False  # parts of a batch would be single groups
+    same_patient, collects = True, True
     queue: Tensor
     queue_patients: Tensor
     queue_at: Tensor
@@ -81,8 +81,8 @@ class MoCo(Method):
         self.register_buffer("queue", F.normalize(torch.randn(queue, dim), dim=1))
         self.register_buffer("queue_patients", torch.full((queue,), NOBODY))
         self.register_buffer("queue_at", torch.zeros((), dtype=torch.int64))
-        self.arrived: tuple[Tensor, Tensor] | None = None
-        """Keys and patients of this step, to be queued."""
+        self.arrived: list[tuple[Tensor, Tensor]] = []
+        """Keys and patients of this step, one entry for each micro-batch, to be queued."""
 
     def faults(self, images: int, batch: int) -> list[str]:
         """Errors of a queue that is longer than the dataset: it would contain keys of the query's own image as
@@ -115,7 +115,7 @@ class MoCo(Method):
             more = F.softplus(against[:, None] - queued).where(same, 0)
             loss = (loss + more.sum(1)) / (1 + same.sum(1))
         if self.training:
-            self.arrived = k, batch.patients
+            self.arrived.append((k, batch.patients))
         nearer = (negative >= positive[:, None]).sum(1)
         return Step(loss.mean(), {f"acc{top}": 100 * (nearer < top).float().mean() for top in (1, 5)})
 
@@ -136,12 +136,12 @@ class MoCo(Method):
         whole = count * distributed.world_size()
         if count % self.bn_group or whole < 2 * self.bn_group:
             fits = (size for size in range(self.bn_group, 1, -1) if count % size == 0 and whole >= 2 * size)
-            other = next(
-                (f"--bn-group {size}" for size in fits), f"--batch {2 * self.bn_group * distributed.world_size()}"
-            )
+            least = 2 * self.bn_group
+            larger = f"--batch {least * distributed.world_size()} or, if it is given, --micro-batch {least}"
             raise ValueError(
                 f"--bn-group {self.bn_group}: each process needs a whole number of groups, and all processes at least "
-                f"two, but each process has {count} of the {whole} images of a batch. Use {other}."
+                f"two, but each process has {count} of the {whole} images of a forward pass. Use "
+                f"{next((f'--bn-group {size}' for size in fits), larger)}."
             )
         return torch.arange(whole, device=device).view(self.bn_group, -1).T.flatten()
 
@@ -151,9 +151,8 @@ class MoCo(Method):
         if self.statistics is not None:
             self.statistics.settle()
         follow(self.key, nn.Sequential(self.backbone, self.head), self.momentum)
-        assert self.arrived is not None
-        keys, patients = map(distributed.gathered_rows, self.arrived)
-        self.arrived = None
+        keys, patients = (distributed.gathered_rows(torch.cat(parts)) for parts in zip(*self.arrived, strict=True))
+        self.arrived.clear()
         if len(keys) > len(self.queue):
             raise ValueError(f"{self._too_short(len(keys))}.")
         places = (self.queue_at + torch.arange(len(keys), device=keys.device)) % len(self.queue)

@@ -22,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
-from ribcage.methods.base import Augment, Method, Step, refuse_faults
+from ribcage.methods.base import Augment, ContrastiveMethod, Step, refuse_faults
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import perceptron
@@ -31,7 +31,7 @@ from ribcage.runtime import distributed
 CHINESE = "SimCLR：在整个批次的所有视图中找出同一图像的另一视图"
 
 
-class SimCLR(Method):
+class SimCLR(ContrastiveMethod):
     """A backbone and a projection head; the negatives of a view are the views of all other images of the batch.
 
     temperature: temperature t of the softmax
@@ -40,7 +40,7 @@ class SimCLR(Method):
         never negatives
     """
 
-    same_patient, divisible = True, False
+    same_patient = True
     hyperparameters = (
         Hyperparameters(
             optimizer="lars", lr=0.3, weight_decay=1e-6, warmup=10, epochs=100, batch=4096, source="section 2.2"
@@ -76,20 +76,20 @@ class SimCLR(Method):
         paper = replace(published_view(size, crop=(0.08, 1.0)), brightness=0.4, contrast=0.8)
         return [strong_view(size) if augment == "radiograph" else paper] * 2
 
-    def forward(self, batch: Batch) -> Step:
+    def representations(self, batch: Batch) -> Tensor:
+        """(n, 2, dim): the projections of both views, of length 1."""
+        z = self.head(self.backbone(torch.cat(batch.views))).float().unflatten(0, (2, -1))  # (2, n, dim)
+        return F.normalize(z.transpose(0, 1), dim=2)
+
+    def loss_of(self, z: Tensor, batch: Batch) -> Step:
         """Eq. 1, the mean over both views of all images."""
-        z = self._projected(batch.views)  # (2n, dim), the two views of an image side by side
+        z = z.flatten(0, 1)  # (2n, dim), the two views of an image side by side
         everyone = distributed.gathered_rows(z)  # (2N, dim)
         with torch.autocast(z.device.type, enabled=False):
             logits = (z @ everyone.T / self.temperature).masked_fill(self._left_out(batch), -torch.inf)  # (2n, 2N)
         other = distributed.local_rows(torch.arange(len(everyone), device=z.device)) ^ 1  # the adjacent row
         right = (logits.argmax(1) == other).float().mean()
         return Step(F.cross_entropy(logits, other), {"acc1": 100 * right})
-
-    def _projected(self, views: Sequence[Tensor]) -> Tensor:
-        """(2n, dim), of length 1."""
-        z = self.head(self.backbone(torch.cat(list(views)))).float().unflatten(0, (2, -1))  # (2, n, dim)
-        return F.normalize(z.transpose(0, 1).flatten(0, 1), dim=1)
 
     def _left_out(self, batch: Batch) -> Tensor:
         """(2n, 2N), views of this process × all views: True for a view itself and, if patient-aware, for other images

@@ -28,7 +28,7 @@ from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
-from ribcage.methods.base import Augment, Method, Step, refuse_faults
+from ribcage.methods.base import Augment, ContrastiveMethod, Step, refuse_faults
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import perceptron
@@ -37,7 +37,7 @@ from ribcage.runtime import distributed
 CHINESE = "监督对比学习：征象相同的图像特征相近，征象不同的图像特征相远"
 
 
-class SupCon(Method):
+class SupCon(ContrastiveMethod):
     """A backbone and a perceptron; positives are weighted by the overlap of their findings.
 
     temperature: temperature of the softmax; 0.07 in the authors' code, 0.1 in the table of the paper
@@ -46,7 +46,6 @@ class SupCon(Method):
     """
 
     from_labels = True
-    divisible = False
     hyperparameters = (
         Hyperparameters(
             optimizer="sgd", lr=0.05, weight_decay=1e-4, warmup=10, end=1e-3, epochs=1000, source="main_supcon.py"
@@ -86,9 +85,14 @@ class SupCon(Method):
         """Error if a batch has a single image, which has nothing to contrast with."""
         return [f"--batch {batch} must be at least 2 for supcon"] * (batch < 2)
 
-    def forward(self, batch: Batch) -> Step:
+    def representations(self, batch: Batch) -> Tensor:
+        """(n, V, dim): the projections of all views, of length 1."""
+        z = self.head(self.backbone(torch.cat(batch.views))).float()  # (V · n, dim)
+        return F.normalize(z.unflatten(0, (len(batch.views), -1)).transpose(0, 1), dim=2)
+
+    def loss_of(self, z: Tensor, batch: Batch) -> Step:
         """The mean over all anchors of the global batch that have positives."""
-        z = self._embedded(batch.views)  # (n · V, dim), the views of an image side by side
+        z = z.flatten(0, 1)  # (n · V, dim), the views of an image side by side
         everyone = distributed.gathered_rows(z)  # (N · V, dim)
         own = distributed.local_rows(torch.eye(len(everyone), dtype=torch.bool, device=z.device))  # (n · V, N · V)
         w, compared = (pairs.masked_fill(own, 0) for pairs in self._pairs(batch))
@@ -96,11 +100,6 @@ class SupCon(Method):
             losses = contrast((z @ everyone.T / self.temperature).masked_fill(~compared, _NEVER), w)  # (n · V,)
         anchors = distributed.total((w.sum(1) > 0).sum()).clamp(min=1)
         return Step(losses.sum() * distributed.world_size() / anchors, {"positives": w.sum(1).mean()})
-
-    def _embedded(self, views: list[Tensor]) -> Tensor:
-        """(n · V, dim), of length 1."""
-        z = self.head(self.backbone(torch.cat(views))).float()  # (V · n, dim)
-        return F.normalize(z.unflatten(0, (len(views), -1)).transpose(0, 1).flatten(0, 1), dim=1)
 
     def _pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(n · V, N · V) twice, views of this process × all views: their weights as positives, and whether they are

@@ -24,7 +24,7 @@ from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
-from ribcage.methods.base import Augment, Method, Step, refuse_faults
+from ribcage.methods.base import Augment, ContrastiveMethod, Step, refuse_faults
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import perceptron
@@ -33,7 +33,7 @@ from ribcage.runtime import distributed
 CHINESE = "SwAV：由一个视图预测另一视图所属的原型，并要求各原型被均匀使用"
 
 
-class SwAV(Method):
+class SwAV(ContrastiveMethod):
     """Two large views, several small ones, and prototypes.
 
     crops: number of small views
@@ -49,7 +49,7 @@ class SwAV(Method):
     patient_aware: draw the other views from another image of the same patient, if there is one
     """
 
-    same_patient, divisible = True, False
+    same_patient = True
     hyperparameters = (
         Hyperparameters(
             optimizer="lars", lr=0.6, weight_decay=1e-6, end=1e-3, epochs=400, batch=256, own={"queue": 3840},
@@ -130,9 +130,15 @@ class SwAV(Method):
             replace(strong_view(small), crop=(0.1, 0.3))
         ] * self.crops
 
-    def forward(self, batch: Batch) -> Step:
+    def representations(self, batch: Batch) -> Tensor:
+        """(n, V, dim), of length 1: views of one size are passed through the backbone together."""
+        groups = itertools.groupby(batch.views, key=lambda view: view.shape[2:])
+        features = torch.cat([self.backbone(torch.cat(list(views))) for _, views in groups])
+        return F.normalize(self.head(features).float(), dim=1).unflatten(0, (len(batch.views), -1)).transpose(0, 1)
+
+    def loss_of(self, z: Tensor, batch: Batch) -> Step:
         """Eq. 2 with the multi-crop of section 3.3."""
-        z = self._embedded(batch.views)  # (V, n, dim)
+        z = z.transpose(0, 1)  # (V, n, dim)
         with torch.autocast(z.device.type, enabled=False):
             scores = F.linear(z, self._centres())  # (V, n, prototypes)
             q = self._assigned(scores[:2].detach())  # (2, n, prototypes)
@@ -144,12 +150,6 @@ class SwAV(Method):
     def _small(self, side: int) -> int:
         """Side of a small view that the backbone accepts."""
         return min(side, max(1, round(side * 96 / 224 / self.multiple)) * self.multiple) if self.multiple else side
-
-    def _embedded(self, views: list[Tensor]) -> Tensor:
-        """(V, n, dim), normalised: views of one size are passed through the backbone together."""
-        sizes = [torch.cat(list(group)) for _, group in itertools.groupby(views, key=lambda view: view.shape[2:])]
-        features = torch.cat([self.backbone(images) for images in sizes])
-        return F.normalize(self.head(features).float(), dim=1).unflatten(0, (len(views), -1))
 
     def _centres(self) -> Tensor:
         """(prototypes, dim), without gradients while they are frozen.

@@ -56,8 +56,8 @@ class TrainingOptions:
     batch: int
     """Batch size: images per optimizer step, summed over all processes."""
     micro_batch: int = 0
-    """Maximum number of images per forward pass in each process; gradients of larger batches are accumulated. 0: no
-    limit."""
+    """Maximum number of images per forward pass in each process; 0: no limit. The gradients of larger batches are
+    accumulated or, if the loss compares the images of a batch with each other, computed by gradient caching."""
     lr: float | None = None
     """Peak learning rate."""
     min_lr: float | None = None

@@ -24,6 +24,7 @@ from ribcage.data.provenance import Provenance
 from ribcage.evaluation import leakage
 from ribcage.imaging.augment import View
 from ribcage.methods import Method
+from ribcage.methods.base import ContrastiveMethod
 from ribcage.models.backbone import Backbone
 from ribcage.models.recomputation import recompute_blocks
 from ribcage.runtime import distributed, flags, launcher
@@ -199,7 +200,7 @@ def build_trainer(
     assert options.weight_decay is not None
     steps, images = len(loader), min(options.batch, len(loader.rows))
     check_batch_norms(options, method, images)
-    say(f"{batch_summary(options, images)} {optimizer_summary(options)}")
+    say(f"{batch_summary(options, images, cached=isinstance(method, ContrastiveMethod))} {optimizer_summary(options)}")
     if sizes := size_summary(options):
         say(sizes)
     if getattr(options, "validate_every", 1) > options.epochs:
@@ -311,10 +312,11 @@ def accumulation_steps(options: TrainingOptions, images: int) -> int:
     return math.ceil(share / (options.micro_batch or share))
 
 
-def batch_summary(options: TrainingOptions, images: int) -> str:
-    """A sentence about the batch size, the processes and the accumulation of gradients."""
+def batch_summary(options: TrainingOptions, images: int, *, cached: bool = False) -> str:
+    """A sentence about the batch size, the processes, and the accumulation or caching of gradients."""
     world, count = distributed.world_size(), accumulation_steps(options, images)
-    notes = [f"{world} processes"] * (world > 1) + [f"{count} accumulation steps"] * (count > 1)
+    how = f"gradient caching with {count} micro-batches" if cached else f"{count} accumulation steps"
+    notes = [f"{world} processes"] * (world > 1) + [how] * (count > 1)
     return f"Batch size {images:,}" + (f" ({', '.join(notes)})." if notes else ".")
 
 
@@ -329,10 +331,18 @@ def optimizer_summary(options: TrainingOptions) -> str:
 
 
 def check_batch_norms(options: TrainingOptions, method: Method, images: int) -> None:
-    """Raise where a batch norm in training mode would see a single image, of which there are no statistics."""
+    """Raise where a batch norm in training mode would see a single image, of which there are no statistics; warn where
+    gradient caching is not equal to the whole batch because of batch norms."""
     count = accumulation_steps(options, images)
     norms = (nn.BatchNorm1d, nn.BatchNorm2d)
-    if images // count < 2 and any(isinstance(one, norms) and one.training for one in method.train().modules()):
+    if not any(isinstance(one, norms) and one.training for one in method.train().modules()):
+        return
+    if count > 1 and isinstance(method, ContrastiveMethod):
+        say(
+            f"WARNING: Batch norm statistics are computed over micro-batches of {images // count:,} images instead of "
+            f"the whole batch of {images:,}, so the results differ from those without --micro-batch."
+        )
+    if images // count < 2:
         option = f"--micro-batch {options.micro_batch}" if count > 1 else f"--batch {options.batch}"
         raise ValueError(
             f"{option} results in forward passes of a single image, but batch normalisation in {options.model} or its "

@@ -18,19 +18,20 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ribcage.data.batch import Batch
 from ribcage.data.loader import Loader
 from ribcage.methods import Method
+from ribcage.methods.base import ContrastiveMethod
 from ribcage.models.layers import lerp
 from ribcage.runtime import distributed, synchronised_norms
 from ribcage.runtime.devices import Precision, autocast, choose_kernels, compute_dtype
+from ribcage.training import gradient_caching, sharding
 from ribcage.training import optim as optims
-from ribcage.training import sharding
 from ribcage.training.checkpoint import TrainerState
+from ribcage.training.micro_batches import micro_batches
 from ribcage.training.skipping import LossScale, unchanged_if
 from ribcage.training.step_log import StepLog, StepNumbers
 
@@ -88,7 +89,10 @@ class Trainer(Generic[M_co]):
         if not method.own_norms:
             synchronised_norms.synchronise_norms(method, device)
         # with several image sizes, once for each: code for variable sizes is slower
-        forward: Any = torch.compile(method, dynamic=False if loader.earlier else None) if compile else method
+        contrastive = method if isinstance(method, ContrastiveMethod) else None
+        self.cached: ContrastiveMethod | None = contrastive if accumulate > 1 else None
+        network = method if self.cached is None else gradient_caching.Representations(self.cached)
+        forward: Any = torch.compile(network, dynamic=False if loader.earlier else None) if compile else network
         trained = [weight for weight in method.parameters() if weight.requires_grad]
         self.forward = forward
         if distributed.active() and trained and whole is None:
@@ -247,6 +251,8 @@ class Trainer(Generic[M_co]):
 
     def _backward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and gradient of the whole batch, accumulated over its parts."""
+        if self.cached is not None:
+            return self._backward_cached(self.cached, batch)
         loss, values = torch.zeros((), device=self.device), dict[str, Tensor]()
         turns = self._turns(batch)
         for turn, part in enumerate(micro_batches(batch, turns), 1):
@@ -258,9 +264,23 @@ class Trainer(Generic[M_co]):
                 (loss_part if self.scale is None else loss_part * self.scale.value).backward()
             loss += loss_part.detach()
             for name, value in step.logs.items():
-                number = value.detach().to(loss) if isinstance(value, Tensor) else loss.new_full((), value)
-                values[name] = values.get(name, 0.0) + number * share
+                values[name] = values.get(name, 0.0) + _number(value, loss) * share
         return loss, values
+
+    def _backward_cached(self, method: ContrastiveMethod, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and gradient of the whole batch by gradient caching."""
+        step = gradient_caching.backward(
+            method,
+            self.forward,
+            batch,
+            list(micro_batches(batch, self._turns(batch))),
+            seed=(self.seed, self.step, distributed.rank()),
+            precision=functools.partial(autocast, self.device, self.dtype),
+            averaged=self._gathering,
+            scale=1.0 if self.scale is None else self.scale.value,
+        )
+        loss = step.loss.detach()
+        return loss, {name: _number(value, loss) for name, value in step.logs.items()}
 
     def _gathering(self, last: bool) -> AbstractContextManager[None]:
         """Gradients are averaged over the ranks once, in the last part of a batch."""
@@ -303,6 +323,11 @@ def _tensors(name: str, values: Any) -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(f"{name}{'' if name[-1:] in ('', ' ') else '.'}{key}", value)
 
 
+def _number(value: Tensor | float, like: Tensor) -> Tensor:
+    """A logged number, on the device of the loss."""
+    return value.detach().to(like) if isinstance(value, Tensor) else like.new_full((), value)
+
+
 def _means(values: list[Tensor]) -> Tensor:
     """Means over all ranks, in one reduction."""
     return distributed.total(torch.stack(values)) / distributed.world_size()
@@ -315,33 +340,3 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     maps = [one.to(device, non_blocking=True, memory_format=torch.channels_last) for one in batch.maps]
     labels, patients = (values.to(device, non_blocking=True) for values in (batch.labels, batch.patients))
     return replace(batch, views=views, boxes=boxes, labels=labels, patients=patients, maps=maps)
-
-
-def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
-    """The batch in `count` parts of about the same size."""
-    if count == 1:
-        yield batch
-        return
-    for places in np.array_split(np.arange(len(batch)), count):
-        if len(places):
-            chosen = slice(int(places[0]), int(places[-1]) + 1)
-            boxes = [_boxes_of(box, chosen) for box in batch.boxes]
-            yield Batch(
-                [view[chosen] for view in batch.views],
-                batch.labels[chosen],
-                boxes,
-                batch.rows[chosen],
-                batch.sources[chosen],
-                batch.patients[chosen],
-                batch.chance[chosen],
-                batch.dropped[chosen],
-                [one[chosen] for one in batch.maps],
-            )
-
-
-def _boxes_of(boxes: Tensor, chosen: slice) -> Tensor:
-    """The boxes with these images renumbered from 0, and all other images -1: to leave their boxes out, the CPU would
-    have to wait for a GPU to count them."""
-    image = boxes[:, :1]
-    own = torch.where((image >= chosen.start) & (image < chosen.stop), image - chosen.start, -1)
-    return torch.cat([own, boxes[:, 1:]], dim=1)
