@@ -10,6 +10,7 @@ later, and always before a state is saved or validated (`check`).
 """
 
 import copy
+import functools
 import math
 import time
 from collections import deque
@@ -88,10 +89,10 @@ class Trainer(Generic[M_co]):
         self._unread: deque[tuple[int, Tensor, StepNumbers]] = deque()
         if not method.own_norms:
             synchronised_norms.synchronise_norms(method, device)
-        # with several image sizes, once for each: code for variable sizes is slower
         contrastive = method if isinstance(method, ContrastiveMethod) else None
         self.cached: ContrastiveMethod | None = contrastive if accumulate > 1 else None
         network = method if self.cached is None else gradient_caching.Representations(self.cached)
+        # with several image sizes, once for each: code for variable sizes is slower
         forward: Any = torch.compile(network, dynamic=False if loader.earlier else None) if compile else network
         trained = [weight for weight in method.parameters() if weight.requires_grad]
         self.forward = forward
