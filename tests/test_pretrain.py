@@ -227,9 +227,9 @@ def test_a_loss_that_cannot_be_computed_in_parts_is_not(monkeypatch: pytest.Monk
     options = pretrain.Options(method="byol", data=("set",), out=Path("x"), batch=16, micro_batch=4)
     pretrain.check(options)
     monkeypatch.setattr(methods.load_method("byol"), "divisible", False)
-    with pytest.raises(ValueError, match=r"--micro-batch 4 .*byol"):
+    with pytest.raises(ValueError, match=r"--micro-batch 4 .*BYOL"):
         pretrain.check(options)
-    with pytest.raises(ValueError, match=r"--micro-batch .*--compile .*moco"):
+    with pytest.raises(ValueError, match=r"--micro-batch .*--compile .*MoCo"):
         pretrain.check(replace(options, method="moco", compile=True))
 
 

@@ -151,20 +151,13 @@ def train(options: Options, device: "torch.device") -> Path:
 def check(options: Options) -> None:
     """Raise one ValueError with all that is wrong with the options."""
     from ribcage import methods
-    from ribcage.methods.base import ContrastiveMethod
     from ribcage.runtime import limits
     from ribcage.training import setup
 
     kind = methods.load_method(options.method)
     wrong = limits.faults(options)
-    in_parts = setup.accumulation_steps(options, options.batch) > 1
-    if in_parts and kind.collects and options.compile:
-        wrong.append(f"--micro-batch and --compile cannot be combined with {options.method}: leave out one of them")
-    if in_parts and not kind.divisible and not issubclass(kind, ContrastiveMethod):
-        wrong.append(
-            f"--micro-batch {options.micro_batch} is not possible with {options.method}, whose loss cannot be computed "
-            f"in parts: use a smaller --batch, or more processes"
-        )
+    if setup.accumulation_steps(options, options.batch) > 1:
+        wrong += kind.faults_of_parts(options.micro_batch, compile=options.compile)
     if options.data_weights and len(options.data_weights) != len(options.data):
         wrong.append(f"--data-weights has {len(options.data_weights)} numbers for {len(options.data)} datasets")
     if any(share < 0 for share in options.data_weights) or (options.data_weights and not sum(options.data_weights)):

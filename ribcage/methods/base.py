@@ -69,6 +69,19 @@ class Method(nn.Module):
         """What is wrong with training on so many images in such batches."""
         return []
 
+    @classmethod
+    def faults_of_parts(cls, micro_batch: int, *, compile: bool) -> list[str]:
+        """What is wrong with dividing batches into micro-batches."""
+        found = []
+        if not cls.divisible and not issubclass(cls, ContrastiveMethod):
+            found.append(
+                f"--micro-batch {micro_batch} is not possible with {cls.__name__}, whose loss cannot be computed in "
+                f"parts: use a smaller --batch, or more processes"
+            )
+        if cls.collects and compile:
+            found.append(f"--micro-batch and --compile cannot be combined for {cls.__name__}: leave out one of them")
+        return found
+
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
         """The views of each image: the paper's augmentation, or one for radiographs."""
         return [gentle_view(size)]
