@@ -565,12 +565,13 @@ def import_(
     allow_rejected: Word = '50%',
     limit: int = 0,
     redo: bool = False,
+    part: Word = '',
     link: bool = False,
     split_list: Words = (),
     drop_shared: Words = (),
     name: Word = '',
     **options: Any,
-) -> DatasetFolder:
+) -> DatasetFolder | None:
     """Import a dataset into a dataset folder, which holds one array of images and one table.
 
     The import reads the tables of a public dataset or of your own images, decodes and resizes every image once, and keeps
@@ -593,6 +594,8 @@ def import_(
             the exit code is 3.
         limit: Import only the first N images; 0: all.
         redo: Import again from the start, even if the folder contains a complete or unfinished import.
+        part: Import only part K of N, written as K/N, such as 3/16; 'ribcage merge OUT' joins all parts. Each
+            part can be imported on another machine that shares the folder --out (default: import everything).
         link: Store only the table, not the images; they are decoded from the original files whenever they are
             used.
         split_list: Files with image names, one per line, that define the splits: train=FILE test=FILE.
@@ -767,6 +770,22 @@ def localise(
         keep: Epoch whose model is saved: the best on validation, or the last.
         patience: Early stopping after this many validations without improvement; 0: no early stopping.
         validate_every: Validate every N epochs.
+    """
+
+def merge(
+    out: Word | None = None,
+    *,
+    allow_rejected: Word = '50%',
+) -> DatasetFolder:
+    """Join the parts of an import on several machines into one dataset folder.
+
+    Import each part with 'ribcage import … --part K/N' and the same --out, then merge. The result is byte-identical to that
+    of a single import. An interrupted merge continues when the same command is run again.
+
+    Args:
+        out: Dataset folder with the parts, the --out of their imports (required).
+        allow_rejected: Maximum number of rejected images: a number, a percentage such as 5%, or all; with more,
+            the exit code is 3.
     """
 
 def predict(

@@ -150,6 +150,8 @@ def test_an_index_survives_its_file(layout: tuple[str, Path], tmp_path: Path) ->
     again = Index.load(tmp_path / "index.parquet")
     assert again.findings == found.findings and again.root == found.root
     pd.testing.assert_frame_equal(again.table, found.table, check_dtype=False)
+    again.save(tmp_path / "again.parquet")
+    assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "index.parquet").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ GIVEN = {
     "import": "folder ROOT --out OUT --csv list.csv",
     "inspect": "folder:ROOT",
     "localise": "--data DATA --out OUT --model test_resnet",
+    "merge": "DATA",
     "predict": "RUN IMAGE",
     "pretrain": "moco --data DATA --out OUT --model test_resnet",
     "probe": "RUN --data DATA",

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from ribcage.data.index import Index
 
 POSITIONAL = ("dataset", "root")
-EXAMPLES = ("import nih /data/ChestX-ray14 --out data/nih", "import folder /data/ours --out data/ours --size 512")
+EXAMPLES = (
+    "import nih /data/ChestX-ray14 --out data/nih",
+    "import folder /data/ours --out data/ours --size 512",
+    "import mimic /data/mimic-cxr-jpg --out data/mimic --part 3/16",
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,9 @@ class Options:
     """Import only the first N images; 0: all."""
     redo: bool = False
     """Import again from the start, even if the folder contains a complete or unfinished import."""
+    part: str = ""
+    """Import only part K of N, written as K/N, such as 3/16; 'ribcage merge OUT' joins all parts. Each part can be
+    imported on another machine that shares the folder --out (default: import everything)."""
     link: bool = False
     """Store only the table, not the images; they are decoded from the original files whenever they are used."""
     split_list: tuple[str, ...] = ()
@@ -77,43 +84,63 @@ def member_file(name: str) -> Path:
     return Path(__file__).parents[1] / "data" / "datasets" / f"{name}.py"
 
 
-def run(options: Options) -> "DatasetFolder":
-    """Read the tables, then the images; print a summary; return the opened folder."""
+def run(options: Options) -> "DatasetFolder | None":
+    """Read the tables, then the images; print a summary; return the opened folder, or None if only a part was
+    imported."""
     from ribcage.data import dataset_folder
-    from ribcage.data.importer import writer
+    from ribcage.data.importer import parts, writer
 
     check(options)
     assert options.out is not None
     index, facts = describe(options)
-    if options.redo:
+    threads = options.threads or cores()
+    if options.part:
+        part = parts.Part.parse(options.part)
+        if options.redo:
+            parts.clear_part(options.out, part)
+        if not finished(options.out, writer.plan(index, facts)):
+            write(parts.PartWriter(index, facts, options.out, part, workers=threads), f"{index.name} {part}")
+            print(f"Part {part} of {options.out} is finished. When all parts are, run 'ribcage merge {options.out}'.")
+            return None
+    elif options.redo:
         writer.clear(options.out)
     if finished(options.out, writer.plan(index, facts)):
         print(f"{options.out} is complete already.")
     elif options.link:
         writer.link(index, facts, options.out)
     else:
-        write(writer.Writer(index, facts, options.out, workers=options.threads or cores()), index.name)
+        write(writer.Writer(index, facts, options.out, workers=threads), index.name)
     opened = dataset_folder.open(options.out)
     print(summary(opened))
-    if exit_code(options, opened):
-        print(
-            "The exit code is 3; to accept rejected images, pass --allow-rejected with a number, a percentage or all."
-        )
+    print_rejections(options.allow_rejected, opened)
     return opened
 
 
-def exit_code(options: Options, opened: "DatasetFolder") -> int:
-    """3 where more images were rejected than --allow-rejected accepts."""
+def exit_code(options: Options, opened: "DatasetFolder | None") -> int:
+    """3 where more images were rejected than --allow-rejected accepts; of parts, only the merge counts them."""
+    return 0 if opened is None else rejection_code(options.allow_rejected, opened)
+
+
+def rejection_code(allowed: str, opened: "DatasetFolder") -> int:
+    """3 where more images were rejected than allowed, else 0."""
     from ribcage.runtime import limits
 
     facts = opened.facts
-    most = limits.allowed_failures(options.allow_rejected, facts.images + facts.rejected)
-    return 3 if facts.rejected > most else 0
+    return 3 if facts.rejected > limits.allowed_failures(allowed, facts.images + facts.rejected) else 0
+
+
+def print_rejections(allowed: str, opened: "DatasetFolder") -> None:
+    """Explain the exit code 3, if that follows."""
+    if rejection_code(allowed, opened):
+        print(
+            "The exit code is 3; to accept rejected images, pass --allow-rejected with a number, a percentage or all."
+        )
 
 
 def check(options: Options) -> None:
     """Raise one ValueError with everything that is wrong with the options."""
     from ribcage.data import datasets
+    from ribcage.data.importer import parts
     from ribcage.data.importer import tables as importer_tables
     from ribcage.imaging.dicom import value_of_interest
     from ribcage.runtime import limits
@@ -133,10 +160,13 @@ def check(options: Options) -> None:
     )
     wrong += [f"--{key} cannot be {getattr(options, key)}" for key in ("threads", "limit") if getattr(options, key) < 0]
     wrong += limits.failures_errors("--allow-rejected", options.allow_rejected)
-    try:
-        value_of_interest.parse_window(options.window)
-    except ValueError as error:
-        wrong.append(str(error).rstrip("."))
+    for parse, text in ((value_of_interest.parse_window, options.window), (parts.Part.parse, options.part or "1/1")):
+        try:
+            parse(text)
+        except ValueError as error:
+            wrong.append(str(error).rstrip("."))
+    if options.part and options.link:
+        wrong.append("--part and --link exclude each other, because a linked folder stores no images")
     wrong += [f"--drop-shared {name}: the split must be train, val or test" for name in options.drop_shared
               if name not in ("train", "val", "test")]  # fmt: skip
     if wrong:
@@ -203,7 +233,7 @@ def write(writer: "Writer", name: str) -> None:
     """Import with a progress bar; Ctrl-C and SIGTERM stop it cleanly."""
     from ribcage.runtime import progress
 
-    total = len(writer.index)
+    total = len(writer.rows)
     try:
         with stoppable(), writer:
             if writer.done:

@@ -24,7 +24,8 @@ GENERATED = Path(__file__).with_name("own_options.json")
 GROUPS = {
     "Data": (
         *("data", "train", "val", "split", "findings", "labels", "policy", "frontal", "data_weights", "drop_copies"),
-        *("drop_shared", "split_list", "size", "fit", "depth", "window", "link", "limit", "name", "images"),
+        *("drop_shared", "split_list", "size", "fit", "depth", "window", "link", "part", "limit", "name"),
+        "images",
     ),
     "Model": (
         *(

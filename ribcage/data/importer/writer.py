@@ -38,6 +38,8 @@ JOURNAL = 2
 PARTS = (".lock", "images.npy.part", "journal.part", "journal.part.part", "index.parquet.part", "dataset.json.part",
          "fingerprints.parquet.part", "rejected.csv.part")  # fmt: skip
 OURS = (*PARTS, "images.npy", "index.parquet", "fingerprints.parquet", "rejected.csv")
+PLACE = "parts"
+"""Subfolder of a dataset folder with the unfinished parts of an import on several machines (`parts.py`)."""
 ADVICE = "Free space and run the same command again to resume."
 
 
@@ -72,6 +74,8 @@ class Writer:
 
     def __init__(self, index: Index, facts: dataset_folder.Facts, folder: Path, *, workers: int = 1) -> None:
         self.index, self.folder, self.workers = index, folder, workers
+        self.rows = range(len(index))
+        """The rows to import."""
         self.facts = replace(facts, plan=plan(index, facts))
         self.images, self.journal = folder / "images.npy.part", folder / "journal.part"
         self.done = 0
@@ -101,14 +105,14 @@ class Writer:
 
     def _take_up(self) -> None:
         """Resume an unfinished import in this folder, or begin one."""
-        lines = self._journal_lines()
-        if not lines:
+        head, lines = read_journal(self.journal)
+        if not head:
             self._begin()
-        elif lines[0].get("plan") == self.facts.plan and lines[0] != self._head():
+        elif head.get("plan") == self.facts.plan and head != self._head():
             raise ValueError(
                 f"{self.folder} has an unfinished import from another version of Ribcage. Start again with --redo."
             )
-        elif lines[0] != self._head():
+        elif head != self._head():
             raise ValueError(
                 f"{self.folder} has an unfinished import of other images or with other options. "
                 "Use the same options to resume, choose another --out, or delete the folder."
@@ -117,57 +121,51 @@ class Writer:
             self.done = self._cut_back(lines)
 
     def _begin(self) -> None:
-        refuse_strangers(self.folder, OURS)
-        item = np.dtype(f"uint{self.facts.depth}").itemsize
-        files.require_space(self.folder, len(self.index) * (self.facts.size**2 * item + 600) + HEADER)
+        refuse_strangers(self.folder, self._known())
+        files.require_space(self.folder, len(self.rows) * (bytes_each(self.facts) + 600) + HEADER)
         self.images.unlink(missing_ok=True)
         with files.open_regular(self.images, "xb") as images:
             images.write(bytes(HEADER))
         with files.atomic(self.journal) as part:
-            part.write_text(json.dumps(self._head()) + "\n", encoding="utf-8")
+            part.write_text(_json_line(self._head()), encoding="utf-8")
 
-    def _head(self) -> dict[str, Any]:
+    def _known(self) -> Collection[str]:
+        """Files that the folder may already have."""
+        return (*OURS, PLACE)
+
+    def _head(self) -> dict[str, object]:
         """The first line of the journal: its version and the plan of the import."""
         return {"plan": self.facts.plan, "journal": JOURNAL, "variants": fingerprint.VARIANTS}
 
-    def _journal_lines(self) -> list[dict[str, Any]]:
-        """The complete lines of the journal, without one that was interrupted."""
-        if not self.journal.exists():
-            return []
-        text = files.regular(self.journal).read_text(encoding="utf-8", errors="replace")
-        lines = []
-        for line in text.split("\n")[:-1]:
-            try:
-                lines.append(json.loads(line))
-            except (ValueError, RecursionError):
-                break
-        return lines
-
-    def _cut_back(self, lines: list[dict[str, Any]]) -> int:
+    def _cut_back(self, lines: list[JournalLine]) -> int:
         """Truncate journal and images to match; returns the number of finished rows."""
         finished = self.images.with_suffix("")  # killed between the renames at the end: repeat the end
         if finished.exists():
             finished.replace(self.images)
-        bytes_each = self.facts.size**2 * self.facts.depth // 8
-        size, kept, rows = HEADER, lines[:1], 0
-        for line in lines[1:]:
-            if changed := [row for row, was in line["files"] if _state(self.index.file(row)) != was]:
+        each = bytes_each(self.facts)
+        size, kept, rows = HEADER, list[JournalLine](), 0
+        for line in lines:
+            if changed := self._changed(line):
                 log.warning(
                     "Files have changed since this import began, such as the file of row %s; the import resumes "
                     "after row %s.",
                     f"{changed[0]:,}", f"{rows:,}",
                 )  # fmt: skip
                 break
-            if size + len(line["rows"]) * bytes_each > self.images.stat().st_size:
+            if size + len(line["rows"]) * each > self.images.stat().st_size:
                 break
-            size += len(line["rows"]) * bytes_each
+            size += len(line["rows"]) * each
             rows += len(line["rows"]) + len(line["rejected"])
             kept.append(line)
         with files.open_regular(self.images, "r+b") as images:
             images.truncate(size)
         with files.atomic(self.journal) as part:
-            part.write_text("".join(_json_line(line) for line in kept), encoding="utf-8")
+            part.write_text("".join(map(_json_line, (self._head(), *kept))), encoding="utf-8")
         return rows
+
+    def _changed(self, line: JournalLine) -> list[int]:
+        """Rows whose files are not as they were when this line of the journal was written."""
+        return [row for row, was in line["files"] if _state(self.index.file(row)) != was]
 
     def _append(self, chunks: Iterator[Chunk]) -> Generator[Chunk]:
         """Write chunks; a journal line is written only once its pixels are on disk."""
@@ -195,8 +193,8 @@ class Writer:
 
     def _chunks(self) -> Generator[Chunk]:
         read = dataset_folder.source(self.index, self.facts)
-        starts = range(self.done, len(self.index), CHUNK)
-        tasks = (range(start, min(start + CHUNK, len(self.index))) for start in starts)
+        starts = range(self.rows.start + self.done, self.rows.stop, CHUNK)
+        tasks = (range(start, min(start + CHUNK, self.rows.stop)) for start in starts)
         yield from in_order(lambda rows: self._chunk(read, rows), tasks, self.workers)
 
     def _chunk(self, read: Callable[[int], image_file.GrayImage], rows: range) -> Chunk:
@@ -220,7 +218,7 @@ class Writer:
     # ---- the end
 
     def _complete(self) -> None:
-        lines = cast(list[JournalLine], self._journal_lines()[1:])
+        _, lines = read_journal(self.journal)
         rows = [row for line in lines for row in line["rows"]]
         rejected = [pair for line in lines for pair in line["rejected"]]
         _save_rejected(self.folder / "rejected.csv", self.index, rejected)
@@ -252,6 +250,23 @@ class Writer:
             file.write(header)
         files.sync(self.images)
         self.images.replace(self.images.with_suffix(""))
+
+
+def read_journal(journal: Path) -> tuple[dict[str, object], list[JournalLine]]:
+    """The head of a journal, {} if there is none, and its complete lines, without one that was interrupted."""
+    text = files.regular(journal).read_text(encoding="utf-8", errors="replace") if journal.exists() else ""
+    lines = []
+    for line in text.split("\n")[:-1]:
+        try:
+            lines.append(json.loads(line))
+        except (ValueError, RecursionError):
+            break
+    return (lines[0] if lines else {}), cast(list[JournalLine], lines[1:])
+
+
+def bytes_each(facts: dataset_folder.Facts) -> int:
+    """Bytes of a stored image."""
+    return facts.size**2 * facts.depth // 8
 
 
 def link(index: Index, facts: dataset_folder.Facts, folder: Path, *, sample: int = 256) -> None:

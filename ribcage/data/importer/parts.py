@@ -1,0 +1,214 @@
+"""Parts: an import that is divided among several machines, each of which imports some of the rows, and the merge.
+
+A part is an unfinished import of its rows in a folder of its own, such as `OUT/parts/3-of-16`: their images, their
+journal, and the tables that were read. The merge appends images and journals of all parts in order and completes the
+folder as a single import does, so the result is the same, byte for byte. Parts and merge resume like any import.
+"""
+
+import re
+import shutil
+from collections.abc import Collection, Generator, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from ribcage.data import dataset_folder
+from ribcage.data.importer import writer
+from ribcage.data.index import Index
+from ribcage.imaging import fingerprint
+from ribcage.runtime import files
+from ribcage.runtime.spelling import count_phrase
+
+TABLE, FACTS = "source.parquet", "facts.json"
+"""The tables that were read, and the facts of the folder to be."""
+MOST = 10_000
+"""Limit on the number of parts."""
+NAME = re.compile(r"(\d{1,5})-of-(\d{1,5})")
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """Part `number` of `count`, from 1."""
+
+    count: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Part":
+        """The part written as K/N."""
+        found = re.fullmatch(r"(\d{1,5})/(\d{1,5})", text, re.ASCII)
+        part = cls(int(found[2]), int(found[1])) if found else cls(0, 0)
+        if not 1 <= part.number <= part.count <= MOST:
+            raise ValueError(f"--part {text!r} must be K/N with K from 1 to N, such as 3/16 (N is at most {MOST:,})")
+        return part
+
+    def rows(self, total: int) -> range:
+        """The rows of this part, in whole chunks of the journal."""
+        chunks = -(-total // writer.CHUNK)
+        first, end = (chunks * number // self.count for number in (self.number - 1, self.number))
+        return range(min(total, first * writer.CHUNK), min(total, end * writer.CHUNK))
+
+    def folder(self, out: Path) -> Path:
+        """The part's folder below the dataset folder."""
+        return out / writer.PLACE / f"{self.number}-of-{self.count}"
+
+
+class PartWriter(writer.Writer):
+    """The import of one part."""
+
+    def __init__(self, index: Index, facts: dataset_folder.Facts, out: Path, part: Part, *, workers: int = 1) -> None:
+        super().__init__(index, facts, part.folder(out), workers=workers)
+        self.part, self.rows = part, part.rows(len(index))
+
+    def _begin(self) -> None:
+        for name, save in ((TABLE, self.index.save), (FACTS, self.facts.save)):
+            with files.atomic(self.folder / name) as part:
+                save(part)
+        super()._begin()
+
+    def _known(self) -> Collection[str]:
+        return (*writer.PARTS, TABLE, FACTS)
+
+    def _complete(self) -> None:
+        """Nothing more to do: the merge completes the folder."""
+
+
+class Merger(writer.Writer):
+    """The merge of all parts below a dataset folder: `with Merger(out) as work: for count in work.run(): …`."""
+
+    def __init__(self, out: Path) -> None:
+        self.parts = parts_below(out)
+        self.lines = {part: _finished_lines(part, out) for part in self.parts}
+        index, facts = _same_import(self.parts, out)
+        super().__init__(index, facts, out)
+        covered = [row for part in self.parts for line in self.lines[part] for row in _rows(line)]
+        if covered != list(range(len(index))):
+            raise ValueError(f"The parts below {out} do not contain every image once. Import them again with --redo.")
+
+    def _changed(self, line: writer.JournalLine) -> list[int]:
+        """None: the images come from the parts; the original files may be on other machines."""
+        return []
+
+    def _chunks(self) -> Generator[writer.Chunk]:
+        """The images of all parts, after those that an interrupted merge has written."""
+        skipped = 0
+        for part in self.parts:
+            place, offset = part.folder(self.folder), writer.HEADER
+            with files.open_regular(place / "images.npy.part", "rb") as images:
+                for line in self.lines[part]:
+                    size = len(line["rows"]) * writer.bytes_each(self.facts)
+                    if skipped < self.done:
+                        skipped += len(_rows(line))
+                    else:
+                        images.seek(offset)
+                        yield writer.Chunk(self._checked(images.read(size), line, part), line)
+                    offset += size
+
+    def _checked(self, stored: bytes, line: writer.JournalLine, part: Part) -> np.ndarray:
+        """The images of a line of the journal; ValueError if they differ from what the journal says."""
+        shape = (len(line["rows"]), self.facts.size, self.facts.size)
+        if len(stored) == len(line["rows"]) * writer.bytes_each(self.facts):
+            images = np.frombuffer(stored, f"uint{self.facts.depth}").reshape(shape)
+            if [fingerprint.pixel_hash(image) for image in images] == line["pixels"]:
+                return images
+        raise ValueError(
+            f"The images in {part.folder(self.folder)} are damaged. Import this part again: --part {part} --redo."
+        )
+
+    def _complete(self) -> None:
+        super()._complete()
+        remove_parts(self.folder)
+
+
+def parts_below(out: Path) -> list[Part]:
+    """All parts, in order; ValueError if one is missing."""
+    found = [Part(int(name[2]), int(name[1])) for name in map(NAME.fullmatch, _names(out / writer.PLACE)) if name]
+    if not found:
+        raise ValueError(f"{out} has no parts to merge. Import them with 'ribcage import … --out {out} --part K/N'.")
+    counts = sorted({part.count for part in found})
+    if len(counts) > 1:
+        raise ValueError(
+            f"{out / writer.PLACE} has parts of several divisions, of {' and of '.join(map(str, counts))}. "
+            "Delete the folders of all but one division."
+        )
+    wanted = [Part(counts[0], number) for number in range(1, counts[0] + 1)]
+    missing = [str(part) for part in wanted if part not in found]
+    if missing:
+        shown = ", ".join(missing[:10]) + ", …" * (len(missing) > 10)
+        raise ValueError(
+            f"{out} has {len(wanted) - len(missing)} of {count_phrase(len(wanted), 'part')}; missing: {shown}. "
+            f"Import them with --part {missing[0]} etc., then merge again."
+        )
+    return wanted
+
+
+def remove_parts(out: Path) -> None:
+    """Remove the parts of a completed dataset folder."""
+    place = out / writer.PLACE
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+
+
+def clear_part(out: Path, part: Part) -> None:
+    """Remove a part's files, so that it is imported again."""
+    folder = part.folder(out)
+    if folder.is_dir():
+        with files.only_writer(folder):
+            for name in (*writer.PARTS, TABLE, FACTS):
+                if name != files.LOCK:
+                    (folder / name).unlink(missing_ok=True)
+
+
+def _names(place: Path) -> Iterator[str]:
+    if place.is_symlink():
+        raise ValueError(f"{place} is a symbolic link, which is not followed. Replace it with the folder.")
+    if place.is_dir():
+        yield from sorted(entry.name for entry in place.iterdir() if entry.is_dir() and not entry.is_symlink())
+
+
+def _rows(line: writer.JournalLine) -> list[int]:
+    """The rows of a line of the journal, imported and rejected."""
+    return sorted([*line["rows"], *(row for row, _ in line["rejected"])])
+
+
+def _finished_lines(part: Part, out: Path) -> list[writer.JournalLine]:
+    """The lines of a part's journal; ValueError if the part is unfinished."""
+    folder = part.folder(out)
+    head, lines = writer.read_journal(folder / "journal.part")
+    if files.is_written(folder):
+        raise ValueError(f"Part {part} is being imported by another process. Merge when it has finished.")
+    try:
+        total = len(Index.load(folder / TABLE))
+        done = sum(len(_rows(line)) for line in lines)
+    except (OSError, LookupError, TypeError):
+        total, done = 1, 0
+    if not head or done < len(part.rows(total)):
+        raise ValueError(
+            f"Part {part} is unfinished. Run its import again (--part {part}); it continues where it stopped."
+        )
+    return lines
+
+
+def _same_import(parts: list[Part], out: Path) -> tuple[Index, dataset_folder.Facts]:
+    """The tables and facts of all parts; ValueError if they differ."""
+    first = dataset_folder.Facts.load(parts[0].folder(out) / FACTS)
+    for part in parts[1:]:
+        facts = dataset_folder.Facts.load(part.folder(out) / FACTS)
+        differing = [item.name for item in fields(facts) if getattr(facts, item.name) != getattr(first, item.name)]
+        if "versions" in differing:
+            names = sorted(key for key in {*facts.versions, *first.versions}
+                           if facts.versions.get(key) != first.versions.get(key))  # fmt: skip
+            raise ValueError(
+                f"Part {part} was imported with other versions of {', '.join(names)} than part {parts[0]}, and its "
+                f"images may differ. Install the same versions and import it again: --part {part} --redo."
+            )
+        if differing:
+            raise ValueError(
+                f"Part {part} has other images or options than part {parts[0]} (they differ in "
+                f"{', '.join(differing)}). Import it again with the same options: --part {part} --redo."
+            )
+    return Index.load(parts[0].folder(out) / TABLE), first
