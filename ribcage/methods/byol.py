@@ -1,4 +1,4 @@
-"""BYOL: predict a momentum encoder's projection of the other view, without negatives.
+"""BYOL: the network predicts the momentum encoder's projection of the other view, without negatives.
 
 Grill et al. 2020, https://arxiv.org/abs/2006.07733, eq. 2. With the online network's prediction p of one view and the
 target network's projection z of the other:

@@ -1,4 +1,4 @@
-"""Detection: a detection head on the feature maps of a frozen or fine-tuned backbone.
+"""Detection: a detection head is trained on the feature maps of a frozen or fine-tuned backbone.
 
 The heads are in `detectors/`: FCOS on a pyramid, and the YOLOv3 of the LoVT protocol (Müller et al. 2022,
 https://arxiv.org/abs/2112.02889), which evaluates the pretraining of a frozen backbone by the boxes it detects.

@@ -1,4 +1,4 @@
-"""Knowledge distillation: match the softened predictions of teachers in addition to the known labels.
+"""Knowledge distillation: a student learns the softened predictions of teachers in addition to the known labels.
 
 Hinton et al. 2015, https://arxiv.org/abs/1503.02531, for findings that do not exclude each other: each has a sigmoid
 and a temperature of its own, there is no softmax over them. With z the student's logits, t the teachers', y labels,

@@ -1,4 +1,4 @@
-"""MAE: reconstruct the masked patches of an image from the visible ones, with a vision transformer.
+"""MAE: a vision transformer reconstructs the masked patches of an image from the visible patches.
 
 He et al. 2021, https://arxiv.org/abs/2111.06377; for radiographs Xiao et al. 2022, https://arxiv.org/abs/2210.12843:
 

@@ -1,4 +1,4 @@
-"""MAE for CNNs: reconstruct masked squares of an image with a U-Net decoder on the feature maps of a CNN.
+"""MAE for CNNs: a U-Net decoder reconstructs masked squares of an image from the feature maps of a CNN.
 
 As in Xiao et al. 2022, https://arxiv.org/abs/2210.12843, beside their transformers. With the mask m, 1 where hidden:
 

@@ -1,4 +1,4 @@
-"""MoCo: contrast a view with its key and a queue of earlier keys, computed by a momentum encoder.
+"""MoCo: each view is contrasted with its key and a queue of earlier keys, computed by a momentum encoder.
 
 He et al. 2020, https://arxiv.org/abs/1911.05722, and with an MLP head, v2, Chen et al. 2020,
 https://arxiv.org/abs/2003.04297. With the query q of one view, the key k of the other and the keys k_i of the queue:

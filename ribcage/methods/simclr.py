@@ -1,4 +1,4 @@
-"""SimCLR: find the other view of the same image among all views of the batch.
+"""SimCLR: the other view of the same image is identified among all views of the batch.
 
 Chen et al. 2020, https://arxiv.org/abs/2002.05709, eq. 1 (NT-Xent). With the projections z_i and z_j of the two views
 of an image, |z| = 1, and the projections z_k of all 2N views of the global batch:

@@ -1,4 +1,4 @@
-"""Supervised: a linear classifier of findings on the features; unknown labels are left out of the loss.
+"""Supervised: a linear classifier of findings is trained on the features; unknown labels are ignored.
 
 L = sum_{n,f known} l(z_nf, t_nf) / number known,   z = W features(x) + b
 """

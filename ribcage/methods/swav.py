@@ -1,4 +1,4 @@
-"""SwAV: predict the cluster assignment of a view from another view of the image, with clusters of equal size.
+"""SwAV: the cluster assignment of a view is predicted from another view, with clusters of equal size.
 
 Caron et al. 2020, https://arxiv.org/abs/2006.09882, eq. 2 and section 3.2. With the features z of V views, |z| = 1, of
 which two are large, and the prototypes C, each of length 1:

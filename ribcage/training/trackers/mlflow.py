@@ -1,4 +1,4 @@
-"""MLflow: the SQLite file `mlflow.db` in the run folder, or the server that MLFLOW_TRACKING_URI names.
+"""MLflow: the SQLite file `mlflow.db` in the run folder, or the server at the address MLFLOW_TRACKING_URI.
 
 A tag with the id of the run identifies it when it is resumed. The client is used directly, because MLflow's `start_run`
 would also send the user name and the path of the program.

@@ -1,4 +1,4 @@
-"""Weights & Biases: an offline run in the folder `wandb` of the run, unless WANDB_MODE says otherwise.
+"""Weights & Biases: an offline run in the folder `wandb` of the run, unless WANDB_MODE selects another mode.
 
 `wandb sync` uploads offline runs; a resumed run has the same id and adds a folder. All that W&B would collect by itself
 is switched off: host and user names, the program and its path, the git repository, code, console and hardware.
