@@ -30,6 +30,49 @@ Words = str | Path | Sequence[str | Path]
 
 __version__: str
 
+def blend(
+    models: Words,
+    *,
+    out: Word,
+    data: Words = (),
+    greedy: bool = False,
+    train: Word = 'train',
+    val: Word = 'val',
+    frontal: bool = False,
+    drop_shared: Words = (),
+    policy: Word = '',
+    allow_leak: bool = False,
+    batch: int = 64,
+    threads: int = 0,
+) -> ModelSpec:
+    """Blend several classifiers into one by averaging their weights.
+
+    The models must have the same architecture, findings and preprocessing, and should have been fine-tuned from the same
+    initial weights. With --data, batch norm statistics are recomputed on the training split, and temperature and thresholds
+    are fitted on the validation split. The test split is not used. 'ribcage evaluate' refuses test images that any of the
+    models was trained on.
+
+    Args:
+        models: Run folders or bundles of classifiers.
+        out: Bundle to write.
+        data: Dataset folders (default: none; the blend then has no temperature and no thresholds).
+        greedy: Add models one by one, from the best to the worst, and keep a model only if the mean AUROC of the
+            blend on the validation split does not fall.
+        train: Split for batch norm statistics and the OOD check.
+        val: Split for temperature, thresholds and --greedy; the blend cannot be tested on images of this split
+            afterwards.
+        frontal: Use only frontal images (PA and AP views).
+        drop_shared: Splits from which to drop images of patients in other splits and copies of images in other
+            splits.
+        policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
+            in ones,Edema=zeros,blank=zeros (default: the policy used when the models were validated if it is the
+            same for all, otherwise ignore).
+        allow_leak: Continue even if a model was trained on images of the --val split; the leakage is stated in
+            the model card.
+        batch: Batch size: images per forward pass.
+        threads: Number of threads that load images; 0: one per core.
+    """
+
 def compare(
     runs: Words,
     *,

@@ -24,6 +24,7 @@ from ribcage.training import trainer
 SECONDS = 30
 """A command that takes longer waits for a pipe."""
 GIVEN = {
+    "blend": "RUN RUN --out OUT",
     "compare": "TABLE TABLE",
     "convert": "RUN/bundle --to timm --out OUT",
     "demo": "--out OUT --images 0",

@@ -1,6 +1,7 @@
 """Training record: what model.json says about the training of a model, or about the file that it was converted from."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ribcage.runtime import typed_json
 from ribcage.runtime.typed_json import OPTIONAL
@@ -18,6 +19,45 @@ class TeacherRecord:
     table: bool
     """Whether it is a table of predictions and not a model."""
     findings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MemberRecord:
+    """A model that was given to a blend."""
+
+    name: str
+    """The architecture."""
+    folder: str
+    """The name of its folder."""
+    sha256: str
+    """Digest of its weights."""
+    used: bool
+    """False if the greedy selection left it out."""
+    tests: int
+    """Number of tests in its history."""
+    auroc: float | None = field(default=None, metadata=OPTIONAL)
+    """Its mean AUROC on validation."""
+    blended: float | None = field(default=None, metadata=OPTIONAL)
+    """Mean AUROC on validation of the blend of this model and those used before it; only of a greedy selection."""
+
+
+@dataclass(frozen=True)
+class BlendRecord:
+    """How several models were blended into one."""
+
+    mean: Literal["weights", "predictions"]
+    """What was averaged."""
+    greedy: bool
+    """Whether members were selected one after another on validation."""
+    members: tuple[MemberRecord, ...]
+    """In the order in which they were tried."""
+    statistics: int = 0
+    """Training images on which the batch norm statistics were recomputed."""
+
+    @property
+    def used(self) -> tuple[MemberRecord, ...]:
+        """The members of the blend."""
+        return tuple(one for one in self.members if one.used)
 
 
 @dataclass(frozen=True)
@@ -55,6 +95,7 @@ class TrainingRecord:
     history: tuple[OptionChange, ...] | None = field(default=None, metadata=OPTIONAL)
     """Options that were changed on resuming, in the order of their steps."""
     teachers: tuple[TeacherRecord, ...] | None = field(default=None, metadata=OPTIONAL)
+    blend: BlendRecord | None = field(default=None, metadata=OPTIONAL)
     leak: str | None = field(default=None, metadata=OPTIONAL)
     """Leakage between training and validation data."""
     layout: str | None = field(default=None, metadata=OPTIONAL)

@@ -30,6 +30,8 @@ class Provenance:
     """(K,) names of weights and tables it was trained with whose own training data is unknown."""
     keys: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
     """(S,) names of the site keys with which private patients were hashed; empty in older files."""
+    anonymous: np.ndarray = field(default_factory=lambda: np.empty(0, np.bool_))
+    """(0 or 1,) True if this is a union, one part of which has images but no patient identifiers."""
 
     @classmethod
     def of(cls, data: Datasets, training: np.ndarray, selection: np.ndarray) -> "Provenance":
@@ -66,7 +68,13 @@ class Provenance:
             np.setdiff1d(np.union1d(self.selected, other.selected), np.union1d(self.trained, other.trained)),
             np.union1d(self.unknown, other.unknown),
             np.union1d(self.keys, other.keys),
+            np.array([True] if self.without_patients or other.without_patients else [], np.bool_),
         )
+
+    @property
+    def without_patients(self) -> bool:
+        """Whether the model was trained on data without patient identifiers, alone or beside other data."""
+        return bool(self.anonymous.any()) or bool(len(self.pixels) and not len(self.patients))
 
     @property
     def of_other_sites(self) -> bool:
@@ -96,9 +104,9 @@ class Provenance:
         except Exception as error:  # a damaged archive raises almost anything
             raise ValueError(f"{file} is damaged ({type(error).__name__}).") from None
         found = replace(found, prints=fingerprint.with_all_variants(found.prints))
-        flat = (found.patients, found.role, found.selected, found.unknown, found.keys)
+        flat = (found.patients, found.role, found.selected, found.unknown, found.keys, found.anonymous)
         shapes = [(found.prints.shape[1:], (fingerprint.VARIANTS, 4)), *((one.ndim, 1) for one in flat)]
-        shapes += [(found.unknown.dtype.kind, "U"), (found.keys.dtype.kind, "U")]
+        shapes += [(found.unknown.dtype.kind, "U"), (found.keys.dtype.kind, "U"), (found.anonymous.dtype.kind, "b")]
         kinds = {found.patients.dtype, found.pixels.dtype, found.prints.dtype, found.selected.dtype}
         same = found.pixels.shape == found.role.shape == found.prints.shape[:1]
         if not same or kinds != {np.dtype(np.uint64)} or any(has != wanted for has, wanted in shapes):

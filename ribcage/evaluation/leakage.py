@@ -102,7 +102,7 @@ def check_leakage(
         raise LeakError(forbidden, none_left=bool((seen_patients(seen, prints) | seen_copies(seen, prints)[1]).all()))
     linked = [dataset.index.name for dataset in tested if dataset.facts.linked]
     other_sites = _of_other_sites(seen, tested)
-    anonymous = bool(len(seen.pixels)) and (not len(seen.patients) or bool((prints.patients == 0).any()))
+    anonymous = bool(len(seen.pixels)) and (seen.without_patients or bool((prints.patients == 0).any()))
     return LeakageCheck(
         found=bool(leak),
         text=leakage_text(leak, selected_on, anonymous) + other_sites,

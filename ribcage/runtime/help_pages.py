@@ -58,7 +58,7 @@ GROUPS = {
         *("pretrain_epochs", "distil_epochs", "localise_epochs"),
     ),
     "Loss": ("loss", "balanced", "smoothing"),
-    "Validation": ("validate_every", "keep", "patience", "probe", "evaluate_every"),
+    "Validation": ("validate_every", "keep", "patience", "probe", "evaluate_every", "greedy"),
     "Evaluation": (
         *("on", "rule", "thresholds", "min_score", "protocol", "ten_crop", "resamples", "worst", "allow_leak", "seeds"),
         *("tolerance",),

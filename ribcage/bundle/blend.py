@@ -1,0 +1,153 @@
+"""Blends: several classifiers as one, whose weights are the mean of theirs ("model soup").
+
+Wortsman et al. 2022, https://arxiv.org/abs/2203.05482:  w = 1/K sum_k w_k
+
+The mean is only useful for models that were fine-tuned from the same initial weights. The means and variances of batch
+norms are not those of the averaged weights and have to be recomputed (`training/batch_statistics.py`).
+"""
+
+import copy
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ribcage.bundle import history
+from ribcage.bundle.io import WEIGHTS_FILE, Classifier, load_classifier
+from ribcage.bundle.spec import EXCLUSIVE, ModelSpec
+from ribcage.bundle.training_record import BlendRecord, MemberRecord, TrainingRecord
+from ribcage.data import dataset_folder
+from ribcage.data.provenance import Provenance
+from ribcage.methods.supervised import Supervised
+from ribcage.runtime import digest
+
+FEWEST, MOST = 2, 64
+"""Numbers of members."""
+SAME: dict[str, Callable[[ModelSpec], object]] = {
+    "architecture": lambda spec: spec.name,
+    "findings": lambda spec: spec.findings,
+    "input size": lambda spec: spec.size,
+    "stored size": lambda spec: spec.stored,
+    "--fit": lambda spec: spec.fit,
+    "number of channels": lambda spec: spec.channels,
+    "normalisation": lambda spec: (spec.mean, spec.std, *spec.rgb_normalisation),
+    "pooling": lambda spec: spec.pool,
+    "mutually exclusive findings": lambda spec: spec.loss == EXCLUSIVE,
+}
+"""What models must have in common for a mean of their weights."""
+
+
+def open_members(folders: Sequence[Path]) -> list[Classifier]:
+    """The classifiers to blend; ValueError if one is given twice or they cannot be blended."""
+    if not FEWEST <= len(folders) <= MOST:
+        raise ValueError(f"A blend takes from {FEWEST} to {MOST} models, not {len(folders)}.")
+    members = [load_classifier(folder) for folder in folders]
+    known: dict[str, Path] = {}
+    for member in members:
+        found = weights_digest(member)
+        if found in known:
+            raise ValueError(f"{known[found]} and {member.folder} have the same weights. Leave one of them out.")
+        known[found] = member.folder
+        refuse_different(members[0], member)
+    return members
+
+
+def refuse_different(first: Classifier, other: Classifier) -> None:
+    """Raise ValueError unless the weights of two models can be averaged."""
+    for name, read in SAME.items():
+        values = [_shown(read(one.spec)) for one in (first, other)]
+        if read(first.spec) != read(other.spec):
+            raise ValueError(
+                f"The weights of {first.folder} and {other.folder} cannot be averaged, because their {name} differs: "
+                f"{values[0]} and {values[1]}. Use models that differ only in their training."
+            )
+
+
+def _shown(value: object) -> str:
+    """A value of `SAME` in an error."""
+    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return text if len(text) <= 100 else f"{text[:100]} …"
+
+
+def weights_digest(member: Classifier) -> str:
+    """SHA-256 of the file with the weights."""
+    return digest.file_digest(member.folder / WEIGHTS_FILE)
+
+
+# ---- the mean
+
+
+@torch.no_grad()
+def mean_weights(members: Sequence[Supervised]) -> Supervised:
+    """A model with the mean of the weights, computed in float64; what is not floating-point (tables of positions, a
+    count of batches) must be equal or is taken from the first."""
+    blended = copy.deepcopy(members[0])
+    states = [one.state_dict() for one in members]
+    for name, value in blended.state_dict().items():
+        if value.is_floating_point():
+            total = functools.reduce(operator.add, (state[name].double() for state in states))
+            value.copy_(total / len(states))
+    return blended.eval()
+
+
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """The layers that normalise by the statistics of training images."""
+    return [one for one in model.modules() if isinstance(one, _BatchNorm) and one.track_running_stats]
+
+
+# ---- what the blend was made from
+
+
+def joint_provenance(members: Sequence[Classifier]) -> Provenance:
+    """The training and validation data of all members, so that a test on the data of any of them is detected."""
+    return functools.reduce(operator.or_, (one.provenance for one in members))
+
+
+def member_record(
+    member: Classifier, used: bool, auroc: float | None = None, blended: float | None = None
+) -> MemberRecord:
+    """One line on a member for model.json."""
+    folder = member.folder.absolute()
+    return MemberRecord(
+        name=member.spec.name, folder=(folder.parent if folder.name == "bundle" else folder).name,
+        sha256=weights_digest(member), used=used, tests=len(history.load_tests(member.folder)), auroc=auroc,
+        blended=blended,
+    )  # fmt: skip
+
+
+def blend_spec(
+    members: Sequence[Classifier], record: BlendRecord, seen: Provenance, options: dict[str, object], policy: str
+) -> ModelSpec:
+    """The spec of a blend of all these members, without temperature, thresholds and metrics, which are its own."""
+    specs = [one.spec for one in members]
+    dropped = [name for spec in specs for name in _listed(spec.training.option("drop_shared"))]
+    own = {
+        "frontal": bool(options.get("frontal")) or all(spec.training.option("frontal") for spec in specs),
+        "drop_shared": list(dict.fromkeys([*_listed(options.get("drop_shared")), *dropped])),
+    }
+    leaks = dict.fromkeys(spec.training.leak for spec in specs if spec.training.leak)
+    training = TrainingRecord(
+        images=_count(seen, 0), patients=len(seen.trained), selection=_count(seen, 1),
+        policy=policy or None, options=options | own, blend=record, leak="; ".join(leaks) or None,
+    )  # fmt: skip
+    return ModelSpec(
+        name=specs[0].name, findings=specs[0].findings, size=specs[0].size, stored=specs[0].stored, fit=specs[0].fit,
+        mean=specs[0].mean, std=specs[0].std, channels=specs[0].channels, pool=specs[0].pool,
+        rgb_normalisation=specs[0].rgb_normalisation, loss=specs[0].loss,
+        data=tuple(dict.fromkeys(one for spec in specs for one in spec.data)), training=training,
+        versions=dataset_folder.versions(),
+    )  # fmt: skip
+
+
+def _count(seen: Provenance, role: int) -> int | None:
+    """The number of training (0) or validation images (1); None where images without a hash may occur twice."""
+    return None if (seen.pixels == 0).any() else int((seen.role == role).sum())
+
+
+def _listed(value: object) -> list[str]:
+    """The names in an option that takes several; [] for anything else."""
+    return [str(one) for one in value] if isinstance(value, list | tuple) else []

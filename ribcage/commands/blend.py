@@ -1,0 +1,261 @@
+"""Blend several classifiers into one by averaging their weights.
+
+The models must have the same architecture, findings and preprocessing, and should have been fine-tuned from the same
+initial weights. With --data, batch norm statistics are recomputed on the training split, and temperature and thresholds
+are fitted on the validation split. The test split is not used. 'ribcage evaluate' refuses test images that any of the
+models was trained on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ribcage.bundle.io import Classifier
+    from ribcage.bundle.ood import OODCheck
+    from ribcage.bundle.spec import ModelSpec
+    from ribcage.bundle.training_record import MemberRecord
+    from ribcage.training.blending import BlendImages, Blends
+
+POSITIONAL = ("models",)
+EXAMPLES = (
+    "blend runs/a runs/b runs/c --data data/nih --out models/soup",
+    "blend runs/a runs/b runs/c --data data/nih --greedy --out models/greedy",
+)
+GROUPS = {"batch": "Run"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a blend."""
+
+    models: tuple[Path, ...]
+    """Run folders or bundles of classifiers."""
+    out: Path = field(kw_only=True)
+    """Bundle to write."""
+    data: tuple[str, ...] = ()
+    """Dataset folders (default: none; the blend then has no temperature and no thresholds)."""
+    greedy: bool = False
+    """Add models one by one, from the best to the worst, and keep a model only if the mean AUROC of the blend on the
+    validation split does not fall."""
+    train: str = "train"
+    """Split for batch norm statistics and the OOD check."""
+    val: str = "val"
+    """Split for temperature, thresholds and --greedy; the blend cannot be tested on images of this split afterwards."""
+    frontal: bool = False
+    """Use only frontal images (PA and AP views)."""
+    drop_shared: tuple[str, ...] = ()
+    """Splits from which to drop images of patients in other splits and copies of images in other splits."""
+    policy: str = ""
+    """Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as in
+    ones,Edema=zeros,blank=zeros (default: the policy used when the models were validated if it is the same for all,
+    otherwise ignore)."""
+    allow_leak: bool = False
+    """Continue even if a model was trained on images of the --val split; the leakage is stated in the model card."""
+    batch: int = 64
+    """Batch size: images per forward pass."""
+    threads: int = 0
+    """Number of threads that load images; 0: one per core."""
+
+
+def run(options: Options) -> "ModelSpec":
+    """Open the members, blend them, save; return the spec of the blend."""
+    from ribcage.bundle import blend
+    from ribcage.runtime import limits
+
+    limits.check_options(options, wrong(options))
+    members = blend.open_members(options.models)
+    return blended_on_data(options, members) if options.data else averaged(options, members)
+
+
+def wrong(options: Options) -> list[str]:
+    """What is wrong with the options."""
+    own = {
+        "--greedy": options.greedy,
+        "--frontal": options.frontal,
+        "--policy": options.policy,
+        "--drop-shared": options.drop_shared,
+        "--allow-leak": options.allow_leak,
+        f"--train {options.train}": options.train != Options.train,
+        f"--val {options.val}": options.val != Options.val,
+    }
+    found = [f"{name} needs --data" for name, given in own.items() if given and not options.data]
+    if (options.out / "model.json").exists():
+        found.append(f"--out {options.out} contains a model already: pass another folder")
+    return found
+
+
+def averaged(options: Options, members: "Sequence[Classifier]") -> "ModelSpec":
+    """The mean of all members, without data."""
+    from ribcage.bundle import blend
+    from ribcage.bundle.io import save_bundle
+    from ribcage.bundle.training_record import BlendRecord
+
+    if blend.batch_norms(members[0].method):
+        raise ValueError(
+            f"{members[0].spec.name} has batch normalisation, whose statistics cannot be averaged. Pass --data with "
+            "training images on which to recompute them."
+        )
+    seen = blend.joint_provenance(members)
+    lines = tuple(blend.member_record(one, True) for one in members)
+    spec = blend.blend_spec(members, BlendRecord("weights", False, lines), seen, as_json(options), same_policy(members))
+    save_bundle(options.out, blend.mean_weights([one.method for one in members]), spec, seen)
+    print(
+        f"Wrote {options.out}: the mean of {len(members)} models, without temperature and thresholds. To fit them: "
+        f"ribcage convert {options.out} --data DATA --out FOLDER"
+    )
+    return spec
+
+
+def blended_on_data(options: Options, members: "Sequence[Classifier]") -> "ModelSpec":
+    """The blend, selected and calibrated on the images of --data."""
+    from dataclasses import replace
+
+    from ribcage.bundle import blend
+    from ribcage.bundle.io import save_bundle
+    from ribcage.bundle.training_record import BlendRecord
+    from ribcage.data.provenance import Provenance
+    from ribcage.training.blending import Blends
+
+    images = opened_images(options, members)
+    leak = check_members(options, members, images)
+    blends = Blends(members, images)
+    check_labels(options, blends)
+    tried = blends.candidates(options.greedy)
+    chosen = [one.member for one in tried if one.used]
+    used, rows = [members[one] for one in chosen], blends.statistics_rows(chosen)
+    lines = tuple(blend.member_record(members[one.member], one.used, one.auroc, one.blended) for one in tried)
+    record = BlendRecord("weights", options.greedy, lines, len(rows))
+    seen = blend.joint_provenance(used) | Provenance.of(images.data, images.train_rows, images.val_rows)
+    spec = blend.blend_spec(used, record, seen, as_json(options), str(images.policy.settled))
+    training = replace(
+        spec.training,
+        leak="; ".join(filter(None, (spec.training.leak, leak))) or None,
+        fitted=len(images.val_rows),
+        fitted_to=tuple(one.index.name for one in images.data),
+    )
+    method, spec = blends.calibrated(chosen, replace(spec, training=training))
+    report(options, lines, spec)
+    save_bundle(options.out, method, spec, seen, ood_check(images))
+    print(f"Wrote {options.out}.")
+    return spec
+
+
+def as_json(options: Options) -> dict[str, object]:
+    """The options for model.json."""
+    import dataclasses
+    import json
+
+    found: dict[str, object] = json.loads(json.dumps(dataclasses.asdict(options), default=str))
+    return found
+
+
+def same_policy(members: "Sequence[Classifier]") -> str:
+    """The label policy of the validation of all members; "" if they differ."""
+    policies = {one.spec.training.policy or "" for one in members}
+    return policies.pop() if len(policies) == 1 else ""
+
+
+def opened_images(options: Options, members: "Sequence[Classifier]") -> "BlendImages":
+    """The training and validation images of --data."""
+    import torch
+
+    from ribcage.bundle import blend
+    from ribcage.data import selection
+    from ribcage.data.collection import Datasets
+    from ribcage.data.findings import Policy
+    from ribcage.training import run_folder
+    from ribcage.training.blending import BlendImages
+
+    data = Datasets.open(options.data)
+    selection.distinct(data)
+    needed = options.train in data.splits or bool(blend.batch_norms(members[0].method))
+    rows = [data.rows_of(split, frontal=options.frontal) for split in (options.val, *[options.train] * needed)]
+    if options.drop_shared:
+        gone = selection.rows_that_give_way(data, options.drop_shared)
+        rows = [one[~gone[one]] for one in rows]
+    if any(not len(one) for one in rows):
+        raise ValueError(
+            "--drop-shared leaves no image in a split. Use other values of --train, --val or --drop-shared."
+        )
+    val_rows, train_rows = rows[0], rows[-1] if needed else rows[0][:0]
+    if needed and (warning := selection.apart(data, train_rows, val_rows, (options.train, options.val))):
+        run_folder.say(warning)
+    policy = options.policy or same_policy(members) or "ignore"
+    return BlendImages(
+        data, train_rows, val_rows, Policy.parse(policy, [*members[0].spec.findings, *data.findings]),
+        torch.device("cuda" if torch.cuda.is_available() else "cpu"), options.batch, options.threads or None,
+    )  # fmt: skip
+
+
+def check_members(options: Options, members: "Sequence[Classifier]", images: "BlendImages") -> str:
+    """Raise if a member was trained on validation images, which would bias selection and calibration. With
+    --allow-leak, a sentence about it instead; "" without a leak."""
+    from ribcage.evaluation import leakage
+    from ribcage.training import run_folder
+
+    leaks = []
+    for one in members:
+        try:
+            leakage.check_leakage(one.provenance, images.data, images.val_rows, selected=True)
+        except leakage.LeakError as error:
+            text = (
+                f"{one.folder} was trained on images or patients of split {options.val!r}: "
+                f"{error.leak.sentence('validation')}"
+            )
+            if not options.allow_leak:
+                raise ValueError(
+                    f"{text}. Use another --val, or pass --allow-leak, which the card will state."
+                ) from None
+            run_folder.say(f"WARNING: {text}.")
+            leaks.append(f"a blended model was trained on split {options.val!r}, on which the blend was calibrated")
+    return "; ".join(dict.fromkeys(leaks))
+
+
+def check_labels(options: Options, blends: "Blends") -> None:
+    """Raise if no finding can be validated."""
+    from ribcage.bundle.spec import EXCLUSIVE
+    from ribcage.evaluation.classifier_validation import check_exclusive
+
+    validation = blends.validation
+    if not validation.judged:
+        names = ", ".join(validation.model.findings)
+        raise ValueError(f"--val {options.val}: none of {names} has both positive and negative labels in this split.")
+    if validation.model.loss == EXCLUSIVE:
+        check_exclusive(validation.labels)
+
+
+def report(options: Options, lines: "Sequence[MemberRecord]", spec: "ModelSpec") -> None:
+    """Print the AUROC of each member and of the blend."""
+    from ribcage.reports.console import print_table
+    from ribcage.reports.html import Table
+    from ribcage.runtime import terminal
+    from ribcage.training.run_folder import say
+
+    head = ["model", "AUROC", *(["AUROC of the blend", "used"] if options.greedy else [])]
+    rows = [
+        [
+            one.folder,
+            f"{one.auroc:.4f}",
+            *([f"{one.blended:.4f}", "yes" if one.used else "no"] if options.greedy else []),
+        ]
+        for one in lines
+    ]
+    auroc, best = spec.metrics["validation"]["auroc"], max(one.auroc or 0.0 for one in lines)
+    print_table(terminal.console(), Table(head, rows, ["blend", f"{auroc:.4f}", *[""] * (len(head) - 2)]))
+    print(f"Mean AUROC over {len(spec.findings)} findings on split {options.val!r}.")
+    if auroc < best:
+        say(
+            f"WARNING: the blend has a lower validation AUROC ({auroc:.4f}) than the best of its models ({best:.4f}). "
+            "Weights can only be averaged usefully if the models were fine-tuned from the same initial weights."
+        )
+
+
+def ood_check(images: "BlendImages") -> "OODCheck | None":
+    """The OOD check, fitted on training images if there are any."""
+    from ribcage.bundle import ood
+
+    if not len(images.train_rows):
+        return ood.halved(images.data, images.val_rows)
+    return ood.lazy_check(images.data, images.train_rows, images.val_rows)()

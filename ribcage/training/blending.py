@@ -1,0 +1,109 @@
+"""Blending: blends of some of the members, compared and calibrated on the validation split."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ribcage.bundle.blend import batch_norms, mean_weights
+from ribcage.bundle.io import Classifier
+from ribcage.bundle.spec import ModelSpec
+from ribcage.data.collection import Datasets
+from ribcage.data.findings import Policy
+from ribcage.evaluation.classifier_validation import ClassifierValidation
+from ribcage.methods.supervised import Supervised
+from ribcage.training.batch_statistics import StatisticsImages, recompute_statistics
+
+
+@dataclass(frozen=True)
+class BlendImages:
+    """The images on which blends are compared and calibrated."""
+
+    data: Datasets
+    train_rows: np.ndarray
+    """For the statistics of batch norms; may be empty."""
+    val_rows: np.ndarray
+    policy: Policy
+    device: torch.device
+    batch: int
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A member that was tried."""
+
+    member: int
+    auroc: float
+    """Of the member alone."""
+    blended: float | None
+    """Of the blend of this member and those selected before it; None without a selection."""
+    used: bool
+
+
+class Blends:
+    """Blends of some of the members, which are given by their numbers."""
+
+    def __init__(self, members: Sequence[Classifier], images: BlendImages) -> None:
+        self.members, self.images, self.current = members, images, members[0].method
+        spec = members[0].spec
+        self.validation = ClassifierValidation(
+            lambda: self.current, images.data, images.val_rows, spec, device=images.device, batch=images.batch,
+            policy=images.policy, threads=images.threads,
+        )  # fmt: skip
+        self.statistics = StatisticsImages(
+            images.data, images.train_rows, spec, images.batch, images.device, images.threads
+        )
+
+    def blended(self, chosen: Sequence[int]) -> Supervised:
+        """The mean of these members; a single one is left as it is."""
+        if len(chosen) == 1:
+            return self.members[chosen[0]].method
+        found = mean_weights([self.members[one].method for one in chosen])
+        recompute_statistics(found, self.statistics)
+        return found
+
+    def auroc(self, chosen: Sequence[int]) -> float:
+        """Mean AUROC of the blend of these members on validation."""
+        self.current = self.blended(chosen).to(self.images.device)
+        found = self.validation()["auroc"]
+        self.current.cpu()
+        return found
+
+    def candidates(self, greedy: bool) -> list[Candidate]:
+        """All members with their AUROC, in the order in which they were tried."""
+        aurocs = [self.auroc([one]) for one in range(len(self.members))]
+        if greedy:
+            return greedy_selection(aurocs, self.auroc)
+        return [Candidate(one, auroc, None, True) for one, auroc in enumerate(aurocs)]
+
+    def statistics_rows(self, chosen: Sequence[int]) -> np.ndarray:
+        """The training images on which the batch norms of this blend were recomputed."""
+        needed = len(chosen) > 1 and batch_norms(self.members[0].method)
+        return self.statistics.drawn if needed else np.empty(0, np.int64)
+
+    def calibrated(self, chosen: Sequence[int], spec: ModelSpec) -> tuple[Supervised, ModelSpec]:
+        """The blend of these members, and the spec with its temperature, thresholds and metrics."""
+        self.auroc(chosen)
+        self.validation.model = spec
+        return self.current, self.validation.chosen_spec()
+
+
+def greedy_selection(aurocs: Sequence[float], score: Callable[[Sequence[int]], float]) -> list[Candidate]:
+    """Greedy soup (Wortsman et al. 2022, recipe 1): from the best member to the worst, a member is added if the AUROC
+    of the blend does not fall. Ties keep their order.
+
+    aurocs: of each member alone.
+    score: the AUROC of the blend of these members.
+    """
+    order = sorted(range(len(aurocs)), key=lambda member: -aurocs[member])
+    chosen, best = [order[0]], aurocs[order[0]]
+    found = [Candidate(order[0], best, best, True)]
+    for member in order[1:]:
+        blended = score([*chosen, member])
+        used = blended >= best
+        if used:
+            chosen, best = [*chosen, member], blended
+        found.append(Candidate(member, aurocs[member], blended, used))
+    return found
