@@ -32,7 +32,9 @@ def __getattr__(name: str) -> Any:
         return api.verb(name)
     from ribcage.runtime.spelling import did_you_mean
 
-    raise AttributeError(f"ribcage has no {name!r}.{did_you_mean(name, [*_PLACES, *api.function_names()])}")
+    raise AttributeError(
+        f"The package ribcage has no attribute {name!r}.{did_you_mean(name, [*_PLACES, *api.function_names()])}"
+    )
 
 
 def __dir__() -> list[str]:

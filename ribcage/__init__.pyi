@@ -92,16 +92,16 @@ def compare(
 
     Args:
         runs: Two or more run folders, evaluation folders, or tables of predictions (.parquet or .csv).
-        on: Evaluation to compare: its name, such as nih-test, or the first digits of its key (default: the only
-            one that all runs have in common).
+        on: Evaluation to compare: the name of its folder, such as nih-test, or the first digits of its test key,
+            which is listed in the model card (default: the only evaluation that all runs have in common).
         thresholds: Thresholds for tables of predictions: one probability for all findings, or FINDING=PROBABILITY
-            …
+            for each finding.
         html: Write an HTML report to this file.
         json: Write all numbers to this JSON file.
         resamples: Number of bootstrap resamples of patients.
         seed: Random seed of the bootstrap.
         latency: Measure the inference time per image in PyTorch and in ONNX Runtime.
-        threads: Number of CPU threads for --latency; 0: one per core.
+        threads: Number of CPU threads for --latency; 0 means one per core.
     """
 
 def convert(
@@ -133,7 +133,7 @@ def convert(
         to: Published layout to write the model in (--formats lists them).
         model: Architecture: a timm model, such as resnet18, or one of Ribcage's own; 'ribcage profile --list'
             lists them all (default: recognised from the weights).
-        findings: Finding of each output, in order; - drops an output (default: as published).
+        findings: Finding of each output, in order; a hyphen (-) drops an output (default: as published).
         channels: Number of input channels; 1 folds an RGB stem into one channel, which is faster and exact except
             at zero-padded borders.
         size: Input height and width in pixels, or one number for both (default: as published).
@@ -182,7 +182,7 @@ def demo(
         distil_epochs: Epochs of distillation.
         localise_epochs: Epochs of detector training.
         serve: Serve the models after the last step until Ctrl-C is pressed, if the demo runs in a terminal.
-        port: Port of the server; 0: any free port.
+        port: Port of the server; 0 means any free port.
     """
 
 def distil(
@@ -271,8 +271,8 @@ def distil(
             patients.
         frontal: Use only frontal images (PA and AP views).
         drop_copies: Drop training images that are identical to an image in another split.
-        drop_shared: Splits from which to drop images of patients in other splits and copies of images in other
-            splits.
+        drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
+            another split.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
@@ -282,7 +282,7 @@ def distil(
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 10).
         batch: Batch size: images per optimizer step, summed over all processes.
-        micro_batch: Maximum number of images per forward pass in each process; 0: no limit. The gradients of
+        micro_batch: Maximum number of images per forward pass in each process; 0 means no limit. The gradients of
             larger batches are accumulated or, if the loss compares the images of a batch with each other,
             computed by gradient caching.
         lr: Peak learning rate (default: 0.0003).
@@ -294,23 +294,23 @@ def distil(
         betas: Beta 1 and beta 2 of AdamW (default: 0.9 0.999).
         weight_decay: Weight decay; not applied to biases and normalisation layers (default: 0.05).
         layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
-            1: none.
+            1 means no decay.
         drop_path: Stochastic depth rate (timm's drop_path_rate).
-        clip: Maximum norm of the gradient; 0: no clipping (default: 0).
+        clip: Maximum norm of the gradient; 0 means no clipping (default: 0).
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older
             GPUs with tensor cores, else float32. fp16 scales the loss; float32 switches TF32 off.
         shard: Divide weights, gradients and optimizer states among the processes (FSDP2), for transformers that
             do not fit on a GPU (docs/cluster.md).
         checkpoint_activations: Recompute the activations inside the backbone's blocks in the backward pass
-            instead of storing them: less memory, more time, the same results.
+            instead of storing them. This takes less memory and more time; the results are the same.
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
-        threads: Number of threads that load images; 0: one per core.
+        threads: Number of threads that load images; 0 means one per core.
         export_as: Published layout in which to write the weights as well, such as moco or torchvision
             (docs/weights.md).
         devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
-        track: Experiment trackers that the run is also logged to, such as tensorboard, mlflow or wandb
+        track: Experiment trackers to which the run is also logged, such as tensorboard, mlflow or wandb
             (docs/tracking.md).
         track_images: Trackers that also receive example images: local (those that write to this machine), all, or
             none.
@@ -318,20 +318,20 @@ def distil(
             start one.
         train: Split to train on.
         val: Split used to select the best epoch, the temperature and the thresholds.
-        augment: Augmentation preset: gentle, strong (with flips), or plain (none).
+        augment: Augmentation preset: gentle, strong (with flips), or plain (no augmentation).
         dropout: Dropout probability before the classification head.
         loss: Loss function: cross-entropy for mutually exclusive findings, otherwise one of the others.
         prior: Initialise the bias of the head from the prevalence of each finding. Without it, saliency maps may
             be empty after a short training.
         balanced: Weight the positives and negatives of each finding by the effective number of samples (Cui et
             al. 2019).
-        smoothing: Label smoothing factor (towards 0.5); 0: no smoothing.
-        mixup: Mixup: alpha of the beta distribution; 0: no mixup.
+        smoothing: Label smoothing factor (towards 0.5); 0 means no smoothing.
+        mixup: Mixup: alpha of the beta distribution; 0 means no mixup.
         freeze: Part of the model to keep frozen during training.
-        ema: Decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0: no
-            EMA.
-        keep: Epoch whose model is saved: the best on validation, or the last.
-        patience: Early stopping after this many validations without improvement; 0: no early stopping.
+        ema: Decay of the exponential moving average (EMA) of the weights; the averaged weights are validated and
+            saved. 0 means no EMA.
+        keep: Epoch whose model is saved: the one with the best validation result, or the last.
+        patience: Early stopping after this many validations without improvement; 0 means no early stopping.
         validate_every: Validate every N epochs.
         log_format: Progress format on the terminal: bar, or paddle (a line every ten steps with the training
             AUROC of each finding).
@@ -442,8 +442,8 @@ def export(
         to: Target runtime.
         out: Output file (default: model.onnx, model.ts or model.xml in the bundle; --int8 appends -int8 to the
             name).
-        int8: Quantise to int8 (onnx and openvino): faster and smaller, with slightly different probabilities;
-            needs --data.
+        int8: Quantise the model to int8 (onnx and openvino). The model becomes faster and smaller, and its
+            probabilities change slightly; needs --data.
         data: Dataset folders for the comparison and for --int8 (default: the comparison uses generated patterns).
         train: Split from which the calibration images for --int8 are taken.
         val: Split on which the predictions of the exported and the original model are compared.
@@ -452,7 +452,7 @@ def export(
             with --int8 the difference is only reported.
         latency: Measure the inference time of the exported and the original model.
         runs: Number of timed runs for batches of 1 and 16 images; the median is reported.
-        threads: Number of CPU threads; 0: one per core.
+        threads: Number of CPU threads; 0 means one per core.
     """
 
 def finetune(
@@ -526,11 +526,11 @@ def finetune(
             eeea_net_c2 or, for images of up to 64 px, resnet18_small. 'ribcage profile --list' lists them all.
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
         findings: Findings to train on (default: all findings in the data).
-        labels: Fraction of the training patients to use.
+        labels: Fraction of the training patients whose images are used for training.
         frontal: Use only frontal images (PA and AP views).
         drop_copies: Drop training images that are identical to an image in another split.
-        drop_shared: Splits from which to drop images of patients in other splits and copies of images in other
-            splits.
+        drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
+            another split.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
@@ -540,7 +540,7 @@ def finetune(
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 10).
         batch: Batch size: images per optimizer step, summed over all processes.
-        micro_batch: Maximum number of images per forward pass in each process; 0: no limit. The gradients of
+        micro_batch: Maximum number of images per forward pass in each process; 0 means no limit. The gradients of
             larger batches are accumulated or, if the loss compares the images of a batch with each other,
             computed by gradient caching.
         lr: Peak learning rate (default: 0.0003).
@@ -552,23 +552,23 @@ def finetune(
         betas: Beta 1 and beta 2 of AdamW (default: 0.9 0.999).
         weight_decay: Weight decay; not applied to biases and normalisation layers (default: 0.05).
         layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
-            1: none.
+            1 means no decay.
         drop_path: Stochastic depth rate (timm's drop_path_rate).
-        clip: Maximum norm of the gradient; 0: no clipping (default: 0).
+        clip: Maximum norm of the gradient; 0 means no clipping (default: 0).
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older
             GPUs with tensor cores, else float32. fp16 scales the loss; float32 switches TF32 off.
         shard: Divide weights, gradients and optimizer states among the processes (FSDP2), for transformers that
             do not fit on a GPU (docs/cluster.md).
         checkpoint_activations: Recompute the activations inside the backbone's blocks in the backward pass
-            instead of storing them: less memory, more time, the same results.
+            instead of storing them. This takes less memory and more time; the results are the same.
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
-        threads: Number of threads that load images; 0: one per core.
+        threads: Number of threads that load images; 0 means one per core.
         export_as: Published layout in which to write the weights as well, such as moco or torchvision
             (docs/weights.md).
         devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
-        track: Experiment trackers that the run is also logged to, such as tensorboard, mlflow or wandb
+        track: Experiment trackers to which the run is also logged, such as tensorboard, mlflow or wandb
             (docs/tracking.md).
         track_images: Trackers that also receive example images: local (those that write to this machine), all, or
             none.
@@ -576,20 +576,20 @@ def finetune(
             start one.
         train: Split to train on.
         val: Split used to select the best epoch, the temperature and the thresholds.
-        augment: Augmentation preset: gentle, strong (with flips), or plain (none).
+        augment: Augmentation preset: gentle, strong (with flips), or plain (no augmentation).
         dropout: Dropout probability before the classification head.
         loss: Loss function: cross-entropy for mutually exclusive findings, otherwise one of the others.
         prior: Initialise the bias of the head from the prevalence of each finding. Without it, saliency maps may
             be empty after a short training.
         balanced: Weight the positives and negatives of each finding by the effective number of samples (Cui et
             al. 2019).
-        smoothing: Label smoothing factor (towards 0.5); 0: no smoothing.
-        mixup: Mixup: alpha of the beta distribution; 0: no mixup.
+        smoothing: Label smoothing factor (towards 0.5); 0 means no smoothing.
+        mixup: Mixup: alpha of the beta distribution; 0 means no mixup.
         freeze: Part of the model to keep frozen during training.
-        ema: Decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0: no
-            EMA.
-        keep: Epoch whose model is saved: the best on validation, or the last.
-        patience: Early stopping after this many validations without improvement; 0: no early stopping.
+        ema: Decay of the exponential moving average (EMA) of the weights; the averaged weights are validated and
+            saved. 0 means no EMA.
+        keep: Epoch whose model is saved: the one with the best validation result, or the last.
+        patience: Early stopping after this many validations without improvement; 0 means no early stopping.
         validate_every: Validate every N epochs.
         log_format: Progress format on the terminal: bar, or paddle (a line every ten steps with the training
             AUROC of each finding).
@@ -630,20 +630,20 @@ def import_(
         fit: Method of making images square: pad with black, crop at the centre, or squash (the aspect ratio
             changes).
         depth: Bit depth of the stored images.
-        threads: Number of threads that decode images; 0: one per core.
+        threads: Number of threads that decode images; 0 means one per core.
         window: DICOM window: the name of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window
             of the file; see docs/datasets.md).
-        allow_rejected: Maximum number of rejected images: a number, a percentage such as 5%, or all; with more,
-            the exit code is 3.
-        limit: Import only the first N images; 0: all.
+        allow_rejected: Maximum number of rejected images: a number, a percentage such as 5%, or all. If more
+            images are rejected, the exit code is 3.
+        limit: Import only the first N images; 0 means all images.
         redo: Import again from the start, even if the folder contains a complete or unfinished import.
         part: Import only part K of N, written as K/N, such as 3/16; 'ribcage merge OUT' joins all parts. Each
             part can be imported on another machine that shares the folder --out (default: import everything).
-        link: Store only the table, not the images; they are decoded from the original files whenever they are
-            used.
+        link: Store only the table, not the images; the images are decoded from the original files whenever they
+            are used.
         split_list: Files with image names, one per line, that define the splits: train=FILE test=FILE.
-        drop_shared: Splits from which to drop images of patients in other splits and copies of images in other
-            splits.
+        drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
+            another split.
         name: Name of the dataset in reports; identical patient identifiers count as the same patient only in
             datasets of the same name (default: the published name).
         options: its own, as `ribcage … --help` lists them.
@@ -748,11 +748,11 @@ def localise(
             lists them all (default: that of --init, else resnet50).
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
         findings: Findings to detect (default: all that have boxes in the training split).
-        labels: Fraction of the training patients to use.
+        labels: Fraction of the training patients whose images are used for training.
         frontal: Use only frontal images (PA and AP views).
         drop_copies: Drop training images that are identical to an image in another split.
-        drop_shared: Splits from which to drop images of patients in other splits and copies of images in other
-            splits.
+        drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
+            another split.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
@@ -762,7 +762,7 @@ def localise(
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 30).
         batch: Batch size: images per optimizer step, summed over all processes.
-        micro_batch: Maximum number of images per forward pass in each process; 0: no limit. The gradients of
+        micro_batch: Maximum number of images per forward pass in each process; 0 means no limit. The gradients of
             larger batches are accumulated or, if the loss compares the images of a batch with each other,
             computed by gradient caching.
         lr: Peak learning rate (default: 0.001).
@@ -774,21 +774,21 @@ def localise(
         betas: Beta 1 and beta 2 of AdamW (default: 0.9 0.999).
         weight_decay: Weight decay; not applied to biases and normalisation layers (default: 0.0001).
         layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
-            1: none.
+            1 means no decay.
         drop_path: Stochastic depth rate (timm's drop_path_rate).
-        clip: Maximum norm of the gradient; 0: no clipping (default: 0).
+        clip: Maximum norm of the gradient; 0 means no clipping (default: 0).
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older
             GPUs with tensor cores, else float32. fp16 scales the loss; float32 switches TF32 off.
         shard: Divide weights, gradients and optimizer states among the processes (FSDP2), for transformers that
             do not fit on a GPU (docs/cluster.md).
         checkpoint_activations: Recompute the activations inside the backbone's blocks in the backward pass
-            instead of storing them: less memory, more time, the same results.
+            instead of storing them. This takes less memory and more time; the results are the same.
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
-        threads: Number of threads that load images; 0: one per core.
+        threads: Number of threads that load images; 0 means one per core.
         devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
-        track: Experiment trackers that the run is also logged to, such as tensorboard, mlflow or wandb
+        track: Experiment trackers to which the run is also logged, such as tensorboard, mlflow or wandb
             (docs/tracking.md).
         track_images: Trackers that also receive example images: local (those that write to this machine), all, or
             none.
@@ -809,9 +809,9 @@ def localise(
         cache_gb: Maximum size of the cache in GB, separately for training and validation.
         train: Split to train on.
         val: Split used to select the best epoch and the score threshold.
-        augment: Augmentation preset: gentle, strong (with flips), or plain (none).
-        keep: Epoch whose model is saved: the best on validation, or the last.
-        patience: Early stopping after this many validations without improvement; 0: no early stopping.
+        augment: Augmentation preset: gentle, strong (with flips), or plain (no augmentation).
+        keep: Epoch whose model is saved: the one with the best validation result, or the last.
+        patience: Early stopping after this many validations without improvement; 0 means no early stopping.
         validate_every: Validate every N epochs.
     """
 
@@ -879,8 +879,8 @@ def predict(
             each finding).
         window: DICOM window: the name of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window
             of the file; see docs/datasets.md).
-        allow_unread: Maximum number of unreadable files: a number, a percentage such as 5%, or all; with more,
-            the exit code is 3.
+        allow_unread: Maximum number of unreadable files: a number, a percentage such as 5%, or all. If more files
+            are unreadable, the exit code is 3.
         batch: Batch size: images per forward pass.
     """
 
@@ -949,11 +949,11 @@ def pretrain(
             eeea_net_c2 or, for images of up to 64 px, resnet18_small. 'ribcage profile --list' lists them all.
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
         findings: Findings whose labels are used, for methods that use labels (default: all findings in the data).
-        labels: Fraction of the training patients to use.
+        labels: Fraction of the training patients whose images are used for training.
         frontal: Use only frontal images (PA and AP views).
         drop_copies: Drop training images that are identical to an image in another split.
-        drop_shared: Splits from which to drop images of patients in other splits and copies of images in other
-            splits.
+        drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
+            another split.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
@@ -965,7 +965,7 @@ def pretrain(
         epochs: Training epochs (default: byol 1000; mae 800; mae_unet 800; moco 200; simclr 100; supcon 1000;
             supervised 100; swav 400).
         batch: Batch size: images per optimizer step, summed over all processes.
-        micro_batch: Maximum number of images per forward pass in each process; 0: no limit. The gradients of
+        micro_batch: Maximum number of images per forward pass in each process; 0 means no limit. The gradients of
             larger batches are accumulated or, if the loss compares the images of a batch with each other,
             computed by gradient caching.
         lr: Peak learning rate (default: byol 0.2 × batch / 256, 0.3 × batch / 256 below 1000 epochs, 0.45 × batch
@@ -986,24 +986,24 @@ def pretrain(
             below 1000 epochs; mae 0.05; mae_unet 0.05; moco 0.0001; simclr 1e-06; supcon 0.0001; supervised 0.05;
             swav 1e-06).
         layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
-            1: none.
+            1 means no decay.
         drop_path: Stochastic depth rate (timm's drop_path_rate).
-        clip: Maximum norm of the gradient; 0: no clipping (default: byol 0; mae 0; mae_unet 0; moco 0; simclr 0;
-            supcon 0; supervised 0; swav 0).
+        clip: Maximum norm of the gradient; 0 means no clipping (default: byol 0; mae 0; mae_unet 0; moco 0;
+            simclr 0; supcon 0; supervised 0; swav 0).
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older
             GPUs with tensor cores, else float32. fp16 scales the loss; float32 switches TF32 off.
         shard: Divide weights, gradients and optimizer states among the processes (FSDP2), for transformers that
             do not fit on a GPU (docs/cluster.md).
         checkpoint_activations: Recompute the activations inside the backbone's blocks in the backward pass
-            instead of storing them: less memory, more time, the same results.
+            instead of storing them. This takes less memory and more time; the results are the same.
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
-        threads: Number of threads that load images; 0: one per core.
+        threads: Number of threads that load images; 0 means one per core.
         export_as: Published layout in which to write the weights as well, such as moco or torchvision
             (docs/weights.md).
         devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
-        track: Experiment trackers that the run is also logged to, such as tensorboard, mlflow or wandb
+        track: Experiment trackers to which the run is also logged, such as tensorboard, mlflow or wandb
             (docs/tracking.md).
         track_images: Trackers that also receive example images: local (those that write to this machine), all, or
             none.
@@ -1063,8 +1063,9 @@ def probe(
         split: Split to evaluate on.
         frontal: Use only frontal images (PA and AP views).
         drop_copies: Drop training images that are identical to an image in another split.
-        drop_shared: Splits from which to drop images of patients in other splits and copies of images in other
-            splits (for the evaluated split: or in the training data of the model).
+        drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
+            another split. From the evaluated split, images are also dropped if the patient or a copy is in the
+            training data of the model.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
             in ones,Edema=zeros,blank=zeros (docs/datasets.md).
         size: Input height and width in pixels, or one number for both (default: the input size of the bundle,
@@ -1073,7 +1074,7 @@ def probe(
         pool: Global pooling, if MODEL is an architecture: a timm pool type, such as avg or token (default: that
             of the architecture).
         batch: Batch size: images per forward pass.
-        threads: Number of threads that load images; 0: one per core.
+        threads: Number of threads that load images; 0 means one per core.
         allow_leak: Evaluate even if the model was trained on these patients or images; the leakage is stated in
             the result.
         out: Output folder for probe.json, which holds the results for every subset.
@@ -1107,7 +1108,7 @@ def profile(
         size: Input height and width in pixels, or one number for both, for architectures and --baselines
             (default: 224).
         latency: Measure the inference time in PyTorch and in ONNX Runtime.
-        threads: Number of CPU threads; 0: one per core.
+        threads: Number of CPU threads; 0 means one per core.
         runs: Number of timed runs per model and batch size; the median is reported.
         json: Write all numbers to this JSON file.
     """
@@ -1147,7 +1148,7 @@ def run(
     Args:
         name: Name of a recipe, or a TOML file.
         data: Dataset folders, in the order of the recipe (default: those in the recipe).
-        download: Downloaded folders or files to import first, in the order of the recipe.
+        download: Downloaded folders or files to import first, in the order in which the recipe imports them.
         out: Run folder to write (default: the run folder in the recipe).
         dry_run: Print the commands without running them.
         options: its own, as `ribcage … --help` lists them.
@@ -1194,15 +1195,15 @@ def serve(
 
     Args:
         models: Run folders or bundles.
-        port: Port to listen on; 0: any free port.
+        port: Port to listen on; 0 means any free port.
         host: Address to listen on; an address that other machines can reach requires a token.
         token_file: File with the access token (default: the value of RIBCAGE_TOKEN, if set).
         log_predictions: Folder in which predictions are logged as JSON lines, without images (default: nothing is
             stored).
         batch: Maximum batch size of a model.
         batch_delay: Maximum time in milliseconds that an image waits for other images to form a batch.
-        threads: Number of CPU threads per model; 0: one per core.
-        workers: Number of processes that decode images; 0: one per core.
+        threads: Number of CPU threads per model; 0 means one per core.
+        workers: Number of processes that decode images; 0 means one per core.
         window: DICOM window: the name of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window
             of the file; see docs/datasets.md).
         max_requests: Maximum number of concurrent requests with images; further requests receive status 503.

@@ -30,14 +30,14 @@ def verb(name: str) -> Callable[..., Any]:
         if len(values) > len(positional):
             other = next((word for word in known if word not in positional), "option")
             raise TypeError(
-                f"ribcage.{name} takes {len(positional)} positional arguments, but {len(values)} were given: pass the "
-                f"others as keyword arguments, such as {other}=…"
+                f"ribcage.{name}() takes {len(positional)} positional argument{'s' * (len(positional) != 1)}, but "
+                f"{len(values)} were given. Pass the others as keyword arguments, such as {other}=…"
             )
         given: dict[str, Any] = {**dict(zip(positional, values, strict=False)), **options}
         own = {key: value for key, value in given.items() if key not in known}
         if own and "member" not in kinds:
             word = next(iter(own))
-            raise TypeError(f"ribcage.{name} has no option {word!r}.{did_you_mean(word, known)}")
+            raise TypeError(f"ribcage.{name}() has no option {word!r}.{did_you_mean(word, known)}")
         settled: dict[str, Any] = {key: typed(key, kinds[key], value) for key, value in given.items() if key in known}
         if "member" in kinds:
             hints = flags.hints(module.member(given[positional[0]])) if own else {}

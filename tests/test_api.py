@@ -50,12 +50,12 @@ def test_what_is_positional_there_is_positional_here(monkeypatch: pytest.MonkeyP
 
 
 def test_a_wrong_option_is_answered_with_the_nearest() -> None:
-    with pytest.raises(TypeError, match=r"ribcage\.finetune .*'modle'.*'model'"):
+    with pytest.raises(TypeError, match=r"ribcage\.finetune\b.*'modle'.*'model'"):
         ribcage.finetune(data="d", out="o", modle="densenet121")
 
 
 def test_too_many_arguments_a_wrong_choice_and_a_wrong_type_are_named() -> None:
-    with pytest.raises(TypeError, match=r"probe .*\b1\b.*\b2\b"):
+    with pytest.raises(TypeError, match=r"probe\b.*\b1\b.*\b2\b"):
         ribcage.probe("runs/x", "d")
     with pytest.raises(ValueError, match=r"optimizer .*'adamw' or 'sgd' or 'lars'.*'adam'"):
         ribcage.finetune(data="d", out="o", optimizer="adam")

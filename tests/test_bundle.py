@@ -171,7 +171,7 @@ def test_the_card_names_teachers_and_those_of_unknown_training_data(tmp_path: Pa
         whose = seen() | Provenance.nothing(*["答案.csv"] * says)
         save_bundle(tmp_path, method, replace(facts, training=replace(COUNTS, teachers=lessons)), whose)
         text = (tmp_path / "README.md").read_text(encoding="utf-8")
-        assert "distilled from densenet121 (1 finding)" + ", the table 答案.csv (Edema)" * says + "\n" in text
+        assert "distilled from densenet121 (1 finding)" + ", the table 答案.csv (Edema)" * says + ".\n" in text
         assert has_facts(text, "training data", "答案.csv", "not known") == says
     assert "distilled" not in card.model_card(facts)
 
@@ -214,11 +214,11 @@ def test_a_missing_torn_or_foreign_file_is_one_line(saved: Path, file: str, cont
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda weights: weights.pop("fc.bias"), r"1 missing, 0 unexpected, 0 .*\(fc\.bias"),
-        (lambda weights: weights.update(extra=torch.zeros(1)), r"0 missing, 1 unexpected, 0 .*\(extra"),
+        (lambda weights: weights.pop("fc.bias"), r"\b1\b.*\b0\b.*\b0\b.*fc\.bias"),
+        (lambda weights: weights.update(extra=torch.zeros(1)), r"\b0\b.*\b1\b.*\b0\b.*extra"),
         (
             lambda weights: weights.update({"fc.weight": torch.zeros(3, 96)}),
-            r"0 missing, 0 unexpected, 1 .*\(fc\.weight",
+            r"\b0\b.*\b0\b.*\b1\b.*fc\.weight",
         ),
     ],
 )
@@ -410,13 +410,13 @@ def test_training_starts_from_a_bundle_of_another_size(tmp_path: Path) -> None:
 
 def test_another_architecture_is_not_filled_with_a_bundles_weights(saved: Path) -> None:
     _, model = made("test_vit")
-    with pytest.raises(ValueError, match="is a test_resnet, not a test_vit: pass --model test_resnet"):
+    with pytest.raises(ValueError, match=r"test_resnet.*test_vit.*--model test_resnet"):
         initial_backbone(model, str(saved), 0.0)
 
 
 def test_another_number_of_channels_is_one_line(saved: Path) -> None:
     _, model = made(channels=3)
-    with pytest.raises(ValueError, match=r"\b1 weights? differ.*\(conv1\.0\.weight"):
+    with pytest.raises(ValueError, match=r"\b1\b.*conv1\.0\.weight"):
         initial_backbone(model, str(saved), 0.0)
 
 

@@ -245,7 +245,7 @@ def test_a_weight_of_two_names_is_refused(tmp_path: Path) -> None:
     found = {f"densenet121.{name}": value for name, value in numbered(densenet()).items()}
     twice = "densenet121.features.denseblock1.denselayer1.norm{}.weight"
     torch.save(found | {twice.format(1): torch.zeros(64)}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"w\.pth .*twice") as error:
+    with pytest.raises(ValueError, match=r"w\.pth") as error:
         formats.published(tmp_path / "w.pth")
     assert twice.format(1) in str(error.value) and twice.format(".1") in str(error.value)
 

@@ -84,5 +84,5 @@ def test_unknown_views_are_reported_with_their_count(folder: Path, caplog: pytes
 def test_slices_of_ct_are_left_out_and_counted(folder: Path, header: str, caplog: pytest.LogCaptureFixture) -> None:
     lines = (f"path,{header},Mass", "1.png,X-ray,1", "2.png,CT Axial,1")
     assert trees.read_table(folder, *lines).table["path"].tolist() == ["1.png"]
-    assert "1 slices of CT or MR" in caplog.text and "--slices keep" in caplog.text
+    assert "1 CT or MR slice " in caplog.text and "--slices keep" in caplog.text
     assert len(trees.read_table(folder, *lines, slices="keep")) == 2

@@ -66,7 +66,7 @@ def test_missing_elements_are_named(elements: dict) -> None:
 
 
 def test_other_than_8_to_16_bits_are_refused() -> None:
-    assert "32 bits (32" in refused(dataset(RAMP.astype(np.uint32), 32))
+    assert has_facts(refused(dataset(RAMP.astype(np.uint32), 32)), "32 bits", 32)
 
 
 def test_cut_pixels_are_refused() -> None:

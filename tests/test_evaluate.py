@@ -139,7 +139,7 @@ def test_a_linked_folder_is_fingerprinted_for_the_leakage_check(
     ("words", "said"),
     [
         (("--split", "tset"), "tset"),
-        (("--policy", "ones+lsr"), "smooths labels"),
+        (("--policy", "ones+lsr"), "'ones+lsr'"),
         (("--rule", "best"), "'best'"),
     ],
 )

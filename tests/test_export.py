@@ -272,7 +272,7 @@ def test_files_that_are_no_exports_are_a_line(tmp_path: Path) -> None:
 def test_a_full_disk_is_named_as_the_reason(way: str, tmp_path: Path) -> None:
     pytest.importorskip({"torchscript": "torch"}.get(way, way))
     folder = made(tmp_path / "model")
-    with full_disk(), pytest.raises(OSError, match="No space left"):
+    with full_disk(), pytest.raises(OSError, match=r"(?i)no space"):
         ribcage.export(folder, to=way, latency=False)  # type: ignore[arg-type]
     assert [file for file in folder.iterdir() if "export" in file.name or file.name.startswith("model.o")] == []
 

@@ -107,7 +107,7 @@ def test_a_folder_behind_a_link_is_refused(tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
     files.write_text(tmp_path / "a.txt", "old")
     with (
-        pytest.raises(OSError, match="No space left"),
+        pytest.raises(OSError, match=re.escape(str(tmp_path))),
         files.explained(tmp_path, ""),
         files.atomic(tmp_path / "a.txt") as part,
     ):

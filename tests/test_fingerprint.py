@@ -330,7 +330,7 @@ def test_search_by_neighbourhoods_finds_close_copies(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("cut", [-1, 128])
 def test_an_impossible_cut_is_refused(cut: int) -> None:
-    with pytest.raises(ValueError, match=r"\b0 to 127 bits"):
+    with pytest.raises(ValueError, match=r"\b0\b.*\b127 bits"):
         duplicates.duplicates_within(PRINTS, max_distance=cut)
 
 

@@ -78,7 +78,7 @@ def test_every_option_alone_is_read_as_it_was(name: str) -> None:
 @pytest.mark.parametrize("kind", [int, float, int | None, float | None])
 def test_no_option_takes_a_number_that_is_none(kind: Any, word: str) -> None:
     with pytest.raises(ValueError, match=r"takes a .*number"):
-        flags.parse_word(kind, word)
+        flags.parse_word("--lr", kind, word)
 
 
 # ---- a command made up here

@@ -129,4 +129,4 @@ def test_a_real_manifest_is_understood(caplog: pytest.LogCaptureFixture) -> None
     nih = datasets.index("folder", Path(str(REAL)) / "nih", csv="manifest.csv", split_column="arnoweng_split")
     assert sum(nih.file(row).is_file() for row in range(len(nih))) == 1299
     odd = datasets.index("folder", Path(str(REAL)) / "odd")
-    assert len(odd) == 32 and "44 slices" in caplog.text
+    assert len(odd) == 32 and "44 CT " in caplog.text

@@ -334,7 +334,7 @@ def test_a_file_that_lacks_a_weight_is_refused(
     torch.save({"model": lacking(state, lost)}, tmp_path / "w.pth")
     words = ["convert", str(tmp_path / "w.pth"), "--out", str(tmp_path / "out")]
     said = line(words, capsys)
-    if "unknown architecture" in said:
+    if lost not in said:  # the architecture was not recognised
         name = {"cls": "vit_tiny_patch16_224", "blo": "vit_tiny_patch16_224", "lay": "autoformer_v2_tiny"}[lost[:3]]
         said = line([*words, "--model", name], capsys)
     assert lost in said

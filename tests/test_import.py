@@ -67,7 +67,7 @@ def test_dicom_slices_are_left_out_and_other_kinds_are_noted(tmp_path: Path) -> 
         for slices in ("drop", "keep")
     )
     assert found.index.table["path"].tolist() == ["chest.dcm", "knee.dcm"]
-    assert "slice of CT" in (tmp_path / "drop" / "rejected.csv").read_text()
+    assert "CT slice" in (tmp_path / "drop" / "rejected.csv").read_text()
     assert [has_facts(note, "KNEE") for note in found.index.table["notes"]] == [False, True]
     assert len(kept) == 3 and has_facts(kept.index.table["notes"][2], "CT")
 

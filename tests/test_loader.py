@@ -263,7 +263,7 @@ def test_the_way_of_a_gpu_gives_the_same_batch(dataset: DatasetFolder, other: Da
         ({"rank": 2, "world": 2}, "rank .*0 to 1.* 2"),
         ({"channels": 2}, "channels .* 1 or 3.* 2"),
         ({"batch": 64, "drop_last": True}, "50 images .*batch of 64"),
-        ({"weights": (1, 2, 3)}, "3 values.*per dataset"),
+        ({"weights": (1, 2, 3)}, "per dataset.* 3 values"),
     ],
 )
 def test_wrong_options_are_named_in_one_line(dataset: DatasetFolder, options: dict, message: str) -> None:
@@ -273,7 +273,7 @@ def test_wrong_options_are_named_in_one_line(dataset: DatasetFolder, options: di
 
 
 def test_a_step_beyond_the_epoch_is_refused(dataset: DatasetFolder) -> None:
-    with pytest.raises(ValueError, match=r"Step 8 .* 7"):
+    with pytest.raises(ValueError, match=r"\b7\b.* 8"):
         Loader([dataset], [plain_view(48)], batch=8).epoch(0, start=8)
 
 

@@ -403,13 +403,13 @@ def test_findings_have_their_own_numbers_and_a_mean_of_what_is_defined() -> None
 
 
 def test_impossible_detections_are_refused() -> None:
-    with pytest.raises(ValueError, match="boxes \\(M, 4\\)"):
+    with pytest.raises(ValueError, match=r"boxes.*\(M, 4\)"):
         BoxTable(np.zeros(2, np.int64), np.zeros((1, 4)), np.ones(2))
     with pytest.raises(ValueError, match="finite"):
         BoxTable(np.zeros(1, np.int64), np.array([[0, 0, NAN, 1.0]]), np.ones(1))
     with pytest.raises(ValueError, match="0 to 2"):
         box_average_precision(marks((3, 1, 0, 0, 1, 1)), marks((0, 1, 0, 0, 1, 1)), 3)
-    with pytest.raises(ValueError, match=r"resamples .* not 0 and"):
+    with pytest.raises(ValueError, match=r"resamples .*\b0\b"):
         bootstrap_detection([FindingBoxes.of(BoxTable.none(), BoxTable.none(), 1)], resamples=0)
 
 

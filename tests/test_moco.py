@@ -206,7 +206,7 @@ def test_queries_are_judged_in_the_order_of_the_batch() -> None:
 def test_less_than_two_groups_and_broken_ones_are_refused_with_what_would_do(
     count: int, group: int, would_do: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"^--bn-group {group}: .* {count} .*{would_do}"):
+    with pytest.raises(ValueError, match=rf"^--bn-group {group}\b.* {count} .*{would_do}"):
         made(bn_group=group)._order(count, torch.device("cpu"))
     option, value = would_do.split()
     shown, size = (int(value), group) if option == "--batch" else (count, int(value))

@@ -80,7 +80,7 @@ def test_what_is_no_table_of_predictions_shows_an_example(ours: Path, tmp_path: 
     (tmp_path / "mine.csv").write_text("path,Mass\na.png,7\nb.png,83\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"Mass .* 7 to 83"):
         comparison_entries.entries([str(ours), str(tmp_path / "mine.csv")])
-    with pytest.raises(ValueError, match=r"FINDING=PROBABILITY .*Mass, Edema, not 'Mas=0.4'"):
+    with pytest.raises(ValueError, match=r"--thresholds .*'Mas=0.4'.*Mass, Edema"):
         own_predictions.thresholds(["Mas=0.4"], ["Mass", "Edema"])
     theirs = own(tmp_path / "mine.csv", {"Mass": "Mass"}, folder="other-")
     with pytest.raises(ValueError, match=r"mine\.csv .*other-"):

@@ -101,5 +101,5 @@ def test_a_column_with_nothing_to_count_is_undefined() -> None:
 def test_shares_refuse_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match=r"\(3, 1\).*\(3, 2\)"):
         pointing.bootstrap_shares(np.ones((3, 1)), np.ones((3, 2)))
-    with pytest.raises(ValueError, match=r"resamples .* not 0 and"):
+    with pytest.raises(ValueError, match=r"resamples .*\b0\b"):
         pointing.bootstrap_shares(np.ones((3, 1)), np.ones((3, 1)), resamples=0)

@@ -99,7 +99,7 @@ def test_a_finding_that_validation_cannot_judge_takes_the_setting_of_the_others(
     unjudged[:, 1] = np.nan
     answers = [(1 - labels, labels), (labels, labels)]
     assert probe.chosen_auroc(answers, unjudged, labels).tolist() == [1.0, 1.0]
-    with pytest.raises(ValueError, match=r"both classes .*validation"):
+    with pytest.raises(ValueError, match="validation"):
         probe.chosen_auroc(answers, np.zeros((4, 2)), labels)
 
 

@@ -212,7 +212,7 @@ def test_a_full_disk_is_one_clear_line_and_the_import_goes_on_later(tmp_path: Pa
     full = (importing, tmp_path / "index", tmp_path / "full")
     with processes.Forked(*full, 150 * SIZE * SIZE, said=tmp_path / "said.txt", env=os.environ) as failed:
         code, said = failed.end()
-    assert code == 1 and "No space left" in said
+    assert code == 1 and "no space" in said.lower()
     processes.together(*full, said=tmp_path / "said", world=1)
     same, other = digest(tmp_path / "full"), digest(tmp_path / "whole")
     assert same == other

@@ -72,7 +72,8 @@ def detector_summary(spec: ModelSpec) -> str:
     if spec.detector is None:
         return ""
     thresholds = [f"{one:.3f}" if one is not None else "–" for one in spec.thresholds.get("f1", [])]
-    shown = f" Score threshold: {', '.join(thresholds)} (highest F1 at IoU .40 on validation images)."
+    title = "Score threshold" if len(thresholds) == 1 else "Score thresholds"
+    shown = f" {title} with the highest F1 at IoU .40 on the validation images: {', '.join(thresholds)}."
     options = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in spec.detector.options.items())
     return f"{HEADS[spec.detector.head]} ({options}). Scores are not probabilities.{shown if thresholds else ''}"
 

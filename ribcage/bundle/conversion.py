@@ -89,7 +89,10 @@ def converted_model(
     if len(mean) == 1 and stem == 3:
         mean, std = tuple(mean) * 3, tuple(std) * 3
     if len(mean) != stem or len(std) != stem:
-        raise ValueError(f"{file} has {stem} input channel{'s' * (stem > 1)}, but {len(mean)} means were given.")
+        raise ValueError(
+            f"--mean and --std must have one value for each input channel of {file} ({stem}), but have {len(mean)} and "
+            f"{len(std)}."
+        )
     own, rgb_normalisation = (GRAY, (mean, std)) if stem == 3 else ((mean[0], std[0]), ())
     size = size or found.size
     outputs = tuple(name for name in names if name)

@@ -86,10 +86,10 @@ def load_tests(folder: Path) -> list[PastTest]:
     file = folder / FILE
     try:
         if file.stat().st_size > LARGEST:
-            raise ValueError("it is too large")
+            raise ValueError("the file is too large")
         values = format_1.current(files.read_json(file), FILE, FORMAT)
         if values["format"] != FORMAT:
-            raise ValueError("its format version is not supported")
+            raise ValueError("the format version is not supported")
         return [_test(one) for one in values["tests"]]
     except FileNotFoundError:
         return []
@@ -110,7 +110,7 @@ def _test(values: dict[str, Any]) -> PastTest:
     valid = valid and all(one is None or (type(one) in (int, float) and math.isfinite(one)) for one in numbers)
     valid = valid and type(values["honest"]) is bool and all(isinstance(one, str) for one in values["contents"])
     if not valid:
-        raise ValueError("an entry is not in Ribcage's format")
+        raise ValueError("an entry is invalid")
     return PastTest(**{**values, "contents": tuple(values["contents"])})
 
 

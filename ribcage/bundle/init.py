@@ -93,9 +93,9 @@ def read_initial_weights(file: Path) -> Published:
         also = published(file, other)
         if (also.mean, also.std) != (found.mean, found.std):
             raise ValueError(
-                f"{file} could be in the layout {found.layout} or {other}, which expect different preprocessing "
-                f"(recognised by {found.evidence}). Convert it first with --layout {found.layout} or {other}: "
-                "ribcage convert FILE --layout LAYOUT --out FOLDER, then --init FOLDER."
+                f"{file} could be in the {found.layout} layout or in the {other} layout, which expect different "
+                f"preprocessing (recognised by {found.evidence}). Convert it first with 'ribcage convert FILE --layout "
+                f"LAYOUT --out FOLDER', where LAYOUT is {found.layout} or {other}; then pass --init FOLDER."
             )
     return found
 
@@ -122,7 +122,9 @@ def initial_backbone(spec: ModelSpec, init: str, drop_path: float) -> Backbone:
         return built
     trained = load_bundle(folder)
     if trained.spec.name != spec.name:
-        raise ValueError(f"{init} is a {trained.spec.name}, not a {spec.name}: pass --model {trained.spec.name}.")
+        raise ValueError(
+            f"{init} has the architecture {trained.spec.name}, not {spec.name}: pass --model {trained.spec.name}."
+        )
     if trained.spec.rgb_normalisation:  # a trained model has one normalisation of gray
         expected = Weights(trained.method.backbone.model.state_dict(), *trained.spec.rgb_normalisation)
         return _built(

@@ -122,7 +122,9 @@ def find_bundle(folder: Path) -> Path:
     if not folder.exists():
         raise FileNotFoundError(f"{folder} does not exist.")
     if (folder / "checkpoint.pt").is_file() or (folder / "checkpoint").is_dir():
-        raise FileNotFoundError(f"{folder} is a run without a bundle: its first validation has not finished.")
+        raise FileNotFoundError(
+            f"{folder} is the folder of a run that has not saved a model yet: its first validation has not finished."
+        )
     raise FileNotFoundError(f"{folder} has no model: it contains neither model.json nor bundle/model.json.")
 
 
@@ -140,7 +142,7 @@ def load_bundle(folder: Path | str) -> Bundle:
     except Exception as error:  # the library has an exception of its own
         raise ValueError(f"{folder / WEIGHTS_FILE} is damaged ({type(error).__name__}: {error_text(error)}).") from None
     if bad := [name for name, value in weights.items() if not value.isfinite().all()]:
-        raise ValueError(f"{folder / WEIGHTS_FILE} is damaged: {bad[0]} has values that are not finite.")
+        raise ValueError(f"{folder / WEIGHTS_FILE} is damaged: the weight {bad[0]} contains NaN or infinity.")
     method = _built(spec, str(folder))
     if isinstance(method, Detect):
         load_state(detector_state(method), weights, str(folder))

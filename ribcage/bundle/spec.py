@@ -108,7 +108,9 @@ class ModelSpec:
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         values = json.loads(text)
         if invalid := _invalid(values):
-            raise ValueError(f"A model cannot be saved with {invalid} = {str(values[invalid])[:60]!r}.")
+            raise ValueError(
+                f"The model cannot be saved, because {invalid} has the invalid value {str(values[invalid])[:60]!r}."
+            )
         part.write_text(text, encoding="utf-8")
 
     @classmethod
@@ -116,7 +118,7 @@ class ModelSpec:
         """Read what `save` wrote, or raise one ValueError."""
         try:
             if file.stat().st_size > MOST_BYTES:
-                raise ValueError("it is too large")
+                raise ValueError("the file is too large")
             values = files.read_json(file, parse_int=limits.json_integer)
         except ValueError as error:
             raise ValueError(f"{file} is not valid JSON ({error}).") from None
@@ -125,7 +127,7 @@ class ModelSpec:
         if not isinstance(values, dict) or values.get("format") != MODEL_FORMAT or known != set(values):
             raise ValueError(f"{file} was written by another version of Ribcage (this is {__version__}).")
         if invalid := _invalid(values):
-            raise ValueError(f"{file} is damaged: {invalid} is {str(values[invalid])[:60]!r}.")
+            raise ValueError(f"{file} is damaged: {invalid} has the invalid value {str(values[invalid])[:60]!r}.")
         for name in ("findings", "size", "temperature"):
             values[name] = tuple(values[name])
         values["detector"] = _read_detector(values["detector"]) if values["detector"] else None

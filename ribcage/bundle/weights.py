@@ -15,6 +15,7 @@ from ribcage.bundle.spec import ModelSpec
 from ribcage.methods.detect import Detect
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
+from ribcage.runtime.spelling import count_phrase
 
 
 def timm_options(name: str, size: tuple[int, int], pool: str) -> dict[str, Any]:
@@ -96,8 +97,9 @@ def check_state(own: dict[str, Tensor], there: Mapping[str, StoredTensor], where
     missing, strange = sorted(own.keys() - there.keys()), sorted(there.keys() - own.keys())
     other = [name for name, value in own.items() if name in there and not _alike(value, there[name])]
     if missing or strange or other:
-        counts = f"{len(missing)} missing, {len(strange)} unexpected, {len(other)} of another shape"
-        raise ValueError(f"The weights in {where} do not fit: {counts} ({(missing + strange + other)[0]} …).")
+        counts = f"missing: {len(missing)}; unexpected: {len(strange)}; of another shape: {len(other)}"
+        first = (missing + strange + other)[0]
+        raise ValueError(f"The weights in {where} do not fit the model ({counts}). The first that differs is {first}.")
 
 
 def _alike(value: Tensor, there: StoredTensor) -> bool:
@@ -122,5 +124,9 @@ def load_backbone(built: Backbone, trained: Backbone, where: str) -> None:
     wanted = {name: value.shape for name, value in built.model.state_dict().items()}
     if found != wanted:
         other = sorted(name for name in set(found) | set(wanted) if found.get(name) != wanted.get(name))
-        raise ValueError(f"The weights in {where} do not fit: {len(other)} weights differ ({other[0]} …).")
+        count = count_phrase(len(other), "weight differs", "weights differ")
+        raise ValueError(
+            f"The weights in {where} do not fit the model ({count} in name or shape). The first that differs is "
+            f"{other[0]}."
+        )
     built.model.load_state_dict(state)

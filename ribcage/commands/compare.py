@@ -23,10 +23,11 @@ class Options:
     runs: tuple[str, ...]
     """Two or more run folders, evaluation folders, or tables of predictions (.parquet or .csv)."""
     on: str = ""
-    """Evaluation to compare: its name, such as nih-test, or the first digits of its key (default: the only one that all
-    runs have in common)."""
+    """Evaluation to compare: the name of its folder, such as nih-test, or the first digits of its test key, which is
+    listed in the model card (default: the only evaluation that all runs have in common)."""
     thresholds: tuple[str, ...] = ()
-    """Thresholds for tables of predictions: one probability for all findings, or FINDING=PROBABILITY …"""
+    """Thresholds for tables of predictions: one probability for all findings, or FINDING=PROBABILITY for each
+    finding."""
     html: Path | None = None
     """Write an HTML report to this file."""
     json: Path | None = None
@@ -38,7 +39,7 @@ class Options:
     latency: bool = False
     """Measure the inference time per image in PyTorch and in ONNX Runtime."""
     threads: int = 0
-    """Number of CPU threads for --latency; 0: one per core."""
+    """Number of CPU threads for --latency; 0 means one per core."""
 
 
 def run(options: Options) -> "ResultWithPage":

@@ -56,7 +56,7 @@ class Options:
     """Architecture: a timm model, such as resnet18, or one of Ribcage's own; 'ribcage profile --list' lists them all
     (default: recognised from the weights)."""
     findings: tuple[str, ...] = ()
-    """Finding of each output, in order; - drops an output (default: as published)."""
+    """Finding of each output, in order; a hyphen (-) drops an output (default: as published)."""
     channels: Literal[1, 3] = 3
     """Number of input channels; 1 folds an RGB stem into one channel, which is faster and exact except at zero-padded
     borders."""
@@ -244,8 +244,8 @@ def described(found: "Published", options: Options) -> "Published":
     found = replace(found, name=options.model or found.name)
     if not found.name and not found.candidates:
         raise ValueError(
-            f"{options.file}: unknown architecture ({len(found.state)} weights, {next(iter(found.state))} …). "
-            "Pass --model."
+            f"The architecture in {options.file} was not recognised ({len(found.state)} weights, "
+            f"{next(iter(found.state))} …). Name the architecture with --model."
         )
     return replace(found, mean=options.mean or found.mean, std=options.std or found.std)
 

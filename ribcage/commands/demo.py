@@ -62,7 +62,7 @@ class Options:
     serve: bool = True
     """Serve the models after the last step until Ctrl-C is pressed, if the demo runs in a terminal."""
     port: int = 8000
-    """Port of the server; 0: any free port."""
+    """Port of the server; 0 means any free port."""
 
 
 def run(options: Options) -> Path:

@@ -189,7 +189,7 @@ def findings(options: Options, data: "Datasets", teachers: "Mapping[str, OpenedT
     if unknown or not set(chosen) & set(taught):
         hint = did_you_mean(unknown[0], [*taught, *data.findings]) if unknown else ""
         raise ValueError(
-            f"No teacher predicts {', '.join(unknown or chosen)}.{hint} Findings of the teachers: {', '.join(taught)}."
+            f"No teacher predicts {', '.join(unknown or chosen)}.{hint} The teachers predict {', '.join(taught)}."
         )
     return tuple(chosen)
 
@@ -215,9 +215,9 @@ def check_teachers(options: Options, data: "Datasets", val_rows: "np.ndarray") -
                 )
             if not options.allow_leak:
                 raise ValueError(
-                    f"{found}, which is used to select the student. {why}. Use another --val, or pass --allow-leak."
+                    f"{found}, on which the student is selected. {why}. Use another --val, or pass --allow-leak."
                 ) from None
-            say(f"WARNING: {found}, which is used to select the student. {why}.")
+            say(f"WARNING: {found}, on which the student is selected. {why}.")
             leaks.append(
                 f"its teacher {Path(name).name} was trained on split {options.val!r}, on which the student was selected"
             )
@@ -335,8 +335,8 @@ def check_maps(method: "Distil", spec: "ModelSpec") -> None:
     ]
     if single:
         raise ValueError(
-            f"--relation-weight needs feature maps with several locations, but there is only one for "
-            f"{' and for '.join(single)} pixels. Use a larger --size."
+            f"--relation-weight needs feature maps with several locations, but the feature map has a single location "
+            f"for {' and for '.join(single)} pixels. Use a larger --size."
         )
 
 
@@ -374,7 +374,8 @@ def fit(options: Options, run: "Run", validation: "ClassifierValidation | None")
         broken = [one.name for one in teachers if isinstance(one, LiveTeacher) and bool(one.nonfinite)]
         if broken:
             raise ValueError(
-                f"{' and '.join(broken)} predicts NaN or infinity: its weights are damaged, or its training diverged."
+                f"The predictions of {' and '.join(broken)} contain NaN or infinity: the weights are damaged, or the "
+                f"training diverged."
             ) from None
         raise
 

@@ -34,7 +34,8 @@ class Options:
     out: Path | None = None
     """Output file (default: model.onnx, model.ts or model.xml in the bundle; --int8 appends -int8 to the name)."""
     int8: bool = False
-    """Quantise to int8 (onnx and openvino): faster and smaller, with slightly different probabilities; needs --data."""
+    """Quantise the model to int8 (onnx and openvino). The model becomes faster and smaller, and its probabilities
+    change slightly; needs --data."""
     data: tuple[str, ...] = ()
     """Dataset folders for the comparison and for --int8 (default: the comparison uses generated patterns)."""
     train: str = "train"
@@ -51,7 +52,7 @@ class Options:
     runs: int = 20
     """Number of timed runs for batches of 1 and 16 images; the median is reported."""
     threads: int = 0
-    """Number of CPU threads; 0: one per core."""
+    """Number of CPU threads; 0 means one per core."""
 
 
 class Exported(TypedDict, total=False):
@@ -186,7 +187,7 @@ def chosen_images(options: Options, model: "ModelSpec", split: str, most: int = 
         raise ValueError(
             f"{other[0].folder} has images of {other[0].size} px ({other[0].facts.fit}, "
             f"{8 * other[0].dtype.itemsize} bit), but the model was trained on images of {model.stored} px "
-            f"({model.fit}, 8 bit): import the images with these settings."
+            f"({model.fit}, 8 bit). Import the images with the settings of the model."
         )
     rows = data.rows_of(split)
     if most and len(rows) > most:

@@ -49,7 +49,7 @@ class Options(TrainingOptions):
     val: str = "val"
     """Split used to select the best epoch, the temperature and the thresholds."""
     augment: Literal["gentle", "strong", "plain"] = "gentle"
-    """Augmentation preset: gentle, strong (with flips), or plain (none)."""
+    """Augmentation preset: gentle, strong (with flips), or plain (no augmentation)."""
     dropout: float = 0.0
     """Dropout probability before the classification head."""
     loss: Literal["bce", "focal", "asymmetric", "cross-entropy"] = "bce"
@@ -60,17 +60,18 @@ class Options(TrainingOptions):
     balanced: bool = False
     """Weight the positives and negatives of each finding by the effective number of samples (Cui et al. 2019)."""
     smoothing: float = 0.0
-    """Label smoothing factor (towards 0.5); 0: no smoothing."""
+    """Label smoothing factor (towards 0.5); 0 means no smoothing."""
     mixup: float = 0.0
-    """Mixup: alpha of the beta distribution; 0: no mixup."""
+    """Mixup: alpha of the beta distribution; 0 means no mixup."""
     freeze: Literal["", "backbone"] = ""
     """Part of the model to keep frozen during training."""
     ema: float = 0.0
-    """Decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0: no EMA."""
+    """Decay of the exponential moving average (EMA) of the weights; the averaged weights are validated and saved. 0
+    means no EMA."""
     keep: Literal["best", "last"] = "best"
-    """Epoch whose model is saved: the best on validation, or the last."""
+    """Epoch whose model is saved: the one with the best validation result, or the last."""
     patience: int = 0
-    """Early stopping after this many validations without improvement; 0: no early stopping."""
+    """Early stopping after this many validations without improvement; 0 means no early stopping."""
     validate_every: int = 1
     """Validate every N epochs."""
     log_format: Literal["bar", "paddle"] = "bar"

@@ -47,25 +47,26 @@ class Options:
     depth: Literal[8, 16] = 8
     """Bit depth of the stored images."""
     threads: int = 0
-    """Number of threads that decode images; 0: one per core."""
+    """Number of threads that decode images; 0 means one per core."""
     window: str = ""
     """DICOM window: the name of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window of the
     file; see docs/datasets.md)."""
     allow_rejected: str = "50%"
-    """Maximum number of rejected images: a number, a percentage such as 5%, or all; with more, the exit code is 3."""
+    """Maximum number of rejected images: a number, a percentage such as 5%, or all. If more images are rejected, the
+    exit code is 3."""
     limit: int = 0
-    """Import only the first N images; 0: all."""
+    """Import only the first N images; 0 means all images."""
     redo: bool = False
     """Import again from the start, even if the folder contains a complete or unfinished import."""
     part: str = ""
     """Import only part K of N, written as K/N, such as 3/16; 'ribcage merge OUT' joins all parts. Each part can be
     imported on another machine that shares the folder --out (default: import everything)."""
     link: bool = False
-    """Store only the table, not the images; they are decoded from the original files whenever they are used."""
+    """Store only the table, not the images; the images are decoded from the original files whenever they are used."""
     split_list: tuple[str, ...] = ()
     """Files with image names, one per line, that define the splits: train=FILE test=FILE."""
     drop_shared: tuple[str, ...] = ()
-    """Splits from which to drop images of patients in other splits and copies of images in other splits."""
+    """Splits from which an image is dropped if its patient, or a copy of the image, is also in another split."""
     name: str = ""
     """Name of the dataset in reports; identical patient identifiers count as the same patient only in datasets of the
     same name (default: the published name)."""
@@ -271,9 +272,10 @@ def summary(opened: "DatasetFolder") -> str:
     kind = "linked" if facts.linked else f"{facts.size}×{facts.size}, {facts.depth} bit, {facts.fit}"
     notes = [f"  {count:,} × {note}" for note, count in facts.notes.items()]
     patients = int((table["patient"].unique() != "").sum())
-    images, people = count_phrase(facts.images, "image"), count_phrase(patients, "known patient")
+    images = count_phrase(facts.images, "image")
+    people = f"from {count_phrase(patients, 'identified patient')}" if patients else "without patient identifiers"
     lines = [
-        f"{out}: {images} ({kind}) from {people}; {splits}.",
+        f"{out}: {images} ({kind}) {people}; {splits}.",
         *filter(None, [importer_tables.enlarged(table, facts)]),
         *notes,
         f"{count_phrase(facts.rejected, 'image')} rejected{': ' + reasons(out) if facts.rejected else '.'}",

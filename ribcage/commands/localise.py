@@ -83,11 +83,11 @@ class Options(TrainingOptions):
     val: str = "val"
     """Split used to select the best epoch and the score threshold."""
     augment: Literal["gentle", "strong", "plain"] = "gentle"
-    """Augmentation preset: gentle, strong (with flips), or plain (none)."""
+    """Augmentation preset: gentle, strong (with flips), or plain (no augmentation)."""
     keep: Literal["best", "last"] = "best"
-    """Epoch whose model is saved: the best on validation, or the last."""
+    """Epoch whose model is saved: the one with the best validation result, or the last."""
     patience: int = 0
-    """Early stopping after this many validations without improvement; 0: no early stopping."""
+    """Early stopping after this many validations without improvement; 0 means no early stopping."""
     validate_every: int = 1
     """Validate every N epochs."""
 

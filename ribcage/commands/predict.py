@@ -65,7 +65,8 @@ class Options:
     """DICOM window: the name of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window of the
     file; see docs/datasets.md)."""
     allow_unread: str = "0"
-    """Maximum number of unreadable files: a number, a percentage such as 5%, or all; with more, the exit code is 3."""
+    """Maximum number of unreadable files: a number, a percentage such as 5%, or all. If more files are unreadable, the
+    exit code is 3."""
     batch: int = 16
     """Batch size: images per forward pass."""
 

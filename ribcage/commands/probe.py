@@ -53,8 +53,8 @@ class Options:
     drop_copies: bool = True
     """Drop training images that are identical to an image in another split."""
     drop_shared: tuple[str, ...] = ()
-    """Splits from which to drop images of patients in other splits and copies of images in other splits (for the
-    evaluated split: or in the training data of the model)."""
+    """Splits from which an image is dropped if its patient, or a copy of the image, is also in another split. From the
+    evaluated split, images are also dropped if the patient or a copy is in the training data of the model."""
     policy: str = "ignore"
     """Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as in
     ones,Edema=zeros,blank=zeros (docs/datasets.md)."""
@@ -68,7 +68,7 @@ class Options:
     batch: int = 64
     """Batch size: images per forward pass."""
     threads: int = 0
-    """Number of threads that load images; 0: one per core."""
+    """Number of threads that load images; 0 means one per core."""
     allow_leak: bool = False
     """Evaluate even if the model was trained on these patients or images; the leakage is stated in the result."""
     out: Path | None = None
@@ -154,7 +154,9 @@ def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.nd
             if not len(rows)
         ]
         if lacking:
-            raise ValueError(f"--drop-shared leaves no image in split {lacking[0]!r}: name another split.")
+            raise ValueError(
+                f"--drop-shared leaves no image in split {lacking[0]!r}. Drop the shared images from another split."
+            )
     if options.drop_copies:
         train_rows = selection.without_copies(data, train_rows, options.train)
     if warning := selection.apart(data, train_rows, val_rows, (options.train, options.val)):
@@ -199,7 +201,8 @@ def loader(options: Options, data: "Datasets", rows: "np.ndarray", model: "Model
     policy = Policy.parse(options.policy, [name for each in data for name in each.index.findings])
     if policy.draws:
         raise ValueError(
-            f"The policy {str(policy)!r} smooths labels; a probe needs labels 1, 0 or blank. Use ones or zeros."
+            f"The label policy {str(policy)!r} gives uncertain labels a value between 0 and 1, but a probe needs "
+            f"labels of 1, 0 or blank. Use --policy ones or zeros."
         )
     return probe.plain_loader(
         data, rows, model.size, model.findings, policy=policy, batch=options.batch,

@@ -39,7 +39,7 @@ class Options:
     latency: bool = True
     """Measure the inference time in PyTorch and in ONNX Runtime."""
     threads: int = 0
-    """Number of CPU threads; 0: one per core."""
+    """Number of CPU threads; 0 means one per core."""
     runs: int = 10
     """Number of timed runs per model and batch size; the median is reported."""
     json: Path | None = None

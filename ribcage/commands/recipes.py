@@ -32,9 +32,13 @@ def run(options: Options) -> "list[Recipe] | str":
     from ribcage.runtime import files, recipe
 
     if options.action == "show" and not options.name:
-        raise ValueError(f"NAME is missing: ribcage recipes show NAME. Recipes: {', '.join(recipe.recipe_names())}.")
+        raise ValueError(
+            f"'ribcage recipes show' needs the NAME of a recipe. Recipes: {', '.join(recipe.recipe_names())}."
+        )
     if options.action == "list" and options.name:
-        raise ValueError(f"'list' takes no NAME. To show a recipe: ribcage recipes show {options.name}.")
+        raise ValueError(
+            f"'ribcage recipes list' takes no NAME. To show a recipe, run 'ribcage recipes show {options.name}'."
+        )
     if options.action == "show":
         text = files.regular(recipe.recipe_file(options.name)).read_text(encoding="utf-8")
         print(text, end="")

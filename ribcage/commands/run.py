@@ -27,7 +27,7 @@ class Options:
     data: tuple[str, ...] = ()
     """Dataset folders, in the order of the recipe (default: those in the recipe)."""
     download: tuple[Path, ...] = ()
-    """Downloaded folders or files to import first, in the order of the recipe."""
+    """Downloaded folders or files to import first, in the order in which the recipe imports them."""
     out: Path | None = None
     """Run folder to write (default: the run folder in the recipe)."""
     dry_run: bool = False
@@ -103,8 +103,8 @@ def steps(name: str) -> list[Step]:
     found, one = [], recipe.read_recipe(name)
     if not one.commands:
         raise ValueError(
-            f"{name} has no command: its first lines must contain one, such as '#   ribcage finetune --recipe {name} "
-            f"…'."
+            f"The recipe {name} contains no command. Its first lines must contain one, such as "
+            f"'#   ribcage finetune --recipe {name} …'."
         )
     for command, *words in one.commands:
         module = importlib.import_module(f"ribcage.commands.{'import_' if command == 'import' else command}")

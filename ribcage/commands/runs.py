@@ -62,8 +62,8 @@ def show(folder: Path, rows: list["Row"]) -> None:
     if not console.is_terminal:  # a file or a pipe has room
         console = terminal.console(width=200)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for head in ("run", "what", "state", "main number", "age"):
-        table.add_column(head, overflow="fold", justify="right" if head == "age" else "left")
+    for head in ("run", "command, model and data", "state", "result", "last change"):
+        table.add_column(head, overflow="fold", justify="right" if head == "last change" else "left")
     for one in rows:
         table.add_row(*(Text(text) for text in cells(folder, one)))
     console.print(table)

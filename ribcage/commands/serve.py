@@ -42,7 +42,7 @@ class Options:
     models: tuple[Path, ...]
     """Run folders or bundles."""
     port: int = 8000
-    """Port to listen on; 0: any free port."""
+    """Port to listen on; 0 means any free port."""
     host: str = "127.0.0.1"
     """Address to listen on; an address that other machines can reach requires a token."""
     token_file: Path | None = None
@@ -54,9 +54,9 @@ class Options:
     batch_delay: float = 2.0
     """Maximum time in milliseconds that an image waits for other images to form a batch."""
     threads: int = 0
-    """Number of CPU threads per model; 0: one per core."""
+    """Number of CPU threads per model; 0 means one per core."""
     workers: int = 0
-    """Number of processes that decode images; 0: one per core."""
+    """Number of processes that decode images; 0 means one per core."""
     window: str = ""
     """DICOM window: the name of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window of the
     file; see docs/datasets.md)."""

@@ -63,7 +63,10 @@ def training_module(name: str) -> ModuleType:
     from ribcage.runtime.spelling import did_you_mean
 
     if name not in METRICS:
-        raise UsageError(f"Unknown COMMAND {name!r}.{did_you_mean(name, METRICS)} Commands: {', '.join(METRICS)}.")
+        raise UsageError(
+            f"tune cannot run the command {name!r}.{did_you_mean(name, METRICS)} COMMAND must be one of "
+            f"{', '.join(METRICS)}."
+        )
     return importlib.import_module(f"ribcage.commands.{name}")
 
 

@@ -201,7 +201,8 @@ class Datasets(Sequence[DatasetFolder]):
                 wrong.append(f"{count_phrase(len(damaged), 'image')} of {one.folder} (first: row {damaged[0]})")
         if wrong:
             raise ValueError(
-                f"Images changed since the import (pixel hashes differ): {', '.join(wrong)}. Import again."
+                f"The pixel hashes of some images differ from those at the import, so these images have changed: "
+                f"{', '.join(wrong)}. Import the dataset again."
             )
 
 

@@ -189,7 +189,8 @@ class DatasetFolder:
         found = Fingerprints.load(file)
         if len(found.pixels) != len(self):
             raise ValueError(
-                f"{file} has {len(found.pixels):,} rows for {len(self):,} images. Import the dataset again."
+                f"{file} has {len(found.pixels):,} rows, but the dataset has {len(self):,} images. Import the dataset "
+                f"again."
             )
         return replace(found, **of_patients)
 
@@ -210,7 +211,8 @@ def open(folder: Path | str) -> DatasetFolder:
     images = None if facts.linked else _map(folder / "images.npy", facts)
     if len(index) != facts.images:
         raise ValueError(
-            f"{folder} has {len(index):,} index rows for {facts.images:,} images. Import the dataset again."
+            f"The index of {folder} has {len(index):,} rows, but the dataset has {facts.images:,} images. Import the "
+            f"dataset again."
         )
     return DatasetFolder(folder, facts, index, images)
 
@@ -261,8 +263,8 @@ def _map(file: Path, facts: Facts) -> np.ndarray:
     wanted = (facts.images, facts.size, facts.size)
     if images.shape != wanted or images.dtype != np.dtype(f"uint{facts.depth}"):
         raise ValueError(
-            f"{file} has {images.dtype} {images.shape}, but dataset.json states uint{facts.depth} {wanted}. "
-            "Import the dataset again."
+            f"{file} has type {images.dtype} and shape {images.shape}, but according to dataset.json it should have "
+            f"type uint{facts.depth} and shape {wanted}. Import the dataset again."
         )
     return images
 

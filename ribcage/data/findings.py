@@ -190,8 +190,8 @@ class Policy:
         problems += [] if self.blank in BLANKS else [f"blank={self.blank!r}"]
         if problems:
             raise ValueError(
-                f"Unknown {', '.join(problems)} in a policy. "
-                f"Treatments: {', '.join(TREATMENTS)}; blank: {' or '.join(BLANKS)}."
+                f"The label policy contains invalid values: {', '.join(problems)}. Uncertain labels may be treated as "
+                f"{', '.join(TREATMENTS)}, and blank labels as {' or '.join(BLANKS)}."
             )
 
     def __str__(self) -> str:
@@ -216,8 +216,9 @@ class Policy:
                 problems.append(_unclear(part))
         if problems:
             raise ValueError(
-                f"The policy {text!r} contains invalid items: {', '.join(problems)}. Use {' or '.join(PRESETS)}, or "
-                f"one of {', '.join(TREATMENTS)}, and then FINDING=TREATMENT or blank={'|'.join(BLANKS)}."
+                f"The label policy {text!r} has invalid parts: {', '.join(problems)}. A policy is "
+                f"{' or '.join(PRESETS)}, or one of {', '.join(TREATMENTS)}. It may be followed by exceptions of the "
+                f"form FINDING=TREATMENT and by blank={'|'.join(BLANKS)}, each at most once."
             )
         return cls(uncertain or "ignore", blank or "ignore", tuple(exceptions.items()))
 
@@ -240,7 +241,8 @@ class Policy:
         """Targets (N, F) float32, NaN = unknown, from labels 1, 0, -1, NaN and uniform draws of the same shape."""
         if draws is None and self.draws:
             raise ValueError(
-                f"The policy {str(self)!r} smooths labels and needs `draws`, one number in [0, 1) per label."
+                f"The label policy {str(self)!r} draws the targets of uncertain labels at random and needs `draws`, "
+                f"one number in [0, 1) per label."
             )
         low, high = np.array([TREATMENTS[self.treatment(finding)] for finding in findings], np.float32).reshape(-1, 2).T
         spread = 0 if draws is None else np.asarray(draws, np.float32) * (high - low)  # (N, F)

@@ -116,9 +116,9 @@ class Index:
         """The index in an Arrow table."""
         meta = {key.decode(): value.decode() for key, value in (columns.schema.metadata or {}).items()}
         if "ribcage.name" not in meta or "boxes" not in columns.column_names:
-            raise ValueError("it has no metadata entry ribcage.name or no column boxes")
+            raise ValueError("the metadata entry ribcage.name or the column boxes is missing")
         if strange := _strange_columns(columns):
-            raise ValueError(f"its column {strange[0]!r} has an unexpected type")
+            raise ValueError(f"the column {strange[0]!r} has an unexpected type")
         frame = tuple(int(side) for side in meta["ribcage.box_frame"].split())
         return cls(
             name=meta["ribcage.name"],

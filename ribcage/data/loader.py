@@ -112,7 +112,9 @@ class Loader(BatchMaker):
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from step `start` on."""
         if not 0 <= start <= len(self):
-            raise ValueError(f"Step {start} must be from 0 to {len(self)}, the number of steps per epoch.")
+            raise ValueError(
+                f"The first step must be between 0 and {len(self)}, the number of steps per epoch, not {start}."
+            )
         cv2.setNumThreads(1)  # for the whole process: our threads fill the cores
         return self.at(epoch)._batches(epoch, start)
 

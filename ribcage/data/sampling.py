@@ -28,7 +28,9 @@ def selected_rows(rows: np.ndarray | None, total: int) -> np.ndarray:
     chosen = np.asarray(rows)
     if chosen.dtype == bool:
         if len(chosen) != total:
-            raise ValueError(f"rows has {len(chosen):,} booleans; expected one for each of the {total:,} images.")
+            raise ValueError(
+                f"rows must have one boolean for each of the {total:,} images, but has {len(chosen):,} booleans."
+            )
         return np.flatnonzero(chosen)
     if len(chosen) and not np.issubdtype(chosen.dtype, np.integer):
         raise ValueError(f"rows must be integers or booleans, not {chosen.dtype}.")
@@ -41,7 +43,8 @@ def weight_per_row(data: Datasets, rows: np.ndarray, weights: np.ndarray) -> np.
         return weights
     if weights.shape != (len(data),):
         raise ValueError(
-            f"weights has {weights.size} values; expected one per dataset ({len(data)}) or per row ({len(rows)})."
+            f"weights must have one value per dataset ({len(data)}) or one per row ({len(rows)}), but has "
+            f"{weights.size} values."
         )
     sources = data.source(rows)
     counts = np.bincount(sources, minlength=len(data))

@@ -23,7 +23,7 @@ def count_known_patients(data: Datasets, rows: np.ndarray) -> int:
 def share_of_patients(data: Datasets, rows: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
     """The rows of a share of the patients. A smaller share is a subset of a larger one with the same seed."""
     if not 0 < share <= 1:
-        raise ValueError(f"A fraction of the patients must be above 0 and at most 1, not {share}.")
+        raise ValueError(f"The fraction of the patients must be above 0 and at most 1, not {share}.")
     people = data.table.iloc[rows]
     unknown = people["patient"] == ""
     names = people["name"] + "\0" + people["patient"].mask(unknown, "\0" + people["path"])
@@ -58,7 +58,9 @@ def rows_that_give_way(data: Datasets, giving: Sequence[str]) -> np.ndarray:
     known = sorted(set(everything["split"]) - {""})
     if strange := [name for name in giving if name not in known]:
         hint = did_you_mean(strange[0], known)
-        raise ValueError(f"--drop-shared {strange[0]}: unknown split.{hint} Splits: {', '.join(known)}.")
+        raise ValueError(
+            f"--drop-shared {strange[0]}: the data have no split of this name.{hint} Splits: {', '.join(known)}."
+        )
     parts, names, images = everything["split"].to_numpy(object), data.patients, data.image_hashes
     prints = np.concatenate([each.fingerprints.prints for each in data])
     gone = np.zeros(len(parts), bool)

@@ -45,7 +45,8 @@ def key_file() -> Path:
         return (Path(home) if Path(home).is_absolute() else Path.home() / ".config") / "ribcage" / "site.key"
     except RuntimeError:
         raise OSError(
-            f"There is no home folder for the key for hashing patient identifiers. Set {VARIABLE} to a secret value."
+            f"The key for hashing patient identifiers cannot be stored, because there is no home folder. Set "
+            f"{VARIABLE} to a secret value."
         ) from None
 
 

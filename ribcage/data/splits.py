@@ -73,7 +73,7 @@ def choose(frame: pd.DataFrame, wanted: str, published: Sequence[str], shares: d
         return frame[f"split_{there[0] if wanted == 'auto' else wanted}"]
     if wanted not in ("auto", "patient"):
         raise FileNotFoundError(
-            f"The {wanted} split lists are missing. Add them or use --split {' or '.join([*there, 'patient'])}."
+            f"The lists of the {wanted} split are missing. Add them, or use --split {' or '.join([*there, 'patient'])}."
         )
     if wanted == "auto":
         return assigned(frame["patient"], frame["path"], shares)
@@ -86,7 +86,7 @@ def names_listed(words: Sequence[str]) -> dict[str, list[str]]:
     for word in words:
         name, equals, file = word.partition("=")
         if not (name.strip() and equals and file):
-            raise ValueError(f"--split-list {word!r} is not NAME=FILE, such as train=train_list.txt.")
+            raise ValueError(f"--split-list takes NAME=FILE, such as train=train_list.txt, not {word!r}.")
         given.setdefault(name.strip(), []).extend(tables.bare_list(Path(file).expanduser()))
     return given
 
@@ -122,13 +122,13 @@ def from_lists(words: Sequence[str], patients: pd.Series, paths: pd.Series) -> p
     found = lists(words, paths.tolist())
     strange = [name for name in found if name not in SHARES]
     if strange:
-        raise ValueError(f"--split-list {strange[0]}: a split must be train, val or test.")
+        raise ValueError(f"--split-list {strange[0]}: the name of a split must be train, val or test.")
     split = pd.Series("", paths.index, dtype="str")
     for one, other in combinations(found, 2):
         if both := int((found[one] & found[other]).sum()):
             raise ValueError(
-                f"{count_phrase(both, 'image is', 'images are')} in the lists of both {one} and {other}. "
-                "'ribcage inspect' shows them."
+                f"{count_phrase(both, 'image is', 'images are')} in the lists of both {one} and {other}. To see which, "
+                f"run 'ribcage inspect'."
             )
     for name, rows in found.items():
         split[rows] = name

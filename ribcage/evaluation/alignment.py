@@ -41,7 +41,7 @@ def align(entries: Sequence[ComparisonEntry]) -> Aligned:
     findings = tuple(name for name in known[0] if all(name in names for names in known[1:]))
     if not len(images) or not findings:
         lacking = "image" if not len(images) else "finding"
-        raise ValueError(f"{', '.join(one.name for one in entries)} have no {lacking} in common.")
+        raise ValueError(f"The models {', '.join(one.name for one in entries)} have no {lacking} in common.")
     common = [one.table.select(own.get_indexer(images), findings) for one, own in zip(entries, keys, strict=True)]
     labels = [table.labels for table in common]
     for one, theirs in zip(entries[1:], labels[1:], strict=True):

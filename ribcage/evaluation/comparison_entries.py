@@ -51,7 +51,7 @@ def entries(words: Sequence[str], on: str = "", thresholds: Sequence[str] = ()) 
     known = list(dict.fromkeys(name for one in found for name in one.table.findings))
     asked = own_predictions.thresholds(thresholds, known)
     if asked and all(one.thresholds for one in found):
-        raise ValueError("--thresholds applies to tables without thresholds, but all of these have thresholds.")
+        raise ValueError("--thresholds applies to tables without thresholds, but all tables here have thresholds.")
     return [one if one.thresholds or not asked else replace(one, rule="as given", thresholds=asked) for one in found]
 
 
@@ -102,10 +102,11 @@ def chosen(words: Sequence[str], on: str = "") -> list[Path]:
     place, files = next((word, files) for word, files in zip(words, several, strict=True) if len(files) > 1)
     names = ", ".join(f"{file.parent.name}{f' ({test_key(file)[:6]})' if test_key(file) else ''}" for file in files)
     known = sum(any(own) for own in keys)
-    unknown = "without keys, matching tests cannot be identified"
-    why = f"{len(common) or 'no'} tests are common to all" if known > 1 else unknown
+    unknown = "Evaluations on the same test data cannot be identified, because their test keys are missing"
+    why = f"The models have {len(common) or 'no'} evaluations on the same test data in common" if known > 1 else unknown
     raise ValueError(
-        f"{place} was evaluated {len(files)} times: {names}; {why}. Choose one with --on NAME or --on KEY."
+        f"{place} was evaluated {len(files)} times: {names}. {why}. Choose an evaluation with --on, by its name or by "
+        f"its test key in brackets."
     )
 
 

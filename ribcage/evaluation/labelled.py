@@ -77,7 +77,8 @@ def tested_findings(model: ModelSpec, data: Datasets, policy: Policy, rule: str 
     """The findings of the model with labels in some dataset. One ValueError names all options that do not fit."""
     if policy.draws:
         raise ValueError(
-            f"The policy {str(policy)!r} smooths labels; a test needs labels 1, 0 or blank. Use --policy ones or zeros."
+            f"The label policy {str(policy)!r} gives uncertain labels a value between 0 and 1, but an evaluation needs "
+            f"labels of 1, 0 or blank. Use --policy ones or zeros."
         )
     if rule not in (*RULES, HALF):
         raise ValueError(f"Unknown threshold rule {rule!r}. Rules: {', '.join((*RULES, HALF))}.")
@@ -85,7 +86,7 @@ def tested_findings(model: ModelSpec, data: Datasets, policy: Policy, rule: str 
     if not common:
         raise ValueError(
             f"The model and the data have no finding in common: the model predicts {', '.join(model.findings)}; "
-            f"the data has {', '.join(data.findings) or 'none'}."
+            f"the data have labels for {', '.join(data.findings) or 'none'}."
         )
     if model.loss == EXCLUSIVE and len(common) < len(model.findings):
         lacking = ", ".join(name for name in model.findings if name not in common)

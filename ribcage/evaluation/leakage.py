@@ -137,8 +137,8 @@ def unseen(seen: Provenance, tested: Datasets, rows: np.ndarray) -> tuple[np.nda
     gone = known | alike
     if gone.all():
         raise ValueError(
-            f"--drop-shared leaves no image to test: the model was trained or selected on all {len(rows):,} images or "
-            "their patients."
+            f"--drop-shared leaves no image to test: each of the {len(rows):,} images, or another image of the same "
+            "patient, was used to train or select the model."
         )
     return rows[~gone], LeftOut(
         images=int(gone.sum()), patients=len(np.unique(prints.patients[known])), copies=int(alike.sum())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ribcage import metrics
+from ribcage.bundle.card import FITS
 from ribcage.bundle.spec import ModelSpec
 from ribcage.evaluation.labelled import LabelledPredictions
 from ribcage.metrics.classification_evaluation import ClassificationEvaluation, ClassifiedFinding
@@ -25,8 +26,12 @@ def classification_notes(data: LabelledPredictions, found: ClassificationEvaluat
     rows, texts = found.findings, []
     if empty := [row.finding for row in rows if row.metrics["auroc"].value is None]:
         texts.append(
-            f"{', '.join(empty)}: only one class occurs among these images, so the AUROC is undefined"
-            + (f"; the mean is over the other {len(rows) - len(empty)}." if len(rows) - len(empty) > 1 else ".")
+            f"The AUROC of {', '.join(empty)} is undefined, because only one class occurs among these images."
+            + (
+                f" The mean AUROC is over the other {len(rows) - len(empty)} findings."
+                if len(rows) - len(empty) > 1
+                else ""
+            )
         )
     left = int(np.isnan(data.labels).sum())
     uncertain = int((np.isnan(data.labels) & (data.source == -1)).sum())
@@ -37,9 +42,9 @@ def classification_notes(data: LabelledPredictions, found: ClassificationEvaluat
         )
     if alone := [row.finding for row in rows if _without_interval(row)]:
         texts.append(
-            f"{', '.join(alone)}: all positive or all negative images belong to one patient, so neither a variance "
-            "nor an interval can be estimated. The interval of the mean assumes the largest possible standard error "
-            "for such findings."
+            f"The AUROC of {', '.join(alone)} has no interval: all positive or all negative images belong to one "
+            "patient, so that no variance can be estimated. The interval of the mean assumes the largest possible "
+            "standard error for such findings."
         )
     texts += unknown_patients_note(int((data.about["patient"] == "").sum()))
     texts += _ties_notes(data)
@@ -60,8 +65,9 @@ def _ties_notes(data: LabelledPredictions) -> list[str]:
         metrics.auroc(one, data.labels) for one in (data.predictions.log_odds(), data.probabilities)
     )
     return [
-        f"{name}: {certain[place]:,} images have a probability that rounds to exactly 1, so their order is lost: the "
-        f"AUROC is {by_probabilities[place]:.3f} from the probabilities and {by_logits[place]:.3f} from the logits."
+        f"{count_phrase(int(certain[place]), 'image has', 'images have')} a probability of {name} that rounds to "
+        f"exactly 1, so their order is lost: the AUROC is {by_probabilities[place]:.3f} if it is "
+        f"computed from the probabilities, and {by_logits[place]:.3f} from the logits."
         for place, name in enumerate(data.findings)
         if abs(by_logits[place] - by_probabilities[place]) >= ORDER_LOST
     ]
@@ -76,8 +82,8 @@ def unknown_patients_note(count: int) -> list[str]:
     if not count:
         return []
     return [
-        f"For {count_phrase(count, 'image')}, the patient is unknown: each is counted as a separate patient, and "
-        "patients shared between splits cannot be found."
+        f"The patient is unknown for {count_phrase(count, 'image')}. Such images are counted as separate patients, and "
+        "patients shared between splits cannot be detected among them."
     ]
 
 
@@ -95,8 +101,8 @@ def shift_notes(
     apart = [_both(row, then) for row, then in known if _differ(row, then)]
     lower = any(_differ(row, then) and (row.metrics["auroc"].value or 0.0) < then[0] for row, then in known)
     harmed = [
-        f"{row.finding}: {row.brier_before.value:.3f} before, {row.metrics['brier'].value:.3f} after scaling with T = "
-        f"{row.temperature:.3g}"
+        f"{row.finding}: {row.brier_before.value:.3f} before and {row.metrics['brier'].value:.3f} after scaling with a "
+        f"temperature of {row.temperature:.3g}"
         for row in found.findings
         if _harmed(row)
     ]
@@ -105,11 +111,11 @@ def shift_notes(
     again += "--out NEW'"
     texts = []
     if apart:
+        where = f"For {len(apart)} of {len(known)} findings, " if len(known) > 1 else f"For {known[0][0].finding}, "
         texts.append(
-            f"For {len(apart)} of {len(known)} findings, the intervals of the validation and the test AUROC do not "
-            f"overlap ({_few(apart)}): these images differ from the model's validation images"
-            f"{_shared_patients(model) if lower else ''}. {again}. If the AUROC is too low, fine-tune the model on "
-            f"local images with 'ribcage finetune --init {run}'."
+            f"{where}the intervals of the validation and the test AUROC do not overlap ({_few(apart)}): the test "
+            f"images differ from the model's validation images{_shared_patients(model) if lower else ''}. {again}. If "
+            f"the AUROC is too low, fine-tune the model on local images with 'ribcage finetune --init {run}'."
         )
     if harmed:
         texts.append(
@@ -142,8 +148,8 @@ def _differ(row: ClassifiedFinding, then: Sequence[float]) -> bool:
 def _both(row: ClassifiedFinding, then: Sequence[float]) -> str:
     here = row.metrics["auroc"]
     return (
-        f"{row.finding}: {then[0]:.3f} ({then[1]:.3f}–{then[2]:.3f}) on validation images, {here.value:.3f} "
-        f"({here.low:.3f}–{here.high:.3f}) on these"
+        f"{row.finding}: {then[0]:.3f} ({then[1]:.3f}–{then[2]:.3f}) on validation images and {here.value:.3f} "
+        f"({here.low:.3f}–{here.high:.3f}) on test images"
     )
 
 
@@ -173,7 +179,7 @@ def classification_warnings(found: Evaluation) -> tuple[str, ...]:
         "The thresholds were chosen on the test images (--protocol peers, as in some published work), so accuracy, F1, "
         "sensitivity and specificity are higher than they would be on new patients."
     )
-    return _warnings(found, peers, "no dataset has labels for it")
+    return _warnings(found, peers, "no dataset has labels")
 
 
 def detection_warnings(found: Evaluation) -> tuple[str, ...]:
@@ -182,7 +188,7 @@ def detection_warnings(found: Evaluation) -> tuple[str, ...]:
         "The score threshold was chosen on the test images (--protocol peers, as in some published work), so the "
         "per-image precision is higher than it would be on new patients."
     )
-    return _warnings(found, peers, "the datasets have no boxes for it")
+    return _warnings(found, peers, "no dataset has boxes")
 
 
 def _warnings(found: Evaluation, peers: str, lacking: str) -> tuple[str, ...]:
@@ -196,19 +202,21 @@ def _warnings(found: Evaluation, peers: str, lacking: str) -> tuple[str, ...]:
             "to be frontal. Exclude them with --frontal."
         )
     texts += [
-        f"The images in {one.folder} were made square by '{one.fit}' and the training images by "
-        f"'{context.model.fit}', so the anatomy is scaled differently."
+        f"The images in {one.folder} were {FITS.get(one.fit, one.fit)}, but the training images were "
+        f"{FITS.get(context.model.fit, context.model.fit)}, so the anatomy is scaled differently."
         for one in context.data
         if one.fit != context.model.fit
     ]
     texts += [
-        f"The images in {one.folder} were stored at {one.size} px and the training images at {context.model.stored} "
-        f"px, so they differ in sharpness."
+        f"The images in {one.folder} were stored at {one.size} px, but the training images were stored at "
+        f"{context.model.stored} px, so the images differ in sharpness."
         for one in context.data
         if one.size != context.model.stored
     ]
     if context.not_tested:
-        texts.append(f"{', '.join(context.not_tested)}: not tested, because {lacking}.")
+        one = len(context.not_tested) == 1
+        verb, them = ("was", "this finding") if one else ("were", "these findings")
+        texts.append(f"{', '.join(context.not_tested)} {verb} not tested, because {lacking} for {them}.")
     return tuple(texts)
 
 
@@ -222,8 +230,8 @@ def _leakage_warnings(context: EvaluationContext) -> list[str]:
         )
     if leak.unseen:
         texts.append(
-            f"{leak.unseen:,} training images have no fingerprint, because they were linked and not imported. Test "
-            "images could be compared with them only by patient."
+            f"{count_phrase(leak.unseen, 'training image')} could not be compared with the test images, except by "
+            "patient, because the training data were imported with --link and have no fingerprints."
         )
     if leak.unknown:
         texts.append(

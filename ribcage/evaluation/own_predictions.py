@@ -65,7 +65,7 @@ def guessed(rows: pd.DataFrame, file: Path, theirs: Sequence[str] = ()) -> tuple
             if "path" not in roles
             else _scale(rows, theirs) or "no column is named like a finding and has probabilities from 0 to 1"
         )
-        raise ValueError(f"{file}: {lacks}. {columns.among(header)} Expected, for example: {example(theirs)}")
+        raise ValueError(f"{file}: {lacks}. {columns.among(header)} An example of a valid table is: {example(theirs)}")
     dataset = dataset_column(rows)
     images = pd.DataFrame(
         {
@@ -90,8 +90,8 @@ def guessed(rows: pd.DataFrame, file: Path, theirs: Sequence[str] = ()) -> tuple
         )
     if wrong := [str(name) for name in scores.values() if not found[name].between(0, 1).all()]:
         raise ValueError(
-            f"{file}: column {', '.join(wrong)} must have a probability from 0 to 1 in every row. Expected, for "
-            f"example: {example(theirs)}"
+            f"{file}: every row must have a probability from 0 to 1 in column {' and '.join(wrong)}. An example of a "
+            f"valid table is: {example(theirs)}"
         )
     table = PredictionTable(images, tuple(found), _array(found), _array(labels))
     return table, ("assumed: " + "; ".join(assumed),)
@@ -169,8 +169,8 @@ def thresholds(words: Sequence[str], findings: Sequence[str]) -> dict[str, float
             number = np.nan
         if not 0 <= number <= 1 or (equals and name not in findings):
             raise ValueError(
-                f"--thresholds takes a probability from 0 to 1, or FINDING=PROBABILITY for {', '.join(findings)}, "
-                f"not {word!r}."
+                f"--thresholds takes a probability from 0 to 1, or FINDING=PROBABILITY, not {word!r}. The findings are "
+                f"{', '.join(findings)}."
             )
         found |= {name: number} if equals else dict.fromkeys(findings, number)
     return found

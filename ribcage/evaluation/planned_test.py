@@ -84,7 +84,10 @@ class PlannedTest:
         training."""
         rules = self.rules
         if strange := [name for name in rules.drop_shared if name != rules.split]:
-            raise ValueError(f"--drop-shared {strange[0]} is not the tested split. Pass --drop-shared {rules.split}.")
+            raise ValueError(
+                f"--drop-shared must name the tested split, {rules.split}, not {strange[0]}. Pass --drop-shared "
+                f"{rules.split}."
+            )
         in_training = self.spec.training.option("drop_shared")
         dropped = in_training if isinstance(in_training, list) else []
         if not rules.drop_shared and (rules.allow_leak or rules.split not in dropped):
@@ -121,7 +124,7 @@ class PlannedTest:
         if rules.out is not None:
             if key_in(rules.out) not in ("", key):
                 raise ValueError(
-                    f"{rules.out} has the results of another test (other data or options). Pass another --out."
+                    f"{rules.out} contains the results of another test, with other data or options. Pass another --out."
                 )
             return rules.out
         words = [self.name.replace(" + ", "+"), rules.split, *rules.words]
@@ -179,11 +182,12 @@ def split_rows(datasets: Datasets, split: str, frontal: bool) -> np.ndarray:
     rows = np.arange(datasets.total) if split == "all" else np.flatnonzero(datasets.column("split") == split)
     if not len(rows):
         there = ", ".join(f"{name or 'no split'} {count:,}" for name, count in datasets.splits.items())
-        raise ValueError(f"--split {split} has no images. Splits of the data: {there}.")
+        raise ValueError(f"The data have no images in split {split!r}. Their splits and numbers of images: {there}.")
     frontals = rows[datasets.frontal[rows]]
     if frontal and not len(frontals):
         raise ValueError(
-            f"No image is left with --frontal: no image of split {split!r} is known to be frontal. Leave out --frontal."
+            f"--frontal leaves no image to test, because no image of split {split!r} is known to be frontal. Leave out "
+            f"--frontal."
         )
     return frontals if frontal else rows
 

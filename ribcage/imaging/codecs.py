@@ -33,7 +33,7 @@ def decode_raster(
     pixels, notes = _gray_levels(data, name, header, min_side, limits)
     if bits is not None and pixels.dtype == np.uint16 and (most := int(pixels.max())) >> bits:
         raise UnreadableError(
-            f"{name} has a pixel value of {most}, but the maximum of {bits} bits is {(1 << bits) - 1}."
+            f"{name} has a pixel value of {most}, but the maximum for {bits} bits is {(1 << bits) - 1}."
         )
     if header.inverted:
         pixels, notes = pixels.dtype.type((1 << (bits or 16)) - 1) - pixels, [*notes, "inverted (white is zero)"]
@@ -88,7 +88,7 @@ def _decoded(data: bytes, name: str, header: Header, factor: int) -> np.ndarray:
     if pixels.shape[:2] != (-(-header.height // factor), -(-header.width // factor)):
         raise UnreadableError(f"{name} is damaged: its decoded size differs from the size in its header.")
     if pixels.dtype not in (np.uint8, np.uint16):
-        raise UnreadableError(f"{name} has {pixels.dtype} pixels; 8 or 16 bits were expected.")
+        raise UnreadableError(f"{name} has pixels of type {pixels.dtype}; 8 or 16 bits per pixel were expected.")
     return pixels
 
 

@@ -84,7 +84,9 @@ def duplicates_between(
 def _checked(prints: np.ndarray) -> np.ndarray:
     prints = np.asarray(prints)
     if prints.shape[1:] != (VARIANTS, BITS // 64) or prints.dtype != np.uint64:
-        raise ValueError(f"Fingerprints must be (N, {VARIANTS}, 4) uint64, not {prints.shape} {prints.dtype}.")
+        raise ValueError(
+            f"Fingerprints must be a uint64 array of shape (N, {VARIANTS}, 4), not {prints.dtype} of {prints.shape}."
+        )
     return prints
 
 
@@ -92,7 +94,7 @@ def _limit(max_distance: int | None, seen: bool, rows: int) -> int:
     if max_distance is None:
         return _loose(rows) if seen else STRICT
     if not 0 <= max_distance < BITS // 2:
-        raise ValueError(f"max_distance must be from 0 to {BITS // 2 - 1} bits, not {max_distance}.")
+        raise ValueError(f"max_distance must be between 0 and {BITS // 2 - 1} bits, not {max_distance}.")
     return max_distance
 
 

@@ -109,7 +109,8 @@ def rank_images(pixels: np.ndarray) -> np.ndarray:
     """(V, 64, 64) float64 integers: each cell's rank among its variant's cells, centred; zero without content."""
     if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError(
-            f"A fingerprint needs (height, width) uint8 or uint16 pixels, not {pixels.shape} {pixels.dtype}."
+            f"A fingerprint is computed from a uint8 or uint16 array of shape (height, width), not from {pixels.dtype} "
+            f"of shape {pixels.shape}."
         )
     ranks = np.zeros((VARIANTS, GRID, GRID))
     if min(pixels.shape) < _SMALLEST:

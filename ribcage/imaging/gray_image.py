@@ -44,13 +44,15 @@ class Limits:
     def check_size(self, name: str, width: int, height: int) -> None:
         """Refuse an image without pixels, with too many, or of an extreme shape."""
         if width < 1 or height < 1:
-            raise UnreadableError(f"{name} declares {width} x {height} pixels; at least one was expected.")
+            raise UnreadableError(
+                f"{name} declares a size of {width} x {height} pixels, but an image must have at least one pixel."
+            )
         if width * height > self.max_pixels:
             raise UnreadableError(
-                f"{name} declares {width} x {height} pixels; the limit is {self.max_pixels / 1e6:,.0f} million."
+                f"{name} declares {width} x {height} pixels; the limit is {self.max_pixels / 1e6:,.0f} million pixels."
             )
         if max(width, height) > self.max_aspect * min(width, height):
-            raise UnreadableError(f"{name} has {width} x {height} pixels: too narrow for a radiograph.")
+            raise UnreadableError(f"{name} has {width} x {height} pixels, which is too narrow for a radiograph.")
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def _plain_png(seen: dict[bytes, list[bytes]], name: str) -> bytes:
     at, flat = 0, np.frombuffer(pixels, np.uint8)
     for length, high in rows:
         if len(flat) < expected or flat[at : at + length * high : length].max() > 4:  # each row begins with its filter
-            raise UnreadableError(f"{name} is damaged: rows of its pixels are missing or invalid.")
+            raise UnreadableError(f"{name} is damaged: rows of pixels are missing or invalid.")
         at += length * high
     parts = [(b"IHDR", head[:13])]
     if colour == 3:
@@ -211,7 +211,9 @@ def _tiff(data: bytes, name: str, limits: Limits) -> Header:
     bits, channels, kind, photometric = (tags.get(tag, (1,))[0] for tag in (258, 277, 339, 262))
     depths = (1, 4, 8, 16) if photometric == 3 else (1, 8, 16)  # 3: palette; OpenCV decodes no others
     if kind != 1 or bits not in depths or photometric not in (0, 1, 2, 3, 5, 6) or channels > 4:
-        raise UnreadableError(f"{name} is a TIFF of an unsupported kind; 8 or 16 bits, greyscale or RGB were expected.")
+        raise UnreadableError(
+            f"{name} is a TIFF with an unsupported pixel format; greyscale or RGB with 8 or 16 bits was expected."
+        )
     what = {0: "gray", 1: "gray", 3: "palette", 5: "CMYK"}.get(photometric, "RGB")
     notes, orientation = [], tags.get(274, (1,))[0]
     if channels > {"gray": 1, "palette": 1, "CMYK": 4}.get(what, 3):

@@ -83,7 +83,7 @@ def _scan(data: bytes) -> _Scan:
         if marker in (*SEQUENTIAL, LOSSLESS):
             kind, frame = marker, body
         elif 0xC0 <= marker <= 0xCF and marker != 0xC4:
-            raise UnsupportedError("it is arithmetic-coded, or neither sequential nor lossless")
+            raise UnsupportedError("the JPEG is arithmetic-coded, or neither sequential nor lossless")
         elif marker == 0xDB:
             quantisers |= _quantisers(body)
         elif marker == 0xC4:
@@ -95,16 +95,18 @@ def _scan(data: bytes) -> _Scan:
     bits, height, width, components = struct.unpack_from(">BHHB", frame)
     lossless = kind == LOSSLESS
     if components not in ((1, 3) if lossless else (1,)) or len(header) != 4 + 2 * components or header[0] != components:
-        raise UnsupportedError(f"one component{' or three in one scan were' if lossless else ' was'} expected")
+        raise UnsupportedError(
+            f"the JPEG must have one component{', or three components in one scan' if lossless else ''}"
+        )
     first, _, shift = header[-3:]
     if not 2 <= bits <= 16 or (not lossless and (bits > 12 or header[-3:] != SCAN_END)):
-        raise ValueError("its scan header does not fit a sequential JPEG")
+        raise ValueError("the scan header is invalid for a sequential JPEG")
     if lossless and (not 1 <= first <= 7 or not shift < bits or (components > 1 and set(frame[7::3]) != {0x11})):
-        raise ValueError("its scan header does not fit a lossless JPEG")
+        raise ValueError("the scan header is invalid for a lossless JPEG")
     chosen, table = header[2 : 2 + 2 * components : 2], frame[8]
     dc, ac = [tables.get((0, each >> 4)) for each in chosen], tables.get((1, chosen[0] & 15))
     if any(each is None for each in dc) or (not lossless and (ac is None or table not in quantisers)):
-        raise ValueError("a table is missing")
+        raise ValueError("a Huffman or quantisation table is missing")
     codes = np.stack([each for each in dc if each is not None])
     quantiser = quantisers.get(table, np.ones(64))
     ac = codes[0] if ac is None else ac

@@ -129,7 +129,7 @@ def detect(
     """
     rows = np.unique(np.asarray(rows, np.int64))
     if not len(rows):
-        raise ValueError("No row is selected, so there is no image to predict on.")
+        raise ValueError("No images are selected, so there is nothing to predict.")
     mine = rows_of_process(rows, batch)
     parts = [np.empty((0, 7))]
     if len(mine):

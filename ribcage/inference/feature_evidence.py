@@ -50,7 +50,9 @@ def gathered_evidence(method: Supervised, images: Tensor) -> Evidence:
         if found and found.gradients.any():
             break
     if found is None:
-        raise ValueError(f"{method.backbone.name} has no features on a spatial grid: no map can be computed.")
+        raise ValueError(
+            f"{method.backbone.name} has no features on a spatial grid, so no saliency map can be computed."
+        )
     return found
 
 
@@ -78,7 +80,8 @@ def earlier_evidence(method: Supervised, images: Tensor, layer: int) -> Evidence
         if found and found.gradients.any():
             return found
     raise ValueError(
-        f"{method.backbone.name} does not depend on the features of layer {layer}. Choose another --map-layer."
+        f"The output of {method.backbone.name} does not depend on the features of layer {layer}. Choose another "
+        f"--map-layer."
     )
 
 

@@ -73,7 +73,10 @@ def saliency_maps(method: Supervised, images: Tensor, map_method: MapMethod | No
     their logits have a meaning. The forward pass runs in evaluation mode; the previous mode is restored.
     """
     if not method.findings:
-        raise ValueError(f"{method.backbone.name} has no findings to explain. Fine-tune the model first.")
+        raise ValueError(
+            f"The model ({method.backbone.name}) predicts no findings, so there is nothing to explain. Fine-tune it "
+            f"first."
+        )
     map_method = map_method or MapMethod()
     if map_method.method == "occlusion":
         return _occluded(method, images)

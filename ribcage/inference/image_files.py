@@ -76,7 +76,7 @@ def image_files(paths: Sequence[Path], without: Sequence[Path] = ()) -> Files:
         more = f" ({others.total():,} other files)" if others else ""
         made = next((path for path in paths if (path / "dataset.json").is_file()), None)
         hint = f" {made} is a dataset folder: use 'ribcage evaluate' for the images in it." if made else ""
-        raise ValueError(f"No image found in {', '.join(map(str, paths)) or 'nothing'}{more}.{hint}")
+        raise ValueError(f"No images were found in {', '.join(map(str, paths)) or 'an empty list'}{more}.{hint}")
     most = sorted(others.items(), key=lambda pair: (-pair[1], pair[0]))
     return Files(tuple(found), others.total(), tuple(most))
 

@@ -95,7 +95,7 @@ def read_predictions(file: Path) -> PredictionTable:
         lacks = missing or ["a finding with its _label column"]
         raise ValueError(f"{file} is not a table of predictions: it has no {', no '.join(lacks)}.")
     if not len(table):
-        raise ValueError(f"{file} is an empty table of predictions: it has no row.")
+        raise ValueError(f"{file} is a table of predictions without rows.")
     if wrong := _invalid(table):
         raise ValueError(
             f"{file} contains {', '.join(wrong)}. Scores must be probabilities from 0 to 1, labels 1, 0 or blank."

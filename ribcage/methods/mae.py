@@ -146,7 +146,7 @@ class MAE(Method):
         if images.shape[2:] != (self.grid[0] * self.patch[0], self.grid[1] * self.patch[1]):
             came, expected = "×".join(map(str, images.shape[2:])), self.backbone.model.patch_embed.img_size
             raise ValueError(
-                f"The images have {came} pixels, but the position embedding of the model is for {expected}."
+                f"The images have {came} pixels, but the position embedding of the model expects {expected}."
             )
         tiles = images.unflatten(3, (self.grid[1], self.patch[1])).unflatten(2, (self.grid[0], self.patch[0]))
         return tiles.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
@@ -201,15 +201,16 @@ def _transformer(backbone: Backbone) -> Any:
     model = backbone.model
     if not isinstance(model, VisionTransformer) or type(model.patch_embed) is not PatchEmbed or model.pos_embed is None:
         raise ValueError(
-            f"mae needs a vision transformer (vit_small_patch16_224), not {backbone.name}; for a CNN use mae_unet."
+            f"mae needs a vision transformer, such as vit_small_patch16_224, not {backbone.name}. For a CNN, use "
+            f"mae_unet."
         )
     sides, patch = model.patch_embed.img_size, model.patch_embed.patch_size
     if any(side % step for side, step in zip(sides, patch, strict=True)):
         raise ValueError(
-            f"{backbone.name} has patches of {patch} pixels; --size must be a multiple of that, not {sides}."
+            f"--size must be a multiple of the patch size of {backbone.name}, {patch} pixels, but is {sides}."
         )
     if model.attn_pool is not None:
-        raise ValueError(f"{backbone.name} pools by attention, which mae does not train. Use --pool avg.")
+        raise ValueError(f"{backbone.name} uses attention pooling, which mae does not train. Use --pool avg.")
     return model
 
 

@@ -114,7 +114,11 @@ class MAEUNet(Method):
         rows, columns = (side // patch for side in size)
         visible = self._visible(rows * columns)
         if (rows * patch, columns * patch) != size or not visible:
-            problem = f"none of {rows}×{columns} squares would stay visible" if not visible else "squares do not fit"
+            problem = (
+                f"none of the {rows}×{columns} patches would stay visible"
+                if not visible
+                else "the size is not a multiple of the patch size"
+            )
             raise ValueError(
                 f"--patch {patch} --mask-ratio {self.mask_ratio}, images of {size[0]}×{size[1]}: {problem}."
             )

@@ -42,7 +42,7 @@ class MoCo(Method):
     momentum: momentum m of the key encoder
     temperature: temperature t of the softmax; 0.2 in v2, 0.07 in v1
     head: projection head: mlp (v2) or linear (v1)
-    bn_group: images per batch normalisation group, with at least two groups per batch; 0: no groups, which leaks
+    bn_group: images per batch normalisation group, with at least two groups per batch; 0 means no groups, which leaks
         information between the views
     patient_aware: treat keys of the same patient as positives, never as negatives
     """
@@ -139,9 +139,9 @@ class MoCo(Method):
             least = 2 * self.bn_group
             larger = f"--batch {least * distributed.world_size()} or, if it is given, --micro-batch {least}"
             raise ValueError(
-                f"--bn-group {self.bn_group}: each process needs a whole number of groups, and all processes at least "
-                f"two, but each process has {count} of the {whole} images of a forward pass. Use "
-                f"{next((f'--bn-group {size}' for size in fits), larger)}."
+                f"--bn-group {self.bn_group} requires that each process has a whole number of groups, and that there "
+                f"are at least two groups in all, but each process has {count} of the {whole} images of a forward "
+                f"pass. Use {next((f'--bn-group {size}' for size in fits), larger)}."
             )
         return torch.arange(whole, device=device).view(self.bn_group, -1).T.flatten()
 

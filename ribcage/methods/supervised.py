@@ -23,10 +23,10 @@ class Supervised(Method):
     """A backbone and a linear head.
 
     loss: loss function: cross-entropy for mutually exclusive findings, otherwise one of the others
-    smoothing: label smoothing factor (towards 0.5, or 1/F for F mutually exclusive findings); 0: no smoothing
+    smoothing: label smoothing factor (towards 0.5, or 1/F for F mutually exclusive findings); 0 means no smoothing
     balanced: weight the positives and negatives of each finding by the effective number of samples
     prior: initialise the bias of the head from the prevalence of each finding
-    mixup: alpha of the beta distribution of mixup; 0: no mixup
+    mixup: alpha of the beta distribution of mixup; 0 means no mixup
     dropout: dropout probability before the classification head
     freeze: train only the head; the backbone stays in evaluation mode
     """

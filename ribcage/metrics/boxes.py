@@ -20,7 +20,9 @@ class BoxTable:
         number = len(self.images)
         shapes = self.images.shape, self.boxes.shape, self.scores.shape
         if shapes != ((number,), (number, 4), (number,)):
-            raise ValueError(f"A BoxTable needs images (M,), boxes (M, 4) and scores (M,), not {shapes}.")
+            raise ValueError(
+                f"The images, boxes and scores of a BoxTable must have the shapes (M,), (M, 4) and (M,), not {shapes}."
+            )
         if not (np.isfinite(self.boxes).all() and np.isfinite(self.scores).all()):
             raise ValueError("The boxes and scores of a BoxTable must be finite.")
 

@@ -94,7 +94,8 @@ def calibration_bins(
     """The bins of each finding, either of equal weight (ties stay together) or of equal width."""
     if equal not in ("mass", "width") or bins < 1:
         raise ValueError(
-            f"{bins} bins of equal {equal} were requested; expected at least 1 bin of equal mass or width."
+            f"The number of bins must be at least 1, and the bins must have equal mass or equal width; {bins} bins of "
+            f"equal {equal} were requested."
         )
     return [_bins(ranking, bins, equal) for ranking in rank_scores(as_probabilities(probabilities), labels, weights)]
 
@@ -137,7 +138,8 @@ def as_probabilities(values: np.ndarray) -> np.ndarray:
     strange = values[(values < 0) | (values > 1)]
     if len(strange):
         raise ValueError(
-            f"Probabilities must be between 0 and 1, but one is {strange[0]:g}; apply a sigmoid to logits first."
+            f"Probabilities must be between 0 and 1, but one of them is {strange[0]:g}. Apply a sigmoid to logits "
+            "first."
         )
     return values
 

@@ -52,8 +52,8 @@ class FindingBoxes:
         known = np.ones(count, np.bool_) if known is None else np.asarray(known, np.bool_)
         if known.shape != (count,):
             raise ValueError(
-                f"The mask of known images has shape {known.shape}; one boolean for each of the "
-                f"{count} images was expected."
+                f"The mask of known images must have one boolean for each of the {count} images, but has shape "
+                f"{known.shape}."
             )
         return cls(found.on_images(known), true.on_images(known), known)
 
@@ -98,7 +98,8 @@ def bootstrap_detection(
     """
     if resamples < 1 or not 0 <= seed < 1 << 64:
         raise ValueError(
-            f"The number of resamples must be at least 1 and the seed from 0 to 2⁶⁴ - 1, not {resamples} and {seed}."
+            f"The number of resamples is {resamples} and the seed is {seed}, but there must be at least 1 resample, "
+            f"and the seed must be between 0 and 2⁶⁴ - 1."
         )
     codes = patient_numbers(patients, findings[0].count)
     people = int(codes.max(initial=-1)) + 1

@@ -32,7 +32,7 @@ def read_evaluation(file: Path) -> Evaluation:
     """Read metrics.json, or raise one ValueError."""
     try:
         if file.stat().st_size > LARGEST_FILE:
-            raise ValueError("it is too large")
+            raise ValueError("the file is too large")
         values = files.read_json(file)
         kind = DetectionEvaluation if isinstance(values, dict) and "kind" in values else ClassificationEvaluation
         found: Evaluation = typed_json.from_json(kind, values)

@@ -64,5 +64,7 @@ def _checked(classes: np.ndarray, count: int) -> np.ndarray:
     strange = known[(known < 0) | (known >= count) | (known != np.floor(known))]
     if classes.ndim != 1 or len(strange):
         came = f"contain {strange[0]:g}" if len(strange) else f"have shape {classes.shape}"
-        raise ValueError(f"Classes {came}; they must be one number from 0 to {count - 1}, or NaN, per image.")
+        raise ValueError(
+            f"The classes must be one number from 0 to {count - 1}, or NaN, for each image, but they {came}."
+        )
     return classes

@@ -10,7 +10,7 @@ def patient_numbers(patients: np.ndarray | None, count: int) -> np.ndarray:
         return np.arange(count)
     patients = np.asarray(patients)
     if patients.shape != (count,):
-        raise ValueError(f"patients has shape {patients.shape}; expected one code for each of the {count} rows.")
+        raise ValueError(f"patients must have one code for each of the {count} rows, but has shape {patients.shape}.")
     if patients.dtype.kind not in "iuf":
         patients = np.array([_text(code) for code in patients.tolist()])
     known = patients != "" if patients.dtype.kind == "U" else patients >= 0  # NaN compares as false

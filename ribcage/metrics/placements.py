@@ -74,8 +74,8 @@ def delong_difference(a: DeLong, b: DeLong) -> Paired:
     """The paired test: two models on the same rows, in the same order."""
     if a.pulls.shape != b.pulls.shape:
         raise ValueError(
-            f"The numbers of patients and findings differ: {a.pulls.shape} and {b.pulls.shape}. Compare models on "
-            f"the same rows."
+            f"The two results have different numbers of patients and findings, {a.pulls.shape} and {b.pulls.shape}. "
+            f"Compare models on the same rows."
         )
     return Paired(a, b)
 
@@ -94,7 +94,7 @@ def auroc_gap(
     inside = np.asarray(inside, np.bool_)
     if inside.shape != (len(scores),):
         raise ValueError(
-            f"The subgroup mask has shape {inside.shape}; expected one boolean for each of the {len(scores)} rows."
+            f"The subgroup mask must have one boolean for each of the {len(scores)} rows, but has shape {inside.shape}."
         )
     sides = [np.where(side[:, None], labels, np.nan) for side in (inside, ~inside)]
     return Gap(*(delong(scores, own, patients, weights=weights) for own in sides))

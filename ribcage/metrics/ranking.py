@@ -101,19 +101,20 @@ def checked_arrays(
     scores, labels = (np.asarray(values, np.float64) for values in (scores, labels))
     if scores.shape != labels.shape or scores.ndim not in (1, 2):
         raise ValueError(
-            f"Scores have shape {scores.shape} and labels have shape {labels.shape}; both must be (images, findings)."
+            f"Scores and labels must both have the shape (images, findings), but have the shapes {scores.shape} and "
+            f"{labels.shape}."
         )
     scores, labels = (values.reshape(len(values), -1) if values.ndim == 1 else values for values in (scores, labels))
     known = ~np.isnan(labels)
     strange = labels[known & (labels != 0) & (labels != 1)]
     if len(strange):
         raise ValueError(
-            f"Labels contain {strange[0]:g}; apply an uncertainty policy to map all labels to 1, 0 or NaN."
+            f"Labels must be 1, 0 or NaN, but one of them is {strange[0]:g}. Apply an uncertainty policy first."
         )
     lost = np.argwhere(np.isnan(scores) & known)
     if len(lost):
         raise ValueError(
-            f"The score of row {lost[0, 0]}, finding {lost[0, 1]} is NaN; every known label needs a score."
+            f"Every known label needs a score, but the score of finding {lost[0, 1]} in row {lost[0, 0]} is NaN."
         )
     return scores, labels, _checked_weights(weights, len(scores))
 
@@ -123,7 +124,9 @@ def _checked_weights(weights: np.ndarray | None, count: int) -> np.ndarray:
         return np.ones(count)
     weights = np.asarray(weights, np.float64)
     if weights.shape != (count,) or not np.isfinite(weights).all() or (weights < 0).any():
-        raise ValueError(f"weights has shape {weights.shape}; expected {count} finite, non-negative numbers.")
+        raise ValueError(
+            f"weights must be {count} finite, non-negative numbers; an array of shape {weights.shape} was given."
+        )
     return weights
 
 

@@ -117,7 +117,7 @@ def summarise_groups(
     names = np.where(names == UNKNOWN_GROUP, "", names)
     scores, labels, _ = checked_arrays(scores, labels, options.get("weights"))
     if names.shape != (len(scores),):
-        raise ValueError(f"groups has shape {names.shape}; expected one value for each of the {len(scores)} rows.")
+        raise ValueError(f"groups must have one value for each of the {len(scores)} rows, but has shape {names.shape}.")
     codes = patient_numbers(patients, len(scores))
     found = {}
     for name in sorted(set(names.tolist()), key=lambda name: (name == "", name)):

@@ -33,7 +33,8 @@ def known_model(name: str) -> str:
     if not is_known(name):
         names = model_names()
         raise ValueError(
-            f"Unknown model {name!r}.{did_you_mean(name, names)} 'ribcage profile --list' lists all {len(names):,}."
+            f"Unknown model {name!r}.{did_you_mean(name, names)} 'ribcage profile --list' lists all {len(names):,} "
+            "models."
         )
     return name
 

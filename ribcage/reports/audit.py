@@ -13,7 +13,7 @@ from ribcage.reports.numbers import finding_name
 
 PREVALENCE_NOTE = (
     "The + columns count the positive images of each split. Prevalence is the share of positives among images labelled "
-    "1 or 0; where the share among all images differs, it follows after the slash."
+    "1 or 0; if the share of positives among all images differs, it is given after the slash."
 )
 
 

@@ -24,9 +24,10 @@ DIFFERENCE_HEAD = (
     "adj. DeLong p",
 )
 DIFFERENCE_NOTE = (
-    "Each row is a paired difference in AUROC. The interval and the p-value use the correlation of the "
-    "models in the same bootstrap resamples of patients; DeLong p uses DeLong's covariance estimate. Adjusted "
-    "p-values (adj.) are corrected by Holm's method over all findings and models; the mean is tested separately."
+    "Each row is a paired difference in AUROC. The interval and the p-value account for the correlation between the "
+    "models, which is estimated from the same bootstrap resamples of patients; for the DeLong p-value, DeLong's "
+    "covariance estimate is used. Adjusted p-values (adj.) are corrected by Holm's method over all findings and "
+    "models; the mean is tested separately."
 )
 METRICS = {name: load_metric(name).label for name in metrics_in("comparison")}
 COSTS = {"parameters": "parameters", "multiply_adds": "multiply-adds", "thop": "multiply-adds as counted by thop"}
@@ -194,7 +195,8 @@ def uncertain_mean_note(result: ComparisonResult) -> str:
     """Which means have no interval because a finding has too few positives."""
     texts = [
         f" The difference in mean {METRICS[name]} has an interval only if every finding has at least "
-        f"{load_metric(name).mean_from} positives, because with fewer the biases of unequal models differ."
+        f"{load_metric(name).mean_from} positives: with fewer positives, the metric is biased, and the bias depends on "
+        "the model."
         for name in METRICS
         if load_metric(name).mean_from and result.models[0].macro[name].findings > 1
     ]

@@ -46,7 +46,7 @@ def evaluation_details(result: Evaluation, description: str, test_images: str, p
         ("protocol", protocol),
         ("uncertain and missing labels", f"label policy '{result.context.policy}'"),
         *(
-            [("test", f"{result.context.test.text} Key: {result.context.test.key}.")]
+            [("test", f"{result.context.test.text} Test key: {result.context.test.key}.")]
             if result.context.test.number
             else []
         ),

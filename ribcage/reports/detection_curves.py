@@ -16,10 +16,15 @@ from ribcage.reports.svg import Axes, Dots, Line
 
 RATE_TICKS = tuple((float(np.log2(rate)), text) for rate, text in ((0.125, "1/8"), (0.5, "1/2"), (2, "2"), (8, "8")))
 LEGEND = (
-    ("main", "FROC: centre inside the box; precision–recall: IoU .50; sizes: detected boxes; scores: true positives"),
+    (
+        "main",
+        "FROC if a hit is a centre inside the box; precision–recall at IoU .50; sizes of the detected boxes; scores of "
+        "the true positives",
+    ),
     (
         "other",
-        f"FROC: IoU ≥ {HIT:g}; precision–recall: IoU .40; sizes: all ground-truth boxes; scores: false positives",
+        f"FROC if a hit is an IoU ≥ {HIT:g}; precision–recall at IoU .40; sizes of all ground-truth boxes; scores of "
+        "the false positives",
     ),
 )
 

@@ -30,14 +30,18 @@ class EvaluationFiles:
         """Write a table of this name, metrics.json and index.html, and add the tests to the card; the numbers, which a
         notebook shows as the page."""
         out = self.folder
-        again = ", replacing an earlier test of the same data with the same options" * (out / METRICS_FILE).exists()
+        again = (
+            " They replace the results of an earlier test on the same data with the same options."
+            if (out / METRICS_FILE).exists()
+            else ""
+        )
         with files.explained(out, "Free some."):
             files.refuse_links(self.run, out)
             out.mkdir(parents=True, exist_ok=True)
             save(out / table)
         write_evaluation(result, out / METRICS_FILE)
         files.write_text(out / "index.html", page)
-        print(f"Wrote {out / 'index.html'}, {METRICS_FILE} and {table}{again}.")
+        print(f"Wrote {out / 'index.html'}, {METRICS_FILE} and {table}.{again}")
         note_on_card(find_bundle(self.run), result)
         return ResultWithPage(evaluation_json(result), lambda: page)
 

@@ -97,8 +97,9 @@ def skipped_line(found: image_files.Files) -> str:
     kinds = ", ".join(f"{count:,} × {ending}" for ending, count in found.endings[:KINDS])
     more = ", …" if len(found.endings) > KINDS else ""
     several = count_phrase(found.others, "file")
-    verb = "is" if found.others == 1 else "are"
-    return f"Skipped {several} ({kinds}{more}) that {verb} not PNG, JPEG, TIFF, BMP or DICOM by their first bytes."
+    verb = "was" if found.others == 1 else "were"
+    formats = "PNG, JPEG, TIFF, BMP or DICOM"
+    return f"{several} ({kinds}{more}) {verb} skipped, because the first bytes are not those of {formats} files."
 
 
 def _box_text(box: FileBox) -> str:
@@ -122,10 +123,10 @@ def sanity_lines(found: Likeness, coarse: str) -> Iterator[str]:
     if unchanged := found.independent_of_weights():
         yield (
             f"! The maps for {', '.join(unchanged)} hardly change when the weights are randomised (correlation ≥ "
-            f"{ALIKE:g}): they depend on the image and do not explain the model."
+            f"{ALIKE:g}), so these maps depend on the image and do not explain the model."
         )
     elif coarse:
-        yield f"! {coarse} With so few cells this check is not informative."
+        yield f"! {coarse} With so few cells, this check is not informative."
     elif found.known:
         yield "The maps depend on the trained weights."
     else:

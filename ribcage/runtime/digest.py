@@ -57,7 +57,7 @@ def recorded_digests(folder: Path) -> dict[str, str]:
         raise DamagedError(f"{folder / SUMS} is damaged: it is not text.") from None
     found = [LINE.fullmatch(line) for line in text.splitlines()]
     if None in found or any(line and line[2] in (".", "..", SUMS) for line in found):
-        raise DamagedError(f"{folder / SUMS} is damaged: a line is not a digest and a file name.")
+        raise DamagedError(f"{folder / SUMS} is damaged: each line must contain a digest and a file name.")
     return {line[2]: line[1] for line in found if line}
 
 
@@ -87,7 +87,8 @@ def check_appended_digest(file: Path, advice: str) -> None:
         line = stream.read(APPENDED)
         if not (line.startswith(PREFIX) and line.endswith(b"\n") and len(line) == APPENDED):
             raise DamagedError(
-                f"{file} does not end with its SHA-256: it is truncated, or was written by another version. {advice}"
+                f"{file} does not end with its SHA-256 digest: the file is truncated, or was written by another "
+                f"version. {advice}"
             )
         stream.seek(0)
         hashed, left = hashlib.sha256(), size - APPENDED

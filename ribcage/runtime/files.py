@@ -46,17 +46,17 @@ def read_json(file: Path, **how: Any) -> Any:
     """Content of a JSON file; ValueError if it is invalid, nested too deeply, or has an integer too large for a
     float."""
     if regular(file).stat().st_size > MAX_JSON_BYTES:
-        raise ValueError("it is too large")
+        raise ValueError("the file is too large")
     try:
         return json.loads(file.read_text(encoding="utf-8"), **({"parse_int": _integer} | how))
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError("the file is nested too deeply") from None
 
 
 def _integer(text: str) -> int:
     """Parse an integer of JSON."""
     if len(text) > MAX_INTEGER_DIGITS:
-        raise ValueError(f"a number has {len(text):,} digits")
+        raise ValueError(f"the file contains a number with {len(text):,} digits")
     return int(text)
 
 
@@ -64,7 +64,7 @@ def refuse_packed(file: Path) -> None:
     """Raise if a zip file is compressed. Ribcage writes its files uncompressed; this refuses decompression bombs."""
     with zipfile.ZipFile(regular(file)) as archive:
         if sum(one.file_size for one in archive.infolist()) > file.stat().st_size:
-            raise ValueError("it is compressed; files of Ribcage are not")
+            raise ValueError("the file is compressed, but Ribcage writes such files uncompressed")
 
 
 @contextlib.contextmanager
@@ -179,7 +179,7 @@ def explained(folder: Path, advice: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in FULL:
-            raise OSError(f"No space left for {folder}. {advice}") from None
+            raise OSError(f"No space is left on the disk to write {folder}. {advice}") from None
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise OSError(f"{folder} cannot be written ({error.strerror}). Choose another folder.") from None
         raise
@@ -201,7 +201,7 @@ def require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
-            f"{folder} needs {format_bytes(needed)}, but only {format_bytes(free)} are free. "
+            f"Writing {folder} requires {format_bytes(needed)}, but only {format_bytes(free)} are free on the disk. "
             "Free some space, or use a smaller --size."
         )
 

@@ -196,7 +196,7 @@ def parse(name: str, module: ModuleType, flags: list[Flag], words: list[str]) ->
             try:
                 values[flag.name] = convert_words(flag, given[flag.name])
             except ValueError as error:
-                wrong.append(f"{flag.option} {error}")
+                wrong.append(str(error))
         elif flag.default is REQUIRED:
             wrong.append(f"{flag.option} is missing")
     if wrong:
@@ -310,39 +310,39 @@ def unknown(option: str, known: Iterable[str]) -> str:
 def convert_words(flag: Flag, words: list[str]) -> Any:
     """The words converted to the option's type."""
     if not words:
-        raise ValueError("needs a value")
+        raise ValueError(f"{flag.option} needs a value")
     if flag.many and words == [""]:  # --name= means an empty list
         return ()
     if flag.many:
-        return tuple(parse_word(typing.get_args(flag.kind)[0], word) for word in words)
-    return parse_word(flag.kind, words[-1])
+        return tuple(parse_word(flag.option, typing.get_args(flag.kind)[0], word) for word in words)
+    return parse_word(flag.option, flag.kind, words[-1])
 
 
-def parse_word(kind: Any, word: str) -> Any:
-    """One word converted to a type; ValueError says what was expected."""
+def parse_word(option: str, kind: Any, word: str) -> Any:
+    """A value of the option converted to a type; ValueError says what was expected."""
     if typing.get_origin(kind) in UNIONS:
-        kinds = [option for option in typing.get_args(kind) if option is not NoneType]
+        kinds = [each for each in typing.get_args(kind) if each is not NoneType]
         if kinds[-1] is str:  # a number, or a text with numbers in it, such as a schedule
             with contextlib.suppress(ValueError):
-                return parse_word(kinds[0], word)
-        return word if kinds[-1] is str or word in typing.get_args(kinds[-1]) else parse_word(kinds[0], word)
+                return parse_word(option, kinds[0], word)
+        return word if kinds[-1] is str or word in typing.get_args(kinds[-1]) else parse_word(option, kinds[0], word)
     if typing.get_origin(kind) is Literal:
         choices = {str(choice): choice for choice in typing.get_args(kind)}
         if word not in choices:
             near = nearest_word(word, choices)
             hint = f" (did you mean {near}?)" if near else ""
-            raise ValueError(f"takes {' or '.join(choices)}, not {word!r}{hint}")
+            raise ValueError(f"{option} takes {' or '.join(choices)}, not {word!r}{hint}")
         return choices[word]
     if kind is bool:
         if word.lower() not in ("yes", "no", "true", "false", "1", "0"):
-            raise ValueError(f"takes yes or no, not {word!r}")
+            raise ValueError(f"{option} takes yes or no, not {word!r}")
         return word.lower() in ("yes", "true", "1")
     if kind in (int, float):
         with contextlib.suppress(ValueError):
             number = kind(word)
             if abs(number) < LARGEST:  # no option can be infinite, NaN or larger
                 return number
-        raise ValueError(f"takes a {'whole ' if kind is int else ''}number, not {word!r}")
+        raise ValueError(f"{option} takes a {'whole ' if kind is int else ''}number, not {word!r}")
     return Path(word).expanduser() if kind is Path else word
 
 

@@ -38,7 +38,7 @@ def current(values: Any, file: str, format: int) -> Any:
     try:
         known = renamed(values, NAMES[file])
     except RecursionError:
-        raise ValueError(f"{file} is nested too deeply.") from None
+        raise ValueError(f"The JSON in {file} is nested too deeply.") from None
     return {**DEFAULTS.get(file, {}), **known, "format": format}
 
 

@@ -73,7 +73,8 @@ def launch(devices: int, words: list[str]) -> int:
     import tempfile
 
     if torch.cuda.is_available() and devices > torch.cuda.device_count():
-        raise ValueError(f"--devices {devices}: the number of GPUs on this machine is {torch.cuda.device_count()}.")
+        count = torch.cuda.device_count()
+        raise ValueError(f"--devices {devices} exceeds the number of GPUs on this machine, which is {count}.")
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // devices))}
     with tempfile.TemporaryDirectory(prefix="ribcage-") as folder:
         shared = {RENDEZVOUS: f"{folder}/store", "WORLD_SIZE": str(devices), **_loopback()}

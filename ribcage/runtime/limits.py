@@ -39,7 +39,7 @@ MAX_INTEGER_DIGITS = 18
 def json_integer(text: str) -> int:
     """Parse an integer of JSON, for `json.loads(parse_int=…)`."""
     if len(text.lstrip("-")) > MAX_INTEGER_DIGITS:
-        raise ValueError(f"a number has {len(text):,} digits")
+        raise ValueError(f"the file contains a number with {len(text):,} digits")
     return int(text)
 
 

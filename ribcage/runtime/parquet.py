@@ -30,11 +30,13 @@ def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
             meta = pq.read_metadata(stream)
             texts = [one.name for one in meta.schema.to_arrow_schema() if _is_text(one.type)]
         if meta.num_rows * meta.num_columns > MAX_CELLS:
-            raise UnreadableTableError(f"{meta.num_rows:,} rows × {meta.num_columns:,} columns exceed the limit")
+            raise UnreadableTableError(
+                f"the table has {meta.num_rows:,} rows and {meta.num_columns:,} columns, which exceeds the size limit"
+            )
         with pq.ParquetFile(file, read_dictionary=texts, pre_buffer=False) as content:
             names = content.schema_arrow.names
             if len(set(names)) < len(names):
-                raise UnreadableTableError("a column occurs twice")
+                raise UnreadableTableError("two columns have the same name")
             chosen = [name for name in names if columns is None or name in columns]
             # one column and one thread at a time: the least memory beside the table itself
             parts = [_decoded(content.read([name], use_threads=False).select([name])) for name in chosen]
@@ -63,5 +65,7 @@ def _decoded(table: pa.Table) -> pa.Table:
         if _is_text(part.dictionary.type):
             total += pc.sum(pc.binary_length(part.dictionary).take(part.indices)).as_py() or 0
     if total > MAX_TEXT_BYTES:
-        raise UnreadableTableError(f"the strings in column {own.name[:40]!r} take {total:,} bytes, more than the limit")
+        raise UnreadableTableError(
+            f"the strings in column {own.name[:40]!r} take {total:,} bytes, which exceeds the limit"
+        )
     return table.cast(pa.schema([own.with_type(own.type.value_type)]))

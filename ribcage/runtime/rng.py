@@ -109,6 +109,8 @@ def _check(epoch: int, stream: int, blocks: int) -> None:
     if not 0 <= epoch < 1 << 32:
         raise ValueError(f"The epoch must be between 0 and 2³² - 1, not {epoch}.")
     if not 0 <= stream <= 0xFFFF:
-        raise ValueError(f"The view must be between 0 and {NOISE - 1}, not {stream}.")
+        raise ValueError(f"The number of the view must be between 0 and {NOISE - 1}, not {stream}.")
     if blocks > 1 << 16:
-        raise ValueError(f"{blocks * WORDS:,} numbers were requested for one row; the maximum is {WORDS << 16:,}.")
+        raise ValueError(
+            f"{blocks * WORDS:,} random numbers were requested for one row; the maximum is {WORDS << 16:,}."
+        )

@@ -132,7 +132,8 @@ def newest(folder: Path) -> tuple[Path, str]:
             ) if damaged else ""
     if damaged:
         raise ValueError(
-            f"{' '.join(damaged)} No intact checkpoint is left to resume from. Restore a copy, or start a new run."
+            f"{' '.join(damaged)} No intact checkpoint is left to resume from. Restore a checkpoint from a backup, or "
+            f"start a new run."
         )
     raise FileNotFoundError(f"{folder / FILE} does not exist: there is no checkpoint to resume from.")
 
@@ -187,7 +188,7 @@ def _load_file(file: Path) -> SavedRun:
     except FileNotFoundError:
         raise FileNotFoundError(f"{file} does not exist: there is no checkpoint to resume from.") from None
     except digest.DamagedError as error:
-        raise ValueError(f"{str(error).strip()} The run cannot be resumed from it.") from None
+        raise ValueError(f"{str(error).strip()} The run cannot be resumed from this checkpoint.") from None
     except Exception as error:
         raise ValueError(f"{file} is damaged or is not a Ribcage checkpoint ({type(error).__name__}).") from None
     if not isinstance(state, dict) or state.get("ribcage") != FORMAT:

@@ -32,13 +32,13 @@ class TrainingOptions:
     findings: tuple[str, ...] = ()
     """Findings to train on (default: all findings in the data)."""
     labels: float = 1.0
-    """Fraction of the training patients to use."""
+    """Fraction of the training patients whose images are used for training."""
     frontal: bool = False
     """Use only frontal images (PA and AP views)."""
     drop_copies: bool = True
     """Drop training images that are identical to an image in another split."""
     drop_shared: tuple[str, ...] = ()
-    """Splits from which to drop images of patients in other splits and copies of images in other splits."""
+    """Splits from which an image is dropped if its patient, or a copy of the image, is also in another split."""
     policy: str = "ignore"
     """Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as in
     ones,Edema=zeros,blank=zeros (docs/datasets.md)."""
@@ -56,7 +56,7 @@ class TrainingOptions:
     batch: int
     """Batch size: images per optimizer step, summed over all processes."""
     micro_batch: int = 0
-    """Maximum number of images per forward pass in each process; 0: no limit. The gradients of larger batches are
+    """Maximum number of images per forward pass in each process; 0 means no limit. The gradients of larger batches are
     accumulated or, if the loss compares the images of a batch with each other, computed by gradient caching."""
     lr: float | None = None
     """Peak learning rate."""
@@ -75,11 +75,11 @@ class TrainingOptions:
     weight_decay: float | None = None
     """Weight decay; not applied to biases and normalisation layers."""
     layer_decay: float = 1.0
-    """Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT; 1: none."""
+    """Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT; 1 means no decay."""
     drop_path: float = 0.0
     """Stochastic depth rate (timm's drop_path_rate)."""
     clip: float | None = None
-    """Maximum norm of the gradient; 0: no clipping."""
+    """Maximum norm of the gradient; 0 means no clipping."""
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     """Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older GPUs with tensor
     cores, else float32. fp16 scales the loss; float32 switches TF32 off."""
@@ -87,14 +87,14 @@ class TrainingOptions:
     """Divide weights, gradients and optimizer states among the processes (FSDP2), for transformers that do not fit on a
     GPU (docs/cluster.md)."""
     checkpoint_activations: bool = False
-    """Recompute the activations inside the backbone's blocks in the backward pass instead of storing them: less memory,
-    more time, the same results."""
+    """Recompute the activations inside the backbone's blocks in the backward pass instead of storing them. This takes
+    less memory and more time; the results are the same."""
     compile: bool = False
     """Compile the model with torch.compile."""
     save_minutes: float = 10.0
     """Maximum time between two checkpoints, in minutes."""
     threads: int = 0
-    """Number of threads that load images; 0: one per core."""
+    """Number of threads that load images; 0 means one per core."""
     export_as: str = ""
     """Published layout in which to write the weights as well, such as moco or torchvision (docs/weights.md)."""
     devices: int = 1
@@ -102,7 +102,7 @@ class TrainingOptions:
     seed: int = 0
     """Random seed."""
     track: tuple[str, ...] = ()
-    """Experiment trackers that the run is also logged to, such as tensorboard, mlflow or wandb (docs/tracking.md)."""
+    """Experiment trackers to which the run is also logged, such as tensorboard, mlflow or wandb (docs/tracking.md)."""
     track_images: Literal["local", "all", "none"] = "local"
     """Trackers that also receive example images: local (those that write to this machine), all, or none."""
     resume: bool | Literal["auto"] = False

@@ -105,8 +105,8 @@ def extract(
     features = np.concatenate(list(batch_outputs(loader, compute, label)))
     if not np.isfinite(features).all():
         raise ValueError(
-            f"The features of {backbone.name} contain NaN or infinity: its weights are damaged, or expect inputs with "
-            f"a different normalisation."
+            f"The features of {backbone.name} contain NaN or infinity: its weights are damaged, or they were trained "
+            f"with a different input normalisation."
         )
     return FeatureTable(features, loader.labels(0, loader.rows), loader.rows)
 
@@ -177,7 +177,10 @@ def chosen_auroc(scores_of_settings: Sequence[Scores], val: np.ndarray, test: np
     validation = np.stack([metrics.auroc(scores, val) for scores, _ in scores_of_settings])  # (settings, F)
     judged = ~np.isnan(validation).any(axis=0)
     if not judged.any():
-        raise ValueError("No finding has both classes in the validation split, so no setting can be selected.")
+        raise ValueError(
+            "No finding has both positive and negative labels in the validation split, so the regularisation and k "
+            "cannot be selected."
+        )
     common = validation[:, judged].mean(axis=1).argmax()
     best = np.where(judged, np.where(judged, validation, 0).argmax(axis=0), common)
     tested = np.stack([metrics.auroc(scores, test) for _, scores in scores_of_settings])

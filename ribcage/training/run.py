@@ -96,7 +96,7 @@ class Standing:
     def of(cls, values: dict[str, float]) -> "Standing":
         """From a checkpoint; TypeError for a value that is not a number."""
         if invalid := [name for name, value in values.items() if not isinstance(value, int | float)]:
-            raise TypeError(f"{invalid[0]} is not a number")
+            raise TypeError(f"the value of {invalid[0]} is not a number")
         return cls(**values)  # type: ignore[arg-type]
 
 
@@ -130,7 +130,9 @@ class Run:
             what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise ValueError(f"{self.folder / name} is not a checkpoint of this run ({what}).") from None
         if self.trainer.step > self.trainer.epochs * len(self.trainer.loader):
-            raise ValueError(f"{self.folder / name} is at step {self.trainer.step:,}, beyond the end of this run.")
+            raise ValueError(
+                f"{self.folder / name} was saved at step {self.trainer.step:,}, which is beyond the end of this run."
+            )
         self._saved_step = self.trainer.step
         distributed.run_on_first(lambda: self._settle(name))
         return str(warning)

@@ -38,9 +38,9 @@ def check_free(options: TrainingOptions) -> None:
     """Raise if --out is not a run folder, has another run or, with --resume, has none."""
     foreign = [name for name in ("dataset.json", "model.json") if (options.out / name).exists()]
     if foreign:
-        raise ValueError(f"{options.out} is not a run folder: it has {foreign[0]}. Choose another --out.")
+        raise ValueError(f"{options.out} is not a run folder: it contains {foreign[0]}. Choose another --out.")
     if (options.out / "options.json").exists() and not options.resume and not failed(options.out):
-        raise ValueError(f"{options.out} already has a run. Continue it with --resume, or choose another --out.")
+        raise ValueError(f"{options.out} already contains a run. Continue it with --resume, or choose another --out.")
     if options.resume and not unsaved(options.out) and not checkpoint.has_checkpoint(options.out):
         raise FileNotFoundError(
             f"{options.out} has no checkpoint to resume from. Leave out --resume to start a run there."
@@ -108,7 +108,7 @@ def option_changes(folder: Path) -> tuple[OptionChange, ...]:
     try:
         return tuple(typed_json.from_json(OptionChange, one) for one in history)
     except ValueError as error:
-        raise ValueError(f"{folder / 'options.json'} is damaged: its history contains {error}.") from None
+        raise ValueError(f"{folder / 'options.json'} is damaged: its history is invalid ({error}).") from None
 
 
 def with_history(spec: ModelSpec, folder: Path) -> ModelSpec:
@@ -268,13 +268,13 @@ def _recorded(folder: Path) -> RunState:
         values = files.read_json(folder / STATE_FILE)
         place = RunPosition(**values["place"]) if values["place"] else None
         if values["name"] not in STATES or (place and any(type(count) is not int for count in vars(place).values())):
-            raise ValueError("not what Ribcage writes")
+            raise ValueError("the state of the run is invalid")
         return RunState(values["name"], place, str(values["why"]))
     except FileNotFoundError:
         log = folder / LOG_FILE
         if log.exists() and log.stat().st_size:
-            return RunState(STOPPED, None, f"{STATE_FILE} is missing: how it ended is unknown.")
-        return RunState(FAILED, None, "It ended before its first step.")
+            return RunState(STOPPED, None, f"{STATE_FILE} is missing, so it is unknown how the run ended.")
+        return RunState(FAILED, None, "The run ended before its first step.")
     except (OSError, ValueError, TypeError, KeyError):
         return RunState(STOPPED, None, f"{STATE_FILE} cannot be read.")
 

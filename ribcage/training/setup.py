@@ -58,7 +58,9 @@ def run_processes(
     with launcher.started() as device:
         distributed.run_on_first(lambda: run_folder.check_free(options))
         if distributed.broadcast_from_first(options.resume) != options.resume:
-            raise ValueError(f"Rank {distributed.rank()} and rank 0 see different files in {options.out}. Start again.")
+            raise ValueError(
+                f"Rank {distributed.rank()} and rank 0 found different files in {options.out}. Start the run again."
+            )
         return train(options, device)
 
 

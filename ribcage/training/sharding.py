@@ -26,11 +26,13 @@ NORMS = nn.modules.batchnorm._BatchNorm
 def refuse_unsharded(method: Method, name: str, *, compile: bool) -> None:
     """Raise where --shard is not supported."""
     if compile:
-        raise ValueError("--shard and --compile exclude each other. Leave one of them out.")
+        raise ValueError("--shard and --compile cannot be combined. Leave out one of them.")
     if not method.shardable:
         raise ValueError(f"--shard is not supported by {type(method).__name__}. Leave the option out.")
     if not any(True for _ in blocks(method)) or any(isinstance(part, NORMS) for part in method.modules()):
-        raise ValueError(f"--shard is for transformers without batch norms, not for {name}. Leave the option out.")
+        raise ValueError(
+            f"--shard supports only transformers without batch normalisation, not {name}. Leave the option out."
+        )
 
 
 def sharded(method: Network, device: torch.device) -> Network:
@@ -99,10 +101,10 @@ def load_weights(module: nn.Module, values: Mapping[str, Tensor | SavedTensor]) 
         return
     own = module.state_dict()
     if own.keys() != values.keys():
-        raise KeyError(f"{next(iter(own.keys() ^ values.keys()))} is missing or unexpected")
+        raise KeyError(f"the weight {next(iter(own.keys() ^ values.keys()))} is missing or unexpected")
     for name, target in own.items():
         if target.shape != values[name].shape:
-            raise ValueError(f"{name} has shape {tuple(values[name].shape)}, not {tuple(target.shape)}")
+            raise ValueError(f"the weight {name} has shape {tuple(values[name].shape)}, not {tuple(target.shape)}")
         own_part(target).copy_(_part_like(values[name], target))
 
 

@@ -61,7 +61,10 @@ def built(one: Subject) -> Supervised:
     if one.folder is not None:
         opened = load_bundle(one.folder)
         if not isinstance(opened, Classifier):
-            raise ValueError(f"{opened.folder} is a detector: profile its backbone, {opened.spec.name}.")
+            raise ValueError(
+                f"{opened.folder} is a detector, which cannot be profiled. Profile the architecture of its backbone, "
+                f"{opened.spec.name}."
+            )
         return opened.method
     backbone = Backbone(one.name, channels=one.channels, size=one.size, pool=one.pool)
     return Supervised(backbone, tuple(map(str, range(one.classes)))).eval()

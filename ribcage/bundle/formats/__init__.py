@@ -55,7 +55,8 @@ def published(file: Path, layout: str = "") -> Published:
             found = _read(readable_layouts()[name], file, content.weights)
         except (ValueError, LookupError, TypeError, RuntimeError) as error:  # the names match, the shapes do not
             raise ValueError(
-                f"{file} has the weight names of the {name} layout, but cannot be read as such: {error_text(error)}."
+                f"{file} has the weight names of the {name} layout, but cannot be read in this layout: "
+                f"{error_text(error)}."
             ) from None
         if found is not None:
             others = tuple(
@@ -120,7 +121,8 @@ def _with_names(found: Published, content: WeightsFile, file: Path, others: tupl
     if lost or len(set(original.values())) < len(found.state):
         dropped = ", ".join(sorted(lost)[:3]) or "a weight"
         raise ValueError(
-            f"{file}, read in the {found.layout} layout, would lose {dropped}: two weights get the same name."
+            f"{file} cannot be read in the {found.layout} layout: two of its weights would get the same name, and "
+            f"{dropped} would be lost."
         )
     shapes = {name: tuple(value.shape) for name, value in content.weights.items()}
     return replace(

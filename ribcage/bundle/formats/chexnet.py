@@ -64,7 +64,7 @@ def renamed_weights(weights: dict[str, Tensor], rename: Callable[[str], str]) ->
     if len(found) < len(weights):
         first: dict[str, str] = {}
         one, other = next((first[new], old) for old in weights if first.setdefault(new := rename(old), old) != old)
-        raise ValueError(f"The file contains a weight twice, as {one} and as {other}.")
+        raise ValueError(f"the file contains the same weight under two names, {one} and {other}")
     return found
 
 
@@ -79,7 +79,7 @@ def densenet_checkpoint(state: dict[str, Tensor]) -> Published:
 def chexnet_weights(method: Method, model: ModelSpec, layout: str) -> dict[str, Tensor]:
     """The weights of CheXNet's class under torchvision's names; raise if its predictions would differ."""
     name = base.plain_name(model.name)
-    wrong = [f"it requires a densenet121, not a {name}"] if name != "densenet121" else []
+    wrong = [f"the layout requires the architecture densenet121, not {name}"] if name != "densenet121" else []
     if wrong := wrong + base.unlike_chexnet(method, model):
         raise ValueError(f"The model cannot be written in the {layout} layout: {'; '.join(wrong)}.")
     return base.rgb_weights(method.backbone, model) | {

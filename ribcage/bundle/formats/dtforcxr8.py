@@ -63,10 +63,11 @@ def check_exportable(method: Method, model: ModelSpec, name: str, teachers: list
         wrong.append(f"{name} is not a model of this layout ({', '.join(MODELS)})")
     if teachers and (name != STUDENT or len(teachers) > 1 or teachers[0] not in MODELS):
         wrong.append(
-            f"its students are {STUDENT} with one of these models as teacher, not {name} with {', '.join(teachers)}"
+            f"the students of this layout are {STUDENT} with one of these models as teacher, not {name} with "
+            f"{', '.join(teachers)}"
         )
     if name in FIXED_SIZE and model.size != (224, 224):
-        wrong.append(f"its {name} requires 224 × 224 pixels, not {model.size[0]} × {model.size[1]}")
+        wrong.append(f"{name} requires 224 × 224 pixels in this layout, not {model.size[0]} × {model.size[1]}")
     if wrong := wrong + base.unlike_chexnet(method, model):
         raise ValueError(f"The model cannot be written in the dtforcxr8 layout: {'; '.join(wrong)}.")
 

@@ -54,7 +54,7 @@ def published(weights: dict[str, Tensor], config: Path) -> Published | None:
         name, facts = str(content["architecture"]), content.get("pretrained_cfg", content)
         own = content.get("ribcage", {})
         if not is_known(name):
-            raise ValueError(f"timm has no model {_line(name)}")
+            raise ValueError(f"timm has no model named {_line(name)}")
         size = tuple(map(_side, facts.get("input_size", (3, 224, 224))[1:]))
         fits = {crop_mode: fit for fit, crop_mode in CROPS.items()}
         if wrong := wrong_normalisation(facts.get("mean", ()), facts.get("std", ())):

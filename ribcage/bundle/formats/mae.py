@@ -58,7 +58,10 @@ def published(weights: dict[str, Tensor]) -> Published:
     unused = tuple(name for name in weights if name.startswith(DECODER))
     state = {name: value for name, value in weights.items() if name not in unused}
     if missing := {"cls_token", "pos_embed", "patch_embed.proj.weight"} - set(state):
-        raise ValueError(f"The file looks like an MAE but is incomplete: {', '.join(sorted(missing))} is missing.")
+        raise ValueError(
+            f"the file looks like an MAE checkpoint, but the following weights are missing: "
+            f"{', '.join(sorted(missing))}"
+        )
     seen = Evidence("shapes", "a transformer with fc_norm")
     if "decoder_pred.weight" in weights:
         seen = Evidence("names", "decoder_pred and a transformer")
@@ -66,7 +69,7 @@ def published(weights: dict[str, Tensor]) -> Published:
     if not is_fine_tuned(weights):
         return replace(found, name=architecture(state, VITS))
     if "fc_norm.bias" not in weights:
-        raise ValueError("The file looks like a fine-tuned MAE but is incomplete: fc_norm.bias is missing.")
+        raise ValueError("the file looks like a fine-tuned MAE checkpoint, but the weight fc_norm.bias is missing")
     plain = {name.replace("fc_norm.", "norm."): value for name, value in state.items()}
     return replace(found, name=architecture(plain, VITS), pool="avg")
 
@@ -83,7 +86,7 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
     differing = sorted(set(expected) ^ set(weights))
     if differing:
         raise ValueError(
-            f"{model.name} is not a plain vision transformer as in MAE: {len(differing)} weights differ "
+            f"{model.name} is not a plain vision transformer like those of MAE: {len(differing)} weights differ "
             f"({differing[0]} …)."
         )
     content = {"model": weights, "epoch": model.training.epochs}

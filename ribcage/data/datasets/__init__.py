@@ -55,7 +55,9 @@ def index(name: str, root: Path | str | None = None, **options: object) -> "Inde
         raise ValueError(f"The dataset {name!r} has {'; '.join(filter(None, wrong))}.")
     if not needs_root(name):
         if root is not None:
-            raise ValueError(f"The dataset {name!r} is generated, not read from a folder. Remove {str(root)!r}.")
+            raise ValueError(
+                f"The dataset {name!r} is generated, not read from a folder. Leave out the argument {str(root)!r}."
+            )
         return module.index(**options)
     return module.index(Path(root or "").expanduser(), **options)
 

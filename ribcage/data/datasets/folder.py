@@ -78,7 +78,7 @@ def index(
     allow_outside: Also read files outside ROOT to which the CSV or a link points.
     published_patients: State that the patient identifiers are public, so that bundles hash them without the site key.
     encoding: Encoding of the CSV; auto tries UTF-8, GB 18030 and Latin-1.
-    bits: Number of bits used in 16-bit PNG and TIFF files, such as 12; their highest value is white. 0: all 16.
+    bits: Number of bits used in 16-bit PNG and TIFF files, such as 12; their highest value is white; 0 means 16.
     """
     if bits and not 8 <= bits <= 16:
         raise ValueError(f"--bits {bits} must be from 8 to 16.")
@@ -136,7 +136,7 @@ def images(
         found = image_file.read_image(file, **how)
         modality = found.tags.get("modality", "")
         if drop and modality in terms.SLICES:
-            raise image_file.UnreadableError(f"{file} is a slice of {modality}. To use it, pass --slices keep.")
+            raise image_file.UnreadableError(f"{file} is a {modality} slice. To use it, pass --slices keep.")
         return found
 
     return image
@@ -175,8 +175,8 @@ def _csv(root: Path, csv: str, other: Path | None) -> Path | None:
     found = [path for path in found if root / path != other]
     if len(found) > 1:
         raise ValueError(
-            f"{root} contains {', '.join(found)}. Choose one with --csv, or none with --csv none; "
-            "pass a list of boxes to --boxes."
+            f"{root} contains several CSV files: {', '.join(found)}. Choose one with --csv, or pass --csv none to use "
+            "none of them. To import a list of boxes, pass it to --boxes."
         )
     return root / found[0] if found else None
 
@@ -236,7 +236,7 @@ def _check_inside(paths: pd.Series, root: Path) -> None:
         first = ", ".join(tables.printable_text(path) for path in outside[:3]) + (", …" if len(outside) > 3 else "")
         raise ValueError(
             f"{len(outside):,} of {count_phrase(len(paths), 'file')} {'is' if len(outside) == 1 else 'are'} "
-            f"outside {root} (by a path in the table or a link): {first}. "
+            f"outside {root}, because of a path in the table or a symbolic link: {first}. "
             "If you trust them, use --allow-outside."
         )
 

@@ -65,7 +65,9 @@ def _file(root: Path) -> Path:
             f"{root} has neither pneumoniamnist*.npz nor chestmnist*.npz. Download one from {SOURCE}."
         )
     if len(found) > 1:
-        raise ValueError(f"{root} has {', '.join(path.name for path in found)}. Pass one of them.")
+        raise ValueError(
+            f"{root} contains several MedMNIST files: {', '.join(path.name for path in found)}. Pass one of them."
+        )
     return found[0]
 
 
@@ -106,9 +108,9 @@ def _header(file: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, kind = read(stream)
         if kind.hasobject:
-            raise ValueError(f"{name} has Python objects, which could run code when read")
+            raise ValueError(f"the array {name} contains Python objects, which could run code when they are read")
         if math.prod(shape) * kind.itemsize > LARGEST:
-            raise ValueError(f"{name} declares the shape {shape}, which exceeds the size limit")
+            raise ValueError(f"the array {name} declares the shape {shape}, which exceeds the size limit")
         return shape, kind
 
 
@@ -124,7 +126,9 @@ def _member(file: Path, name: str) -> Iterator[IO[bytes]]:
         with zipfile.ZipFile(files.regular(file)) as archive, archive.open(f"{name}.npy") as stream:
             yield stream
     except KeyError:
-        raise ValueError(f"{file} has no {name}: it is not a MedMNIST file. Download one from {SOURCE}.") from None
+        raise ValueError(
+            f"{file} is not a MedMNIST file, because it has no array {name}. Download one from {SOURCE}."
+        ) from None
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{file} cannot be read: {error}. Download it again from {SOURCE}.") from None
 

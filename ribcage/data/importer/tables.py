@@ -169,8 +169,8 @@ def without_shared_images(index: Index, prints: fingerprint_table.Fingerprints, 
         parts[found] = ""
         if len(own) and not (parts == part).any():
             raise ValueError(
-                f"--drop-shared {part} would remove every image of {part}: all of its patients or images also occur "
-                f"in other splits."
+                f"--drop-shared {part} would remove every image of split {part!r}, because all of its patients or "
+                f"images also occur in other splits."
             )
         log.warning(
             "Removed %s of %s, because the patient or a copy of the image is also in another split.",

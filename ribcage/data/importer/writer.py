@@ -110,12 +110,12 @@ class Writer:
             self._begin()
         elif head.get("plan") == self.facts.plan and head != self._head():
             raise ValueError(
-                f"{self.folder} has an unfinished import from another version of Ribcage. Start again with --redo."
+                f"{self.folder} contains an unfinished import by another version of Ribcage. Start again with --redo."
             )
         elif head != self._head():
             raise ValueError(
-                f"{self.folder} has an unfinished import of other images or with other options. "
-                "Use the same options to resume, choose another --out, or delete the folder."
+                f"{self.folder} contains an unfinished import of other images or with other options. "
+                "Use the same options to resume it, choose another --out, or delete the folder."
             )
         else:
             self.done = self._cut_back(lines)
@@ -224,7 +224,7 @@ class Writer:
         _save_rejected(self.folder / "rejected.csv", self.index, rejected)
         if not rows:
             self.journal.unlink()  # the next attempt starts from the beginning
-            failed = f"None of the {len(self.index):,} images could be read. The first: {rejected[0][1]}"
+            failed = f"None of the {len(self.index):,} images could be read. The first error was: {rejected[0][1]}"
             raise ValueError(f"{failed} All reasons are listed in {self.folder / 'rejected.csv'}.")
         joined = tables.join(lines)
         taken = self.index.take(rows)
@@ -306,7 +306,7 @@ def refuse_strangers(folder: Path, known: Collection[str]) -> None:
     """Raise if the folder has files that Ribcage did not write."""
     strangers = sorted(file.name for file in folder.iterdir() if file.name not in known)
     if strangers:
-        raise ValueError(f"{folder} has other files, such as {strangers[0]}. Choose another --out.")
+        raise ValueError(f"{folder} contains other files, such as {strangers[0]}. Choose another --out.")
 
 
 def tidy(folder: Path) -> None:

@@ -122,7 +122,7 @@ def label_columns(header: Sequence[str], taken: Sequence[str], given: Sequence[s
     """The columns with labels: those given, else all that are named after findings, else one with lists of findings."""
     wrong = [f"{name!r}{did_you_mean(name, header)}" for name in given if name not in header]
     if wrong:
-        raise ValueError(f"--label-columns: there is no column {' and no column '.join(wrong)} {among(header)}")
+        raise ValueError(f"--label-columns: the table has no column {' and no column '.join(wrong)} {among(header)}")
     free = [name for name in header if name not in taken]
     known = [name for name in free if findings.is_known_finding(name)]
     listed = column_named(free, LISTS)
@@ -234,7 +234,7 @@ def splits(column: pd.Series, name: str) -> pd.Series:
         return usual.where(usual.notna(), words).astype("str")
     if len(strange):
         raise ValueError(
-            f"The column {name!r} has {strange.iloc[0]!r}, which is not a split (train, val, test). "
+            f"The column {name!r} contains {strange.iloc[0]!r}, which is not a split (train, val or test). "
             f"Choose another column with --split-column, or pass --split-column none."
         )
     return usual.fillna("").astype("str")

@@ -32,7 +32,7 @@ def folder_rows(root: Path, paths: list[str], classes: str) -> tuple[pd.DataFram
     """Splits and classes from folder names; a class 'normal' is a row without findings."""
     images = _without_masks([path for path in paths if _is_image(root / path)])
     if not images:
-        raise FileNotFoundError(f"{root} has no images ({', '.join(tables.IMAGES)}) and no CSV.")
+        raise FileNotFoundError(f"{root} contains no images ({', '.join(tables.IMAGES)}) and no CSV file.")
     unread = Counter(ending for path in paths for ending in UNREAD if path.lower().endswith(ending))
     if unread:
         kinds = ", ".join(f"{count_phrase(count, 'file')} {ending}" for ending, count in unread.items())

@@ -22,7 +22,7 @@ def csv_rows(
     role = columns.roles(header, given)
     if "path" not in role:
         raise ValueError(
-            f"No column was recognised as the one with the image files. Pass --path-column. {columns.among(header)}"
+            f"The column with the image files was not recognised. Name it with --path-column. {columns.among(header)}"
         )
     rows = _with_image(rows, role["path"]).drop_duplicates()
     chosen = columns.label_columns(header, list(role.values()), label_columns)
@@ -95,11 +95,12 @@ def without_slices(rows: pd.DataFrame, view: str) -> pd.DataFrame:
     slices = columns.are_slices(rows, view)
     if slices.all() and len(rows):
         raise ValueError(
-            "All rows are slices of CT or MR, according to their view or modality. To use them, pass --slices keep."
+            "According to their view or modality, all rows are CT or MR slices. To use them, pass --slices keep."
         )
     if slices.any():
         log.warning(
-            "%s slices of CT or MR (by view or modality) were ignored; --slices keep uses them.", f"{slices.sum():,}"
+            "%s ignored, according to the view or modality. To use such slices, pass --slices keep.",
+            count_phrase(int(slices.sum()), "CT or MR slice was", "CT or MR slices were"),
         )
     return rows[~slices]
 
@@ -109,7 +110,7 @@ def _with_image(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     named = rows[rows[column].str.strip() != ""]
     if named.empty:
         raise ValueError(
-            f"The column {column!r} is blank in every row. Use --path-column for the column with the files."
+            f"The column {column!r} is blank in every row. Name the column with the image files with --path-column."
         )
     if len(named) < len(rows):
         log.warning("Rows without an image were ignored: %s.", f"{len(rows) - len(named):,}")

@@ -43,5 +43,7 @@ def patients_in_paths(paths: pd.Series, pattern: str) -> pd.Series:
     except re.error as error:
         raise ValueError(f"--patient-pattern {pattern!r} is not a regular expression: {error}.") from None
     if groups != 1:
-        raise ValueError(f"--patient-pattern {pattern!r} needs one group in brackets, such as (person\\d+)_.")
+        raise ValueError(
+            f"--patient-pattern {pattern!r} needs one group in parentheses, as in (person\\d+)_, for the patient."
+        )
     return paths.str.extract(pattern, expand=False).fillna("").astype("str")

@@ -114,7 +114,7 @@ def locate(names: pd.Series, paths: Sequence[str], folder: str = "", prefer: Seq
     images = [path for path in paths if path.startswith(below) and path.lower().endswith(IMAGES)]
     if below and not images:
         raise FileNotFoundError(
-            f"The folder {folder} has no images. Pass a path relative to the folder of the dataset."
+            f"The folder {folder} contains no images. Pass a path relative to the folder of the dataset."
         )
     patterns = [re.compile(pattern) for pattern in prefer]
     images.sort(
@@ -183,7 +183,7 @@ def sniffed(file: Path, encoding: str = "auto") -> pd.DataFrame:
     if bare:
         raise ValueError(
             f"{file} has no header: its first line contains a file name ({printable_text(bare)}). Add a first line "
-            f"with the column names, such as path,patient,label; pass a list of the images of a split as "
+            f"with the column names, such as path,patient,label. If the file lists the images of a split, pass it as "
             "--split-list train=FILE."
         )
     if rows.empty:

@@ -156,7 +156,7 @@ def changed_view(view: View, changes: Sequence[str]) -> View:
             numbers = [float(part) for part in text.split(",")]
         except ValueError:
             raise ValueError(
-                f"{change!r} is not a setting of an augmentation view; use NAME=VALUE or NAME=LOW,HIGH."
+                f"{change!r} is not a valid augmentation setting. Use the form NAME=VALUE or NAME=LOW,HIGH."
             ) from None
         values[name] = numbers if len(numbers) > 1 else numbers[0]
     return View.from_dict({**view.to_dict(), **values})

@@ -71,7 +71,7 @@ def _raw_colour(dataset: "Dataset", layout: Layout, name: str) -> tuple[np.ndarr
     from pydicom.pixels import get_decoder
 
     if str(dataset.get("PhotometricInterpretation")).startswith("YBR_PARTIAL"):
-        raise UnreadableError(f"{name} has uncompressed YBR_PARTIAL colours, which DICOM has retired.")
+        raise UnreadableError(f"{name} uses uncompressed YBR_PARTIAL colours, which the DICOM standard has retired.")
     whole = layout.width * layout.height * 3 * layout.allocated // 8
     photometric, odd = layout.photometric, []
     if photometric == "YBR_FULL_422" and whole <= len(dataset.PixelData) <= whole + 1:
@@ -80,7 +80,8 @@ def _raw_colour(dataset: "Dataset", layout: Layout, name: str) -> tuple[np.ndarr
     halved = photometric == "YBR_FULL_422"
     if halved and layout.width % 2:
         raise UnreadableError(
-            f"{name} has YBR_FULL_422 colours in {layout.width} columns; an even number was expected."
+            f"{name} uses YBR_FULL_422 colours, which require an even number of columns, but has {layout.width} "
+            "columns."
         )
     notes = [*odd, *check_length(dataset, whole * 2 // 3 if halved else whole, name)]
     planar = dataset.get("PlanarConfiguration")

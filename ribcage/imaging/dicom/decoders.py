@@ -34,7 +34,7 @@ def check_length(dataset: "Dataset", expected: int, name: str) -> list[str]:
     if data[:4] == ITEM and data[8 + int.from_bytes(data[4:8], "little") :].startswith(ITEM):
         raise UnreadableError(f"{name} declares uncompressed pixels, but they are encapsulated.")
     if len(data) < expected:
-        raise UnreadableError(f"{name} is truncated: it has {len(data)} of {expected} bytes of pixel data.")
+        raise UnreadableError(f"{name} is truncated: it has only {len(data)} of {expected} bytes of pixel data.")
     if len(data) >= 2 * expected and expected > 1:
         raise UnreadableError(
             f"{name} has {len(data)} bytes of pixel data, but Rows, Columns, SamplesPerPixel and BitsAllocated imply "
@@ -54,7 +54,7 @@ def run_length_patterns(dataset: "Dataset", layout: Layout, name: str) -> np.nda
         layout.width * layout.height * layout.samples * layout.allocated // 8,
     )
     if len(frame) > 2 * count + 1024:
-        raise UnreadableError(f"{name} is damaged: its run lengths exceed its size.")
+        raise UnreadableError(f"{name} is damaged: the run lengths of its RLE data exceed the size of the image.")
     how: dict[str, Any] = {"samples_per_pixel": layout.samples, "photometric_interpretation": layout.photometric}
     how |= {"rows": layout.height, "columns": layout.width, "bits_allocated": layout.allocated, "number_of_frames": 1}
     how |= {"bits_stored": layout.allocated, "pixel_representation": 0, "pixel_keyword": "PixelData"}
@@ -63,7 +63,7 @@ def run_length_patterns(dataset: "Dataset", layout: Layout, name: str) -> np.nda
         pixels = encapsulate([frame], has_bot=False)
         array = get_decoder(RLE).as_array(pixels, raw=True, decoding_plugin=PLUGINS[RLE][0], **how)[0]
     except Exception as error:
-        raise UnreadableError(f"{name} is damaged: its run lengths cannot be decoded: {short_error(error)}.") from None
+        raise UnreadableError(f"{name} is damaged: its RLE data cannot be decoded: {short_error(error)}.") from None
     return np.ascontiguousarray(array)
 
 

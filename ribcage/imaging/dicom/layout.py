@@ -59,8 +59,8 @@ def read_layout(dataset: "Dataset", name: str, limits: Limits) -> Layout:
     bits = _whole(dataset, "BitsStored", name) or allocated
     if allocated not in (8, 16) or not 1 <= bits <= allocated or samples not in (1, 3):
         raise UnreadableError(
-            f"{name} has {samples} samples per pixel of {bits} bits ({allocated} allocated); "
-            "one (greyscale) or three (colour) of up to 16 bits were expected."
+            f"{name} has {samples} sample{'s' * (samples != 1)} per pixel with {bits} bits ({allocated} allocated); "
+            "one sample (greyscale) or three (colour) with up to 16 bits were expected."
         )
     high = bits - 1 if dataset.get("HighBit") is None else _whole(dataset, "HighBit", name)
     if not bits - 1 <= high < allocated:
@@ -96,5 +96,5 @@ def _whole(dataset: "Dataset", keyword: str, name: str) -> int:
     except Exception:  # anything that pydicom raises on a value that does not fit its element
         number = -1
     if not 0 <= number < 1 << 16:
-        raise UnreadableError(f"{name} is a damaged DICOM file: its {keyword} is not a number of 16 bits.")
+        raise UnreadableError(f"{name} is a damaged DICOM file: the value of {keyword} is not a 16-bit integer.")
     return number

@@ -54,7 +54,9 @@ def read_stream(dataset: "Dataset", layout: Layout, name: str) -> tuple[bytes, S
     """The compressed image, checked to be complete and of the size in the header, its description, and notes."""
     uid = layout.syntax
     if uid in RETIRED:
-        raise UnreadableError(f"{name} is compressed as {syntax_name(uid)}, which is retired and has no decoder.")
+        raise UnreadableError(
+            f"{name} is compressed as {syntax_name(uid)}, a retired transfer syntax for which there is no decoder."
+        )
     if uid not in READ:
         raise UnreadableError(f"{name} stores its pixels as {syntax_name(uid)}, which is not supported.")
     frame = frame_bytes(dataset, layout, name).rstrip(b"\0")
@@ -65,9 +67,13 @@ def read_stream(dataset: "Dataset", layout: Layout, name: str) -> tuple[bytes, S
         raise UnreadableError(f"{name} is truncated: its compressed image has no end marker.")
     shape, coded = (layout.width, layout.height, layout.samples), (stream.width, stream.height, stream.channels)
     if coded != shape:
-        raise UnreadableError(f"{name} declares (width, height, channels) {shape}, its compressed image has {coded}.")
+        raise UnreadableError(
+            f"{name} declares a (width, height, channels) of {shape}, but its compressed image has {coded}."
+        )
     if not 1 <= stream.bits <= 16:
-        raise UnreadableError(f"{name} has {stream.bits} bits per pixel in its stream; up to 16 were expected.")
+        raise UnreadableError(
+            f"{name} has a compressed image with {stream.bits} bits per pixel; up to 16 bits were expected."
+        )
     expected = _expected(uid)
     notes = (
         [] if stream.kind in expected else [f"{CAUTION}a {stream.kind} stream, but the header declares {expected[0]}"]

@@ -16,4 +16,4 @@ class CamBoxes:
         if not 0 < self.share <= 1:
             raise ValueError(f"The threshold for boxes must be above 0 and at most 1, not {self.share}.")
         if type(self.keep) is not int or self.keep < 1:
-            raise ValueError(f"The number of boxes must be at least 1, not {self.keep}.")
+            raise ValueError(f"The maximum number of boxes must be at least 1, not {self.keep}.")

@@ -37,7 +37,7 @@ def held(claim: Path) -> Iterator[None]:
                 break
             time.sleep(0.05)
         if not taken:
-            raise OSError(f"Another process is working on {claim.stem}.")
+            raise OSError(f"Another process is running {claim.stem}.")
         stream.truncate(0)
         stream.write(machine() + "\n")
         stream.flush()

@@ -20,7 +20,7 @@ def check_folder(folder: Path) -> None:
     """Raise if the folder is one of another kind, or has files of others."""
     for name, kind in FOREIGN.items():
         if (folder / name).exists():
-            raise ValueError(f"{folder} is {kind}, not the folder of a search. Choose another --out.")
+            raise ValueError(f"{folder} is {kind}, not the folder of a hyperparameter search. Choose another --out.")
 
 
 def begin_or_continue(folder: Path, asked: Mapping[str, object]) -> None:

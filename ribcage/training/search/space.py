@@ -104,7 +104,7 @@ def read_space(words: Sequence[str], known: Sequence[Flag]) -> list[Dimension]:
         except ValueError as error:
             wrong.append(f"--space {word}: {error}")
     names = [one.flag.name for one in space]
-    wrong += [f"--space has {name} twice" for name in dict.fromkeys(names) if names.count(name) > 1]
+    wrong += [f"--space lists {name} twice" for name in dict.fromkeys(names) if names.count(name) > 1]
     if wrong:
         raise ValueError("; ".join(wrong) + ".")
     return space
@@ -128,7 +128,7 @@ def _dimension(word: str, known: Mapping[str, Flag]) -> Dimension:
     typed, equals, text = word.partition("=")
     name = typed.removeprefix("--").replace("-", "_")
     if not equals or not text:
-        raise ValueError("must be NAME=LOW..HIGH or NAME=A,B,C")
+        raise ValueError("a dimension must have the form NAME=LOW..HIGH or NAME=A,B,C")
     if name in FIXED:
         raise ValueError(f"{typed} cannot be varied: {FIXED[name]}")
     if name not in known:
@@ -141,15 +141,15 @@ def _dimension(word: str, known: Mapping[str, Flag]) -> Dimension:
 def _range(flag: Flag, first: str, last: str, suffix: str) -> Range:
     kind, suffixes = number_kind(flag.kind), suffix.split(":")[1:]
     if kind is None:
-        raise ValueError(f"{flag.option} takes no numbers: pass its values as {flag.name}=A,B,C")
+        raise ValueError(f"{flag.option} does not take numbers: list its values as {flag.name}=A,B,C")
     if unknown := [word for word in suffixes if word not in SUFFIXES]:
-        raise ValueError(f"unknown suffix :{unknown[0]}; the suffixes are :log and :int")
+        raise ValueError(f"the suffix :{unknown[0]} is unknown; a range takes :log and :int")
     whole = kind is int or "int" in suffixes
     low, high = (_number(word, whole) for word in (first, last))
     if low >= high:
-        raise ValueError(f"{first} is not below {last}")
+        raise ValueError(f"the lower end of the range, {first}, must be below the upper end, {last}")
     if "log" in suffixes and low <= 0:
-        raise ValueError(f"a range with :log must begin above 0, not at {first}")
+        raise ValueError(f"a range with :log must begin above 0, but begins at {first}")
     return Range(flag, low, high, "log" in suffixes, whole)
 
 
@@ -164,9 +164,9 @@ def _number(word: str, whole: bool) -> float:
 def _choices(flag: Flag, text: str) -> Choices:
     words = tuple(word.strip() for word in text.split(","))
     if len(words) < 2:
-        raise ValueError("needs a range LOW..HIGH or at least two values A,B")
+        raise ValueError(f"{flag.option} needs a range, LOW..HIGH, or at least two values, A,B")
     if twice := [word for word in dict.fromkeys(words) if words.count(word) > 1]:
-        raise ValueError(f"has {twice[0]!r} twice")
+        raise ValueError(f"the value {twice[0]!r} is listed twice")
     for word in words:
         chosen_value(flag, word)
     return Choices(flag, words)
@@ -174,10 +174,7 @@ def _choices(flag: Flag, text: str) -> Choices:
 
 def chosen_value(flag: Flag, word: str) -> object:
     """The value of an option from the text of a choice; ValueError says what was expected."""
-    try:
-        return flags.convert_words(flag, word.split() if flag.many else [word])
-    except ValueError as error:
-        raise ValueError(f"{flag.option} {error}") from None
+    return flags.convert_words(flag, word.split() if flag.many else [word])
 
 
 def number_kind(kind: object) -> type | None:

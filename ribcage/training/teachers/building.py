@@ -52,8 +52,8 @@ def build_teachers(opened: Mapping[str, OpenedTeacher], task: Distillation) -> l
     unknown = [name for name, found in zip(opened, aurocs, strict=True) if np.isnan(found).all()]
     if task.weigh == "auroc" and unknown:
         raise ValueError(
-            f"--teacher-weights auroc: the validation AUROC of {' and '.join(unknown)} is unknown. Use "
-            "--teacher-weights mean, or tables with predictions of the --val split."
+            f"--teacher-weights auroc needs the validation AUROC of {' and '.join(unknown)}, which is unknown. Use "
+            "--teacher-weights mean, or tables with predictions for the --val split."
         )
     weights = teacher_weights(aurocs, task.weigh)
     if len(opened) > 1:

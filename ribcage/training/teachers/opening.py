@@ -24,7 +24,9 @@ def content_hashes(names: Sequence[str]) -> list[str]:
     for name in names:
         same = found.setdefault(content_hash(name), name)
         if same != name:
-            raise ValueError(f"--teacher has one teacher twice: {same} and {name} have the same content. Remove one.")
+            raise ValueError(
+                f"--teacher lists the same teacher twice: {same} and {name} have the same content. Remove one of them."
+            )
     return list(found)
 
 

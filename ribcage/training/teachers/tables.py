@@ -67,8 +67,8 @@ def read_teacher_table(file: Path) -> TeacherTable:
     )
     lowest, highest = probabilities.min().min(), probabilities.max().max()
     if not (lowest >= 0 and highest <= 1):
-        holds = f"{lowest:g} to {highest:g}" if lowest == lowest else "no numbers"
-        raise ValueError(f"{file} must have probabilities from 0 to 1; {', '.join(chosen)} has {holds}.")
+        holds = f"values from {lowest:g} to {highest:g}" if lowest == lowest else "no numbers"
+        raise ValueError(f"{file} must contain probabilities from 0 to 1, but has {holds} in {', '.join(chosen)}.")
     p = probabilities.clip(EPSILON, 1 - EPSILON).to_numpy()
     odds = pd.DataFrame(np.log(p) - np.log1p(-p), columns=list(chosen.values()))
     sets = rows["set"].astype("str").fillna("") if dataset_column(rows) else pd.Series("", rows.index)

@@ -75,16 +75,16 @@ def read_weights(file: Path) -> WeightsFile:
 def _found_instead(content: Any) -> str:
     """What a file without weights contains."""
     if not isinstance(content, dict):
-        return f"it is a {type(content).__name__}, not a dict of tensors"
+        return f"the file is a {type(content).__name__}, not a dict of tensors"
     if "ribcage" in content:
-        return "it is a checkpoint of a training run; pass the run folder instead"
+        return "the file is a checkpoint of a training run; pass the run folder instead"
     if {"state", "param_groups"} <= content.keys():
-        return "it is the state of an optimizer"
+        return "the file is the state of an optimizer"
     names = ", ".join(_printable(name) for name in list(content)[:3])
     return (
-        f"its keys are {names}{' …' if len(content) > 3 else ''}, none of which holds a tensor"
+        f"the keys are {names}{' …' if len(content) > 3 else ''}, none of which holds a tensor"
         if content
-        else "it is empty"
+        else "the file is empty"
     )
 
 
@@ -124,7 +124,7 @@ def read_container(file: Path) -> Any:
         with file.open("rb") as stream:
             start = stream.read(64)
         if not start:
-            raise ValueError("it is empty")
+            raise ValueError("the file is empty")
         return _read(file, start)
     except MemoryError:
         raise MemoryError(f"Reading {file} takes more memory than is available.") from None
@@ -151,26 +151,26 @@ def _is_npz(file: Path) -> bool:
         size, names = sum(one.file_size for one in archive.infolist()), archive.namelist()
     _check_expansion(size, file.stat().st_size)
     if not names:
-        raise ValueError("it is an empty archive")
+        raise ValueError("the file is an empty archive")
     return all(name.endswith(".npy") for name in names)
 
 
 def _check_expansion(expanded: int, size: int) -> None:
     """Raise if the content is many times larger than the file."""
     if expanded > max(MAX_EXPANSION * size, MIN_ALLOWANCE):
-        raise ValueError(f"it would expand to {expanded / 1e9:,.1f} GB")
+        raise ValueError(f"the file would expand to {expanded / 1e9:,.1f} GB")
 
 
 def _unknown_format(start: bytes) -> str:
     """Description of a file that is not in a supported format."""
     text = start.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     if text.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer, not the file itself: run 'git lfs pull'"
+        return "the file is only a Git LFS pointer: run 'git lfs pull' to download the content"
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "it is a web page: download the file itself"
+        return "the file is a web page, not a checkpoint: download the checkpoint itself"
     if text and all(32 <= byte < 127 or byte in b"\r\n\t" for byte in text):
-        return "it is a text file"
-    return "its format is not supported (supported: safetensors, torch, Paddle, NumPy .npz)"
+        return "the file is a text file"
+    return "the format is not supported (supported: safetensors, torch, Paddle, NumPy .npz)"
 
 
 def _reason(error: Exception) -> str:
@@ -178,12 +178,12 @@ def _reason(error: Exception) -> str:
     text = "".join(one for one in " ".join(str(error).split()) if one.isprintable())  # names in it come from the file
     if "GLOBAL " in text:
         asked = text.split("GLOBAL ", 1)[1].split(" ", 1)[0]
-        return f"its pickle refers to {asked}, which is not allowed in a checkpoint{_whole_model(asked)}"
+        return f"the pickle refers to {asked}, which is not allowed in a checkpoint{_whole_model(asked)}"
     text = text.split("WeightsUnpickler error: ", 1)[-1].split(" Check the documentation of torch.load", 1)[0]
     if "allocate memory" in text:
         return "reading it takes more memory than is available"
     if isinstance(error, EOFError | zipfile.BadZipFile) or "central directory" in text or "unexpected EOF" in text:
-        return "it is truncated or damaged"
+        return "the file is truncated or damaged"
     return text[:120].rstrip(".") or type(error).__name__
 
 
@@ -241,11 +241,11 @@ def _check_plain(found: dict[str, Tensor], size: int) -> None:
     """Raise if a weight is not a dense array in memory, or if the weights are far larger than the file."""
     for name, value in found.items():
         if len(name) > MAX_NAME or not name.isprintable():
-            raise ValueError("it has invalid weight names")
+            raise ValueError("the file has invalid weight names")
         if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized or value.is_complex():
             raise ValueError(f"{name} is not a plain array of numbers")
     if len({_without_wrappers(name) for name in found}) < len(found):
-        raise ValueError("it has two weights with the same name")
+        raise ValueError("the file has two weights with the same name")
     _check_expansion(sum(value.numel() * value.element_size() for value in found.values()), size)
 
 

@@ -24,7 +24,7 @@ TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """First bytes of torch's older format."""
 KINDS = "fiub"
 """Supported kinds of NumPy dtypes: floats, integers and booleans."""
-DAMAGED = "it is truncated or damaged"
+DAMAGED = "the file is truncated or damaged"
 OPCODES = (
     "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET",
     "LONG_BINGET", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINSTRING",
@@ -95,7 +95,7 @@ def _numbers(content: Any, kind: Any, shape: Any, order: Any) -> np.ndarray:
     count, size = int(np.prod(shape, dtype=object)), len(content) if isinstance(content, bytes | bytearray) else -1
     if min(shape, default=1) < 0 or count * dtype.itemsize != size:
         raise UnneededError(
-            f"an array of {' × '.join(map(str, shape))} does not have the corresponding number of bytes"[:120]
+            f"the data of an array of shape {' × '.join(map(str, shape))} have the wrong number of bytes"[:120]
         )
     return np.frombuffer(content, dtype).reshape(shape, order="F" if order == "F" else "C")
 
@@ -112,7 +112,7 @@ def _dtype(kind: Any) -> np.dtype[Any]:
 def _encoded(text: Any, coding: Any = "latin1") -> bytes:
     """Bytes that Python 2 pickled as text."""
     if not isinstance(text, str) or coding not in ("latin1", "latin-1"):
-        raise UnneededError("it contains encoded text that does not belong to an array")
+        raise UnneededError("the file contains encoded text that does not belong to an array")
     return text.encode("latin1")
 
 
@@ -136,7 +136,7 @@ def _buffered(content: Any, kind: Any, shape: Any, order: Any) -> _Array:
 def _data(source: Any, names: Any = None, *_: Any) -> Any:
     """The array in Paddle's eval("data", {"data": array})."""
     if source != "data" or type(names) is not dict or list(names) != ["data"]:
-        raise UnneededError("its pickle calls builtins.eval, which is not allowed in a checkpoint")
+        raise UnneededError("the pickle calls builtins.eval, which is not allowed in a checkpoint")
     return names["data"]
 
 
@@ -179,14 +179,14 @@ class _Reader(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """The name itself; load_reduce maps it to a function."""
         if _Name(module, name) not in KNOWN:
-            raise UnneededError(f"its pickle refers to {module}.{name}, which is not allowed in a checkpoint"[:120])
+            raise UnneededError(f"the pickle refers to {module}.{name}, which is not allowed in a checkpoint"[:120])
         return _Name(module, name)
 
     def load_reduce(self) -> None:
         """Call the function of a known name."""
         arguments, asked = self.stack.pop(), self.stack.pop()
         if type(asked) is not _Name or type(arguments) is not tuple:
-            raise UnneededError("it calls an object that is not a function")
+            raise UnneededError("the pickle calls an object that is not a function")
         self.stack.append(KNOWN[asked](*arguments))
         self._spend(self.stack[-1])
 
@@ -195,7 +195,7 @@ class _Reader(pickle._Unpickler):
         state, begun = self.stack.pop(), self.stack[-1]
         if type(begun) not in (_Array, _Kind):
             raise UnneededError(
-                f"its pickle changes an object of type {type(begun).__name__.strip('_')} after creating it, which is "
+                f"the pickle changes an object of type {type(begun).__name__.strip('_')} after creating it, which is "
                 "not allowed in a checkpoint"
             )
         begun.build(state)
@@ -221,12 +221,12 @@ class _Reader(pickle._Unpickler):
     def _put(self, items: list[Any]) -> None:
         keys = items[::2]  # hashing nested tuples could take exponential time
         if type(self.stack[-1]) is not dict or any(type(key) not in (str, int, bytes) for key in keys):
-            raise UnneededError("it has a dict whose keys are not text, integers or bytes")
+            raise UnneededError("the pickle contains a dict whose keys are not text, integers or bytes")
         self.stack[-1].update(zip(keys, items[1::2], strict=True))
 
     def _append(self, items: list[Any]) -> None:
         if type(self.stack[-1]) is not list:
-            raise UnneededError("it appends to an object that is not a list")
+            raise UnneededError("the pickle appends to an object that is not a list")
         self.stack[-1].extend(items)
 
     def _spend(self, made: Any) -> None:
@@ -234,10 +234,10 @@ class _Reader(pickle._Unpickler):
         array = made.value if type(made) is _Array else None
         self.left -= len(made) if isinstance(made, bytes) else array.nbytes if array is not None else 0
         if self.left < 0:
-            raise UnneededError("its arrays are larger than the file")
+            raise UnneededError("the arrays are larger than the file")
 
     def _unneeded(self) -> None:
-        raise UnneededError("it has pickle opcodes that are not allowed in a checkpoint")
+        raise UnneededError("the pickle contains opcodes that are not allowed in a checkpoint")
 
     dispatch: ClassVar[dict[int, Any]] = {
         **dict.fromkeys(range(256), _unneeded),

@@ -26,10 +26,10 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if not 2 <= length <= min(size - 8, MAX_HEADER):
-            raise ValueError("its header is longer than the file")
+            raise ValueError("the header is longer than the file")
         header = json.loads(stream.read(length))
     if not isinstance(header, dict):
-        raise ValueError("its header is not a JSON object")
+        raise ValueError("the header is not a JSON object")
     return {name: _stored(one) for name, one in header.items() if name != "__metadata__"}
 
 
@@ -37,7 +37,7 @@ def _stored(one: Any) -> StoredTensor:
     """One entry of the header, validated."""
     shape, kind = (one.get("shape"), one.get("dtype")) if isinstance(one, dict) else (None, None)
     if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
-        raise ValueError("a shape in its header is not a list of integers")
+        raise ValueError("a shape in the header is not a list of integers")
     if not isinstance(kind, str) or kind.startswith("C"):
-        raise ValueError("its header has an unsupported dtype")
+        raise ValueError("the header has an unsupported dtype")
     return StoredTensor(tuple(shape), kind.startswith(("F", "BF")))

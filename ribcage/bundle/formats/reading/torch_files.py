@@ -116,7 +116,7 @@ def _latin1(content: Any = b"", coding: Any = "latin1") -> bytes:
     if isinstance(content, bytes | bytearray):
         return bytes(content)
     if not isinstance(content, str) or coding not in ("latin1", "latin-1"):
-        raise ValueError("it contains byte strings, which are not allowed in a checkpoint")
+        raise ValueError("the file contains byte strings, which are not allowed in a checkpoint")
     return content.encode("latin1")
 
 

@@ -76,7 +76,7 @@ def torchvision_shapes(name: str) -> dict[str, torch.Size]:
     known = torchvision.models.list_models(module=torchvision.models)
     if plain_name(name) not in known:
         raise ValueError(
-            f"torchvision has no model {name}.{did_you_mean(plain_name(name), known)} "
+            f"torchvision has no model named {name}.{did_you_mean(plain_name(name), known)} "
             "Only the ResNets and DenseNets of torchvision are supported."
         )
     with torch.device("meta"), warnings.catch_warnings():
@@ -99,11 +99,13 @@ def unlike_chexnet(method: Method, model: ModelSpec) -> list[str]:
     """Reasons why a program that applies a sigmoid to ChestX-ray14's 14 findings would compute other predictions."""
     wrong = []
     if model.pool not in ("", "avg"):
-        wrong.append(f"it requires average pooling, not {model.pool!r}")
+        wrong.append(f"the layout requires average pooling, not {model.pool!r}")
     if model.loss == "cross-entropy":
-        wrong.append("it applies a sigmoid to each finding, but this model was trained with cross-entropy")
+        wrong.append("the layout applies a sigmoid to each finding, but this model was trained with cross-entropy")
     if not isinstance(method, Supervised) or set(method.findings) != set(CHESTXRAY14):
-        wrong.append(f"it requires the {len(CHESTXRAY14)} findings of ChestX-ray14, which are not those of this model")
+        wrong.append(
+            f"the layout requires the {len(CHESTXRAY14)} findings of ChestX-ray14, which are not those of this model"
+        )
     return wrong
 
 
