@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-.PHONY: setup demo test test-fast test-integration browser check generate bench docs clean
+.PHONY: setup demo test test-fast test-integration browser slurm check generate bench docs clean
 
 setup: .venv/installed
 
@@ -24,7 +24,7 @@ test-fast: .venv/installed
 test: .venv/installed
 	$(PYTEST) -m "not integration"
 
-test-integration: .venv/installed .venv/trackers browser
+test-integration: .venv/installed .venv/trackers browser slurm
 	CI=true $(PYTEST) -m integration
 
 .venv/trackers: .venv/installed
@@ -36,6 +36,13 @@ browser:
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
 	  { echo "Installing Chromium for the tests of the viewer …"; $(AS_ROOT) sh -c '$(INSTALL) chromium' >/dev/null; } || \
 	  { echo "Chromium cannot be installed here. As root: apt-get install chromium"; exit 1; }
+
+# The tests of cluster/slurm.sbatch need SLURM; where it cannot be installed or run, they are skipped.
+slurm:
+	@command -v slurmctld >/dev/null || \
+	  { echo "Installing SLURM for the tests of the job script …"; \
+	    $(AS_ROOT) sh -c '$(INSTALL) slurmctld slurmd slurm-client munge iproute2' >/dev/null; } || \
+	  echo "SLURM cannot be installed here. As root: apt-get install slurmctld slurmd slurm-client munge iproute2"
 
 AS_ROOT = $(shell [ "$$(id -u)" -eq 0 ] || echo sudo -n)
 INSTALL = export DEBIAN_FRONTEND=noninteractive; apt-get update -qq && apt-get install -y -qq --no-install-recommends

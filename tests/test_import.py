@@ -1,6 +1,9 @@
 """ribcage import: exit codes, windows of DICOM files, splits that share patients."""
 
 import json
+import os
+import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from refusals import has_facts
 import ribcage
 from ribcage import cli
 from ribcage.data import dataset_folder
-from ribcage.data.importer import tables
+from ribcage.data.importer import tables, writer
 
 # ---- what the command says of it
 
@@ -27,6 +30,26 @@ def test_an_import_that_rejects_most_images_ends_with_a_code_of_its_own(
     words = ["import", "folder", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--size", "32"]
     assert cli.main([*words, "--allow-rejected", allowed]) == code
     assert has_facts(capsys.readouterr().out, "exit code", 3) == (code == 3)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+def test_an_interrupted_import_ends_with_the_code_of_the_signal_and_continues(
+    tmp_path: Path, number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images(tmp_path / "in", 65)
+    words = ["import", "folder", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--size", "32"]
+    run = writer.Writer.run
+
+    def stopped(work: writer.Writer) -> Iterator[int]:
+        for done in run(work):
+            os.kill(os.getpid(), number)
+            yield done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.Writer, "run", stopped)
+        assert cli.main(words) == code
+    assert "Traceback" not in capsys.readouterr().err
+    assert cli.main(words) == 0 and has_facts(capsys.readouterr().out, "65 images")
 
 
 def test_the_window_of_an_import_is_kept_in_the_folder(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 from ribcage.runtime.spelling import count_phrase
@@ -231,7 +232,7 @@ def finished(out: Path, plan: str) -> bool:
 
 
 def write(writer: "Writer", name: str) -> None:
-    """Import with a progress bar; Ctrl-C and SIGTERM stop it cleanly."""
+    """Import with a progress bar; Ctrl-C, SIGTERM and SIGUSR1 stop it cleanly."""
     from ribcage.runtime import progress
 
     total = len(writer.rows)
@@ -241,21 +242,33 @@ def write(writer: "Writer", name: str) -> None:
                 print(f"Resuming after {writer.done:,} of {count_phrase(total, 'image')}.")
             for _ in progress.track(writer.run(), total, f"import {name}", "images", writer.done):
                 pass
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("Run the same command again to continue from here.") from None
+    except KeyboardInterrupt as stop:
+        raise type(stop)("Run the same command again to continue from here.") from None
+
+
+class InterruptedImport(KeyboardInterrupt):
+    """SIGTERM or SIGUSR1 stopped the import; `code` is the exit code by which a scheduler knows to start it again."""
+
+    code = 75
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """While it lasts, SIGTERM stops as cleanly as Ctrl-C does (only the main thread can arrange that)."""
+    """While it lasts, SIGTERM and SIGUSR1 stop as cleanly as Ctrl-C does (only the main thread can arrange that)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise InterruptedImport
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def cores() -> int:
