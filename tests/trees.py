@@ -214,6 +214,36 @@ def lovt(folder: Path) -> Path:
     return folder
 
 
+# ---- PadChest
+
+PADCHEST_HEADER = ",ImageID,ImageDir,StudyDate_DICOM,StudyID,PatientID,PatientBirth,PatientSex_DICOM,Projection,MethodLabel,Report,Labels"
+PADCHEST_LABELS = (
+    "['normal']",
+    "\"['pleural effusion', 'laminar atelectasis ', 'NSG tube', 'pleural effusion']\"",
+    "\"['unchanged', 'cardiomegaly']\"",
+    "['unchanged']",
+    "\"['exclude', 'pneumonia']\"",
+    "['']",
+    "",
+)
+
+
+def padchest(folder: Path) -> Path:
+    """The table, whose reports may have several lines, and 16-bit images in numbered folders."""
+    rows, names = [], []
+    for place in range(28):
+        patient, projection = place // 2, ("PA", "L", "AP_horizontal", "COSTAL")[place % 4]
+        names.append(f"{place % 3}/{place:08d}_abc.png")
+        rows.append(
+            f"{place},{names[-1].partition('/')[2]},{place % 3},20140915,study{place},patient{patient},1930.0,"
+            f'{"MFO"[patient % 3]},{projection},{("Physician", "RNN_model")[place % 2]},"sin hallazg .\n",'
+            f"{PADCHEST_LABELS[place % 7]}"
+        )
+    text(folder / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz", PADCHEST_HEADER, *rows)
+    images(folder, names)
+    return folder
+
+
 # ---- MedMNIST
 
 
@@ -270,6 +300,7 @@ TREES: dict[str, Callable[[Path], Path]] = {
     "medmnist": medmnist,
     "mimic": mimic,
     "nih": nih,
+    "padchest": padchest,
     "phantom": phantom,
     "rsna": rsna,
 }

@@ -1,0 +1,56 @@
+"""Numbers of images, patients and labels in published tables, as the importers read them.
+
+    pip download --no-deps torchxrayvision==1.5.7 && unzip torchxrayvision-1.5.7-*.whl -d xrv
+    python benchmarks/published_tables.py xrv/torchxrayvision/data
+
+The wheel of TorchXRayVision contains the complete tables of several datasets, without their images. Each table is
+linked into an empty folder and read by `ribcage.data.datasets.index`."""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from ribcage.data import datasets
+
+TABLES = {
+    "nih": ("Data_Entry_2017_v2020.csv.gz", "BBox_List_2017.csv.gz"),
+    "padchest": ("PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz",),
+    "rsna": ("kaggle_stage_2_train_labels.csv.zip",),
+}
+"""Dataset → its files in the wheel."""
+NAMES = {"kaggle_stage_2_train_labels.csv.zip": "stage_2_train_labels.csv.zip"}
+"""Names under which the datasets publish files that the wheel renames."""
+
+
+def main() -> None:
+    """Print a table of all datasets, then one of their labels."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder data of the wheel")
+    folder: Path = parser.parse_args().folder
+    print("| dataset | images | patients | studies | boxes | s |\n|---|---|---|---|---|---|")
+    labels = []
+    for name, files in TABLES.items():
+        with tempfile.TemporaryDirectory() as place:
+            for file in files:
+                (Path(place) / NAMES.get(file, file)).symlink_to((folder / file).resolve(strict=True))
+            start = time.perf_counter()
+            found = datasets.index(name, Path(place))
+        seconds = time.perf_counter() - start
+        people, studies = (found.table[column].replace("", None).nunique() for column in ("patient", "study"))
+        print(f"| `{name}` | {len(found):,} | {people:,} | {studies:,} | {len(found.boxes):,} | {seconds:.1f} |")
+        labels += [(name, finding, found.table[finding]) for finding in found.findings]
+    print("\n| dataset | finding | present | absent | uncertain | unknown |\n|---|---|---|---|---|---|")
+    for name, finding, column in labels:
+        print(f"| `{name}` | {finding} | {' | '.join(counts(column))} |")
+
+
+def counts(column: pd.Series) -> list[str]:
+    """How many labels are 1, 0, -1 and unknown."""
+    return [f"{number:,}" for number in (*((column == value).sum() for value in (1, 0, -1)), column.isna().sum())]
+
+
+if __name__ == "__main__":
+    main()

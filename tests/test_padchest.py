@@ -1,0 +1,50 @@
+"""PadChest: labels of reports become findings, and what a report does not say stays unknown."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trees
+
+from ribcage.data import datasets
+from ribcage.data.datasets import padchest
+
+
+def test_labels_that_a_report_does_not_mention_are_absent_or_unknown(tmp_path: Path) -> None:
+    table = datasets.index("padchest", trees.padchest(tmp_path / "片 子")).table
+    row = {text: table[table["padchest_labels"] == text].iloc[0] for text in table["padchest_labels"].unique()}
+    normal = row["normal"]
+    assert normal["No_Finding"] == 1 and not normal[[name for name in padchest.FINDINGS if name != "No_Finding"]].any()
+    sick = row["NSG tube|laminar atelectasis|pleural effusion"]
+    assert sick[["Atelectasis", "Effusion", "Support_Devices"]].tolist() == [1, 1, 1]
+    assert sick[["No_Finding", "Cardiomegaly"]].tolist() == [0, 0]
+    compared = row["cardiomegaly|unchanged"]
+    assert compared["Cardiomegaly"] == 1 and compared[[*padchest.FINDINGS]].drop("Cardiomegaly").isna().all()
+    for nothing in ("unchanged", "exclude|pneumonia", ""):
+        assert row[nothing][[*padchest.FINDINGS]].isna().all()
+
+
+def test_every_row_of_the_table_is_read_with_its_view_sex_and_age(tmp_path: Path) -> None:
+    found = datasets.index("padchest", trees.padchest(tmp_path))
+    assert len(found) == 28 and found.table["view"].tolist()[:4] == ["PA", "LATERAL", "AP", ""]
+    assert set(found.table["sex"]) == {"M", "F", ""} and (found.table["age"] == 84).all()
+    assert all(found.file(row).is_file() for row in range(len(found)))
+
+
+def test_labels_by_physicians_only(tmp_path: Path) -> None:
+    table = datasets.index("padchest", trees.padchest(tmp_path), labels="physician").table
+    assert table.loc[table["labelled_by"] != "Physician", [*padchest.FINDINGS]].isna().all(axis=None)
+    assert (table.loc[table["labelled_by"] == "Physician", "No_Finding"] == 1).any()
+
+
+@pytest.mark.parametrize(
+    "cell", ["nan", "['normal'", "__import__('os')", "{'normal'}", "[1, None]", "[" * 5000, "['normal'] + ['mass']"]
+)
+def test_a_cell_that_is_not_a_list_of_labels_is_unknown(cell: str) -> None:
+    assert padchest._words(cell) == []
+    assert np.isnan(padchest._values([])).all()
+
+
+def test_the_labels_of_the_mapping_are_distinct() -> None:
+    for labels in padchest.FINDINGS.values():
+        assert len(set(labels)) == len(labels)
