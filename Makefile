@@ -24,11 +24,17 @@ test-fast: .venv/installed
 test: .venv/installed
 	$(PYTEST) -m "not integration"
 
-test-integration: .venv/installed .venv/trackers browser slurm
+test-integration: .venv/installed .venv/trackers browser slurm .venv/skypilot/installed
 	CI=true $(PYTEST) -m integration
 
 .venv/trackers: .venv/installed
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[mlflow,wandb]'
+	@touch $@
+
+# SkyPilot, which checks cluster/skypilot.yaml, needs other versions of some packages than Ribcage.
+.venv/skypilot/installed: .venv/installed
+	$(BIN)/uv venv --quiet --clear .venv/skypilot
+	$(BIN)/uv pip install --quiet --python .venv/skypilot/bin/python skypilot
 	@touch $@
 
 # The tests of the viewer need a browser; it is installed where there is none.
