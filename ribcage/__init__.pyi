@@ -237,6 +237,7 @@ def distil(
     balanced: bool = False,
     smoothing: float = 0.0,
     mixup: float = 0.0,
+    cutmix: float = 0.0,
     freeze: Literal['', 'backbone'] = '',
     ema: float = 0.0,
     keep: Literal['best', 'last'] = 'best',
@@ -327,6 +328,8 @@ def distil(
             al. 2019).
         smoothing: Label smoothing factor (towards 0.5); 0 means no smoothing.
         mixup: Mixup: alpha of the beta distribution; 0 means no mixup.
+        cutmix: CutMix: alpha of the beta distribution; 0 means no CutMix. With --mixup, one of the two is chosen
+            for each batch.
         freeze: Part of the model to keep frozen during training.
         ema: Decay of the exponential moving average (EMA) of the weights; the averaged weights are validated and
             saved. 0 means no EMA.
@@ -506,6 +509,7 @@ def finetune(
     balanced: bool = False,
     smoothing: float = 0.0,
     mixup: float = 0.0,
+    cutmix: float = 0.0,
     freeze: Literal['', 'backbone'] = '',
     ema: float = 0.0,
     keep: Literal['best', 'last'] = 'best',
@@ -585,6 +589,8 @@ def finetune(
             al. 2019).
         smoothing: Label smoothing factor (towards 0.5); 0 means no smoothing.
         mixup: Mixup: alpha of the beta distribution; 0 means no mixup.
+        cutmix: CutMix: alpha of the beta distribution; 0 means no CutMix. With --mixup, one of the two is chosen
+            for each batch.
         freeze: Part of the model to keep frozen during training.
         ema: Decay of the exponential moving average (EMA) of the weights; the averaged weights are validated and
             saved. 0 means no EMA.

@@ -25,7 +25,7 @@ def test_the_defaults_are_within_their_limits() -> None:
         ("lr", -1.0), ("lr", float("nan")), ("lr", float("inf")), ("ema", 1.5), ("ema", -0.5),
         ("smoothing", 2.0), ("clip", -1.0), ("warmup", -1.0), ("weight_decay", -1.0), ("layer_decay", 0.0),
         ("layer_decay", 2.0), ("patience", -1), ("save_minutes", -1.0), ("devices", 0), ("micro_batch", -1),
-        ("epochs", 0), ("batch", 0), ("drop_path", 2.0), ("dropout", 1.0), ("mixup", -1.0), ("labels", 0.0),
+        ("epochs", 0), ("batch", 0), ("drop_path", 2.0), ("dropout", 1.0), ("mixup", -1.0), ("cutmix", -1.0), ("labels", 0.0),
         ("threads", -1), ("min_lr", -1.0),
     ],
 )  # fmt: skip

@@ -218,9 +218,15 @@ def test_a_compiled_forward_pass_is_one_graph(name: str, model: str) -> None:
     torch.manual_seed(1)
     expected = plain(batch).loss
     torch.manual_seed(1)
-    loss = torch.compile(other, backend="eager")(batch).loss
+    compiled = torch.compile(other, backend="eager")
+    loss = compiled(batch).loss
     assert not counters["graph_break"] and counters["stats"]["unique_graphs"] == 1
     assert torch.equal(loss, expected)
+    for _ in range(2):
+        other.after_forward()
+        other.after_step(0.0)
+        compiled(batch)
+    assert counters["stats"]["unique_graphs"] == 1, "it is not compiled anew in each step"
 
 
 # ---- views and options

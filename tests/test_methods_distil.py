@@ -19,6 +19,7 @@ from ribcage.data.batch import Batch
 from ribcage.methods.distil import Distil, TeacherOutput, agreed, map_places, related
 from ribcage.models import losses
 from ribcage.models.backbone import Backbone
+from ribcage.models.mixing import mixed
 from ribcage.training.teachers.stored import StoredTeacher
 
 nan = math.nan
@@ -158,7 +159,7 @@ def test_columns_of_the_data_are_put_where_the_student_has_them() -> None:
     torch.testing.assert_close(
         step.loss, expected(shown(torch.where(torch.tensor([True, False, True]), LABELS, nan))).loss
     )
-    assert [tuple(part.shape) for part in method.outputs[-1]] == [(4, 3), (4, 3)]
+    assert method.latest is not None and [tuple(part.shape) for part in method.latest] == [(4, 3), (4, 3)]
     bare = made(teachers=[stored()], columns=[]).eval()
     step = bare(shown(LABELS[:, :0]))
     assert step.logs["hard"] == 0 and step.logs["soft"] > 0 and step.loss.isfinite()
@@ -174,18 +175,16 @@ class Listening:
         return TeacherOutput(torch.zeros(len(views[0]), 3))
 
 
-def test_mixed_images_are_mixed_alike_for_student_and_teacher() -> None:
+@pytest.mark.parametrize("how", [{"mixup": 1.0}, {"cutmix": 1.0}])
+def test_mixed_images_are_mixed_alike_for_student_and_teacher(how: dict[str, float]) -> None:
     teacher, whole = Listening(), shown(sides=(32, 48))
-    method = made(teachers=[teacher], mixup=1.0).train()
-    torch.manual_seed(3)
-    a = torch.distributions.Beta(1.0, 1.0).sample().item()
-    torch.manual_seed(3)
+    method = made(teachers=[teacher], **how).train()
     step = method(whole)
-    assert 0.01 < a < 0.99
-    for seen, view in zip(teacher.views, whole.views, strict=True):
-        torch.testing.assert_close(seen, a * view + (1 - a) * view.flip(0))
-    z, targets = method.outputs[-1][0], a * LABELS + (1 - a) * LABELS.flip(0)
-    known = ~targets.isnan()
+    views, targets = mixed(whole.views, LABELS, whole.chance, method.mixup, method.cutmix)
+    assert all(torch.equal(*pair) for pair in zip(teacher.views, views, strict=True))
+    assert not any(torch.equal(*pair) for pair in zip(teacher.views, whole.views, strict=True))
+    assert method.latest is not None
+    z, known = method.latest[0], ~targets.isnan()
     torch.testing.assert_close(step.logs["hard"], F.binary_cross_entropy_with_logits(z[known], targets[known]))
     method.eval()(whole)
     assert all(torch.equal(*pair) for pair in zip(teacher.views, whole.views, strict=True))

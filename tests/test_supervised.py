@@ -127,22 +127,21 @@ def test_without_balanced_counting_changes_nothing() -> None:
     assert (method.present == 1).all() and (method.absent == 1).all()
 
 
-def test_mixup_mixes_images_and_targets_alike_and_the_unknown_stays_unknown() -> None:
-    method, shown = made(mixup=1.0).train(), batch().views[0]
-    torch.manual_seed(3)
-    a = torch.distributions.Beta(1.0, 1.0).sample().item()
-    torch.manual_seed(3)
-    images, targets = method._mixed(shown, LABELS)
-    torch.testing.assert_close(images, a * shown + (1 - a) * shown.flip(0))
+@pytest.mark.parametrize("how", [{"mixup": 1.0}, {"cutmix": 1.0}])
+def test_images_are_mixed_in_training_only(how: dict[str, float]) -> None:
+    method = made(**how).train()
+    views, targets = method._mixed(batch().views, LABELS, batch().chance)
+    assert not torch.equal(views[0], batch().views[0])
     assert torch.equal(targets.isnan(), LABELS.isnan() | LABELS.flip(0).isnan())
-    assert float(targets[1, 0]) == pytest.approx(1 - a)
     assert method(batch()).loss.isfinite()
+    views, targets = method.eval()._mixed(batch().views, LABELS, batch().chance)
+    assert torch.equal(views[0], batch().views[0]) and targets is LABELS
 
 
-def test_mixup_rests_outside_training() -> None:
-    method = made(mixup=1.0).eval()
-    images, targets = method._mixed(batch().views[0], LABELS)
-    assert torch.equal(images, batch().views[0]) and targets is LABELS
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_an_alpha_below_zero_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"--{name} -1"):
+        made(**{name: -1.0})
 
 
 def test_dropout_is_of_the_features_and_only_in_training() -> None:
@@ -167,6 +166,7 @@ def test_a_batch_in_parts_has_the_loss_and_the_gradient_of_the_whole(loss: str) 
             step = method(part)
             (step.loss * method.share(part, whole)).backward()
             value += step.loss.detach() * method.share(part, whole)
+            method.after_forward()
         gradients.append(method.head.weight.grad)
         values.append(value)
         assert sum(len(known) for _, known in method.outputs) == 5

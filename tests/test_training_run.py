@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +24,7 @@ from trainings import equal, words
 from ribcage import cli
 from ribcage.commands import finetune
 from ribcage.data import dataset_folder
+from ribcage.data.batch import Batch
 from ribcage.data.loader import Loader
 from ribcage.imaging import augment
 from ribcage.methods.supervised import Supervised
@@ -44,11 +45,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def made(
-    data: Path, epochs: int = 2, *, kind: Optimizer = "adamw", mixup: float = 0.2, **options: Any
+    data: Path, epochs: int = 2, *, kind: Optimizer = "adamw", cutmix: float = 0.0, **options: Any
 ) -> trainer.Trainer:
     torch.manual_seed(0)
     opened = dataset_folder.open(data)
-    method = Supervised(Backbone("test_resnet"), opened.index.findings, dropout=0.2, mixup=mixup)
+    method = Supervised(Backbone("test_resnet"), opened.index.findings, dropout=0.2, mixup=0.2, cutmix=cutmix)
     earlier = [(1, [augment.gentle_view(24)])] * options.pop("progressive", False)
     loader = Loader([opened], [augment.gentle_view(32)], earlier=earlier, batch=16, drop_last=True, threads=2)
     rates = optim.Rates(1e-3, epochs * len(loader), 2)
@@ -74,7 +75,15 @@ def trained(run: trainer.Trainer, folder: Path, stop_at: int | None = None, resu
 
 @pytest.mark.parametrize(
     ("stop_at", "more"),
-    [(3, {}), (7, {}), (9, {}), (7, {"precision": "fp16"}), (4, {"progressive": True}), (9, {"progressive": True})],
+    [
+        (3, {}),
+        (7, {}),
+        (9, {}),
+        (7, {"precision": "fp16"}),
+        (4, {"progressive": True}),
+        (9, {"progressive": True}),
+        (7, {"cutmix": 1.0}),
+    ],
 )
 def test_going_on_gives_the_same_bits_as_never_stopping(
     data: Path, tmp_path: Path, stop_at: int, more: dict[str, Any]
@@ -102,12 +111,17 @@ def test_a_step_reads_no_number_but_those_of_steps_that_are_done(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, more: dict[str, Any]
 ) -> None:
     """Loop, method, optimizer, averages and logs, as if the device were behind."""
-    run = made(data, 1, kind=kind, mixup=0.0, **more)
+    run = made(data, 1, kind=kind, cutmix=1.0, **more)
     run.lag = trainer.LAG
     work = Run(run, tmp_path, Plan(), lambda: {"auroc": 0.5}, lambda: None)
     steps, counted, behind = work.steps(), list[str](), list[int]()
     numbers, read, plain = list[step_log.StepNumbers](), step_log.StepNumbers.read, torch.Tensor.tolist
-    begin = step_log.StepNumbers.__init__
+    begin, on_cpu, epoch = step_log.StepNumbers.__init__, set[int](), run.loader.epoch
+
+    def batches(*values: int) -> Iterator[Batch]:
+        for batch in epoch(*values):
+            on_cpu.add(batch.chance.untyped_storage().data_ptr())
+            yield batch
 
     def noted(self: step_log.StepNumbers, *values: Any) -> None:
         begin(self, *values)
@@ -121,10 +135,11 @@ def test_a_step_reads_no_number_but_those_of_steps_that_are_done(
 
     with monkeypatch.context() as patched:
         patched.setattr(step_log.StepNumbers, "__init__", noted)
+        patched.setattr(run.loader, "epoch", batches)
         next(steps)  # what is set up once
         patched.setattr(step_log.StepNumbers, "read", late)
         for name in READS:
-            patched.setattr(torch.Tensor, name, counting(name, counted, threading.get_ident()))
+            patched.setattr(torch.Tensor, name, counting(name, counted, threading.get_ident(), on_cpu))
         for _ in range(4):
             next(steps)
     steps.close()
@@ -132,12 +147,12 @@ def test_a_step_reads_no_number_but_those_of_steps_that_are_done(
     assert behind and min(behind) == trainer.LAG
 
 
-def counting(name: str, counted: list[str], thread: int) -> Callable[..., Any]:
-    """The method of a tensor; where and that it was called is noted."""
+def counting(name: str, counted: list[str], thread: int, on_cpu: set[int]) -> Callable[..., Any]:
+    """The method of a tensor; where and that it was called is noted, but for memory that never leaves the CPU."""
     method = getattr(torch.Tensor, name)
 
     def noted(tensor: torch.Tensor, *values: Any, **more: Any) -> Any:
-        if threading.get_ident() == thread:
+        if threading.get_ident() == thread and tensor.untyped_storage().data_ptr() not in on_cpu:
             frame = sys._getframe(1)
             counted.append(f"{name} in {frame.f_code.co_filename}:{frame.f_lineno}")
         return method(tensor, *values, **more)

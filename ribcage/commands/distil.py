@@ -97,10 +97,11 @@ def wrong(options: Options) -> list[str]:
         found.append("--micro-batch is not possible: the losses are means over the labels and predictions of a batch")
     if inside and (all(tables) or not live(options)):
         found.append(f"{' and '.join(inside)} require a bundle as teacher, and --teacher-mode live")
-    if options.mixup and (any(tables) or not live(options)):
+    mixes = [f"--{name}" for name in ("mixup", "cutmix") if getattr(options, name)]
+    if mixes and (any(tables) or not live(options)):
         found.append(
-            "--mixup requires bundles as teachers and --teacher-mode live, because the teachers predict on "
-            "the mixed images"
+            f"{' and '.join(mixes)} requires bundles as teachers and --teacher-mode live, because the teachers predict "
+            "on the mixed images"
         )
     if options.freeze and not options.init:
         found.append("--freeze backbone needs --init")

@@ -63,6 +63,9 @@ class Options(TrainingOptions):
     """Label smoothing factor (towards 0.5); 0 means no smoothing."""
     mixup: float = 0.0
     """Mixup: alpha of the beta distribution; 0 means no mixup."""
+    cutmix: float = 0.0
+    """CutMix: alpha of the beta distribution; 0 means no CutMix. With --mixup, one of the two
+    is chosen for each batch."""
     freeze: Literal["", "backbone"] = ""
     """Part of the model to keep frozen during training."""
     ema: float = 0.0

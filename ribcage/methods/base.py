@@ -101,6 +101,9 @@ class Method(nn.Module):
         """Counts to log of a batch, which are summed over the processes."""
         return {}
 
+    def after_forward(self) -> None:
+        """What is done after each forward pass in training, outside a compiled graph."""
+
     def after_step(self, progress: float) -> None:
         """Updates without a gradient after each step of the optimizer; progress runs from 0 to 1."""
 

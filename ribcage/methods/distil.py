@@ -98,13 +98,13 @@ class Distil(Supervised):
     def forward(self, batch: Batch) -> Step:
         """The weighted sum of the losses over the known labels and the predictions of the global batch."""
         labels = self._spread(batch.labels)
-        views, targets = self._shown(batch.views, self._targets(labels))
+        views, targets = self._mixed(batch.views, self._targets(labels), batch.chance)
         inside = bool(self.feature_weight or self.relation_weight)
         answers = [teacher(batch, views, inside) for teacher in self.teachers]
         hidden = self.backbone.hidden(views[0])
         features = self.backbone.pool(hidden)
         logits = self.head(self.dropout(features)).float()  # (N, F)
-        self.outputs.append((logits.detach(), labels))
+        self.latest = logits.detach(), labels
         taught = self._whole(agreed(answers, [teacher.weight for teacher in self.teachers], logits))  # (N, F)
         weights = targets.nan_to_num() * self.present + (1 - targets.nan_to_num()) * self.absent
         parts = {
@@ -141,13 +141,6 @@ class Distil(Supervised):
         there = dict(zip(self.columns, labels.unbind(1), strict=True))
         unknown = labels.new_full((len(labels),), torch.nan)
         return torch.stack([there.get(place, unknown) for place in range(len(self.findings))], dim=1)
-
-    def _shown(self, views: list[Tensor], targets: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Mixup of all views and the targets, with the same factor."""
-        if not self.mixup or not self.training:
-            return views, targets
-        a = torch.distributions.Beta(self.mixup, self.mixup).sample().item()
-        return [a * view + (1 - a) * view.flip(0) for view in views], a * targets + (1 - a) * targets.flip(0)
 
     def _whole(self, taught: Tensor) -> Tensor:
         """For mutually exclusive findings, an unknown one makes its image unknown."""

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ribcage.data.batch import Batch
-from ribcage.methods.base import Method, Step
+from ribcage.methods.base import Method, Step, refuse_faults
 from ribcage.models import losses
 from ribcage.models.backbone import Backbone
+from ribcage.models.mixing import mixed
 from ribcage.runtime import distributed
 
 CHINESE = "监督预训练：特征上接一个线性层，未知标签不参与损失"
@@ -27,6 +28,7 @@ class Supervised(Method):
     balanced: weight the positives and negatives of each finding by the effective number of samples
     prior: initialise the bias of the head from the prevalence of each finding
     mixup: alpha of the beta distribution of mixup; 0 means no mixup
+    cutmix: alpha of the beta distribution of CutMix; 0 means no CutMix
     dropout: dropout probability before the classification head
     freeze: train only the head; the backbone stays in evaluation mode
     """
@@ -46,21 +48,30 @@ class Supervised(Method):
         balanced: bool = False,
         prior: bool = False,
         mixup: float = 0.0,
+        cutmix: float = 0.0,
         dropout: float = 0.0,
         freeze: bool = False,
     ) -> None:
         super().__init__(backbone, findings)
+        refuse_faults(
+            {
+                f"--mixup {mixup:g} must be 0 or more": not mixup >= 0,
+                f"--cutmix {cutmix:g} must be 0 or more": not cutmix >= 0,
+            }
+        )
         self.dropout = nn.Dropout(dropout)
         self.head: Any = nn.Identity()
         if self.findings:
             self.head = nn.Linear(backbone.dim, len(self.findings))
             nn.init.normal_(self.head.weight, std=0.01)
             nn.init.zeros_(self.head.bias)
-        self.loss, self.smoothing, self.mixup, self.freeze = losses.LOSSES[loss], smoothing, mixup, freeze
+        self.loss, self.smoothing, self.freeze = losses.LOSSES[loss], smoothing, freeze
+        self.mixup, self.cutmix = mixup, cutmix
         self.balanced, self.prior, self.exclusive = balanced, prior, loss == "cross-entropy"
+        self.latest: tuple[Tensor, Tensor] | None = None
+        """Logits and labels of the last forward pass, on the device."""
         self.outputs: deque[tuple[Tensor, Tensor]] = deque(maxlen=256)
-        """The last logits and labels, on the device, for monitoring during training; a batch in parts leaves
-        several."""
+        """Those of the last forward passes, for monitoring during training; a batch in parts leaves several."""
         self.register_buffer("present", torch.ones(len(self.findings)))
         self.register_buffer("absent", torch.ones(len(self.findings)))
         if freeze:
@@ -68,9 +79,9 @@ class Supervised(Method):
 
     def forward(self, batch: Batch) -> Step:
         """The loss over all known labels of the global batch."""
-        images, targets = self._mixed(batch.views[0], self._targets(batch.labels))
-        logits = self.logits(images).float()  # (N, F)
-        self.outputs.append((logits.detach(), batch.labels))
+        views, targets = self._mixed(batch.views, self._targets(batch.labels), batch.chance)
+        logits = self.logits(views[0]).float()  # (N, F)
+        self.latest = logits.detach(), batch.labels
         weights = targets.nan_to_num() * self.present + (1 - targets.nan_to_num()) * self.absent
         loss = (self.loss(logits, targets) * weights).sum()
         return Step(loss * distributed.world_size() / distributed.total(losses.known_mask(targets).sum()).clamp(min=1))
@@ -84,6 +95,11 @@ class Supervised(Method):
     def logits(self, images: Tensor) -> Tensor:
         """(N, F)"""
         return self.head(self.dropout(self.backbone(images)))
+
+    def after_forward(self) -> None:
+        """Keep logits and labels. In a compiled graph, a growing list would have to be compiled anew in each step."""
+        if self.latest is not None:
+            self.outputs.append(self.latest)
 
     def train(self, mode: bool = True) -> "Supervised":
         """A frozen backbone stays in evaluation mode."""
@@ -109,10 +125,6 @@ class Supervised(Method):
             return losses.smoothed(labels, self.smoothing)
         return losses.smoothed(labels + 0 * labels.sum(1, keepdim=True), self.smoothing, 1 / labels.shape[1])
 
-    def _mixed(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Mixup. Zhang et al. 2018, https://arxiv.org/abs/1710.09412: x = a x_i + (1 - a) x_j, and the same for the
-        targets."""
-        if not self.mixup or not self.training:
-            return images, targets
-        a = torch.distributions.Beta(self.mixup, self.mixup).sample().item()
-        return a * images + (1 - a) * images.flip(0), a * targets + (1 - a) * targets.flip(0)
+    def _mixed(self, views: list[Tensor], targets: Tensor, chance: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Mixup or CutMix of all views and the targets, in training only."""
+        return mixed(views, targets, chance, self.mixup, self.cutmix) if self.training else (views, targets)

@@ -51,7 +51,7 @@ GROUPS = {
         *("teacher", "teacher_weights", "teacher_mode", "label_weight", "distil_loss", "temperature", "feature_weight"),
         *("relation_weight",),
     ),
-    "Augmentation": ("augment", "augment_options", "mixup"),
+    "Augmentation": ("augment", "augment_options", "mixup", "cutmix"),
     "Optimisation": (
         *("epochs", "batch", "micro_batch", "lr", "optimizer", "weight_decay", "schedule", "warmup", "min_lr"),
         *("decay_at", "betas", "layer_decay", "clip", "ema", "precision"),

@@ -17,7 +17,7 @@ _POSITIVE: Limit = ("more than 0", lambda value: value > 0)
 _BETWEEN: Limit = ("between 0 and 1", lambda value: 0 < value < 1)
 LIMITS: dict[str, Limit] = {
     **dict.fromkeys(("size", "epochs", "batch", "devices", "seeds", "validate_every", "evaluate_every"), _COUNT),
-    **dict.fromkeys(("lr", "min_lr", "warmup", "weight_decay", "mixup", "clip", "patience"), _NOT_NEGATIVE),
+    **dict.fromkeys(("lr", "min_lr", "warmup", "weight_decay", "mixup", "cutmix", "clip", "patience"), _NOT_NEGATIVE),
     **dict.fromkeys(("save_minutes", "micro_batch", "worst", "resamples"), _NOT_NEGATIVE),
     **dict.fromkeys(("drop_path", "dropout", "ema", "smoothing", "betas"), _PART),
     **dict.fromkeys(("labels", "layer_decay"), _SHARE),

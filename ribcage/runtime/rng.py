@@ -19,6 +19,7 @@ _CHUNK = 1 << 15  # counters at a time, so that intermediate results fit into th
 
 # Streams: the views of an image are numbered from 0 up; other uses of random numbers are named, from the top down.
 ORDER, SAMPLE, LABELS, NOISE, SAME_PATIENT, METHOD = 0xFFFF, 0xFFFE, 0xFFFD, 0xFFFC, 0xFFFB, 0xFFFA
+MIXING = 0xFFF9
 
 
 def uniform(seed: int, epoch: int, rows: np.ndarray, stream: int, count: int) -> np.ndarray:
@@ -49,6 +50,11 @@ def random_words(seed: int, epoch: int, rows: np.ndarray, stream: int, count: in
 def random_orders(chance: np.ndarray, count: int) -> np.ndarray:
     """(N, count) int64: for each number in `chance`, a permutation of 0 … count-1."""
     return np.argsort(random_words(0, 0, chance, METHOD, count), axis=1, kind="stable")
+
+
+def generator(chance: int, stream: int) -> np.random.Generator:
+    """A generator of other distributions, whose numbers depend only on a number of `whole` and on the stream."""
+    return np.random.Generator(np.random.Philox(key=chance | stream << 64))
 
 
 def permutation(seed: int, epoch: int, count: int) -> np.ndarray:

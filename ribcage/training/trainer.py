@@ -263,6 +263,7 @@ class Trainer(Generic[M_co]):
                     step = self.forward(part)
                 loss_part = step.loss * share
                 (loss_part if self.scale is None else loss_part * self.scale.value).backward()
+            self.method.after_forward()
             loss += loss_part.detach()
             for name, value in step.logs.items():
                 values[name] = values.get(name, 0.0) + _number(value, loss) * share
