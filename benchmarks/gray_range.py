@@ -4,7 +4,7 @@
 
 For every readable file below FOLDER, the table shows the 10th and 90th percentiles of the pixels on a scale of 0 to
 255, once scaled from the minimum to the maximum (the former method for files without a usable window) and once with the
-current method, and the messages of the DICOM reader.
+current method. The messages of the DICOM reader follow below the table.
 """
 
 import sys
@@ -30,17 +30,22 @@ def from_least_to_greatest(values: np.ndarray, counts: np.ndarray) -> tuple[floa
 
 
 def main(folder: Path) -> None:
-    """One line for each file."""
-    print("| file | minimum to maximum | current method | messages of the DICOM reader |\n|---|---|---|---|")
+    """One row for each file, and below the table its messages."""
+    messages = []
+    print("| file | minimum to maximum | current method |\n|---|---|---|")
     for file in sorted(folder.rglob("*.dcm")):
         try:
             now = image_file.read_image(file, depth=16)
             with mock.patch.object(value_of_interest, "robust_range", from_least_to_greatest):
                 before = image_file.read_image(file, depth=16)
         except image_file.UnreadableError as error:
-            print(f"| {file.name[:44]} | – | – | {str(error).removeprefix(str(file))[:60]} … |")
+            print(f"| {file.name[:44]} | – | – |")
+            messages.append(f"{file.name[:44]}\n  {str(error).removeprefix(str(file))[:60]} …")
             continue
-        print(f"| {file.name[:44]} | {central(before.pixels)} | {central(now.pixels)} | {'; '.join(now.notes)} |")
+        print(f"| {file.name[:44]} | {central(before.pixels)} | {central(now.pixels)} |")
+        if now.notes:
+            messages.append("\n  ".join([file.name[:44], *now.notes]))
+    print("", *messages, sep="\n")
 
 
 if __name__ == "__main__":
