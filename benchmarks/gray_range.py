@@ -40,7 +40,7 @@ def main(folder: Path) -> None:
                 before = image_file.read_image(file, depth=16)
         except image_file.UnreadableError as error:
             print(f"| {file.name[:44]} | – | – |")
-            messages.append(f"{file.name[:44]}\n  {str(error).removeprefix(str(file))[:60]} …")
+            messages.append(f"{file.name[:44]}\n  {str(error).removeprefix(str(file)).strip()[:60]} …")
             continue
         print(f"| {file.name[:44]} | {central(before.pixels)} | {central(now.pixels)} |")
         if now.notes:
