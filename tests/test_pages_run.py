@@ -31,6 +31,7 @@ QUICK = (
     (r"--model eeea_net_c2", r"\g<0> --size 64"),
     (r"ribcage (pretrain \w+|finetune|distil|localise) .*", rf"\g<0> {SMALL}"),
     (r"ribcage tune .*", rf"\g<0> --model test_resnet --size 64 --trials 1 {SMALL}"),
+    (r"--size 128:0.6,224 (.*)", r"--size 32:0.6,64 \g<1> --model test_resnet --epochs 2"),
     (r"ribcage pretrain moco .*", r"\g<0> --bn-group 4 --queue 16"),
     (r"ribcage import (?!folder)\w+ .*", r"\g<0> --size 64"),
     (r"import phantom (.*)--images \d+", r"import phantom \g<1>--images 150"),
