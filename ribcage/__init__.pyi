@@ -212,7 +212,7 @@ def distil(
     warmup: float | None = None,
     optimizer: Literal['adamw', 'sgd', 'lars'] | None = None,
     betas: float | Sequence[float] = (),
-    weight_decay: float | None = None,
+    weight_decay: float | Word | None = None,
     layer_decay: float = 1.0,
     drop_path: float = 0.0,
     clip: float | None = None,
@@ -245,7 +245,7 @@ def distil(
     validate_every: int = 1,
     log_format: Literal['bar', 'paddle'] = 'bar',
     label_weight: float = 0.5,
-    temperature: float = 2.0,
+    temperature: float | Word = 2.0,
     distil_loss: Literal['kl', 'mse'] = 'kl',
     feature_weight: float = 0.0,
     relation_weight: float = 0.0,
@@ -293,7 +293,8 @@ def distil(
         warmup: Epochs of linear learning rate warm-up (default: 1).
         optimizer: Optimizer; each has its own default learning rate and weight decay (default: adamw).
         betas: Beta 1 and beta 2 of AdamW (default: 0.9 0.999).
-        weight_decay: Weight decay; not applied to biases and normalisation layers (default: 0.05).
+        weight_decay: Weight decay; not applied to biases and normalisation layers. With 0.04:0.4, it follows a
+            cosine from 0.04 to 0.4, as in DINO (default: 0.05).
         layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
             1 means no decay.
         drop_path: Stochastic depth rate (timm's drop_path_rate).
@@ -339,7 +340,8 @@ def distil(
         log_format: Progress format on the terminal: bar, or paddle (a line every ten steps with the training
             AUROC of each finding).
         label_weight: Weight of the label loss, from 0 to 1; the distillation loss has weight 1 - X.
-        temperature: Temperature of the kl distillation loss.
+        temperature: Temperature of the kl distillation loss. With START:END, it follows a cosine from START to
+            END.
         distil_loss: Distillation loss: Kullback-Leibler divergence of the softened probabilities, or mean squared
             error of the logits.
         feature_weight: Weight of the feature loss: 1 - cosine similarity between the projected features of the
@@ -484,7 +486,7 @@ def finetune(
     warmup: float | None = None,
     optimizer: Literal['adamw', 'sgd', 'lars'] | None = None,
     betas: float | Sequence[float] = (),
-    weight_decay: float | None = None,
+    weight_decay: float | Word | None = None,
     layer_decay: float = 1.0,
     drop_path: float = 0.0,
     clip: float | None = None,
@@ -554,7 +556,8 @@ def finetune(
         warmup: Epochs of linear learning rate warm-up (default: 1).
         optimizer: Optimizer; each has its own default learning rate and weight decay (default: adamw).
         betas: Beta 1 and beta 2 of AdamW (default: 0.9 0.999).
-        weight_decay: Weight decay; not applied to biases and normalisation layers (default: 0.05).
+        weight_decay: Weight decay; not applied to biases and normalisation layers. With 0.04:0.4, it follows a
+            cosine from 0.04 to 0.4, as in DINO (default: 0.05).
         layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
             1 means no decay.
         drop_path: Stochastic depth rate (timm's drop_path_rate).
@@ -708,7 +711,7 @@ def localise(
     warmup: float | None = None,
     optimizer: Literal['adamw', 'sgd', 'lars'] | None = None,
     betas: float | Sequence[float] = (),
-    weight_decay: float | None = None,
+    weight_decay: float | Word | None = None,
     layer_decay: float = 1.0,
     drop_path: float = 0.0,
     clip: float | None = None,
@@ -778,7 +781,8 @@ def localise(
         warmup: Epochs of linear learning rate warm-up (default: 1).
         optimizer: Optimizer; each has its own default learning rate and weight decay (default: adamw).
         betas: Beta 1 and beta 2 of AdamW (default: 0.9 0.999).
-        weight_decay: Weight decay; not applied to biases and normalisation layers (default: 0.0001).
+        weight_decay: Weight decay; not applied to biases and normalisation layers. With 0.04:0.4, it follows a
+            cosine from 0.04 to 0.4, as in DINO (default: 0.0001).
         layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
             1 means no decay.
         drop_path: Stochastic depth rate (timm's drop_path_rate).
@@ -917,7 +921,7 @@ def pretrain(
     warmup: float | None = None,
     optimizer: Literal['adamw', 'sgd', 'lars'] | None = None,
     betas: float | Sequence[float] = (),
-    weight_decay: float | None = None,
+    weight_decay: float | Word | None = None,
     layer_decay: float = 1.0,
     drop_path: float = 0.0,
     clip: float | None = None,
@@ -988,9 +992,9 @@ def pretrain(
         optimizer: Optimizer; each has its own default learning rate and weight decay (default: byol lars; mae
             adamw; mae_unet adamw; moco sgd; simclr lars; supcon sgd; supervised adamw; swav lars).
         betas: Beta 1 and beta 2 of AdamW (default: mae 0.9 0.95; mae_unet 0.9 0.95; supervised 0.9 0.999).
-        weight_decay: Weight decay; not applied to biases and normalisation layers (default: byol 1.5e-06, 1e-06
-            below 1000 epochs; mae 0.05; mae_unet 0.05; moco 0.0001; simclr 1e-06; supcon 0.0001; supervised 0.05;
-            swav 1e-06).
+        weight_decay: Weight decay; not applied to biases and normalisation layers. With 0.04:0.4, it follows a
+            cosine from 0.04 to 0.4, as in DINO (default: byol 1.5e-06, 1e-06 below 1000 epochs; mae 0.05;
+            mae_unet 0.05; moco 0.0001; simclr 1e-06; supcon 0.0001; supervised 0.05; swav 1e-06).
         layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
             1 means no decay.
         drop_path: Stochastic depth rate (timm's drop_path_rate).

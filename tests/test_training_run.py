@@ -31,6 +31,7 @@ from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Optimizer
 from ribcage.runtime import resuming
+from ribcage.runtime.schedules import Ramp
 from ribcage.training import checkpoint, optim, options, run_folder, step_log, trainer
 from ribcage.training.run import InterruptedRun, Plan, Run, opened_run
 
@@ -53,6 +54,7 @@ def made(
     earlier = [(1, [augment.gentle_view(24)])] * options.pop("progressive", False)
     loader = Loader([opened], [augment.gentle_view(32)], earlier=earlier, batch=16, drop_last=True, threads=2)
     rates = optim.Rates(1e-3, epochs * len(loader), 2)
+    options["weight_decay"] = Ramp(0.4, 0.04) if options.pop("ramp", False) else None
     return trainer.Trainer(
         method, loader, optim.optimizer(method, kind), rates, epochs=epochs, device=CPU, ema=0.9, **options
     )
@@ -82,7 +84,7 @@ def trained(run: trainer.Trainer, folder: Path, stop_at: int | None = None, resu
         (7, {"precision": "fp16"}),
         (4, {"progressive": True}),
         (9, {"progressive": True}),
-        (7, {"cutmix": 1.0}),
+        (7, {"cutmix": 1.0, "ramp": True}),
     ],
 )
 def test_going_on_gives_the_same_bits_as_never_stopping(
@@ -111,7 +113,7 @@ def test_a_step_reads_no_number_but_those_of_steps_that_are_done(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, more: dict[str, Any]
 ) -> None:
     """Loop, method, optimizer, averages and logs, as if the device were behind."""
-    run = made(data, 1, kind=kind, cutmix=1.0, **more)
+    run = made(data, 1, kind=kind, cutmix=1.0, ramp=True, **more)
     run.lag = trainer.LAG
     work = Run(run, tmp_path, Plan(), lambda: {"auroc": 0.5}, lambda: None)
     steps, counted, behind = work.steps(), list[str](), list[int]()

@@ -45,8 +45,8 @@ class Options(finetune.Options):
     """Fraction of the training patients whose labels are used; teachers predict on the images of all patients."""
     label_weight: float = 0.5
     """Weight of the label loss, from 0 to 1; the distillation loss has weight 1 - X."""
-    temperature: float = 2.0
-    """Temperature of the kl distillation loss."""
+    temperature: float | str = 2.0
+    """Temperature of the kl distillation loss. With START:END, it follows a cosine from START to END."""
     distil_loss: Literal["kl", "mse"] = "kl"
     """Distillation loss: Kullback-Leibler divergence of the softened probabilities, or mean squared error of the
     logits."""

@@ -354,7 +354,7 @@ def fit(options: Options, run: "Run", monitor: "Monitor") -> None:
         return
 
     def note(log: "StepLog") -> str:
-        values = {"loss": log.loss, **log.values, **(monitor.found[-1] if monitor.found else {})}
+        values = {"loss": log.loss, **log.scheduled, **log.values, **(monitor.found[-1] if monitor.found else {})}
         return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
 
     show_progress(run, options.batch, note)

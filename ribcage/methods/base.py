@@ -3,8 +3,10 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import register_pytree_node
 
@@ -12,6 +14,8 @@ from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, gentle_view
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import USUAL, Hyperparameters, nearest_published
+from ribcage.runtime import schedules
+from ribcage.runtime.schedules import Ramp
 
 Augment = Literal["radiograph", "paper"]
 
@@ -51,6 +55,8 @@ class Method(nn.Module):
     """Whether `forward` collects values of all micro-batches for `after_step`; it would be compiled anew for each."""
     shardable: ClassVar[bool] = False
     """Whether all of it that has weights is computed in `forward`, so that they can be divided among processes."""
+    ramps: Mapping[str, Ramp] = MappingProxyType({})
+    """The attributes that have a schedule."""
     any_size: ClassVar[bool] = True
     """Whether the size of the images may change during training."""
     same_patient: ClassVar[bool] = False
@@ -101,6 +107,23 @@ class Method(nn.Module):
         """Counts to log of a batch, which are summed over the processes."""
         return {}
 
+    def schedule(self, name: str, value: float | str) -> None:
+        """Set an attribute to a constant number or, with START:END, to a tensor that `before_step` updates; of a number
+        that changes, a compiled step would be compiled anew."""
+        ramp = schedules.ramp(f"--{name.replace('_', '-')}", value)
+        if not isinstance(value, str):
+            setattr(self, name, value)
+            return
+        self.ramps = {**self.ramps, name: ramp}
+        self.register_buffer(name, torch.full((), ramp.start), persistent=False)
+
+    def before_step(self, progress: float) -> dict[str, float]:
+        """Update the numbers that have a schedule before a step; their values."""
+        values = {name: ramp.at(progress) for name, ramp in self.ramps.items()}
+        for name, value in values.items():
+            getattr(self, name).fill_(value)
+        return values
+
     def after_forward(self) -> None:
         """What is done after each forward pass in training, outside a compiled graph."""
 
@@ -136,6 +159,12 @@ def method_options(kind: type[Method], options: object, **more: object) -> dict[
     parameters = [parameter for one in kinds for parameter in inspect.signature(one).parameters.values()]
     names = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
     return {name: getattr(options, name) for name in dict.fromkeys(names) if hasattr(options, name)} | more
+
+
+def lowest(value: float | str) -> float:
+    """The lowest value of an option that may be given as START:END."""
+    ramp = schedules.ramp("a schedule", value)
+    return min(ramp.start, ramp.end)
 
 
 def refuse_faults(wrong: Mapping[str, bool]) -> None:

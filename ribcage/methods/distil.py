@@ -73,6 +73,8 @@ class Distil(Supervised):
     command: ClassVar[str] = "distil"
     shardable = False
 
+    temperature: float | Tensor
+
     def __init__(
         self,
         backbone: Backbone,
@@ -81,7 +83,7 @@ class Distil(Supervised):
         teachers: Sequence[Teacher] = (),
         columns: Sequence[int] | None = None,
         label_weight: float = 0.5,
-        temperature: float = 2.0,
+        temperature: float | str = 2.0,
         distil_loss: Literal["kl", "mse"] = "kl",
         feature_weight: float = 0.0,
         relation_weight: float = 0.0,
@@ -90,7 +92,8 @@ class Distil(Supervised):
         super().__init__(backbone, findings, **supervised)
         self.teachers = Teachers(teachers)
         self.columns = list(range(len(self.findings))) if columns is None else list(columns)
-        self.label_weight, self.temperature, self.distil_loss = label_weight, temperature, distil_loss
+        self.label_weight, self.distil_loss = label_weight, distil_loss
+        self.schedule("temperature", temperature)
         self.feature_weight, self.relation_weight = feature_weight, relation_weight
         shown = [teacher.dim for teacher in self.teachers if feature_weight and teacher.dim]
         self.projections = nn.ModuleList(nn.Linear(backbone.dim, dim) for dim in shown)

@@ -22,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
-from ribcage.methods.base import Augment, Method, Step, refuse_faults
+from ribcage.methods.base import Augment, Method, Step, lowest, refuse_faults
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import follow, follower, group_norms, perceptron
@@ -51,6 +51,7 @@ class MoCo(Method):
         Hyperparameters(optimizer="sgd", lr=0.03, weight_decay=1e-4, epochs=200, source="section 4; v2, table 1"),
     )
     same_patient, collects = True, True
+    temperature: float | Tensor
     queue: Tensor
     queue_patients: Tensor
     queue_at: Tensor
@@ -63,14 +64,15 @@ class MoCo(Method):
         dim: int = 128,
         queue: int = 65536,
         momentum: float = 0.999,
-        temperature: float = 0.2,
+        temperature: float | str = 0.2,
         head: Literal["mlp", "linear"] = "mlp",
         bn_group: int = 32,
         patient_aware: bool = False,
     ) -> None:
         super().__init__(backbone, findings)
         _check(dim, queue, momentum, temperature, head, bn_group)
-        self.momentum, self.temperature, self.patient_aware = momentum, temperature, patient_aware
+        self.momentum, self.patient_aware = momentum, patient_aware
+        self.schedule("temperature", temperature)
         self.head = perceptron(backbone.dim, *([backbone.dim] if head == "mlp" else []), dim)
         self.key = follower(nn.Sequential(backbone, self.head))
         self.bn_group = (
@@ -160,14 +162,14 @@ class MoCo(Method):
         self.queue_at.add_(len(keys)).remainder_(len(self.queue))
 
 
-def _check(dim: int, queue: int, momentum: float, temperature: float, head: str, bn_group: int) -> None:
+def _check(dim: int, queue: int, momentum: float, temperature: float | str, head: str, bn_group: int) -> None:
     """Refuse invalid options."""
     refuse_faults(
         {
             f"--dim {dim} must be at least 1": dim < 1,
             f"--queue {queue} must be at least 1": queue < 1,
             f"--momentum {momentum} must be between 0 and 1": not 0 <= momentum <= 1,
-            f"--temperature {temperature} must be above 0": not temperature > 0,
+            f"--temperature {temperature} must be above 0": not lowest(temperature) > 0,
             f"--head {head!r} must be mlp or linear": head not in ("mlp", "linear"),
             f"--bn-group {bn_group} must be 0 or at least 2": bn_group < 0 or bn_group == 1,
         }

@@ -22,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
-from ribcage.methods.base import Augment, ContrastiveMethod, Step, refuse_faults
+from ribcage.methods.base import Augment, ContrastiveMethod, Step, lowest, refuse_faults
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import perceptron
@@ -47,23 +47,26 @@ class SimCLR(ContrastiveMethod):
         ),
     )
 
+    temperature: float | Tensor
+
     def __init__(
         self,
         backbone: Backbone,
         findings: Sequence[str] = (),
         *,
-        temperature: float = 0.1,
+        temperature: float | str = 0.1,
         dim: int = 128,
         patient_aware: bool = False,
     ) -> None:
         super().__init__(backbone, findings)
         refuse_faults(
             {
-                f"--temperature {temperature} must be above 0": not temperature > 0,
+                f"--temperature {temperature} must be above 0": not lowest(temperature) > 0,
                 f"--dim {dim} must be at least 1": dim < 1,
             }
         )
-        self.temperature, self.patient_aware = temperature, patient_aware
+        self.patient_aware = patient_aware
+        self.schedule("temperature", temperature)
         self.head = perceptron(backbone.dim, backbone.dim, dim)
 
     def faults(self, images: int, batch: int) -> list[str]:

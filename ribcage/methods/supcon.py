@@ -28,7 +28,7 @@ from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
-from ribcage.methods.base import Augment, ContrastiveMethod, Step, refuse_faults
+from ribcage.methods.base import Augment, ContrastiveMethod, Step, lowest, refuse_faults
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import perceptron
@@ -52,18 +52,21 @@ class SupCon(ContrastiveMethod):
         ),
     )
 
+    temperature: float | Tensor
+
     def __init__(
         self,
         backbone: Backbone,
         findings: Sequence[str] = (),
         *,
-        temperature: float = 0.07,
+        temperature: float | str = 0.07,
         dim: int = 128,
         patient_aware: bool = False,
     ) -> None:
         super().__init__(backbone, findings)
         _check(self.findings, temperature, dim)
-        self.temperature, self.patient_aware = temperature, patient_aware
+        self.patient_aware = patient_aware
+        self.schedule("temperature", temperature)
         self.head = perceptron(backbone.dim, backbone.dim, dim)
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
@@ -140,12 +143,12 @@ _NEVER = -1e9
 """Logit of pairs that are not compared; finite, since 0 times infinity is NaN."""
 
 
-def _check(findings: tuple[str, ...], temperature: float, dim: int) -> None:
+def _check(findings: tuple[str, ...], temperature: float | str, dim: int) -> None:
     """Refuse invalid options."""
     refuse_faults(
         {
             "supcon needs findings; name them with --findings": not findings,
-            f"--temperature {temperature} must be above 0": not temperature > 0,
+            f"--temperature {temperature} must be above 0": not lowest(temperature) > 0,
             f"--dim {dim} must be at least 1": dim < 1,
         }
     )

@@ -24,7 +24,7 @@ from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
-from ribcage.methods.base import Augment, ContrastiveMethod, Step, refuse_faults
+from ribcage.methods.base import Augment, ContrastiveMethod, Step, lowest, refuse_faults
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import perceptron
@@ -60,6 +60,7 @@ class SwAV(ContrastiveMethod):
             source="swav_800ep_pretrain.sh",
         ),
     )  # fmt: skip
+    temperature: float | Tensor
     queue: Tensor
     progress: Tensor
 
@@ -70,7 +71,7 @@ class SwAV(ContrastiveMethod):
         *,
         crops: int = 6,
         prototypes: int = 3000,
-        temperature: float = 0.1,
+        temperature: float | str = 0.1,
         epsilon: float = 0.05,
         iterations: int = 3,
         queue: int = 0,
@@ -87,13 +88,14 @@ class SwAV(ContrastiveMethod):
                 f"--crops {crops} must be 0 or more": crops < 0,
                 f"--queue {queue} must be 0 or more": queue < 0,
                 **{f"--{name} {count} must be at least 1": count < 1 for name, count in counts.items()},
-                f"--temperature {temperature} must be above 0": not temperature > 0,
+                f"--temperature {temperature} must be above 0": not lowest(temperature) > 0,
                 f"--epsilon {epsilon} must be 0.03 or more": not epsilon >= 0.03,
                 f"--queue-from {queue_from} must be between 0 and 1": not 0 <= queue_from <= 1,
                 f"--freeze-prototypes {freeze_prototypes} must be between 0 and 1": not 0 <= freeze_prototypes <= 1,
             }
         )
-        self.crops, self.temperature, self.epsilon, self.iterations = crops, temperature, epsilon, iterations
+        self.crops, self.epsilon, self.iterations = crops, epsilon, iterations
+        self.schedule("temperature", temperature)
         self.queue_from, self.freeze_prototypes = queue_from, freeze_prototypes
         self.multiple = _multiple(backbone) if crops else 0
         self.head = perceptron(backbone.dim, hidden, dim, norm=True)

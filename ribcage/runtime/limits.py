@@ -32,6 +32,8 @@ LIMITS: dict[str, Limit] = {
 
 LONG = 1000
 """Epochs of a run in which a sequence of image sizes is checked as long as the number of epochs is not known."""
+SCHEDULED = ("weight_decay", "temperature")
+"""Options that may be given as START:END."""
 MAX_INTEGER_DIGITS = 18
 """Limit on the digits of an integer in a JSON file from outside."""
 
@@ -87,6 +89,7 @@ def faults(options: Any) -> list[str]:
             for value in (given if isinstance(given, tuple) else (given,))
             if not isinstance(value, str) and not (math.isfinite(value) and holds(value))
         ]
+    wrong += [fault for name in SCHEDULED for fault in ramp_faults(name, getattr(options, name, None))]
     wrong += _size_faults(getattr(options, "size", ()), getattr(options, "epochs", None))
     if len(getattr(options, "betas", ())) not in (0, 2):
         wrong.append(f"--betas takes two numbers, not {len(options.betas)}")
@@ -95,6 +98,18 @@ def faults(options: Any) -> list[str]:
     # '-' marks an output to ignore and may repeat
     twice = [name for name in dict.fromkeys(findings) if findings.count(name) > 1 and name != "-"]
     return wrong + [f"--findings names {name} twice" for name in twice]
+
+
+def ramp_faults(name: str, value: object) -> list[str]:
+    """Errors in an option that is given as START:END."""
+    if not isinstance(value, str):
+        return []
+    option, (words, holds) = f"--{name.replace('_', '-')}", LIMITS[name]
+    try:
+        ends = schedules.ramp(option, value)
+    except ValueError as error:
+        return [str(error)]
+    return [f"{option} {end:g} must be {words}" for end in (ends.start, ends.end) if not holds(end)]
 
 
 def _size_faults(size: Sequence[int | str], epochs: int | None) -> list[str]:

@@ -13,6 +13,29 @@ SIZES = "SIZE:SHARE,…,SIZE, such as 128:0.6,224"
 
 
 @dataclass(frozen=True)
+class Ramp:
+    """A number that follows half a cosine from `start` to `end`, as the weight decay of DINO does."""
+
+    start: float
+    end: float
+
+    def at(self, progress: float) -> float:
+        """The value when this fraction of the steps is completed."""
+        return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def ramp(option: str, value: float | str) -> Ramp:
+    """The values of an option that is given as a number or as START:END; ValueError says what is wrong."""
+    try:
+        start, end = map(float, value.split(":")) if isinstance(value, str) and ":" in value else [float(value)] * 2
+    except ValueError:
+        start = end = math.nan
+    if not (math.isfinite(start) and math.isfinite(end)):
+        raise ValueError(f"{option} {value} must be a number, or START:END such as 0.04:0.4")
+    return Ramp(start, end)
+
+
+@dataclass(frozen=True)
 class SizeStage:
     """Consecutive epochs in which images have the same size."""
 

@@ -45,6 +45,7 @@ def step_values(log: "StepLog") -> dict[str, float]:
         "lr": log.rate,
         "seconds": round(log.seconds, 4),
         "waited": round(log.waited, 4),
+        **log.scheduled,
         **log.values,
     }
 

@@ -68,6 +68,13 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["scale"]
 
 
+def set_weight_decay(optimizer: torch.optim.Optimizer, value: float) -> None:
+    """Set the weight decay of every group that has one."""
+    for group in optimizer.param_groups:
+        if group["always_adapt"]:
+            group["weight_decay"] = value
+
+
 def layers(model: Any) -> dict[str, int]:
     """The layer of each weight of a backbone, counted from the stem (0); weights after the last block are left out.
 

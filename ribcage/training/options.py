@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from ribcage.models.hyperparameters import USUAL, Hyperparameters, Optimizer
-from ribcage.runtime import schedules
+from ribcage.runtime import limits, schedules
 from ribcage.runtime.schedules import SizeStage
 
 # Heavy modules are imported where they are used: a command's help needs none of them.
@@ -72,8 +72,9 @@ class TrainingOptions:
     """Optimizer; each has its own default learning rate and weight decay."""
     betas: tuple[float, ...] = ()
     """Beta 1 and beta 2 of AdamW."""
-    weight_decay: float | None = None
-    """Weight decay; not applied to biases and normalisation layers."""
+    weight_decay: float | str | None = None
+    """Weight decay; not applied to biases and normalisation layers. With 0.04:0.4, it follows a cosine from 0.04 to
+    0.4, as in DINO."""
     layer_decay: float = 1.0
     """Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT; 1 means no decay."""
     drop_path: float = 0.0
@@ -179,6 +180,8 @@ def _is_valid(name: str, value: object) -> bool:
     if name == "optimizer":
         return isinstance(value, str) and value in USUAL
     values = value if name == "betas" and isinstance(value, list) else [value]
+    if name in limits.SCHEDULED and isinstance(value, str):
+        return not limits.ramp_faults(name, value)
     return all(isinstance(one, int | float) for one in values)
 
 

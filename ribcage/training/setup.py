@@ -27,7 +27,7 @@ from ribcage.methods import Method
 from ribcage.methods.base import ContrastiveMethod
 from ribcage.models.backbone import Backbone
 from ribcage.models.recomputation import recompute_blocks
-from ribcage.runtime import distributed, flags, launcher
+from ribcage.runtime import distributed, flags, launcher, schedules
 from ribcage.runtime.spelling import count_phrase
 from ribcage.training import optim, run_folder, sharding
 from ribcage.training.options import TrainingOptions
@@ -200,6 +200,7 @@ def build_trainer(
     whole = divide(options, method, device) if options.shard else None
     assert options.optimizer and options.lr is not None and options.min_lr is not None
     assert options.weight_decay is not None
+    decay = schedules.ramp("--weight-decay", options.weight_decay)
     steps, images = len(loader), min(options.batch, len(loader.rows))
     check_batch_norms(options, method, images)
     say(f"{batch_summary(options, images, cached=isinstance(method, ContrastiveMethod))} {optimizer_summary(options)}")
@@ -218,7 +219,7 @@ def build_trainer(
     optimizer = optim.optimizer(
         method,
         options.optimizer,
-        weight_decay=options.weight_decay,
+        weight_decay=decay.start,
         layer_decay=options.layer_decay,
         betas=options.betas,
     )
@@ -234,6 +235,7 @@ def build_trainer(
         accumulate=accumulation_steps(options, images),
         clip=options.clip or 0.0,
         ema=ema,
+        weight_decay=decay if isinstance(options.weight_decay, str) else None,
         compile=options.compile,
         whole=whole,
     )
@@ -326,10 +328,8 @@ def optimizer_summary(options: TrainingOptions) -> str:
     """A sentence about the optimizer and the learning rate."""
     epochs = count_phrase(options.epochs, "epoch")
     warmup = f" with a warm-up of {options.warmup:g}" if options.warmup else ""
-    return (
-        f"Optimizer {options.optimizer}, learning rate {options.lr:.3g}, weight decay {options.weight_decay:g}, "
-        f"{epochs}{warmup}."
-    )
+    decay = options.weight_decay if isinstance(options.weight_decay, str) else f"{options.weight_decay:g}"
+    return f"Optimizer {options.optimizer}, learning rate {options.lr:.3g}, weight decay {decay}, {epochs}{warmup}."
 
 
 def check_batch_norms(options: TrainingOptions, method: Method, images: int) -> None:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ class StepLog:
     rate: float
     """The learning rate."""
     images: int
+    scheduled: dict[str, float] = field(default_factory=dict)
+    """Other options with a schedule, such as weight_decay, and their values in the step."""
     seconds: float = 0.0
     loading: float = 0.0
     """Seconds of these for which this process waited for the loader."""

@@ -29,6 +29,7 @@ from ribcage.methods.base import ContrastiveMethod
 from ribcage.models.layers import lerp
 from ribcage.runtime import distributed, synchronised_norms
 from ribcage.runtime.devices import Precision, autocast, choose_kernels, compute_dtype
+from ribcage.runtime.schedules import Ramp
 from ribcage.training import gradient_caching, sharding
 from ribcage.training import optim as optims
 from ribcage.training.checkpoint import TrainerState
@@ -68,17 +69,19 @@ class Trainer(Generic[M_co]):
         accumulate: int = 1,
         clip: float = 0.0,
         ema: float = 0.0,
+        weight_decay: Ramp | None = None,
         compile: bool = False,
         whole: M_co | None = None,
     ) -> None:
-        """whole: a copy of a method that is divided among the processes, to be validated and saved."""
+        """weight_decay: its schedule; None: it is constant, as in the optimizer.
+        whole: a copy of a method that is divided among the processes, to be validated and saved."""
         self.method, self.loader, self.optimizer, self.rates = method, loader, optimizer, rates
         self.epochs, self.device, self.seed = epochs, device, seed
         choose_kernels(device, precision)
         self.dtype = compute_dtype(precision, device)
         self.scale = LossScale(device) if self.dtype == torch.float16 else None
         self.accumulate, self.clip, self.ema = accumulate, clip, ema
-        self.whole = whole
+        self.weight_decay, self.whole = weight_decay, whole
         self.average: M_co | None = copy.deepcopy(whole or method).requires_grad_(False) if ema else None
         if self.average is not None and whole is not None:
             sharding.sharded(self.average, device)
@@ -174,6 +177,7 @@ class Trainer(Generic[M_co]):
         torch.manual_seed(hash((self.seed, self.step, distributed.rank())))
         rate = self.rates.at(self.step)
         optims.set_rate(self.optimizer, rate)
+        scheduled = self._scheduled(self.step / self.rates.steps)
         self.optimizer.zero_grad(set_to_none=True)
         loss, values = self._backward(batch)
         norm = self._clipped().to(loss)
@@ -190,7 +194,16 @@ class Trainer(Generic[M_co]):
         self._read(self.lag)
         self._move()
         steps = len(self.loader)
-        return StepLog(self.step, epoch, self.step - epoch * steps, steps, numbers, rate, len(batch))
+        return StepLog(self.step, epoch, self.step - epoch * steps, steps, numbers, rate, len(batch), scheduled)
+
+    def _scheduled(self, progress: float) -> dict[str, float]:
+        """Set the weight decay and the method's own options that have a schedule; their values."""
+        values = self.method.before_step(progress)
+        if self.weight_decay is None:
+            return values
+        decay = self.weight_decay.at(progress)
+        optims.set_weight_decay(self.optimizer, decay)
+        return {"weight_decay": decay, **values}
 
     def _clipped(self) -> Tensor:
         """Clip the gradient to `clip`; its norm before that. In fp16, the scale of the loss is divided out first."""
