@@ -24,11 +24,11 @@ test-fast: .venv/installed
 test: .venv/installed
 	$(PYTEST) -m "not integration"
 
-test-integration: .venv/installed .venv/trackers browser slurm .venv/skypilot/installed
+test-integration: .venv/installed .venv/extras browser slurm .venv/skypilot/installed
 	CI=true $(PYTEST) -m integration
 
-.venv/trackers: .venv/installed
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[mlflow,wandb]'
+.venv/extras: .venv/installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[mlflow,wandb,ray]'
 	@touch $@
 
 # SkyPilot, which checks cluster/skypilot.yaml, needs other versions of some packages than Ribcage.

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import processes
 import pytest
+import torch
+import torch.distributed as dist
 from refusals import has_facts
 
 from ribcage import cli
@@ -84,6 +86,18 @@ def test_the_commands_of_the_page_about_clusters_are_understood(tmp_path: Path) 
     for name, *rest in commands:
         module = cli.command(name)
         flags.parse(name, module, flags.read_flags(module, rest), rest)
+
+
+def test_a_process_group_that_ray_has_set_up_is_used_and_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment(monkeypatch, RANK="0", LOCAL_RANK="0", WORLD_SIZE="2")
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    group = dist.group.WORLD
+    try:
+        with launcher.started() as device:
+            assert dist.group.WORLD is group and device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+        assert dist.is_initialized()
+    finally:
+        dist.destroy_process_group()
 
 
 # ---- starting them

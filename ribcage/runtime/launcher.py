@@ -1,4 +1,4 @@
-"""Processes: started on this machine (--devices), or by torchrun or srun, and how they end."""
+"""Processes: started on this machine (--devices), or by torchrun, srun or Ray Train, and how they end."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from ribcage.runtime.distributed import active, echoed
 
 @contextmanager
 def started() -> Iterator[torch.device]:
-    """Join the process group that torchrun or SLURM set up, if any; yields the device of this process."""
+    """Join the processes that torchrun, SLURM or Ray Train started, if any; yields the device of this process."""
     environment = _environment()
     device = torch.device("cpu")
     if torch.cuda.is_available():  # a launcher may let each process see its own GPU only
@@ -24,6 +24,10 @@ def started() -> Iterator[torch.device]:
         torch.cuda.set_device(device)
     if int(environment["WORLD_SIZE"]) == 1:
         yield device
+        return
+    if active():  # Ray Train has set up the process group, and ends it
+        with lost_process_explained():
+            yield device
         return
     os.environ.update(environment)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"

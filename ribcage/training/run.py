@@ -16,6 +16,7 @@ import json
 import math
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -291,14 +292,14 @@ class Run:
 
 
 class _Listening:
-    """SIGINT, SIGTERM and SIGUSR1 stop the run after the current step."""
+    """SIGINT, SIGTERM and SIGUSR1 stop the run after the current step (only the main thread can receive them)."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.before = run, dict[int, Any]()
 
     def __enter__(self) -> None:
         for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-            if hasattr(signal, name):
+            if hasattr(signal, name) and threading.current_thread() is threading.main_thread():
                 number = getattr(signal, name)
                 self.before[number] = signal.signal(number, self._heard)
 
