@@ -17,6 +17,7 @@ from ribcage.data.collection import Datasets
 from ribcage.data.findings import Policy
 from ribcage.data.loader import Loader
 from ribcage.imaging.augment import gentle_view
+from ribcage.models.recomputation import recompute_blocks
 from ribcage.runtime import distributed, launcher
 from ribcage.training import checkpoint, optim, sharding, shards, trainer
 from ribcage.training.saving import Saver
@@ -32,13 +33,16 @@ class DoubleLoader(Loader):
             yield replace(one, views=[view.double() for view in one.views], labels=one.labels.double())
 
 
-def ten_steps(folder: str, name: str, model: str, shard: bool) -> trainer.Trainer:
-    """A run of ten steps on images, of this process or of several, which may divide the weights among them."""
+def ten_steps(folder: str, name: str, model: str, shard: bool, recompute: bool = False) -> trainer.Trainer:
+    """A run of ten steps on images, of this process or of several, which may divide the weights among them, and
+    recompute the blocks."""
     data = Datasets.open([folder])
     method = made(name, model)
-    view = gentle_view(SIZE)
+    if recompute:
+        recompute_blocks(method.backbone.model)
+    views = [gentle_view(SIZE)] * len(method.views(SIZE))
     loader = DoubleLoader(
-        data, [view], batch=16, seed=3, rows=data.rows_of("train"), findings=data.findings[:3], policy=Policy.parse("zeros"),
+        data, views, batch=16, seed=3, rows=data.rows_of("train"), findings=data.findings[:3], policy=Policy.parse("zeros"),
         drop_last=True, threads=1, rank=distributed.rank(), world=distributed.world_size(), channels=1, device=CPU,
     )  # fmt: skip
     whole = sharding.sharded(method, CPU) if shard and distributed.active() else None
@@ -46,7 +50,7 @@ def ten_steps(folder: str, name: str, model: str, shard: bool) -> trainer.Traine
     optimizer = optim.optimizer(method, "adamw")
     run = trainer.Trainer(
         method, loader, optimizer, rates, epochs=2, device=CPU, seed=3, precision="float32", clip=0.05, ema=0.9,
-        accumulate=2 if shard else 1, whole=whole,
+        accumulate=2 if shard and method.divisible else 1, whole=whole,
     )  # fmt: skip
     assert sharding.is_sharded(run.method) == (whole is not None)
     return run
@@ -104,12 +108,11 @@ def by_stages(folder: str, out: str, *how: Any) -> None:
                 trained(folder, until, files[number], *how)
 
 
-def compare(folder: str, out: Path, name: str = "supervised", model: str = "test_resnet", shard: bool = False) -> None:
-    """Two processes, then one, then two, and one process from the start: equal losses, weights and averages.
+def compare(folder: str, out: Path, *how: Any) -> None:
+    """`how` are arguments of `ten_steps`. Two processes, then one, then two, and one process from the start: equal losses, weights and averages.
 
     Only the order of sums differs: 1e-9 in double precision after ten steps.
     """
-    how = (name, model, shard)
     (out / "one").mkdir()
     (out / "stages").mkdir()
     with processes.ranks(by_stages, folder, str(out / "stages"), *how, said=out / "said") as started:

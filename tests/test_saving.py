@@ -17,7 +17,7 @@ import toys
 from trainings import equal
 
 from ribcage.runtime import digest, distributed, files, launcher
-from ribcage.training import checkpoint, sharding, shards
+from ribcage.training import checkpoint, shards
 from ribcage.training.run import InterruptedRun, Plan, Run
 from ribcage.training.saving import Saver
 from ribcage.training.shard_writer import ShardWriter
@@ -46,7 +46,7 @@ def whole(values: Any) -> Any:
         return {key: whole(value) for key, value in values.items()}
     if isinstance(values, shards.SavedTensor):
         return values.whole()
-    return sharding.own_part(values).clone() if isinstance(values, torch.Tensor) else values
+    return distributed.own_part(values).clone() if isinstance(values, torch.Tensor) else values
 
 
 def state_of(trainer: Trainer) -> Any:

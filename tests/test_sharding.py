@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 
 from ribcage import cli
 from ribcage.runtime import distributed, launcher
-from ribcage.training import sharding
 from ribcage.training.trainer import DivergedError
 
 
@@ -23,10 +22,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["supervised", "mae"])
-def test_a_sharded_run_is_the_run_of_one_process(folder: str, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "recompute"),
+    [("supervised", False), ("supervised", True), ("mae", True), ("moco", True), ("simclr", False), ("supcon", False)],
+)
+def test_a_sharded_run_is_the_run_of_one_process(folder: str, tmp_path: Path, name: str, recompute: bool) -> None:
     """With clipped gradients, accumulation and averaged weights; two processes, then one that has all, then two."""
-    stages.compare(folder, tmp_path, name, "test_vit", True)
+    stages.compare(folder, tmp_path, name, "test_vit", True, recompute)
 
 
 class Poisoned(stages.DoubleLoader):
@@ -48,11 +50,11 @@ def diverging(folder: str) -> None:
             run.loader.__class__, run.lag = Poisoned, lag
             with pytest.raises(DivergedError, match="step 2"):
                 list(run.fit())
-            assert all(sharding.own_part(weight).isfinite().all() for weight in run.method.parameters())
+            assert all(distributed.own_part(weight).isfinite().all() for weight in run.method.parameters())
         run = stages.ten_steps(folder, "supervised", "test_vit", True)
         run.check()
         if distributed.rank() == 1:
-            sharding.own_part(run.method.head.weight).detach().fill_(torch.nan)
+            distributed.own_part(run.method.head.weight).detach().fill_(torch.nan)
         with pytest.raises(DivergedError, match="weights or optimizer"):
             run.check()
 

@@ -222,4 +222,4 @@ def test_a_run_that_is_resumed_by_another_number_of_processes_is_the_run_of_one(
     """Two processes, then one, then two. Only the order of sums differs: 1e-9 of double precision after ten steps."""
     folder = str(tmp_path / "phantom")
     assert cli.main(["import", "phantom", "--out", folder, "--images", "120", "--size", "32"]) == 0
-    stages.compare(folder, tmp_path)
+    stages.compare(folder, tmp_path, "supervised", "test_resnet", False)

@@ -47,6 +47,7 @@ class MoCo(Method):
     patient_aware: treat keys of the same patient as positives, never as negatives
     """
 
+    shardable = True
     hyperparameters = (
         Hyperparameters(optimizer="sgd", lr=0.03, weight_decay=1e-4, epochs=200, source="section 4; v2, table 1"),
     )

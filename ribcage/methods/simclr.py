@@ -41,6 +41,7 @@ class SimCLR(ContrastiveMethod):
     """
 
     same_patient = True
+    shardable = True
     hyperparameters = (
         Hyperparameters(
             optimizer="lars", lr=0.3, weight_decay=1e-6, warmup=10, epochs=100, batch=4096, source="section 2.2"

@@ -46,6 +46,7 @@ class SupCon(ContrastiveMethod):
     """
 
     from_labels = True
+    shardable = True
     hyperparameters = (
         Hyperparameters(
             optimizer="sgd", lr=0.05, weight_decay=1e-4, warmup=10, end=1e-3, epochs=1000, source="main_supcon.py"

@@ -74,8 +74,8 @@ def follow(copied: nn.Module, module: nn.Module, momentum: float) -> None:
 def lerp(pairs: Sequence[tuple[Tensor, Tensor]], weight: float) -> None:
     """Move the first tensor of each pair towards the second by this share of the way, all in a few kernel launches."""
     if pairs:
-        olds, news = zip(*pairs, strict=True)
-        torch._foreach_lerp_(list(olds), list(news), weight)
+        olds, news = ([distributed.own_part(one) for one in side] for side in zip(*pairs, strict=True))
+        torch._foreach_lerp_(olds, news, weight)
 
 
 # ---- batch norms over groups

@@ -42,6 +42,20 @@ def gathered_rows(value: Tensor) -> Tensor:
     return _GatherRows.apply(value) if active() else value
 
 
+def is_divided(value: object) -> bool:
+    """Whether this is a tensor of which each process has a part, as with --shard."""
+    if not active():
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(value, DTensor)
+
+
+def own_part(value: Tensor) -> Tensor:
+    """This process's part of a tensor, which shares its memory; the tensor itself if it is not divided."""
+    return value.to_local() if is_divided(value) else value  # type: ignore[attr-defined]
+
+
 def local_rows(value: Tensor) -> Tensor:
     """The rows of this process out of those that `gathered_rows` returned."""
     return value.chunk(world_size())[rank()]

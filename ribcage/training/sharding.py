@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ribcage.methods import Method
 from ribcage.models.recomputation import blocks
 from ribcage.runtime import distributed
+from ribcage.runtime.distributed import is_divided, own_part
 from ribcage.training.shards import SavedTensor, rows, whole
 
 Network = TypeVar("Network", bound=Method)
@@ -51,18 +52,7 @@ def sharded(method: Network, device: torch.device) -> Network:
 
 def is_sharded(module: nn.Module) -> bool:
     """Whether a module is divided among the processes."""
-    return distributed.active() and any(_divided(weight) for weight in module.parameters())
-
-
-def _divided(value: object) -> bool:
-    from torch.distributed.tensor import DTensor
-
-    return isinstance(value, DTensor)
-
-
-def own_part(value: Tensor) -> Tensor:
-    """This process's part of a tensor, which shares its memory; the tensor itself if it is not divided."""
-    return value.to_local() if distributed.active() and _divided(value) else value  # type: ignore[attr-defined]
+    return any(is_divided(weight) for weight in module.parameters())
 
 
 def total_norm(parts: list[Tensor]) -> Tensor:
@@ -77,7 +67,7 @@ def split(values: Mapping[str, object]) -> tuple[dict[str, object], dict[str, Te
     def rest(inside: Mapping[Any, object], path: str) -> dict[Any, object]:
         left: dict[Any, object] = {}
         for key, value in inside.items():
-            if _divided(value):
+            if is_divided(value):
                 found[f"{path}{key}"] = cast(Tensor, value)
             else:
                 left[key] = rest(value, f"{path}{key}/") if isinstance(value, dict) else value
@@ -90,7 +80,7 @@ def split(values: Mapping[str, object]) -> tuple[dict[str, object], dict[str, Te
 def fill_whole(complete: nn.Module, module: nn.Module) -> None:
     """Copy the weights and buffers of a divided module to a whole one. All processes must call it."""
     for target, value in zip(complete.state_dict().values(), module.state_dict().values(), strict=True):
-        target.copy_(value.full_tensor() if _divided(value) else value)
+        target.copy_(value.full_tensor() if is_divided(value) else value)
 
 
 @torch.no_grad()
@@ -117,7 +107,7 @@ def divided_states(optimizer: torch.optim.Optimizer, values: dict[str, object]) 
     def divided(value: object, weight: Any) -> object:
         if not isinstance(value, Tensor | SavedTensor):
             return value
-        if not _divided(weight) or value.shape != weight.shape:
+        if not is_divided(weight) or value.shape != weight.shape:
             return whole(value)
         part = _part_like(value, weight).to(weight.device).clone()
         return DTensor.from_local(
@@ -133,7 +123,7 @@ def divided_states(optimizer: torch.optim.Optimizer, values: dict[str, object]) 
 
 def _part_like(value: Tensor | SavedTensor, divided: Tensor) -> Tensor:
     """The part of a whole tensor that this process has of a divided one: rows, as torch.chunk splits them."""
-    if not _divided(divided):
+    if not is_divided(divided):
         return whole(value)
     count, each = value.shape[0], math.ceil(value.shape[0] / dist.get_world_size())
     start = min(dist.get_rank() * each, count)

@@ -208,7 +208,7 @@ class Trainer(Generic[M_co]):
     def _clipped(self) -> Tensor:
         """Clip the gradient to `clip`; its norm before that. In fp16, the scale of the loss is divided out first."""
         trained = [weight for weight in self.method.parameters() if weight.grad is not None]
-        gradients = [sharding.own_part(weight.grad) for weight in trained if weight.grad is not None]
+        gradients = [distributed.own_part(weight.grad) for weight in trained if weight.grad is not None]
         if self.scale is not None and gradients:
             torch._foreach_mul_(gradients, 1 / self.scale.value)
         norm = nn.utils.get_total_norm(gradients) if self.whole is None else sharding.total_norm(gradients)
@@ -251,7 +251,7 @@ class Trainer(Generic[M_co]):
     def _weights(self) -> list[Tensor]:
         """The trained weights and the states of the optimizer."""
         weights = [weight for group in self._groups() for weight in group["params"]]
-        weights = [sharding.own_part(weight) for weight in weights]
+        weights = [distributed.own_part(weight) for weight in weights]
         return weights + [value for state in self.optimizer.state.values() for _, value in _tensors("", state)]
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -316,7 +316,7 @@ class Trainer(Generic[M_co]):
             return
         decay = min(self.ema, (1 + self.step) / (10 + self.step))
         olds, news = (one.state_dict().values() for one in (self.average, self.method))
-        pairs = [(sharding.own_part(old), sharding.own_part(new)) for old, new in zip(olds, news, strict=True)]
+        pairs = [(distributed.own_part(old), distributed.own_part(new)) for old, new in zip(olds, news, strict=True)]
         lerp([pair for pair in pairs if pair[0].is_floating_point()], 1 - decay)
         for averaged, value in pairs:
             if not averaged.is_floating_point():
@@ -330,7 +330,7 @@ SKIPS = "_step_supports_amp_scaling"
 def _tensors(name: str, values: Any) -> Iterator[tuple[str, Tensor]]:
     """The floating-point tensors in nested dicts, with their names."""
     if isinstance(values, Tensor):
-        own = sharding.own_part(values)
+        own = distributed.own_part(values)
         if own.is_floating_point() and own.numel():
             yield name, own
     elif isinstance(values, dict):
