@@ -33,7 +33,9 @@ class DoubleLoader(Loader):
             yield replace(one, views=[view.double() for view in one.views], labels=one.labels.double())
 
 
-def ten_steps(folder: str, name: str, model: str, shard: bool, recompute: bool = False) -> trainer.Trainer:
+def ten_steps(
+    folder: str, name: str, model: str, shard: bool, kind: str = "adamw", recompute: bool = False
+) -> trainer.Trainer:
     """A run of ten steps on images, of this process or of several, which may divide the weights among them, and
     recompute the blocks."""
     data = Datasets.open([folder])
@@ -47,7 +49,7 @@ def ten_steps(folder: str, name: str, model: str, shard: bool, recompute: bool =
     )  # fmt: skip
     whole = sharding.sharded(method, CPU) if shard and distributed.active() else None
     rates = optim.Rates(1e-3, 2 * len(loader), warmup=2)
-    optimizer = optim.optimizer(method, "adamw")
+    optimizer = optim.optimizer(method, kind)
     run = trainer.Trainer(
         method, loader, optimizer, rates, epochs=2, device=CPU, seed=3, precision="float32", clip=0.05, ema=0.9,
         accumulate=2 if shard and method.divisible else 1, whole=whole,

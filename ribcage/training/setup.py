@@ -285,8 +285,6 @@ def size_summary(options: TrainingOptions) -> str:
 def divide(options: TrainingOptions, method: M, device: torch.device) -> M | None:
     """Divide the method among the processes, as --shard asks for; a whole copy of it, None in a single process."""
     sharding.refuse_unsharded(method, options.model, compile=options.compile)
-    if options.optimizer == "lars":
-        raise ValueError("--shard does not support --optimizer lars. Leave the option out, or use adamw.")
     return sharding.sharded(method, device) if distributed.world_size() > 1 else None
 
 
