@@ -34,7 +34,14 @@ class DoubleLoader(Loader):
 
 
 def ten_steps(
-    folder: str, name: str, model: str, shard: bool, kind: str = "adamw", recompute: bool = False
+    folder: str,
+    name: str,
+    model: str,
+    *,
+    shard: bool = False,
+    accumulate: int = 1,
+    kind: str = "adamw",
+    recompute: bool = False,
 ) -> trainer.Trainer:
     """A run of ten steps on images, of this process or of several, which may divide the weights among them, and
     recompute the blocks."""
@@ -52,17 +59,17 @@ def ten_steps(
     optimizer = optim.optimizer(method, kind)
     run = trainer.Trainer(
         method, loader, optimizer, rates, epochs=2, device=CPU, seed=3, precision="float32", clip=0.05, ema=0.9,
-        accumulate=2 if shard and method.divisible else 1, whole=whole,
+        accumulate=accumulate, whole=whole,
     )  # fmt: skip
     assert sharding.is_sharded(run.method) == (whole is not None)
     return run
 
 
 @doubled()
-def trained(folder: str, until: int, after: Path, *how: Any) -> None:
+def trained(folder: str, until: int, after: Path, name: str, model: str, how: dict[str, Any]) -> None:
     """From the newest checkpoint in the folder of `after` to a step, with a checkpoint there; rank 0 writes the losses
     and the resulting model to `after`."""
-    run, saver = ten_steps(folder, *how), Saver(after.parent)
+    run, saver = ten_steps(folder, name, model, **how), Saver(after.parent)
     if checkpoint.has_checkpoint(after.parent):
         place, damaged = checkpoint.newest(after.parent)
         assert not damaged
@@ -110,11 +117,13 @@ def by_stages(folder: str, out: str, *how: Any) -> None:
                 trained(folder, until, files[number], *how)
 
 
-def compare(folder: str, out: Path, *how: Any) -> None:
-    """`how` are arguments of `ten_steps`. Two processes, then one, then two, and one process from the start: equal losses, weights and averages.
+def compare(folder: str, out: Path, name: str, model: str, **options: Any) -> None:
+    """Two processes, then one, then two, and one process from the start: equal losses, weights, averages and optimizer
+    states. The options are those of `ten_steps`.
 
     Only the order of sums differs: 1e-9 in double precision after ten steps.
     """
+    how = (name, model, options)
     (out / "one").mkdir()
     (out / "stages").mkdir()
     with processes.ranks(by_stages, folder, str(out / "stages"), *how, said=out / "said") as started:

@@ -11,7 +11,7 @@ import torch
 
 from ribcage.imaging import augment
 from ribcage.imaging.augment import gpu
-from ribcage.runtime.devices import SideStream, choose_kernels, compute_dtype, on_device
+from ribcage.runtime.devices import SideStream, choose_kernels, compute_dtype, on_device, settings_restored
 
 CPU = torch.device("cpu")
 
@@ -83,6 +83,34 @@ def test_tf32_and_the_search_for_convolutions_are_on_for_a_gpu_unless_float32_is
     finally:
         torch.set_float32_matmul_precision(before[0])
         cudnn.allow_tf32, cudnn.benchmark = before[1:]
+
+
+@pytest.mark.parametrize("own", [None, "ieee", "tf32"])
+def test_settings_of_the_user_are_restored_after_a_training(own: str | None) -> None:
+    """Also those of the newer names in torch, which contradict the older ones."""
+    backends = torch.backends
+    owners = (backends.cuda.matmul, backends.mkldnn.matmul, backends.cudnn.conv, backends.cudnn.rnn)
+    if own and not hasattr(backends.cudnn, "conv"):
+        pytest.skip("this version of torch has one name for each setting")
+
+    def flags() -> list[object]:
+        return [backends.cudnn.benchmark, *(getattr(owner, "fp32_precision", None) for owner in owners)]
+
+    with settings_restored(CPU):
+        if own:
+            backends.cudnn.conv.fp32_precision = own
+            backends.cuda.matmul.fp32_precision = own
+        before = flags()
+        torch.manual_seed(1)
+        state = torch.get_rng_state()
+        for precision in ("auto", "float32"):
+            with settings_restored(CPU):
+                choose_kernels(torch.device("cuda"), precision)
+                torch.manual_seed(2)
+                assert flags() != before
+            assert flags() == before and torch.equal(torch.get_rng_state(), state)
+        if not own:
+            assert torch.get_float32_matmul_precision() and backends.cudnn.allow_tf32 is not None
 
 
 def test_an_array_arrives_as_it_was() -> None:

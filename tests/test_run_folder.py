@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from refusals import has_facts
 
 from ribcage import cli
 from ribcage.commands import finetune, pretrain, runs
-from ribcage.runtime import flags, resuming
+from ribcage.runtime import distributed, flags, resuming
 from ribcage.training import run_folder
 from ribcage.training.options import LEFT_OPEN, with_defaults
 
@@ -100,6 +101,19 @@ def test_the_command_that_resumes_a_run_has_its_options(words: list[str], tmp_pa
     assert program == "ribcage" and not {f"--{name}" for name in LEFT_OPEN} & set(again)
     assert settled(again) == dataclasses.replace(started, resume=True)
     assert not run_folder.check_resumable(words[0], settled(again), [])
+
+
+@pytest.mark.parametrize(
+    ("micro", "before", "now", "differ"), [(8, 2, 1, True), (4, 2, 1, True), (16, 2, 1, False), (0, 2, 1, False)]
+)
+def test_batch_norms_over_other_micro_batches_are_a_warning(
+    micro: int, before: int, now: int, differ: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a batch of 16, a process of two has 8 images and a single one has 16."""
+    monkeypatch.setattr(distributed, "world_size", lambda: now)
+    options = finetune.Options(data=("set",), out=Path("run"), batch=16, micro_batch=micro)
+    said = run_folder.norms_warning(options, before)
+    assert bool(said) == differ and (not differ or has_facts(said, f"--micro-batch {micro}", "1 process", "2"))
 
 
 def settled(words: list[str]) -> finetune.Options:

@@ -15,11 +15,25 @@ from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.models.recomputation import blocks
 from ribcage.runtime import distributed
+from ribcage.runtime.devices import choose_kernels
 from ribcage.training import setup
 
 
 def options(**more: object) -> finetune.Options:
     return finetune.Options(data=("set",), out=Path("run"), **more)  # type: ignore[arg-type]
+
+
+def test_a_training_leaves_the_settings_of_its_process_alone(tmp_path: Path) -> None:
+    def train(given: finetune.Options, device: torch.device) -> Path:
+        torch.manual_seed(7)
+        choose_kernels(torch.device("cuda"), "auto")
+        return given.out
+
+    before = torch.get_rng_state(), torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
+    asked = finetune.Options(data=("set",), out=tmp_path / "run")
+    assert setup.run_processes("finetune", finetune, asked, train) == asked.out
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark) == before[1:]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Weights divided among processes: the run of one process, also when resumed by another number of them."""
 
 from pathlib import Path
+from typing import Any
 
 import processes
 import pytest
@@ -23,20 +24,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "kind", "recompute"),
+    ("name", "how"),
     [
-        ("supervised", "adamw", True),
-        ("mae", "adamw", True),
-        ("moco", "sgd", True),
-        ("simclr", "lars", False),
-        ("supcon", "sgd", False),
+        ("supervised", {"accumulate": 2, "recompute": True}),
+        ("mae", {"accumulate": 2}),
+        ("moco", {"accumulate": 2, "kind": "sgd", "recompute": True}),
+        ("simclr", {"kind": "lars"}),
+        ("supcon", {"accumulate": 2, "kind": "sgd"}),
     ],
 )
-def test_a_sharded_run_is_the_run_of_one_process(
-    folder: str, tmp_path: Path, name: str, kind: str, recompute: bool
-) -> None:
+def test_a_sharded_run_is_the_run_of_one_process(folder: str, tmp_path: Path, name: str, how: dict[str, Any]) -> None:
     """With clipped gradients, accumulation and averaged weights; two processes, then one that has all, then two."""
-    stages.compare(folder, tmp_path, name, "test_vit", True, kind, recompute)
+    stages.compare(folder, tmp_path, name, "test_vit", shard=True, **how)
 
 
 class Poisoned(stages.DoubleLoader):
@@ -54,12 +53,12 @@ def diverging(folder: str) -> None:
     """A batch that is infinite on one rank; then a weight of which one rank has a broken part."""
     with launcher.started():
         for lag in (0, 2):
-            run = stages.ten_steps(folder, "supervised", "test_vit", True)
+            run = stages.ten_steps(folder, "supervised", "test_vit", shard=True)
             run.loader.__class__, run.lag = Poisoned, lag
             with pytest.raises(DivergedError, match="step 2"):
                 list(run.fit())
             assert all(distributed.own_part(weight).isfinite().all() for weight in run.method.parameters())
-        run = stages.ten_steps(folder, "supervised", "test_vit", True)
+        run = stages.ten_steps(folder, "supervised", "test_vit", shard=True)
         run.check()
         if distributed.rank() == 1:
             distributed.own_part(run.method.head.weight).detach().fill_(torch.nan)

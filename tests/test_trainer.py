@@ -218,8 +218,21 @@ def test_all_ranks_stop_at_the_step_at_which_one_is_not_finite(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_run_that_is_resumed_by_another_number_of_processes_is_the_run_of_one(tmp_path: Path) -> None:
-    """Two processes, then one, then two. Only the order of sums differs: 1e-9 of double precision after ten steps."""
+@pytest.mark.parametrize(
+    ("name", "model", "how"),
+    [
+        ("supervised", "test_resnet", {}),
+        ("moco", "test_resnet", {"kind": "sgd"}),
+        ("moco", "test_vit", {"accumulate": 2}),
+        ("moco", "test_resnet", {"accumulate": 2}),
+        ("supervised", "test_resnet", {"accumulate": 2}),
+    ],
+)
+def test_a_run_that_is_resumed_by_another_number_of_processes_is_the_run_of_one(
+    tmp_path: Path, name: str, model: str, how: dict[str, Any]
+) -> None:
+    """Two processes, then one, then two, with averaged weights, a queue of keys and accumulated gradients. Only the
+    order of sums differs: 1e-9 of double precision after ten steps."""
     folder = str(tmp_path / "phantom")
     assert cli.main(["import", "phantom", "--out", folder, "--images", "120", "--size", "32"]) == 0
-    stages.compare(folder, tmp_path, "supervised", "test_resnet", False)
+    stages.compare(folder, tmp_path, name, model, **how)

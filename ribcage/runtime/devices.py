@@ -1,6 +1,8 @@
 """Devices: precision, copies to a GPU for which the CPU does not wait, and a stream beside that of the training."""
 
-from collections.abc import Callable
+import contextlib
+import operator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -52,6 +54,43 @@ def choose_kernels(device: torch.device, precision: Precision) -> None:
         fast = precision != "float32"
         torch.set_float32_matmul_precision("high" if fast else "highest")
         torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = fast
+
+
+@contextlib.contextmanager
+def settings_restored(device: torch.device) -> Iterator[None]:
+    """Restore the process-wide settings of `choose_kernels` and the state of torch's random number generators when the
+    block ends."""
+    precision, before = None, _kernel_settings()
+    with contextlib.suppress(RuntimeError):
+        precision = torch.get_float32_matmul_precision()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        if precision is not None:
+            torch.set_float32_matmul_precision(precision)
+        for owner, name, value in before:
+            setattr(owner, name, value)
+
+
+def _kernel_settings() -> list[tuple[object, str, object]]:
+    """The objects of torch with settings of `choose_kernels`, their attributes and values. Recent versions have one for
+    each kind of operation, and do not return an older one that contradicts them."""
+    backends, found = torch.backends, list[tuple[object, str, object]]()
+    names = (
+        "cudnn.benchmark",
+        "cudnn.allow_tf32",
+        "cuda.matmul.fp32_precision",
+        "mkldnn.matmul.fp32_precision",
+        "cudnn.conv.fp32_precision",
+        "cudnn.rnn.fp32_precision",
+    )
+    for path in names:
+        place, _, name = path.rpartition(".")
+        with contextlib.suppress(RuntimeError, AttributeError):
+            owner = operator.attrgetter(place)(backends)
+            found.append((owner, name, getattr(owner, name)))
+    return found
 
 
 # ---- copies and streams

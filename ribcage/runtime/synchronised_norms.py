@@ -23,6 +23,11 @@ def synchronise_norms(module: nn.Module, device: torch.device) -> nn.Module:
     return module
 
 
+def has_batch_norms(module: nn.Module) -> bool:
+    """Whether a network has batch norms."""
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
+
+
 class _Synchronised:
     """Forward pass of a synchronised batch norm on CPUs, for which torch has none."""
 

@@ -28,6 +28,7 @@ from typing import Any, TextIO
 
 from ribcage.data.collection import Datasets
 from ribcage.runtime import distributed, files, launcher, progress, resuming, threads
+from ribcage.runtime.synchronised_norms import has_batch_norms
 from ribcage.training import checkpoint, metrics_log, run_folder
 from ribcage.training.options import TrainingOptions
 from ribcage.training.saving import Saver
@@ -364,7 +365,10 @@ def opened_run(
             if warning := run.resume():
                 run_folder.say(f"WARNING: {warning}")
             step = run.trainer.step
-            distributed.run_on_first(lambda: run_folder.record_changes(command, options, data, teachers, step))
+            normed = has_batch_norms(run.trainer.method)
+            distributed.run_on_first(
+                lambda: run_folder.record_changes(command, options, data, teachers, step, batch_norms=normed)
+            )
         run.tracking = stack.enter_context(tracked(command, options, run.trainer.step, resumed=resumed))
         with resuming.resumed_by(run_folder.resume_command(command, options)):
             yield

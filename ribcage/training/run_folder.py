@@ -7,6 +7,7 @@ A process that runs holds a lock, which ends with the process. How a run ended i
 import contextlib
 import dataclasses
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.training_record import OptionChange
 from ribcage.data.collection import Datasets
 from ribcage.runtime import distributed, files, flags, launcher, typed_json
+from ribcage.runtime.spelling import count_phrase
 from ribcage.training import checkpoint
 from ribcage.training.metrics_log import LOG_FILE
 from ribcage.training.options import LEFT_OPEN, AnyOptions, TrainingOptions, written_options
@@ -90,15 +92,46 @@ def _write(folder: Path, values: dict[str, object]) -> None:
     files.write_text(folder / "options.json", json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
-def record_changes(command: str, options: TrainingOptions, data: Datasets, teachers: Sequence[str], step: int) -> None:
-    """Print and record the options that are changed from this step on."""
+def record_changes(
+    command: str,
+    options: TrainingOptions,
+    data: Datasets,
+    teachers: Sequence[str],
+    step: int,
+    *,
+    batch_norms: bool = False,
+) -> None:
+    """Print and record the options that are changed from this step on.
+
+    batch_norms: whether the model has batch norms.
+    """
     changes = check_resumable(command, options, data, teachers)
     if not changes:
         return
+    before = changes.get("devices", (0, 0))[0]
+    if batch_norms and isinstance(before, int) and before and (warning := norms_warning(options, before)):
+        say(warning)
     say(f"Resuming at step {step:,} with {_described(changes)}.")
     was, now = ({name: pair[place] for name, pair in changes.items()} for place in (0, 1))
     history = typed_json.to_json([*option_changes(options.out), OptionChange(step, was, now)])
     _write(options.out, {**record(command, options, data, teachers), "history": history})
+
+
+def norms_warning(options: TrainingOptions, before: int) -> str:
+    """A warning if the micro-batches, over which batch norms compute their statistics, change with the number of
+    processes; "" if they do not.
+
+    before: the number of processes until now.
+    """
+    now = distributed.world_size()
+    largest = options.micro_batch or options.batch
+    if now == before or all(math.ceil(options.batch / world) <= largest for world in (before, now)):
+        return ""
+    return (
+        f"WARNING: Batch norms are computed over micro-batches (--micro-batch {options.micro_batch}), which are not the "
+        f"same with {count_phrase(now, 'process', 'processes')} as with {before}. The results therefore differ from those "
+        "of a run with a constant number of processes."
+    )
 
 
 def option_changes(folder: Path) -> tuple[OptionChange, ...]:

@@ -27,7 +27,7 @@ from ribcage.methods import Method
 from ribcage.methods.base import ContrastiveMethod
 from ribcage.models.backbone import Backbone
 from ribcage.models.recomputation import recompute_blocks
-from ribcage.runtime import distributed, flags, launcher, schedules
+from ribcage.runtime import devices, distributed, flags, launcher, schedules
 from ribcage.runtime.spelling import count_phrase
 from ribcage.training import optim, run_folder, sharding
 from ribcage.training.options import TrainingOptions
@@ -55,7 +55,7 @@ def run_processes(
         run_folder.check_free(options)
         once = dataclasses.replace(options, devices=1)
         return launcher.launch(options.devices, [command, *flags.option_line(module, once)])
-    with launcher.started() as device:
+    with launcher.started() as device, devices.settings_restored(device):
         distributed.run_on_first(lambda: run_folder.check_free(options))
         if distributed.broadcast_from_first(options.resume) != options.resume:
             raise ValueError(

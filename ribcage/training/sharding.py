@@ -18,10 +18,10 @@ from ribcage.methods import Method
 from ribcage.models.recomputation import blocks
 from ribcage.runtime import distributed
 from ribcage.runtime.distributed import is_divided, own_part
+from ribcage.runtime.synchronised_norms import has_batch_norms
 from ribcage.training.shards import SavedTensor, rows, whole
 
 Network = TypeVar("Network", bound=Method)
-NORMS = nn.modules.batchnorm._BatchNorm
 
 
 def refuse_unsharded(method: Method, name: str, *, compile: bool) -> None:
@@ -30,7 +30,7 @@ def refuse_unsharded(method: Method, name: str, *, compile: bool) -> None:
         raise ValueError("--shard and --compile cannot be combined. Leave out one of them.")
     if not method.shardable:
         raise ValueError(f"--shard is not supported by {type(method).__name__}. Leave the option out.")
-    if not any(True for _ in blocks(method)) or any(isinstance(part, NORMS) for part in method.modules()):
+    if not any(True for _ in blocks(method)) or has_batch_norms(method):
         raise ValueError(
             f"--shard supports only transformers without batch normalisation, not {name}. Leave the option out."
         )
@@ -48,6 +48,13 @@ def sharded(method: Network, device: torch.device) -> Network:
         fully_shard(block, mesh=mesh)
     fully_shard(method, mesh=mesh)
     return complete
+
+
+def gather_for(method: Method, name: str) -> None:
+    """Let a function of a divided method gather weights as its `forward` does, in place of it."""
+    from torch.distributed.fsdp import register_fsdp_forward_method
+
+    register_fsdp_forward_method(method, name)
 
 
 def is_sharded(module: nn.Module) -> bool:

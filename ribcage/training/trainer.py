@@ -94,6 +94,8 @@ class Trainer(Generic[M_co]):
             synchronised_norms.synchronise_norms(method, device)
         contrastive = method if isinstance(method, ContrastiveMethod) else None
         self.cached: ContrastiveMethod | None = contrastive if accumulate > 1 else None
+        if self.cached is not None and whole is not None:
+            sharding.gather_for(self.cached, "representations")
         network = method if self.cached is None else gradient_caching.Representations(self.cached)
         # with several image sizes, once for each: code for variable sizes is slower
         forward: Any = torch.compile(network, dynamic=False if loader.earlier else None) if compile else network
