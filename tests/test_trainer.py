@@ -224,8 +224,6 @@ def test_all_ranks_stop_at_the_step_at_which_one_is_not_finite(tmp_path: Path) -
         ("supervised", "test_resnet", {}),
         ("moco", "test_resnet", {"kind": "sgd"}),
         ("moco", "test_vit", {"accumulate": 2}),
-        ("moco", "test_resnet", {"accumulate": 2}),
-        ("supervised", "test_resnet", {"accumulate": 2}),
     ],
 )
 def test_a_run_that_is_resumed_by_another_number_of_processes_is_the_run_of_one(

@@ -128,9 +128,9 @@ def norms_warning(options: TrainingOptions, before: int) -> str:
     if now == before or all(math.ceil(options.batch / world) <= largest for world in (before, now)):
         return ""
     return (
-        f"WARNING: Batch norms are computed over micro-batches (--micro-batch {options.micro_batch}), which are not the "
-        f"same with {count_phrase(now, 'process', 'processes')} as with {before}. The results therefore differ from those "
-        "of a run with a constant number of processes."
+        f"WARNING: Batch norms are computed over micro-batches (--micro-batch {options.micro_batch}), which are not "
+        f"the same with {count_phrase(now, 'process', 'processes')} as with {before}. The results therefore differ "
+        f"from those of a run with a constant number of processes."
     )
 
 
