@@ -131,7 +131,8 @@ def test_a_step_does_not_see_its_own_keys_and_the_oldest_leave_first() -> None:
         shown = pair(2, patients=(10 * number, 10 * number + 1), seed=number)
         method(shown)
         assert torch.equal(method.queue, before)
-        keys = method.arrived[0][0]
+        assert method.latest is not None
+        keys = method.latest[0]
         method.after_step(0.5)
         before[places] = keys
         assert torch.equal(method.queue, before)
@@ -143,7 +144,7 @@ def test_a_step_does_not_see_its_own_keys_and_the_oldest_leave_first() -> None:
 def test_evaluation_mode_leaves_no_keys() -> None:
     method = made().eval()
     method(pair())
-    assert not method.arrived
+    assert method.latest is None
 
 
 def test_a_queue_that_is_too_short_is_refused() -> None:
@@ -218,6 +219,7 @@ def test_the_keys_of_all_micro_batches_are_queued_in_the_order_of_the_batch() ->
     whole(shown)
     for part in micro_batches(shown, 2):
         parted(part)
+        parted.after_forward()
     for method in (whole, parted):
         method.after_step(0.5)
     torch.testing.assert_close(parted.queue, whole.queue)

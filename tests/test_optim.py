@@ -227,3 +227,25 @@ def test_lars_scales_matrices_and_no_vectors_by_their_norm() -> None:
     assert moved["head.weight"] == pytest.approx(
         0.001 * head.norm().item() / head.numel() ** 0.5, rel=1e-4
     )  # LARS, eq. 6
+
+
+# ---- many weights in one kernel
+
+
+def test_lars_updates_all_weights_together_as_it_does_one_by_one() -> None:
+    """timm selects the multi-tensor functions on GPUs; their norms and updates differ by rounding only."""
+    found = []
+    for foreach in (False, True):
+        made = method("test_vit")
+        lars = optim.optimizer(made, "lars", weight_decay=1e-4)
+        for group in lars.param_groups:
+            group["foreach"] = foreach
+        for seed in range(3):
+            torch.manual_seed(seed)
+            for weight in made.parameters():
+                weight.grad = torch.randn_like(weight)
+            optim.set_rate(lars, 0.3)
+            lars.step()
+        found.append(dict(made.named_parameters()))
+    for name, weight in found[0].items():
+        torch.testing.assert_close(found[1][name], weight, rtol=1e-5, atol=1e-6)

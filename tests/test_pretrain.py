@@ -2,7 +2,6 @@
 
 import inspect
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -229,8 +228,6 @@ def test_a_loss_that_cannot_be_computed_in_parts_is_not(monkeypatch: pytest.Monk
     monkeypatch.setattr(methods.load_method("byol"), "divisible", False)
     with pytest.raises(ValueError, match=r"--micro-batch 4 .*BYOL"):
         pretrain.check(options)
-    with pytest.raises(ValueError, match=r"--micro-batch .*--compile .*MoCo"):
-        pretrain.check(replace(options, method="moco", compile=True))
 
 
 def test_a_method_with_a_command_of_its_own_is_refused_with_its_name(capsys: pytest.CaptureFixture[str]) -> None:

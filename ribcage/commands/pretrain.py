@@ -157,7 +157,7 @@ def check(options: Options) -> None:
     kind = methods.load_method(options.method)
     wrong = limits.faults(options)
     if setup.accumulation_steps(options, options.batch) > 1:
-        wrong += kind.faults_of_parts(options.micro_batch, compile=options.compile)
+        wrong += kind.faults_of_parts(options.micro_batch)
     if options.data_weights and len(options.data_weights) != len(options.data):
         wrong.append(f"--data-weights has {len(options.data_weights)} numbers for {len(options.data)} datasets")
     if any(share < 0 for share in options.data_weights) or (options.data_weights and not sum(options.data_weights)):

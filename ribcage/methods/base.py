@@ -51,8 +51,6 @@ class Method(nn.Module):
     """Whether it computes the statistics of its batch norms itself."""
     divisible: ClassVar[bool] = True
     """Whether the loss of a batch is the weighted sum over its parts, so that gradients can be accumulated."""
-    collects: ClassVar[bool] = False
-    """Whether `forward` collects values of all micro-batches for `after_step`; it would be compiled anew for each."""
     shardable: ClassVar[bool] = False
     """Whether all of it that has weights is computed in `forward`, so that they can be divided among processes."""
     ramps: Mapping[str, Ramp] = MappingProxyType({})
@@ -76,17 +74,14 @@ class Method(nn.Module):
         return []
 
     @classmethod
-    def faults_of_parts(cls, micro_batch: int, *, compile: bool) -> list[str]:
+    def faults_of_parts(cls, micro_batch: int) -> list[str]:
         """What is wrong with dividing batches into micro-batches."""
-        found = []
-        if not cls.divisible and not issubclass(cls, ContrastiveMethod):
-            found.append(
-                f"--micro-batch {micro_batch} is not possible with {cls.__name__}, whose loss cannot be computed in "
-                f"parts: use a smaller --batch, or more processes"
-            )
-        if cls.collects and compile:
-            found.append(f"--micro-batch and --compile cannot be combined for {cls.__name__}: leave out one of them")
-        return found
+        if cls.divisible or issubclass(cls, ContrastiveMethod):
+            return []
+        return [
+            f"--micro-batch {micro_batch} is not possible with {cls.__name__}, whose loss cannot be computed in parts: "
+            f"use a smaller --batch, or more processes"
+        ]
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
         """The views of each image: the paper's augmentation, or one for radiographs."""

@@ -51,7 +51,7 @@ class MoCo(Method):
     hyperparameters = (
         Hyperparameters(optimizer="sgd", lr=0.03, weight_decay=1e-4, epochs=200, source="section 4; v2, table 1"),
     )
-    same_patient, collects = True, True
+    same_patient = True
     temperature: float | Tensor
     queue: Tensor
     queue_patients: Tensor
@@ -84,6 +84,8 @@ class MoCo(Method):
         self.register_buffer("queue", F.normalize(torch.randn(queue, dim), dim=1))
         self.register_buffer("queue_patients", torch.full((queue,), NOBODY))
         self.register_buffer("queue_at", torch.zeros((), dtype=torch.int64))
+        self.latest: tuple[Tensor, Tensor] | None = None
+        """Keys and patients of the last forward pass."""
         self.arrived: list[tuple[Tensor, Tensor]] = []
         """Keys and patients of this step, one entry for each micro-batch, to be queued."""
 
@@ -118,7 +120,7 @@ class MoCo(Method):
             more = F.softplus(against[:, None] - queued).where(same, 0)
             loss = (loss + more.sum(1)) / (1 + same.sum(1))
         if self.training:
-            self.arrived.append((k, batch.patients))
+            self.latest = k, batch.patients
         nearer = (negative >= positive[:, None]).sum(1)
         return Step(loss.mean(), {f"acc{top}": 100 * (nearer < top).float().mean() for top in (1, 5)})
 
@@ -148,11 +150,18 @@ class MoCo(Method):
             )
         return torch.arange(whole, device=device).view(self.bn_group, -1).T.flatten()
 
+    def after_forward(self) -> None:
+        """Collect the keys, and update the running statistics of the batch norms."""
+        if self.latest is not None:
+            self.arrived.append(self.latest)
+        self.latest = None
+        if self.statistics is not None:
+            self.statistics.settle()
+
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
         """Update the key encoder; the keys of all processes replace the oldest in the queue."""
-        if self.statistics is not None:
-            self.statistics.settle()
+        self.after_forward()  # does nothing where the training loop has called it
         follow(self.key, nn.Sequential(self.backbone, self.head), self.momentum)
         keys, patients = (distributed.gathered_rows(torch.cat(parts)) for parts in zip(*self.arrived, strict=True))
         self.arrived.clear()
