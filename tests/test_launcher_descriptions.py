@@ -2,11 +2,15 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import yaml
+from safetensors.torch import load_file
+from trainings import equal, words
 
 from ribcage import cli
 from ribcage.runtime import flags
@@ -16,9 +20,9 @@ CLUSTER = ROOT / "cluster"
 SKYPILOT = ROOT / ".venv" / "skypilot" / "bin" / "python"
 
 
-def understood(words: list[str]) -> None:
+def understood(command: list[str]) -> None:
     """Whether Ribcage accepts the options of a command."""
-    name, *rest = words
+    name, *rest = command
     module = cli.command(name)
     flags.parse(name, module, flags.read_flags(module, rest), rest)
     assert rest[-2:] == ["--resume", "auto"]
@@ -57,6 +61,30 @@ def test_the_training_on_kubernetes_resumes_and_restarts_as_a_whole() -> None:
     codes = [rule["onExitCodes"] for rule in rules if "onExitCodes" in rule]
     assert [(code["containerName"], code["values"]) for code in codes] == [(container["name"], [75])]
     assert pods["restartPolicy"] == "Never", "Kubernetes requires it for a podFailurePolicy"
+
+
+@pytest.mark.integration
+def test_the_command_on_kubernetes_trains_on_two_nodes(tmp_path: Path) -> None:
+    """Two processes in place of two pods, with the variables that Kubeflow Trainer sets for torchrun."""
+    data, whole, out = tmp_path / "phantom", tmp_path / "whole", tmp_path / "run"
+    assert cli.main(["import", "phantom", "--out", str(data), "--images", "120", "--size", "32"]) == 0
+    processes.together(processes.command, words(data, whole), said=tmp_path)
+    _, job = kubernetes()
+    program, *rest = job["spec"]["trainer"]["command"]
+    command = [str(Path(sys.executable).parent / program), *rest, *words(data, out, "--resume", "auto")]
+    told = {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "1", "PET_MASTER_ADDR": "127.0.0.1"}
+    told |= {"PET_MASTER_PORT": str(processes.free_port()), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    pods = [
+        subprocess.Popen(command, env={**os.environ, **told, "PET_NODE_RANK": rank}, stderr=subprocess.PIPE, text=True)
+        for rank in "01"
+    ]
+    try:
+        said = [pod.communicate(timeout=processes.LONG)[1] for pod in pods]
+    finally:
+        for pod in pods:
+            pod.kill()
+    assert [pod.returncode for pod in pods] == [0, 0], said
+    assert equal(*(load_file(run / "bundle" / "model.safetensors") for run in (out, whole)))
 
 
 def test_the_job_of_skypilot_resumes() -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 import processes
 import pytest
 import slurm_cluster
+from image_folders import images
 from safetensors.torch import load_file
 from trainings import equal, words
 
 from ribcage import cli
+from ribcage.data import dataset_folder
 
 pytestmark = pytest.mark.integration
 
@@ -102,3 +104,16 @@ exit 0
     assert {task["ArrayTaskId"]: task["Restarts"] for task in cluster.jobs(job)} == {"1": "0", "2": "1"}
     calls = sorted((tmp_path / "calls").read_text().splitlines())
     assert len(calls) == 3 and sorted(call.split()[-1] for call in calls) == ["of/seed-1", "of/seed-2", "of/seed-2"]
+
+
+def test_an_import_is_divided_among_the_tasks_of_a_job_array(
+    cluster: slurm_cluster.SlurmCluster, tmp_path: Path
+) -> None:
+    images(tmp_path / "in", 8)
+    out = tmp_path / "out"
+    options = ["--array=1-2", "--ntasks-per-node=1", "--gpus-per-node=0", "--output=import.out"]
+    words = ["import", "folder", str(tmp_path / "in"), "--out", str(out), "--size", "32", "--part", "%a/2"]
+    job = cluster.submit(*options, SCRIPT, *words)
+    cluster.until(lambda: {task["JobState"] for task in cluster.jobs(job)} == {"COMPLETED"})
+    assert cli.main(["merge", str(out)]) == 0
+    assert len(dataset_folder.open(out)) == 8
