@@ -62,15 +62,15 @@ def blend(
         val: Split for temperature, thresholds and --greedy; the blend cannot be tested on images of this split
             afterwards.
         frontal: Use only frontal images (PA and AP views).
-        drop_shared: Splits from which to drop images of patients in other splits and copies of images in other
-            splits.
+        drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
+            another split.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
             in ones,Edema=zeros,blank=zeros (default: the policy used when the models were validated if it is the
             same for all, otherwise ignore).
         allow_leak: Continue even if a model was trained on images of the --val split; the leakage is stated in
             the model card.
         batch: Batch size: images per forward pass.
-        threads: Number of threads that load images; 0: one per core.
+        threads: Number of threads that load images; 0 means one per core.
     """
 
 def compare(
@@ -130,7 +130,7 @@ def convert(
     Args:
         file: Checkpoint; with --to or --data, a run folder or bundle.
         out: Bundle to write; with --to, the output file or its folder (required).
-        to: Published layout to write the model in (--formats lists them).
+        to: Published layout in which the model is written (--formats lists the layouts).
         model: Architecture: a timm model, such as resnet18, or one of Ribcage's own; 'ribcage profile --list'
             lists them all (default: recognised from the weights).
         findings: Finding of each output, in order; a hyphen (-) drops an output (default: as published).
@@ -139,7 +139,7 @@ def convert(
         size: Input height and width in pixels, or one number for both (default: as published).
         mean: Mean of each channel, for pixel values from 0 to 1 (default: as published).
         std: Standard deviation of each channel, for pixel values from 0 to 1 (default: as published).
-        data: Dataset folders for calibration; temperature and thresholds are fitted on their --val split
+        data: Dataset folders for calibration; the temperature and the thresholds are fitted on their --val split
             (default: no calibration).
         val: Split for calibration; the model cannot be tested on images of this split afterwards.
         layout: Layout of the checkpoint (default: recognised from parameter names and shapes; --formats lists the
@@ -293,8 +293,8 @@ def distil(
         warmup: Epochs of linear learning rate warm-up (default: 1).
         optimizer: Optimizer; each has its own default learning rate and weight decay (default: adamw).
         betas: Beta 1 and beta 2 of AdamW (default: 0.9 0.999).
-        weight_decay: Weight decay; not applied to biases and normalisation layers. With 0.04:0.4, it follows a
-            cosine from 0.04 to 0.4, as in DINO (default: 0.05).
+        weight_decay: Weight decay, which is not applied to biases and normalisation layers. With 0.04:0.4, the
+            weight decay follows a cosine from 0.04 to 0.4, as in DINO (default: 0.05).
         layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
             1 means no decay.
         drop_path: Stochastic depth rate (timm's drop_path_rate).
@@ -350,8 +350,9 @@ def distil(
             feature-map locations in the student and in a teacher.
         teacher_weights: Weights of several teachers: equal (mean), or per finding in proportion to validation
             AUROC - 0.5.
-        teacher_mode: When teachers predict: live, on each augmented image; stored, once on each unaugmented image
-            before training; auto: live if images are augmented.
+        teacher_mode: How the teachers predict: live (on each augmented image during training), stored (once on
+            each unaugmented image before training), or auto (live if images are augmented or the feature or
+            relation loss is used, otherwise stored).
         allow_leak: Continue even if a teacher was trained on images of the --val split; the leakage is stated in
             the model card.
     """
@@ -556,8 +557,8 @@ def finetune(
         warmup: Epochs of linear learning rate warm-up (default: 1).
         optimizer: Optimizer; each has its own default learning rate and weight decay (default: adamw).
         betas: Beta 1 and beta 2 of AdamW (default: 0.9 0.999).
-        weight_decay: Weight decay; not applied to biases and normalisation layers. With 0.04:0.4, it follows a
-            cosine from 0.04 to 0.4, as in DINO (default: 0.05).
+        weight_decay: Weight decay, which is not applied to biases and normalisation layers. With 0.04:0.4, the
+            weight decay follows a cosine from 0.04 to 0.4, as in DINO (default: 0.05).
         layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
             1 means no decay.
         drop_path: Stochastic depth rate (timm's drop_path_rate).
@@ -681,7 +682,8 @@ def inspect(
         near_duplicates: Find near-duplicates (re-encoded, resized, cropped, mirrored or rotated images) as well
             as identical images.
         samples: Number of sample images per folder in the report.
-        split_list: Files with image names, one per line, to compare with each other: train=FILE test=FILE.
+        split_list: Files with image names, one per line, which are compared with each other: train=FILE
+            test=FILE.
         options: its own, as `ribcage … --help` lists them.
     """
 
@@ -781,8 +783,8 @@ def localise(
         warmup: Epochs of linear learning rate warm-up (default: 1).
         optimizer: Optimizer; each has its own default learning rate and weight decay (default: adamw).
         betas: Beta 1 and beta 2 of AdamW (default: 0.9 0.999).
-        weight_decay: Weight decay; not applied to biases and normalisation layers. With 0.04:0.4, it follows a
-            cosine from 0.04 to 0.4, as in DINO (default: 0.0001).
+        weight_decay: Weight decay, which is not applied to biases and normalisation layers. With 0.04:0.4, the
+            weight decay follows a cosine from 0.04 to 0.4, as in DINO (default: 0.0001).
         layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
             1 means no decay.
         drop_path: Stochastic depth rate (timm's drop_path_rate).
@@ -837,8 +839,8 @@ def merge(
 
     Args:
         out: Dataset folder with the parts, the --out of their imports (required).
-        allow_rejected: Maximum number of rejected images: a number, a percentage such as 5%, or all; with more,
-            the exit code is 3.
+        allow_rejected: Maximum number of rejected images: a number, a percentage such as 5%, or all. If more
+            images are rejected, the exit code is 3.
     """
 
 def predict(
@@ -992,9 +994,10 @@ def pretrain(
         optimizer: Optimizer; each has its own default learning rate and weight decay (default: byol lars; mae
             adamw; mae_unet adamw; moco sgd; simclr lars; supcon sgd; supervised adamw; swav lars).
         betas: Beta 1 and beta 2 of AdamW (default: mae 0.9 0.95; mae_unet 0.9 0.95; supervised 0.9 0.999).
-        weight_decay: Weight decay; not applied to biases and normalisation layers. With 0.04:0.4, it follows a
-            cosine from 0.04 to 0.4, as in DINO (default: byol 1.5e-06, 1e-06 below 1000 epochs; mae 0.05;
-            mae_unet 0.05; moco 0.0001; simclr 1e-06; supcon 0.0001; supervised 0.05; swav 1e-06).
+        weight_decay: Weight decay, which is not applied to biases and normalisation layers. With 0.04:0.4, the
+            weight decay follows a cosine from 0.04 to 0.4, as in DINO (default: byol 1.5e-06, 1e-06 below 1000
+            epochs; mae 0.05; mae_unet 0.05; moco 0.0001; simclr 1e-06; supcon 0.0001; supervised 0.05; swav
+            1e-06).
         layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
             1 means no decay.
         drop_path: Stochastic depth rate (timm's drop_path_rate).

@@ -176,7 +176,7 @@ def test_what_does_not_fit_is_refused_unless_told(
     assert not out.exists()
     assert cli.main([*words, "--partial"]) == 0
     random = json.loads((out / "model.json").read_text(encoding="utf-8"))["training"].get("random", [])
-    assert ("randomly initialised" in (out / "README.md").read_text(encoding="utf-8")) == bool(random)
+    assert ("at random" in (out / "README.md").read_text(encoding="utf-8")) == bool(random)
 
 
 def test_an_unknown_file_asks_for_its_architecture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -209,7 +209,7 @@ def test_a_teacher_that_answers_no_number_stops_the_run_by_its_name(
     for teach in ("live", "stored"):
         assert cli.main(words(tmp_path / "broken", data, tmp_path / teach, "--teacher-mode", teach)) == 2
         said = capsys.readouterr().err
-        assert f"{tmp_path / 'broken' / 'bundle'}" in said.splitlines()[-1] and "finite" in said.splitlines()[-1]
+        assert f"{tmp_path / 'broken' / 'bundle'}" in said.splitlines()[-1] and "NaN" in said.splitlines()[-1]
 
 
 def test_odd_teachers_are_warned_of(

@@ -66,7 +66,7 @@ def test_probabilities_that_are_rounded_to_one_are_noted_where_they_change_the_a
     notes = evaluated(replace(data, predictions=replace(data.predictions, logits=logits), temperature=()))["notes"]
     (note,) = [note for note in notes if "logits" in note]
     exact = metrics.auroc(data.predictions.logits, data.labels)[0]
-    assert has_facts(note, "Mass", "400", "0.500", f"{exact:.3f}") and "Edema" not in note
+    assert has_facts(note, "400", "Mass", "0.500", f"{exact:.3f}") and "Edema" not in note
     assert not [note for note in evaluated(data)["notes"] if "logits" in note]
 
 
@@ -279,7 +279,7 @@ WARNED: dict[str, tuple[dict[str, Any], str]] = {
     "choice": ({"model": replace(HONEST.model, leak="it saw them")}, "it saw them"),
     "split": ({"split": "val"}, "split 'val'"),
     "others": ({"others": 1200}, "1,200 of"),
-    "shape": ({"data": (EvaluatedData(folder="d", fit="crop", size=64),)}, "'crop'"),
+    "shape": ({"data": (EvaluatedData(folder="d", fit="crop", size=64),)}, "cropped"),
     "size": ({"data": (EvaluatedData(folder="d", fit="pad", size=32),)}, "32 px"),
     "labels": ({"not_tested": ("Mass", "Edema")}, "Mass, Edema"),
 }

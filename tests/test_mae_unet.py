@@ -149,14 +149,14 @@ def test_a_vision_transformer_is_refused() -> None:
 
 
 def test_squares_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"--patch 16 --mask-ratio 0\.75, .*100×100"):
+    with pytest.raises(ValueError, match=r"--patch 16 --mask-ratio 0\.75 .*100×100"):
         made()(images(size=(100, 100)))
 
 
 def test_impossible_masks_are_refused_before_the_first_image() -> None:
     with pytest.raises(ValueError, match="100×100"):
         made().views((100, 100))
-    with pytest.raises(ValueError, match=r"--mask-ratio 0\.97, .*64×64: .*visible"):
+    with pytest.raises(ValueError, match=r"--mask-ratio 0\.97 .*64×64.*visible"):
         made(mask_ratio=0.97).views((64, 64))
     with pytest.raises(ValueError, match=r"^--mask-ratio nan must be between 0 and 1\.$"):
         made(mask_ratio=float("nan"))

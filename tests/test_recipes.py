@@ -279,7 +279,7 @@ def test_the_list_and_one_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ("words", "says"),
     [
         (["recipes", "show", "smal-moco"], "'small-moco'"),
-        (["recipes", "show"], "recipes show NAME"),
+        (["recipes", "show"], "NAME"),
         (["recipes", "list", "small-moco"], "recipes show small-moco"),
         (["run", "smal-moco"], "'small-moco'"),
         (["run", "small-moco", "--epohcs", "1"], "--epochs"),

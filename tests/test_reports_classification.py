@@ -115,7 +115,7 @@ def test_warnings_stand_on_top_of_the_page(result: ClassificationEvaluation, dat
     warnings = classification_warnings(found)
     data_of_others = (replace(CONTEXT.data[0], fit="squash"),)
     squashed = classification_warnings(replace(found, context=replace(context, data=data_of_others)))
-    assert "'squash'" in squashed[3]
+    assert "stretched" in squashed[3]
     assert len(warnings) == 4 and "9 were seen" in warnings[0] and "Nodule" in warnings[3]
     text = report.classification_page(replace(found, warnings=warnings), data)
     assert text.index("9 were seen") < text.index("<table>")

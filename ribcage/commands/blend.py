@@ -46,7 +46,7 @@ class Options:
     frontal: bool = False
     """Use only frontal images (PA and AP views)."""
     drop_shared: tuple[str, ...] = ()
-    """Splits from which to drop images of patients in other splits and copies of images in other splits."""
+    """Splits from which an image is dropped if its patient, or a copy of the image, is also in another split."""
     policy: str = ""
     """Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as in
     ones,Edema=zeros,blank=zeros (default: the policy used when the models were validated if it is the same for all,
@@ -56,7 +56,7 @@ class Options:
     batch: int = 64
     """Batch size: images per forward pass."""
     threads: int = 0
-    """Number of threads that load images; 0: one per core."""
+    """Number of threads that load images; 0 means one per core."""
 
 
 def run(options: Options) -> "ModelSpec":

@@ -51,7 +51,7 @@ class Options:
     out: Path | None = None
     """Bundle to write; with --to, the output file or its folder (required)."""
     to: str = ""
-    """Published layout to write the model in (--formats lists them)."""
+    """Published layout in which the model is written (--formats lists the layouts)."""
     model: str = ""
     """Architecture: a timm model, such as resnet18, or one of Ribcage's own; 'ribcage profile --list' lists them all
     (default: recognised from the weights)."""
@@ -67,7 +67,7 @@ class Options:
     std: tuple[float, ...] = ()
     """Standard deviation of each channel, for pixel values from 0 to 1 (default: as published)."""
     data: tuple[str, ...] = ()
-    """Dataset folders for calibration; temperature and thresholds are fitted on their --val split (default: no
+    """Dataset folders for calibration; the temperature and the thresholds are fitted on their --val split (default: no
     calibration)."""
     val: str = "val"
     """Split for calibration; the model cannot be tested on images of this split afterwards."""

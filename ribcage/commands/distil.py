@@ -59,8 +59,9 @@ class Options(finetune.Options):
     teacher_weights: Literal["mean", "auroc"] = "mean"
     """Weights of several teachers: equal (mean), or per finding in proportion to validation AUROC - 0.5."""
     teacher_mode: Literal["auto", "live", "stored"] = "auto"
-    """When teachers predict: live, on each augmented image; stored, once on each unaugmented image before training;
-    auto: live if images are augmented."""
+    """How the teachers predict: live (on each augmented image during training), stored (once on each unaugmented image
+    before training), or auto (live if images are augmented or the feature or relation loss is used, otherwise stored).
+    """
     allow_leak: bool = False
     """Continue even if a teacher was trained on images of the --val split; the leakage is stated in the model card."""
 

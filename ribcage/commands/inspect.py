@@ -32,7 +32,7 @@ class Options:
     samples: int = 24
     """Number of sample images per folder in the report."""
     split_list: tuple[str, ...] = ()
-    """Files with image names, one per line, to compare with each other: train=FILE test=FILE."""
+    """Files with image names, one per line, which are compared with each other: train=FILE test=FILE."""
     member: dict[str, object] = field(default_factory=dict)
 
 

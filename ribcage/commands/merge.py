@@ -22,7 +22,8 @@ class Options:
     out: Path | None = None
     """Dataset folder with the parts, the --out of their imports (required)."""
     allow_rejected: str = "50%"
-    """Maximum number of rejected images: a number, a percentage such as 5%, or all; with more, the exit code is 3."""
+    """Maximum number of rejected images: a number, a percentage such as 5%, or all. If more images are rejected, the
+    exit code is 3."""
 
 
 def run(options: Options) -> "DatasetFolder":

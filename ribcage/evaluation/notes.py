@@ -107,8 +107,10 @@ def shift_notes(
         if _harmed(row)
     ]
     run = shlex.quote(run)
-    again = f"To refit temperatures and thresholds to local images, run 'ribcage convert {run} --data LOCAL --val val "
-    again += "--out NEW'"
+    again = (
+        f"To refit the temperatures and the thresholds to local images, run 'ribcage convert {run} --data LOCAL --val "
+        f"val --out NEW'"
+    )
     texts = []
     if apart:
         where = f"For {len(apart)} of {len(known)} findings, " if len(known) > 1 else f"For {known[0][0].finding}, "
@@ -119,8 +121,8 @@ def shift_notes(
         )
     if harmed:
         texts.append(
-            f"Temperature scaling increases the Brier score on these images ({_few(harmed)}), so the probabilities "
-            f"are not calibrated for them. {again}."
+            f"Temperature scaling increases the Brier score on the test images ({_few(harmed)}), so the probabilities "
+            f"are not calibrated for such images. {again}."
         )
     return texts
 
@@ -130,8 +132,8 @@ def _shared_patients(model: ModelSpec) -> str:
     if model.training.patients != 0:
         return ""
     return (
-        ", or validation patients are also in the training split, which cannot be checked because the training data "
-        "have no patient identifiers"
+        ". Another possible cause is that validation patients are also in the training split, which cannot be checked, "
+        "because the training data have no patient identifiers"
     )
 
 
@@ -166,8 +168,11 @@ def _few(texts: Sequence[str], most: int = 3) -> str:
 def policy_notes(policy: str, of_validation: str) -> list[str]:
     """Note on the label policy, if it is not the default or differs from that of validation."""
     if of_validation and policy != of_validation:
-        return [f"The label policy is '{policy}' here, but was '{of_validation}' when the model was validated."]
-    return [f"The label policy is '{policy}', the same as when the model was validated."] if policy != "ignore" else []
+        return [
+            f"The label policy of this test is '{policy}', but the policy was '{of_validation}' when the model was "
+            f"validated."
+        ]
+    return [f"The label policy is '{policy}', as in the validation of the model."] if policy != "ignore" else []
 
 
 # ---- warnings
@@ -236,7 +241,7 @@ def _leakage_warnings(context: EvaluationContext) -> list[str]:
     if leak.unknown:
         texts.append(
             f"The model was initialised from {' and '.join(leak.unknown)}, whose training data are unknown. If they "
-            f"contain these images, the results are too optimistic."
+            f"contain test images, the results are too optimistic."
         )
     if model.leak:
         texts.append(f"Model selection and thresholds are biased by leakage: {model.leak}.")

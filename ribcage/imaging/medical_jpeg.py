@@ -153,12 +153,12 @@ def _lossless(scan: _Scan, parts: list[np.ndarray]) -> np.ndarray:
     pixels = np.zeros((scan.height, scan.width, len(scan.dc)), np.uint16)
     rows = scan.interval // scan.width if scan.interval else scan.height
     if scan.interval % scan.width or len(parts) != -(-scan.height // rows):
-        raise ValueError("its restart markers are misplaced")
+        raise ValueError("the restart markers are misplaced")
     decode_rows = compiled(_decode_rows)
     for number, part in enumerate(parts):
         some = pixels[number * rows : (number + 1) * rows]
         if not decode_rows(part, scan.dc, scan.first, 1 << (scan.bits - scan.shift - 1), some):
-            raise ValueError("its coded pixels are incomplete or invalid")
+            raise ValueError("the coded pixels are incomplete or invalid")
     pixels <<= np.uint16(scan.shift)
     return pixels if len(scan.dc) > 1 else pixels[..., 0]
 
@@ -168,14 +168,14 @@ def _sequential(scan: _Scan, parts: list[np.ndarray]) -> np.ndarray:
     pixels = np.zeros((down * 8, across * 8), np.uint16)
     count = scan.interval or down * across
     if len(parts) != -(-down * across // count):
-        raise ValueError("its restart markers are misplaced")
+        raise ValueError("the restart markers are misplaced")
     decode_blocks = compiled(_decode_blocks)
     for number, part in enumerate(parts):
         first, last = number * count, min((number + 1) * count, down * across)
         if not decode_blocks(
             part, scan.dc[0], scan.ac, scan.quantisers, ZIGZAG, COSINES, scan.bits, first, last, pixels
         ):
-            raise ValueError("its coded pixels are incomplete or invalid")
+            raise ValueError("the coded pixels are incomplete or invalid")
     return np.ascontiguousarray(pixels[: scan.height, : scan.width])
 
 

@@ -74,8 +74,8 @@ def saliency_maps(method: Supervised, images: Tensor, map_method: MapMethod | No
     """
     if not method.findings:
         raise ValueError(
-            f"The model ({method.backbone.name}) predicts no findings, so there is nothing to explain. Fine-tune it "
-            f"first."
+            f"The model ({method.backbone.name}) predicts no findings, so there is nothing to explain. Fine-tune the "
+            f"model first."
         )
     map_method = map_method or MapMethod()
     if map_method.method == "occlusion":

@@ -98,7 +98,8 @@ def read_predictions(file: Path) -> PredictionTable:
         raise ValueError(f"{file} is a table of predictions without rows.")
     if wrong := _invalid(table):
         raise ValueError(
-            f"{file} contains {', '.join(wrong)}. Scores must be probabilities from 0 to 1, labels 1, 0 or blank."
+            f"{file} contains {', '.join(wrong)}. Scores must be probabilities from 0 to 1, and labels must be 1, 0 "
+            "or blank."
         )
     return prediction_table(table)
 

@@ -72,7 +72,7 @@ def predict(
     """
     rows = np.unique(np.asarray(rows, np.int64))
     if not len(rows):
-        raise ValueError("No row is selected, so there is no image to predict on.")
+        raise ValueError("No images are selected, so there is nothing to predict.")
     mine, exclusive = rows_of_process(rows, batch), model.loss == "cross-entropy"
     seen = augment.ten_crops(model.size) if ten_crop else [augment.plain_view(model.size)]
     parts = [np.empty((0, len(model.findings)), np.float32)]

@@ -120,7 +120,8 @@ class MAEUNet(Method):
                 else "the size is not a multiple of the patch size"
             )
             raise ValueError(
-                f"--patch {patch} --mask-ratio {self.mask_ratio}, images of {size[0]}×{size[1]}: {problem}."
+                f"With --patch {patch} --mask-ratio {self.mask_ratio} and images of {size[0]}×{size[1]} pixels, "
+                f"{problem}."
             )
         return rows, columns, patch
 
@@ -177,7 +178,7 @@ def _channels(backbone: Backbone) -> dict[int, int]:
     found = {stage["reduction"]: stage["num_chs"] for stage in _stages(model)}
     if len(found) < 2 or not hasattr(model, "forward_intermediates"):
         raise ValueError(
-            f"mae_unet needs a CNN with feature maps of several sizes, not {backbone.name}; for a vision transformer "
+            f"mae_unet needs a CNN with feature maps of several sizes, not {backbone.name}. For a vision transformer, "
             f"use mae."
         )
     return found
@@ -190,7 +191,7 @@ def _check(mask_ratio: float, patch: int, width: int, loss_on: str) -> None:
         {
             f"--mask-ratio {mask_ratio} must be between 0 and 1": not 0 < mask_ratio < 1,
             f"--patch {patch} must be at least 1": patch < 1,
-            f"--width {width} must be at least {least}, as each stage halves it": width < least,
+            f"--width {width} must be at least {least}, because each stage halves the width": width < least,
             f"--loss-on {loss_on} must be masked or all": loss_on not in ("masked", "all"),
         }
     )

@@ -72,7 +72,8 @@ def bootstrap(
     """
     if resamples < 1 or not 0 <= seed < 1 << 64:
         raise ValueError(
-            f"The number of resamples must be at least 1 and the seed from 0 to 2⁶⁴ - 1, not {resamples} and {seed}."
+            f"The number of resamples is {resamples} and the seed is {seed}, but there must be at least 1 resample, "
+            f"and the seed must be between 0 and 2⁶⁴ - 1."
         )
     scores, labels, weights = checked_arrays(scores, labels, weights)
     codes = patient_numbers(patients, len(scores))

@@ -187,7 +187,10 @@ def mean_difference_table(result: ComparisonResult, place: int) -> Table:
 def mean_difference_note(result: ComparisonResult) -> str:
     """How the differences of means were computed."""
     mean = "Means include the findings for which the metric is defined for all models. " * has_mean(result.models[0])
-    paired = "Differences are paired as above. Adjusted p-values (adj.) are corrected by Holm's method over the models."
+    paired = (
+        "The differences are paired, as in the table above. Adjusted p-values (adj.) are corrected by Holm's method "
+        "over the models."
+    )
     return f"{mean}{paired}{uncertain_mean_note(result)}"
 
 

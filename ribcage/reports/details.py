@@ -37,7 +37,9 @@ def evaluation_details(result: Evaluation, description: str, test_images: str, p
     height, width = model.size
     trained = "; ".join(f"{one.name} ({one.licence})" for one in model.data) or "not recorded"
     tested = [f"{one.name} from {one.folder} ({one.source}; {one.licence})" for one in result.context.data]
-    linked = f" For this check, the images in {', '.join(leak.linked)} were fingerprinted." if leak.linked else ""
+    linked = (
+        f" For this check, fingerprints of the images in {', '.join(leak.linked)} were computed." if leak.linked else ""
+    )
     return [
         ("model", f"{model.name}, {height} × {width} px, {description}"),
         ("training data", trained),

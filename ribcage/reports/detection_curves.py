@@ -18,13 +18,13 @@ RATE_TICKS = tuple((float(np.log2(rate)), text) for rate, text in ((0.125, "1/8"
 LEGEND = (
     (
         "main",
-        "FROC if a hit is a centre inside the box; precision–recall at IoU .50; sizes of the detected boxes; scores of "
-        "the true positives",
+        "FROC where a hit is a centre inside a box; precision–recall at IoU .50; sizes of the detected boxes; scores "
+        "of the true positives",
     ),
     (
         "other",
-        f"FROC if a hit is an IoU ≥ {HIT:g}; precision–recall at IoU .40; sizes of all ground-truth boxes; scores of "
-        "the false positives",
+        f"FROC where a hit is an IoU ≥ {HIT:g}; precision–recall at IoU .40; sizes of all ground-truth boxes; scores "
+        "of the false positives",
     ),
 )
 

@@ -32,8 +32,8 @@ class FigureGroup:
 def detection_figures(data: LabelledDetections, datasets: Datasets, most: int) -> list[FigureGroup]:
     """Examples, false negatives and false positives, half of `most` each."""
     late = (
-        f"These are ground-truth boxes that no detection overlaps with an IoU of {HIT:g} or more, or that are first "
-        f"detected after the largest number of false positives."
+        f"These are ground-truth boxes that are not overlapped by any detection with an IoU of {HIT:g} or more, or "
+        f"that are detected only after many false positives."
     )
     sure = "These are the highest-scoring detections that match no ground-truth box."
     drawn = np.unique(np.concatenate([boxes.true.images for boxes in data.boxes]))

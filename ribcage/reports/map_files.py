@@ -93,7 +93,7 @@ class MapFiles:
         foot = (
             f"{self.opened.spec.name} · saliency maps ({self.map_method.name}, {high} × {wide} cells) and probabilities"
         )
-        foot += " · no colour: no region raises the score" * bool(found.empty)
+        foot += " · maps without colour: no region raises the score" * bool(found.empty)
         return (
             foot
             + f" · framed: probability ≥ threshold ({self.rule or DEFAULT_RULE})" * framed

@@ -113,8 +113,8 @@ def sanity_lines(found: Likeness, coarse: str) -> Iterator[str]:
     coarse: a warning about maps with few cells; empty for none.
     """
     yield (
-        f"Rank correlation of these maps with maps from randomised weights (1 = identical), for {found.images:,} "
-        f"{'image' if found.images == 1 else 'images'} and {found.draws} randomisations:"
+        f"Rank correlation between these maps and the maps of networks with randomised weights (1 = identical), for "
+        f"{count_phrase(found.images, 'image')} and {count_phrase(found.draws, 'randomisation')}:"
     )
     wide = max(map(len, (*found.findings, "mean")))
     yield f"{'':{wide}}  last layer  all layers"
@@ -128,6 +128,6 @@ def sanity_lines(found: Likeness, coarse: str) -> Iterator[str]:
     elif coarse:
         yield f"! {coarse} With so few cells, this check is not informative."
     elif found.known:
-        yield "The maps depend on the trained weights."
+        yield "The saliency maps depend on the trained weights."
     else:
         yield "All maps are empty, because no region raises the score of any finding. Try other images."

@@ -186,7 +186,7 @@ def reconstruction_figures(
         error = (whole[number] - x[number])[hidden].square().mean()
         figures += [
             html.gray_figure(image, shown.findings(number) or "input"),
-            html.gray_figure(seen, f"masked image, {100 * (1 - hidden.float().mean()):.0f} % of it visible"),
+            html.gray_figure(seen, f"masked image ({100 * (1 - hidden.float().mean()):.0f} % visible)"),
             html.gray_figure(made, f"reconstruction, MSE {error:.3f}"),
         ]
     return figures

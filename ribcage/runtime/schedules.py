@@ -67,7 +67,8 @@ def size_stages(values: Sequence[int | str], epochs: int) -> tuple[SizeStage, ..
     ]
     if idle := [one for one in stages if one.first >= one.end]:
         raise ValueError(
-            f"--size {text} leaves no epoch of {epochs} for {idle[0].size[0]} pixels: use other shares or more --epochs"
+            f"--size {text} assigns none of the {epochs} epochs to images of {idle[0].size[0]} pixels: use other "
+            f"shares or more --epochs"
         )
     return tuple(stages)
 

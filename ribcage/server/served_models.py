@@ -94,8 +94,8 @@ class ServedClassifier(ServedModel):
             raise ValueError(f"{self.opened.folder} predicts NaN or infinity and cannot be served.")
         if not away <= TOLERANCE:
             raise ValueError(
-                f"{self.opened.folder}: after export to ONNX, probabilities differ by {away:.2g}, more than the "
-                f"tolerance of {TOLERANCE:g}."
+                f"{self.opened.folder} cannot be served: the export to ONNX changes the probabilities by {away:.2g}, "
+                f"which is more than the tolerance of {TOLERANCE:g}."
             )
 
     def _exported(self, threads: int) -> deployment.Predictor:

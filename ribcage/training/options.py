@@ -73,8 +73,8 @@ class TrainingOptions:
     betas: tuple[float, ...] = ()
     """Beta 1 and beta 2 of AdamW."""
     weight_decay: float | str | None = None
-    """Weight decay; not applied to biases and normalisation layers. With 0.04:0.4, it follows a cosine from 0.04 to
-    0.4, as in DINO."""
+    """Weight decay, which is not applied to biases and normalisation layers. With 0.04:0.4, the weight decay follows a
+    cosine from 0.04 to 0.4, as in DINO."""
     layer_decay: float = 1.0
     """Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT; 1 means no decay."""
     drop_path: float = 0.0

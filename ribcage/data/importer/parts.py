@@ -132,16 +132,16 @@ def parts_below(out: Path) -> list[Part]:
     counts = sorted({part.count for part in found})
     if len(counts) > 1:
         raise ValueError(
-            f"{out / writer.PLACE} has parts of several divisions, of {' and of '.join(map(str, counts))}. "
-            "Delete the folders of all but one division."
+            f"{out / writer.PLACE} contains parts of different numbers of parts, {' and '.join(map(str, counts))}. "
+            "Delete the folders of all but one of these numbers."
         )
     wanted = [Part(counts[0], number) for number in range(1, counts[0] + 1)]
     missing = [str(part) for part in wanted if part not in found]
     if missing:
         shown = ", ".join(missing[:10]) + ", …" * (len(missing) > 10)
         raise ValueError(
-            f"{out} has {len(wanted) - len(missing)} of {count_phrase(len(wanted), 'part')}; missing: {shown}. "
-            f"Import them with --part {missing[0]} etc., then merge again."
+            f"{out} contains {len(wanted) - len(missing)} of {count_phrase(len(wanted), 'part')}. The following are "
+            f"missing: {shown}. Import them, beginning with --part {missing[0]}, and merge again."
         )
     return wanted
 

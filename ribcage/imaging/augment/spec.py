@@ -52,7 +52,7 @@ class View:
             object.__setattr__(self, field.name, tuple(value) if isinstance(value, list) else value)
         problems = _problems(self)
         if problems:
-            raise ValueError("Invalid view: " + "; ".join(problems) + ".")
+            raise ValueError("The view is invalid: " + "; ".join(problems) + ".")
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -68,7 +68,8 @@ def read_stream(dataset: "Dataset", layout: Layout, name: str) -> tuple[bytes, S
     shape, coded = (layout.width, layout.height, layout.samples), (stream.width, stream.height, stream.channels)
     if coded != shape:
         raise UnreadableError(
-            f"{name} declares a (width, height, channels) of {shape}, but its compressed image has {coded}."
+            f"{name} declares the size (width, height, channels) {shape}, but its compressed image has the size "
+            f"{coded}."
         )
     if not 1 <= stream.bits <= 16:
         raise UnreadableError(
