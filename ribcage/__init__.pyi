@@ -134,8 +134,8 @@ def convert(
         model: Architecture: a timm model, such as resnet18, or one of Ribcage's own; 'ribcage profile --list'
             lists them all (default: recognised from the weights).
         findings: Finding of each output, in order; a hyphen (-) drops an output (default: as published).
-        channels: Number of input channels; 1 folds an RGB stem into one channel, which is faster and exact except
-            at zero-padded borders.
+        channels: Number of input channels; 1 converts the first layer of an RGB model to one channel, which is
+            faster and exact except at zero-padded borders.
         size: Input height and width in pixels, or one number for both (default: as published).
         mean: Mean of each channel, for pixel values from 0 to 1 (default: as published).
         std: Standard deviation of each channel, for pixel values from 0 to 1 (default: as published).

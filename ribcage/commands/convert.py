@@ -58,8 +58,8 @@ class Options:
     findings: tuple[str, ...] = ()
     """Finding of each output, in order; a hyphen (-) drops an output (default: as published)."""
     channels: Literal[1, 3] = 3
-    """Number of input channels; 1 folds an RGB stem into one channel, which is faster and exact except at zero-padded
-    borders."""
+    """Number of input channels; 1 converts the first layer of an RGB model to one channel, which is faster and exact
+    except at zero-padded borders."""
     size: tuple[int, ...] = ()
     """Input height and width in pixels, or one number for both (default: as published)."""
     mean: tuple[float, ...] = ()
