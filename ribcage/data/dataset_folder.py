@@ -1,8 +1,9 @@
 """Dataset folder: the images of a dataset, its index and their fingerprints, written by `ribcage import`.
 
-`images.npy` (N, S, S) is plain NumPy and memory-mapped, `index.parquet` is the Index, `fingerprints.parquet` identifies
-images and patients across folders, `dataset.json` records the source. `dataset.json` is written last: a folder without
-it is incomplete and cannot be opened. A linked folder has no images.npy; its images are read from their original files
+`images.npy` (N, S, S) is plain NumPy and memory-mapped, `index.parquet` is the Index, `readings.parquet` the labels of
+each reader where several readers labelled the images, `fingerprints.parquet` identifies images and patients across
+folders, `dataset.json` records the source. `dataset.json` is written last: a folder without it is incomplete and cannot
+be opened. A linked folder has no images.npy; its images are read from their original files
 each time.
 """
 
@@ -24,6 +25,7 @@ from ribcage import __version__
 from ribcage.data import datasets
 from ribcage.data.fingerprint_table import Fingerprints, patient_hashes
 from ribcage.data.index import SIDES, Index
+from ribcage.data.readings import READINGS_FILE
 from ribcage.imaging import fingerprint, image_file
 from ribcage.reports import html
 from ribcage.runtime import files, format_1
@@ -31,7 +33,7 @@ from ribcage.runtime import files, format_1
 FORMAT = 2
 SHOWN = 12
 """Images shown in a notebook."""
-TABLES = ("index.parquet", "fingerprints.parquet")
+TABLES = ("index.parquet", READINGS_FILE, "fingerprints.parquet")
 Fit = Literal["pad", "crop", "squash"]
 
 
@@ -73,7 +75,7 @@ class Facts:
     versions: dict[str, str] = field(default_factory=dict)
     """Versions of the libraries that read the images: other decoders may give other pixels."""
     tables: dict[str, str] = field(default_factory=dict)
-    """Hashes of index.parquet and fingerprints.parquet, since another table would put labels on the wrong images."""
+    """Hashes of the Parquet files, since another table would put labels on the wrong images."""
     window: str = ""
     """Window of DICOM files, if not their own."""
     drop_shared: tuple[str, ...] = ()
@@ -195,6 +197,11 @@ class DatasetFolder:
         return replace(found, **of_patients)
 
     @property
+    def tables_with_labels(self) -> list[str]:
+        """Hashes of index.parquet and, if there is one, readings.parquet."""
+        return [self.facts.tables[name] for name in ("index.parquet", READINGS_FILE) if name in self.facts.tables]
+
+    @property
     def private(self) -> bool:
         """Whether its patient identifiers are private, and are hashed with the site's key."""
         return not datasets.published_patients(self.facts.dataset, self.facts.options)
@@ -207,7 +214,10 @@ def open(folder: Path | str) -> DatasetFolder:
         raise FileNotFoundError(_why_not(folder))
     facts = Facts.load(folder / "dataset.json")
     _require(folder / "index.parquet", facts)
-    index = Index.load(folder / "index.parquet")
+    readings = folder / READINGS_FILE if READINGS_FILE in facts.tables else None
+    if readings is not None:
+        _require(readings, facts)
+    index = Index.load(folder / "index.parquet", readings)
     images = None if facts.linked else _map(folder / "images.npy", facts)
     if len(index) != facts.images:
         raise ValueError(
@@ -215,6 +225,24 @@ def open(folder: Path | str) -> DatasetFolder:
             f"dataset again."
         )
     return DatasetFolder(folder, facts, index, images)
+
+
+def save_index(index: Index, file: Path) -> None:
+    """Write an index and, beside it, its readings, if there are any."""
+    with files.atomic(file) as part:
+        index.save(part)
+    readings = file.with_name(READINGS_FILE)
+    if not len(index.readings):
+        readings.unlink(missing_ok=True)
+        return
+    with files.atomic(readings) as part:
+        index.save_readings(part)
+
+
+def load_index(file: Path) -> Index:
+    """Read what `save_index` wrote."""
+    readings = file.with_name(READINGS_FILE)
+    return Index.load(file, readings if readings.exists() else None)
 
 
 def write_facts(folder: Path, facts: Facts) -> None:

@@ -1,7 +1,8 @@
-"""Index: one row per image – its file, patient and labels – and the boxes drawn on it.
+"""Index: one row per image – its file, patient and labels –, the boxes drawn on it, and the labels of its readers.
 
 Label columns hold 1 (present), 0 (absent), -1 (uncertain) and NaN (unknown) exactly as in the source; how an uncertain
-label is used for training is decided when a batch is made (`findings.Policy`).
+label is used for training is decided when a batch is made (`findings.Policy`). If several readers labelled the images,
+the label columns hold their majority, and `readings` the labels of each reader.
 """
 
 import re
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ribcage.data.readings import load_readings, no_readings, reading_problems, save_readings, taken_readings
 from ribcage.runtime import parquet, terminal
 
 # Columns of every table, whatever its source. Unknown text is "", unknown age is NaN (years).
@@ -52,11 +54,14 @@ class Index:
     table: pd.DataFrame
     findings: tuple[str, ...] = ()
     boxes: pd.DataFrame = field(default_factory=no_boxes)
-    """One row per box: `row` in the table, `finding`, and x, y (top left), width, height in pixels of `box_frame`."""
+    """One row per box: `row` in the table, `finding`, and x, y (top left), width, height in pixels of `box_frame`; and
+    `reader`, who drew it ("" if unknown), if the reader of any box is known."""
     box_frame: tuple[int, int] | None = None
     """(width, height) of the image the boxes were drawn on; None: the file's own pixels."""
     root: Path = Path()
     """Base folder of `path`."""
+    readings: pd.DataFrame = field(default_factory=no_readings)
+    """One row per image and reader: `row`, `reader`, and the reader's labels; empty if readers are unknown."""
 
     def __post_init__(self) -> None:
         problems = _problems(self)
@@ -76,7 +81,7 @@ class Index:
         return self.root / self.table["path"].iloc[row]
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Index":
-        """These rows only, in this order, with their boxes."""
+        """These rows only, in this order, with their boxes and readings."""
         chosen = np.asarray(rows)
         if chosen.dtype == bool:
             chosen = np.flatnonzero(chosen)
@@ -84,10 +89,16 @@ class Index:
         place[chosen] = np.arange(len(chosen))
         boxes = self.boxes[place[self.boxes["row"].to_numpy()] >= 0] if len(self.boxes) else self.boxes
         boxes = boxes.assign(row=place[boxes["row"].to_numpy()]).sort_values("row", kind="stable")
-        return replace(self, table=self.table.iloc[chosen].reset_index(drop=True), boxes=boxes.reset_index(drop=True))
+        return replace(
+            self,
+            table=self.table.iloc[chosen].reset_index(drop=True),
+            boxes=boxes.reset_index(drop=True),
+            readings=taken_readings(self.readings, place),
+        )
 
     def save(self, part: Path) -> None:
-        """Write one Parquet file; the same index always gives the same bytes."""
+        """Write table and boxes as one Parquet file, without the readings, which are written by `save_readings`; the
+        same index always gives the same bytes."""
         columns = pa.Table.from_pandas(self.table, preserve_index=False).replace_schema_metadata(
             {
                 "ribcage.name": self.name,
@@ -98,18 +109,28 @@ class Index:
         )
         pq.write_table(columns.append_column("boxes", _box_lists(self.boxes, len(self))), part, compression="zstd")
 
+    def save_readings(self, part: Path) -> None:
+        """Write the readings as one Parquet file."""
+        save_readings(self.readings, part)
+
     @classmethod
-    def load(cls, file: Path) -> "Index":
-        """Read what `save` wrote."""
+    def load(cls, file: Path, readings: Path | None = None) -> "Index":
+        """Read what `save` and, if there is a second file, `save_readings` wrote."""
         try:
             columns = parquet.read_parquet(file)
         except parquet.UnreadableTableError as error:
             raise ValueError(f"{file} is damaged or not a Parquet file ({error}).") from None
         try:
-            return cls._of(columns)
+            found = cls._of(columns)
         except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError, pa.ArrowException) as error:
             said = " ".join(str(error).split())[:300].rstrip(".")
             raise ValueError(f"{file} is a Parquet file, but not an index written by Ribcage: {said}.") from None
+        if readings is None:
+            return found
+        loaded = load_readings(readings)
+        if wrong := reading_problems(loaded, found.boxes, len(found), found.findings):
+            raise ValueError(f"{readings} does not belong to {file}: {'; '.join(wrong)}.")
+        return replace(found, readings=loaded)
 
     @classmethod
     def _of(cls, columns: pa.Table) -> "Index":
@@ -164,7 +185,9 @@ def index_table(rows: pd.DataFrame, findings: Sequence[str] = ()) -> pd.DataFram
 def box_frame(rows: pd.DataFrame) -> pd.DataFrame:
     """A box table in the form of Index.boxes: typed, in the order of its images."""
     types = {"row": "int64", "finding": "str", **dict.fromkeys(SIDES, "float32")}
-    return rows[list(BOX_COLUMNS)].astype(types).sort_values("row", kind="stable").reset_index(drop=True)
+    if "reader" in rows and (rows["reader"] != "").any():
+        types["reader"] = "str"
+    return rows[list(types)].astype(types).sort_values("row", kind="stable").reset_index(drop=True)
 
 
 def reserved(names: Iterable[str]) -> list[str]:
@@ -204,14 +227,16 @@ def _problems(index: Index) -> list[str]:
             problems.append(f"{name} contains {strange[0]:g}; labels must be 1, 0, -1 or empty")
     if len(index.boxes) and not index.boxes["row"].between(0, len(rows) - 1).all():
         problems.append("a box refers to a row that is not in the table")
-    return problems
+    return problems + reading_problems(index.readings, index.boxes, len(rows), index.findings)
 
 
 def _box_lists(boxes: pd.DataFrame, count: int) -> pa.ChunkedArray:
-    """Boxes as one list per image: [{finding, x, y, width, height}, …]."""
+    """Boxes as one list per image: [{finding, x, y, width, height}, …], and the reader of each, if any is known."""
     rows = boxes["row"].to_numpy()
     offsets = np.searchsorted(rows, np.arange(count + 1)).astype(np.int32)
     kinds = {name: pa.string() if name == "finding" else pa.float32() for name in BOX_COLUMNS[1:]}
+    if "reader" in boxes and (boxes["reader"] != "").any():
+        kinds["reader"] = pa.string()
     values = pa.StructArray.from_arrays([pa.array(boxes[name], kind) for name, kind in kinds.items()], list(kinds))
     return pa.chunked_array([pa.ListArray.from_arrays(pa.array(offsets), values)])
 
@@ -222,4 +247,6 @@ def _box_table(lists: pa.ChunkedArray) -> pd.DataFrame:
     values = pa.Table.from_struct_array(pc.list_flatten(lists)).to_pandas()
     parents = pc.list_parent_indices(lists.combine_chunks()).to_numpy()
     values.insert(0, "row", parents.astype(np.int64))
+    if "reader" in values and not all(isinstance(name, str) for name in values["reader"].unique()):
+        raise ValueError("the reader of a box is not text")
     return values

@@ -240,12 +240,14 @@ def images_of(one: DatasetFolder) -> str:
 
 
 def key_of(data: Datasets, rows: np.ndarray, split: str, options: dict[str, object]) -> str:
-    """The key of a test of these rows: a hash of images, labels, boxes and options."""
+    """The key of a test of these rows: a hash of images, labels (of each reader, too), boxes and options."""
     parts = []
     for one, own in zip(data, data.own_rows(rows), strict=True):
         table = one.index.table.iloc[own]
         labels = table[list(one.index.findings)].to_numpy(np.float32)
         boxes = one.index.boxes[np.isin(one.index.boxes["row"], own)].to_csv(index=False)
+        read = one.index.readings[np.isin(one.index.readings["row"], own)]
+        boxes += read.to_csv(index=False) if len(read) else ""
         about = [*one.index.findings, *table["path"], *table["patient"]]
         parts.append(history.hashed(images_of(one), own.astype("<i8").tobytes(), labels.tobytes(), boxes, *about))
     return history.hashed(split, json.dumps(options, sort_keys=True), *sorted(parts))

@@ -174,7 +174,7 @@ def record(command: str, options: TrainingOptions, data: Datasets, teachers: Seq
     plain |= plain.pop("member", {})
     if "devices" in plain:
         plain["devices"] = distributed.world_size()
-    contents = [f"{one.facts.contents} {one.facts.tables['index.parquet']}" for one in data]
+    contents = [" ".join([one.facts.contents, *one.tables_with_labels]) for one in data]
     return {"command": command, **plain, "contents": contents} | (
         {"teacher_contents": list(teachers)} if teachers else {}
     )

@@ -16,6 +16,7 @@ import numpy as np
 from ribcage.data import dataset_folder
 from ribcage.data.importer import writer
 from ribcage.data.index import Index
+from ribcage.data.readings import READINGS_FILE
 from ribcage.imaging import fingerprint
 from ribcage.runtime import files
 from ribcage.runtime.spelling import count_phrase
@@ -65,13 +66,13 @@ class PartWriter(writer.Writer):
         self.part, self.rows = part, part.rows(len(index))
 
     def _begin(self) -> None:
-        for name, save in ((TABLE, self.index.save), (FACTS, self.facts.save)):
-            with files.atomic(self.folder / name) as part:
-                save(part)
+        dataset_folder.save_index(self.index, self.folder / TABLE)
+        with files.atomic(self.folder / FACTS) as part:
+            self.facts.save(part)
         super()._begin()
 
     def _known(self) -> Collection[str]:
-        return (*writer.PARTS, TABLE, FACTS)
+        return (*writer.PARTS, TABLE, READINGS_FILE, FACTS)
 
     def _complete(self) -> None:
         """Nothing more to do: the merge completes the folder."""
@@ -158,7 +159,7 @@ def clear_part(out: Path, part: Part) -> None:
     folder = part.folder(out)
     if folder.is_dir():
         with files.only_writer(folder):
-            for name in (*writer.PARTS, TABLE, FACTS):
+            for name in (*writer.PARTS, TABLE, READINGS_FILE, FACTS):
                 if name != files.LOCK:
                     (folder / name).unlink(missing_ok=True)
 
@@ -211,4 +212,4 @@ def _same_import(parts: list[Part], out: Path) -> tuple[Index, dataset_folder.Fa
                 f"Part {part} has other images or options than part {parts[0]} (they differ in "
                 f"{', '.join(differing)}). Import it again with the same options: --part {part} --redo."
             )
-    return Index.load(parts[0].folder(out) / TABLE), first
+    return dataset_folder.load_index(parts[0].folder(out) / TABLE), first

@@ -25,6 +25,7 @@ import numpy as np
 from ribcage.data import dataset_folder, fingerprint_table
 from ribcage.data.importer import tables
 from ribcage.data.index import Index
+from ribcage.data.readings import READINGS_FILE
 from ribcage.imaging import fingerprint, image_file
 from ribcage.runtime import files, spreadsheet
 
@@ -36,8 +37,8 @@ SYNC_SECONDS = 1.0
 JOURNAL = 2
 """Version of the journal's format; an import with another one is not resumed."""
 PARTS = (".lock", "images.npy.part", "journal.part", "journal.part.part", "index.parquet.part", "dataset.json.part",
-         "fingerprints.parquet.part", "rejected.csv.part")  # fmt: skip
-OURS = (*PARTS, "images.npy", "index.parquet", "fingerprints.parquet", "rejected.csv")
+         "fingerprints.parquet.part", f"{READINGS_FILE}.part", "rejected.csv.part")  # fmt: skip
+OURS = (*PARTS, "images.npy", "index.parquet", READINGS_FILE, "fingerprints.parquet", "rejected.csv")
 PLACE = "parts"
 """Subfolder of a dataset folder with the unfinished parts of an import on several machines (`parts.py`)."""
 ADVICE = "Free space and run the same command again to resume."
@@ -233,8 +234,7 @@ class Writer:
         if self.facts.drop_shared:
             index = tables.without_shared_images(index, prints, self.facts.drop_shared)
         self._save_header(len(rows))
-        with files.atomic(self.folder / "index.parquet") as part:
-            index.save(part)
+        dataset_folder.save_index(index, self.folder / "index.parquet")
         with files.atomic(self.folder / "fingerprints.parquet") as part:
             prints.save(part)
         facts = tables.final_facts(self.facts, joined, len(rejected), prints)
@@ -275,7 +275,7 @@ def link(index: Index, facts: dataset_folder.Facts, folder: Path, *, sample: int
     with files.explained(folder, "Free space first."):
         folder.mkdir(parents=True, exist_ok=True)
         with files.only_writer(folder):
-            refuse_strangers(folder, (*PARTS, "index.parquet"))
+            refuse_strangers(folder, (*PARTS, "index.parquet", READINGS_FILE))
             joined = tables.join(_sampled(index, facts, sample))
             mean, std = tables.moments(joined, facts)
             kept = tables.linked_index(index, facts)
@@ -283,8 +283,7 @@ def link(index: Index, facts: dataset_folder.Facts, folder: Path, *, sample: int
                 kept = tables.without_shared_images(
                     kept, fingerprint_table.Fingerprints.of_patients(kept), facts.drop_shared
                 )
-            with files.atomic(folder / "index.parquet") as part:
-                kept.save(part)
+            dataset_folder.save_index(kept, folder / "index.parquet")
             facts = replace(facts, plan=plan(index, facts), images=len(index), mean=mean, std=std)
             dataset_folder.write_facts(folder, facts)
 
@@ -330,6 +329,8 @@ def plan(index: Index, facts: dataset_folder.Facts) -> str:
     """A hash of everything that determines the content of the folder: the rows, their files, and the processing."""
     table = io.BytesIO()
     index.save(table)  # type: ignore[arg-type]
+    if len(index.readings):
+        index.save_readings(table)  # type: ignore[arg-type]
     wanted = {
         name: getattr(facts, name) for name in ("name", "dataset", "size", "fit", "depth", "options", "root", "linked")
     }
