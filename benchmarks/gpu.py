@@ -1,17 +1,24 @@
 """Training on one GPU: steps beside the papers' own, time spent waiting for data, and synchronisations.
 
-    python benchmarks/gpu.py [--part rate steps large loader] [--seconds 5] [--dry-run]
+    python benchmarks/gpu.py [--part rate steps options large loader optimizers norms] [--seconds 5] [--dry-run]
 
-Each row is printed as soon as it is known; all parts together take under 8 minutes on one card. --dry-run runs every
-row at toy size on any machine, to test the script where there is no GPU; its numbers mean nothing.
+Each row is printed as soon as it is known; --seconds is the time for each row, without its preparation. --dry-run runs
+every row at toy size on any machine, to test the script where there is no GPU; its numbers mean nothing. The parts
+optimizers and norms also run at full size on a CPU. The script is a single file of more than 400 lines so that it can
+be copied to a machine on which only Ribcage is installed.
 
 rate: matrix products and copies from pinned memory to the device, which bound everything else.
 steps: each recipe as the paper writes it (bf16, channels_last, RGB, images already on the device), as Ribcage runs it
     at equal work, fed by its loader from a dataset folder, and with torch.compile. Matrix rate: the operations per
     second of matrix products and convolutions, relative to one large product. Waiting: the share of a step in which
     the GPU had no data, by CUDA events. Syncs: how often a step made the CPU wait for the GPU, by torch's debug mode.
-large: the same at 512 pixels, where loading is the bottleneck.
-loader: images per second of the loader alone, by method and size."""
+options: options of a training beside the defaults: precision, memory, averaged weights, fused attention, CUDA graphs
+    for a small model, and gradient caching beside the whole batch. Memory: the largest allocated.
+large: the same as steps at 512 pixels, where loading is the bottleneck.
+loader: images per second of the loader alone, by method and size.
+optimizers: the update of the weights alone, by each implementation that torch has, eager and compiled.
+norms: forward and backward pass of batch norms over groups, as in MoCo: a loop over groups (as in Ribcage), one call
+    for all groups, and the equations written out, eager and compiled."""
 
 import argparse
 import copy
@@ -22,12 +29,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 import torchvision
+from timm.optim import Lars
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – the usual name
 from torch.utils.flop_counter import FlopCounterMode
@@ -38,9 +47,12 @@ from ribcage.data.loader import Loader
 from ribcage.methods import Method
 from ribcage.methods.mae import MAE
 from ribcage.methods.moco import MoCo
+from ribcage.methods.simclr import SimCLR
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Optimizer
+from ribcage.models.recomputation import recompute_blocks
+from ribcage.runtime.devices import choose_kernels
 from ribcage.training import optim, step_log, trainer
 
 MASK, QUEUE, FINDINGS = 0.9, 65536, 14
@@ -195,16 +207,31 @@ def recipes(toy: bool, findings: Sequence[str]) -> list[Recipe]:
 
 
 def ours(
-    recipe: Recipe, opened: dataset_folder.DatasetFolder, side: int, device: torch.device, compiled: bool
+    recipe: Recipe,
+    opened: dataset_folder.DatasetFolder,
+    side: int,
+    device: torch.device,
+    compiled: bool,
+    *,
+    recompute: bool = False,
+    graphs: bool = False,
+    **how: Any,
 ) -> Iterator[step_log.StepLog]:
-    """Steps as `ribcage pretrain` and `finetune` run them, without an end."""
+    """Steps as `ribcage pretrain` and `finetune` run them, without an end.
+
+    recompute: activations inside the blocks; graphs: the compiled step as CUDA graphs; how: options of the trainer.
+    """
     method = recipe.method(Backbone(recipe.model, size=(side, side)))
     method.to(device).to(memory_format=torch.channels_last)
+    if recompute:
+        recompute_blocks(method.backbone.model)
     loader = Loader([opened], method.views((side, side)), batch=recipe.batch, drop_last=True, device=device)
-    how = optim.optimizer(method, recipe.optimizer)
-    run = trainer.Trainer(
-        method, loader, how, optim.Rates(1e-4, 10**6), epochs=10**6, device=device, precision="bf16", compile=compiled
-    )
+    optimizer, rates = optim.optimizer(method, recipe.optimizer), optim.Rates(1e-4, 10**6)
+    how = {"precision": "bf16", "compile": compiled, **how}
+    run = trainer.Trainer(method, loader, optimizer, rates, epochs=10**6, device=device, **how)
+    if graphs:  # on a CPU, where there are none, the graph is only captured
+        on_gpu: Any = {"mode": "reduce-overhead"} if device.type == "cuda" else {"backend": "eager"}
+        run.forward = torch.compile(run.method, **on_gpu)
     return run.fit()
 
 
@@ -306,6 +333,144 @@ def steps(
     print()
 
 
+def options_table(
+    folder: dataset_folder.DatasetFolder, side: int, seconds: float, device: torch.device, toy: bool
+) -> None:
+    """Print a table of trainings with options beside those without."""
+    base, small = ("vit_tiny_patch16_224",) * 2 if toy else ("vit_base_patch16_224", "vit_small_patch16_224")
+    findings, batch = folder.index.findings, 4 if toy else 256
+
+    def supervised(backbone: Backbone) -> Method:
+        return Supervised(backbone, findings)
+
+    fine = Recipe(f"fine-tuning, {base}", base, batch, "adamw", plain_supervised, supervised)
+    tiny = Recipe("fine-tuning, vit_tiny_patch16_224", "vit_tiny_patch16_224", 4 if toy else 32, "adamw",
+                  plain_supervised, supervised)  # fmt: skip
+    pairs = Recipe(f"SimCLR, {small}", small, 2 * batch, "lars", plain_supervised, SimCLR)
+    rows: list[tuple[Recipe, list[tuple[str, dict[str, Any]]]]] = [
+        (fine, [("defaults", {}), ("--precision fp16", {"precision": "fp16"}),
+                ("--precision float32", {"precision": "float32"}), ("--checkpoint-activations", {"recompute": True}),
+                ("--micro-batch, a quarter of the batch", {"accumulate": 4}), ("--ema 0.999", {"ema": 0.999}),
+                ("without fused attention", {"fused": False})]),
+        (tiny, [("defaults", {}), ("--compile as CUDA graphs", {"graphs": True})]),
+        (pairs, [("defaults", {}), ("--micro-batch, a quarter of the batch", {"accumulate": 4}),
+                 ("--micro-batch, an eighth of the batch", {"accumulate": 8})]),
+    ]  # fmt: skip
+    print(f"| {side} px, options | batch | images/s | × defaults | memory | syncs a step |\n|---|---|---|---|---|---|")
+    for recipe, several in rows:
+        default = 0.0
+        for name, how in several:
+            timm.layers.set_fused_attn(how.pop("fused", True))
+            choose_kernels(device, how.get("precision", "bf16"))
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            try:
+                logs = ours(recipe, folder, side, device, False, **how)
+                timing = timed(lambda logs=logs: next(logs), seconds, device, 2, 1)  # type: ignore[misc]
+                each = statistics.median(timing.seconds)
+                default = default or each
+                memory = f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB" if device.type == "cuda" else "–"
+                cells = (f"{recipe.batch / each:,.0f}", f"{default / each:.2f}", memory, f"{timing.syncs}")
+            except RuntimeError as error:  # such as too little memory
+                cells = (type(error).__name__, "–", "–", "–")
+            print(f"| {recipe.title}: {name} | {recipe.batch} | {' | '.join(cells)} |", flush=True)
+            logs = iter(())
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+    timm.layers.set_fused_attn(True)
+    choose_kernels(device, "bf16")
+    print()
+
+
+# ---- optimizers and batch norms alone
+
+
+def optimizers(seconds: float, device: torch.device, toy: bool) -> None:
+    """Print the time of a step of the optimizer, by each implementation."""
+    adamw, sgd = torch.optim.AdamW, partial(torch.optim.SGD, momentum=0.9)
+    lars: Any = partial(Lars, momentum=0.9, weight_decay=1e-6)
+    kinds: list[tuple[str, Any, dict[str, Any]]] = [
+        ("AdamW, fused (default)", adamw, {"fused": True}), ("AdamW, foreach", adamw, {"foreach": True}),
+        ("AdamW, one weight at a time", adamw, {"foreach": False, "fused": False}),
+        ("AdamW, foreach, compiled", adamw, {"foreach": True}), ("SGD, fused", sgd, {"fused": True}),
+        ("SGD, foreach", sgd, {"foreach": True}), ("LARS, foreach", lars, {"foreach": True}),
+        ("LARS, one weight at a time", lars, {"foreach": False}), ("LARS, foreach, compiled", lars, {"foreach": True}),
+    ]  # fmt: skip
+    model = "test_vit" if toy else "vit_small_patch16_224"
+    print(f"| optimizer alone, {model} | ms a step | compilation |\n|---|---|---|")
+    for name, kind, how in kinds:
+        weights = [weight for weight in Backbone(model).to(device).parameters() if weight.requires_grad]
+        for weight in weights:
+            weight.grad = torch.randn_like(weight)
+        made: Any = kind(weights, lr=1e-4, **how)
+        step: Callable[[], Any] = made.step
+        took = "–"
+        if name.endswith("compiled"):
+            made.step()  # the states, which are created in the first step
+            start, backend = time.perf_counter(), "eager" if toy else "inductor"
+            step = torch.compile(made.step, backend=backend)
+            step()  # type: ignore[no-untyped-call]
+            finish(device)
+            took = f"{time.perf_counter() - start:.0f} s"
+        each = statistics.median(timed(step, seconds, device, 3, 1).seconds)
+        print(f"| {name} | {1e3 * each:.2f} | {took} |", flush=True)
+    print()
+
+
+def looped_norm(x: Tensor, size: int, weight: Tensor, bias: Tensor) -> Tensor:
+    """As Ribcage does it."""
+    return torch.cat([F.batch_norm(part, None, None, weight, bias, True) for part in x.split(size)])
+
+
+def single_norm(x: Tensor, size: int, weight: Tensor, bias: Tensor) -> Tensor:
+    """One call: the groups become channels, for which a copy in another order is needed before and after it."""
+    groups = len(x) // size
+    apart = x.unflatten(0, (groups, size)).transpose(0, 1).flatten(1, 2)  # (size, groups · C, H, W)
+    apart = apart.contiguous(memory_format=torch.channels_last)
+    normal = F.batch_norm(apart, None, None, weight.repeat(groups), bias.repeat(groups), True)
+    normal = normal.unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 1)
+    return normal.contiguous(memory_format=torch.channels_last)
+
+
+def written_norm(x: Tensor, size: int, weight: Tensor, bias: Tensor) -> Tensor:
+    """The equations, which a compiler can fuse."""
+    parts = x.unflatten(0, (-1, size))
+    variance, mean = torch.var_mean(parts.float(), (1, 3, 4), correction=0, keepdim=True)
+    scale = torch.rsqrt(variance + 1e-5) * weight[:, None, None]
+    return (parts * scale + (bias[:, None, None] - mean * scale)).to(x.dtype).flatten(0, 1)
+
+
+def norms(seconds: float, device: torch.device, toy: bool) -> None:
+    """Print the time of batch norms over groups."""
+    batch, size = (8, 4) if toy else (256, 32) if device.type == "cuda" else (32, 8)
+    kind = torch.bfloat16 if device.type == "cuda" else torch.float32
+    backend = "eager" if toy else "inductor"
+    kinds: list[tuple[str, Any]] = [
+        ("loop over groups (default)", looped_norm), ("one call", single_norm), ("equations", written_norm),
+        ("loop over groups, compiled", torch.compile(looped_norm, backend=backend)),
+        ("equations, compiled", torch.compile(written_norm, backend=backend)),
+    ]  # fmt: skip
+    print(f"| batch norm, {batch} images in groups of {size} | shape | ms | largest error |\n|---|---|---|---|")
+    for shape in ((4, 8, 8),) if toy else ((64, 56, 56), (512, 28, 28), (2048, 7, 7)):
+        x = torch.randn(batch, *shape, device=device, dtype=kind).to(memory_format=torch.channels_last)
+        x.requires_grad_()
+        weight, bias = (torch.ones(shape[0], device=device, requires_grad=True) for _ in range(2))
+        exact = looped_norm(x.detach().float(), size, weight, bias).detach()
+        gradient = torch.randn_like(x)
+        for name, function in kinds:
+
+            def step(
+                function: Any = function, x: Tensor = x, gradient: Tensor = gradient, more: Any = (weight, bias)
+            ) -> None:
+                function(x, size, *more).backward(gradient)
+
+            each = statistics.median(timed(step, seconds, device, 2, 1).seconds)
+            error = (function(x, size, weight, bias).detach().float() - exact).abs().max()
+            cells = (name, " × ".join(map(str, shape)), f"{1e3 * each:.2f}", f"{error:.1e}")
+            print(f"| {' | '.join(cells)} |", flush=True)
+    print()
+
+
 def loader(folders: dict[int, dataset_folder.DatasetFolder], seconds: float, device: torch.device, toy: bool) -> None:
     """Print how many images a second the loader makes when nothing else runs."""
     print("| loader alone | images/s |\n|---|---|")
@@ -322,20 +487,29 @@ def loader(folders: dict[int, dataset_folder.DatasetFolder], seconds: float, dev
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = ("rate", "steps", "large", "loader")
+    every = ("rate", "steps", "options", "large", "loader", "optimizers", "norms")
     parser.add_argument("--part", nargs="+", choices=every, default=every)
     parser.add_argument("--seconds", type=float, default=5.0, help="time for each row")
     parser.add_argument("--dry-run", action="store_true", help="every row at toy size, on any machine")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu" and not options.dry_run:
-        sys.exit("benchmarks/gpu.py: this machine has no GPU that torch can use. --dry-run runs every row at toy size.")
+    alone = set(options.part) <= {"optimizers", "norms"}
+    if device.type == "cpu" and not options.dry_run and not alone:
+        sys.exit(
+            "benchmarks/gpu.py: this machine has no GPU that torch can use. --dry-run runs every row at toy size, and "
+            "--part optimizers norms runs on a CPU."
+        )
     toy, seconds = options.dry_run, 0.0 if options.dry_run else options.seconds
-    card = torch.cuda.get_device_name() if device.type == "cuda" else "no GPU: numbers mean nothing"
+    card = torch.cuda.get_device_name() if device.type == "cuda" else "no GPU"
+    card += ", toy size: numbers mean nothing" if toy else ""
     print(f"{time.strftime('%Y-%m-%d')}, {card}, torch {torch.__version__}, {' '.join(sys.argv)}\n")
     torch.manual_seed(0)
-    torch.backends.cudnn.benchmark = True
-    torch.set_float32_matmul_precision("high")
+    choose_kernels(device, "bf16")
+    for part, table in (("optimizers", optimizers), ("norms", norms)):
+        if part in options.part:
+            table(seconds, device, toy)
+    if alone:
+        return
     sides = {"steps": 64, "large": 96} if toy else {"steps": 224, "large": 512}
     with tempfile.TemporaryDirectory() as place:
         folders = {}
@@ -350,6 +524,8 @@ def main() -> None:
         for part, chosen in (("steps", recipes(toy, findings)), ("large", recipes(toy, findings)[2:3])):
             if part in options.part:
                 steps(chosen, folders[sides[part]], sides[part], seconds, device, peak)
+        if "options" in options.part:
+            options_table(folders[sides["steps"]], sides["steps"], seconds, device, toy)
         if "loader" in options.part:
             loader(folders, seconds, device, toy)
 

@@ -22,3 +22,7 @@ def test_a_dry_run_prints_every_row() -> None:
     assert sum(row[0].endswith("compiled") for row in steps) == 2
     assert all(float(row[2].replace(",", "")) > 0 and row[4] != "0%" for row in steps)
     assert sum(" px" in row[0] and len(row) == 2 for row in rows) == 4, "the loader alone"
+    options = [row for row in rows if len(row) == 6 and ": " in row[0]]
+    assert len(options) == 12 and all(float(row[2].replace(",", "")) > 0 for row in options)
+    assert sum(row[0].startswith(("AdamW", "SGD", "LARS")) for row in rows) == 9
+    assert all(float(row[3]) < 1e-5 for row in rows if row[0].startswith(("loop", "one call", "equations")))
