@@ -1,5 +1,7 @@
 """Weights divided among processes: the run of one process, also when resumed by another number of them."""
 
+import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from safetensors.torch import load_file
 
 from ribcage import cli
 from ribcage.runtime import distributed, launcher
+from ribcage.training import checkpoint
 from ribcage.training.trainer import DivergedError
 
 
@@ -84,6 +87,38 @@ def test_the_bundle_of_a_sharded_run_is_that_of_one_process(folder: str, tmp_pat
     assert one.keys() == two.keys()
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=2e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.slow
+def test_a_sharded_run_that_was_stopped_is_resumed_by_one_process(folder: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    plain = [
+        "--data",
+        folder,
+        "--model",
+        "test_vit",
+        "--size",
+        "32",
+        "--batch",
+        "16",
+        "--epochs",
+        "3",
+        "--threads",
+        "1",
+    ]
+    asked = ["finetune", *plain, "--save-minutes", "0", "--precision", "float32", "--out", str(out)]
+    with processes.ranks(processes.command, [*asked, "--shard"], said=tmp_path / "said") as started:
+        processes.until((out / checkpoint.OLDER_FOLDER).exists, *started)
+        started[1].send_signal(signal.SIGTERM)
+        ends = [process.end() for process in started]
+    assert {code for code, _ in ends} == {75}, ends
+    place, damaged = checkpoint.newest(out)
+    assert place == out / checkpoint.FOLDER and not damaged
+    assert has_facts(ends[0][1], f"step {checkpoint.load_checkpoint(place)['run']['step']}")
+    assert cli.main([*asked, "--resume"]) == 0
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    steps = [line["step"] for line in logged if "lr" in line]
+    assert steps == list(range(1, len(steps) + 1)) and (out / checkpoint.FILE).exists()
 
 
 @pytest.mark.parametrize(
