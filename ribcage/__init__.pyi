@@ -216,6 +216,7 @@ def distil(
     layer_decay: float = 1.0,
     drop_path: float = 0.0,
     clip: float | None = None,
+    ema: float = 0.0,
     precision: Literal['auto', 'float32', 'bf16', 'fp16'] = 'auto',
     shard: bool = False,
     checkpoint_activations: bool = False,
@@ -239,7 +240,6 @@ def distil(
     mixup: float = 0.0,
     cutmix: float = 0.0,
     freeze: Literal['', 'backbone'] = '',
-    ema: float = 0.0,
     keep: Literal['best', 'last'] = 'best',
     patience: int = 0,
     validate_every: int = 1,
@@ -299,6 +299,8 @@ def distil(
             1 means no decay.
         drop_path: Stochastic depth rate (timm's drop_path_rate).
         clip: Maximum norm of the gradient; 0 means no clipping (default: 0).
+        ema: Decay of the exponential moving average (EMA) of the weights, such as 0.999; the averaged weights are
+            validated and saved in the bundle. 0 means no EMA.
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older
             GPUs with tensor cores, else float32. fp16 scales the loss; float32 switches TF32 off.
         shard: Divide weights, gradients and optimizer states among the processes (FSDP2), for transformers that
@@ -332,8 +334,6 @@ def distil(
         cutmix: CutMix: alpha of the beta distribution; 0 means no CutMix. With --mixup, one of the two is chosen
             for each batch.
         freeze: Part of the model to keep frozen during training.
-        ema: Decay of the exponential moving average (EMA) of the weights; the averaged weights are validated and
-            saved. 0 means no EMA.
         keep: Epoch whose model is saved: the one with the best validation result, or the last.
         patience: Early stopping after this many validations without improvement; 0 means no early stopping.
         validate_every: Validate every N epochs.
@@ -491,6 +491,7 @@ def finetune(
     layer_decay: float = 1.0,
     drop_path: float = 0.0,
     clip: float | None = None,
+    ema: float = 0.0,
     precision: Literal['auto', 'float32', 'bf16', 'fp16'] = 'auto',
     shard: bool = False,
     checkpoint_activations: bool = False,
@@ -514,7 +515,6 @@ def finetune(
     mixup: float = 0.0,
     cutmix: float = 0.0,
     freeze: Literal['', 'backbone'] = '',
-    ema: float = 0.0,
     keep: Literal['best', 'last'] = 'best',
     patience: int = 0,
     validate_every: int = 1,
@@ -563,6 +563,8 @@ def finetune(
             1 means no decay.
         drop_path: Stochastic depth rate (timm's drop_path_rate).
         clip: Maximum norm of the gradient; 0 means no clipping (default: 0).
+        ema: Decay of the exponential moving average (EMA) of the weights, such as 0.999; the averaged weights are
+            validated and saved in the bundle. 0 means no EMA.
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older
             GPUs with tensor cores, else float32. fp16 scales the loss; float32 switches TF32 off.
         shard: Divide weights, gradients and optimizer states among the processes (FSDP2), for transformers that
@@ -596,8 +598,6 @@ def finetune(
         cutmix: CutMix: alpha of the beta distribution; 0 means no CutMix. With --mixup, one of the two is chosen
             for each batch.
         freeze: Part of the model to keep frozen during training.
-        ema: Decay of the exponential moving average (EMA) of the weights; the averaged weights are validated and
-            saved. 0 means no EMA.
         keep: Epoch whose model is saved: the one with the best validation result, or the last.
         patience: Early stopping after this many validations without improvement; 0 means no early stopping.
         validate_every: Validate every N epochs.
@@ -717,6 +717,7 @@ def localise(
     layer_decay: float = 1.0,
     drop_path: float = 0.0,
     clip: float | None = None,
+    ema: float = 0.0,
     precision: Literal['auto', 'float32', 'bf16', 'fp16'] = 'auto',
     shard: bool = False,
     checkpoint_activations: bool = False,
@@ -789,6 +790,8 @@ def localise(
             1 means no decay.
         drop_path: Stochastic depth rate (timm's drop_path_rate).
         clip: Maximum norm of the gradient; 0 means no clipping (default: 0).
+        ema: Decay of the exponential moving average (EMA) of the weights, such as 0.999; the averaged weights are
+            validated and saved in the bundle. 0 means no EMA.
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older
             GPUs with tensor cores, else float32. fp16 scales the loss; float32 switches TF32 off.
         shard: Divide weights, gradients and optimizer states among the processes (FSDP2), for transformers that
@@ -927,6 +930,7 @@ def pretrain(
     layer_decay: float = 1.0,
     drop_path: float = 0.0,
     clip: float | None = None,
+    ema: float = 0.0,
     precision: Literal['auto', 'float32', 'bf16', 'fp16'] = 'auto',
     shard: bool = False,
     checkpoint_activations: bool = False,
@@ -1003,6 +1007,8 @@ def pretrain(
         drop_path: Stochastic depth rate (timm's drop_path_rate).
         clip: Maximum norm of the gradient; 0 means no clipping (default: byol 0; mae 0; mae_unet 0; moco 0;
             simclr 0; supcon 0; supervised 0; swav 0).
+        ema: Decay of the exponential moving average (EMA) of the weights, such as 0.999; the averaged weights are
+            validated and saved in the bundle. 0 means no EMA.
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older
             GPUs with tensor cores, else float32. fp16 scales the loss; float32 switches TF32 off.
         shard: Divide weights, gradients and optimizer states among the processes (FSDP2), for transformers that

@@ -176,6 +176,14 @@ def test_the_card_names_teachers_and_those_of_unknown_training_data(tmp_path: Pa
     assert "distilled" not in card.model_card(facts)
 
 
+def test_the_card_says_that_weights_are_averages() -> None:
+    _, facts = made()
+    averaged = replace(facts, training=replace(COUNTS, options={"ema": 0.999}))
+    assert has_facts(card.model_card(averaged), "moving averages", "0.999")
+    plain = replace(facts, training=replace(COUNTS, options={"ema": 0.0}))
+    assert "moving averages" not in card.model_card(plain)
+
+
 def test_a_run_is_opened_by_its_bundle(saved: Path) -> None:
     assert load_classifier(saved).folder == saved / "bundle"
     assert (

@@ -1,8 +1,9 @@
 """The contract of all methods."""
 
+import copy
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,17 +18,19 @@ from ranks import CNNS_ONLY, TRANSFORMERS_ONLY, images, made
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ribcage import methods
+from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View
 from ribcage.methods import Method
 from ribcage.methods.base import ContrastiveMethod
 from ribcage.methods.distil import Distil, Teachers
-from ribcage.models import layers
+from ribcage.models import layers, mixing
 from ribcage.models.detectors import yolo
-from ribcage.training import gradient_caching
+from ribcage.training import gradient_caching, optim
 from ribcage.training.micro_batches import micro_batches
 from ribcage.training.teachers import live
 from ribcage.training.teachers import stored as stored_teachers
 from ribcage.training.teachers.stored import StoredTeacher
+from ribcage.training.trainer import Trainer
 
 NAMES = methods.method_names()
 KINDS = [
@@ -54,6 +57,36 @@ def stepped(method: Method, *seeds: int) -> list[float]:
     return losses
 
 
+# ---- averages of the weights
+
+
+@every_method
+def test_the_average_of_a_method_is_a_separate_method(name: str) -> None:
+    """Also momentum encoders, queues and batch norms over groups: what the average computes does not change the method."""
+    method = made(name, "test_vit" if name in TRANSFORMERS_ONLY else "test_resnet")
+
+    class Two:
+        def __len__(self) -> int:
+            return 2
+
+        def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+            return iter([images(method, step) for step in range(start, 2)])
+
+    rates, optimizer = optim.Rates(0.1, 2, schedule="constant"), optim.optimizer(method, "sgd")
+    run = Trainer(method, Two(), optimizer, rates, epochs=1, device=torch.device("cpu"), ema=0.5)  # type: ignore[arg-type]
+    list(run.fit())
+    average, own = run.result.state_dict(), copy.deepcopy(method.state_dict())
+    assert run.result is not method and average.keys() == own.keys()
+    for part in method.not_averaged:
+        assert torch.equal(average[part], own[part])
+    trained = [key for key, weight in method.named_parameters() if weight.requires_grad]
+    assert any(not torch.equal(average[key], own[key]) for key in trained)
+    run.result.train()(images(method, 5))
+    assert all(torch.equal(value, own[key]) for key, value in method.state_dict().items())
+    features = run.result.eval().backbone(torch.zeros(2, 1, *ranks.SIZE))
+    assert features.isfinite().all()
+
+
 # ---- learning
 
 
@@ -67,10 +100,21 @@ class NoWaiting(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-@every_kind
-def test_no_step_waits_for_the_device(name: str, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+SCHEDULED = {name: {"temperature": "0.4:0.2"} for name in ("moco", "simclr", "supcon", "swav", "distil")}
+MIXED = {name: {"mixup": 0.5, "cutmix": 1.0} for name in ("supervised", "distil")}
+MORE: dict[str, dict[str, Any]] = {
+    name: {**SCHEDULED.get(name, {}), **MIXED.get(name, {})} for name in (*SCHEDULED, *MIXED)
+}
+"""Further options that must not wait for the device either."""
+WITH_MORE = [(name, model, {}) for name, model in KINDS] + [(name, "test_resnet", MORE[name]) for name in MORE]
+
+
+@pytest.mark.parametrize(("name", "model", "more"), WITH_MORE)
+def test_no_step_waits_for_the_device(
+    name: str, model: str, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On the meta device every read of a value raises: `item`, `tolist`, `bool`, a shape that depends on values."""
-    method = made(name, model)
+    method = made(name, model, **more)
     batch = images(method, 0)
     method(batch)  # what a method reads from the device once
     method.after_step(0.0)
@@ -84,7 +128,7 @@ def test_no_step_waits_for_the_device(name: str, model: str, monkeypatch: pytest
         patched.setattr(torch, "tensor", on_cpu(torch.tensor))
         patched.setattr(torch, "as_tensor", on_cpu(torch.as_tensor))
         patched.setattr(torch.Tensor, "new_tensor", None)  # it copies from memory that is not pinned
-        for module in (layers, live, stored_teachers):
+        for module in (layers, live, mixing, stored_teachers):
             patched.setattr(module, "on_device", without_waiting)
         on_meta = {name: [x.to(device, non_blocking=True) for x in getattr(batch, name)] for name in ("views", "boxes")}
         there = replace(
@@ -93,6 +137,7 @@ def test_no_step_waits_for_the_device(name: str, model: str, monkeypatch: pytest
             labels=batch.labels.to(device, non_blocking=True),
             patients=batch.patients.to(device, non_blocking=True),
         )
+        method.before_step(0.5)
         method(there).loss.backward()
         method.after_step(0.0)
         if method.divisible:  # a batch in parts
@@ -125,7 +170,7 @@ def without_waiting(array: np.ndarray, device: torch.device) -> torch.Tensor:
 def test_no_head_of_a_detector_waits_for_the_device(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yolo, "WIDTHS", (16, 16, 16))
     monkeypatch.setitem(ranks.DETECTOR, "head", head)
-    test_no_step_waits_for_the_device("detect", "test_resnet", monkeypatch)
+    test_no_step_waits_for_the_device("detect", "test_resnet", {}, monkeypatch)
 
 
 @every_kind

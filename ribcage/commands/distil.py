@@ -304,7 +304,7 @@ def build(
     if options.relation_weight:
         check_maps(method, spec)
     method.count(torch.from_numpy(labels))
-    return setup.build_trainer(options, method, loader, device, ema=options.ema)
+    return setup.build_trainer(options, method, loader, device)
 
 
 def view_sizes(

@@ -64,13 +64,10 @@ class Options(TrainingOptions):
     mixup: float = 0.0
     """Mixup: alpha of the beta distribution; 0 means no mixup."""
     cutmix: float = 0.0
-    """CutMix: alpha of the beta distribution; 0 means no CutMix. With --mixup, one of the two
-    is chosen for each batch."""
+    """CutMix: alpha of the beta distribution; 0 means no CutMix. With --mixup, one of the two is chosen for each
+    batch."""
     freeze: Literal["", "backbone"] = ""
     """Part of the model to keep frozen during training."""
-    ema: float = 0.0
-    """Decay of the exponential moving average (EMA) of the weights; the averaged weights are validated and saved. 0
-    means no EMA."""
     keep: Literal["best", "last"] = "best"
     """Epoch whose model is saved: the one with the best validation result, or the last."""
     patience: int = 0
@@ -229,7 +226,7 @@ def build(
     if options.freeze and not options.init:
         run_folder.say("WARNING: --freeze backbone without --init: the features of the backbone are random.")
     method.count(torch.from_numpy(labels))
-    return setup.build_trainer(options, method, loader, device, ema=options.ema)
+    return setup.build_trainer(options, method, loader, device)
 
 
 def validator(

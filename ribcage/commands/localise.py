@@ -35,7 +35,7 @@ COUNTS = {"head_width": 1024, "head_depth": 16, "max_detections": 4096}
 """Maximum values of options."""
 UNUSED_BY_CAM = (
     "findings", "labels", "size", "model", "channels", "freeze", "epochs", "lr", "augment", "augment_options", "keep",
-    "track")  # fmt: skip
+    "track", "ema")  # fmt: skip
 """Options without effect on --head cam, which trains nothing."""
 
 

@@ -57,6 +57,8 @@ class Method(nn.Module):
     """The attributes that have a schedule."""
     any_size: ClassVar[bool] = True
     """Whether the size of the images may change during training."""
+    not_averaged: ClassVar[tuple[str, ...]] = ()
+    """Buffers of which an average of the weights (--ema) has a copy, because their mean is meaningless."""
     same_patient: ClassVar[bool] = False
     """Whether, with `patient_aware`, its other views are drawn from another image of the same patient."""
 

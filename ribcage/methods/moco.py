@@ -52,6 +52,7 @@ class MoCo(Method):
         Hyperparameters(optimizer="sgd", lr=0.03, weight_decay=1e-4, epochs=200, source="section 4; v2, table 1"),
     )
     same_patient = True
+    not_averaged = ("queue",)
     temperature: float | Tensor
     queue: Tensor
     queue_patients: Tensor

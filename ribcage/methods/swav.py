@@ -60,6 +60,7 @@ class SwAV(ContrastiveMethod):
             source="swav_800ep_pretrain.sh",
         ),
     )  # fmt: skip
+    not_averaged = ("queue", "progress")
     temperature: float | Tensor
     queue: Tensor
     progress: Tensor

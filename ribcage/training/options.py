@@ -81,6 +81,9 @@ class TrainingOptions:
     """Stochastic depth rate (timm's drop_path_rate)."""
     clip: float | None = None
     """Maximum norm of the gradient; 0 means no clipping."""
+    ema: float = 0.0
+    """Decay of the exponential moving average (EMA) of the weights, such as 0.999; the averaged weights are validated
+    and saved in the bundle. 0 means no EMA."""
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     """Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older GPUs with tensor
     cores, else float32. fp16 scales the loss; float32 switches TF32 off."""

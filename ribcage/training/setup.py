@@ -189,9 +189,7 @@ def enlargement_warning(size: tuple[int, int], stored: Sequence[int]) -> str:
     return " ".join(texts)
 
 
-def build_trainer(
-    options: TrainingOptions, method: M, loader: Loader, device: torch.device, *, ema: float = 0.0
-) -> Trainer[M]:
+def build_trainer(options: TrainingOptions, method: M, loader: Loader, device: torch.device) -> Trainer[M]:
     """The trainer of a method on a loader, with the optimizer and the learning rate schedule of the options."""
     accept_sizes(options, method)
     method.to(device).to(memory_format=torch.channels_last)
@@ -206,6 +204,8 @@ def build_trainer(
     say(f"{batch_summary(options, images, cached=isinstance(method, ContrastiveMethod))} {optimizer_summary(options)}")
     if sizes := size_summary(options):
         say(sizes)
+    if options.ema:
+        say(f"The averages of the weights with a decay of {options.ema:g} are validated and saved in the bundle.")
     if getattr(options, "validate_every", 1) > options.epochs:
         say("WARNING: --validate-every is longer than the run: only the last epoch is validated.")
     rates = optim.Rates(
@@ -234,7 +234,7 @@ def build_trainer(
         precision=options.precision,
         accumulate=accumulation_steps(options, images),
         clip=options.clip or 0.0,
-        ema=ema,
+        ema=options.ema,
         weight_decay=decay if isinstance(options.weight_decay, str) else None,
         compile=options.compile,
         whole=whole,

@@ -317,12 +317,14 @@ class Trainer(Generic[M_co]):
         if self.average is None:
             return
         decay = min(self.ema, (1 + self.step) / (10 + self.step))
-        olds, news = (one.state_dict().values() for one in (self.average, self.method))
-        pairs = [(distributed.own_part(old), distributed.own_part(new)) for old, new in zip(olds, news, strict=True)]
-        lerp([pair for pair in pairs if pair[0].is_floating_point()], 1 - decay)
-        for averaged, value in pairs:
-            if not averaged.is_floating_point():
-                averaged.copy_(value)
+        olds, news = (one.state_dict().items() for one in (self.average, self.method))
+        means, copies = list[tuple[Tensor, Tensor]](), list[tuple[Tensor, Tensor]]()
+        for (name, old), (_, new) in zip(olds, news, strict=True):
+            is_mean = old.is_floating_point() and name not in self.method.not_averaged
+            (means if is_mean else copies).append((distributed.own_part(old), distributed.own_part(new)))
+        lerp(means, 1 - decay)
+        for averaged, value in copies:
+            averaged.copy_(value)
 
 
 SKIPS = "_step_supports_amp_scaling"
