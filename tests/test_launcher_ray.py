@@ -49,8 +49,9 @@ def steps(out: Path) -> int:
 def test_a_worker_is_lost_and_the_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     data, whole, out = tmp_path / "phantom", tmp_path / "whole", tmp_path / "run"
     assert cli.main(["import", "phantom", "--out", str(data), "--images", "120", "--size", "32"]) == 0
-    processes.together(processes.command, words(data, whole, "--save-minutes", "0"), said=tmp_path / "said")
-    command = words(data, Path("run"), "--save-minutes", "0", "--resume", "auto")
+    long = ("--epochs", "8", "--save-minutes", "0")  # not complete before the worker is killed
+    processes.together(processes.command, words(data, whole, *long), said=tmp_path / "said")
+    command = words(data, Path("run"), *long, "--resume", "auto")
     script = [sys.executable, str(ROOT / "cluster" / "ray_train.py"), "2", *command]
     with tempfile.TemporaryDirectory(prefix="ray-") as short:  # for sockets, whose names must be short
         env = {

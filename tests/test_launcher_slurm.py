@@ -68,9 +68,10 @@ def test_a_training_on_two_nodes_is_requeued_at_its_time_limit_and_ends_with_the
 ) -> None:
     data, whole, out = tmp_path / "phantom", tmp_path / "whole", tmp_path / "run"
     assert cli.main(["import", "phantom", "--out", str(data), "--images", "120", "--size", "32"]) == 0
-    processes.together(processes.command, words(data, whole), said=tmp_path / "said")
+    long = ("--epochs", "12")  # not complete before the job is stopped
+    processes.together(processes.command, words(data, whole, *long), said=tmp_path / "said")
     options = ["--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1", "--gpus-per-node=1", "--output=training.out"]
-    job = cluster.submit(*options, SCRIPT, *words(data, out, "--resume", "auto"))
+    job = cluster.submit(*options, SCRIPT, *words(data, out, *long, "--resume", "auto"))
     cluster.until(lambda: len(logged(out)) >= 4)
     cluster.call("scancel", "--signal=STOP", job)  # so that it is not complete before SLURM sends it SIGUSR1
     assert len(logged(out)) < len(logged(whole))
