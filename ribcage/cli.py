@@ -23,7 +23,7 @@ SYNONYMS = {
     "pre-train": "pretrain", "diff": "compare", "onnx": "export", "server": "serve", "deploy": "serve",
     "cost": "profile", "flops": "profile", "linear": "probe", "ls": "runs", "list": "runs", "status": "runs",
     "env": "doctor", "info": "doctor", "example": "demo", "tutorial": "demo", "reproduce": "run",
-    "soup": "blend", "ensemble": "blend", "average": "blend", "merge": "blend",
+    "soup": "blend", "ensemble": "blend", "average": "blend",
     "search": "tune", "sweep": "tune", "hpo": "tune", "optimise": "tune", "optimize": "tune",
 }  # fmt: skip
 """What others call a command."""

@@ -104,9 +104,9 @@ def test_each_weight_is_the_mean_and_what_is_counted_is_kept(name: str) -> None:
 def test_models_that_differ_in_more_than_their_training_are_refused(other: dict[str, Any], fact: str) -> None:
     spec = model()[1]
     with pytest.raises(ValueError, match=r"cannot be averaged") as error:
-        blend.refuse_different(opened(spec, "a"), opened(replace(spec, **other), "b"))
+        blend.refuse_different(opened(spec, "a"), opened(replace(spec, **other), "b"), "weights")
     assert has_facts(str(error.value), "a", "b", fact) and "\n" not in str(error.value)
-    blend.refuse_different(opened(spec), opened(replace(spec, loss="focal", temperature=())))
+    blend.refuse_different(opened(spec), opened(replace(spec, loss="focal", temperature=())), "weights")
 
 
 def test_a_model_alone_or_twice_is_no_blend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,32 +1,38 @@
-"""Blends: several classifiers as one, whose weights are the mean of theirs ("model soup").
+"""Blends: several classifiers as one, by the mean of their weights or of their predictions.
 
-Wortsman et al. 2022, https://arxiv.org/abs/2203.05482:  w = 1/K sum_k w_k
+Weights ("model soup", Wortsman et al. 2022, https://arxiv.org/abs/2203.05482):  w = 1/K sum_k w_k
+Predictions ("ensemble"), with the temperature t_k of each model:                z = 1/K sum_k z_k / t_k
 
-The mean is only useful for models that were fine-tuned from the same initial weights. The means and variances of batch
-norms are not those of the averaged weights and have to be recomputed (`training/batch_statistics.py`).
+The mean of weights is only useful for models that were fine-tuned from the same initial weights. The means and
+variances of batch norms are not those of the averaged weights and have to be recomputed
+(`training/batch_statistics.py`).
 """
 
 import copy
 import functools
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ribcage.bundle import history
-from ribcage.bundle.io import WEIGHTS_FILE, Classifier, load_classifier
-from ribcage.bundle.spec import EXCLUSIVE, ModelSpec
+from ribcage.bundle.io import WEIGHTS_FILE, Classifier, build_member, load_classifier
+from ribcage.bundle.spec import EXCLUSIVE, MOST_MEMBERS, MemberSpec, ModelSpec
 from ribcage.bundle.training_record import BlendRecord, MemberRecord, TrainingRecord
 from ribcage.data import dataset_folder
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
+from ribcage.models.ensemble import Ensemble, ensemble_name
 from ribcage.runtime import digest
 
-FEWEST, MOST = 2, 64
-"""Numbers of members."""
+FEWEST = 2
+"""Minimum number of members."""
+Mean = Literal["weights", "predictions"]
 SAME: dict[str, Callable[[ModelSpec], object]] = {
     "architecture": lambda spec: spec.name,
     "findings": lambda spec: spec.findings,
@@ -39,12 +45,16 @@ SAME: dict[str, Callable[[ModelSpec], object]] = {
     "mutually exclusive findings": lambda spec: spec.loss == EXCLUSIVE,
 }
 """What models must have in common for a mean of their weights."""
+OF_PREDICTIONS = (
+    "findings", "input size", "stored size", "--fit", "number of channels", "mutually exclusive findings",
+)  # fmt: skip
+"""Of these, what models must have in common for a mean of their predictions."""
 
 
-def open_members(folders: Sequence[Path]) -> list[Classifier]:
+def open_members(folders: Sequence[Path], mean: Mean) -> list[Classifier]:
     """The classifiers to blend; ValueError if one is given twice or they cannot be blended."""
-    if not FEWEST <= len(folders) <= MOST:
-        raise ValueError(f"A blend takes from {FEWEST} to {MOST} models, not {len(folders)}.")
+    if not FEWEST <= len(folders) <= MOST_MEMBERS:
+        raise ValueError(f"A blend takes from {FEWEST} to {MOST_MEMBERS} models, not {len(folders)}.")
     members = [load_classifier(folder) for folder in folders]
     known: dict[str, Path] = {}
     for member in members:
@@ -52,18 +62,21 @@ def open_members(folders: Sequence[Path]) -> list[Classifier]:
         if found in known:
             raise ValueError(f"{known[found]} and {member.folder} have the same weights. Leave one of them out.")
         known[found] = member.folder
-        refuse_different(members[0], member)
+        if member.spec.members:
+            raise ValueError(f"{member.folder} is an ensemble itself. Pass its models instead.")
+        refuse_different(members[0], member, mean)
     return members
 
 
-def refuse_different(first: Classifier, other: Classifier) -> None:
-    """Raise ValueError unless the weights of two models can be averaged."""
-    for name, read in SAME.items():
+def refuse_different(first: Classifier, other: Classifier, mean: Mean) -> None:
+    """Raise ValueError unless the weights or predictions of two models can be averaged."""
+    for name in SAME if mean == "weights" else OF_PREDICTIONS:
+        read = SAME[name]
         values = [_shown(read(one.spec)) for one in (first, other)]
         if read(first.spec) != read(other.spec):
             raise ValueError(
-                f"The weights of {first.folder} and {other.folder} cannot be averaged, because their {name} differs: "
-                f"{values[0]} and {values[1]}. Use models that differ only in their training."
+                f"The {mean} of {first.folder} and {other.folder} cannot be averaged, because their {name} differs: "
+                f"{values[0]} and {values[1]}. Leave one of them out."
             )
 
 
@@ -92,6 +105,31 @@ def mean_weights(members: Sequence[Supervised]) -> Supervised:
             total = functools.reduce(operator.add, (state[name].double() for state in states))
             value.copy_(total / len(states))
     return blended.eval()
+
+
+@torch.no_grad()
+def mean_predictions(members: Sequence[Classifier]) -> Supervised:
+    """A model whose logits are the mean of the logits of the members, each divided by its temperature."""
+    first = members[0].spec
+    backbones = [build_member(first, member_spec(first, one.spec)) for one in members]
+    for built, one in zip(backbones, members, strict=True):
+        built.model.load_state_dict(one.method.backbone.model.state_dict())
+    scales = [torch.tensor(one.spec.temperature or [1.0] * len(first.findings)).double() for one in members]
+    heads = [one.method.head for one in members]
+    method = Supervised(Ensemble(backbones), first.findings, loss=first.loss)  # type: ignore[arg-type]
+    weight = [head.weight.double() / scale[:, None] for head, scale in zip(heads, scales, strict=True)]
+    bias = [head.bias.double() / scale for head, scale in zip(heads, scales, strict=True)]
+    method.head.weight.copy_(torch.cat(weight, 1) / len(members))
+    method.head.bias.copy_(torch.stack(bias).mean(0))
+    return method.eval()
+
+
+def member_spec(first: ModelSpec, spec: ModelSpec) -> MemberSpec:
+    """The spec of a member of an ensemble that takes images as the first model does."""
+    own: tuple[tuple[float, ...], ...] = spec.rgb_normalisation
+    if not own and (spec.mean, spec.std) != (first.mean, first.std):
+        own = ((spec.mean,) * spec.channels, (spec.std,) * spec.channels)
+    return MemberSpec(spec.name, spec.pool, own)
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
@@ -134,13 +172,16 @@ def blend_spec(
         images=_count(seen, 0), patients=len(seen.trained), selection=_count(seen, 1),
         policy=policy or None, options=options | own, blend=record, leak="; ".join(leaks) or None,
     )  # fmt: skip
-    return ModelSpec(
-        name=specs[0].name, findings=specs[0].findings, size=specs[0].size, stored=specs[0].stored, fit=specs[0].fit,
-        mean=specs[0].mean, std=specs[0].std, channels=specs[0].channels, pool=specs[0].pool,
-        rgb_normalisation=specs[0].rgb_normalisation, loss=specs[0].loss,
-        data=tuple(dict.fromkeys(one for spec in specs for one in spec.data)), training=training,
+    spec = replace(
+        specs[0], temperature=(), thresholds={}, metrics={}, reliability=(),
+        data=tuple(dict.fromkeys(one for each in specs for one in each.data)), training=training,
         versions=dataset_folder.versions(),
     )  # fmt: skip
+    if record.mean == "weights" or len(specs) == 1:
+        return spec
+    several = tuple(member_spec(specs[0], one) for one in specs)
+    name = ensemble_name([one.name for one in several])
+    return replace(spec, name=name, members=several, pool="", rgb_normalisation=())
 
 
 def _count(seen: Provenance, role: int) -> int | None:

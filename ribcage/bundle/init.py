@@ -121,6 +121,8 @@ def initial_backbone(spec: ModelSpec, init: str, drop_path: float) -> Backbone:
             _report(init, one, built)
         return built
     trained = load_bundle(folder)
+    if trained.spec.members:
+        raise ValueError(f"{init} is an ensemble, which cannot be used as initial weights. Pass one of its models.")
     if trained.spec.name != spec.name:
         raise ValueError(
             f"{init} has the architecture {trained.spec.name}, not {spec.name}: pass --model {trained.spec.name}."

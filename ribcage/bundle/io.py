@@ -17,13 +17,14 @@ import torch
 from ribcage.bundle import card, ood
 from ribcage.bundle.formats import error_text
 from ribcage.bundle.formats.reading.safetensors_header import read_header
-from ribcage.bundle.spec import CAM_HEAD, ModelSpec
+from ribcage.bundle.spec import CAM_HEAD, MemberSpec, ModelSpec
 from ribcage.bundle.weights import (
     check_state,
     convolutional_head,
     detector_state,
     load_plain_state,
     load_state,
+    member_state,
     plain_shapes,
     plain_state,
 )
@@ -33,6 +34,7 @@ from ribcage.methods.detect import Detect
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.models.detectors.cam import CamBoxes
+from ribcage.models.ensemble import Ensemble
 from ribcage.runtime import digest, distributed, files
 
 WEIGHTS_FILE = "model.safetensors"
@@ -83,7 +85,8 @@ def save_bundle(
     from safetensors.torch import save as dump
 
     folder.mkdir(parents=True, exist_ok=True)
-    state, plain = dict(method.backbone.model.state_dict()), plain_shapes(spec)
+    plain = plain_shapes(spec)
+    state = {} if spec.members else dict(method.backbone.model.state_dict())
     if isinstance(method, Supervised) and spec.findings:
         state = convolutional_head(plain_state(method), plain)
     if isinstance(method, Detect):
@@ -189,13 +192,28 @@ def build_detector(spec: ModelSpec, backbone: Backbone, where: str, *, freeze: b
 
 def _built(spec: ModelSpec, where: str) -> Detect | Supervised:
     """The method that a spec describes, with random weights."""
-    backbone = Backbone(
-        spec.name, channels=spec.channels, size=spec.size, pool=spec.pool, mean=spec.mean, std=spec.std,
-        rgb_normalisation=spec.rgb_normalisation,
-    )  # fmt: skip
+    backbone = build_backbone(spec)
     if spec.detector and spec.detector.head != CAM_HEAD:
         return build_detector(spec, backbone, where)
     return Supervised(backbone, spec.findings, loss=spec.loss)  # type: ignore[arg-type]
+
+
+def build_backbone(spec: ModelSpec) -> Backbone:
+    """The backbone that a spec describes, with random weights."""
+    if spec.members:
+        return Ensemble([build_member(spec, one) for one in spec.members])
+    return Backbone(
+        spec.name, channels=spec.channels, size=spec.size, pool=spec.pool, mean=spec.mean, std=spec.std,
+        rgb_normalisation=spec.rgb_normalisation,
+    )  # fmt: skip
+
+
+def build_member(spec: ModelSpec, member: MemberSpec) -> Backbone:
+    """A member of an ensemble, with random weights."""
+    return Backbone(
+        member.name, channels=spec.channels, size=spec.size, pool=member.pool, mean=spec.mean, std=spec.std,
+        rgb_normalisation=member.normalisation,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -216,6 +234,10 @@ def _check_shapes(spec: ModelSpec, folder: Path) -> None:
         raise FileNotFoundError(f"{folder} has no {WEIGHTS_FILE}.") from None
     except Exception as error:
         raise ValueError(f"{folder / WEIGHTS_FILE} is damaged ({type(error).__name__}: {error_text(error)}).") from None
+    for place, member in enumerate(spec.members):  # one after another: the file must have each before the next is built
+        with torch.device("meta"):
+            own = member_state(place, build_member(spec, member))
+        check_state(own, {name: there[name] for name in there if name.startswith(f"members.{place}.")}, str(folder))
     with torch.device("meta"):
         method = _built(spec, str(folder))
     own = detector_state(method) if isinstance(method, Detect) else plain_state(method)

@@ -34,6 +34,8 @@ CAM_HEAD = "cam"
 """The head of a detector that is a classifier with boxes around its saliency maps."""
 MAX_SIDE = 4096
 """Largest side of an image in pixels, and largest option of a detector: a hostile file must not exhaust the memory."""
+MOST_MEMBERS = 64
+"""Maximum number of models in a blend."""
 MOST_FINDINGS, MOST_BYTES = 1000, 1 << 24
 """Largest number of findings of a model, and largest size of model.json."""
 
@@ -48,11 +50,22 @@ class DetectorSpec:
 
 
 @dataclass(frozen=True)
+class MemberSpec:
+    """A backbone of an ensemble."""
+
+    name: str
+    """The architecture, by timm's name."""
+    pool: str
+    normalisation: tuple[tuple[float, ...], ...] = ()
+    """(means, standard deviations) of the channels, if they differ from those of the ensemble."""
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """The content of model.json."""
 
     name: str
-    """The architecture, by timm's name."""
+    """The architecture, by timm's name; of an ensemble, a description of its members."""
     findings: tuple[str, ...]
     """The findings that the model predicts; none for a pretrained backbone."""
     size: tuple[int, int]
@@ -72,6 +85,8 @@ class ModelSpec:
     """bce: independent findings; cross-entropy: mutually exclusive ones."""
     detector: DetectorSpec | None = None
     """Of a detector; {} in the JSON of other models."""
+    members: tuple[MemberSpec, ...] = ()
+    """The backbones of an ensemble; none for a single model."""
     temperature: tuple[float, ...] = ()
     """Logits are divided by it; one per finding, fitted on validation."""
     thresholds: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
@@ -123,6 +138,8 @@ class ModelSpec:
         except ValueError as error:
             raise ValueError(f"{file} is not valid JSON ({error}).") from None
         values = format_1.current(values, "model.json", MODEL_FORMAT)
+        if isinstance(values, dict):
+            values = {"members": [], **values}  # files from before there were ensembles
         known = {item.name for item in fields(cls)}
         if not isinstance(values, dict) or values.get("format") != MODEL_FORMAT or known != set(values):
             raise ValueError(f"{file} was written by another version of Ribcage (this is {__version__}).")
@@ -131,6 +148,7 @@ class ModelSpec:
         for name in ("findings", "size", "temperature"):
             values[name] = tuple(values[name])
         values["detector"] = _read_detector(values["detector"]) if values["detector"] else None
+        values["members"] = tuple(map(_read_member, values["members"]))
         values["data"] = tuple(map(_read_data, values["data"]))
         values["training"] = read_training_record(values["training"])
         values["reliability"] = tuple(map(FindingReliability.from_json, values["reliability"]))
@@ -156,6 +174,10 @@ def _read_detector(value: object) -> DetectorSpec:
     return typed_json.from_json(DetectorSpec, value)
 
 
+def _read_member(value: object) -> MemberSpec:
+    return typed_json.from_json(MemberSpec, value)
+
+
 def _read_data(value: object) -> TrainingData:
     return typed_json.from_json(TrainingData, value)
 
@@ -174,6 +196,9 @@ def _wrong_lengths(values: dict[str, Any]) -> list[str]:
     count = len(values["findings"])
     if values["rgb_normalisation"] and values["channels"] != 3:
         return ["rgb_normalisation"]
+    given = [member["normalisation"] for member in values["members"] if member.get("normalisation")]
+    if any(len(one[0]) != values["channels"] for one in given) or (values["members"] and values["detector"]):
+        return ["members"]
     wrong = [name for name in ("temperature", "reliability") if len(values[name]) not in (0, count)]
     return wrong + (["thresholds"] if any(len(one) != count for one in values["thresholds"].values()) else [])
 
@@ -226,6 +251,15 @@ def _rgb_normalisation(value: Any) -> bool:
     return not wrong_normalisation(*value)
 
 
+def _members(value: Any) -> bool:
+    """Whether a JSON value holds the backbones of an ensemble."""
+    if not _list_of(dict)(value) or len(value) > MOST_MEMBERS or not all(_readable(_read_member, one) for one in value):
+        return False
+    several = [one.get("normalisation") or [[0.0], [1.0]] for one in value]
+    valid = all(len(one) == 2 and len(one[0]) == len(one[1]) and not wrong_normalisation(*one) for one in several)
+    return valid and all(one["pool"] in POOLS for one in value)
+
+
 def _readable(read: Callable[[object], object], value: Any) -> bool:
     """Whether the reader of a part of model.json takes this JSON value."""
     try:
@@ -253,6 +287,7 @@ SPEC_CHECKS: dict[str, Callable[[Any], bool]] = {
     "rgb_normalisation": lambda value: value == [] or _rgb_normalisation(value),
     "loss": lambda value: isinstance(value, str) and value in losses.LOSSES,
     "detector": lambda value: value == {} or (_readable(_read_detector, value) and all(map(_option, value.values()))),
+    "members": _members,
     "temperature": lambda value: isinstance(value, list) and all(_finite(one) and 1e-6 < one < 1e6 for one in value),
     "thresholds": lambda value: isinstance(value, dict) and all(map(_thresholds, value.values())),
     "metrics": _metrics,

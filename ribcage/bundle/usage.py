@@ -8,7 +8,9 @@ def usage_lines(spec: ModelSpec, *, plain: bool) -> list[str]:
     """The lines for this model; plain: its weights fit timm's model of this name."""
     if spec.detector:
         return _of_detector()
-    return _of_timm(spec) if plain else _of_ribcage(spec.name)
+    if spec.members:
+        return _of_ribcage("an ensemble is not a model of timm's")
+    return _of_timm(spec) if plain else _of_ribcage(f"timm's {spec.name} has another head")
 
 
 def _of_timm(spec: ModelSpec) -> list[str]:
@@ -25,10 +27,10 @@ def _of_timm(spec: ModelSpec) -> list[str]:
     ]
 
 
-def _of_ribcage(name: str) -> list[str]:
-    """For an architecture with another head than timm's."""
+def _of_ribcage(reason: str) -> list[str]:
+    """For a model that is not one of timm's."""
     return [
-        f"from ribcage.bundle.io import load_bundle  # timm's {name} has another head",
+        f"from ribcage.bundle.io import load_bundle  # {reason}",
         'opened = load_bundle(".")  # this folder',
         "model = opened.method  # model.logits(images): predictions; model.backbone(images): features",
     ]

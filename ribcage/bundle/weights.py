@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ribcage.bundle.formats.reading.safetensors_header import StoredTensor
 from ribcage.bundle.spec import ModelSpec
 from ribcage.methods.detect import Detect
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
+from ribcage.models.ensemble import Ensemble
 from ribcage.runtime.spelling import count_phrase
 
 
@@ -28,7 +29,10 @@ def timm_options(name: str, size: tuple[int, int], pool: str) -> dict[str, Any]:
 
 
 def plain_shapes(spec: ModelSpec) -> dict[str, torch.Size]:
-    """Names and shapes of the weights of the timm model that the lines on the model card create."""
+    """Names and shapes of the weights of the timm model that the lines on the model card create; none for an
+    ensemble."""
+    if spec.members:
+        return {}
     return _plain_shapes(spec.name, spec.channels, len(spec.findings), spec.size, spec.pool)
 
 
@@ -46,10 +50,25 @@ def _plain_shapes(name: str, channels: int, count: int, size: tuple[int, int], p
     return {key: value.shape for key, value in plain.state_dict().items()}
 
 
+def ensemble_state(backbone: Ensemble, head: nn.Module) -> dict[str, Tensor]:
+    """The weights of an ensemble: those of member k under `members.k.` with timm's names, and the head."""
+    state = {f"head.{name}": value for name, value in head.state_dict().items()}
+    for place, member in enumerate(backbone.backbones):
+        state |= member_state(place, member)
+    return state
+
+
+def member_state(place: int, member: Backbone) -> dict[str, Tensor]:
+    """The weights of a member of an ensemble."""
+    return {f"members.{place}.{name}": value for name, value in member.model.state_dict().items()}
+
+
 def plain_state(method: Supervised) -> dict[str, Tensor]:
     """The weights as a plain timm model with as many classes names them. Where timm averages the outputs of two heads,
     both get the same weights, which gives the head of the averaged features. A head whose output is added (VOLO's, for
     each place) gets zeros."""
+    if isinstance(method.backbone, Ensemble):
+        return ensemble_state(method.backbone, method.head)
     names = method.backbone.model.pretrained_cfg["classifier"]
     state = dict(method.backbone.model.state_dict())
     if not method.findings:

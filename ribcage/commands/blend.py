@@ -1,15 +1,15 @@
-"""Blend several classifiers into one by averaging their weights.
+"""Blend several classifiers into one by averaging their weights or their predictions.
 
-The models must have the same architecture, findings and preprocessing, and should have been fine-tuned from the same
-initial weights. With --data, batch norm statistics are recomputed on the training split, and temperature and thresholds
-are fitted on the validation split. The test split is not used. 'ribcage evaluate' refuses test images that any of the
-models was trained on.
+--mean weights requires models with the same architecture, findings and preprocessing, which should have been fine-tuned
+from the same initial weights. --mean predictions requires the same findings and input size; the blend contains all
+models and is as slow as all of them together. With --data, temperature and thresholds are fitted on the validation
+split. The test split is not used. 'ribcage evaluate' refuses test images that any of the models was trained on.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from ribcage.bundle.io import Classifier
@@ -22,6 +22,7 @@ POSITIONAL = ("models",)
 EXAMPLES = (
     "blend runs/a runs/b runs/c --data data/nih --out models/soup",
     "blend runs/a runs/b runs/c --data data/nih --greedy --out models/greedy",
+    "blend runs/chexnet runs/vit --mean predictions --data data/nih --out models/ensemble",
 )
 GROUPS = {"batch": "Run"}
 
@@ -34,6 +35,8 @@ class Options:
     """Run folders or bundles of classifiers."""
     out: Path = field(kw_only=True)
     """Bundle to write."""
+    mean: Literal["weights", "predictions"] = "weights"
+    """What to average: weights (model soup), or predictions (ensemble; the mean of the calibrated logits)."""
     data: tuple[str, ...] = ()
     """Dataset folders (default: none; the blend then has no temperature and no thresholds)."""
     greedy: bool = False
@@ -65,7 +68,7 @@ def run(options: Options) -> "ModelSpec":
     from ribcage.runtime import limits
 
     limits.check_options(options, wrong(options))
-    members = blend.open_members(options.models)
+    members = blend.open_members(options.models, options.mean)
     return blended_on_data(options, members) if options.data else averaged(options, members)
 
 
@@ -92,17 +95,21 @@ def averaged(options: Options, members: "Sequence[Classifier]") -> "ModelSpec":
     from ribcage.bundle.io import save_bundle
     from ribcage.bundle.training_record import BlendRecord
 
-    if blend.batch_norms(members[0].method):
+    if options.mean == "weights" and blend.batch_norms(members[0].method):
         raise ValueError(
             f"{members[0].spec.name} has batch normalisation, whose statistics cannot be averaged. Pass --data with "
             "training images on which to recompute them."
         )
     seen = blend.joint_provenance(members)
     lines = tuple(blend.member_record(one, True) for one in members)
-    spec = blend.blend_spec(members, BlendRecord("weights", False, lines), seen, as_json(options), same_policy(members))
-    save_bundle(options.out, blend.mean_weights([one.method for one in members]), spec, seen)
+    record = BlendRecord(options.mean, False, lines)
+    spec = blend.blend_spec(members, record, seen, as_json(options), same_policy(members))
+    averages = options.mean == "weights"
+    method = blend.mean_weights([one.method for one in members]) if averages else blend.mean_predictions(members)
+    save_bundle(options.out, method, spec, seen)
     print(
-        f"Wrote {options.out}: the mean of {len(members)} models, without temperature and thresholds. To fit them: "
+        f"Wrote {options.out}: the mean of the {options.mean} of {len(members)} models, without temperature and "
+        "thresholds. To fit them: "
         f"ribcage convert {options.out} --data DATA --out FOLDER"
     )
     return spec
@@ -120,13 +127,13 @@ def blended_on_data(options: Options, members: "Sequence[Classifier]") -> "Model
 
     images = opened_images(options, members)
     leak = check_members(options, members, images)
-    blends = Blends(members, images)
+    blends = Blends(members, options.mean, images)
     check_labels(options, blends)
     tried = blends.candidates(options.greedy)
     chosen = [one.member for one in tried if one.used]
     used, rows = [members[one] for one in chosen], blends.statistics_rows(chosen)
     lines = tuple(blend.member_record(members[one.member], one.used, one.auroc, one.blended) for one in tried)
-    record = BlendRecord("weights", options.greedy, lines, len(rows))
+    record = BlendRecord(options.mean, options.greedy, lines, len(rows))
     seen = blend.joint_provenance(used) | Provenance.of(images.data, images.train_rows, images.val_rows)
     spec = blend.blend_spec(used, record, seen, as_json(options), str(images.policy.settled))
     training = replace(
@@ -170,7 +177,8 @@ def opened_images(options: Options, members: "Sequence[Classifier]") -> "BlendIm
 
     data = Datasets.open(options.data)
     selection.distinct(data)
-    needed = options.train in data.splits or bool(blend.batch_norms(members[0].method))
+    norms = options.mean == "weights" and blend.batch_norms(members[0].method)
+    needed = options.train in data.splits or bool(norms)
     rows = [data.rows_of(split, frontal=options.frontal) for split in (options.val, *[options.train] * needed)]
     if options.drop_shared:
         gone = selection.rows_that_give_way(data, options.drop_shared)
@@ -246,9 +254,10 @@ def report(options: Options, lines: "Sequence[MemberRecord]", spec: "ModelSpec")
     print_table(terminal.console(), Table(head, rows, ["blend", f"{auroc:.4f}", *[""] * (len(head) - 2)]))
     print(f"Mean AUROC over {len(spec.findings)} findings on split {options.val!r}.")
     if auroc < best:
+        why = " Weights can only be averaged usefully if the models were fine-tuned from the same initial weights."
         say(
-            f"WARNING: the blend has a lower validation AUROC ({auroc:.4f}) than the best of its models ({best:.4f}). "
-            "Weights can only be averaged usefully if the models were fine-tuned from the same initial weights."
+            f"WARNING: the blend has a lower validation AUROC ({auroc:.4f}) than the best of its models ({best:.4f})."
+            + why * (options.mean == "weights")
         )
 
 

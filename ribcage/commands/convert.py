@@ -290,6 +290,10 @@ def published_file(options: Options) -> Path:
 
     assert options.file and options.out
     layout, opened = formats.load_layout(options.to), load_bundle(options.file)
+    if opened.spec.members:
+        raise ValueError(
+            f"{options.file} is an ensemble, which no published layout can hold. Convert its models one by one."
+        )
     file: Path = layout.export(opened.method, opened.spec, options.out)
     print(f"Wrote {file}.")
     return file

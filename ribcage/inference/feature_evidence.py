@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ribcage.inference.map_cells import grid_of, height_width
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
+from ribcage.models.ensemble import Ensemble, side_by_side
 
 PREFIX = 16
 """Maximum number of tokens without a position in the image (class, distillation and register tokens)."""
@@ -32,6 +33,8 @@ def pooled_evidence(method: Supervised, images: Tensor) -> Evidence | None:
     """From the features before pooling; None if these are not on a grid or the logits do not depend on them."""
     with torch.no_grad():
         hidden = method.backbone.hidden(images)
+    if isinstance(method.backbone, Ensemble):
+        return _evidence_of_members(method, method.backbone, hidden, height_width(images))
     if not isinstance(hidden, Tensor):
         return None
     leaf = hidden.detach().requires_grad_()
@@ -40,8 +43,36 @@ def pooled_evidence(method: Supervised, images: Tensor) -> Evidence | None:
     return found if found and found.gradients.any() else None
 
 
+def _evidence_of_members(
+    method: Supervised, ensemble: Ensemble, hidden: tuple[Any, ...], size: tuple[int, int]
+) -> Evidence | None:
+    """The evidence of all members of an ensemble, side by side on the finest grid. A gradient for each cell is divided
+    among the cells of a finer grid, so that members count as much as they contribute to the logits."""
+    if not all(isinstance(one, Tensor) for one in hidden):
+        return None
+    leaves = [one.detach().requires_grad_() for one in hidden]
+    logits = method.head(ensemble.pool(tuple(leaf.clone() for leaf in leaves)))
+    found = [_owed(method, leaf, logits, size, member) for leaf, member in zip(leaves, ensemble.backbones, strict=True)]
+    known = [one for one in found if one]
+    if len(known) < len(found) or not all(one.gradients.any() for one in known):
+        return None
+    cells = [one.features.shape[2] * one.features.shape[3] for one in known]
+    gradients = [one.gradients * count / max(cells) for one, count in zip(known, cells, strict=True)]
+    return Evidence(side_by_side([one.features for one in known]), side_by_side(gradients), logits.detach())
+
+
+def _refuse_ensemble(backbone: Backbone) -> None:
+    """Raise for an ensemble, whose members have features of their own in each block."""
+    if isinstance(backbone, Ensemble):
+        raise ValueError(
+            f"The {backbone.name} has no common features for Grad-CAM, because a model has no pooled features on a "
+            "grid or an earlier layer was requested. Pass --map-method occlusion."
+        )
+
+
 def gathered_evidence(method: Supervised, images: Tensor) -> Evidence:
     """From the last features on a grid, among the outputs of all blocks, that the logits depend on."""
+    _refuse_ensemble(method.backbone)
     with _given_on(method.backbone) as given:
         logits = method.head(method.backbone(images.requires_grad_()))
     found = None
@@ -58,6 +89,7 @@ def gathered_evidence(method: Supervised, images: Tensor) -> Evidence:
 
 def earlier_evidence(method: Supervised, images: Tensor, layer: int) -> Evidence:
     """From the last features on the chosen finer grid that the logits depend on."""
+    _refuse_ensemble(method.backbone)
     size = height_width(images)
     with _given_on(method.backbone) as given:
         logits = method.head(method.backbone(images.requires_grad_()))
@@ -90,10 +122,14 @@ def logit_of_each(method: Supervised, logits: Tensor) -> Tensor:
     return _against_others(logits) if method.exclusive else logits
 
 
-def _owed(method: Supervised, features: Tensor, logits: Tensor, size: tuple[int, int]) -> Evidence | None:
-    """Gradients of the logits with respect to features; None if these are not on a grid or computed after the
-    logits."""
-    placed = _placing(method.backbone, features, size)
+def _owed(
+    method: Supervised, features: Tensor, logits: Tensor, size: tuple[int, int], member: Backbone | None = None
+) -> Evidence | None:
+    """Gradients of the logits with respect to features; None if these are not on a grid or computed after the logits.
+
+    member: the backbone of the features, if it is part of an ensemble.
+    """
+    placed = _placing(member or method.backbone, features, size)
     if placed is None:
         return None
     targets = logit_of_each(method, logits)

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ribcage.bundle.io import Classifier
+from ribcage.bundle.io import Classifier, build_backbone
 from ribcage.bundle.spec import ModelSpec
 from ribcage.inference import explanation, gradcam
 from ribcage.inference.gradcam import MapMethod
@@ -77,10 +77,7 @@ def map_likeness(
 
 def untrained(model: ModelSpec) -> Backbone:
     """The same architecture with the initial weights of a training from scratch."""
-    return Backbone(
-        model.name, channels=model.channels, size=model.size, pool=model.pool, mean=model.mean, std=model.std,
-        rgb_normalisation=model.rgb_normalisation,
-    )  # fmt: skip
+    return build_backbone(model)
 
 
 def _maps(method: Supervised, images: Tensor, map_method: MapMethod | None = None) -> np.ndarray:

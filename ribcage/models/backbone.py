@@ -119,10 +119,14 @@ class Backbone(nn.Module):
         """Whether the model is built for a single image size, also after `accept_any_size`."""
         return not isinstance(self.model, VisionTransformer) and bool(pretrained_config(self.name).fixed_input_size)
 
-    def hidden(self, images: Tensor) -> Tensor:
-        """Output of `model.forward_features`, the input of `pool` and `grid`."""
+    def hidden(self, images: Tensor) -> Any:
+        """Output of `model.forward_features`, the input of `pool` and `grid`; a tensor for nearly all architectures."""
         tokens = math.prod([-(-side // PATCH) for side in images.shape[2:]])
         choose_attention(self.model, tokens, images.device)
+        return self.forward_features(images)
+
+    def forward_features(self, images: Tensor) -> Any:
+        """The same, without choosing how attention is computed."""
         return self.model.forward_features(self.shown(images))
 
     def shown(self, images: Tensor) -> Tensor:
@@ -132,7 +136,7 @@ class Backbone(nn.Module):
         mean, std = self.scale
         return (images * std + mean - self.rgb_mean.to(images)) / self.rgb_std.to(images)
 
-    def pool(self, hidden: Tensor) -> Tensor:
+    def pool(self, hidden: Any) -> Tensor:
         """Output of `model.forward_features` → (N, dim), pooled as the model does before its head."""
         return self.model.forward_head(hidden, pre_logits=True)
 
@@ -165,7 +169,7 @@ class Backbone(nn.Module):
         info = self.model.feature_info
         return info if isinstance(info, list) else info.info
 
-    def grid(self, hidden: Tensor, size: tuple[int, int]) -> Tensor:
+    def grid(self, hidden: Any, size: tuple[int, int]) -> Tensor:
         """Output of `model.forward_features` → (N, dim, h, w)."""
         if hidden.ndim == 4:
             return hidden.permute(0, 3, 1, 2) if getattr(self.model, "output_fmt", "NCHW") == "NHWC" else hidden

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ribcage.bundle.blend import batch_norms, mean_weights
+from ribcage.bundle.blend import Mean, batch_norms, mean_predictions, mean_weights
 from ribcage.bundle.io import Classifier
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data.collection import Datasets
@@ -45,8 +45,8 @@ class Candidate:
 class Blends:
     """Blends of some of the members, which are given by their numbers."""
 
-    def __init__(self, members: Sequence[Classifier], images: BlendImages) -> None:
-        self.members, self.images, self.current = members, images, members[0].method
+    def __init__(self, members: Sequence[Classifier], mean: Mean, images: BlendImages) -> None:
+        self.members, self.mean, self.images, self.current = members, mean, images, members[0].method
         spec = members[0].spec
         self.validation = ClassifierValidation(
             lambda: self.current, images.data, images.val_rows, spec, device=images.device, batch=images.batch,
@@ -60,6 +60,8 @@ class Blends:
         """The mean of these members; a single one is left as it is."""
         if len(chosen) == 1:
             return self.members[chosen[0]].method
+        if self.mean == "predictions":
+            return mean_predictions([self.members[one] for one in chosen])
         found = mean_weights([self.members[one].method for one in chosen])
         recompute_statistics(found, self.statistics)
         return found
@@ -67,6 +69,7 @@ class Blends:
     def auroc(self, chosen: Sequence[int]) -> float:
         """Mean AUROC of the blend of these members on validation."""
         self.current = self.blended(chosen).to(self.images.device)
+        self.validation.model = self.members[chosen[0]].spec  # for its normalisation
         found = self.validation()["auroc"]
         self.current.cpu()
         return found
@@ -80,7 +83,7 @@ class Blends:
 
     def statistics_rows(self, chosen: Sequence[int]) -> np.ndarray:
         """The training images on which the batch norms of this blend were recomputed."""
-        needed = len(chosen) > 1 and batch_norms(self.members[0].method)
+        needed = self.mean == "weights" and len(chosen) > 1 and batch_norms(self.members[0].method)
         return self.statistics.drawn if needed else np.empty(0, np.int64)
 
     def calibrated(self, chosen: Sequence[int], spec: ModelSpec) -> tuple[Supervised, ModelSpec]:

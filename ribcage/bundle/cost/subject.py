@@ -35,6 +35,8 @@ class Subject:
     size: Size
     folder: Path | None = None
     """Folder of the bundle."""
+    ensemble: bool = False
+    """Whether the bundle is an ensemble of several models."""
     pool: str = ""
     """Pooling of the features, if not the architecture's default."""
 
@@ -42,7 +44,7 @@ class Subject:
     def of(cls, folder: Path) -> "Subject":
         """The bundle in a folder or in a run."""
         model = ModelSpec.load(find_bundle(folder) / "model.json")
-        return cls(model.name, len(model.findings), model.channels, model.size, folder, model.pool)
+        return cls(model.name, len(model.findings), model.channels, model.size, folder, bool(model.members), model.pool)
 
     @property
     def body(self) -> tuple[Any, ...]:
@@ -73,6 +75,8 @@ def built(one: Subject) -> Supervised:
 def shapes(one: Subject) -> onnx_export.Network:
     """The network on the meta device, which takes no time to build; architectures that do not support it are built in
     full."""
+    if one.ensemble:
+        return onnx_export.Network(built(one))
     try:
         with torch.device("meta"):
             network = onnx_export.Network(built(replace(one, folder=None)))
