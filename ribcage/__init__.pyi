@@ -34,6 +34,7 @@ def blend(
     models: Words,
     *,
     out: Word,
+    mean: Literal['weights', 'predictions'] = 'weights',
     data: Words = (),
     greedy: bool = False,
     train: Word = 'train',
@@ -45,16 +46,17 @@ def blend(
     batch: int = 64,
     threads: int = 0,
 ) -> ModelSpec:
-    """Blend several classifiers into one by averaging their weights.
+    """Blend several classifiers into one by averaging their weights or their predictions.
 
-    The models must have the same architecture, findings and preprocessing, and should have been fine-tuned from the same
-    initial weights. With --data, batch norm statistics are recomputed on the training split, and temperature and thresholds
-    are fitted on the validation split. The test split is not used. 'ribcage evaluate' refuses test images that any of the
-    models was trained on.
+    --mean weights requires models with the same architecture, findings and preprocessing, which should have been fine-tuned
+    from the same initial weights. --mean predictions requires the same findings and input size; the blend contains all
+    models and is as slow as all of them together. With --data, temperature and thresholds are fitted on the validation
+    split. The test split is not used. 'ribcage evaluate' refuses test images that any of the models was trained on.
 
     Args:
         models: Run folders or bundles of classifiers.
         out: Bundle to write.
+        mean: What to average: weights (model soup), or predictions (ensemble; the mean of the calibrated logits).
         data: Dataset folders (default: none; the blend then has no temperature and no thresholds).
         greedy: Add models one by one, from the best to the worst, and keep a model only if the mean AUROC of the
             blend on the validation split does not fall.
