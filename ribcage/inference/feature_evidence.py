@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ribcage.inference.map_cells import grid_of, height_width
 from ribcage.methods.supervised import Supervised
-from ribcage.models.backbone import Backbone
+from ribcage.models.backbone import Backbone, Hidden
 from ribcage.models.ensemble import Ensemble, side_by_side
 
 PREFIX = 16
@@ -44,7 +44,7 @@ def pooled_evidence(method: Supervised, images: Tensor) -> Evidence | None:
 
 
 def _evidence_of_members(
-    method: Supervised, ensemble: Ensemble, hidden: tuple[Any, ...], size: tuple[int, int]
+    method: Supervised, ensemble: Ensemble, hidden: Hidden, size: tuple[int, int]
 ) -> Evidence | None:
     """The evidence of all members of an ensemble, side by side on the finest grid. A gradient for each cell is divided
     among the cells of a finer grid, so that members count as much as they contribute to the logits."""

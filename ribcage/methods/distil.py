@@ -20,7 +20,7 @@ from ribcage.data.batch import Batch
 from ribcage.methods.base import Step
 from ribcage.methods.supervised import Supervised
 from ribcage.models import losses
-from ribcage.models.backbone import Backbone
+from ribcage.models.backbone import Backbone, Hidden
 from ribcage.runtime import distributed
 
 CHINESE = "知识蒸馏：同时学习教师模型软化后的输出和已知标签"
@@ -155,7 +155,7 @@ class Distil(Supervised):
         pairs = zip(self.projections, theirs, strict=True)
         return per_image(torch.stack([1 - F.cosine_similarity(own(features), f.float()) for own, f in pairs]).mean(0))
 
-    def _unrelated(self, hidden: Tensor, view: Tensor, answers: Sequence[TeacherOutput]) -> Tensor:
+    def _unrelated(self, hidden: Hidden, view: Tensor, answers: Sequence[TeacherOutput]) -> Tensor:
         """Squared difference of the relations between places, the mean over images and teachers."""
         maps = self.backbone.grid(hidden, (view.shape[-2], view.shape[-1])).float()
         theirs = [answer.maps.float() for answer in answers if answer.maps is not None]

@@ -20,6 +20,8 @@ from ribcage.models.pretrained import Coverage, Weights, pretrained_model, weigh
 from ribcage.models.stem import GRAY, fold_stem
 from ribcage.runtime.spelling import did_you_mean
 
+Hidden = Tensor | tuple[Any, ...]
+"""Output of `model.forward_features`: a tensor for nearly all architectures; a tuple for an ensemble."""
 PATCH = 16
 """Side of a patch of most vision transformers."""
 LEVELS = 3
@@ -119,13 +121,13 @@ class Backbone(nn.Module):
         """Whether the model is built for a single image size, also after `accept_any_size`."""
         return not isinstance(self.model, VisionTransformer) and bool(pretrained_config(self.name).fixed_input_size)
 
-    def hidden(self, images: Tensor) -> Any:
+    def hidden(self, images: Tensor) -> Hidden:
         """Output of `model.forward_features`, the input of `pool` and `grid`; a tensor for nearly all architectures."""
         tokens = math.prod([-(-side // PATCH) for side in images.shape[2:]])
         choose_attention(self.model, tokens, images.device)
         return self.forward_features(images)
 
-    def forward_features(self, images: Tensor) -> Any:
+    def forward_features(self, images: Tensor) -> Hidden:
         """The same, without choosing how attention is computed."""
         return self.model.forward_features(self.shown(images))
 
@@ -136,7 +138,7 @@ class Backbone(nn.Module):
         mean, std = self.scale
         return (images * std + mean - self.rgb_mean.to(images)) / self.rgb_std.to(images)
 
-    def pool(self, hidden: Any) -> Tensor:
+    def pool(self, hidden: Hidden) -> Tensor:
         """Output of `model.forward_features` → (N, dim), pooled as the model does before its head."""
         return self.model.forward_head(hidden, pre_logits=True)
 
@@ -169,8 +171,9 @@ class Backbone(nn.Module):
         info = self.model.feature_info
         return info if isinstance(info, list) else info.info
 
-    def grid(self, hidden: Any, size: tuple[int, int]) -> Tensor:
+    def grid(self, hidden: Hidden, size: tuple[int, int]) -> Tensor:
         """Output of `model.forward_features` → (N, dim, h, w)."""
+        assert isinstance(hidden, Tensor), "only a tensor is on a grid"
         if hidden.ndim == 4:
             return hidden.permute(0, 3, 1, 2) if getattr(self.model, "output_fmt", "NCHW") == "NHWC" else hidden
         tokens = hidden[:, getattr(self.model, "num_prefix_tokens", 0) :]

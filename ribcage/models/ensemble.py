@@ -6,20 +6,19 @@ The mean of linear classifiers is a linear classifier of these features:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – the usual name
 
-from ribcage.models.backbone import Backbone
+from ribcage.models.backbone import Backbone, Hidden
 
 
 @dataclass(frozen=True)
 class EnsembleFeatures:
     """What readers of `Backbone.model` need to know about an ensemble."""
 
-    feature_info: list[dict[str, Any]]
+    feature_info: list[dict[str, int]]
     """The reduction of its finest last map."""
     global_pool: str
     """"token" if any member pools by a token."""
@@ -45,25 +44,25 @@ class Ensemble(Backbone):
         return list(self.members)  # type: ignore[arg-type]  # a ModuleList of Backbones
 
     @property
-    def model(self) -> Any:
+    def model(self) -> EnsembleFeatures:
         """A description in place of timm's model."""
         reduction = min(one.model.feature_info[-1]["reduction"] for one in self.backbones)
         by_token = any(getattr(one.model, "global_pool", "") == "token" for one in self.backbones)
         return EnsembleFeatures([{"reduction": reduction}], "token" if by_token else "")
 
-    def hidden(self, images: Tensor) -> tuple[Any, ...]:
+    def hidden(self, images: Tensor) -> Hidden:
         """The output of each member."""
         return tuple(one.hidden(images) for one in self.backbones)
 
-    def forward_features(self, images: Tensor) -> tuple[Any, ...]:
+    def forward_features(self, images: Tensor) -> Hidden:
         """The same, without choosing how attention is computed."""
         return tuple(one.forward_features(images) for one in self.backbones)
 
-    def pool(self, hidden: Any) -> Tensor:
+    def pool(self, hidden: Hidden) -> Tensor:
         """(N, dim)"""
         return torch.cat([one.pool(each) for one, each in zip(self.backbones, hidden, strict=True)], 1)
 
-    def grid(self, hidden: Any, size: tuple[int, int]) -> Tensor:
+    def grid(self, hidden: Hidden, size: tuple[int, int]) -> Tensor:
         """(N, channels, h, w): the maps of all members, resized to the finest."""
         maps = [one.grid(each, size) for one, each in zip(self.backbones, hidden, strict=True)]
         return side_by_side(maps)
