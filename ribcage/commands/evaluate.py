@@ -169,7 +169,7 @@ def evaluate_boxes(options: Options) -> "ResultWithPage":
     thresholds = model.spec.thresholds.get(DETECTION_RULE)
     data = labelled_detections(detected, test.datasets, test.rows, test.policy, thresholds)
     named, rows = test.baseline_rows()
-    fitting = BoxBaselineData.of(named, test.datasets, rows, data.findings) if named else None
+    fitting = BoxBaselineData.of(named, test.datasets, rows, data.findings, test.policy) if named else None
     result = evaluate_detector(
         data, protocol=options.protocol, fitting=fitting, resamples=options.resamples, seed=options.seed
     )

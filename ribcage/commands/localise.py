@@ -183,11 +183,11 @@ def settled(options: Options, data: "Datasets") -> Options:
     channels: Literal[1, 3] = (3 if known.channels == 3 else 1) if known else options.channels
     findings = options.findings
     if not findings:
-        rows = data.rows_of(options.train, frontal=options.frontal)
+        rows, policy = data.rows_of(options.train, frontal=options.frontal), policy_of(options, data)
         findings = tuple(
             name
             for name in dict.fromkeys(name for one in data for name in one.index.findings)
-            if len(detections.truth(data, rows, name))
+            if len(detections.truth(data, rows, name, policy))
         )
     there = list(dict.fromkeys(name for one in data for name in one.index.findings))
     if strange := [name for name in findings if name not in there]:
@@ -217,7 +217,7 @@ def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.nd
         names = " or ".join(options.findings)
         run_folder.say(f"Images excluded, because they have no box and no negative label for {names}: {lost:,}.")
     for rows, split in zip(kept, (options.train, options.val), strict=True):
-        without_boxes = [name for name in options.findings if not len(detections.truth(data, rows, name))]
+        without_boxes = [name for name in options.findings if not len(detections.truth(data, rows, name, policy))]
         if len(without_boxes) == len(options.findings):
             raise ValueError(f"No usable image in split {split!r} has a box of {' or '.join(without_boxes)}.")
         if without_boxes:
@@ -250,7 +250,7 @@ def describe(
     training = TrainingRecord(
         images=len(train_rows),
         patients=selection.count_known_patients(data, train_rows),
-        boxes=sum(len(detections.truth(data, train_rows, name)) for name in options.findings),
+        boxes=sum(len(detections.truth(data, train_rows, name, policy)) for name in options.findings),
         selection=len(val_rows),
         shared_patients=selection.split_overlap(data, train_rows, val_rows).patients,
         policy=str(policy.settled),
@@ -308,7 +308,7 @@ def build(
     torch.manual_seed(options.seed)
     backbone = initial_backbone(model, options.init, options.drop_path)
     method = build_detector(model, backbone, "The detector", freeze=options.freeze == "backbone")
-    method.measure(detections.boxes_in_view(data, train_rows, model.findings, model.size), model.size)
+    method.measure(detections.boxes_in_view(data, train_rows, model.findings, model.size, policy), model.size)
     views = augment.preset_views(options.augment, options.augment_options)
     loader = setup.build_loader(options, data, views, train_rows, model, device, policy=policy)
     return setup.build_trainer(options, method, loader, device)

@@ -205,7 +205,7 @@ def loader(options: Options, data: "Datasets", rows: "np.ndarray", model: "Model
             f"labels of 1, 0 or blank. Use --policy ones or zeros."
         )
     return probe.plain_loader(
-        data, rows, model.size, model.findings, policy=policy, batch=options.batch,
+        data, rows, model.size, model.findings, policy=policy.settled, batch=options.batch,
         threads=options.threads or None, channels=model.channels, normalise=(model.mean, model.std),
     )  # fmt: skip
 

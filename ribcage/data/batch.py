@@ -91,8 +91,9 @@ class BatchMaker:
         self.threads, self.channels, self.normalise, self.device = threads, channels, normalise, device
         self.cached: CachedMaps | None = None
         """If set, no image is loaded: batches have these feature maps of the first view, and its boxes."""
-        self._labels, self._asked = data.source_labels(self.findings), data.asked(self.findings)
-        self._boxes = data.boxes(self.findings)
+        self._labels = data.source_labels(self.findings, policy.settled.readers)
+        self._asked, self._boxes = data.asked(self.findings), data.boxes(self.findings, policy.readers)
+        self._readings = data.readings(self.findings) if policy.readers == "each" else None
         self._known = np.isin(np.arange(data.total), labelled) if labelled is not None else None
 
     def labels(self, epoch: int, addresses: np.ndarray) -> np.ndarray:
@@ -101,7 +102,10 @@ class BatchMaker:
         chance = None
         if self.policy.draws:
             chance = rng.uniform(self.seed, epoch, addresses, rng.LABELS, len(self.findings))
-        known = self.policy.apply(self._labels[rows], self.findings, chance)
+        source, drawn = self._labels[rows], self._drawn(rows, epoch, addresses)
+        if self._readings is not None and drawn is not None:
+            source[drawn >= 0] = self._readings.labels[drawn[drawn >= 0]]
+        known = self.policy.apply(source, self.findings, chance)
         known[~self._asked[self.data.source(rows)]] = (
             np.nan
         )  # no policy applies where a dataset does not label the finding
@@ -116,9 +120,16 @@ class BatchMaker:
             return rows
         return self.same_patient.draw(rows, rng.uniform(self.seed, epoch, addresses, rng.SAME_PATIENT, 1)[:, 0])
 
-    def boxes_of(self, rows: np.ndarray) -> np.ndarray:
-        """(M, 6) ground-truth boxes of these rows in stored pixels; none where labels are hidden."""
-        boxes = self._boxes.of_rows(rows)
+    def _drawn(self, rows: np.ndarray, epoch: int, addresses: np.ndarray) -> np.ndarray | None:
+        """(N,) int64: with readers=each, the number of the reading of each row in this epoch, -1 if it has none."""
+        if self._readings is None:
+            return None
+        return self._readings.drawn(rows, rng.uniform(self.seed, epoch, addresses, rng.READER, 1)[:, 0])
+
+    def boxes_of(self, rows: np.ndarray, epoch: int, addresses: np.ndarray) -> np.ndarray:
+        """(M, 6) ground-truth boxes of these rows in stored pixels, one row per address; none where labels are
+        hidden."""
+        boxes = self._boxes.of_rows(rows, self._drawn(rows, epoch, addresses))
         return boxes if self._known is None else boxes[self._known[rows[boxes[:, 0].astype(np.int64)]]]
 
     def scale(self, source: int) -> tuple[float, float]:
@@ -206,18 +217,16 @@ class BatchInProgress:
         """The images at these places of the batch, all from one dataset, those from place `at` of its group on."""
         maker, source = self.maker, int(self.sources[places[0]])
         dataset, first = maker.data[source], int(maker.data.starts[source])
-        own, others = self.rows[places] - first, self.others[places] - first
+        own, others, addresses = self.rows[places] - first, self.others[places] - first, self.addresses[places]
         images = maker.images(source, own) if maker.cached is None else []
         shown = [images] * len(maker.views)
         if maker.same_patient is not None and len(maker.views) > 1:
             shown[1:] = [maker.images(source, others)] * (len(maker.views) - 1)
         numbers = [
-            augment.draw_numbers(
-                view, maker.seed, self.epoch, self.addresses[places], 0 if maker.together else number, dataset.size
-            )
+            augment.draw_numbers(view, maker.seed, self.epoch, addresses, 0 if maker.together else number, dataset.size)
             for number, view in enumerate(maker.views)
         ]
-        boxes = [maker.boxes_of(rows[places]) for rows in (self.rows, self.others)]
+        boxes = [maker.boxes_of(rows[places], self.epoch, addresses) for rows in (self.rows, self.others)]
         moved = [augment.move_boxes(boxes[number > 0], each) for number, each in enumerate(numbers)]
         for each in moved:  # position in the batch instead of in the piece
             each[:, 0] = places[each[:, 0].astype(np.int64)]

@@ -9,10 +9,12 @@ from typing import overload
 import numpy as np
 import pandas as pd
 
-from ribcage.data import dataset_folder, splits
+from ribcage.data import dataset_folder, reader_policy, splits
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.findings import IGNORE, Policy
 from ribcage.data.index import SIDES
+from ribcage.data.reader_policy import RowReadings
+from ribcage.data.readings import numbers_of_readings
 from ribcage.runtime.spelling import count_phrase, did_you_mean
 
 FRONTAL = ("PA", "AP")
@@ -151,35 +153,66 @@ class Datasets(Sequence[DatasetFolder]):
         asked = [[name in one.index.findings for name in findings] for one in self.folders]
         return np.array(asked, bool).reshape(len(self), len(findings))
 
-    def source_labels(self, findings: Sequence[str]) -> np.ndarray:
-        """(N, F) float32 labels 1, 0, -1 (uncertain) and NaN (unknown) of all rows, as in the source."""
+    def source_labels(self, findings: Sequence[str], readers: str = "majority") -> np.ndarray:
+        """(N, F) float32 labels 1, 0, -1 (uncertain) and NaN (unknown) of all rows, as in the source; those of several
+        readers are combined by `majority` or `any`."""
         parts = []
         for one, known in zip(self.folders, self.asked(findings), strict=True):
             part = np.full((len(one), len(findings)), np.nan, np.float32)
-            part[:, known] = one.index.table[[name for name in findings if name in one.index.findings]].to_numpy()
+            names = [name for name in findings if name in one.index.findings]
+            part[:, known] = one.index.table[names].to_numpy()
+            if readers == "any" and len(one.index.readings):
+                read = one.index.readings["row"].unique()
+                part[np.ix_(read, known)] = reader_policy.any_labels(one.index.readings, names, len(one))[read]
             parts.append(part)
         return np.concatenate(parts)
 
+    def readings(self, findings: Sequence[str]) -> RowReadings:
+        """The labels of each reader in all datasets."""
+        rows, parts = [np.empty(0, np.int64)], [np.empty((0, len(findings)), np.float32)]
+        for one, known, start in zip(self.folders, self.asked(findings), self.starts.tolist(), strict=False):
+            if len(table := one.index.readings):
+                parts.append(np.full((len(table), len(findings)), np.nan, np.float32))
+                parts[-1][:, known] = table[[name for name in findings if name in one.index.findings]].to_numpy()
+                rows.append(table["row"].to_numpy() + start)
+        return RowReadings(np.concatenate(rows), np.concatenate(parts))
+
     def known_labels(self, rows: np.ndarray, findings: Sequence[str], policy: Policy = IGNORE) -> np.ndarray:
-        """(N, F) float32 labels 1, 0 and NaN of these rows under a policy, without its label smoothing.
+        """(N, F) float32 labels 1, 0 and NaN of these rows under a policy, without its random numbers.
 
         NaN, too, where a dataset does not label a finding: no policy applies there.
         """
-        labels = policy.settled.apply(self.source_labels(findings)[rows], findings)
+        policy = policy.settled
+        labels = policy.apply(self.source_labels(findings, policy.readers)[rows], findings)
         labels[~self.asked(findings)[self.source(rows)]] = np.nan
         return labels
 
-    def boxes(self, findings: Sequence[str]) -> "RowBoxes":
-        """The ground-truth boxes of these findings in pixels of the stored images."""
-        parts = [np.empty((0, 6))]
-        for one, start in zip(self.folders, self.starts.tolist(), strict=False):
-            table = one.index.boxes
+    def boxes(self, findings: Sequence[str], readers: str = "majority") -> "RowBoxes":
+        """The ground-truth boxes of these findings in pixels of the stored images. Boxes of several readers are
+        combined by `majority` or `any`; with `each`, all are returned with the number of their reading."""
+        parts, readings, offset = [np.empty((0, 6))], [np.empty(0, np.int64)], 0
+        for one, table, start in zip(self.folders, self._box_tables(readers), self.starts.tolist(), strict=False):
             finding = table["finding"].map({name: place for place, name in enumerate(findings)}).to_numpy(np.float64)
             x, y, width, height = (table[name].to_numpy(np.float64) for name in SIDES)
-            rows = table["row"].to_numpy() + start
-            parts.append(np.stack([rows, finding, x, y, x + width, y + height], axis=1)[~np.isnan(finding)])
+            rows, chosen = table["row"].to_numpy() + start, ~np.isnan(finding)
+            parts.append(np.stack([rows, finding, x, y, x + width, y + height], axis=1)[chosen])
+            numbers = numbers_of_readings(one.index.readings, table)
+            readings.append(np.where(numbers < 0, -1, numbers + offset)[chosen])
+            offset += len(one.index.readings)
         joined = np.concatenate(parts)
-        return RowBoxes(joined[:, 0].astype(np.int64), joined[:, 1:])
+        return RowBoxes(joined[:, 0].astype(np.int64), joined[:, 1:], np.concatenate(readings))
+
+    def _box_tables(self, readers: str) -> list[pd.DataFrame]:
+        """The boxes of each dataset; those of several readers are combined once."""
+        if readers == "each":
+            return [one.index.boxes for one in self.folders]
+        if readers not in self._combined:
+            self._combined[readers] = [reader_policy.combined_boxes(one.index, readers) for one in self.folders]
+        return self._combined[readers]
+
+    @cached_property
+    def _combined(self) -> dict[str, list[pd.DataFrame]]:
+        return {}
 
     # ---- images
 
@@ -214,11 +247,15 @@ class RowBoxes:
     """(M,) int64, ascending."""
     values: np.ndarray
     """(M, 5) float64: finding, x0, y0, x1, y1."""
+    readings: np.ndarray
+    """(M,) int64: number of each box's reading in `Datasets.readings`; -1 if it belongs to no single reader."""
 
-    def of_rows(self, rows: np.ndarray) -> np.ndarray:
-        """(M, 6): boxes of some images, with the position of the image in `rows` first."""
+    def of_rows(self, rows: np.ndarray, drawn: np.ndarray | None = None) -> np.ndarray:
+        """(M, 6): boxes of some images, with the position of the image in `rows` first; with `drawn`, the number of one
+        reading per image, without the boxes of other readers."""
         first, end = (np.searchsorted(self.rows, rows, side=side) for side in ("left", "right"))
         count = end - first
         n = np.repeat(np.arange(len(rows)), count)
         at = np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())
-        return np.concatenate([n[:, None], self.values[at]], axis=1)
+        found = np.concatenate([n[:, None], self.values[at]], axis=1)
+        return found if drawn is None else found[(self.readings[at] < 0) | (self.readings[at] == drawn[n])]

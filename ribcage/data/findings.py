@@ -170,13 +170,17 @@ TREATMENTS = {
     "zeros+lsr": (0.0, 0.3),
 }
 BLANKS = ("ignore", "zeros")
+READERS = ("majority", "any", "each")
+"""How the labels and boxes of several readers of an image are combined (`reader_policy`)."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Targets for labels of -1 (uncertain) and blank ones (not mentioned), applied when a batch is made.
+    """Targets for labels of -1 (uncertain), blank ones (not mentioned) and those of several readers, applied when a
+    batch is made.
 
-    As text: `ones`, `zeros+lsr,blank=zeros`, `ignore,Edema=ones`, or a preset such as `competition`.
+    As text: `ones`, `zeros+lsr,blank=zeros`, `ignore,Edema=ones`, `ignore,readers=any`, or a preset such as
+    `competition`.
     """
 
     uncertain: str = "ignore"
@@ -184,30 +188,37 @@ class Policy:
     """`zeros` is the CheXpert convention: findings that a report does not mention are absent."""
     exceptions: tuple[tuple[str, str], ...] = ()
     """(finding, treatment) where it differs from `uncertain`."""
+    readers: str = "majority"
+    """One of READERS."""
 
     def __post_init__(self) -> None:
         problems = [f"treatment {each!r}" for each in self._treatments() if each not in TREATMENTS]
         problems += [] if self.blank in BLANKS else [f"blank={self.blank!r}"]
+        problems += [] if self.readers in READERS else [f"readers={self.readers!r}"]
         if problems:
             raise ValueError(
                 f"The label policy contains invalid values: {', '.join(problems)}. Uncertain labels may be treated as "
-                f"{', '.join(TREATMENTS)}, and blank labels as {' or '.join(BLANKS)}."
+                f"{', '.join(TREATMENTS)}, and blank labels as {' or '.join(BLANKS)}; readers may be "
+                f"{', '.join(READERS)}."
             )
 
     def __str__(self) -> str:
         parts = [self.uncertain, *(f"{finding}={treatment}" for finding, treatment in self.exceptions)]
-        return ",".join(parts + ([f"blank={self.blank}"] if self.blank != "ignore" else []))
+        parts += [f"blank={self.blank}"] if self.blank != "ignore" else []
+        return ",".join(parts + ([f"readers={self.readers}"] if self.readers != "majority" else []))
 
     @classmethod
     def parse(cls, text: str, own: Sequence[str] = ()) -> "Policy":
         """Parse the text form; `own` are findings of a dataset outside the vocabulary."""
-        uncertain, blank = "", ""
+        uncertain, blank, readers = "", "", ""
         exceptions: dict[str, str] = {}
         problems: list[str] = []
         for part in (part.strip() for part in PRESETS.get(text.strip(), text).split(",")):
             name, equals, treatment = (piece.strip() for piece in part.partition("="))
             if equals and name == "blank" and not blank and treatment in BLANKS:
                 blank = treatment
+            elif equals and name == "readers" and not readers and treatment in READERS:
+                readers = treatment
             elif equals and treatment in TREATMENTS and (finding := _finding(name, own)) not in ("", *exceptions):
                 exceptions[finding] = treatment
             elif not equals and name in TREATMENTS and not uncertain:
@@ -218,9 +229,10 @@ class Policy:
             raise ValueError(
                 f"The label policy {text!r} has invalid parts: {', '.join(problems)}. A policy is "
                 f"{' or '.join(PRESETS)}, or one of {', '.join(TREATMENTS)}. It may be followed by exceptions of the "
-                f"form FINDING=TREATMENT and by blank={'|'.join(BLANKS)}, each at most once."
+                f"form FINDING=TREATMENT, by blank={'|'.join(BLANKS)} and by readers={'|'.join(READERS)}, each at most "
+                f"once."
             )
-        return cls(uncertain or "ignore", blank or "ignore", tuple(exceptions.items()))
+        return cls(uncertain or "ignore", blank or "ignore", tuple(exceptions.items()), readers or "majority")
 
     def treatment(self, finding: str) -> str:
         """Treatment of an uncertain label of this finding."""
@@ -233,9 +245,11 @@ class Policy:
 
     @property
     def settled(self) -> "Policy":
-        """The policy without label smoothing: ones+lsr becomes ones."""
+        """The policy of validation and testing, without random numbers: ones+lsr becomes ones, and readers=each becomes
+        readers=majority."""
         plain = tuple((finding, treatment.removesuffix("+lsr")) for finding, treatment in self.exceptions)
-        return Policy(self.uncertain.removesuffix("+lsr"), self.blank, plain)
+        readers = "majority" if self.readers == "each" else self.readers
+        return Policy(self.uncertain.removesuffix("+lsr"), self.blank, plain, readers)
 
     def apply(self, labels: np.ndarray, findings: Sequence[str], draws: np.ndarray | None = None) -> np.ndarray:
         """Targets (N, F) float32, NaN = unknown, from labels 1, 0, -1, NaN and uniform draws of the same shape."""

@@ -237,7 +237,9 @@ def _box_lists(boxes: pd.DataFrame, count: int) -> pa.ChunkedArray:
     kinds = {name: pa.string() if name == "finding" else pa.float32() for name in BOX_COLUMNS[1:]}
     if "reader" in boxes and (boxes["reader"] != "").any():
         kinds["reader"] = pa.string()
-    values = pa.StructArray.from_arrays([pa.array(boxes[name], kind) for name, kind in kinds.items()], list(kinds))
+    values = pa.StructArray.from_arrays(
+        [pa.array(boxes[name].to_numpy(), kind) for name, kind in kinds.items()], list(kinds)
+    )
     return pa.chunked_array([pa.ListArray.from_arrays(pa.array(offsets), values)])
 
 

@@ -40,7 +40,7 @@ class Loader(BatchMaker):
         batch: images per step, over all ranks together.
         rows: the rows to load, as numbers or as one truth value per row; None: all.
         findings: the label columns; None: every finding of every dataset. A dataset without a finding gives NaN.
-        policy: what uncertain and blank labels become.
+        policy: what uncertain and blank labels and those of several readers become.
         shuffle: a new order in every epoch; False: the order of `rows`.
         weights: draw with replacement, by one weight per dataset (its share of a batch) or per row of `rows`.
         together: all views of an image share their random numbers: one image at the sizes of the views.
@@ -140,7 +140,7 @@ class Loader(BatchMaker):
             places = np.flatnonzero(sources == source)
             side = self.data[source].size
             numbers = augment.draw_numbers(self.views[0], self.seed, epoch, addresses[places], 0, side)
-            moved = augment.move_boxes(self.boxes_of(rows[places]), numbers)
+            moved = augment.move_boxes(self.boxes_of(rows[places], epoch, addresses[places]), numbers)
             moved[:, 0] = places[moved[:, 0].astype(np.int64)]
             found.append(moved)
         return np.concatenate(found)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ribcage.data.collection import Datasets
+from ribcage.data.findings import IGNORE, Policy
 from ribcage.evaluation.classification import LEVEL
 from ribcage.evaluation.labelled_detections import LabelledDetections
 from ribcage.inference import detections
@@ -41,10 +42,12 @@ class BoxBaselineData:
     """(F, 4) mean box of each finding, relative to the image's side; NaN if the finding has no box."""
 
     @classmethod
-    def of(cls, name: str, data: Datasets, rows: np.ndarray, findings: Sequence[str]) -> "BoxBaselineData":
+    def of(
+        cls, name: str, data: Datasets, rows: np.ndarray, findings: Sequence[str], policy: Policy = IGNORE
+    ) -> "BoxBaselineData":
         """From these rows of the datasets."""
         scale = data.sides(rows)
-        true = [detections.truth(data, rows, finding) for finding in findings]
+        true = [detections.truth(data, rows, finding, policy) for finding in findings]
         shares = [each.boxes / scale[each.images][:, None] for each in true]
         return cls(name, np.array([one.mean(axis=0) if len(one) else np.full(4, np.nan) for one in shares]))
 

@@ -42,7 +42,7 @@ class DetectorValidation:
     ) -> None:
         self.method, self.data, self.rows, self.model = method, data, np.unique(rows), model
         self.device, self.batch, self.threads, self.dtype = device, batch, threads, dtype
-        self.ground_truth = {name: detections.truth(data, self.rows, name) for name in model.findings}
+        self.ground_truth = {name: detections.truth(data, self.rows, name, policy) for name in model.findings}
         known = detections.drawn(data, self.rows, model.findings, policy).T
         self.known = dict(zip(model.findings, known, strict=True))
         self.cached: CachedMaps | None = None

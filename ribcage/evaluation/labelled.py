@@ -23,7 +23,7 @@ class LabelledPredictions:
     labels: np.ndarray
     """(N, F) 1, 0 and NaN (unknown), after the label policy."""
     source: np.ndarray
-    """(N, F) 1, 0, -1 (uncertain) and NaN, as in the source."""
+    """(N, F) 1, 0, -1 (uncertain) and NaN, as in the source or of its readers together."""
     about: pd.DataFrame
     """(N rows): set, row, path, patient, split, view, sex, age …"""
     temperature: tuple[float, ...] = ()
@@ -104,7 +104,7 @@ def labelled_predictions(
     policy = policy or Policy()
     common = tested_findings(model, data, policy)
     places = [model.findings.index(name) for name in common]
-    source = data.source_labels(common)[predictions.rows]
+    source = data.source_labels(common, policy.settled.readers)[predictions.rows]
     labels = data.known_labels(predictions.rows, common, policy)
     return LabelledPredictions(
         replace(predictions, findings=common, logits=predictions.logits[:, places]),

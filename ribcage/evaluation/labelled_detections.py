@@ -73,7 +73,7 @@ def labelled_detections(
 
     thresholds: a score for each finding of the detector.
     """
-    true = {name: detections.truth(data, rows, name) for name in found.findings}
+    true = {name: detections.truth(data, rows, name, policy) for name in found.findings}
     drawn = [place for place, name in enumerate(found.findings) if len(true[name])]
     if not drawn:
         there = sorted({str(name) for dataset in data for name in dataset.index.boxes["finding"].unique()})

@@ -180,9 +180,9 @@ def _of_batch(found: Sequence[Found], batch: Batch, loader: Loader) -> np.ndarra
 # ---- ground truth
 
 
-def truth(data: Datasets, rows: np.ndarray, finding: str) -> BoxTable:
+def truth(data: Datasets, rows: np.ndarray, finding: str, policy: Policy = IGNORE) -> BoxTable:
     """Ground-truth boxes of a finding in these rows (ascending), in stored pixels; `images` are positions in `rows`."""
-    boxes = data.boxes([finding]).of_rows(rows)
+    boxes = data.boxes([finding], policy.settled.readers).of_rows(rows)
     return BoxTable.ground_truth(boxes[:, 0].astype(np.int64), boxes[:, 2:])
 
 
@@ -194,14 +194,16 @@ def drawn(data: Datasets, rows: np.ndarray, findings: Sequence[str], policy: Pol
     """
     known = data.known_labels(rows, findings, policy) <= 0.5  # not where NaN
     for place, finding in enumerate(findings):
-        known[truth(data, rows, finding).images, place] = True
+        known[truth(data, rows, finding, policy).images, place] = True
     return known
 
 
-def boxes_in_view(data: Datasets, rows: np.ndarray, findings: Sequence[str], size: tuple[int, int]) -> np.ndarray:
+def boxes_in_view(
+    data: Datasets, rows: np.ndarray, findings: Sequence[str], size: tuple[int, int], policy: Policy = IGNORE
+) -> np.ndarray:
     """(M, 6) n, finding, x0, y0, x1, y1: ground-truth boxes of these rows (ascending), in pixels of their plain
     view."""
-    boxes = data.boxes(findings).of_rows(rows)
+    boxes = data.boxes(findings, policy.settled.readers).of_rows(rows)
     return augment.move_boxes(boxes, augment.draw_numbers(augment.plain_view(size), 0, 0, rows, 0, data.sides(rows)))
 
 

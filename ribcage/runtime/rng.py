@@ -18,7 +18,7 @@ _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 _CHUNK = 1 << 15  # counters at a time, so that intermediate results fit into the cache
 
 # Streams: the views of an image are numbered from 0 up; other uses of random numbers are named, from the top down.
-ORDER, SAMPLE, LABELS, NOISE, SAME_PATIENT, METHOD = 0xFFFF, 0xFFFE, 0xFFFD, 0xFFFC, 0xFFFB, 0xFFFA
+ORDER, SAMPLE, LABELS, NOISE, SAME_PATIENT, METHOD, READER = 0xFFFF, 0xFFFE, 0xFFFD, 0xFFFC, 0xFFFB, 0xFFFA, 0xFFF9
 MIXING = 0xFFF9
 
 
