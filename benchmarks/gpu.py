@@ -2,7 +2,8 @@
 
     python benchmarks/gpu.py [--part rate steps options large loader optimizers norms] [--seconds 5] [--dry-run]
 
-Each row is printed as soon as it is known; --seconds is the time for each row, without its preparation. --dry-run runs
+Each row is printed as soon as it is known; --seconds is the time for each row of the parts steps, large and loader,
+without its preparation. The rows of options take half of it, those of optimizers and norms a fifth. --dry-run runs
 every row at toy size on any machine, to test the script where there is no GPU; its numbers mean nothing. The parts
 optimizers and norms also run at full size on a CPU. The script is a single file of more than 400 lines so that it can
 be copied to a machine on which only Ribcage is installed.
@@ -507,7 +508,7 @@ def main() -> None:
     choose_kernels(device, "bf16")
     for part, table in (("optimizers", optimizers), ("norms", norms)):
         if part in options.part:
-            table(seconds, device, toy)
+            table(seconds / 5, device, toy)
     if alone:
         return
     sides = {"steps": 64, "large": 96} if toy else {"steps": 224, "large": 512}
@@ -525,7 +526,7 @@ def main() -> None:
             if part in options.part:
                 steps(chosen, folders[sides[part]], sides[part], seconds, device, peak)
         if "options" in options.part:
-            options_table(folders[sides["steps"]], sides["steps"], seconds, device, toy)
+            options_table(folders[sides["steps"]], sides["steps"], seconds / 2, device, toy)
         if "loader" in options.part:
             loader(folders, seconds, device, toy)
 
