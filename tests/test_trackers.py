@@ -187,3 +187,22 @@ def test_a_tracker_that_cannot_be_used_is_refused_before_anything_is_read(
     assert cli.main([*words, "--track", "tensorbord"]) != 0
     assert "'tensorbord'. Did you mean 'tensorboard'?" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_fine_tuning_logs_the_worst_errors_without_patient_data(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    data, out = str(tmp_path / "data"), str(tmp_path / "run")
+    assert cli.main(["import", "phantom", "--out", data, "--images", "120", "--size", "32"]) == 0
+    small = ["--model", "test_resnet", "--size", "32", "--epochs", "1", "--batch", "32", "--threads", "1"]
+    findings = ["--findings", "Infiltration", "Effusion"]
+    assert cli.main(["finetune", "--data", data, "--out", out, *small, *findings, "--track", "tensorboard"]) == 0
+    found = EventAccumulator(str(tmp_path / "run" / "tensorboard"), {"images": 0, "tensors": 0})
+    found.Reload()
+    images = [name for name in found.Tags()["images"] if name.startswith("worst_errors/")]
+    (one,) = found.Tensors("worst_errors/captions/text_summary")
+    captions = one.tensor_proto.string_val[0].decode().splitlines()
+    assert 1 <= len(images) == len(captions) <= 8
+    shown = re.compile(r"\d\. (Infiltration|Effusion): \S* ?\d+ % \(false (negative|positive)\)")
+    assert all(shown.fullmatch(caption) for caption in captions), captions
+    assert all(found.Images(name)[0].width == 32 for name in images)

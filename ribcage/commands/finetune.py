@@ -126,6 +126,7 @@ def train(options: Options, device: "torch.device") -> Path:
         fit(options, run, validation)
         if distributed.rank() == 0:
             report(options, run)
+            show_errors(run, validation)
             export(options)
     return options.out
 
@@ -279,6 +280,14 @@ def fit(options: Options, run: "Run", validation: "ClassifierValidation") -> Non
         return f"loss {log.loss:.4f}{auroc}"
 
     show_progress(run, options.batch, note)
+
+
+def show_errors(run: "Run", validation: "ClassifierValidation") -> None:
+    """Pass the worst errors of the last validation to the trackers."""
+    if run.tracking.wants_images:
+        from ribcage.reports.tracked_images import tracked_errors
+
+        run.tracking.show("worst_errors", tracked_errors(validation), run.trainer.step)
 
 
 def report(options: Options, run: "Run") -> None:

@@ -36,6 +36,7 @@ class ClassifierValidation:
     ) -> None:
         self.method, self.data, self.rows, self.model = method, data, rows, model
         self.device, self.batch, self.threads = device, batch, threads
+        self.policy = policy
         self.labels = data.known_labels(rows, model.findings, policy)
         self.patients = patient_names(inference.row_context(data, rows))
         self.scores: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Images of a page as trackers get them."""
+"""Images as trackers get them: those of a page, and the worst errors of a classifier."""
 
 import base64
 from collections.abc import Sequence
@@ -6,13 +6,41 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ribcage.reports.html import Figure
+from ribcage.bundle.spec import EXCLUSIVE
+from ribcage.evaluation.classifier_validation import ClassifierValidation
+from ribcage.evaluation.labelled import labelled_predictions
+from ribcage.inference.predictions import Predictions
+from ribcage.reports.html import Figure, gray_figure
+from ribcage.reports.numbers import finding_name, percent
+from ribcage.reports.worst_errors import SIDE, stored_image, worst_predictions
 from ribcage.training.trackers.base import TrackedImage
+
+ERRORS = 8
+"""Maximum number of worst errors that are logged."""
 
 
 def tracked_images(figures: Sequence[Figure]) -> list[TrackedImage]:
     """The images of figures in gray, without boxes, and their captions."""
     return [TrackedImage(_pixels(figure), figure.caption) for figure in figures]
+
+
+def tracked_errors(validation: ClassifierValidation, most: int = ERRORS) -> list[TrackedImage]:
+    """The worst false negatives and false positives of the last validation, half of `most` each. The captions contain
+    nothing about the patients."""
+    if not len(validation.logits):
+        return []
+    spec, datasets = validation.chosen_spec(), validation.data
+    predicted = Predictions(spec.findings, np.unique(validation.rows), validation.logits, spec.loss == EXCLUSIVE)
+    data = labelled_predictions(predicted, datasets, spec, validation.policy)
+    found = []
+    for kind, present in (("false negative", True), ("false positive", False)):
+        for place, column in worst_predictions(data, present, most // 2):
+            pixels = stored_image(datasets, int(predicted.rows[place]), SIDE)
+            if pixels is not None:
+                probability = percent(data.probabilities[place, column])
+                caption = f"{finding_name(data.findings[column])}: {probability} ({kind})"
+                found.append(TrackedImage(_pixels(gray_figure(pixels, caption)), caption))
+    return found
 
 
 def _pixels(figure: Figure) -> np.ndarray:
