@@ -22,6 +22,7 @@ from ribcage.models.backbone import Backbone
 from ribcage.models.catalogue import known_model, pretrained_config
 from ribcage.models.pretrained import Coverage, laid_over
 from ribcage.models.stem import GRAY, fold_stem
+from ribcage.runtime.spelling import count_phrase
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ def converted_model(
         raise ValueError(f"{file} has no classification layer for {', '.join(names)}. Omit --findings.")
     if names and rows != len(names):
         raise ValueError(
-            f"The classification layer in {file} has {rows:,} outputs, but {len(names)} findings were given."
+            f"The classification layer in {file} has {count_phrase(rows, 'output')}, but the number of findings is "
+            f"{len(names)}."
         )
     if names and "bias" not in head and not partial:
         raise ValueError(f"The classification layer in {file} has no bias. Pass --partial to use zeros.")

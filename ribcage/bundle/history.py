@@ -110,7 +110,7 @@ def _test(values: dict[str, Any]) -> PastTest:
     valid = valid and all(one is None or (type(one) in (int, float) and math.isfinite(one)) for one in numbers)
     valid = valid and type(values["honest"]) is bool and all(isinstance(one, str) for one in values["contents"])
     if not valid:
-        raise ValueError("an entry is invalid")
+        raise ValueError("an entry of the history is invalid")
     return PastTest(**{**values, "contents": tuple(values["contents"])})
 
 

@@ -247,9 +247,15 @@ def accept_sizes(options: TrainingOptions, method: Method) -> None:
     if len(stages) == 1:
         return
     if not method.any_size:
-        raise ValueError(f"--size {options.size[0]}: {type(method).__name__} needs a single size. Use one.")
+        raise ValueError(
+            f"--size {options.size[0]} changes the image size during training, but {type(method).__name__} needs a "
+            f"single size. Pass one size."
+        )
     if method.backbone.has_one_size:
-        raise ValueError(f"--size {options.size[0]}: {options.model} is built for a single image size. Use one.")
+        raise ValueError(
+            f"--size {options.size[0]} changes the image size during training, but {options.model} is built for a "
+            f"single image size. Pass one size."
+        )
     for part in method.modules():  # the backbone, and its copies in momentum encoders
         if isinstance(part, Backbone):
             part.accept_any_size()
@@ -293,7 +299,10 @@ def save_memory(options: TrainingOptions, method: Method) -> None:
     if options.compile:
         raise ValueError("--checkpoint-activations and --compile cannot be combined. Leave out one of them.")
     if not recompute_blocks(method.backbone.model):
-        raise ValueError(f"--checkpoint-activations: {options.model} has no repeated blocks. Leave the option out.")
+        raise ValueError(
+            f"--checkpoint-activations needs a backbone with repeated blocks, but {options.model} has none. Leave the "
+            f"option out."
+        )
 
 
 def warmup_steps(options: TrainingOptions, steps: int) -> int:

@@ -141,7 +141,7 @@ class Trainer(Generic[M_co]):
     def restore(self, state: TrainerState) -> None:
         """Restore what `state` returned."""
         if not isinstance(state["step"], int) or state["step"] < 0:
-            raise ValueError("the number of its step is not a whole number")
+            raise ValueError("the number of steps is not a whole number")
         own = [{name: value for name, value in group.items() if name != "params"} for group in self._groups()]
         self.diverged.zero_()
         self._unread.clear()
