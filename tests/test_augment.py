@@ -354,7 +354,7 @@ def test_all_wrong_settings_are_named_at_once() -> None:
     ],
 )
 def test_impossible_settings_are_refused(wrong: dict) -> None:
-    with pytest.raises(ValueError, match="Invalid view"):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
         View(**wrong)
 
 
