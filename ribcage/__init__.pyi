@@ -327,8 +327,8 @@ def distil(
         augment: Augmentation preset: gentle, strong (with flips), or plain (no augmentation).
         dropout: Dropout probability before the classification head.
         loss: Loss function: cross-entropy for mutually exclusive findings, otherwise one of the others.
-        prior: Initialise the bias of the head from the prevalence of each finding. Without it, saliency maps may
-            be empty after a short training.
+        prior: Initialise the bias of the head from the prevalence of each finding. Without this option, saliency
+            maps may be empty if the model was trained for few epochs.
         balanced: Weight the positives and negatives of each finding by the effective number of samples (Cui et
             al. 2019).
         smoothing: Label smoothing factor (towards 0.5); 0 means no smoothing.
@@ -591,8 +591,8 @@ def finetune(
         augment: Augmentation preset: gentle, strong (with flips), or plain (no augmentation).
         dropout: Dropout probability before the classification head.
         loss: Loss function: cross-entropy for mutually exclusive findings, otherwise one of the others.
-        prior: Initialise the bias of the head from the prevalence of each finding. Without it, saliency maps may
-            be empty after a short training.
+        prior: Initialise the bias of the head from the prevalence of each finding. Without this option, saliency
+            maps may be empty if the model was trained for few epochs.
         balanced: Weight the positives and negatives of each finding by the effective number of samples (Cui et
             al. 2019).
         smoothing: Label smoothing factor (towards 0.5); 0 means no smoothing.

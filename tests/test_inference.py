@@ -82,7 +82,7 @@ def test_predicting_leaves_the_method_as_it_was(dataset: DatasetFolder) -> None:
 
 
 def test_no_rows_are_one_clear_line(dataset: DatasetFolder) -> None:
-    with pytest.raises(ValueError, match="(?i)no image"):
+    with pytest.raises(ValueError, match=r"(?i)no image"):
         answer(dataset, np.array([], np.int64))
 
 

@@ -55,8 +55,8 @@ class Options(TrainingOptions):
     loss: Literal["bce", "focal", "asymmetric", "cross-entropy"] = "bce"
     """Loss function: cross-entropy for mutually exclusive findings, otherwise one of the others."""
     prior: bool = False
-    """Initialise the bias of the head from the prevalence of each finding. Without it, saliency maps may be empty after
-    a short training."""
+    """Initialise the bias of the head from the prevalence of each finding. Without this option, saliency maps may be
+    empty if the model was trained for few epochs."""
     balanced: bool = False
     """Weight the positives and negatives of each finding by the effective number of samples (Cui et al. 2019)."""
     smoothing: float = 0.0
