@@ -21,7 +21,7 @@ MOST = 4096
 
 @dataclass(frozen=True)
 class StatisticsImages:
-    """The training images, without augmentation, on which statistics are computed."""
+    """The training images on which statistics are computed."""
 
     data: Datasets
     rows: np.ndarray
@@ -38,6 +38,13 @@ class StatisticsImages:
         return np.sort(np.random.default_rng(0).permutation(self.rows)[:count])
 
 
+def training_view(spec: ModelSpec) -> augment.View:
+    """The augmentation of the training of this model: statistics of images without it differ from those of training."""
+    name = spec.training.option("augment")
+    preset = augment.PRESETS[name if isinstance(name, str) and name in augment.PRESETS else "gentle"]
+    return preset(spec.size)
+
+
 @torch.no_grad()
 def recompute_statistics(method: Supervised, images: StatisticsImages) -> None:
     """Set the statistics of all batch norms to their mean over batches of equal size."""
@@ -46,7 +53,7 @@ def recompute_statistics(method: Supervised, images: StatisticsImages) -> None:
         return
     spec, rows = images.spec, images.drawn
     loader = Loader(
-        images.data, [augment.plain_view(spec.size)], batch=min(images.batch, len(rows)), rows=rows, findings=(),
+        images.data, [training_view(spec)], batch=min(images.batch, len(rows)), rows=rows, findings=(),
         channels=spec.channels, normalise=(spec.mean, spec.std), threads=images.threads, device=images.device,
     )  # fmt: skip
     momenta = [one.momentum for one in norms]
