@@ -13,25 +13,29 @@ from pathlib import Path
 
 import pandas as pd
 
-from ribcage.data import datasets
+from ribcage.data import datasets, reader_policy
 
 TABLES = {
     "nih": ("Data_Entry_2017_v2020.csv.gz", "BBox_List_2017.csv.gz"),
     "padchest": ("PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz",),
     "rsna": ("kaggle_stage_2_train_labels.csv.zip",),
+    "vindr": ("vinbigdata-train.csv.gz",),
 }
 """Dataset → its files in the wheel."""
-NAMES = {"kaggle_stage_2_train_labels.csv.zip": "stage_2_train_labels.csv.zip"}
+NAMES = {
+    "kaggle_stage_2_train_labels.csv.zip": "stage_2_train_labels.csv.zip",
+    "vinbigdata-train.csv.gz": "train.csv.gz",
+}
 """Names under which the datasets publish files that the wheel renames."""
 
 
 def main() -> None:
-    """Print a table of all datasets, then one of their labels."""
+    """Print a table of all datasets, one of their labels, and one of boxes of several readers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder data of the wheel")
     folder: Path = parser.parse_args().folder
     print("| dataset | images | patients | studies | boxes | s |\n|---|---|---|---|---|---|")
-    labels = []
+    labels, agreed = [], []
     for name, files in TABLES.items():
         with tempfile.TemporaryDirectory() as place:
             for file in files:
@@ -41,10 +45,16 @@ def main() -> None:
         seconds = time.perf_counter() - start
         people, studies = (found.table[column].replace("", None).nunique() for column in ("patient", "study"))
         print(f"| `{name}` | {len(found):,} | {people:,} | {studies:,} | {len(found.boxes):,} | {seconds:.1f} |")
+        if len(found.readings):
+            kept = [len(reader_policy.combined_boxes(found, readers)) for readers in ("majority", "any")]
+            agreed.append((name, len(found.readings), found.readings["reader"].nunique(), len(found.boxes), *kept))
         labels += [(name, finding, found.table[finding]) for finding in found.findings]
     print("\n| dataset | finding | present | absent | uncertain | unknown |\n|---|---|---|---|---|---|")
     for name, finding, column in labels:
         print(f"| `{name}` | {finding} | {' | '.join(counts(column))} |")
+    print("\n| dataset | readings | readers | boxes | readers=majority | readers=any |\n|---|---|---|---|---|---|")
+    for name, *numbers in agreed:
+        print(f"| `{name}` | {' | '.join(f'{number:,}' for number in numbers)} |")
 
 
 def counts(column: pd.Series) -> list[str]:

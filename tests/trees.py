@@ -31,11 +31,15 @@ MIMIC_LABELS = (
 )
 
 
-def image(file: Path, seed: int = 0, side: int = 32) -> Path:
+SIDE = 32
+"""Width and height of the images."""
+
+
+def image(file: Path, seed: int = 0, side: int = SIDE) -> Path:
     """A little gray image in the format its name says."""
     file.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side), dtype=np.uint8)
-    if file.suffix == ".dcm":
+    if file.suffix in (".dcm", ".dicom"):
         dicom(file, pixels)
     else:
         file.write_bytes(cv2.imencode(file.suffix, pixels)[1].tobytes())
@@ -244,6 +248,63 @@ def padchest(folder: Path) -> Path:
     return folder
 
 
+# ---- VinDr-CXR
+
+VINDR_LABELS = (
+    "Aortic enlargement,Atelectasis,Calcification,Cardiomegaly,Clavicle fracture,Consolidation,Edema,Emphysema,"
+    "Enlarged PA,ILD,Infiltration,Lung Opacity,Lung cavity,Lung cyst,Mediastinal shift,Nodule/Mass,Pleural effusion,"
+    "Pleural thickening,Pneumothorax,Pulmonary fibrosis,Rib fracture,Other lesion,COPD,Lung tumor,Pneumonia,"
+    "Tuberculosis,{},No finding"
+)
+VINDR_IDS = {
+    part: [f"{place:032x}" for place in places] for part, places in (("train", range(24)), ("test", range(30, 36)))
+}
+VINDR_BOXES = {0: ("Cardiomegaly,2,3,20,30", "Nodule/Mass,1,2,9.5,8"), 1: ("Rib fracture,3,3,30,9",)}
+"""Image number modulo 4 → class and corners of each box; the second of three readers sees none in every other image."""
+
+
+def _vindr_rows(place: int, reader: int) -> tuple[list[str], list[str]]:
+    """Boxes and names of the positive labels of a reader."""
+    seen = () if reader == 1 and place % 2 else VINDR_BOXES.get(place % 4, ())
+    names = [box.partition(",")[0] for box in seen] + ["Pneumonia"] * (place % 4 == 2 and reader == 0)
+    return list(seen) or ["No finding,,,,"], names or ["No finding"]
+
+
+def vindr(folder: Path) -> Path:
+    """The download from PhysioNet: four tables, and DICOM files in train and test."""
+    for part, other in (("train", "Other diseases"), ("test", "Other disease")):
+        names, labels, boxes = VINDR_LABELS.format(other).split(","), [], []
+        for place, image_id in enumerate(VINDR_IDS[part]):
+            for reader in range(3 if part == "train" else 1):
+                who = f",R{8 + (place + reader) % 4}" if part == "train" else ""
+                drawn, positive = _vindr_rows(place, reader)
+                labels.append(f"{image_id}{who}," + ",".join(str(int(name in positive)) for name in names))
+                boxes += [f"{image_id}{who},{box}" for box in drawn]
+        header = "image_id" + ",rad_id" * (part == "train")
+        text(folder / f"annotations/image_labels_{part}.csv", ",".join([header, *names]), *labels)
+        text(folder / f"annotations/annotations_{part}.csv", header + ",class_name,x_min,y_min,x_max,y_max", *boxes)
+        images(folder / part, [f"{image_id}.dicom" for image_id in VINDR_IDS[part]])
+    return folder
+
+
+def vinbigdata(folder: Path) -> Path:
+    """The download from Kaggle: one table; the readers' rows are in no order, and the test images have no labels."""
+    rows = []
+    for place, image_id in enumerate(VINDR_IDS["train"]):
+        for reader in range(3):
+            drawn = [box for box in _vindr_rows(place, reader)[0] if not box.startswith("Rib")] or ["No finding,,,,"]
+            rows += [
+                f"{image_id},{name},0,R{8 + reader},{box}" for name, _, box in (one.partition(",") for one in drawn)
+            ]
+    text(
+        folder / "train.csv",
+        "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max",
+        *sorted(rows, key=lambda row: row[::-1]),
+    )
+    images(folder, [f"{part}/{image_id}.dicom" for part in VINDR_IDS for image_id in VINDR_IDS[part]])
+    return folder
+
+
 # ---- MedMNIST
 
 
@@ -303,6 +364,7 @@ TREES: dict[str, Callable[[Path], Path]] = {
     "padchest": padchest,
     "phantom": phantom,
     "rsna": rsna,
+    "vindr": vindr,
 }
 """A dataset that is not listed here can bring its own tree: a function `example(folder) -> root` in its file."""
 

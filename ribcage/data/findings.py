@@ -69,6 +69,18 @@ CHINESE = {
     "Support_Devices": "支持装置",
     "Tuberculosis": "肺结核",
     "COVID_19": "新冠肺炎",
+    "Aortic_Enlargement": "主动脉增宽",
+    "Calcification": "钙化",
+    "Enlarged_Pulmonary_Artery": "肺动脉增宽",
+    "Interstitial_Lung_Disease": "间质性肺疾病",
+    "Lung_Cavity": "肺空洞",
+    "Lung_Cyst": "肺囊肿",
+    "Mediastinal_Shift": "纵隔移位",
+    "Nodule_or_Mass": "结节或肿块",  # one label in VinDr-CXR
+    "Other_Lesion": "其他病变",
+    "COPD": "慢性阻塞性肺疾病",
+    "Lung_Tumor": "肺部肿瘤",
+    "Other_Disease": "其他疾病",
 }
 FINDINGS = tuple(CHINESE)
 
@@ -100,6 +112,9 @@ SYNONYMS = {
     "Support_Devices": ("Support Device", "Medical Devices", "医疗装置"),
     "Tuberculosis": ("TB", "结核"),
     "COVID_19": ("COVID", "新型冠状病毒肺炎"),
+    "Interstitial_Lung_Disease": ("ILD", "间质性肺病"),
+    "COPD": ("Chronic Obstructive Pulmonary Disease", "慢阻肺"),
+    "Lung_Tumor": ("Lung Tumour", "肺肿瘤"),
 }
 
 # Names that have a different meaning in one dataset.
@@ -107,7 +122,9 @@ DATASET_NAMES = {
     "nih": {"Pleural Thickening": "Pleural_Thickening"},
     "rsna": {"Target": "Lung_Opacity", "1": "Lung_Opacity"},  # the challenge scored opacities that suggest pneumonia
     "medmnist": {"pleural": "Pleural_Thickening"},
-}
+    "vindr": {"Clavicle fracture": "Fracture", "Enlarged PA": "Enlarged_Pulmonary_Artery",
+              "Nodule/Mass": "Nodule_or_Mass", "Other diseases": "Other_Disease"},
+}  # fmt: skip
 
 
 def canonical(name: str, dataset: str | None = None) -> str:

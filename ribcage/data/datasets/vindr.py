@@ -1,0 +1,133 @@
+"""VinDr-CXR: 18,000 PA radiographs with 28 labels and boxes; three radiologists labelled each of 15,000 images.
+
+Nguyen et al. 2022, https://doi.org/10.1038/s41597-022-01498-w. The 3,000 test images have labels by consensus of five
+radiologists. The VinBigData challenge on Kaggle has the training images alone, with 15 of the labels.
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ribcage.data import splits
+from ribcage.data.findings import canonical
+from ribcage.data.index import Index, box_frame, index_table
+from ribcage.data.reader_policy import majority_labels
+from ribcage.data.readers import tables
+from ribcage.data.readings import reading_frame
+
+log = logging.getLogger("ribcage")
+
+CHINESE = "VinDr-CXR：18,000 张后前位胸片，28 种标签和标注框；其中 15,000 张各由三名放射科医生独立标注"
+SOURCE = "https://physionet.org/content/vindr-cxr/"
+LICENCE = "PhysioNet Credentialed Health Data License 1.5.0 (on Kaggle: competition rules, non-commercial)"
+SPLITS = ("train", "test")
+LABELS, BOXES, CHALLENGE = "image_labels_{}.csv", "annotations_{}.csv", "train.csv"
+CORNERS = ("x_min", "y_min", "x_max", "y_max")
+READER = "rad_id"
+CHALLENGE_NAMES = ("Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Consolidation", "ILD",
+                   "Infiltration", "Lung Opacity", "Nodule/Mass", "Other lesion", "Pleural effusion",
+                   "Pleural thickening", "Pneumothorax", "Pulmonary fibrosis", "No finding")  # fmt: skip
+PREFERRED = (r"(^|/)(train|test)/", r"\.(dicom|dcm)$")
+
+
+def index(root: Path, *, images: str = "") -> Index:
+    """Read the tables of PhysioNet (image_labels_*.csv and annotations_*.csv) or of Kaggle (train.csv) below root.
+
+    images: Folder with the images below ROOT, if there are several.
+    """
+    paths = tables.files_below(root)
+    files = {name: tables.files_named(paths, name) for name in (*_names(), CHALLENGE)}
+    there = [split for split in SPLITS if files[LABELS.format(split)]]
+    missing = [BOXES.format(split) for split in there if not files[BOXES.format(split)]]
+    if missing or not (there or files[CHALLENGE]):
+        raise tables.missing_files(root, missing or [f"{', '.join(_names())} (or {CHALLENGE})"], SOURCE)
+    if there:
+        labels = pd.concat([_labels(root / files[LABELS.format(split)][0], split) for split in there])
+        boxes = pd.concat([_boxes(root / files[BOXES.format(split)][0]) for split in there])
+    else:
+        boxes = _boxes(root / files[CHALLENGE][0])
+        labels = _challenge_labels(boxes)
+    return _index(root, labels.reset_index(drop=True), boxes.dropna(subset=list(CORNERS)), paths, images)
+
+
+def _index(root: Path, labels: pd.DataFrame, boxes: pd.DataFrame, paths: list[str], images: str) -> Index:
+    """The index, from the labels and boxes of each reader."""
+    findings = tuple(name for name in labels if name not in ("image_id", "reader", "split"))
+    frame = labels.drop_duplicates("image_id", ignore_index=True)
+    names, read = frame["image_id"], labels["reader"] != ""
+    row = pd.Series(names.index, index=names)
+    found = tables.locate(names, paths, images, PREFERRED)
+    frame["path"] = found.fillna(frame["split"].replace("", "train") + "/" + names + ".dicom")
+    frame["patient"] = frame["study"] = names
+    frame["view"] = "PA"
+    readings = labels[read].assign(row=labels.loc[read, "image_id"].map(row))
+    majority = majority_labels(readings, findings, len(frame))
+    frame[list(findings)] = np.where((frame["reader"] != "").to_numpy()[:, None], majority, frame[list(findings)])
+    if (frame["split"] == "").all():
+        frame["split"] = splits.assigned(frame["patient"], frame["path"])
+    else:
+        frame["split"] = splits.carve(frame["split"], frame["patient"], frame["path"])
+    drawn = boxes[boxes["image_id"].isin(names)]
+    x, y, right, bottom = (drawn[name] for name in CORNERS)
+    drawn = drawn.assign(row=drawn["image_id"].map(row), x=x, y=y, width=right - x, height=bottom - y)
+    _warn(found)
+    table = index_table(frame.drop(columns=["image_id", "reader"]), findings)
+    return Index("vindr", table, findings, box_frame(drawn), None, root, reading_frame(readings, findings))
+
+
+def _labels(file: Path, split: str) -> pd.DataFrame:
+    """One row per image and reader: image_id, reader ("" for the consensus), the findings, split."""
+    columns = tables.header(file)
+    named = [name for name in columns if name.lower() not in ("image_id", READER)]
+    rows = tables.read_table(file, ("image_id", *named), named, _reader(columns))
+    # train has 'Other diseases' and test 'Other disease'; clavicle and rib fractures are one finding
+    findings = rows[named].rename(columns={name: canonical(name, "vindr") for name in named})
+    merged = {name: findings[[name]].max(axis=1) for name in dict.fromkeys(findings)}
+    return pd.DataFrame({"image_id": rows["image_id"], "reader": _readers(rows), **merged, "split": split})
+
+
+def _boxes(file: Path) -> pd.DataFrame:
+    """One row per box: image_id, reader, finding and corners, which are unknown for 'No finding'."""
+    rows = tables.read_table(file, ("image_id", "class_name", *CORNERS), CORNERS, _reader(tables.header(file)))
+    found = {name: canonical(name, "vindr") for name in rows["class_name"].unique()}
+    return rows.assign(reader=_readers(rows), finding=rows["class_name"].map(found))
+
+
+def _challenge_labels(rows: pd.DataFrame) -> pd.DataFrame:
+    """Each reader's labels: a finding is absent if the reader, who looked for all 14, gave no row for it."""
+    findings = [canonical(name, "vindr") for name in CHALLENGE_NAMES]
+    pairs = rows[["image_id", "reader"]].drop_duplicates(ignore_index=True)
+    keys = pd.MultiIndex.from_frame(pairs)
+    labels = np.zeros((len(pairs), len(findings)), np.float32)
+    labels[keys.get_indexer(pd.MultiIndex.from_frame(rows[["image_id", "reader"]])),
+           pd.Index(findings).get_indexer(rows["finding"])] = 1  # fmt: skip
+    return pd.concat([pairs, pd.DataFrame(labels, columns=findings)], axis=1).assign(split="")
+
+
+def _names() -> list[str]:
+    return [name.format(split) for split in SPLITS for name in (LABELS, BOXES)]
+
+
+def _reader(columns: list[str]) -> list[str]:
+    """The column of readers, whose spelling differs between the tables; none if there is a consensus."""
+    return [name for name in columns if name.lower() == READER]
+
+
+def _readers(rows: pd.DataFrame) -> pd.Series:
+    found = _reader(list(rows))
+    return rows[found[0]].str.strip() if found else pd.Series("", rows.index, dtype="str")
+
+
+def _warn(found: pd.Series) -> None:
+    log.warning(
+        "VinDr-CXR has no patient identifiers: each image counts as its own patient, and images of one person may be "
+        "in several splits."
+    )
+    if count := int((~found.dropna().str.lower().str.endswith((".dicom", ".dcm"))).sum()):
+        log.warning(
+            "%s images are not DICOM files. The boxes are in pixels of the published DICOM files and are wrong for "
+            "images of another size.",
+            f"{count:,}",
+        )
