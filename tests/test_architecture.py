@@ -1,6 +1,7 @@
 """The order of the packages: a package imports only from packages that docs/architecture.md lists before it."""
 
 import ast
+import importlib
 import os
 import re
 import signal
@@ -320,3 +321,9 @@ def test_nothing_waits_by_the_wall_clock(file: Path) -> None:
     if file.relative_to(PACKAGE).as_posix() == "commands/runs.py":  # the age of a run, from the time of its files
         return
     assert not re.search(r"\btime\.(time|time_ns)\(|\bfrom time import\b", file.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("__init__.py")), ids=lambda file: file.parent.name)
+def test_names_that_a_package_lists_exist(file: Path) -> None:
+    module = importlib.import_module(".".join(file.relative_to(PACKAGE.parent).parent.parts))
+    assert all(hasattr(module, name) for name in getattr(module, "__all__", ()))

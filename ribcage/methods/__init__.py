@@ -15,7 +15,7 @@ from ribcage.runtime.spelling import did_you_mean
 if TYPE_CHECKING:
     from ribcage.methods.base import Method, Step
 
-__all__ = ["Method", "Step", "load", "names", "pretraining"]
+__all__ = ["Method", "Step", "load_method", "method_names", "pretraining"]
 
 HELPERS = ("base",)
 """Files of this folder that are not methods."""
