@@ -20,7 +20,8 @@ from ribcage.bundle.formats.reading.published_weights import Published, twin_arc
 from ribcage.models.catalogue import is_known
 from ribcage.runtime.spelling import did_you_mean
 
-__all__ = ["Published", "fits", "load", "names", "one_line", "published", "readable"]
+__all__ = ["Published", "error_text", "fits", "layouts", "load_layout", "published", "readable_layouts",
+           "writable_layouts"]  # fmt: skip
 
 
 def writable_layouts() -> tuple[str, ...]:
