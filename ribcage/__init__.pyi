@@ -233,6 +233,7 @@ def distil(
     resume: bool | Literal['auto'] = False,
     train: Word = 'train',
     val: Word = 'val',
+    sampling: Literal['images', 'classes'] = 'images',
     augment: Literal['gentle', 'strong', 'plain'] = 'gentle',
     dropout: float = 0.0,
     loss: Literal['bce', 'focal', 'asymmetric', 'cross-entropy'] = 'bce',
@@ -324,6 +325,8 @@ def distil(
             start one.
         train: Split to train on.
         val: Split used to select the best epoch, the temperature and the thresholds.
+        sampling: Sampling of training images: images (each once per epoch), or classes (a finding, or no finding,
+            is drawn first, all with equal probability, and then an image with it).
         augment: Augmentation preset: gentle, strong (with flips), or plain (no augmentation).
         dropout: Dropout probability before the classification head.
         loss: Loss function: cross-entropy for mutually exclusive findings, otherwise one of the others.
@@ -508,6 +511,7 @@ def finetune(
     resume: bool | Literal['auto'] = False,
     train: Word = 'train',
     val: Word = 'val',
+    sampling: Literal['images', 'classes'] = 'images',
     augment: Literal['gentle', 'strong', 'plain'] = 'gentle',
     dropout: float = 0.0,
     loss: Literal['bce', 'focal', 'asymmetric', 'cross-entropy'] = 'bce',
@@ -588,6 +592,8 @@ def finetune(
             start one.
         train: Split to train on.
         val: Split used to select the best epoch, the temperature and the thresholds.
+        sampling: Sampling of training images: images (each once per epoch), or classes (a finding, or no finding,
+            is drawn first, all with equal probability, and then an image with it).
         augment: Augmentation preset: gentle, strong (with flips), or plain (no augmentation).
         dropout: Dropout probability before the classification head.
         loss: Loss function: cross-entropy for mutually exclusive findings, otherwise one of the others.

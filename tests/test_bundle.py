@@ -184,6 +184,13 @@ def test_the_card_says_that_weights_are_averages() -> None:
     assert "moving averages" not in card.model_card(plain)
 
 
+def test_the_card_says_that_classes_were_drawn_equally_often() -> None:
+    _, facts = made()
+    for how in ("classes", "images"):
+        text = card.model_card(replace(facts, training=replace(COUNTS, options={"sampling": how})))
+        assert ("Class-aware sampling" in text) == (how == "classes")
+
+
 def test_a_run_is_opened_by_its_bundle(saved: Path) -> None:
     assert load_classifier(saved).folder == saved / "bundle"
     assert (

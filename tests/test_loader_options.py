@@ -14,8 +14,9 @@ from ribcage.data.batch import BatchInProgress
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.loader import Loader
-from ribcage.data.sampling import SamePatient
+from ribcage.data.sampling import SamePatient, class_weights
 from ribcage.imaging.augment import plain_view
+from ribcage.training import setup
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,34 @@ def test_as_many_batches_are_made_ahead_as_asked_for(
     next(batches)
     assert len(made) == ahead + 1
     batches.close()  # type: ignore[attr-defined]
+
+
+LABELS = np.array([[1, 0], [1, 1], [0, np.nan], [0, 0], [np.nan, np.nan], [1, 0]], np.float32)
+
+
+def test_a_class_is_drawn_first_and_then_an_image_of_it() -> None:
+    """Three positives of the first finding, one of the second, three images without any."""
+    assert class_weights(LABELS) * 9 == pytest.approx([1, 1 + 3, 1, 1, 1, 1])
+    assert class_weights(LABELS[[0, 1, 5]]) * 6 == pytest.approx([1, 1 + 3, 1]), "a class without images is none"
+    assert class_weights(LABELS[:, :0]) * 6 == pytest.approx(np.ones(6))
+
+
+def test_class_aware_sampling_draws_rare_findings_as_often_as_others(dataset: DatasetFolder) -> None:
+    """Only the order changes; it depends on neither ranks nor the step of a resumed run."""
+    loaders = [Loader([dataset], [plain_view(8)], batch=10, world=2, rank=rank) for rank in (0, 1)]
+    rare = np.zeros((50, 1), np.float32)
+    rare[7] = 1
+    for loader in loaders:
+        setup.sample_by_class(loader, rare)
+    drawn = np.concatenate([loaders[0].order(epoch) & 0xFFFFFFFF for epoch in range(40)])
+    assert (drawn == 7).mean() == pytest.approx(0.5, abs=0.05)
+    parts = [
+        np.concatenate([one.rows.numpy() for one in batches])
+        for batches in zip(*(one.epoch(3) for one in loaders), strict=True)
+    ]
+    assert np.array_equal(np.concatenate(parts), loaders[0].order(3) & 0xFFFFFFFF)
+    later = next(loaders[1].epoch(3, start=4))
+    assert np.array_equal(later.rows.numpy(), parts[4][5:])
 
 
 def test_an_early_stage_changes_the_views_and_nothing_else(dataset: DatasetFolder) -> None:

@@ -304,6 +304,8 @@ def build(
     if options.relation_weight:
         check_maps(method, spec)
     method.count(torch.from_numpy(labels))
+    if options.sampling == "classes":
+        setup.sample_by_class(loader, labels)
     return setup.build_trainer(options, method, loader, device)
 
 

@@ -48,6 +48,9 @@ class Options(TrainingOptions):
     """Split to train on."""
     val: str = "val"
     """Split used to select the best epoch, the temperature and the thresholds."""
+    sampling: Literal["images", "classes"] = "images"
+    """Sampling of training images: images (each once per epoch), or classes (a finding, or no finding, is drawn first,
+    all with equal probability, and then an image with it)."""
     augment: Literal["gentle", "strong", "plain"] = "gentle"
     """Augmentation preset: gentle, strong (with flips), or plain (no augmentation)."""
     dropout: float = 0.0
@@ -227,6 +230,8 @@ def build(
     if options.freeze and not options.init:
         run_folder.say("WARNING: --freeze backbone without --init: the features of the backbone are random.")
     method.count(torch.from_numpy(labels))
+    if options.sampling == "classes":
+        setup.sample_by_class(loader, labels)
     return setup.build_trainer(options, method, loader, device)
 
 

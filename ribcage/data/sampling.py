@@ -51,6 +51,16 @@ def weight_per_row(data: Datasets, rows: np.ndarray, weights: np.ndarray) -> np.
     return (weights / np.maximum(counts, 1))[sources]
 
 
+def class_weights(labels: np.ndarray) -> np.ndarray:
+    """(N, F) labels → (N,) the probability of each image if a class is drawn first, all with equal probability, and
+    then an image of it. The classes are the findings with a positive label, and the images without any positive label."""
+    positive = labels > 0.5  # unknown labels are not positive
+    classes = np.column_stack([positive, ~positive.any(axis=1)]).astype(np.float64)
+    classes = classes[:, classes.any(axis=0)]
+    weights: np.ndarray = (classes / classes.sum(axis=0)).mean(axis=1)
+    return weights
+
+
 @dataclass(frozen=True)
 class Sampler:
     """The order of the rows of an epoch."""

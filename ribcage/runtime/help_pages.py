@@ -23,7 +23,19 @@ from ribcage.runtime.spelling import count_phrase
 GENERATED = Path(__file__).with_name("own_options.json")
 GROUPS = {
     "Data": (
-        *("data", "train", "val", "split", "findings", "labels", "policy", "frontal", "data_weights", "drop_copies"),
+        *(
+            "data",
+            "train",
+            "val",
+            "split",
+            "findings",
+            "labels",
+            "policy",
+            "frontal",
+            "data_weights",
+            "sampling",
+            "drop_copies",
+        ),
         *("drop_shared", "split_list", "size", "fit", "depth", "window", "link", "part", "limit", "name"),
         "images",
     ),

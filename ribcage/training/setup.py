@@ -16,7 +16,7 @@ from ribcage.bundle import formats, ood
 from ribcage.bundle.init import initial_provenance
 from ribcage.bundle.io import save_bundle
 from ribcage.bundle.spec import ModelSpec
-from ribcage.data import selection
+from ribcage.data import sampling, selection
 from ribcage.data.collection import Datasets
 from ribcage.data.findings import Policy
 from ribcage.data.loader import Loader
@@ -165,6 +165,19 @@ def build_loader(
         channels=spec.channels,
         normalise=None if per_dataset else (spec.mean, spec.std),
         device=device,
+    )
+
+
+def sample_by_class(loader: Loader, labels: np.ndarray) -> None:
+    """Let a loader draw a class first and then an image of it, as --sampling classes asks for.
+
+    labels: (N, F), of the rows of the loader.
+    """
+    loader.sampler = dataclasses.replace(loader.sampler, weights=sampling.class_weights(labels))
+    found = int((labels > 0.5).any(axis=0).sum())
+    say(
+        f"Class-aware sampling: {count_phrase(found, 'finding')} and the images without any are drawn equally often, so "
+        f"the probabilities before calibration do not correspond to the prevalence in the training data."
     )
 
 
