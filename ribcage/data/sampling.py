@@ -53,7 +53,7 @@ def weight_per_row(data: Datasets, rows: np.ndarray, weights: np.ndarray) -> np.
 
 def class_weights(labels: np.ndarray) -> np.ndarray:
     """(N, F) labels → (N,) the probability of each image if a class is drawn first, all with equal probability, and
-    then an image of it. The classes are the findings with a positive label, and the images without any positive label."""
+    then an image of it. The classes are the findings with a positive label, and the images without a positive label."""
     positive = labels > 0.5  # unknown labels are not positive
     classes = np.column_stack([positive, ~positive.any(axis=1)]).astype(np.float64)
     classes = classes[:, classes.any(axis=0)]

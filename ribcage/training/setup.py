@@ -176,8 +176,8 @@ def sample_by_class(loader: Loader, labels: np.ndarray) -> None:
     loader.sampler = dataclasses.replace(loader.sampler, weights=sampling.class_weights(labels))
     found = int((labels > 0.5).any(axis=0).sum())
     say(
-        f"Class-aware sampling: {count_phrase(found, 'finding')} and the images without any are drawn equally often, so "
-        f"the probabilities before calibration do not correspond to the prevalence in the training data."
+        f"Class-aware sampling: {count_phrase(found, 'finding')} and the images without any are drawn equally often. "
+        f"The probabilities before calibration do not correspond to the prevalence in the training data."
     )
 
 
