@@ -46,6 +46,11 @@ class SizeStage:
     end: int
     """The epoch after the last one."""
 
+    @property
+    def epochs_phrase(self) -> str:
+        """The epochs in words, counted from 1."""
+        return f"epoch {self.end}" if self.end - self.first == 1 else f"epochs {self.first + 1} to {self.end}"
+
 
 def size_stages(values: Sequence[int | str], epochs: int) -> tuple[SizeStage, ...]:
     """The stages of --size in a run of so many epochs; ValueError says what is wrong.

@@ -291,12 +291,7 @@ def size_summary(options: TrainingOptions) -> str:
     stages = options.size_stages
     if len(stages) == 1:
         return ""
-    parts = [
-        f"{stage.size[0]} px in epoch {stage.end}"
-        if stage.end - stage.first == 1
-        else f"{stage.size[0]} px in epochs {stage.first + 1} to {stage.end}"
-        for stage in stages
-    ]
+    parts = [f"{stage.size[0]} px in {stage.epochs_phrase}" for stage in stages]
     compiled = " The model is compiled once for each size." if options.compile else ""
     return f"Image size: {', '.join(parts)}; validation and the saved model use the last size.{compiled}"
 
