@@ -169,10 +169,7 @@ def build_loader(
 
 
 def sample_by_class(loader: Loader, labels: np.ndarray) -> None:
-    """Let a loader draw a class first and then an image of it, as --sampling classes asks for.
-
-    labels: (N, F), of the rows of the loader.
-    """
+    """Let a loader draw a class first and then an image of it; labels (N, F) are those of its rows."""
     loader.sampler = dataclasses.replace(loader.sampler, weights=sampling.class_weights(labels))
     found = int((labels > 0.5).any(axis=0).sum())
     say(
@@ -288,12 +285,11 @@ def accept_sizes(options: TrainingOptions, method: Method) -> None:
 
 def size_summary(options: TrainingOptions) -> str:
     """A sentence about the image sizes of the training, if there are several; else ""."""
-    stages = options.size_stages
-    if len(stages) == 1:
+    parts = [f"{stage.size[0]} px in {stage.epochs_phrase}" for stage in options.size_stages]
+    if len(parts) == 1:
         return ""
-    parts = [f"{stage.size[0]} px in {stage.epochs_phrase}" for stage in stages]
-    compiled = " The model is compiled once for each size." if options.compile else ""
-    return f"Image size: {', '.join(parts)}; validation and the saved model use the last size.{compiled}"
+    text = f"Image size: {', '.join(parts)}; validation and the saved model use the last size."
+    return text + " The model is compiled once for each size." * options.compile
 
 
 def divide(options: TrainingOptions, method: M, device: torch.device) -> M | None:
