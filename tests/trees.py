@@ -302,6 +302,38 @@ def vinbigdata(folder: Path) -> Path:
         *sorted(rows, key=lambda row: row[::-1]),
     )
     images(folder, [f"{part}/{image_id}.dicom" for part in VINDR_IDS for image_id in VINDR_IDS[part]])
+
+
+# ---- Shenzhen and Montgomery
+
+SHENZHEN_READINGS = (
+    "male 45yrs\nnormal",
+    "femal 32yrs\nnormal",
+    "male 16month\nnormal",
+    "Female, 28yrs \t\nbilateral  secondary PTB\n1. right upper field",
+)
+MONTGOMERY_READINGS = (
+    "Patient's Sex: F \nPatient's Age: 027Y\nnormal",
+    "Patient's Sex: O \nPatient's Age: 005Y\nnormal",
+    "Patient's Sex: M \nPatient's Age: 049Y\ninfiltrates in the left upper lobe",
+    "Patient's Sex: M \nPatient's Age: 049Y\nNO REPORT (same pt as MCUCXR_0003_1)",
+)
+
+
+def nlm_tb(folder: Path) -> Path:
+    """Both downloads side by side, with masks that have the names of images."""
+    for home, name, readings in (
+        ("ChinaSet_AllFiles", "CHNCXR", SHENZHEN_READINGS),
+        ("MontgomerySet", "MCUCXR", MONTGOMERY_READINGS),
+    ):
+        for place in range(12):
+            stem = f"{name}_{place + 1:04d}_{int(place % 4 > 1 if name == 'MCUCXR' else place % 4 > 2)}"
+            image(folder / home / "CXR_png" / f"{stem}.png", place)
+            text(folder / home / "ClinicalReadings" / f"{stem}.txt", readings[place % 4])
+            if name == "MCUCXR":
+                image(folder / home / "ManualMask/leftMask" / f"{stem}.png", place)
+        text(folder / home / "CXR_png" / "Thumbs.db", "")
+    image(folder / "ChinaSet_AllFiles/mask/CHNCXR_0001_0_mask.png")
     return folder
 
 
@@ -361,6 +393,7 @@ TREES: dict[str, Callable[[Path], Path]] = {
     "medmnist": medmnist,
     "mimic": mimic,
     "nih": nih,
+    "nlm_tb": nlm_tb,
     "padchest": padchest,
     "phantom": phantom,
     "rsna": rsna,
