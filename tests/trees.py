@@ -1,6 +1,7 @@
 """Small datasets on disk, each in the layout its makers ship. `TREES[name](folder)` builds one and returns its root."""
 
 import gzip
+import json
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -304,6 +305,34 @@ def vinbigdata(folder: Path) -> Path:
     images(folder, [f"{part}/{image_id}.dicom" for part in VINDR_IDS for image_id in VINDR_IDS[part]])
 
 
+# ---- ChestX-Det
+
+CHESTXDET_ENTRIES = [  # names of findings and boxes (left, top, right, bottom)
+    ([], []),
+    (["Effusion", "Diffuse Nodule"], [[100, 200, 400, 1000], [5, 6, 1022, 900]]),
+    (["Nodule", "Nodule", "Pleural Thickening"], [[1, 2, 11, 22], [50, 60, 70, 80], [3, 3, 30, 30]]),
+    (["Calcification"], [[10, 20, 30, 40]]),
+]
+
+
+def chestxdet(folder: Path) -> Path:
+    """Both lists with polygons, the images under new numbers, and masks that were drawn from the polygons."""
+    for part, first in (("train", 36200), ("test", 39066)):
+        entries = [
+            {
+                "file_name": f"{first + place}.png",
+                "syms": syms,
+                "boxes": boxes,
+                "polygons": [[[1, 2], [3, 4]]] * len(syms),
+            }
+            for place, (syms, boxes) in enumerate(CHESTXDET_ENTRIES * 5)
+        ]
+        text(folder / f"ChestX_Det_{part}.json", json.dumps(entries))
+        images(folder / f"{part}_data" / part, [entry["file_name"] for entry in entries])
+        image(folder / f"{part}_data" / part / "mask" / f"{first}_mask.png")
+    return folder
+
+
 # ---- Shenzhen and Montgomery
 
 SHENZHEN_READINGS = (
@@ -388,6 +417,7 @@ def phantom(folder: Path) -> Path:
 
 
 TREES: dict[str, Callable[[Path], Path]] = {
+    "chestxdet": chestxdet,
     "chexpert": chexpert,
     "folder": own_csv,
     "medmnist": medmnist,

@@ -76,6 +76,7 @@ CHINESE = {
     "Lung_Cavity": "肺空洞",
     "Lung_Cyst": "肺囊肿",
     "Mediastinal_Shift": "纵隔移位",
+    "Diffuse_Nodule": "弥漫性结节",
     "Nodule_or_Mass": "结节或肿块",  # one label in VinDr-CXR
     "Other_Lesion": "其他病变",
     "COPD": "慢性阻塞性肺疾病",
