@@ -348,6 +348,8 @@ def test_all_wrong_settings_are_named_at_once() -> None:
         {"rotation": float("nan")},
         {"zoom": (0, 1)},
         {"place": (2, 0)},
+        {"place": 1.0},
+        {"place": (0.1, 0.2, 0.3)},
         {"blur": (1, 9), "blur_probability": 0.5, "size": 20},
         {"gamma": "much"},
         {"crop": 0.5},

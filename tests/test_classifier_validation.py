@@ -128,7 +128,7 @@ def test_patients_in_training_and_validation_are_warned_of(tmp_path: Path, capsy
     assert cli.main(words(shared, tmp_path / "run")) == 0
     assert has_facts(capsys.readouterr().out, "WARNING: 8 patients", "'train'", "'val'")
     card = (tmp_path / "run" / "bundle" / "README.md").read_text(encoding="utf-8")
-    assert "8 patients" in card
+    assert has_facts(card, "both", "training", "validation", 8)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ class View:
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = [_unknown(name, known) for name in values if name not in known]
         if unknown:
-            raise ValueError(f"{' '.join(unknown)}Settings: {', '.join(known)}.")
+            raise ValueError(f"{' '.join(unknown)} Settings: {', '.join(known)}.")
         return cls(**values)
 
 
@@ -224,11 +224,16 @@ def _problems(view: View) -> list[str]:
         ends = getattr(view, name)
         if not (isinstance(ends, tuple) and len(ends) == 2 and _ascending(ends, least, most)):
             problems.append(f"{name} must be (low, high) from {least:g} to {most:g}, not {ends}")
-    if view.place is not None and not all(_ascending((0.0, end), 0.0, 1.0) for end in view.place):
+    if view.place is not None and not _is_place(view.place):
         problems.append(f"place must be (x, y) from 0 to 1, or None, not {view.place}")
     if not problems and view.blur_probability and blur_radius(view.blur[1]) >= min(sides):
         problems.append(f"a blur of {view.blur[1]:g} pixels is larger than the view")
     return problems
+
+
+def _is_place(value: object) -> bool:
+    """Whether this is (x, y) from 0 to 1."""
+    return isinstance(value, tuple) and len(value) == 2 and all(_ascending((end,), 0.0, 1.0) for end in value)
 
 
 def _ascending(numbers: tuple[Any, ...], least: float, most: float) -> bool:
