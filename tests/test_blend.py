@@ -18,11 +18,18 @@ from ribcage.bundle.training_record import BlendRecord, MemberRecord, TrainingRe
 from ribcage.data.collection import Datasets
 from ribcage.data.provenance import Provenance
 from ribcage.evaluation import leakage
+from ribcage.imaging.augment import plain_view, strong_view
 from ribcage.methods.supervised import Supervised
 from ribcage.metrics.evaluation_context import TrainingData
 from ribcage.models.backbone import Backbone
 from ribcage.runtime import typed_json
-from ribcage.training.batch_statistics import StatisticsImages, recompute_statistics
+from ribcage.training.batch_statistics import (
+    UNKNOWN,
+    Augmentation,
+    StatisticsImages,
+    common_augmentation,
+    recompute_statistics,
+)
 from ribcage.training.blending import Candidate, greedy_selection
 
 FINDINGS = ("Infiltration", "Effusion")
@@ -48,7 +55,8 @@ def model(name: str = "test_resnet", seed: int = 0, **options: Any) -> tuple[Sup
         for name_of, value in method.named_buffers():
             if name_of.endswith("running_var"):
                 value += 5 * torch.rand_like(value)
-    facts = TrainingRecord(images=10, patients=9, selection=3, options={"frontal": False})
+    augmented = {"augment": "strong", "augment_options": ["rotation=0", "noise=0.1"]}
+    facts = TrainingRecord(images=10, patients=9, selection=3, options={"frontal": False, **augmented})
     spec = ModelSpec(
         name, FINDINGS, SIZES[name], 32, "pad", 0.5, 0.25, temperature=(1.5, 0.7), training=facts,
         data=(TrainingData("phantom", "made up", "none"),), **options,
@@ -98,7 +106,7 @@ def test_each_weight_is_the_mean_and_what_is_counted_is_kept(name: str) -> None:
         ({"std": 0.3}, "0.3"),
         ({"channels": 3, "rgb_normalisation": ((0.1,) * 3, (0.2,) * 3)}, "3"),
         ({"pool": "max"}, "max"),
-        ({"loss": "cross-entropy"}, "True"),
+        ({"loss": "cross-entropy"}, "not mutually exclusive"),
     ],
 )  # fmt: skip
 def test_models_that_differ_in_more_than_their_training_are_refused(other: dict[str, Any], fact: str) -> None:
@@ -158,7 +166,7 @@ def test_a_record_from_outside_is_checked(wrong: dict[str, Any]) -> None:
 def test_statistics_are_the_mean_over_batches_of_training_images(data: Path) -> None:
     sets, rows = rows_of(data, "train")
     method, spec = model()
-    images = StatisticsImages(sets, rows, spec, 16, torch.device("cpu"), 1)
+    images = StatisticsImages(sets, rows, spec, plain_view((32, 32)), 16, torch.device("cpu"), 1)
     first = blend.batch_norms(method)[0]
     inputs: list[torch.Tensor] = []
     first.register_forward_hook(lambda _, given, __: inputs.append(given[0].detach()))
@@ -170,6 +178,34 @@ def test_statistics_are_the_mean_over_batches_of_training_images(data: Path) -> 
     torch.testing.assert_close(first.running_var, torch.stack([one.var((0, 2, 3)) for one in inputs]).mean(0))
     assert not any(one.training or one.momentum is None for one in blend.batch_norms(method))
     assert all(torch.equal(*pair) for pair in zip(weights, method.parameters(), strict=True))
+
+
+STRONG = Augmentation("strong", ("rotation=0", "noise=0.1"))
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen", "noted"),
+    [
+        ([{"augment": "gentle"}, {"augment": "gentle", "augment_options": []}], Augmentation("gentle"), False),
+        ([{"augment": "gentle"}, {"augment": "gentle", "augment_options": ["flip=1"]}], Augmentation("gentle"), True),
+        ([{"augment": "strong"}, {"augment": "plain"}], Augmentation("strong"), True),
+        ([{}, {"augment": "gentle"}], Augmentation("gentle"), True),
+        ([{}, {}], UNKNOWN, True),
+        ([{"augment": ["strong"]}, {"augment": "x"}, {"augment": "plain", "augment_options": ["crop=9"]}], UNKNOWN, True),
+    ],
+)  # fmt: skip
+def test_the_augmentation_of_statistics_is_that_of_all_models_or_there_is_a_note(
+    options: list[dict[str, Any]], chosen: Augmentation, noted: bool
+) -> None:
+    specs = [replace(model()[1], training=TrainingRecord(options=one)) for one in options]
+    found, note = common_augmentation(specs)
+    assert (found, bool(note)) == (chosen, noted)
+
+
+def test_a_blend_of_blends_has_the_augmentation_of_the_first_models() -> None:
+    record = BlendRecord("weights", False, (), 10, STRONG.preset, STRONG.changes)
+    spec = replace(model()[1], training=TrainingRecord(options={}, blend=record))
+    assert common_augmentation([spec, model()[1]]) == (STRONG, "")
 
 
 # ---- greedy selection
@@ -223,12 +259,14 @@ def test_a_blend_is_calibrated_on_validation(blended: tuple[Path, list[Path]], d
     assert record and record.statistics and [one.blended for one in record.members] == [None, None]
     seen = found.provenance
     assert np.isin(Provenance.of(sets, val[:0], val).pixels, seen.pixels[seen.role == 1]).all()
-    expected = blend.mean_weights([model(seed=seed)[0] for seed in (0, 1)])
-    train = sets.rows_of("train")
-    recompute_statistics(expected, StatisticsImages(sets, train, found.spec, 16, torch.device("cpu"), 1))
+    expected, train = blend.mean_weights([model(seed=seed)[0] for seed in (0, 1)]), sets.rows_of("train")
     images = torch.randn(2, 1, 32, 32)
-    with torch.inference_mode():
-        assert torch.equal(found.method.logits(images), expected.logits(images))
+    for view, same in ((replace(strong_view((32, 32)), rotation=0.0, noise=0.1), True), (plain_view((32, 32)), False)):
+        recompute_statistics(expected, StatisticsImages(sets, train, found.spec, view, 16, torch.device("cpu"), 1))
+        with torch.inference_mode():
+            assert torch.equal(found.method.logits(images), expected.logits(images)) is same
+    card = (blended[0] / "README.md").read_text(encoding="utf-8")
+    assert has_facts(card, record.statistics, "strong", "rotation=0", "noise=0.1")
 
 
 def test_a_test_on_the_training_data_of_any_member_is_refused(
@@ -271,7 +309,11 @@ def test_a_member_trained_on_validation_images_is_refused_or_stated(
     folders = [member(tmp_path / str(n), n, Provenance.of(sets, val[: 2 * n], val)) for n in (0, 1)]
     words = ["blend", *map(str, folders), "--data", str(data), "--threads", "1", "--out", str(tmp_path / "out")]
     assert has_facts(line(words, capsys), folders[1], "val", "--allow-leak")
+    spec, found = ModelSpec.load(folders[1] / "model.json"), model(seed=1)[0]
+    save_bundle(folders[1], found, replace(spec, training=TrainingRecord()), Provenance.of(sets, val[:2], val))
+    capsys.readouterr()
     assert cli.main([*words, "--allow-leak"]) == 0
+    assert has_facts(capsys.readouterr().out, "augmentation", "strong", *STRONG.changes)
     assert "val" in (load_classifier(tmp_path / "out").spec.training.leak or "")
 
 

@@ -42,11 +42,11 @@ SAME: dict[str, Callable[[ModelSpec], object]] = {
     "number of channels": lambda spec: spec.channels,
     "normalisation": lambda spec: (spec.mean, spec.std, *spec.rgb_normalisation),
     "pooling": lambda spec: spec.pool,
-    "mutually exclusive findings": lambda spec: spec.loss == EXCLUSIVE,
+    "type of findings": lambda spec: "mutually exclusive" if spec.loss == EXCLUSIVE else "not mutually exclusive",
 }
 """What models must have in common for a mean of their weights."""
 OF_PREDICTIONS = (
-    "findings", "input size", "stored size", "--fit", "number of channels", "mutually exclusive findings",
+    "findings", "input size", "stored size", "--fit", "number of channels", "type of findings",
 )  # fmt: skip
 """Of these, what models must have in common for a mean of their predictions."""
 
@@ -54,7 +54,7 @@ OF_PREDICTIONS = (
 def open_members(folders: Sequence[Path], mean: Mean) -> list[Classifier]:
     """The classifiers to blend; ValueError if one is given twice or they cannot be blended."""
     if not FEWEST <= len(folders) <= MOST_MEMBERS:
-        raise ValueError(f"A blend takes from {FEWEST} to {MOST_MEMBERS} models, not {len(folders)}.")
+        raise ValueError(f"A blend needs {FEWEST} to {MOST_MEMBERS} models (given: {len(folders)}).")
     members = [load_classifier(folder) for folder in folders]
     known: dict[str, Path] = {}
     for member in members:
@@ -63,7 +63,7 @@ def open_members(folders: Sequence[Path], mean: Mean) -> list[Classifier]:
             raise ValueError(f"{known[found]} and {member.folder} have the same weights. Leave one of them out.")
         known[found] = member.folder
         if member.spec.members:
-            raise ValueError(f"{member.folder} is an ensemble itself. Pass its models instead.")
+            raise ValueError(f"{member.folder} is already an ensemble. Pass the models that it was made from instead.")
         refuse_different(members[0], member, mean)
     return members
 

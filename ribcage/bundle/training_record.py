@@ -53,6 +53,10 @@ class BlendRecord:
     """In the order in which they were tried."""
     statistics: int = 0
     """Training images on which the batch norm statistics were recomputed."""
+    augment: str = ""
+    """The augmentation preset of these images."""
+    augment_options: tuple[str, ...] = ()
+    """Changes to this preset."""
 
     @property
     def used(self) -> tuple[MemberRecord, ...]:

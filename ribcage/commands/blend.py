@@ -129,11 +129,17 @@ def blended_on_data(options: Options, members: "Sequence[Classifier]") -> "Model
     leak = check_members(options, members, images)
     blends = Blends(members, options.mean, images)
     check_labels(options, blends)
+    if options.mean == "weights" and blend.batch_norms(members[0].method) and blends.augmentation_note:
+        print(
+            f"{blends.augmentation_note} The batch norm statistics are recomputed with the augmentation preset "
+            f"{blends.augmentation}."
+        )
     tried = blends.candidates(options.greedy)
     chosen = [one.member for one in tried if one.used]
     used, rows = [members[one] for one in chosen], blends.statistics_rows(chosen)
     lines = tuple(blend.member_record(members[one.member], one.used, one.auroc, one.blended) for one in tried)
-    record = BlendRecord(options.mean, options.greedy, lines, len(rows))
+    augmentation = (blends.augmentation.preset, blends.augmentation.changes) if len(rows) else ("", ())
+    record = BlendRecord(options.mean, options.greedy, lines, len(rows), *augmentation)
     seen = blend.joint_provenance(used) | Provenance.of(images.data, images.train_rows, images.val_rows)
     spec = blend.blend_spec(used, record, seen, as_json(options), str(images.policy.settled))
     training = replace(
@@ -214,10 +220,13 @@ def check_members(options: Options, members: "Sequence[Classifier]", images: "Bl
             )
             if not options.allow_leak:
                 raise ValueError(
-                    f"{text}. Use another --val, or pass --allow-leak, which the card will state."
+                    f"{text}. Use another --val, or pass --allow-leak; the model card then states the leakage."
                 ) from None
             run_folder.say(f"WARNING: {text}.")
-            leaks.append(f"a blended model was trained on split {options.val!r}, on which the blend was calibrated")
+            leaks.append(
+                f"one of the blended models was trained on images or patients of split {options.val!r}, on which the "
+                "blend was calibrated"
+            )
     return "; ".join(dict.fromkeys(leaks))
 
 
@@ -254,7 +263,7 @@ def report(options: Options, lines: "Sequence[MemberRecord]", spec: "ModelSpec")
     print_table(terminal.console(), Table(head, rows, ["blend", f"{auroc:.4f}", *[""] * (len(head) - 2)]))
     print(f"Mean AUROC over {len(spec.findings)} findings on split {options.val!r}.")
     if auroc < best:
-        why = " Weights can only be averaged usefully if the models were fine-tuned from the same initial weights."
+        why = " Averaging weights is only useful if the models were fine-tuned from the same initial weights."
         say(
             f"WARNING: the blend has a lower validation AUROC ({auroc:.4f}) than the best of its models ({best:.4f})."
             + why * (options.mean == "weights")

@@ -3,6 +3,7 @@
 Needed after weights were averaged (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407, section 3.2).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,7 @@ class StatisticsImages:
     data: Datasets
     rows: np.ndarray
     spec: ModelSpec
+    view: augment.View
     batch: int
     device: torch.device
     threads: int | None = None
@@ -38,11 +40,51 @@ class StatisticsImages:
         return np.sort(np.random.default_rng(0).permutation(self.rows)[:count])
 
 
-def training_view(spec: ModelSpec) -> augment.View:
-    """The augmentation of the training of this model: statistics of images without it differ from those of training."""
-    name = spec.training.option("augment")
-    preset = augment.PRESETS[name if isinstance(name, str) and name in augment.PRESETS else "gentle"]
-    return preset(spec.size)
+@dataclass(frozen=True)
+class Augmentation:
+    """An augmentation as the options of a training give it."""
+
+    preset: str
+    changes: tuple[str, ...] = ()
+
+    def view(self, size: tuple[int, int]) -> augment.View:
+        """The settings for images of this size; ValueError if a change is invalid."""
+        (found,) = augment.preset_views(self.preset, self.changes)(size)
+        return found
+
+    def __str__(self) -> str:
+        return self.preset + f" ({' '.join(self.changes)})" * bool(self.changes)
+
+
+UNKNOWN = Augmentation("plain")
+"""For models whose augmentation is not recorded: the images as they are at inference."""
+
+
+def training_augmentation(spec: ModelSpec) -> Augmentation | None:
+    """The augmentation of the training of a model, or of the statistics of a blend; None if it is not recorded, as for
+    converted models."""
+    name, changes = spec.training.option("augment"), spec.training.option("augment_options", [])
+    if blended := spec.training.blend:
+        name, changes = blended.augment, blended.augment_options
+    if not (isinstance(name, str) and name in augment.PRESETS and isinstance(changes, list | tuple)):
+        return None
+    found = Augmentation(name, tuple(map(str, changes)))
+    try:
+        found.view(spec.size)
+    except ValueError:  # a file from outside
+        return None
+    return found
+
+
+def common_augmentation(specs: Sequence[ModelSpec]) -> tuple[Augmentation, str]:
+    """The augmentation of the training of these models, and a sentence on the choice unless it is the same for all."""
+    every = [training_augmentation(one) for one in specs]
+    known = [one for one in every if one]
+    if not known:
+        return UNKNOWN, "The augmentation that the models were trained with is not recorded."
+    if all(one == known[0] for one in every):
+        return known[0], ""
+    return known[0], "The models were not all trained with the same augmentation, or it is not recorded for all."
 
 
 @torch.no_grad()
@@ -53,7 +95,7 @@ def recompute_statistics(method: Supervised, images: StatisticsImages) -> None:
         return
     spec, rows = images.spec, images.drawn
     loader = Loader(
-        images.data, [training_view(spec)], batch=min(images.batch, len(rows)), rows=rows, findings=(),
+        images.data, [images.view], batch=min(images.batch, len(rows)), rows=rows, findings=(),
         channels=spec.channels, normalise=(spec.mean, spec.std), threads=images.threads, device=images.device,
     )  # fmt: skip
     momenta = [one.momentum for one in norms]

@@ -13,7 +13,7 @@ from ribcage.data.collection import Datasets
 from ribcage.data.findings import Policy
 from ribcage.evaluation.classifier_validation import ClassifierValidation
 from ribcage.methods.supervised import Supervised
-from ribcage.training.batch_statistics import StatisticsImages, recompute_statistics
+from ribcage.training.batch_statistics import StatisticsImages, common_augmentation, recompute_statistics
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,11 @@ class Blends:
             lambda: self.current, images.data, images.val_rows, spec, device=images.device, batch=images.batch,
             policy=images.policy, threads=images.threads,
         )  # fmt: skip
+        self.augmentation, self.augmentation_note = common_augmentation([one.spec for one in members])
         self.statistics = StatisticsImages(
-            images.data, images.train_rows, spec, images.batch, images.device, images.threads
-        )
+            images.data, images.train_rows, spec, self.augmentation.view(spec.size), images.batch, images.device,
+            images.threads,
+        )  # fmt: skip
 
     def blended(self, chosen: Sequence[int]) -> Supervised:
         """The mean of these members; a single one is left as it is."""
