@@ -139,8 +139,8 @@ def convert(
         channels: Number of input channels; 1 converts the first layer of an RGB model to one channel, which is
             faster and exact except at zero-padded borders.
         size: Input height and width in pixels, or one number for both (default: as published).
-        mean: Mean of each channel, for pixel values from 0 to 1 (default: as published).
-        std: Standard deviation of each channel, for pixel values from 0 to 1 (default: as published).
+        mean: Mean of each channel, for pixel values scaled to 0–1 (default: as published).
+        std: Standard deviation of each channel, for pixel values scaled to 0–1 (default: as published).
         data: Dataset folders for calibration; the temperature and the thresholds are fitted on their --val split
             (default: no calibration).
         val: Split for calibration; the model cannot be tested on images of this split afterwards.
@@ -353,8 +353,8 @@ def distil(
             student and the features of a teacher.
         relation_weight: Weight of the relation loss: squared difference between the pairwise similarities of
             feature-map locations in the student and in a teacher.
-        teacher_weights: Weights of several teachers: equal (mean), or per finding in proportion to validation
-            AUROC - 0.5.
+        teacher_weights: How several teachers are weighted: equally (mean), or per finding in proportion to
+            validation AUROC - 0.5.
         teacher_mode: How the teachers predict: live (on each augmented image during training), stored (once on
             each unaugmented image before training), or auto (live if images are augmented or the feature or
             relation loss is used, otherwise stored).
@@ -656,7 +656,8 @@ def import_(
         limit: Import only the first N images; 0 means all images.
         redo: Import again from the start, even if the folder contains a complete or unfinished import.
         part: Import only part K of N, written as K/N, such as 3/16; 'ribcage merge OUT' joins all parts. Each
-            part can be imported on another machine that shares the folder --out (default: import everything).
+            part can be imported on a different machine, provided that all machines share the folder --out
+            (default: import everything).
         link: Store only the table, not the images; the images are decoded from the original files whenever they
             are used.
         split_list: Files with image names, one per line, that define the splits: train=FILE test=FILE.

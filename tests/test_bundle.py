@@ -159,7 +159,7 @@ def test_a_file_of_weights_brings_what_is_known_of_them(saved: Path, tmp_path: P
 
 def test_the_card_has_what_a_person_must_know(saved: Path) -> None:
     text = (saved / "bundle" / "README.md").read_text(encoding="utf-8")
-    for part in ("Research use only", "Atelectasis, Mass", "made up (licence: none)", "10 training images from 7 identified patients",
+    for part in ("Research use only", "Atelectasis, Mass", "made up (licence: none)", "10 training images from 7 patients",
                  "resized to 48 × 32", "(x − 0.48) / 0.24", "| Mass | – | 0.700 |"):  # fmt: skip
         assert part in text
 

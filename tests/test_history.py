@@ -104,12 +104,10 @@ def test_the_card_keeps_the_best_documented_test_of_a_name_and_lists_the_other()
     text = card.card_with_tests("# x\n\n## Limitations\n", result_of(good), [good])
     text = card.card_with_tests(text, result_of(poor), [good, poor])
     (heading,) = (line for line in text.splitlines() if has_facts(line, "AUROC", "0.900") and not line.startswith("|"))
-    assert has_facts(heading, "Test 1", "100 images", "50 identified patients")
+    assert has_facts(heading, "Test 1", "100 images", "50 patients")
     assert has_facts(text, "| 2 | nih, test | bbbbbb | 200 | – | mean AUROC – |", "differ", "test 1")
     text = card.card_with_tests(text, result_of(better), [good, poor, better])
-    assert text.count("## Test: nih, split test") == 1 and has_facts(
-        text, "Test 3", "100 images", "400 identified patients"
-    )
+    assert text.count("## Test: nih, split test") == 1 and has_facts(text, "Test 3", "100 images", "400 patients")
     assert text.count("## Tests\n") == 1 and text.count("## Limitations") == 1
 
 

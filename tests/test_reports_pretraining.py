@@ -76,7 +76,7 @@ def test_the_page_is_whole_and_needs_no_other_file(tmp_path: Path, datasets: Dat
     assert page.count("<figure>") == figures
     assert [heading in page for heading in HEADINGS] == [True, name != "moco", True]
     assert "http" not in page and "<script" not in page and "<b> 模型" not in page and "&lt;b&gt; 模型" in page
-    for text in ("20 in 3 epochs", "12.5", "0.71", "acc1", "one, two", "80 from 30 identified patients"):
+    for text in ("20 in 3 epochs", "12.5", "0.71", "acc1", "one, two", "80 from 30 patients"):
         assert text in page
     assert len(re.findall('class="plot"', page)) == 5  # loss, rank, feature_std, acc1, and both readers in one
 

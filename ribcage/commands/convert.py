@@ -63,9 +63,9 @@ class Options:
     size: tuple[int, ...] = ()
     """Input height and width in pixels, or one number for both (default: as published)."""
     mean: tuple[float, ...] = ()
-    """Mean of each channel, for pixel values from 0 to 1 (default: as published)."""
+    """Mean of each channel, for pixel values scaled to 0–1 (default: as published)."""
     std: tuple[float, ...] = ()
-    """Standard deviation of each channel, for pixel values from 0 to 1 (default: as published)."""
+    """Standard deviation of each channel, for pixel values scaled to 0–1 (default: as published)."""
     data: tuple[str, ...] = ()
     """Dataset folders for calibration; the temperature and the thresholds are fitted on their --val split (default: no
     calibration)."""
@@ -244,8 +244,8 @@ def described(found: "Published", options: Options) -> "Published":
     found = replace(found, name=options.model or found.name)
     if not found.name and not found.candidates:
         raise ValueError(
-            f"The architecture in {options.file} was not recognised ({len(found.state)} weights, "
-            f"{next(iter(found.state))} …). Name the architecture with --model."
+            f"The architecture in {options.file} was not recognised ({len(found.state)} tensors, "
+            f"the first is {next(iter(found.state))}). Name the architecture with --model."
         )
     return replace(found, mean=options.mean or found.mean, std=options.std or found.std)
 

@@ -61,7 +61,7 @@ class Options:
     """Import again from the start, even if the folder contains a complete or unfinished import."""
     part: str = ""
     """Import only part K of N, written as K/N, such as 3/16; 'ribcage merge OUT' joins all parts. Each part can be
-    imported on another machine that shares the folder --out (default: import everything)."""
+    imported on a different machine, provided that all machines share the folder --out (default: import everything)."""
     link: bool = False
     """Store only the table, not the images; the images are decoded from the original files whenever they are used."""
     split_list: tuple[str, ...] = ()
@@ -286,7 +286,7 @@ def summary(opened: "DatasetFolder") -> str:
     notes = [f"  {count:,} × {note}" for note, count in facts.notes.items()]
     patients = int((table["patient"].unique() != "").sum())
     images = count_phrase(facts.images, "image")
-    people = f"from {count_phrase(patients, 'identified patient')}" if patients else "without patient identifiers"
+    people = f"from {count_phrase(patients, 'patient')}" if patients else "without patient identifiers"
     lines = [
         f"{out}: {images} ({kind}) {people}; {splits}.",
         *filter(None, [importer_tables.enlarged(table, facts)]),

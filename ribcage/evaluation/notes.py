@@ -66,7 +66,7 @@ def _ties_notes(data: LabelledPredictions) -> list[str]:
     )
     return [
         f"{count_phrase(int(certain[place]), 'image has', 'images have')} a probability of {name} that rounds to "
-        f"exactly 1, so their order is lost: the AUROC is {by_probabilities[place]:.3f} if it is "
+        f"exactly 1, so the order of such images is lost: the AUROC is {by_probabilities[place]:.3f} if it is "
         f"computed from the probabilities, and {by_logits[place]:.3f} from the logits."
         for place, name in enumerate(data.findings)
         if abs(by_logits[place] - by_probabilities[place]) >= ORDER_LOST

@@ -79,9 +79,9 @@ def classification_page(
 
 
 def test_images(result: ClassificationEvaluation) -> str:
-    """1,000 images from 600 identified patients"""
+    """1,000 images from 600 patients"""
     crops = ", ten crops per image" * result.context.ten_crop
-    return f"{count_phrase(result.images, 'image')} from {count_phrase(result.patients, 'identified patient')}{crops}"
+    return f"{count_phrase(result.images, 'image')} from {count_phrase(result.patients, 'patient')}{crops}"
 
 
 def summary_cards(result: ClassificationEvaluation) -> list[tuple[str, str]]:
@@ -93,7 +93,7 @@ def summary_cards(result: ClassificationEvaluation) -> list[tuple[str, str]]:
         (decimals(precision.value), titled(f"{mean}average precision", precision)),
         (f"{area.findings} of {len(result.findings)}", "findings with both classes"),
         (f"{result.images:,}", "images"),
-        (f"{result.patients:,}", "identified patients"),
+        (f"{result.patients:,}", "patients"),
         leakage_card(result),
     ]
     if result.top1:

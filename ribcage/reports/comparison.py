@@ -26,8 +26,8 @@ DIFFERENCE_HEAD = (
 DIFFERENCE_NOTE = (
     "Each row is a paired difference in AUROC. The interval and the p-value account for the correlation between the "
     "models, which is estimated from the same bootstrap resamples of patients; for the DeLong p-value, DeLong's "
-    "covariance estimate is used. Adjusted p-values (adj.) are corrected by Holm's method over all findings and "
-    "models; the mean is tested separately."
+    "covariance estimate is used. Adjusted p-values (adj.) account for the number of findings and "
+    "models by Holm's method; the mean is tested separately."
 )
 METRICS = {name: load_metric(name).label for name in metrics_in("comparison")}
 COSTS = {"parameters": "parameters", "multiply_adds": "multiply-adds", "thop": "multiply-adds as counted by thop"}
@@ -63,7 +63,7 @@ def comparison_summary(result: ComparisonResult) -> str:
     """How much is compared, and how."""
     return (
         f"{len(result.models)} models are compared on the same {count_phrase(result.images, 'image')} from "
-        f"{count_phrase(result.patients, 'identified patient')}. Intervals are {100 * result.level:g} % "
+        f"{count_phrase(result.patients, 'patient')}. Intervals are {100 * result.level:g} % "
         "confidence intervals clustered by patient; variances without a closed "
         f"form are estimated from {result.resamples:,} bootstrap resamples of patients."
     )
@@ -188,8 +188,8 @@ def mean_difference_note(result: ComparisonResult) -> str:
     """How the differences of means were computed."""
     mean = "Means include the findings for which the metric is defined for all models. " * has_mean(result.models[0])
     paired = (
-        "The differences are paired, as in the table above. Adjusted p-values (adj.) are corrected by Holm's method "
-        "over the models."
+        "The differences are paired, as in the table above. Adjusted p-values (adj.) account for the "
+        "number of models by Holm's method."
     )
     return f"{mean}{paired}{uncertain_mean_note(result)}"
 

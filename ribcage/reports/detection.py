@@ -57,8 +57,8 @@ def detection_page(result: DetectionEvaluation, data: LabelledDetections, groups
 
 
 def boxed_test_images(result: DetectionEvaluation) -> str:
-    """300 images from 120 identified patients"""
-    return f"{count_phrase(result.images, 'image')} from {count_phrase(result.patients, 'identified patient')}"
+    """300 images from 120 patients"""
+    return f"{count_phrase(result.images, 'image')} from {count_phrase(result.patients, 'patient')}"
 
 
 def detection_cards(result: DetectionEvaluation) -> list[tuple[str, str]]:
@@ -72,7 +72,7 @@ def detection_cards(result: DetectionEvaluation) -> list[tuple[str, str]]:
         (decimals(at_one.value), titled("sensitivity at 1 false positive per image", at_one)),
         (f"{boxes:,}", f"ground-truth boxes for {len(findings)} finding{'s' * (len(findings) > 1)}"),
         (f"{result.images:,}", "images"),
-        (f"{result.patients:,}", "identified patients"),
+        (f"{result.patients:,}", "patients"),
         leakage_card(result),
     ]
 

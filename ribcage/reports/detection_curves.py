@@ -18,12 +18,14 @@ RATE_TICKS = tuple((float(np.log2(rate)), text) for rate, text in ((0.125, "1/8"
 LEGEND = (
     (
         "main",
-        "FROC where a hit is a centre inside a box; precision–recall at IoU .50; sizes of the detected boxes; scores "
+        "FROC, where a detection is a hit if its centre lies inside a ground-truth box; "
+        "precision–recall at IoU .50; sizes of the detected boxes; scores "
         "of the true positives",
     ),
     (
         "other",
-        f"FROC where a hit is an IoU ≥ {HIT:g}; precision–recall at IoU .40; sizes of all ground-truth boxes; scores "
+        f"FROC, where a detection is a hit if its IoU with a ground-truth box is at least {HIT:g}; "
+        "precision–recall at IoU .40; sizes of all ground-truth boxes; scores "
         "of the false positives",
     ),
 )

@@ -122,7 +122,7 @@ def run_facts(data: Datasets, model: ModelSpec, log: Sequence[LogLine]) -> list[
         ("method", model.training.method or ""),
         ("model", model.name),
         ("data", ", ".join(dataset.facts.name for dataset in data)),
-        ("images", f"{model.training.images or 0:,} from {model.training.patients or 0:,} identified patients"),
+        ("images", f"{model.training.images or 0:,} from {model.training.patients or 0:,} patients"),
         ("input size", size),
         (
             "steps",

@@ -47,7 +47,7 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
         raise ValueError(f"The swav layout needs prototypes, which {kind} lacks: use the torchvision layout.")
     weights = base.as_torchvision(method.backbone, model)
     if base.classifier(model.name) != "fc":
-        raise ValueError(f"The swav layout supports ResNets, not {model.name}: use the torchvision layout.")
+        raise ValueError(f"The swav layout supports only ResNets, not {model.name}; use the torchvision layout.")
     weights |= {f"projection_head.{name}": base.copied(value) for name, value in method.head.state_dict().items()}
     weights["prototypes.weight"] = base.copied(method.prototypes.weight)
     content = {
