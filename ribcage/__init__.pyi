@@ -67,8 +67,8 @@ def blend(
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
-            in ones,Edema=zeros,blank=zeros (default: the policy used when the models were validated if it is the
-            same for all, otherwise ignore).
+            in ones,Edema=zeros,blank=zeros, and for several readers, as in ignore,readers=any (default: the
+            policy used when the models were validated if it is the same for all, otherwise ignore).
         allow_leak: Continue even if a model was trained on images of the --val split; the leakage is stated in
             the model card.
         batch: Batch size: images per forward pass.
@@ -278,7 +278,7 @@ def distil(
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
-            in ones,Edema=zeros,blank=zeros (docs/datasets.md).
+            in ones,Edema=zeros,blank=zeros, and for several readers, as in ignore,readers=any (docs/datasets.md).
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
@@ -414,8 +414,8 @@ def evaluate(
         table: Format of the printed table: full, or chexnet (one line per finding, such as 'The AUROC of Mass is
             0.86').
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
-            in ones,Edema=zeros,blank=zeros (default: the policy used when the model was validated, otherwise
-            ignore).
+            in ones,Edema=zeros,blank=zeros, and for several readers, as in ignore,readers=any (default: the
+            policy used when the model was validated, otherwise ignore).
         rule: Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5).
         drop_shared: Split from which images are dropped if the model was trained on the same patient or on a copy
             of the image; it must be the tested split (default: as in training).
@@ -545,7 +545,7 @@ def finetune(
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
-            in ones,Edema=zeros,blank=zeros (docs/datasets.md).
+            in ones,Edema=zeros,blank=zeros, and for several readers, as in ignore,readers=any (docs/datasets.md).
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
@@ -775,7 +775,7 @@ def localise(
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
-            in ones,Edema=zeros,blank=zeros (docs/datasets.md).
+            in ones,Edema=zeros,blank=zeros, and for several readers, as in ignore,readers=any (docs/datasets.md).
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
@@ -980,7 +980,7 @@ def pretrain(
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
-            in ones,Edema=zeros,blank=zeros (docs/datasets.md).
+            in ones,Edema=zeros,blank=zeros, and for several readers, as in ignore,readers=any (docs/datasets.md).
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
@@ -1095,7 +1095,7 @@ def probe(
             another split. From the evaluated split, images are also dropped if the patient or a copy is in the
             training data of the model.
         policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
-            in ones,Edema=zeros,blank=zeros (docs/datasets.md).
+            in ones,Edema=zeros,blank=zeros, and for several readers, as in ignore,readers=any (docs/datasets.md).
         size: Input height and width in pixels, or one number for both (default: the input size of the bundle,
             else 224).
         channels: Number of input channels, if MODEL is an architecture; 3 repeats the greyscale image.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ribcage.data.collection import Datasets
 from ribcage.data.importer import tables as importer_tables
 from ribcage.data.importer import writer
 from ribcage.data.index import Index
+from ribcage.data.readings import reading_frame
 from ribcage.reports import audit as datasheet
 
 REAL = os.environ.get("RIBCAGE_REAL_DATA")
@@ -161,6 +163,15 @@ def test_prevalence_is_of_the_labelled_and_of_all() -> None:
     assert table.rows[0][table.head.index("prevalence")] == "100.0/25.0 %"
     full = tables({"path": list("ab"), "split": ["train"] * 2, "Mass": [1, 0]})
     assert datasheet.label_table(counts.describe(full)).rows[0][table.head.index("prevalence")] == "50.0 %"
+
+
+def test_readers_and_what_they_read_are_counted() -> None:
+    plain = tables({"path": list("abc"), "split": ["train"] * 3, "Mass": [1, -1, 0]})
+    assert "readers" not in dict(datasheet.dataset_facts(counts.describe(plain)))
+    rows = pd.DataFrame({"row": [0, 0, 1, 1], "reader": ["R1", "R2", "R2", "R3"], "Mass": [1, 1, 0, 1]})
+    read = replace(plain, index=replace(plain.index, readings=reading_frame(rows, ["Mass"])))
+    numbers = re.findall(r"\d+", dict(datasheet.dataset_facts(counts.describe(read)))["readers"])
+    assert numbers == ["3", "4", "2"]
 
 
 def test_bit_rot_is_found_by_the_audit_and_before_a_training(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ class Options:
     evaluated split, images are also dropped if the patient or a copy is in the training data of the model."""
     policy: str = "ignore"
     """Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as in
-    ones,Edema=zeros,blank=zeros (docs/datasets.md)."""
+    ones,Edema=zeros,blank=zeros, and for several readers, as in ignore,readers=any (docs/datasets.md)."""
     size: tuple[int, ...] = ()
     """Input height and width in pixels, or one number for both (default: the input size of the bundle, else 224)."""
     channels: Literal[1, 3] = 1

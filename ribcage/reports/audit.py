@@ -61,6 +61,7 @@ def dataset_facts(described: DatasetCounts) -> list[tuple[str, str]]:
         ("views", listed_counts(described["views"])),
         ("sex", listed_counts(described["sexes"])),
         ("age", age_summary(described["ages"])),
+        ("readers", reader_counts(described)),
         ("boxes", box_counts(described)),
         ("rejected", f"{described['rejected']:,}"),
         ("source", described["source"]),
@@ -79,7 +80,15 @@ def box_counts(described: DatasetCounts) -> str:
     boxes = described["boxes"]
     if not boxes:
         return ""
-    return f"{sum(boxes.values()):,} on {described['boxed_images']:,} images ({listed_counts(boxes)})"
+    of_readers = " by all readers" * bool(described["readers"])
+    return f"{sum(boxes.values()):,}{of_readers} on {described['boxed_images']:,} images ({listed_counts(boxes)})"
+
+
+def reader_counts(described: DatasetCounts) -> str:
+    """Number of readers and of the images that they labelled."""
+    if not described["readers"]:
+        return ""
+    return f"{described['readers']:,}, {described['readings']:,} readings of {described['read_images']:,} images"
 
 
 def listed_counts(counts: dict[str, int], unnamed: str = "unknown") -> str:

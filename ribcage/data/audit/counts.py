@@ -49,6 +49,9 @@ def describe(member: Member) -> DatasetCounts:
         "notices": notices(index),
         "boxes": value_counts(index.boxes["finding"]),
         "boxed_images": int(index.boxes["row"].nunique()),
+        "readers": int(index.readings["reader"].nunique()),
+        "readings": len(index.readings),
+        "read_images": int(index.readings["row"].nunique()),
     }
 
 
@@ -116,7 +119,7 @@ def notices(index: Index) -> list[str]:
     """Warnings about a table that a reader of the audit must know."""
     table = index.table
     known = table["patient"][table["patient"] != ""]
-    if index.name == "rsna" and len(known) and known.is_unique:
+    if index.name in ("rsna", "vindr") and len(known) and known.is_unique:
         return [
             "the patient identifiers identify images, so images of one patient may be in several splits "
             "(docs/datasets.md)"

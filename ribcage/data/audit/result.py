@@ -64,6 +64,11 @@ class DatasetCounts(TypedDict):
     notices: list[str]
     boxes: dict[str, int]
     boxed_images: int
+    readers: int
+    """Readers whose labels are known; 0 if the readers are not distinguished."""
+    readings: int
+    """Pairs of an image and a reader."""
+    read_images: int
 
 
 class SharedCopies(TypedDict):
