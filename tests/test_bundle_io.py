@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import re
 import time
@@ -18,7 +19,7 @@ from torch import nn
 
 from ribcage.bundle import formats
 from ribcage.bundle.init import initial_bundle
-from ribcage.bundle.io import load_classifier, save_bundle
+from ribcage.bundle.io import load_classifier, output_errors, save_bundle
 from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data.provenance import Provenance
@@ -208,3 +209,15 @@ def test_a_file_of_another_kind_says_what_it_is(content: Any, says: str, tmp_pat
     with pytest.raises(ValueError, match=r"w\.pth .*no weights") as error:
         formats.published(tmp_path / "w.pth")
     assert re.search(says, str(error.value))
+
+
+def test_a_bundle_is_written_to_a_new_folder_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    assert output_errors(tmp_path / "run") == output_errors(tmp_path / "a" / "b") == []
+    (tmp_path / "run" / "options.json").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for name in ("run", "run/options.json", "link", "run/options.json/in a file"):
+        assert len(output_errors(tmp_path / name)) == 1, name
+    monkeypatch.setattr(os, "access", lambda folder, mode: False)
+    (wrong,) = output_errors(tmp_path / "a" / "b")
+    assert str(tmp_path) in wrong

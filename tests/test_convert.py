@@ -205,7 +205,7 @@ def test_what_cannot_be_done_is_a_line(words: list[str], says: str, capsys: pyte
 def test_a_model_is_not_written_over_another(converted: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (converted / "model.safetensors").read_bytes()
     words = ["convert", str(folder / "model.pth.tar"), "--out", str(converted)]
-    assert has_facts(line(words, capsys), converted, "model")
+    assert has_facts(line(words, capsys), "--out", converted)
     assert (converted / "model.safetensors").read_bytes() == before
 
 

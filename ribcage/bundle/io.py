@@ -7,6 +7,7 @@ out-of-distribution check; `SHA256SUMS` the digests of these files; `README.md` 
 
 import contextlib
 import functools
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -115,6 +116,18 @@ def save_bundle(
 
 
 # ---- opening
+
+
+def output_errors(out: Path) -> list[str]:
+    """What is wrong with a folder that a bundle is to be written to: it has other files, or it cannot be written."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        return [f"--out {out} is not a folder: pass a new folder"]
+    if out.is_dir() and any(out.iterdir()):
+        return [f"--out {out} is not empty: pass a new folder"]
+    home = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    if not (home.is_dir() and os.access(home, os.W_OK)):
+        return [f"--out {out} cannot be created, because {home} is not a writable folder: pass another folder"]
+    return []
 
 
 def find_bundle(folder: Path) -> Path:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ribcage.runtime.spelling import count_phrase
+
 if TYPE_CHECKING:
     from ribcage.bundle.io import Classifier
     from ribcage.bundle.ood import OODCheck
@@ -74,6 +76,8 @@ def run(options: Options) -> "ModelSpec":
 
 def wrong(options: Options) -> list[str]:
     """What is wrong with the options."""
+    from ribcage.bundle.io import output_errors
+
     own = {
         "--greedy": options.greedy,
         "--frontal": options.frontal,
@@ -84,9 +88,7 @@ def wrong(options: Options) -> list[str]:
         f"--val {options.val}": options.val != Options.val,
     }
     found = [f"{name} needs --data" for name, given in own.items() if given and not options.data]
-    if (options.out / "model.json").exists():
-        found.append(f"--out {options.out} contains a model already: pass another folder")
-    return found
+    return found + output_errors(options.out)
 
 
 def averaged(options: Options, members: "Sequence[Classifier]") -> "ModelSpec":
@@ -149,7 +151,7 @@ def blended_on_data(options: Options, members: "Sequence[Classifier]") -> "Model
         fitted_to=tuple(one.index.name for one in images.data),
     )
     method, spec = blends.calibrated(chosen, replace(spec, training=training))
-    report(options, lines, spec)
+    report(options, lines, spec, len(blends.validation.judged))
     save_bundle(options.out, method, spec, seen, ood_check(images))
     print(f"Wrote {options.out}.")
     return spec
@@ -243,8 +245,8 @@ def check_labels(options: Options, blends: "Blends") -> None:
         check_exclusive(validation.labels)
 
 
-def report(options: Options, lines: "Sequence[MemberRecord]", spec: "ModelSpec") -> None:
-    """Print the AUROC of each member and of the blend."""
+def report(options: Options, lines: "Sequence[MemberRecord]", spec: "ModelSpec", findings: int) -> None:
+    """Print the AUROC of each member and of the blend, which is the mean over this number of findings."""
     from ribcage.reports.console import print_table
     from ribcage.reports.html import Table
     from ribcage.runtime import terminal
@@ -261,7 +263,7 @@ def report(options: Options, lines: "Sequence[MemberRecord]", spec: "ModelSpec")
     ]
     auroc, best = spec.metrics["validation"]["auroc"], max(one.auroc or 0.0 for one in lines)
     print_table(terminal.console(), Table(head, rows, ["blend", f"{auroc:.4f}", *[""] * (len(head) - 2)]))
-    print(f"Mean AUROC over {len(spec.findings)} findings on split {options.val!r}.")
+    print(f"Mean AUROC over {count_phrase(findings, 'finding')} on split {options.val!r}.")
     if auroc < best:
         why = " Averaging weights is only useful if the models were fine-tuned from the same initial weights."
         say(

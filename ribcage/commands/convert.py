@@ -105,6 +105,7 @@ def weights_file(options: Options) -> Options:
 
 def wrong(options: Options) -> list[str]:
     """What is wrong with the options."""
+    from ribcage.bundle.io import output_errors
     from ribcage.bundle.spec import MAX_SIDE, wrong_normalisation
 
     said = [] if options.file else ["FILE is missing: pass a checkpoint, or a model folder with --to or --data"]
@@ -139,8 +140,8 @@ def wrong(options: Options) -> list[str]:
     means, stds = len(options.mean), len(options.std)
     if means != stds or means not in (0, 1, 3):
         said.append(f"--mean and --std must have one number per channel, not {means} and {stds}")
-    if options.out and not options.to and (options.out / "model.json").exists():
-        said.append(f"--out {options.out} holds a model already: pass another one")
+    if options.out and not options.to:
+        said += output_errors(options.out)
     return said
 
 

@@ -4,7 +4,10 @@ from typing import Protocol
 
 from ribcage.bundle.spec import ModelSpec
 
-DIVERGED = "Predictions of validation images are not finite: training has diverged. Try a lower --lr or --clip 1."
+DIVERGED = (
+    "Predictions of validation images are not finite: the training has diverged, or the weights are damaged. Train "
+    "again with a lower --lr or with --clip 1."
+)
 
 
 class Validation(Protocol):
