@@ -4,9 +4,10 @@
     python benchmarks/published_tables.py xrv/torchxrayvision/data
 
 The wheel of TorchXRayVision contains the complete tables of several datasets, without their images. Each table is
-linked into an empty folder and read by `ribcage.data.datasets.index`."""
+linked or unpacked into an empty folder and read by `ribcage.data.datasets.index`."""
 
 import argparse
+import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -17,13 +18,16 @@ from ribcage.data import datasets, reader_policy
 
 TABLES = {
     "nih": ("Data_Entry_2017_v2020.csv.gz", "BBox_List_2017.csv.gz"),
+    "openi": ("NLMCXR_reports.tgz", "nlmcxr_dicom_metadata.csv.gz"),
     "padchest": ("PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz",),
     "rsna": ("kaggle_stage_2_train_labels.csv.zip",),
+    "siim": ("siim-pneumothorax-train-rle.csv.gz",),
     "vindr": ("vinbigdata-train.csv.gz",),
 }
 """Dataset → its files in the wheel."""
 NAMES = {
     "kaggle_stage_2_train_labels.csv.zip": "stage_2_train_labels.csv.zip",
+    "siim-pneumothorax-train-rle.csv.gz": "train-rle.csv.gz",
     "vinbigdata-train.csv.gz": "train.csv.gz",
 }
 """Names under which the datasets publish files that the wheel renames."""
@@ -39,7 +43,7 @@ def main() -> None:
     for name, files in TABLES.items():
         with tempfile.TemporaryDirectory() as place:
             for file in files:
-                (Path(place) / NAMES.get(file, file)).symlink_to((folder / file).resolve(strict=True))
+                provide((folder / file).resolve(strict=True), Path(place) / NAMES.get(file, file))
             start = time.perf_counter()
             found = datasets.index(name, Path(place))
         seconds = time.perf_counter() - start
@@ -55,6 +59,15 @@ def main() -> None:
     print("\n| dataset | readings | readers | boxes | readers=majority | readers=any |\n|---|---|---|---|---|---|")
     for name, *numbers in agreed:
         print(f"| `{name}` | {' | '.join(f'{number:,}' for number in numbers)} |")
+
+
+def provide(file: Path, place: Path) -> None:
+    """Link a file, or unpack an archive."""
+    if file.suffix == ".tgz":
+        with tarfile.open(file) as archive:
+            archive.extractall(place.parent, filter="data")
+    else:
+        place.symlink_to(file)
 
 
 def counts(column: pd.Series) -> list[str]:

@@ -26,6 +26,7 @@ LAYOUTS = [
     ("chexpert itself", "chexpert", lambda folder: trees.chexpert(folder) / "CheXpert-v1.0-small"),
     ("rsna with LoVT", "rsna", lambda folder: trees.lovt(trees.rsna(folder))),
     ("chestmnist", "medmnist", lambda folder: trees.medmnist(folder, "chestmnist_64.npz", 64, 14)),
+    ("openi from Kaggle", "openi", trees.openi_kaggle),
     ("class folders", "folder", trees.class_folders),
     ("vinbigdata", "vindr", trees.vinbigdata),
 ]

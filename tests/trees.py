@@ -333,6 +333,71 @@ def chestxdet(folder: Path) -> Path:
     return folder
 
 
+# ---- Open-i
+
+OPENI_TERMS = (
+    ("normal",),
+    ("Pleural Effusion/left/small", "Opacity/lung/base/left", "Cicatrix/lung/base"),
+    ("Cardiomegaly", "Technical Quality of Image Unsatisfactory "),
+    ("No Indexing",),
+    ("Opacity/ribs", "Thickening/pleura", "Subcutaneous Emphysema"),
+)
+OPENI_VIEWS = ("PA", "LL")
+
+
+def openi_image(report: int, place: int) -> str:
+    """Name of an image in the tables."""
+    return f"{report}_IM-{report + 1:04d}-{3 + place}001"
+
+
+def openi(folder: Path) -> Path:
+    """The reports with two images each, the last one without, and the table of DICOM headers."""
+    views = []
+    for report in range(1, 17):
+        names = [] if report == 16 else [openi_image(report, place) for place in range(2)]
+        terms = "".join(f"<major>{term}</major>" for term in OPENI_TERMS[report % 5])
+        figures = "".join(
+            f'<parentImage id="CXR{report}_{name}"><figureId>F1</figureId></parentImage>' for name in names
+        )
+        text(
+            folder / "ecgen-radiology" / f"{report}.xml",
+            '<?xml version="1.0" encoding="utf-8"?>',
+            f'<eCitation><uId id="CXR{report}"/><MeSH>{terms}<automatic>opacity</automatic></MeSH>{figures}</eCitation>',
+        )
+        images(folder / "NLMCXR_png", [f"CXR{report}_{name}.png" for name in names])
+        views += [f"CXR{name},{view}" for name, view in zip(names, OPENI_VIEWS, strict=False)]
+    text(folder / "nlmcxr_dicom_metadata.csv.gz", "imageid,View Position", *views)
+    return folder
+
+
+def openi_kaggle(folder: Path) -> Path:
+    """The copy on Kaggle: two tables and images under their DICOM names."""
+    header = "uid,MeSH,Problems,image,indication,comparison,findings,impression"
+    rows = [f'{report},"{";".join(OPENI_TERMS[report % 5])}",,,,,"a, b",' for report in range(1, 16)]
+    names = {f"{openi_image(report, place)}.dcm.png": report for report in range(1, 16) for place in range(2)}
+    views = ("Frontal", "Lateral")
+    text(folder / "indiana_reports.csv", header, *rows)
+    lines = [f"{report},{name},{views[place % 2]}" for place, (name, report) in enumerate(names.items())]
+    text(folder / "indiana_projections.csv", "uid,filename,projection", *lines)
+    images(folder / "images/images_normalized", names)
+    return folder
+
+
+# ---- SIIM-ACR
+
+
+def siim(folder: Path) -> Path:
+    """The archive: DICOM files in a folder of their study and series, a mask in each row of the table."""
+    names = [f"1.2.276.0.7230010.3.1.4.8323329.{place}.1517875{place:03d}.43" for place in range(20)]
+    masks = [(" -1",), ("557374 2 1015 8",), ("-1",), ("4 5", "10 3 9 2")]
+    rows = [f"{name},{mask}" for place, name in enumerate(names) for mask in masks[place % 4]]
+    text(folder / "train-rle.csv", "ImageId, EncodedPixels", *rows)
+    images(
+        folder / "dicom-images-train", [f"1.2.3.{place}/1.2.4.{place}/{name}.dcm" for place, name in enumerate(names)]
+    )
+    return folder
+
+
 # ---- Shenzhen and Montgomery
 
 SHENZHEN_READINGS = (
@@ -424,9 +489,11 @@ TREES: dict[str, Callable[[Path], Path]] = {
     "mimic": mimic,
     "nih": nih,
     "nlm_tb": nlm_tb,
+    "openi": openi,
     "padchest": padchest,
     "phantom": phantom,
     "rsna": rsna,
+    "siim": siim,
     "vindr": vindr,
 }
 """A dataset that is not listed here can bring its own tree: a function `example(folder) -> root` in its file."""

@@ -1,0 +1,149 @@
+"""Open-i: 7,470 frontal and lateral images of 3,851 studies of Indiana University, with 18 findings from MeSH terms.
+
+Demner-Fushman et al. 2016, https://doi.org/10.1093/jamia/ocv080. The terms ('major') were assigned to the reports by
+people. A finding without a term is absent (0). If a report was not coded, all findings are unknown; if a term states
+that the image is of poor quality, the findings without a term are unknown. The text of the reports is not read.
+"""
+
+import logging
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+
+from ribcage.data import splits
+from ribcage.data.index import Index, index_table
+from ribcage.data.readers import tables
+from ribcage.runtime.files import regular
+
+CHINESE = "Open-i（印第安纳大学）：3,851 次检查的 7,470 张正侧位胸片，18 种征象，标签来自报告的 MeSH 标注"
+SOURCE = "https://openi.nlm.nih.gov/faq"
+LICENCE = "CC BY-NC-ND 4.0"
+# Finding → MeSH terms; 'Opacity/lung' also stands for 'Opacity/lung/base/left'.
+FINDINGS = {
+    "Atelectasis": ("Pulmonary Atelectasis",),
+    "Cardiomegaly": ("Cardiomegaly",),
+    "Effusion": ("Pleural Effusion", "Hydropneumothorax"),
+    "Infiltration": ("Infiltrate",),
+    "Mass": ("Mass/lung",),
+    "Nodule": ("Nodule/lung",),
+    "Pneumonia": ("Pneumonia",),
+    "Pneumothorax": ("Pneumothorax", "Hydropneumothorax", "Hemopneumothorax"),
+    "Consolidation": ("Consolidation",),
+    "Edema": ("Pulmonary Edema",),
+    "Emphysema": ("Emphysema", "Pulmonary Emphysema", "Bullous Emphysema"),
+    "Fibrosis": ("Pulmonary Fibrosis",),
+    "Pleural_Thickening": ("Thickening/pleura",),
+    "Hernia": ("Hernia, Hiatal", "Hernia, Diaphragmatic"),
+    "No_Finding": ("normal",),
+    "Lung_Opacity": ("Opacity/lung", "Opacity/pulmonary alveoli", "Airspace Disease/lung"),
+    "Fracture": ("Fractures, Bone",),
+    "Support_Devices": ("Catheters, Indwelling", "Implanted Medical Device", "Medical Device", "Tube, Inserted"),
+}
+NOT_CODED = "no indexing"
+POOR_QUALITY = "technical quality of image unsatisfactory"
+VIEWS = {"pa": "PA", "ap": "AP", "ll": "LATERAL", "rl": "LATERAL", "lateral": "LATERAL", "large lateral": "LATERAL"}
+REPORT = re.compile(r"(^|/)\d+\.xml$")
+IMAGE = re.compile(r"(\d+_IM-[\d-]+)(\.dcm)?(\.\w+)?$")
+"""The name of an image in a report (CXR1_1_IM-0001-3001), a file and a table (1_IM-0001-3001.dcm.png)."""
+LARGEST_REPORT = 1 << 20
+"""Limit on the bytes of a report."""
+log = logging.getLogger("ribcage")
+
+
+def index(root: Path) -> Index:
+    """Read the reports (1.xml, 2.xml, …) or, without them, Kaggle's indiana_reports.csv, anywhere below root."""
+    paths = tables.files_below(root)
+    reports = [path for path in paths if REPORT.search(path)]
+    listed = [tables.files_named(paths, f"indiana_{name}.csv") for name in ("reports", "projections")]
+    if not reports and not all(listed):
+        wanted = ["reports such as ecgen-radiology/1.xml (or indiana_reports.csv and indiana_projections.csv)"]
+        raise tables.missing_files(root, wanted, SOURCE)
+    rows = _of_reports(root, reports) if reports else _of_tables(root / listed[0][0], root / listed[1][0])
+    files = {
+        match[1]: path
+        for path in reversed(paths)
+        if path.lower().endswith(tables.IMAGES) and (match := IMAGE.search(path))
+    }
+    views = _views(root, paths)
+    frame = pd.DataFrame(
+        {
+            "path": [files.get(name, f"{name}.png") for name in rows["image"]],
+            "patient": rows["report"],
+            "study": rows["report"],
+            "view": [views.get(name, "") for name in rows["image"]],
+            "mesh_terms": rows["terms"].str.join("|").astype("str"),
+        }
+    )
+    values = [_values([term.casefold() for term in terms]) for terms in rows["terms"]]
+    frame[list(FINDINGS)] = np.array(values, np.float32).reshape(-1, len(FINDINGS))
+    log.warning("Open-i has no patient identifiers: each report counts as a different patient.")
+    frame["split"] = splits.assigned(frame["patient"], frame["path"])
+    return Index("openi", index_table(frame, tuple(FINDINGS)), tuple(FINDINGS), root=root)
+
+
+def _of_reports(root: Path, paths: list[str]) -> pd.DataFrame:
+    """Report, image and terms of each image, in the order of the numbers of the reports."""
+    found = []
+    for path in sorted(paths, key=lambda path: (int(Path(path).stem), path)):
+        report = _report(root / path)
+        terms = [(term.text or "").strip() for term in report.iter("major")]
+        names = [IMAGE.search(image.get("id", "")) for image in report.iter("parentImage")]
+        found.append((Path(path).stem, [name[1] for name in names if name], [term for term in terms if term]))
+    rows = pd.DataFrame(found, columns=["report", "image", "terms"])
+    if none := int((rows["image"].str.len() == 0).sum()):
+        log.warning("%s of %s reports have no image.", f"{none:,}", f"{len(rows):,}")
+    return rows.explode("image").dropna(subset="image").drop_duplicates("image", ignore_index=True)
+
+
+def _report(file: Path) -> ElementTree.Element:
+    """A report as XML. Documents that declare entities, which may be expanded without end, are refused."""
+    with regular(file).open("rb") as stream:
+        data = stream.read(LARGEST_REPORT + 1)
+    try:
+        text = data.decode("utf-8-sig")
+        if len(data) > LARGEST_REPORT or "<!DOCTYPE" in text or "<!ENTITY" in text:
+            raise ValueError("it is larger than 1 MiB or contains a document type declaration")
+        return ElementTree.fromstring(text)
+    except (ValueError, ElementTree.ParseError) as error:
+        raise ValueError(f"{file} is not a report of Open-i: {' '.join(str(error).split())[:200]}.") from None
+
+
+def _of_tables(reports: Path, projections: Path) -> pd.DataFrame:
+    """Report, image and terms of each image in Kaggle's tables."""
+    terms = tables.read_table(reports, ("uid", "MeSH")).drop_duplicates("uid").set_index("uid")["MeSH"]
+    rows = tables.read_table(projections, ("uid", "filename"))
+    rows = pd.DataFrame({"report": rows["uid"], "image": rows["filename"].str.extract(IMAGE)[0]})
+    rows["terms"] = [
+        [term for each in text.split(";") if (term := each.strip())] for text in rows["report"].map(terms).fillna("")
+    ]
+    return rows.dropna(subset="image").drop_duplicates("image", ignore_index=True)
+
+
+def _views(root: Path, paths: list[str]) -> dict[str, str]:
+    """Views in the table of DICOM headers of TorchXRayVision and, of lateral images, in Kaggle's projections."""
+    found: dict[str, str] = {}
+    for name, column, title, words in (
+        ("indiana_projections.csv", "filename", "projection", {"lateral": "LATERAL"}),
+        ("nlmcxr_dicom_metadata.csv", "imageid", "View Position", VIEWS),
+    ):
+        for path in tables.files_named(paths, name)[:1]:
+            rows = tables.read_table(root / path, (column, title))
+            views = tables.translated(rows[title], words)
+            keys = rows[column].str.extract(IMAGE)[0]
+            found |= {key: view for key, view in zip(keys, views, strict=True) if view}
+    return found
+
+
+def _values(terms: list[str]) -> list[float]:
+    """1, 0 or NaN for each finding."""
+    if not terms or NOT_CODED in terms:
+        return [np.nan] * len(FINDINGS)
+    absent = np.nan if POOR_QUALITY in terms else 0.0
+    stems = [[label.casefold() for label in labels] for labels in FINDINGS.values()]
+    return [
+        1.0 if any(term == stem or term.startswith(f"{stem}/") for term in terms for stem in labels) else absent
+        for labels in stems
+    ]
