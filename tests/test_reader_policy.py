@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from image_folders import images, imported
 
+from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data import reader_policy
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
@@ -15,6 +17,7 @@ from ribcage.data.findings import Policy
 from ribcage.data.index import SIDES, Index, box_frame, index_table
 from ribcage.data.loader import Loader
 from ribcage.data.readings import reading_frame
+from ribcage.evaluation.planned_test import PlannedTest, Rules
 from ribcage.imaging.augment import plain_view
 from ribcage.inference import detections
 
@@ -172,6 +175,16 @@ def test_the_readers_are_part_of_the_text_of_a_policy(text: str) -> None:
     policy = Policy.parse(text)
     assert str(policy) == text and Policy.parse(str(policy)) == policy
     assert str(policy.settled) == text.replace(",readers=each", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "trained", "stated"),
+    [("zeros,readers=each", "", "zeros"), ("readers=any", "", "ignore,readers=any"), ("", "ones,readers=any", "ones,readers=any")],
+)  # fmt: skip
+def test_a_test_states_the_readers_of_its_labels(opened: DatasetFolder, given: str, trained: str, stated: str) -> None:
+    spec = ModelSpec("test_resnet", ("Mass",), (32, 32), 32, "pad", 0.5, 0.25, training=TrainingRecord(policy=trained))
+    test = PlannedTest.of(Rules(Path("run"), split="train", policy=given), spec, [opened.folder])
+    assert str(test.policy) == stated
 
 
 @pytest.mark.parametrize("text", ["readers=all", "readers=any,readers=each", "readers"])

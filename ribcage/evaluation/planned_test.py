@@ -77,7 +77,7 @@ class PlannedTest:
         rows = split_rows(datasets, rules.split, rules.frontal)
         known = [*spec.findings, *(name for each in datasets for name in each.index.findings)]
         policy = Policy.parse(rules.policy or validation_policy(spec) or "ignore", known)
-        return cls(rules, spec, datasets, rows, policy)
+        return cls(rules, spec, datasets, rows, replace(policy, readers=policy.settled.readers))
 
     def unseen(self, model: Bundle) -> "PlannedTest":
         """The test without images and patients of the model's training data, if --drop-shared was passed here or in
