@@ -161,6 +161,29 @@ def chexpert_batches(folder: Path) -> Path:
     return folder
 
 
+# ---- BRAX
+
+BRAX_VIEWS = ("PA", "L", "AP", "AP LLD", "", "RL")
+BRAX_AGES = ("45", "85 or more", "")
+
+
+def brax(folder: Path) -> Path:
+    """The table, with several studies per patient under repeated accession numbers, and PNG files in nested folders."""
+    header = "DicomPath,PngPath,PatientID,PatientSex,PatientAge,AccessionNumber,StudyDate," + CHEXPERT_LABELS
+    rows, names = [], []
+    for place in range(24):
+        patient, study = place // 4, place // 2 % 2
+        inside = f"id_{patient:08x}/Study_{study}.{patient}/Series_{place}.1/image-{place}-{patient:08x}"
+        names.append(f"images/{inside}.png")
+        rows.append(
+            f"Anonymized_DICOMs/{inside}.dcm,{names[-1]},id_{patient:08x},{'MFO'[patient % 3]},{BRAX_AGES[patient % 3]},"
+            f"{study},20100101,1.0,,,0.0,,-1.0,,,,,1.0,,,,{BRAX_VIEWS[place % 6]},3480,4240,1"
+        )
+    text(folder / "master_spreadsheet_update.csv", header + ",ViewPosition,Rows,Columns,Manufacturer", *rows)
+    images(folder, names)
+    return folder
+
+
 # ---- MIMIC-CXR-JPG
 
 MIMIC_ROWS = [  # patient, study, image, view
@@ -482,6 +505,7 @@ def phantom(folder: Path) -> Path:
 
 
 TREES: dict[str, Callable[[Path], Path]] = {
+    "brax": brax,
     "chestxdet": chestxdet,
     "chexpert": chexpert,
     "folder": own_csv,
