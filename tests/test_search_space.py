@@ -1,10 +1,17 @@
 """--space: ranges and choices, checked against the options of the training command, all errors at once."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from refusals import has_facts
 
-from ribcage.commands import tune
-from ribcage.training.search.space import Choices, Range, read_space
+from ribcage import cli
+from ribcage.commands import finetune, tune
+from ribcage.data.collection import Datasets
+from ribcage.training import setup
+from ribcage.training.options import TrainingOptions
+from ribcage.training.search.space import FIXED, Choices, Range, read_space
 
 FLAGS = tune.training_flags("finetune")
 
@@ -66,6 +73,10 @@ def test_the_text_of_a_dimension_is_read_as_the_same_dimension(word: str) -> Non
         ("lr=nan..1", ("'nan'",)),
         ("out=a,b", ("out",)),
         ("val=val,test", ("val", "validated")),
+        ("train=train,test", ("train", "same split")),
+        ("drop-copies=yes,no", ("drop-copies", "same split")),
+        ("data=a,b", ("data",)),
+        ("seed=1..9", ("seed",)),
         ("policy=ones,zeros", ("policy", "validated")),
         ("devices=1..2", ("devices",)),
     ],
@@ -74,6 +85,39 @@ def test_what_is_wrong_is_said(word: str, facts: tuple[str, ...]) -> None:
     with pytest.raises(ValueError) as refused:
         read_space([word], FLAGS)
     assert has_facts(str(refused.value), word, *facts)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    made = str(tmp_path_factory.mktemp("data") / "phantom")
+    assert cli.main(["import", "phantom", "--out", made, "--images", "120", "--size", "32"]) == 0
+    return made
+
+
+class Noted:
+    """Options whose names are noted when they are read."""
+
+    def __init__(self, options: TrainingOptions) -> None:
+        self.options, self.names = options, set[str]()
+
+    def __getattr__(self, name: str) -> object:
+        self.names.add(name)
+        return getattr(self.options, name)
+
+
+@pytest.mark.parametrize("command", tune.METRICS)
+def test_no_option_that_selects_images_or_labels_can_be_varied(command: str, folder: str, tmp_path: Path) -> None:
+    data, module = Datasets.open([folder]), tune.training_module(command)
+    more = {"distil": {"teacher": ("",)}}.get(command, {})
+    noted: Any = Noted(module.Options(data=(folder,), out=tmp_path, findings=data.findings, **more))
+    for selects in (
+        getattr(module, "split_rows", finetune.split_rows),
+        getattr(module, "policy_of", finetune.policy_of),
+    ):
+        selects(noted, data)
+    setup.findings_of(noted, data)
+    # the initial weights are read only for the warning that they were trained on validation images
+    assert noted.names >= {"train", "val", "labels", "drop_copies"} and noted.names - {"init"} <= set(FIXED)
 
 
 def test_all_errors_are_reported_at_once() -> None:

@@ -26,12 +26,16 @@ Value = float | int | str
 """A value as the search records it: a number, or a choice as typed."""
 SUFFIXES = ("log", "int")
 SAME_VALIDATION = "trials with different values would be validated differently and could not be compared"
+SAME_TRAINING = "all trials must be trained on images of the same split and with the same labels"
+NO_EFFECT = ("devices", "threads", "save_minutes", "log_format", "export_as", "track", "track_images")
 FIXED = {
     **dict.fromkeys(("val", "findings", "frontal", "drop_shared", "policy"), SAME_VALIDATION),
-    **dict.fromkeys(("data", "out", "resume"), "the search sets it"),
-    **dict.fromkeys(("devices", "threads", "save_minutes", "log_format", "export_as"), "it does not affect the model"),
+    **dict.fromkeys(("train", "labels", "drop_copies"), SAME_TRAINING),
+    **dict.fromkeys(("data", "out", "resume", "seed"), "the search sets it"),
+    **dict.fromkeys(NO_EFFECT, "it does not affect the model"),
+    "allow_leak": "no trial may use a teacher that was trained on validation images",
 }
-"""Options that a search cannot vary, and why."""
+"""Options that a search cannot vary, and why. All options by which a command selects images or labels are here."""
 
 
 @dataclass(frozen=True)
