@@ -167,8 +167,8 @@ def test_the_tables_are_the_programs(name: str) -> None:
 
 
 def test_the_readme_is_short_and_the_first_code_comes_early() -> None:
-    assert len(README.read_text(encoding="utf-8").splitlines()) < 200
     lines = README.read_text(encoding="utf-8").splitlines()
+    assert sum(not line.startswith("|") for line in lines) < 140  # tables grow with methods and datasets
     assert (
         next(number for number, line in enumerate(lines, 1) if line.startswith("    ") or line.startswith("```")) < 25
     )

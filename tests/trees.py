@@ -326,6 +326,7 @@ def vinbigdata(folder: Path) -> Path:
         *sorted(rows, key=lambda row: row[::-1]),
     )
     images(folder, [f"{part}/{image_id}.dicom" for part in VINDR_IDS for image_id in VINDR_IDS[part]])
+    return folder
 
 
 # ---- ChestX-Det
