@@ -168,7 +168,7 @@ def test_the_tables_are_the_programs(name: str) -> None:
 
 def test_the_readme_is_short_and_the_first_code_comes_early() -> None:
     lines = README.read_text(encoding="utf-8").splitlines()
-    assert sum(not line.startswith("|") for line in lines) < 140  # tables grow with methods and datasets
+    assert sum(not line.startswith("|") for line in lines) < 160  # tables grow with methods and datasets
     assert (
         next(number for number, line in enumerate(lines, 1) if line.startswith("    ") or line.startswith("```")) < 25
     )
