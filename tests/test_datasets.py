@@ -184,10 +184,9 @@ def test_all_missing_files_are_named_in_one_line_with_where_to_get_them(
 
 
 def test_an_unknown_dataset_is_one_line_with_the_nearest() -> None:
-    with pytest.raises(
-        ValueError, match=r"Unknown dataset 'chexprt'\. Did you mean 'chexpert'\? Datasets: chexpert, folder"
-    ):
+    with pytest.raises(ValueError, match=r"'chexprt'.* 'chexpert'\?") as error:
         datasets.load_dataset("chexprt")
+    assert has_facts(str(error.value), *datasets.dataset_names()) and "\n" not in str(error.value)
 
 
 def test_all_wrong_options_are_named_at_once(folder: Path) -> None:
