@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import toys
+from torch.distributed.checkpoint import DefaultSavePlanner, SavePlan
 from trainings import equal
 
 from ribcage.runtime import digest, distributed, files, launcher
@@ -183,6 +184,46 @@ def test_a_damaged_folder_gives_way_to_the_one_before(tmp_path: Path, name: str,
     assert (tmp_path / checkpoint.DAMAGED_FOLDER).is_dir() and not (tmp_path / checkpoint.FOLDER).exists()
     list(again.steps())
     assert step(tmp_path) == 6
+
+
+def in_two_files(place: Path, by_rows: bool) -> None:
+    """Write a checkpoint as two processes do."""
+    stored = read_shards([place / "0.safetensors"])
+    parts: list[dict[str, Rows]] = [{}, {}]
+    for number, (name, saved) in enumerate(stored.items()):
+        value = saved.whole()
+        cuts = [len(value) // 2 if by_rows else len(value) * (number % 2)]
+        for part, start, stop in zip(parts, [0, *cuts], [*cuts, len(value)], strict=False):
+            if stop > start:
+                part[name] = Rows(start, len(value), value[start:stop].clone())
+    for number, rows in enumerate(parts):
+        (place / f"{number}.safetensors").write_bytes(shard_bytes(rows))
+    files.write_text(place / digest.SUMS, digest.digest_lines({n: place / n for n in PARTS}))
+
+
+PARTS = ("0.safetensors", "1.safetensors")
+
+
+def test_a_process_without_rows_writes_no_file(tmp_path: Path) -> None:
+    done = ShardWriter(tmp_path).write_data(SavePlan([], "1.safetensors"), DefaultSavePlanner())
+    assert done.wait() == [] and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("by_rows", [True, False])
+@pytest.mark.parametrize("lost", [*PARTS, ""])
+def test_a_list_of_digests_that_lost_a_line_gives_way_to_the_one_before(
+    tmp_path: Path, lost: str, by_rows: bool
+) -> None:
+    list(sharded_run(tmp_path).steps())
+    place = tmp_path / checkpoint.FOLDER
+    in_two_files(place, by_rows)
+    lines = (place / digest.SUMS).read_text().splitlines(keepends=True)
+    files.write_text(place / digest.SUMS, "".join(line for line in lines if not lost or lost not in line))
+    again = sharded_run(tmp_path)
+    said = again.resume()
+    assert bool(said) == bool(lost), said
+    assert again.trainer.step == (4 if lost else 6)
+    assert not lost or (digest.SUMS in said and checkpoint.OLDER_FOLDER in said)
 
 
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ FOLDER, OLDER_FOLDER, DAMAGED_FOLDER = "checkpoint", "checkpoint.previous", "che
 REST = "run.pt"
 PLACES = {FILE: DAMAGED, FOLDER: DAMAGED_FOLDER, OLDER: "", OLDER_FOLDER: ""}
 """Checkpoints of a run folder from the newest to the oldest → the name of one that is found to be damaged."""
-FREE_SPACE = "Free some space; the last checkpoint is intact."
+FREE_SPACE = "Free some space; checkpoints that were written before are intact."
 
 
 class TrainerState(TypedDict):
@@ -144,10 +144,17 @@ def _check(place: Path) -> None:
         digest.check_appended_digest(place, "")
         return
     refuse_links(place)
-    if not digest.recorded_digests(place) or not (place / REST).exists():
+    listed = digest.recorded_digests(place)
+    if not listed or not (place / REST).exists():
         raise digest.DamagedError(f"{place} is incomplete.")
     digest.check_appended_digest(place / REST, "")
     digest.check_folder(place, "")
+    if unlisted := [file.name for file in place.glob("*.safetensors") if file.name not in listed]:
+        raise digest.DamagedError(f"{place} is damaged: {digest.SUMS} does not list {unlisted[0]}.")
+    try:
+        read_shards(place / name for name in listed)
+    except ValueError as error:
+        raise digest.DamagedError(f"{place} is damaged: {error}.") from None
 
 
 def refuse_links(folder: Path) -> None:

@@ -51,8 +51,12 @@ class ShardWriter(StorageWriter):
         return [replace(plan, storage_data=f"{number}.safetensors") for number, plan in enumerate(plans)]
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
-        """Write the file of this process; its name, size and digest are in the results."""
+        """Write the file of this process, if it has any rows; its name, size and digest are in the results."""
+        done: Future[list[WriteResult]] = Future()
         items = [item for item in plan.items if item.tensor_data and item.tensor_data.chunk.sizes.numel()]
+        if not items:
+            done.set_result([])
+            return done
         content = shard_bytes({item.index.fqn: _rows(item, planner) for item in items})
         with files.explained(self.part.parent, checkpoint.FREE_SPACE):
             self.part.mkdir(exist_ok=True)  # on a network file system, it may not be visible here yet
@@ -60,7 +64,6 @@ class ShardWriter(StorageWriter):
                 stream.write(content)
             files.sync(self.part / plan.storage_data)
         written = (plan.storage_data, len(content), hashlib.sha256(content).hexdigest())
-        done: Future[list[WriteResult]] = Future()
         done.set_result([WriteResult(item.index, 0, written) for item in items])
         return done
 
