@@ -27,6 +27,7 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parent.parent
 SMALL = "--epochs 1 --batch 8 --threads 1"
 QUICK = (
+    (r"--model resnet18 (--out runs/plain)", r"--model test_vit --size 64 \g<1>"),
     (r"--model (densenet121 --init imagenet|resnet18)", "--model test_resnet --size 64"),
     (r"--model eeea_net_c2", r"\g<0> --size 64"),
     (r"ribcage (pretrain \w+|finetune|distil|localise) .*", rf"\g<0> {SMALL}"),
