@@ -285,6 +285,17 @@ def test_a_test_on_the_training_data_of_any_member_is_refused(
     assert has_facts(refused, len(test), "--allow-leak")
 
 
+def test_a_test_of_an_ensemble_on_the_training_data_of_any_member_is_refused(
+    blended: tuple[Path, list[Path]], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first member may be tested on these images (see above); the second was trained on three of them."""
+    test = rows_of(data, "test")[1]
+    out = str(tmp_path / "out")
+    assert cli.main(["blend", *map(str, blended[1]), "--mean", "predictions", "--out", out]) == 0
+    refused = line(["evaluate", out, "--data", str(data), "--resamples", "0"], capsys)
+    assert has_facts(refused, len(test), "--allow-leak")
+
+
 def test_members_that_were_left_out_are_not_among_the_training_data(
     blended: tuple[Path, list[Path]], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
