@@ -70,6 +70,37 @@ def test_tasks_that_cannot_meet_are_not_sixteen_runs_in_one_folder(monkeypatch: 
         environment(monkeypatch, SLURM_PROCID="9", SLURM_LOCALID="1", SLURM_STEP_NUM_TASKS="16")
 
 
+@pytest.mark.parametrize(
+    ("values", "facts"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "abc"}, ("WORLD_SIZE", "'abc'")),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, ("RANK", "'-1'")),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, ("RANK=2", "WORLD_SIZE=2")),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": ""}, ("LOCAL_RANK", "''")),
+        ({"SLURM_STEP_NUM_TASKS": "two"}, ("SLURM_STEP_NUM_TASKS", "'two'")),
+        ({"SLURM_STEP_NUM_TASKS": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, ("SLURM_PROCID", "not set")),
+    ],
+)
+def test_invalid_variables_of_a_launcher_are_named(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str], facts: tuple[str, ...]
+) -> None:
+    with pytest.raises(ValueError) as refused:
+        environment(monkeypatch, **values)
+    assert has_facts(str(refused.value), *facts, "torchrun")
+
+
+@pytest.mark.parametrize(
+    ("address", "fact"), [({}, "MASTER_ADDR"), ({"MASTER_ADDR": "a", "MASTER_PORT": "x"}, "MASTER_PORT")]
+)
+def test_processes_without_an_address_are_refused(
+    monkeypatch: pytest.MonkeyPatch, address: dict[str, str], fact: str
+) -> None:
+    environment(monkeypatch, RANK="0", WORLD_SIZE="2", **address)
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # `started` adds to it
+    with pytest.raises(ValueError, match=fact), launcher.started():
+        pass
+
+
 def test_the_commands_of_the_page_about_clusters_are_understood(tmp_path: Path) -> None:
     """The lines are read by bash, every command in them by Ribcage."""
     root = Path(__file__).parent.parent
@@ -126,6 +157,35 @@ def test_who_waits_for_a_failed_one_is_ended() -> None:
     waiting = python("import time; time.sleep(60)")
     assert launcher._outcome([waiting, python("raise SystemExit(2)")], grace=0.2) == 2
     assert waiting.returncode == -signal.SIGKILL and time.monotonic() - start < 30
+
+
+def watching(parent: int) -> None:
+    launcher.end_with_parent(parent, every=0.01)
+    time.sleep(60)
+
+
+def test_a_process_whose_parent_has_ended_gets_sigterm(tmp_path: Path) -> None:
+    with processes.Forked(watching, 1 << 30, said=tmp_path / "said.txt", env=ENV) as process:
+        assert process.end()[0] == -signal.SIGTERM
+
+
+@pytest.mark.slow
+def test_processes_save_and_end_when_the_one_that_started_them_is_killed(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    log = out / "metrics.jsonl"
+    with processes.Forked(
+        processes.command, [*words(data, out, 500), "--devices", "2"], said=tmp_path / "said.txt", env=ENV
+    ) as process:
+        processes.until(lambda: log.exists() and log.read_text().count("\n") > 0, process)
+        number = process.process.pid
+        workers = Path(f"/proc/{number}/task/{number}/children").read_text().split()
+        process.send_signal(signal.SIGKILL)
+        process.process.join()
+    start = time.monotonic()
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() - start < 60
+        time.sleep(0.05)
+    assert len(workers) == 2 and (out / checkpoint.FILE).exists()
 
 
 @pytest.mark.slow

@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,6 +31,8 @@ def started() -> Iterator[torch.device]:
             yield device
         return
     os.environ.update(environment)
+    if launched_here():
+        end_with_parent(int(os.environ[PARENT]))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if RENDEZVOUS in os.environ:
         rank, world_size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
@@ -39,6 +42,7 @@ def started() -> Iterator[torch.device]:
         own_store, rank, world_size = rendezvous.own_store()
         dist.init_process_group(backend, store=own_store, rank=rank, world_size=world_size)
     else:
+        _require_address()
         dist.init_process_group(backend)
     try:
         with lost_process_explained():
@@ -62,6 +66,24 @@ def lost_process_explained() -> Iterator[None]:
 RENDEZVOUS = "RIBCAGE_RENDEZVOUS"
 """Environment variable: the file through which the processes of `launch` find each other. Only the user can read it; no
 port is opened for it."""
+PARENT = "RIBCAGE_PARENT"
+"""Environment variable: the process id of `launch`."""
+
+
+def end_with_parent(parent: int, every: float = 1.0) -> None:
+    """Send SIGTERM to this process, so that it saves and ends, when its parent has ended without forwarding a signal,
+    as after SIGKILL."""
+    import signal
+    import threading
+    import time
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(every)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if os.name == "posix":  # elsewhere, the parent of a process does not change
+        threading.Thread(target=watch, name="end with parent", daemon=True).start()
 
 
 def launch(devices: int, words: list[str]) -> int:
@@ -81,7 +103,7 @@ def launch(devices: int, words: list[str]) -> int:
         raise ValueError(f"--devices {devices} exceeds the number of GPUs on this machine, which is {count}.")
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // devices))}
     with tempfile.TemporaryDirectory(prefix="ribcage-") as folder:
-        shared = {RENDEZVOUS: f"{folder}/store", "WORLD_SIZE": str(devices), **_loopback()}
+        shared = {RENDEZVOUS: f"{folder}/store", PARENT: str(os.getpid()), "WORLD_SIZE": str(devices), **_loopback()}
         ranks = [
             subprocess.Popen(
                 [sys.executable, "-m", "ribcage", *words],
@@ -172,13 +194,41 @@ def _first_failure(codes: Sequence[int | None]) -> int:
 def _environment() -> dict[str, str]:
     """RANK, LOCAL_RANK and WORLD_SIZE from torchrun, else from srun, else those of a single process."""
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        return {"LOCAL_RANK": "0", **{name: os.environ[name] for name in NAMES if name in os.environ}}
-    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:  # set by srun; a batch script without srun is one process
+        return _numbers({name: name for name in NAMES if name in os.environ or name != "LOCAL_RANK"})
+    if _whole("SLURM_STEP_NUM_TASKS", 1) > 1:  # set by srun; a batch script without srun is one process
         if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
             tasks = os.environ["SLURM_STEP_NUM_TASKS"]
             raise ValueError(f"srun started {tasks} tasks, but MASTER_ADDR or MASTER_PORT is not set. Set both.")
-        return {name: os.environ[slurm] for name, slurm in NAMES.items()}
+        return _numbers(NAMES)
     return {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+
+
+def _numbers(variables: Mapping[str, str]) -> dict[str, str]:
+    """RANK, LOCAL_RANK and WORLD_SIZE from these environment variables; ValueError if they are invalid."""
+    found = {name: _whole(variable) for name, variable in variables.items()}
+    rank, world = variables["RANK"], variables["WORLD_SIZE"]
+    if found["RANK"] >= found["WORLD_SIZE"]:
+        raise ValueError(f"{rank}={found['RANK']} must be less than {world}={found['WORLD_SIZE']}. {_REMEDY}")
+    return {"LOCAL_RANK": "0", **{name: str(number) for name, number in found.items()}}
+
+
+def _whole(variable: str, default: int | None = None) -> int:
+    """The number in an environment variable."""
+    text = os.environ.get(variable, "" if default is None else str(default))
+    if not re.fullmatch("[0-9]{1,9}", text):
+        now = f"is {text!r}" if variable in os.environ else "is not set"
+        raise ValueError(f"The environment variable {variable} must be a whole number, but it {now}. {_REMEDY}")
+    return int(text)
+
+
+_REMEDY = "Start the command with torchrun or srun, or unset the variables of the launcher."
+
+
+def _require_address() -> None:
+    """ValueError unless the address at which the processes find each other is set."""
+    if not os.environ.get("MASTER_ADDR"):
+        raise ValueError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but MASTER_ADDR is not set. {_REMEDY}")
+    _whole("MASTER_PORT")
 
 
 NAMES = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_STEP_NUM_TASKS"}
