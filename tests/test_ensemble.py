@@ -11,6 +11,7 @@ import torch
 from batches import batch
 from dataset_folders import make_store
 from refusals import has_facts, line
+from servers import cloud, png, running
 from test_blend import FINDINGS, member, model, opened
 from torch.nn import functional as F  # noqa: N812 – the usual name
 
@@ -189,6 +190,16 @@ def test_maps_of_different_grids_are_on_the_finest(tmp_path: Path) -> None:
     torch.testing.assert_close(joined[:, : first.shape[1]], wanted)
     with pytest.raises(ValueError, match=r"--map-method occlusion"):
         gradcam.saliency_maps(found.method, images, gradcam.MapMethod("layercam", 1))
+
+
+def test_a_server_predicts_and_has_no_map_where_a_member_pools_by_a_token(tmp_path: Path) -> None:
+    found = ensemble([classifier("test_resnet", 0), classifier("test_vit", 1)], tmp_path)
+    with running({"both": tmp_path}) as server:
+        sent = png(cloud(SIDE, SIDE))
+        [result] = server.post("/v1/predict", sent).json()["results"]
+        assert [one["name"] for one in result["findings"]] == list(found.spec.findings)
+        response = server.post(f"/v1/explain?finding={FINDINGS[0]}", sent)
+    assert response.status_code == 404 and "Grad-CAM" in response.json()["error"]
 
 
 def test_the_cost_is_that_of_all_members(tmp_path: Path) -> None:

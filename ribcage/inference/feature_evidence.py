@@ -61,10 +61,14 @@ def _evidence_of_members(
     return Evidence(side_by_side([one.features for one in known]), side_by_side(gradients), logits.detach())
 
 
+class NoFeatureMapsError(ValueError):
+    """A model has no features on a grid from which a saliency map could be computed."""
+
+
 def _refuse_ensemble(backbone: Backbone) -> None:
     """Raise for an ensemble, whose members have features of their own in each block."""
     if isinstance(backbone, Ensemble):
-        raise ValueError(
+        raise NoFeatureMapsError(
             f"The {backbone.name} has no common features for Grad-CAM, because a model has no pooled features on a "
             "grid or an earlier layer was requested. Pass --map-method occlusion."
         )
@@ -81,7 +85,7 @@ def gathered_evidence(method: Supervised, images: Tensor) -> Evidence:
         if found and found.gradients.any():
             break
     if found is None:
-        raise ValueError(
+        raise NoFeatureMapsError(
             f"{method.backbone.name} has no features on a spatial grid, so no saliency map can be computed."
         )
     return found

@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from ribcage import __version__
 from ribcage.imaging.gray_image import Depth, GrayImage, Limits, UnreadableError
 from ribcage.inference import map_cells
+from ribcage.inference.feature_evidence import NoFeatureMapsError
 from ribcage.server import reference_page, schemas
 from ribcage.server.batching import Batcher, FullError
 from ribcage.server.counters import Counters
@@ -182,7 +183,10 @@ class Service:
         """The saliency map of a finding in a file."""
         read = await self.read(upload, min_side=model.opened.spec.stored)
         loop = asyncio.get_running_loop()
-        heat, boxes = await loop.run_in_executor(self.saliency_thread, model.saliency, read, finding, side)
+        try:
+            heat, boxes = await loop.run_in_executor(self.saliency_thread, model.saliency, read, finding, side)
+        except NoFeatureMapsError:
+            raise Problem(404, f"{model.id} has no feature maps from which Grad-CAM could be computed.") from None
         _, coded = cv2.imencode(".png", (heat.clip(0, 1) * 255).round().astype("uint8"))
         names = ("x", "y", "width", "height", "mean_saliency")
         size = model.opened.spec.size
