@@ -31,7 +31,7 @@ def started() -> Iterator[torch.device]:
             yield device
         return
     os.environ.update(environment)
-    if launched_here():
+    if PARENT in os.environ:
         end_with_parent(int(os.environ[PARENT]))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if RENDEZVOUS in os.environ:
