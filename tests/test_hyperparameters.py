@@ -17,7 +17,7 @@ from ribcage.methods.supcon import SupCon
 from ribcage.methods.swav import SwAV
 from ribcage.models.backbone import Backbone
 from ribcage.runtime import limits
-from ribcage.training import optim, options, setup
+from ribcage.training import micro_batches, optim, options, setup
 
 PRETRAIN = [name for name in methods.method_names() if methods.load_method(name).command == "pretrain"]
 PUBLISHED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -203,11 +203,11 @@ def test_batch_norms_of_single_images_are_refused(name: str) -> None:
     kind = methods.load_method(name)
     method = kind(Backbone("test_vit" if name == "mae" else "test_resnet", size=(64, 64)), ("a",))
     if name == "mae":
-        setup.check_batch_norms(settled(name, batch=1), method, 1)
+        micro_batches.check_batch_norms(settled(name, batch=1), method, 1)
         return
     with pytest.raises(ValueError, match="--batch 1"):
-        setup.check_batch_norms(settled(name, batch=1), method, 1)
-    setup.check_batch_norms(settled(name, batch=2), method, 2)
+        micro_batches.check_batch_norms(settled(name, batch=1), method, 1)
+    micro_batches.check_batch_norms(settled(name, batch=2), method, 2)
 
 
 def test_findings_that_are_the_same_in_all_images_contrast_nothing() -> None:

@@ -13,7 +13,7 @@ import processes
 import pytest
 import torch
 import torch.distributed as dist
-from refusals import has_facts
+from refusals import has_facts, line
 
 from ribcage import cli
 from ribcage.runtime import flags, launcher
@@ -157,6 +157,32 @@ def test_who_waits_for_a_failed_one_is_ended() -> None:
     waiting = python("import time; time.sleep(60)")
     assert launcher._outcome([waiting, python("raise SystemExit(2)")], grace=0.2) == 2
     assert waiting.returncode == -signal.SIGKILL and time.monotonic() - start < 30
+
+
+UNEQUAL = ("--batch", "16", "--devices", "3")
+
+
+@pytest.mark.parametrize(
+    "command", [["finetune"], ["pretrain", "mae"], ["distil", "--teacher", "x"], ["localise", "--findings", "Mass"]]
+)
+def test_a_batch_that_cannot_be_divided_is_refused_before_data_are_read(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "launch", None)
+    said = line([*command, "--data", str(tmp_path / "none"), "--out", str(tmp_path / "run"), *UNEQUAL], capsys)
+    assert has_facts(said, "--batch 16", 3, "--batch 15", "--batch 18")
+
+
+@pytest.mark.slow
+def test_processes_of_a_launcher_print_an_error_in_the_options_once(tmp_path: Path) -> None:
+    asked = words(tmp_path / "none", tmp_path / "run", 1)
+    asked[asked.index("--batch") + 1] = "15"
+    with processes.ranks(processes.command, [*asked, "--lr", "-1"], said=tmp_path / "said") as started:
+        ends = [process.end() for process in started]
+    assert [code for code, _ in ends] == [2, 2] and [has_facts(text, "--lr", "--batch 15") for _, text in ends] == [
+        1,
+        0,
+    ]
 
 
 def watching(parent: int) -> None:

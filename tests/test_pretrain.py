@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import processes
 import pytest
 import timm
 import torch
+from refusals import has_facts, line
 from safetensors.torch import load_file
 from trainings import equal, stopped
 
@@ -224,10 +226,19 @@ def test_a_layout_can_be_asked_for_when_the_run_is_done(runs: dict[str, Path], d
 
 def test_a_loss_that_cannot_be_computed_in_parts_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     options = pretrain.Options(method="byol", data=("set",), out=Path("x"), batch=16, micro_batch=4)
-    pretrain.check(options)
+    assert pretrain.wrong(options) == []
     monkeypatch.setattr(methods.load_method("byol"), "divisible", False)
-    with pytest.raises(ValueError, match=r"--micro-batch 4 .*BYOL"):
-        pretrain.check(options)
+    (fault,) = pretrain.wrong(options)
+    assert has_facts(fault, "--micro-batch 4", "BYOL")
+    assert pretrain.wrong(replace(options, devices=4)) == [], "one forward pass in each process"
+
+
+def test_groups_that_do_not_fit_into_micro_batches_are_refused_before_training(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = line(words("moco", data, tmp_path / "run", "--micro-batch", "9"), capsys)
+    assert has_facts(said, "--bn-group 8", "8 images", "--bn-group 4") and "--resume" not in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_method_with_a_command_of_its_own_is_refused_with_its_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from ribcage.models.backbone import Backbone
 from ribcage.models.recomputation import blocks
 from ribcage.runtime import distributed
 from ribcage.runtime.devices import choose_kernels
-from ribcage.training import setup
+from ribcage.training import micro_batches, setup
 
 
 def options(**more: object) -> finetune.Options:
@@ -45,9 +45,9 @@ def test_parts_follow_from_batch_processes_and_the_largest_micro_batch(
 ) -> None:
     monkeypatch.setattr(distributed, "world_size", lambda: world)
     asked = options(batch=batch, micro_batch=micro)
-    assert setup.accumulation_steps(asked, batch) == parts
-    assert (f"{parts} accumulation steps" in setup.batch_summary(asked, batch)) == (parts > 1)
-    cached = setup.batch_summary(asked, batch, cached=True)
+    assert micro_batches.accumulation_steps(asked, batch) == parts
+    assert (f"{parts} accumulation steps" in micro_batches.batch_summary(asked, batch)) == (parts > 1)
+    cached = micro_batches.batch_summary(asked, batch, cached=True)
     assert (f"gradient caching with {parts} micro-batches" in cached) == (parts > 1)
 
 
@@ -57,7 +57,7 @@ def test_parts_follow_from_batch_processes_and_the_largest_micro_batch(
 def test_batch_norms_of_micro_batches_are_pointed_out(
     model: str, micro: int, warned: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    setup.check_batch_norms(options(batch=16, micro_batch=micro), SimCLR(Backbone(model, size=(32, 32))), 16)
+    micro_batches.check_batch_norms(options(batch=16, micro_batch=micro), SimCLR(Backbone(model, size=(32, 32))), 16)
     assert has_facts(capsys.readouterr().out, "4 images", "16", "--micro-batch") is warned
 
 

@@ -73,12 +73,11 @@ def run(options: Options) -> Path | int:
     """Train the student; the run folder, or an exit code of several processes."""
     import sys
 
-    from ribcage.runtime import limits
     from ribcage.training import run_folder, setup
 
     options = with_defaults(run_folder.with_resume(options))
-    limits.check_options(options, wrong(options))
-    return setup.run_processes("distil", sys.modules[__name__], options, train)
+    errors = [*wrong(options), *setup.batch_faults(options)]
+    return setup.run_processes("distil", sys.modules[__name__], options, train, errors)
 
 
 def wrong(options: Options) -> list[str]:

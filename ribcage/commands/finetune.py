@@ -91,13 +91,13 @@ def run(options: Options) -> Path | int:
     """Train a classifier; the run folder, or an exit code of several processes."""
     import sys
 
-    from ribcage.runtime import limits
     from ribcage.training import run_folder, setup
 
     options = with_defaults(run_folder.with_resume(options))
     endless = options.patience and options.keep == "last"
-    limits.check_options(options, ["--patience needs --keep best, not --keep last"] if endless else [])
-    return setup.run_processes("finetune", sys.modules[__name__], options, train)
+    wrong = ["--patience needs --keep best, not --keep last"] if endless else []
+    wrong += setup.batch_faults(options)
+    return setup.run_processes("finetune", sys.modules[__name__], options, train, wrong)
 
 
 def train(options: Options, device: "torch.device") -> Path:

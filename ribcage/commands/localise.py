@@ -101,13 +101,13 @@ def run(options: Options) -> Path | int:
     """Train a detector; the run folder, or an exit code of several processes."""
     import sys
 
-    from ribcage.runtime import limits
     from ribcage.training import run_folder, setup
 
     unsound, options = wrong(options), run_folder.with_resume(options)
-    options = options if options.head == "cam" else with_defaults(options)  # which trains nothing
-    limits.check_options(options, unsound)
-    return setup.run_processes("localise", sys.modules[__name__], options, train)
+    if options.head != "cam":  # which trains nothing
+        options = with_defaults(options)
+        unsound += setup.batch_faults(options)
+    return setup.run_processes("localise", sys.modules[__name__], options, train, unsound)
 
 
 def wrong(options: Options) -> list[str]:

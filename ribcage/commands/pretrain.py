@@ -115,7 +115,7 @@ def run(options: Options) -> Path | int:
     from ribcage.training import run_folder, setup
 
     options = settled(run_folder.with_resume(options))
-    return setup.run_processes("pretrain", sys.modules[__name__], options, train)
+    return setup.run_processes("pretrain", sys.modules[__name__], options, train, wrong(options))
 
 
 def train(options: Options, device: "torch.device") -> Path:
@@ -126,7 +126,6 @@ def train(options: Options, device: "torch.device") -> Path:
     from ribcage.training import metrics_log, run_folder, setup
     from ribcage.training.run import Plan, Run, opened_run
 
-    check(options)
     data = Datasets.open(options.data)
     selection.distinct(data)
     if options.resume:
@@ -148,24 +147,25 @@ def train(options: Options, device: "torch.device") -> Path:
     return options.out
 
 
-def check(options: Options) -> None:
-    """Raise one ValueError with all that is wrong with the options."""
+def wrong(options: Options) -> list[str]:
+    """Options that do not go together."""
     from ribcage import methods
-    from ribcage.runtime import limits
-    from ribcage.training import setup
+    from ribcage.runtime import launcher
+    from ribcage.runtime.spelling import count_phrase
+    from ribcage.training import micro_batches, setup
 
     kind = methods.load_method(options.method)
-    wrong = limits.faults(options)
-    if setup.accumulation_steps(options, options.batch) > 1:
+    wrong, processes = setup.batch_faults(options), launcher.number_of_processes(options.devices)
+    if options.batch > 0 and micro_batches.accumulation_steps(options, options.batch, processes) > 1:
         wrong += kind.faults_of_parts(options.micro_batch)
     if options.data_weights and len(options.data_weights) != len(options.data):
-        wrong.append(f"--data-weights has {len(options.data_weights)} numbers for {len(options.data)} datasets")
+        datasets = count_phrase(len(options.data), "dataset")
+        wrong.append(f"--data-weights has {len(options.data_weights)} numbers for {datasets}")
     if any(share < 0 for share in options.data_weights) or (options.data_weights and not sum(options.data_weights)):
         wrong.append("--data-weights needs numbers of 0 or more, one of them above 0")
     if not kind.from_labels and (options.findings or options.policy != Options.policy):
         wrong.append(f"--findings and --policy have no effect with {options.method}, which uses no labels")
-    if wrong:
-        raise ValueError("; ".join(wrong) + ".")
+    return wrong
 
 
 def describe(options: Options, data: "Datasets", rows: "np.ndarray") -> tuple["ModelSpec", tuple[str, ...]]:

@@ -75,6 +75,10 @@ class Method(nn.Module):
         """What is wrong with training on so many images in such batches."""
         return []
 
+    def faults_of_passes(self, images: int, processes: int) -> list[str]:
+        """What is wrong with forward passes of so many images in each of so many processes."""
+        return []
+
     @classmethod
     def faults_of_parts(cls, micro_batch: int) -> list[str]:
         """What is wrong with dividing batches into micro-batches."""

@@ -139,17 +139,22 @@ class MoCo(Method):
 
     def _order(self, count: int, device: torch.device) -> Tensor:
         """Order of all images of all processes by key group."""
-        whole = count * distributed.world_size()
-        if count % self.bn_group or whole < 2 * self.bn_group:
-            fits = (size for size in range(self.bn_group, 1, -1) if count % size == 0 and whole >= 2 * size)
-            least = 2 * self.bn_group
-            larger = f"--batch {least * distributed.world_size()} or, if it is given, --micro-batch {least}"
-            raise ValueError(
-                f"--bn-group {self.bn_group} requires that each process has a whole number of groups, and that there "
-                f"are at least two groups in all, but each process has {count} of the {whole} images of a forward "
-                f"pass. Use {next((f'--bn-group {size}' for size in fits), larger)}."
-            )
-        return torch.arange(whole, device=device).view(self.bn_group, -1).T.flatten()
+        if faults := self.faults_of_passes(count, distributed.world_size()):
+            raise ValueError(f"{faults[0]}.")
+        return torch.arange(count * distributed.world_size(), device=device).view(self.bn_group, -1).T.flatten()
+
+    def faults_of_passes(self, images: int, processes: int) -> list[str]:
+        """Errors of images that cannot be divided into groups."""
+        whole, least = images * processes, 2 * self.bn_group
+        if not self.bn_group or (images % self.bn_group == 0 and whole >= least):
+            return []
+        fits = (size for size in range(self.bn_group, 1, -1) if images % size == 0 and whole >= 2 * size)
+        larger = f"--batch {least * processes} or, if it is given, --micro-batch {least}"
+        return [
+            f"--bn-group {self.bn_group} requires that each process has a whole number of groups, and that there are "
+            f"at least two groups in all, but each process has {images} of the {whole} images of a forward pass: use "
+            f"{next((f'--bn-group {size}' for size in fits), larger)}"
+        ]
 
     def after_forward(self) -> None:
         """Collect the keys, and update the running statistics of the batch norms."""

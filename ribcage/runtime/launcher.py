@@ -240,6 +240,11 @@ def launched_here() -> bool:
     return RENDEZVOUS in os.environ
 
 
+def number_of_processes(devices: int) -> int:
+    """The number of processes of a run with --devices: those of the launcher, if one started this process."""
+    return int(_environment()["WORLD_SIZE"]) if launched() else devices
+
+
 def launched() -> bool:
     """Whether a launcher started this process as one of several."""
     return int(_environment()["WORLD_SIZE"]) > 1

@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import nn
 
 from ribcage.bundle import formats, ood
 from ribcage.bundle.init import initial_provenance
@@ -27,9 +26,9 @@ from ribcage.methods import Method
 from ribcage.methods.base import ContrastiveMethod
 from ribcage.models.backbone import Backbone
 from ribcage.models.recomputation import recompute_blocks
-from ribcage.runtime import devices, distributed, flags, launcher, schedules
+from ribcage.runtime import devices, distributed, flags, launcher, limits, schedules
 from ribcage.runtime.spelling import count_phrase
-from ribcage.training import optim, run_folder, sharding
+from ribcage.training import micro_batches, optim, run_folder, sharding
 from ribcage.training.options import TrainingOptions
 from ribcage.training.run_folder import say, with_history
 from ribcage.training.trackers import check_trackers
@@ -44,24 +43,45 @@ SMALL = 64
 
 
 def run_processes(
-    command: str, module: ModuleType, options: Given, train: Callable[[Given, torch.device], Path]
+    command: str,
+    module: ModuleType,
+    options: Given,
+    train: Callable[[Given, torch.device], Path],
+    wrong: Sequence[str] = (),
 ) -> Path | int:
     """Train in this process or, with --devices, in several; the run folder, or the exit code of those processes.
 
-    The run folder and the trackers are checked before anything is loaded.
+    The options, the run folder and the trackers are checked before anything is loaded, and an error is printed once.
+
+    wrong: errors in the options, besides those of their limits.
     """
-    check_trackers(options.track)
-    if options.devices > 1 and not launcher.launched():
+
+    def check() -> None:
+        limits.check_options(options, wrong)
+        check_trackers(options.track)
         run_folder.check_free(options)
+
+    if options.devices > 1 and not launcher.launched():
+        check()
         once = dataclasses.replace(options, devices=1)
         return launcher.launch(options.devices, [command, *flags.option_line(module, once)])
     with launcher.started() as device, devices.settings_restored(device):
-        distributed.run_on_first(lambda: run_folder.check_free(options))
+        distributed.run_on_first(check)
         if distributed.broadcast_from_first(options.resume) != options.resume:
             raise ValueError(
                 f"Rank {distributed.rank()} and rank 0 found different files in {options.out}. Start the run again."
             )
         return train(options, device)
+
+
+def batch_faults(options: TrainingOptions) -> list[str]:
+    """Errors in a batch that cannot be divided equally among the processes."""
+    world = launcher.number_of_processes(options.devices)
+    if options.batch < 1 or world < 1 or options.batch % world == 0:
+        return []
+    lower = options.batch // world * world
+    use = " or ".join(f"--batch {size}" for size in (lower, lower + world) if size)
+    return [f"--batch {options.batch} must be a multiple of the number of processes, which is {world}: use {use}"]
 
 
 # ---- rows
@@ -210,8 +230,10 @@ def build_trainer(options: TrainingOptions, method: M, loader: Loader, device: t
     assert options.weight_decay is not None
     decay = schedules.ramp("--weight-decay", options.weight_decay)
     steps, images = len(loader), min(options.batch, len(loader.rows))
-    check_batch_norms(options, method, images)
-    say(f"{batch_summary(options, images, cached=isinstance(method, ContrastiveMethod))} {optimizer_summary(options)}")
+    micro_batches.check_batch_norms(options, method, images)
+    micro_batches.check_passes(options, method, images)
+    divided = micro_batches.batch_summary(options, images, cached=isinstance(method, ContrastiveMethod))
+    say(f"{divided} {optimizer_summary(options)}")
     if sizes := size_summary(options):
         say(sizes)
     if options.ema:
@@ -242,7 +264,7 @@ def build_trainer(options: TrainingOptions, method: M, loader: Loader, device: t
         device=device,
         seed=options.seed,
         precision=options.precision,
-        accumulate=accumulation_steps(options, images),
+        accumulate=micro_batches.accumulation_steps(options, images),
         clip=options.clip or 0.0,
         ema=options.ema,
         weight_decay=decay if isinstance(options.weight_decay, str) else None,
@@ -321,46 +343,12 @@ def warmup_steps(options: TrainingOptions, steps: int) -> int:
     return min(wanted, half)
 
 
-def accumulation_steps(options: TrainingOptions, images: int) -> int:
-    """How many forward passes of at most --micro-batch images each process needs for a batch of so many images."""
-    share = math.ceil(images / distributed.world_size())
-    return math.ceil(share / (options.micro_batch or share))
-
-
-def batch_summary(options: TrainingOptions, images: int, *, cached: bool = False) -> str:
-    """A sentence about the batch size, the processes, and the accumulation or caching of gradients."""
-    world, count = distributed.world_size(), accumulation_steps(options, images)
-    how = f"gradient caching with {count} micro-batches" if cached else f"{count} accumulation steps"
-    notes = [f"{world} processes"] * (world > 1) + [how] * (count > 1)
-    return f"Batch size {images:,}" + (f" ({', '.join(notes)})." if notes else ".")
-
-
 def optimizer_summary(options: TrainingOptions) -> str:
     """A sentence about the optimizer and the learning rate."""
     epochs = count_phrase(options.epochs, "epoch")
     warmup = f" with a warm-up of {options.warmup:g}" if options.warmup else ""
     decay = options.weight_decay if isinstance(options.weight_decay, str) else f"{options.weight_decay:g}"
     return f"Optimizer {options.optimizer}, learning rate {options.lr:.3g}, weight decay {decay}, {epochs}{warmup}."
-
-
-def check_batch_norms(options: TrainingOptions, method: Method, images: int) -> None:
-    """Raise where a batch norm in training mode would see a single image, of which there are no statistics; warn where
-    gradient caching is not equal to the whole batch because of batch norms."""
-    count = accumulation_steps(options, images)
-    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
-    if not any(isinstance(one, norms) and one.training for one in method.train().modules()):
-        return
-    if count > 1 and isinstance(method, ContrastiveMethod):
-        say(
-            f"WARNING: Batch norm statistics are computed over micro-batches of {images // count:,} images instead of "
-            f"the whole batch of {images:,}, so the results differ from those without --micro-batch."
-        )
-    if images // count < 2:
-        option = f"--micro-batch {options.micro_batch}" if count > 1 else f"--batch {options.batch}"
-        raise ValueError(
-            f"{option} results in forward passes of a single image, but batch normalisation in {options.model} or its "
-            f"head needs at least two. Use a larger {option.split()[0]}."
-        )
 
 
 # ---- the published layout
