@@ -66,9 +66,10 @@ def blend(
         frontal: Use only frontal images (PA and AP views).
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
-        policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
-            in ones,Edema=zeros,blank=zeros, and for several readers, as in ignore,readers=any (default: the
-            policy used when the models were validated if it is the same for all, otherwise ignore).
+        policy: Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that
+            of single findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any),
+            separated by commas (default: the policy used when the models were validated if it is the same for
+            all, otherwise ignore).
         allow_leak: Continue even if a model was trained on images of the --val split; the leakage is stated in
             the model card.
         batch: Batch size: images per forward pass.
@@ -277,8 +278,9 @@ def distil(
         drop_copies: Drop training images that are identical to an image in another split.
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
-        policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
-            in ones,Edema=zeros,blank=zeros, and for several readers, as in ignore,readers=any (docs/datasets.md).
+        policy: Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that
+            of single findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any),
+            separated by commas; see docs/datasets.md.
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
@@ -325,8 +327,9 @@ def distil(
             start one.
         train: Split to train on.
         val: Split used to select the best epoch, the temperature and the thresholds.
-        sampling: Sampling of training images: images (each once per epoch), or classes (a finding, or no finding,
-            is drawn first, all with equal probability, and then an image with it).
+        sampling: Sampling of training images: images (each image is used once per epoch), or classes (for each
+            draw, a class is selected with equal probability, and then an image of this class; images without
+            findings form a class).
         augment: Augmentation preset: gentle, strong (with flips), or plain (no augmentation).
         dropout: Dropout probability before the classification head.
         loss: Loss function: cross-entropy for mutually exclusive findings, otherwise one of the others.
@@ -413,9 +416,9 @@ def evaluate(
             to select the model are allowed.
         table: Format of the printed table: full, or chexnet (one line per finding, such as 'The AUROC of Mass is
             0.86').
-        policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
-            in ones,Edema=zeros,blank=zeros, and for several readers, as in ignore,readers=any (default: the
-            policy used when the model was validated, otherwise ignore).
+        policy: Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that
+            of single findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any),
+            separated by commas (default: the policy used when the model was validated, otherwise ignore).
         rule: Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5).
         drop_shared: Split from which images are dropped if the model was trained on the same patient or on a copy
             of the image; it must be the tested split (default: as in training).
@@ -544,8 +547,9 @@ def finetune(
         drop_copies: Drop training images that are identical to an image in another split.
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
-        policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
-            in ones,Edema=zeros,blank=zeros, and for several readers, as in ignore,readers=any (docs/datasets.md).
+        policy: Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that
+            of single findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any),
+            separated by commas; see docs/datasets.md.
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
@@ -592,8 +596,9 @@ def finetune(
             start one.
         train: Split to train on.
         val: Split used to select the best epoch, the temperature and the thresholds.
-        sampling: Sampling of training images: images (each once per epoch), or classes (a finding, or no finding,
-            is drawn first, all with equal probability, and then an image with it).
+        sampling: Sampling of training images: images (each image is used once per epoch), or classes (for each
+            draw, a class is selected with equal probability, and then an image of this class; images without
+            findings form a class).
         augment: Augmentation preset: gentle, strong (with flips), or plain (no augmentation).
         dropout: Dropout probability before the classification head.
         loss: Loss function: cross-entropy for mutually exclusive findings, otherwise one of the others.
@@ -774,8 +779,9 @@ def localise(
         drop_copies: Drop training images that are identical to an image in another split.
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
-        policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
-            in ones,Edema=zeros,blank=zeros, and for several readers, as in ignore,readers=any (docs/datasets.md).
+        policy: Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that
+            of single findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any),
+            separated by commas; see docs/datasets.md.
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
@@ -979,8 +985,9 @@ def pretrain(
         drop_copies: Drop training images that are identical to an image in another split.
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
-        policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
-            in ones,Edema=zeros,blank=zeros, and for several readers, as in ignore,readers=any (docs/datasets.md).
+        policy: Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that
+            of single findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any),
+            separated by commas; see docs/datasets.md.
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
@@ -1094,8 +1101,9 @@ def probe(
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split. From the evaluated split, images are also dropped if the patient or a copy is in the
             training data of the model.
-        policy: Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as
-            in ones,Edema=zeros,blank=zeros, and for several readers, as in ignore,readers=any (docs/datasets.md).
+        policy: Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that
+            of single findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any),
+            separated by commas; see docs/datasets.md.
         size: Input height and width in pixels, or one number for both (default: the input size of the bundle,
             else 224).
         channels: Number of input channels, if MODEL is an architecture; 3 repeats the greyscale image.

@@ -60,7 +60,7 @@ def open_members(folders: Sequence[Path], mean: Mean) -> list[Classifier]:
     for member in members:
         found = weights_digest(member)
         if found in known:
-            raise ValueError(f"{known[found]} and {member.folder} have the same weights. Leave one of them out.")
+            raise ValueError(f"{known[found]} and {member.folder} have the same weights. Leave one of the two out.")
         known[found] = member.folder
         if member.spec.members:
             raise ValueError(f"{member.folder} is already an ensemble. Pass the models that it was made from instead.")
@@ -76,7 +76,7 @@ def refuse_different(first: Classifier, other: Classifier, mean: Mean) -> None:
         if read(first.spec) != read(other.spec):
             raise ValueError(
                 f"The {mean} of {first.folder} and {other.folder} cannot be averaged, because their {name} differs: "
-                f"{values[0]} and {values[1]}. Leave one of them out."
+                f"{values[0]} and {values[1]}. Leave one of the two models out."
             )
 
 

@@ -53,9 +53,9 @@ class Options:
     drop_shared: tuple[str, ...] = ()
     """Splits from which an image is dropped if its patient, or a copy of the image, is also in another split."""
     policy: str = ""
-    """Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as in
-    ones,Edema=zeros,blank=zeros, and for several readers, as in ignore,readers=any (default: the
-    policy used when the models were validated if it is the same for all, otherwise ignore)."""
+    """Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that of single
+    findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any), separated by commas
+    (default: the policy used when the models were validated if it is the same for all, otherwise ignore)."""
     allow_leak: bool = False
     """Continue even if a model was trained on images of the --val split; the leakage is stated in the model card."""
     batch: int = 64

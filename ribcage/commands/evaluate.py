@@ -49,9 +49,9 @@ class Options:
     table: Literal["full", "chexnet"] = "full"
     """Format of the printed table: full, or chexnet (one line per finding, such as 'The AUROC of Mass is 0.86')."""
     policy: str = ""
-    """Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as in
-    ones,Edema=zeros,blank=zeros, and for several readers, as in ignore,readers=any (default: the
-    policy used when the model was validated, otherwise ignore)."""
+    """Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that of single
+    findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any), separated by commas
+    (default: the policy used when the model was validated, otherwise ignore)."""
     rule: str = "youden"
     """Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5)."""
     drop_shared: tuple[str, ...] = ()

@@ -49,8 +49,8 @@ class Options(TrainingOptions):
     val: str = "val"
     """Split used to select the best epoch, the temperature and the thresholds."""
     sampling: Literal["images", "classes"] = "images"
-    """Sampling of training images: images (each once per epoch), or classes (a finding, or no finding, is drawn first,
-    all with equal probability, and then an image with it)."""
+    """Sampling of training images: images (each image is used once per epoch), or classes (for each draw, a class is
+    selected with equal probability, and then an image of this class; images without findings form a class)."""
     augment: Literal["gentle", "strong", "plain"] = "gentle"
     """Augmentation preset: gentle, strong (with flips), or plain (no augmentation)."""
     dropout: float = 0.0

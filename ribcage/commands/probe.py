@@ -56,8 +56,9 @@ class Options:
     """Splits from which an image is dropped if its patient, or a copy of the image, is also in another split. From the
     evaluated split, images are also dropped if the patient or a copy is in the training data of the model."""
     policy: str = "ignore"
-    """Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as in
-    ones,Edema=zeros,blank=zeros, and for several readers, as in ignore,readers=any (docs/datasets.md)."""
+    """Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that of single
+    findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any), separated by commas; see
+    docs/datasets.md."""
     size: tuple[int, ...] = ()
     """Input height and width in pixels, or one number for both (default: the input size of the bundle, else 224)."""
     channels: Literal[1, 3] = 1

@@ -104,8 +104,8 @@ def check_exclusive(labels: np.ndarray) -> None:
     several, none = int((present > 1).sum()), int((known & (present == 0)).sum())
     if several or none or not known.any():
         raise ValueError(
-            f"--loss cross-entropy needs exactly one positive finding per image. Of {len(labels):,} images, the "
-            f"number with several positive findings is {several:,}, with none {none:,}, and with all labels known "
+            f"--loss cross-entropy needs exactly one positive finding per image. Images: {len(labels):,}; "
+            f"with several positive findings: {several:,}; with none: {none:,}; with all labels known: "
             f"{int(known.sum()):,}. "
             "Use --loss bce or other --findings."
         )

@@ -69,8 +69,8 @@ def _refuse_ensemble(backbone: Backbone) -> None:
     """Raise for an ensemble, whose members have features of their own in each block."""
     if isinstance(backbone, Ensemble):
         raise NoFeatureMapsError(
-            f"The {backbone.name} has no common features for Grad-CAM, because a model has no pooled features on a "
-            "grid or an earlier layer was requested. Pass --map-method occlusion."
+            f"Grad-CAM is not available for the {backbone.name}, because one of the models does not pool a grid of "
+            "features, or because an earlier layer was requested. Pass --map-method occlusion."
         )
 
 

@@ -80,7 +80,7 @@ def box_counts(described: DatasetCounts) -> str:
     boxes = described["boxes"]
     if not boxes:
         return ""
-    of_readers = " by all readers" * bool(described["readers"])
+    of_readers = " from all readers" * bool(described["readers"])
     return f"{sum(boxes.values()):,}{of_readers} on {described['boxed_images']:,} images ({listed_counts(boxes)})"
 
 
@@ -88,7 +88,7 @@ def reader_counts(described: DatasetCounts) -> str:
     """Number of readers and of the images that they labelled."""
     if not described["readers"]:
         return ""
-    return f"{described['readers']:,}, {described['readings']:,} readings of {described['read_images']:,} images"
+    return f"{described['readers']:,} ({described['readings']:,} readings of {described['read_images']:,} images)"
 
 
 def listed_counts(counts: dict[str, int], unnamed: str = "unknown") -> str:

@@ -137,7 +137,9 @@ def metrics_note(result: ClassificationEvaluation) -> str:
     ]
     if has_mean(result) and (others := other_means(result)):
         auroc = count_phrase(result.macro["auroc"].findings, "finding")
-        sentences.append(f"The mean AUROC is over {auroc}; the other means are over different numbers: {others}.")
+        sentences.append(
+            f"The mean AUROC is computed over {auroc}. Other numbers of findings were used for these means: {others}."
+        )
     if len(result.findings) == 1:
         values = [(load_metric(name), result.findings[0].metrics[name]) for name in metrics_of("threshold")]
         rates = ", ".join(f"{one.label} {with_limits(value)}" for one, value in values if not one.wide)

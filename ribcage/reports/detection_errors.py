@@ -32,14 +32,18 @@ class FigureGroup:
 def detection_figures(data: LabelledDetections, datasets: Datasets, most: int) -> list[FigureGroup]:
     """Examples, false negatives and false positives, half of `most` each."""
     late = (
-        f"These are ground-truth boxes that are not overlapped by any detection with an IoU of {HIT:g} or more, or "
-        f"that are detected only after many false positives."
+        f"These ground-truth boxes have an IoU of {HIT:g} or more with no detection, or only with detections whose "
+        f"score is lower than that of many false positives."
     )
     sure = "These are the highest-scoring detections that match no ground-truth box."
     drawn = np.unique(np.concatenate([boxes.true.images for boxes in data.boxes]))
     some = drawn[np.unique(np.linspace(0, len(drawn) - 1, most // 2).astype(int))].tolist() if most > 1 else []
     groups: list[tuple[str, str, list[tuple[int, Error | None]]]] = [
-        ("Examples", "These are evenly spaced images with ground-truth boxes.", [(image, None) for image in some]),
+        (
+            "Examples",
+            "These images were selected at regular intervals from all images with ground-truth boxes.",
+            [(image, None) for image in some],
+        ),
         ("False negatives", late, [(error.image, error) for error in missed_boxes(data, most // 2)]),
         ("False positives", sure, [(error.image, error) for error in false_positives(data, most // 2)]),
     ]

@@ -40,8 +40,9 @@ class TrainingOptions:
     drop_shared: tuple[str, ...] = ()
     """Splits from which an image is dropped if its patient, or a copy of the image, is also in another split."""
     policy: str = "ignore"
-    """Policy for uncertain and blank labels, such as ignore, ones or zeros, with optional exceptions, as in
-    ones,Edema=zeros,blank=zeros, and for several readers, as in ignore,readers=any (docs/datasets.md)."""
+    """Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that of single
+    findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any), separated by commas; see
+    docs/datasets.md."""
     size: tuple[int | str, ...] = (224,)
     """Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on images of 128
     pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md)."""

@@ -193,7 +193,8 @@ def sample_by_class(loader: Loader, labels: np.ndarray) -> None:
     loader.sampler = dataclasses.replace(loader.sampler, weights=sampling.class_weights(labels))
     found = int((labels > 0.5).any(axis=0).sum())
     say(
-        f"Class-aware sampling: {count_phrase(found, 'finding')} and the images without any are drawn equally often. "
+        f"Class-aware sampling: the classes ({count_phrase(found, 'finding')}, and the images without any finding) are "
+        f"drawn with equal probability. "
         f"The probabilities before calibration do not correspond to the prevalence in the training data."
     )
 
@@ -237,7 +238,7 @@ def build_trainer(options: TrainingOptions, method: M, loader: Loader, device: t
     if sizes := size_summary(options):
         say(sizes)
     if options.ema:
-        say(f"The averages of the weights with a decay of {options.ema:g} are validated and saved in the bundle.")
+        say(f"A moving average of the weights (decay {options.ema:g}) is validated and saved in the bundle.")
     if getattr(options, "validate_every", 1) > options.epochs:
         say("WARNING: --validate-every is longer than the run: only the last epoch is validated.")
     rates = optim.Rates(

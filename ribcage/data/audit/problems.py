@@ -47,7 +47,9 @@ def _family_text(family: SharedSplits) -> str:
                    for name, split in ((one, part), (other, against)))  # fmt: skip
     of_patients = count_phrase(family["of_patients"], "patient")
     people = f" and {family['patients']:,} of its {of_patients}" if family["patients"] else ""
-    tested = " Do not train on one and test on the other." if (part, against) == ("test", "train") else ""
+    tested = (
+        " Do not train on one of these splits and test on the other." if (part, against) == ("test", "train") else ""
+    )
     images = f"{family['images']:,} of the {family['of']:,} images in {own}"
     return f"{family['set']}: {images}{people} are in {theirs}.{tested}"
 

@@ -1,4 +1,4 @@
-"""BRAX: 40,967 radiographs of 24,959 studies, with positive, negative and uncertain labels for 14 findings.
+"""BRAX: 40,967 radiographs from 24,959 studies, with positive, negative and uncertain labels for 14 findings.
 
 Reis et al. 2022, https://doi.org/10.1038/s41597-022-01608-8. The labels were extracted from reports in Brazilian
 Portuguese by an automatic labeller with the findings of CheXpert. Blank means not mentioned, -1 uncertain; both are

@@ -88,4 +88,6 @@ def _entries(file: Path) -> list[tuple[str, list[tuple[str, float, float, float,
         ]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         said = " ".join(str(error).split())[:200]
-        raise ValueError(f"{file} is not a list of the boxes of ChestX-Det ({type(error).__name__}: {said}).") from None
+        raise ValueError(
+            f"{file} is not a valid ChestX-Det annotation file ({type(error).__name__}: {said})."
+        ) from None

@@ -1,4 +1,4 @@
-"""NLM tuberculosis radiographs: 662 from Shenzhen and 138 from Montgomery County, with sex, age and a reading of each.
+"""NLM tuberculosis radiographs: 662 from Shenzhen and 138 from Montgomery County, with sex, age and clinical reading.
 
 Jaeger et al. 2014, https://doi.org/10.3978/j.issn.2223-4292.2014.11.20. The last digit of a file name such as
 CHNCXR_0001_0.png is the label: 0 is normal, 1 is abnormal with manifestations of tuberculosis. All radiographs are PA.

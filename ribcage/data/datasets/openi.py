@@ -1,4 +1,4 @@
-"""Open-i: 7,470 frontal and lateral images of 3,851 studies of Indiana University, with 18 findings from MeSH terms.
+"""Open-i: 7,470 frontal and lateral images from 3,851 studies at Indiana University, with 18 findings from MeSH terms.
 
 Demner-Fushman et al. 2016, https://doi.org/10.1093/jamia/ocv080. The terms ('major') were assigned to the reports by
 people. A finding without a term is absent (0). If a report was not coded, all findings are unknown; if a term states
@@ -108,7 +108,7 @@ def _report(file: Path) -> ElementTree.Element:
             raise ValueError("it is larger than 1 MiB or contains a document type declaration")
         return ElementTree.fromstring(text)
     except (ValueError, ElementTree.ParseError) as error:
-        raise ValueError(f"{file} is not a report of Open-i: {' '.join(str(error).split())[:200]}.") from None
+        raise ValueError(f"{file} is not a valid Open-i report: {' '.join(str(error).split())[:200]}.") from None
 
 
 def _of_tables(reports: Path, projections: Path) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""VinDr-CXR: 18,000 PA radiographs with 28 labels and boxes; three radiologists labelled each of 15,000 images.
+"""VinDr-CXR: 18,000 PA radiographs with 28 labels and boxes; three radiologists labelled each training image.
 
 Nguyen et al. 2022, https://doi.org/10.1038/s41597-022-01498-w. The 3,000 test images have labels by consensus of five
 radiologists. The VinBigData challenge on Kaggle has the training images alone, with 15 of the labels.
@@ -122,8 +122,8 @@ def _readers(rows: pd.DataFrame) -> pd.Series:
 
 def _warn(found: pd.Series) -> None:
     log.warning(
-        "VinDr-CXR has no patient identifiers: each image counts as its own patient, and images of one person may be "
-        "in several splits."
+        "VinDr-CXR has no patient identifiers: each image counts as a different patient, and images of the same "
+        "person may be in several splits."
     )
     if count := int((~found.dropna().str.lower().str.endswith((".dicom", ".dcm"))).sum()):
         log.warning(
