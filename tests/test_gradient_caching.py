@@ -52,7 +52,7 @@ def prepared(
     name: str, accumulate: int, *, steps: int = 1, norms: bool = False, model: str = "test_vit", **how: Any
 ) -> trainer.Trainer:
     """A run of some steps; in double precision inside of `ranks.doubled`."""
-    method = ranks.made(name, model)
+    method = ranks.made(name, model, **{option: how.pop(option) for option in ("mixup", "cutmix") if option in how})
     if not norms:
         without_norms(method)
     if how.pop("recompute", False):
@@ -99,6 +99,17 @@ def test_the_gradient_is_that_of_the_whole_batch(name: str) -> None:
     assert cached_loss == pytest.approx(loss, rel=1e-12)
     assert_close(cached, whole, 1e-12)
     assert any(gradient.any() for key, gradient in cached.items() if key.startswith("backbone."))
+
+
+@pytest.mark.parametrize("how", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 0.5, "cutmix": 0.5}])
+def test_images_are_mixed_with_those_of_the_whole_batch(how: dict[str, float]) -> None:
+    """Also where labels are unknown, which are not the same in all micro-batches."""
+    with ranks.doubled():
+        runs = [prepared("supervised", count, steps=2, **how) for count in (1, PARTS)]
+        for _ in range(2):
+            (loss, whole), (accumulated_loss, accumulated) = map(step, runs)
+            assert accumulated_loss == pytest.approx(loss, rel=1e-12)
+            assert_close(accumulated, whole, 1e-12)
 
 
 @every_method

@@ -49,6 +49,8 @@ class Batch:
     """(N,) int64: number of boxes of each image outside the first view; empty if not counted."""
     maps: list[Tensor] = field(default_factory=list)
     """Cached feature maps of a frozen backbone for the first view; the views then have no channels."""
+    targets: Tensor | None = None
+    """(N, F): targets of images that were mixed with each other before the batch was divided into micro-batches."""
     wait: GpuWait | None = None
     """On a GPU: how long it had to wait for this batch."""
 

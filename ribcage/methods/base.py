@@ -75,6 +75,10 @@ class Method(nn.Module):
         """What is wrong with training on so many images in such batches."""
         return []
 
+    def before_division(self, batch: Batch) -> Batch:
+        """A batch that is divided into micro-batches, after all that involves several of its images, such as mixup."""
+        return batch
+
     def faults_of_passes(self, images: int, processes: int) -> list[str]:
         """What is wrong with forward passes of so many images in each of so many processes."""
         return []

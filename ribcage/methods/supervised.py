@@ -5,6 +5,7 @@ L = sum_{n,f known} l(z_nf, t_nf) / number known,   z = W features(x) + b
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -79,16 +80,21 @@ class Supervised(Method):
 
     def forward(self, batch: Batch) -> Step:
         """The loss over all known labels of the global batch."""
-        views, targets = self._mixed(batch.views, self._targets(batch.labels), batch.chance)
+        views, targets = self._mixed_once(batch)
         logits = self.logits(views[0]).float()  # (N, F)
         self.latest = logits.detach(), batch.labels
         weights = targets.nan_to_num() * self.present + (1 - targets.nan_to_num()) * self.absent
         loss = (self.loss(logits, targets) * weights).sum()
         return Step(loss * distributed.world_size() / distributed.total(losses.known_mask(targets).sum()).clamp(min=1))
 
+    def before_division(self, batch: Batch) -> Batch:
+        """A batch with mixed images and targets, so that its micro-batches are mixed like the whole batch."""
+        views, targets = self._mixed_once(batch)
+        return replace(batch, views=views, targets=targets)
+
     def share(self, part: Batch, batch: Batch) -> Tensor:
         """This part's share of the known labels, so that a batch computed in parts has the loss of the whole."""
-        counts = [losses.known_mask(self._targets(each.labels)).sum() for each in (part, batch)]
+        counts = [losses.known_mask(self._mixed_once(each)[1]).sum() for each in (part, batch)]
         known = distributed.total(torch.stack(counts))
         return known[0] / known[1].clamp(min=1)
 
@@ -124,6 +130,12 @@ class Supervised(Method):
         if not self.exclusive:
             return losses.smoothed(labels, self.smoothing)
         return losses.smoothed(labels + 0 * labels.sum(1, keepdim=True), self.smoothing, 1 / labels.shape[1])
+
+    def _mixed_once(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
+        """The mixed views and targets of a batch, which may have been mixed before it was divided."""
+        if batch.targets is not None:
+            return batch.views, batch.targets
+        return self._mixed(batch.views, self._targets(batch.labels), batch.chance)
 
     def _mixed(self, views: list[Tensor], targets: Tensor, chance: Tensor) -> tuple[list[Tensor], Tensor]:
         """Mixup or CutMix of all views and the targets, in training only."""

@@ -34,6 +34,7 @@ def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
                 batch.chance[chosen],
                 batch.dropped[chosen],
                 [one[chosen] for one in batch.maps],
+                None if batch.targets is None else batch.targets[chosen],
             )
 
 

@@ -271,6 +271,8 @@ class Trainer(Generic[M_co]):
             return self._backward_cached(self.cached, batch)
         loss, values = torch.zeros((), device=self.device), dict[str, Tensor]()
         turns = self._turns(batch)
+        if turns > 1:
+            batch = self.method.before_division(batch)
         for turn, part in enumerate(micro_batches(batch, turns), 1):
             share = 1.0 if part is batch else self.method.share(part, batch)
             with self._gathering(turn == turns):
