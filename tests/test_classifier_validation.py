@@ -142,10 +142,10 @@ def test_patients_in_training_and_validation_are_warned_of(tmp_path: Path, capsy
         (["--batch", "1"], "--batch 1"),
         (
             ["--loss", "cross-entropy", "--policy", "ones,blank=zeros"],
-            "2 have several, 4 have none",
+            "findings: 2; with none: 4;",
         ),
         (["--data", "{data}", "{data}"], "72 images "),
-        (["--lr", "1e18", "--optimizer", "sgd", "--warmup", "0", "--epochs", "3"], "Try a lower --lr"),
+        (["--lr", "1e18", "--optimizer", "sgd", "--warmup", "0", "--epochs", "3"], "lower --lr"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_no_fault_of_ribcages(

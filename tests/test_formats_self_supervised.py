@@ -344,6 +344,7 @@ def test_images_for_the_small_stem_are_small(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The `srun` command is available")  # where SLURM is installed
 def test_a_checkpoint_that_lightly_and_lightning_write_is_read(folder: Path) -> None:
     """MoCo with a memory bank in its loss, saved by Lightning's own trainer."""
     pytest.importorskip("lightly")

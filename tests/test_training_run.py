@@ -362,7 +362,7 @@ def test_what_was_logged_after_a_step_that_diverged_is_not_written(tmp_path: Pat
     work = Run(toys.run([(1.0, 1.0)]), tmp_path, Plan(), dict, lambda: None)
     for step in (1, 2, 3):
         work._unwritten.append(
-            SimpleNamespace(step=step, epoch=0, loss=0.5, rate=0.1, seconds=1.0, waited=0.0, values={})  # type: ignore[arg-type]
+            SimpleNamespace(step=step, epoch=0, loss=0.5, rate=0.1, seconds=1.0, waited=0.0, scheduled={}, values={})  # type: ignore[arg-type]
         )
     log = io.StringIO()
     work._write_all(log, until=2)
