@@ -9,7 +9,7 @@ def usage_lines(spec: ModelSpec, *, plain: bool) -> list[str]:
     if spec.detector:
         return _of_detector()
     if spec.members:
-        return _of_ribcage("an ensemble is not a model of timm's")
+        return _of_ribcage("an ensemble is not a timm model")
     return _of_timm(spec) if plain else _of_ribcage(f"timm's {spec.name} has another head")
 
 

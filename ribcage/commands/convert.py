@@ -293,7 +293,7 @@ def published_file(options: Options) -> Path:
     layout, opened = formats.load_layout(options.to), load_bundle(options.file)
     if opened.spec.members:
         raise ValueError(
-            f"{options.file} is an ensemble, which no published layout can hold. Convert its models one by one."
+            f"{options.file} is an ensemble, which cannot be written in a published layout. Convert its members."
         )
     file: Path = layout.export(opened.method, opened.spec, options.out)
     print(f"Wrote {file}.")

@@ -391,4 +391,6 @@ def report(options: Options, run: "Run", validation: "ClassifierValidation | Non
         print(f"The model is {options.out / 'bundle'}.")
     bundles = [name for name in options.teacher if Path(name).is_dir()]
     if bundles:
-        print(f"To compare with the teacher: evaluate {bundles[0]}, too, then run ribcage compare on both evaluations.")
+        print(
+            f"To compare the model with its teacher, evaluate {bundles[0]} and run ribcage compare on both evaluations."
+        )

@@ -255,8 +255,8 @@ def report(found: "SearchResult") -> None:
     running = sum(one.state in ("running", "interrupted") for one in found.trials)
     if running:
         print(
-            f"{running} trials are running in other processes, or were killed on another machine in the last minutes. "
-            f"The same command resumes those that were killed."
+            f"Trials that are running in other processes or were recently killed on another machine: {running}. "
+            f"Run the same command again to resume the trials that were killed."
         )
     written = f"{found.folder / results.TABLE_FILE} and {found.folder / PAGE_FILE}"
     best = found.best

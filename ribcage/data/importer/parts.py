@@ -88,7 +88,9 @@ class Merger(writer.Writer):
         super().__init__(index, facts, out)
         covered = [row for part in self.parts for line in self.lines[part] for row in _rows(line)]
         if covered != list(range(len(index))):
-            raise ValueError(f"The parts below {out} do not contain every image once. Import them again with --redo.")
+            raise ValueError(
+                f"The parts below {out} do not contain every image exactly once. Import them again with --redo."
+            )
 
     def _changed(self, line: writer.JournalLine) -> list[int]:
         """None: the images come from the parts; the original files may be on other machines."""
@@ -133,8 +135,8 @@ def parts_below(out: Path) -> list[Part]:
     counts = sorted({part.count for part in found})
     if len(counts) > 1:
         raise ValueError(
-            f"{out / writer.PLACE} contains parts of different numbers of parts, {' and '.join(map(str, counts))}. "
-            "Delete the folders of all but one of these numbers."
+            f"{out / writer.PLACE} contains parts of several imports, which were divided into "
+            f"{' and '.join(map(str, counts))} parts. Delete the folders of all but one of these imports."
         )
     wanted = [Part(counts[0], number) for number in range(1, counts[0] + 1)]
     missing = [str(part) for part in wanted if part not in found]
