@@ -102,7 +102,10 @@ def run(options: Options) -> "DatasetFolder | None":
             parts.clear_part(options.out, part)
         if not finished(options.out, writer.plan(index, facts)):
             write(parts.PartWriter(index, facts, options.out, part, workers=threads), f"{index.name} {part}")
-            print(f"Part {part} of {options.out} is finished. After the last part, run 'ribcage merge {options.out}'.")
+            print(
+                f"Part {part} of {options.out} is finished. When all parts are finished, run "
+                f"'ribcage merge {options.out}'."
+            )
             return None
     elif options.redo:
         writer.clear(options.out)
