@@ -9,7 +9,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal
 
-from ribcage.runtime import flags, threads
+from ribcage.runtime import flags, limits, threads
 from ribcage.runtime.spelling import did_you_mean
 
 
@@ -69,6 +69,6 @@ def typed(name: str, kind: Any, value: Any) -> Any:
     plain = next((each for each in kinds if each in (bool, int, float)), None)
     if plain is not None and not isinstance(value, (int, float) if plain is float else plain):
         raise ValueError(f"{name} must be of type {plain.__name__}, not {value!r}.")
-    if plain in (int, float) and not abs(value) < flags.LARGEST:
+    if plain in (int, float) and not abs(value) < limits.LARGEST:
         raise ValueError(f"{name} must be a number, not {value!r}.")
     return value

@@ -77,7 +77,7 @@ def test_every_option_alone_is_read_as_it_was(name: str) -> None:
 @pytest.mark.parametrize("word", ["inf", "-inf", "nan", "1e999", "9" * 30, "9" * 5000])
 @pytest.mark.parametrize("kind", [int, float, int | None, float | None])
 def test_no_option_takes_a_number_that_is_none(kind: Any, word: str) -> None:
-    with pytest.raises(ValueError, match=r"takes a .*number"):
+    with pytest.raises(ValueError, match=r"takes a .*number|out of range"):
         flags.parse_word("--lr", kind, word)
 
 

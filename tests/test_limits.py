@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from refusals import has_facts
+from refusals import has_facts, line
 
 from ribcage import cli
 from ribcage.commands import finetune, pretrain
@@ -51,6 +51,23 @@ def test_all_faults_are_named_at_once(capsys: pytest.CaptureFixture[str]) -> Non
         "Mass",
     )
     assert has_facts(said, "ribcage", *wrong) and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "facts"),
+    [
+        (["--lr", "1e300"], ("--lr", "1e300", "9.2e+18")),
+        (["--weight-decay", "1e300"], ("--weight-decay", "1e+300", "9.2e+18")),
+        (["--weight-decay", "0:1e300"], ("--weight-decay", "1e+300", "9.2e+18")),
+        (["--temperature", "1e-300:0.1"], ("--temperature", "1e-300", "1e-6")),
+        (["--epochs", "1" * 30], ("--epochs", "1" * 30, "9.2e+18")),
+        (["--lr", "nan"], ("--lr", "'nan'")),
+    ],
+)
+def test_numbers_that_are_too_large_or_too_small_to_compute_with_are_refused(
+    words: list[str], facts: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert has_facts(line(["pretrain", "moco", "--data", "set", "--out", "run", *words], capsys), *facts)
 
 
 def test_pretraining_asks_the_same(capsys: pytest.CaptureFixture[str]) -> None:

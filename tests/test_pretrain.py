@@ -181,7 +181,7 @@ def test_other_splits_are_trained_on_only_when_asked_for(data: Path, tmp_path: P
         (["--data-weights=-1"], "--data-weights"),
         (["--export-as", "mae"], "SupCon"),
         (["--evaluate-every", "0"], "--evaluate-every 0"),
-        (["--temperature", "0"], "--temperature 0.0"),
+        (["--temperature", "0"], "--temperature 0 "),
         (["--model", "resnet"], "Unknown model 'resnet'"),
         (["--train", "tran"], "Did you mean 'train'?"),
     ],

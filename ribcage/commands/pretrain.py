@@ -149,8 +149,10 @@ def train(options: Options, device: "torch.device") -> Path:
 
 def wrong(options: Options) -> list[str]:
     """Options that do not go together."""
+    from types import SimpleNamespace
+
     from ribcage import methods
-    from ribcage.runtime import launcher
+    from ribcage.runtime import launcher, limits
     from ribcage.runtime.spelling import count_phrase
     from ribcage.training import micro_batches, setup
 
@@ -165,7 +167,7 @@ def wrong(options: Options) -> list[str]:
         wrong.append("--data-weights needs numbers of 0 or more, one of them above 0")
     if not kind.from_labels and (options.findings or options.policy != Options.policy):
         wrong.append(f"--findings and --policy have no effect with {options.method}, which uses no labels")
-    return wrong
+    return wrong + limits.faults(SimpleNamespace(**options.member))
 
 
 def describe(options: Options, data: "Datasets", rows: "np.ndarray") -> tuple["ModelSpec", tuple[str, ...]]:

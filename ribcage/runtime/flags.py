@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import inspect
 import itertools
+import math
 import sys
 import tomllib
 import typing
@@ -18,12 +19,10 @@ from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal
 
-from ribcage.runtime import files, recipe
+from ribcage.runtime import files, limits, recipe
 from ribcage.runtime.spelling import nearest_word
 
 REQUIRED: Any = object()  # the default of a required option
-LARGEST = 2.0**63
-"""Limit on numbers: 64 bits."""
 UNIONS = (UnionType, typing.Union)  # the types of `int | None` and `Literal[1, 3] | None`
 
 
@@ -338,10 +337,13 @@ def parse_word(option: str, kind: Any, word: str) -> Any:
             raise ValueError(f"{option} takes yes or no, not {word!r}")
         return word.lower() in ("yes", "true", "1")
     if kind in (int, float):
+        number = math.nan
         with contextlib.suppress(ValueError):
             number = kind(word)
-            if abs(number) < LARGEST:  # no option can be infinite, NaN or larger
-                return number
+        if abs(number) < limits.LARGEST:  # no option can be infinite, NaN or larger
+            return number
+        if abs(number) < math.inf:
+            raise ValueError(f"{option} {word} is out of range: numbers must be below {limits.LARGEST:.2g}")
         raise ValueError(f"{option} takes a {'whole ' if kind is int else ''}number, not {word!r}")
     return Path(word).expanduser() if kind is Path else word
 

@@ -13,7 +13,7 @@ _THREADS: Limit = ("from 0 to 1,024", lambda value: 0 <= value <= 1024)
 _PART: Limit = ("from 0 to less than 1", lambda value: 0 <= value < 1)
 _SHARE: Limit = ("more than 0 and at most 1", lambda value: 0 < value <= 1)
 _PORTION: Limit = ("from 0 to 1", lambda value: 0 <= value <= 1)
-_POSITIVE: Limit = ("more than 0", lambda value: value > 0)
+_TEMPERATURE: Limit = ("at least 1e-6", lambda value: value >= 1e-6)
 _BETWEEN: Limit = ("between 0 and 1", lambda value: 0 < value < 1)
 LIMITS: dict[str, Limit] = {
     **dict.fromkeys(("size", "epochs", "batch", "devices", "seeds", "validate_every", "evaluate_every"), _COUNT),
@@ -25,11 +25,13 @@ LIMITS: dict[str, Limit] = {
     "threads": _THREADS,
     "decay_at": _BETWEEN,
     "label_weight": _PORTION,
-    "temperature": _POSITIVE,
+    "temperature": _TEMPERATURE,
 }
 """Limits of numeric options, by name."""
 
 
+LARGEST = 2.0**63
+"""Limit on the absolute value of numbers: 64 bits."""
 LONG = 1000
 """Epochs of a run in which a sequence of image sizes is checked as long as the number of epochs is not known."""
 SCHEDULED = ("weight_decay", "temperature")
@@ -109,7 +111,12 @@ def ramp_faults(name: str, value: object) -> list[str]:
         ends = schedules.ramp(option, value)
     except ValueError as error:
         return [str(error)]
-    return [f"{option} {end:g} must be {words}" for end in (ends.start, ends.end) if not holds(end)]
+    wrong = [f"{option} {end:g} must be {words}" for end in (ends.start, ends.end) if not holds(end)]
+    return wrong + [
+        f"{option} {end:g} is out of range: numbers must be below {LARGEST:.2g}"
+        for end in dict.fromkeys((ends.start, ends.end))
+        if abs(end) >= LARGEST
+    ]
 
 
 def _size_faults(size: Sequence[int | str], epochs: int | None) -> list[str]:

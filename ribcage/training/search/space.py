@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import TYPE_CHECKING
 
-from ribcage.runtime import flags
+from ribcage.runtime import flags, limits
 from ribcage.runtime.flags import UNIONS, Flag
 from ribcage.runtime.spelling import nearest_word
 
@@ -160,7 +160,7 @@ def _range(flag: Flag, first: str, last: str, suffix: str) -> Range:
 def _number(word: str, whole: bool) -> float:
     with contextlib.suppress(ValueError):
         number = float(word)
-        if math.isfinite(number) and abs(number) < flags.LARGEST and (not whole or number.is_integer()):
+        if math.isfinite(number) and abs(number) < limits.LARGEST and (not whole or number.is_integer()):
             return int(number) if whole else number
     raise ValueError(f"{word!r} is not a {'whole ' if whole else ''}number")
 
