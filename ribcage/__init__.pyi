@@ -66,10 +66,10 @@ def blend(
         frontal: Use only frontal images (PA and AP views).
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
-        policy: Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that
-            of single findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any),
-            separated by commas (default: the policy used when the models were validated if it is the same for
-            all, otherwise ignore).
+        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for
+            single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
+            (readers=any) (default: the policy used when the models were validated if it is the same for all,
+            otherwise ignore).
         allow_leak: Continue even if a model was trained on images of the --val split; the leakage is stated in
             the model card.
         batch: Batch size: images per forward pass.
@@ -102,7 +102,7 @@ def compare(
         html: Write an HTML report to this file.
         json: Write all numbers to this JSON file.
         resamples: Number of bootstrap resamples of patients.
-        seed: Random seed of the bootstrap.
+        seed: Random seed for the bootstrap.
         latency: Measure the inference time per image in PyTorch and in ONNX Runtime.
         threads: Number of CPU threads for --latency; 0 means one per core.
     """
@@ -278,9 +278,9 @@ def distil(
         drop_copies: Drop training images that are identical to an image in another split.
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
-        policy: Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that
-            of single findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any),
-            separated by commas; see docs/datasets.md.
+        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for
+            single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
+            (readers=any); see docs/datasets.md.
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
@@ -315,7 +315,7 @@ def distil(
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
         threads: Number of threads that load images; 0 means one per core.
-        export_as: Published layout in which to write the weights as well, such as moco or torchvision
+        export_as: Also write the weights in the layout of a published checkpoint, such as moco or torchvision
             (docs/weights.md).
         devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
@@ -416,16 +416,16 @@ def evaluate(
             to select the model are allowed.
         table: Format of the printed table: full, or chexnet (one line per finding, such as 'The AUROC of Mass is
             0.86').
-        policy: Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that
-            of single findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any),
-            separated by commas (default: the policy used when the model was validated, otherwise ignore).
+        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for
+            single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
+            (readers=any) (default: the policy used when the model was validated, otherwise ignore).
         rule: Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5).
         drop_shared: Split from which images are dropped if the model was trained on the same patient or on a copy
             of the image; it must be the tested split (default: as in training).
         allow_leak: Evaluate even if the model was trained on these patients or images; the leakage is stated in
             the report.
         resamples: Number of bootstrap resamples of patients.
-        seed: Random seed of the bootstrap.
+        seed: Random seed for the bootstrap.
         batch: Batch size: images per forward pass.
         worst: Number of worst errors shown in the report.
     """
@@ -547,9 +547,9 @@ def finetune(
         drop_copies: Drop training images that are identical to an image in another split.
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
-        policy: Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that
-            of single findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any),
-            separated by commas; see docs/datasets.md.
+        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for
+            single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
+            (readers=any); see docs/datasets.md.
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
@@ -584,7 +584,7 @@ def finetune(
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
         threads: Number of threads that load images; 0 means one per core.
-        export_as: Published layout in which to write the weights as well, such as moco or torchvision
+        export_as: Also write the weights in the layout of a published checkpoint, such as moco or torchvision
             (docs/weights.md).
         devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
@@ -779,9 +779,9 @@ def localise(
         drop_copies: Drop training images that are identical to an image in another split.
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
-        policy: Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that
-            of single findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any),
-            separated by commas; see docs/datasets.md.
+        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for
+            single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
+            (readers=any); see docs/datasets.md.
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
@@ -985,9 +985,9 @@ def pretrain(
         drop_copies: Drop training images that are identical to an image in another split.
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
-        policy: Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that
-            of single findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any),
-            separated by commas; see docs/datasets.md.
+        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for
+            single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
+            (readers=any); see docs/datasets.md.
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
@@ -1034,7 +1034,7 @@ def pretrain(
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
         threads: Number of threads that load images; 0 means one per core.
-        export_as: Published layout in which to write the weights as well, such as moco or torchvision
+        export_as: Also write the weights in the layout of a published checkpoint, such as moco or torchvision
             (docs/weights.md).
         devices: Number of GPUs on this machine, or of processes on the CPU.
         seed: Random seed.
@@ -1101,9 +1101,9 @@ def probe(
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split. From the evaluated split, images are also dropped if the patient or a copy is in the
             training data of the model.
-        policy: Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that
-            of single findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any),
-            separated by commas; see docs/datasets.md.
+        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for
+            single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
+            (readers=any); see docs/datasets.md.
         size: Input height and width in pixels, or one number for both (default: the input size of the bundle,
             else 224).
         channels: Number of input channels, if MODEL is an architecture; 3 repeats the greyscale image.

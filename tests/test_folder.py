@@ -287,7 +287,7 @@ def test_images_that_cannot_be_read_are_counted(folder: Path, caplog: pytest.Log
 @pytest.mark.parametrize("name", ["view", "set", "Row", "split_a", "width"])
 def test_a_finding_called_like_a_column_of_ours_is_refused(folder: Path, name: str) -> None:
     trees.images(folder, [f"{name}/a.png", "normal/b.png"])
-    with pytest.raises(ValueError, match=f"finding .*{name}"):
+    with pytest.raises(ValueError, match=f"finding.*{name}"):
         datasets.index("folder", folder)
     table = datasets.index("phantom", images=1).table
     with pytest.raises(ValueError, match=f"finding .*'{name}'"):

@@ -35,7 +35,7 @@ def test_a_start_that_came_to_no_step_leaves_the_folder_free(tmp_path: Path) -> 
         run_folder.create("finetune", asked, [])
 
 
-@pytest.mark.parametrize("file", ["dataset.json", "model.json"])
+@pytest.mark.parametrize("file", ["dataset.json", "model.json", "tune.json"])
 def test_no_run_begins_in_a_dataset_folder_or_a_bundle(tmp_path: Path, file: str) -> None:
     (tmp_path / file).touch()
     with pytest.raises(ValueError, match=f"{file}.*--out"):

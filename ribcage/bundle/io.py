@@ -190,7 +190,7 @@ def load_detector(folder: Path | str) -> Detector:
     opened = load_bundle(folder)
     if not isinstance(opened, Detector):
         raise ValueError(
-            f"{opened.folder} predicts no boxes; a detector is required: train one with 'ribcage localise --init'."
+            f"{opened.folder} predicts no boxes, but a detector is required. Train one with 'ribcage localise --init'."
         )
     return opened
 

@@ -53,8 +53,8 @@ class Options:
     drop_shared: tuple[str, ...] = ()
     """Splits from which an image is dropped if its patient, or a copy of the image, is also in another split."""
     policy: str = ""
-    """Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that of single
-    findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any), separated by commas
+    """Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for single
+    findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers (readers=any)
     (default: the policy used when the models were validated if it is the same for all, otherwise ignore)."""
     allow_leak: bool = False
     """Continue even if a model was trained on images of the --val split; the leakage is stated in the model card."""

@@ -35,7 +35,7 @@ class Options:
     resamples: int = 1000
     """Number of bootstrap resamples of patients."""
     seed: int = 0
-    """Random seed of the bootstrap."""
+    """Random seed for the bootstrap."""
     latency: bool = False
     """Measure the inference time per image in PyTorch and in ONNX Runtime."""
     threads: int = 0

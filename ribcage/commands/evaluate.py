@@ -49,8 +49,8 @@ class Options:
     table: Literal["full", "chexnet"] = "full"
     """Format of the printed table: full, or chexnet (one line per finding, such as 'The AUROC of Mass is 0.86')."""
     policy: str = ""
-    """Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that of single
-    findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any), separated by commas
+    """Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for single
+    findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers (readers=any)
     (default: the policy used when the model was validated, otherwise ignore)."""
     rule: str = "youden"
     """Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5)."""
@@ -62,7 +62,7 @@ class Options:
     resamples: int = 1000
     """Number of bootstrap resamples of patients."""
     seed: int = 0
-    """Random seed of the bootstrap."""
+    """Random seed for the bootstrap."""
     batch: int = 64
     """Batch size: images per forward pass."""
     worst: int = 24

@@ -56,8 +56,8 @@ class Options:
     """Splits from which an image is dropped if its patient, or a copy of the image, is also in another split. From the
     evaluated split, images are also dropped if the patient or a copy is in the training data of the model."""
     policy: str = "ignore"
-    """Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that of single
-    findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any), separated by commas; see
+    """Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for single
+    findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers (readers=any); see
     docs/datasets.md."""
     size: tuple[int, ...] = ()
     """Input height and width in pixels, or one number for both (default: the input size of the bundle, else 224)."""

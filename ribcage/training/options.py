@@ -40,8 +40,8 @@ class TrainingOptions:
     drop_shared: tuple[str, ...] = ()
     """Splits from which an image is dropped if its patient, or a copy of the image, is also in another split."""
     policy: str = "ignore"
-    """Label policy: treatment of uncertain labels (ignore, ones, zeros …), optionally followed by that of single
-    findings (Edema=zeros), blank labels (blank=zeros) and several readers (readers=any), separated by commas; see
+    """Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for single
+    findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers (readers=any); see
     docs/datasets.md."""
     size: tuple[int | str, ...] = (224,)
     """Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on images of 128
@@ -101,7 +101,7 @@ class TrainingOptions:
     threads: int = 0
     """Number of threads that load images; 0 means one per core."""
     export_as: str = ""
-    """Published layout in which to write the weights as well, such as moco or torchvision (docs/weights.md)."""
+    """Also write the weights in the layout of a published checkpoint, such as moco or torchvision (docs/weights.md)."""
     devices: int = 1
     """Number of GPUs on this machine, or of processes on the CPU."""
     seed: int = 0

@@ -31,6 +31,8 @@ FREE = LOCATIONS | LOGGING | EXECUTION
 ADJUSTABLE = frozenset(("lr", "clip", "epochs"))
 """Options that may change when a run is resumed, and change later steps: after a divergence, or to train longer."""
 STATE_FILE = "state.json"
+FOREIGN = ("dataset.json", "model.json", "tune.json")
+"""Files that show that a folder is a dataset, a model or a search, not a run."""
 STATES = RUNNING, FINISHED, STOPPED, FAILED = "running", "finished", "stopped", "failed"
 Changes = dict[str, tuple[object, object]]
 """Option → its old value and its new one."""
@@ -38,7 +40,7 @@ Changes = dict[str, tuple[object, object]]
 
 def check_free(options: TrainingOptions) -> None:
     """Raise if --out is not a run folder, has another run or, with --resume, has none."""
-    foreign = [name for name in ("dataset.json", "model.json") if (options.out / name).exists()]
+    foreign = [name for name in FOREIGN if (options.out / name).exists()]
     if foreign:
         raise ValueError(f"{options.out} is not a run folder: it contains {foreign[0]}. Choose another --out.")
     if (options.out / "options.json").exists() and not options.resume and not failed(options.out):

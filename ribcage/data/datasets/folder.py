@@ -153,7 +153,7 @@ def _check_names(names: tuple[str, ...]) -> None:
     """Refuse findings with the name of a reserved column; report those outside the vocabulary."""
     if reserved(names):
         raise ValueError(
-            f"A finding cannot be named {', '.join(reserved(names))}, which is a reserved column name. Rename the "
+            f"Reserved column names cannot be used for findings: {', '.join(reserved(names))}. Rename the "
             f"column or the class, choose other columns with --label-columns, or pass --classes no."
         )
     new = [name for name in names if name not in findings.FINDINGS]

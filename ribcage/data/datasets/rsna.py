@@ -83,7 +83,9 @@ def _of_chestxray14(file: Path) -> dict[str, str]:
         rows = files.read_json(file)
         return {str(row["subset_img_id"]): str(row["img_id"]) for row in rows}
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{file} is not the list of RSNA's images in ChestX-ray14 ({type(error).__name__}).") from None
+        raise ValueError(
+            f"{file} is not the file that maps RSNA's images to ChestX-ray14 ({type(error).__name__})."
+        ) from None
 
 
 def _lovt(root: Path, paths: list[str]) -> pd.Series:

@@ -206,12 +206,12 @@ def _same_import(parts: list[Part], out: Path) -> tuple[Index, dataset_folder.Fa
             names = sorted(key for key in {*facts.versions, *first.versions}
                            if facts.versions.get(key) != first.versions.get(key))  # fmt: skip
             raise ValueError(
-                f"Part {part} was imported with other versions of {', '.join(names)} than part {parts[0]}, and its "
+                f"Part {part} was imported with different versions of {', '.join(names)} than part {parts[0]}, so its "
                 f"images may differ. Install the same versions and import it again: --part {part} --redo."
             )
         if differing:
             raise ValueError(
-                f"Part {part} has other images or options than part {parts[0]} (they differ in "
-                f"{', '.join(differing)}). Import it again with the same options: --part {part} --redo."
+                f"Part {part} was imported from different images or with different options than part {parts[0]} "
+                f"({', '.join(differing)}). Import part {part} again with the same options: --part {part} --redo."
             )
     return dataset_folder.load_index(parts[0].folder(out) / TABLE), first
