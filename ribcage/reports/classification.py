@@ -214,5 +214,5 @@ def chexnet_lines(result: ClassificationEvaluation) -> str:
     lines = ["The final AUROCs: ", f"The average AUROC is {'–' if mean is None else f'{mean:.3f}'}"]
     for row in result.findings:
         value = row.metrics["auroc"].value
-        lines.append(f"The AUROC of {row.finding} is {'undefined' if value is None else value}")
+        lines.append(f"The AUROC of {row.finding} is {'–' if value is None else value}")
     return "\n".join(lines)
