@@ -420,8 +420,8 @@ def evaluate(
             single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
             (readers=any) (default: the policy used when the model was validated, otherwise ignore).
         rule: Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5).
-        drop_shared: Split from which images are dropped if the model was trained on the same patient or on a copy
-            of the image; it must be the tested split (default: as in training).
+        drop_shared: Drop images from the tested split if the model was trained on the same patient or on a copy
+            of the image. Name the split that --split names (default: the value used in training).
         allow_leak: Evaluate even if the model was trained on these patients or images; the leakage is stated in
             the report.
         resamples: Number of bootstrap resamples of patients.

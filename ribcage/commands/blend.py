@@ -193,7 +193,7 @@ def opened_images(options: Options, members: "Sequence[Classifier]") -> "BlendIm
         rows = [one[~gone[one]] for one in rows]
     if any(not len(one) for one in rows):
         raise ValueError(
-            "--drop-shared leaves no image in a split. Use other values of --train, --val or --drop-shared."
+            "--drop-shared leaves one of the splits empty. Use other values for --train, --val or --drop-shared."
         )
     val_rows, train_rows = rows[0], rows[-1] if needed else rows[0][:0]
     if needed and (warning := selection.apart(data, train_rows, val_rows, (options.train, options.val))):

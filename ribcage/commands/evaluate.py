@@ -55,8 +55,8 @@ class Options:
     rule: str = "youden"
     """Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5)."""
     drop_shared: tuple[str, ...] = ()
-    """Split from which images are dropped if the model was trained on the same patient or on a copy of the image; it
-    must be the tested split (default: as in training)."""
+    """Drop images from the tested split if the model was trained on the same patient or on a copy of the image. Name
+    the split that --split names (default: the value used in training)."""
     allow_leak: bool = False
     """Evaluate even if the model was trained on these patients or images; the leakage is stated in the report."""
     resamples: int = 1000

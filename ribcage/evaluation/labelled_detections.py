@@ -78,8 +78,8 @@ def labelled_detections(
     if not drawn:
         there = sorted({str(name) for dataset in data for name in dataset.index.boxes["finding"].unique()})
         raise ValueError(
-            f"None of these images has a box for {', '.join(found.findings)}, the findings of the detector; the "
-            f"datasets have boxes for {', '.join(there) or 'no finding'}."
+            f"None of these images has a box for {', '.join(found.findings)}, the findings of the detector. "
+            + (f"The datasets have boxes for {', '.join(there)}." if there else "The datasets have no boxes.")
         )
     known = detections.drawn(data, rows, found.findings, policy)
     names = tuple(found.findings[place] for place in drawn)

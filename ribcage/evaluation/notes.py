@@ -121,8 +121,8 @@ def shift_notes(
         )
     if harmed:
         texts.append(
-            f"Temperature scaling increases the Brier score on the test images ({_few(harmed)}), so the probabilities "
-            f"are not calibrated for such images. {again}."
+            f"On the test images, temperature scaling increases the Brier score ({_few(harmed)}): the fitted "
+            f"temperature does not suit images like these. {again}."
         )
     return texts
 

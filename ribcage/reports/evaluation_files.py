@@ -31,7 +31,7 @@ class EvaluationFiles:
         notebook shows as the page."""
         out = self.folder
         again = (
-            " They replace the results of an earlier test on the same data with the same options."
+            " The results of an earlier test with the same data and options were replaced."
             if (out / METRICS_FILE).exists()
             else ""
         )

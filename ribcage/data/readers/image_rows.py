@@ -110,7 +110,8 @@ def _with_image(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     named = rows[rows[column].str.strip() != ""]
     if named.empty:
         raise ValueError(
-            f"The column {column!r} is blank in every row. Name the column with the image files with --path-column."
+            f"The column {column!r} is blank in every row. Use --path-column to specify the column that contains the "
+            "image files."
         )
     if len(named) < len(rows):
         log.warning("Rows without an image were ignored: %s.", f"{len(rows) - len(named):,}")
