@@ -134,8 +134,8 @@ def test_means_are_over_the_same_findings_so_that_rows_add_up() -> None:
             apart["macro"][name]["value"]
         )
     titles = ["AUROC", "AP", "F1, 1 finding", "accuracy, 1 finding", "MCC, 1 finding"]
-    assert [row[0] for row in report.model_table(result).rows][:5] == titles
-    assert [row[0] for row in report.mean_difference_table(result, 1).rows] == titles
+    for table in (report.model_table(result), report.mean_difference_table(result, 1)):
+        assert [row[0] for row in table.rows if row[0] in titles] == titles  # other metrics may be added
     notes = comparison.comparison_notes(result)
     assert any(has_facts(note, "Edema", "F1", "accuracy", "MCC", "b", "no threshold") for note in notes)
 
@@ -173,13 +173,8 @@ def test_a_finding_of_one_class_is_named() -> None:
     for one in entries:
         one.table.labels[:, 0] = 0.0
     found = comparison.compare(entries, resamples=300)
-    assert [row[0] for row in report.model_table(found).rows][:5] == [
-        "AUROC, 1 finding",
-        "AP, 1 finding",
-        "F1, 1 finding",
-        "accuracy",
-        "MCC, 1 finding",
-    ]
+    titles = ["AUROC, 1 finding", "AP, 1 finding", "F1, 1 finding", "accuracy", "MCC, 1 finding"]
+    assert [row[0] for row in report.model_table(found).rows if row[0] in titles] == titles
     assert any(text.startswith("Mass: only one class") for text in comparison.comparison_notes(found))
 
 
