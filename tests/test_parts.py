@@ -160,6 +160,17 @@ def test_a_part_can_be_imported_again(index: Index, tmp_path: Path) -> None:
         import_.check(import_.Options("phantom", out=out, part="3/2"))
 
 
+def test_files_of_others_among_the_parts_stay(index: Index, tmp_path: Path) -> None:
+    out = in_parts(index, tmp_path / "out", 2)
+    for name in ("notes.txt", "2-of-2/notes.txt"):
+        (out / writer.PLACE / name).write_text("mine")
+    with parts.Merger(out) as work:
+        for _ in work.run():
+            pass
+    left = sorted(file.relative_to(out / writer.PLACE).as_posix() for file in (out / writer.PLACE).rglob("*"))
+    assert left == ["2-of-2", "2-of-2/notes.txt", "notes.txt"]
+
+
 def test_a_link_among_the_parts_is_not_followed(index: Index, tmp_path: Path) -> None:
     out = in_parts(index, tmp_path / "out", 1)
     (out / writer.PLACE).rename(tmp_path / "elsewhere")

@@ -6,7 +6,6 @@ folder as a single import does, so the result is the same, byte for byte. Parts 
 """
 
 import re
-import shutil
 from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -150,10 +149,15 @@ def parts_below(out: Path) -> list[Part]:
 
 
 def remove_parts(out: Path) -> None:
-    """Remove the parts of a completed dataset folder."""
+    """Remove the parts of a completed dataset folder; files that the imports did not write stay."""
     place = out / writer.PLACE
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place)
+    if not place.is_dir() or place.is_symlink():
+        return
+    for name in map(NAME.fullmatch, _names(place)):
+        if name:
+            clear_part(out, Part(int(name[2]), int(name[1])))
+            _remove_empty(place / name[0])
+    _remove_empty(place)
 
 
 def clear_part(out: Path, part: Part) -> None:
@@ -164,6 +168,13 @@ def clear_part(out: Path, part: Part) -> None:
             for name in (*writer.PARTS, TABLE, READINGS_FILE, FACTS):
                 if name != files.LOCK:
                     (folder / name).unlink(missing_ok=True)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder, unless it still has files."""
+    (folder / files.LOCK).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _names(place: Path) -> Iterator[str]:
