@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from ribcage.data import dataset_folder
 from ribcage.data.dataset_folder import DatasetFolder, Facts
 from ribcage.data.index import Index, box_frame, index_table
 
@@ -40,6 +41,6 @@ def make_store(
     if linked:
         for n, image in enumerate(images):
             cv2.imencode(".png", image)[1].tofile(folder / f"图 {n}.png")
-        return DatasetFolder(folder, facts, index, None)
-    np.save(folder / "images.npy", images)
-    return DatasetFolder(folder, facts, index, np.load(folder / "images.npy", mmap_mode="r"))
+    else:
+        np.save(folder / "images.npy", images)
+    return DatasetFolder(folder, facts, index, dataset_folder.open_images(folder, facts, index))

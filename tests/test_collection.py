@@ -1,5 +1,6 @@
 """Datasets: several dataset folders as one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from ribcage.data import index as indexes
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder, Facts
 from ribcage.data.findings import Policy
+from ribcage.data.image_store import ArrayStore
 from ribcage.data.index import Index
 
 NAN = float("nan")
@@ -25,7 +27,7 @@ def folder(name: str, size: int, labels: dict[str, list[float]], boxes: list[tup
     index = Index(name, indexes.index_table(rows, tuple(labels)), tuple(labels), indexes.box_frame(drawn), (size, size))
     facts = Facts(name, "folder", "", "", 3, 0, size, "pad", 8, 0.5, 0.2, tuple(labels), "")
     images = np.broadcast_to(np.arange(3, dtype=np.uint8)[:, None, None], (3, size, size))
-    return DatasetFolder(Path(name), facts, index, images)
+    return DatasetFolder(Path(name), facts, index, ArrayStore(images))
 
 
 @pytest.fixture()
@@ -46,9 +48,7 @@ def test_rows_are_counted_through_all_folders(data: Datasets) -> None:
 
 def test_an_empty_folder_between_others_shifts_no_row(data: Datasets) -> None:
     one = data[0]
-    none = DatasetFolder(
-        Path("none"), one.facts, one.index.take(np.arange(0)), one.images[:0] if one.images is not None else None
-    )
+    none = DatasetFolder(Path("none"), one.facts, one.index.take(np.arange(0)), ArrayStore(one.images[:0]))
     three = Datasets.of([one, none, data[1]])
     assert three.place_of(3) == (data[1], 0) and three.source(np.array([2, 3])).tolist() == [0, 2]
 
@@ -104,7 +104,8 @@ def test_folders_that_do_not_open_are_named_all_at_once(tmp_path: Path) -> None:
 
 
 def test_pixels_that_changed_since_the_import_are_counted_by_their_folder(data: Datasets, tmp_path: Path) -> None:
-    linked = DatasetFolder(tmp_path, data[0].facts, data[0].index, None)
+    facts = replace(data[0].facts, linked=True)
+    linked = DatasetFolder(tmp_path, facts, data[0].index, data[0].images)
     Datasets.of([linked]).require_intact(np.arange(3))  # stores no pixels: nothing to compare
     with pytest.raises(FileNotFoundError):
         data.require_intact(np.array([4]))

@@ -355,7 +355,6 @@ def test_points_are_in_stored_pixels(dataset: DatasetFolder) -> None:
     model = ModelSpec("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.5, 0.25)
     rows = np.array([1, 4, 5, 8])
     found = map_points.points(method, Datasets.of([dataset]), rows, model=model, batch=3, threads=1)
-    assert dataset.images is not None
     numbers = augment.draw_numbers(augment.plain_view(32), 0, 0, rows, 0, 48)
     shown = augment.apply(np.asarray(dataset.images)[rows], numbers, 0.5, 0.25)
     seen = saliency_maps(method, shown)

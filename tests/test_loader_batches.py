@@ -53,7 +53,7 @@ def test_the_other_views_show_images_of_the_same_patient(dataset: DatasetFolder)
     )
     batches = [batch for epoch in range(4) for batch in loader.epoch(epoch)]
     names, other = dataset.index.table["patient"].to_numpy(), 0
-    shown = {dataset.images[row].tobytes(): row for row in range(len(dataset))} if dataset.images is not None else {}
+    shown = {dataset.images[row].tobytes(): row for row in range(len(dataset))}
     for batch in batches:
         images = [
             (view[:, 0] * dataset.std + dataset.mean).mul(255).round().to(torch.uint8).numpy() for view in batch.views

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from refusals import has_facts
 
-from ribcage.data import fingerprint_table, site_key
+from ribcage.data import dataset_folder, fingerprint_table, site_key
 from ribcage.data import index as indexes
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder, Facts
@@ -28,7 +28,7 @@ def linked(dataset: str, patients: list[str], **options: object) -> DatasetFolde
     facts = Facts(
         "ward", dataset, "", "", len(patients), 0, 32, "pad", 8, 0.0, 1.0, (), "", linked=True, options=options
     )
-    return DatasetFolder(Path(), facts, index, None)
+    return DatasetFolder(Path(), facts, index, dataset_folder.open_images(Path(), facts, index))
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def digest(folder: Path) -> dict[str, str]:
 def test_every_image_is_stored_in_order_as_it_would_be_read(tmp_path: Path) -> None:
     index = images(tmp_path / "in 片", 150)
     opened = imported(index, tmp_path / "out 目录")
-    assert opened.images is not None and opened.images.shape == (150, SIZE, SIZE)
+    assert opened.images.shape == (150, SIZE, SIZE)
     for row in (0, 63, 64, 149):
         wanted = image_file.fit(image_file.read_image(index.file(row)).pixels, SIZE, "pad")[0]
         np.testing.assert_array_equal(opened.image(row), wanted)
@@ -60,7 +60,7 @@ def test_the_folder_does_not_depend_on_the_number_of_workers(tmp_path: Path) -> 
 def test_mean_and_spread_are_those_of_all_pixels(tmp_path: Path) -> None:
     for depth in (8, 16):
         opened = imported(images(tmp_path / "in", 20), tmp_path / f"out{depth}", depth=depth)
-        assert opened.images is not None and opened.images.dtype == f"uint{depth}"
+        assert opened.images.dtype == f"uint{depth}"
         scaled = np.asarray(opened.images, np.float64) / (2**depth - 1)
         assert opened.mean == pytest.approx(scaled.mean(), abs=1e-6)
         assert opened.std == pytest.approx(scaled.std(), abs=1e-6)

@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ import numpy as np
 from ribcage import __version__
 from ribcage.data import datasets
 from ribcage.data.fingerprint_table import Fingerprints, patient_hashes
+from ribcage.data.image_store import ArrayStore, ImageStore, LinkedStore, open_array
 from ribcage.data.index import SIDES, Index
 from ribcage.data.readings import READINGS_FILE
 from ribcage.imaging import fingerprint, image_file
@@ -116,8 +117,8 @@ class DatasetFolder:
     folder: Path
     facts: Facts
     index: Index
-    images: np.ndarray | None
-    """(N, S, S) uint8 or uint16, memory-mapped; None in a linked folder."""
+    images: ImageStore
+    """(N, S, S) uint8 or uint16."""
 
     def __len__(self) -> int:
         return len(self.index)
@@ -161,7 +162,7 @@ class DatasetFolder:
     def damaged(self, rows: np.ndarray | None = None) -> np.ndarray:
         """The rows (default: of all) whose pixels have changed since the import, by their hashes; about a gigabyte per
         second and core. Empty for a linked folder, which stores neither pixels nor hashes."""
-        if self.images is None:
+        if self.facts.linked:
             return np.empty(0, np.int64)
         chosen, hashes, images = np.arange(len(self)) if rows is None else rows, self.fingerprints.pixels, self.images
         with ThreadPoolExecutor() as pool:
@@ -169,12 +170,8 @@ class DatasetFolder:
         return chosen[~np.array(whole, bool)]
 
     def image(self, row: int) -> np.ndarray:
-        """(S, S): one image, from the memory map or, in a linked folder, from its file."""
-        return self.images[row] if self.images is not None else self._read(row)
-
-    @cached_property
-    def _read(self) -> Callable[[int], np.ndarray]:
-        return reader(self.index, self.facts)
+        """(S, S): one stored image."""
+        return self.images[row]
 
     @cached_property
     def fingerprints(self) -> "Fingerprints":
@@ -218,7 +215,7 @@ def open(folder: Path | str) -> DatasetFolder:
     if readings is not None:
         _require(readings, facts)
     index = Index.load(folder / "index.parquet", readings)
-    images = None if facts.linked else _map(folder / "images.npy", facts)
+    images = open_images(folder, facts, index)
     if len(index) != facts.images:
         raise ValueError(
             f"The index of {folder} has {len(index):,} rows, but the dataset has {facts.images:,} images. Import the "
@@ -278,23 +275,25 @@ def _why_not(folder: Path) -> str:
     return f"{folder} does not exist. Create a dataset folder with 'ribcage import'."
 
 
-def _map(file: Path, facts: Facts) -> np.ndarray:
-    """The images, after checking that the file matches dataset.json."""
-    try:
-        images = np.load(files.regular(file), mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{file} is missing. Import the dataset again.") from None
-    except OSError:
-        raise
-    except Exception as error:  # NumPy parses the header as Python source, which fails in many ways
-        raise ValueError(f"{file} is damaged ({error}). Import the dataset again.") from None
-    wanted = (facts.images, facts.size, facts.size)
-    if images.shape != wanted or images.dtype != np.dtype(f"uint{facts.depth}"):
-        raise ValueError(
-            f"{file} has type {images.dtype} and shape {images.shape}, but according to dataset.json it should have "
-            f"type uint{facts.depth} and shape {wanted}. Import the dataset again."
-        )
-    return images
+def open_images(folder: Path, facts: Facts, index: Index) -> ImageStore:
+    """The images, after checking that their file matches dataset.json."""
+    shape, dtype = (facts.images, facts.size, facts.size), np.dtype(f"uint{facts.depth}")
+    if facts.linked:
+        return LinkedStore(_linked(folder, facts, index), shape, dtype)
+    return ArrayStore(open_array(folder / "images.npy", shape, dtype))
+
+
+def _linked(folder: Path, facts: Facts, index: Index) -> Callable[[int], np.ndarray]:
+    """row → its image, read from its file; errors name the row and the file."""
+    read = cache(lambda: reader(index, facts))
+
+    def image(row: int) -> np.ndarray:
+        try:
+            return read()(row)
+        except Exception as error:
+            raise ValueError(f"Image {row} of {folder}, {index.file(row)}: {error}") from error
+
+    return image
 
 
 # ---- single images in the format of a folder
