@@ -145,6 +145,7 @@ def test_the_order_of_rows_does_not_depend_on_the_file_system(
     pd.testing.assert_frame_equal(first.table, again.table)
     pd.testing.assert_frame_equal(first.boxes, again.boxes)
     pd.testing.assert_frame_equal(first.readings, again.readings)
+    pd.testing.assert_frame_equal(first.reports, again.reports)
 
 
 def test_an_index_survives_its_file(layout: tuple[str, Path], tmp_path: Path) -> None:

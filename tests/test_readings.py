@@ -15,7 +15,7 @@ from test_writer import digest
 
 from ribcage.data import dataset_folder
 from ribcage.data.importer import writer
-from ribcage.data.index import Index, box_frame
+from ribcage.data.index import Index, box_frame, no_boxes
 from ribcage.data.readings import READINGS_FILE, load_readings, reading_frame
 
 NAN = np.nan
@@ -100,7 +100,7 @@ def test_removing_shared_images_from_a_split_keeps_their_readings(index: Index, 
 
 def test_readings_of_another_import_are_refused(index: Index, tmp_path: Path) -> None:
     opened = imported(index, tmp_path / "out")
-    opened.index.take(range(60)).save_readings(opened.folder / READINGS_FILE)
+    opened.index.take(range(60)).beside[READINGS_FILE](opened.folder / READINGS_FILE)
     with pytest.raises(ValueError, match=READINGS_FILE):
         dataset_folder.open(opened.folder)
     (opened.folder / READINGS_FILE).unlink()
@@ -149,10 +149,12 @@ def test_a_table_of_another_kind_holds_no_readings(index: Index, tmp_path: Path,
     plain = index.take([0, 1])
     plain.save(tmp_path / "index.parquet")
     types = {"row": pa.int64()} if columns.get("row") == [None] else {}
-    pq.write_table(pa.table({name: pa.array(each, types.get(name)) for name, each in columns.items()}), tmp_path / "r")
+    pq.write_table(
+        pa.table({name: pa.array(each, types.get(name)) for name, each in columns.items()}), tmp_path / READINGS_FILE
+    )
     with pytest.raises(ValueError) as error:
-        Index.load(tmp_path / "index.parquet", tmp_path / "r")
-    assert "\n" not in str(error.value) and str(tmp_path / "r") in str(error.value)
+        Index.load(tmp_path / "index.parquet", [READINGS_FILE])
+    assert "\n" not in str(error.value) and str(tmp_path / READINGS_FILE) in str(error.value)
 
 
 def test_the_reader_of_a_box_is_text(index: Index, tmp_path: Path) -> None:
@@ -168,5 +170,5 @@ def test_the_reader_of_a_box_is_text(index: Index, tmp_path: Path) -> None:
 def test_a_damaged_table_of_readings_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "r").write_bytes(b"PAR1 no")
     with pytest.raises(ValueError) as error:
-        load_readings(tmp_path / "r")
+        load_readings(tmp_path / "r", no_boxes(), 2, ["Mass"])
     assert "\n" not in str(error.value)

@@ -13,6 +13,7 @@ from ribcage.data import dataset_folder, reader_policy, splits
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.findings import IGNORE, Policy
 from ribcage.data.index import SIDES
+from ribcage.data.radiology_reports import Report
 from ribcage.data.reader_policy import RowReadings
 from ribcage.data.readings import numbers_of_readings
 from ribcage.runtime.spelling import count_phrase, did_you_mean
@@ -201,6 +202,20 @@ class Datasets(Sequence[DatasetFolder]):
             offset += len(one.index.readings)
         joined = np.concatenate(parts)
         return RowBoxes(joined[:, 0].astype(np.int64), joined[:, 1:], np.concatenate(readings))
+
+    @cached_property
+    def reports(self) -> pd.DataFrame:
+        """The radiology reports of all datasets: the `rows` of their images, their sections and their language."""
+        tables = [
+            one.reports.assign(rows=[tuple(row + start for row in rows) for rows in one.reports["rows"]])
+            for one, start in zip(self.folders, self.starts.tolist(), strict=False)
+        ]
+        return pd.concat(tables, ignore_index=True)
+
+    def report_of(self, row: int) -> Report | None:
+        """The radiology report on an image; None if there is none."""
+        folder, own = self.place_of(row)
+        return folder.report_of(own)
 
     def _box_tables(self, readers: str) -> list[pd.DataFrame]:
         """The boxes of each dataset; those of several readers are combined once."""

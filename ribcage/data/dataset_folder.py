@@ -1,10 +1,10 @@
 """Dataset folder: the images of a dataset, its index and their fingerprints, written by `ribcage import`.
 
 `images.npy` (N, S, S) is plain NumPy and memory-mapped, `index.parquet` is the Index, `readings.parquet` the labels of
-each reader where several readers labelled the images, `fingerprints.parquet` identifies images and patients across
-folders, `dataset.json` records the source. `dataset.json` is written last: a folder without it is incomplete and cannot
-be opened. A linked folder has no images.npy; its images are read from their original files
-each time.
+each reader where several readers labelled the images, `reports.parquet` the radiology reports, if there are any,
+`fingerprints.parquet` identifies images and patients across folders, `dataset.json` records the source. `dataset.json`
+is written last: a folder without it is incomplete and cannot be opened. A linked folder has no images.npy; its images
+are read from their original files each time.
 """
 
 import contextlib
@@ -20,12 +20,14 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from ribcage import __version__
 from ribcage.data import datasets
 from ribcage.data.fingerprint_table import Fingerprints, patient_hashes
 from ribcage.data.image_store import ArrayStore, ImageStore, LinkedStore, open_array
 from ribcage.data.index import SIDES, Index
+from ribcage.data.radiology_reports import REPORTS_FILE, Report, load_reports, no_reports, report_at, report_numbers
 from ribcage.data.readings import READINGS_FILE
 from ribcage.imaging import fingerprint, image_file
 from ribcage.reports import html
@@ -34,7 +36,11 @@ from ribcage.runtime import files, format_1
 FORMAT = 2
 SHOWN = 12
 """Images shown in a notebook."""
-TABLES = ("index.parquet", READINGS_FILE, "fingerprints.parquet")
+BESIDE = (READINGS_FILE, REPORTS_FILE)
+"""Tables beside index.parquet, each of which is written only if it is not empty."""
+EAGER = (READINGS_FILE,)
+"""Those of them that are read when a folder is opened; the others are read on first use."""
+TABLES = ("index.parquet", *BESIDE, "fingerprints.parquet")
 Fit = Literal["pad", "crop", "squash"]
 
 
@@ -61,8 +67,9 @@ class Facts:
     fit: Fit
     depth: Literal[8, 16]
     mean: float
-    """Standard deviation of all pixels, scaled to 0 … 1."""
+    """Mean of all pixels, scaled to 0 … 1."""
     std: float
+    """Standard deviation of all pixels, scaled to 0 … 1."""
     findings: tuple[str, ...]
     root: str
     """Where the images came from."""
@@ -130,7 +137,7 @@ class DatasetFolder:
 
     @property
     def mean(self) -> float:
-        """Standard deviation of all pixels, scaled to 0 … 1."""
+        """Mean of all pixels, scaled to 0 … 1."""
         return self.facts.mean
 
     @property
@@ -193,6 +200,22 @@ class DatasetFolder:
             )
         return replace(found, **of_patients)
 
+    @cached_property
+    def reports(self) -> pd.DataFrame:
+        """One row per radiology report: the `rows` of its images, its sections and its language; read on first use."""
+        if REPORTS_FILE not in self.facts.tables:
+            return no_reports()
+        _require(self.folder / REPORTS_FILE, self.facts)
+        return load_reports(self.folder / REPORTS_FILE, len(self))
+
+    def report_of(self, row: int) -> Report | None:
+        """The radiology report on an image; None if there is none."""
+        return report_at(self.reports, int(self._report_numbers[row]))
+
+    @cached_property
+    def _report_numbers(self) -> np.ndarray:
+        return report_numbers(self.reports, len(self))
+
     @property
     def tables_with_labels(self) -> list[str]:
         """Hashes of index.parquet and, if there is one, readings.parquet."""
@@ -211,10 +234,10 @@ def open(folder: Path | str) -> DatasetFolder:
         raise FileNotFoundError(_why_not(folder))
     facts = Facts.load(folder / "dataset.json")
     _require(folder / "index.parquet", facts)
-    readings = folder / READINGS_FILE if READINGS_FILE in facts.tables else None
-    if readings is not None:
-        _require(readings, facts)
-    index = Index.load(folder / "index.parquet", readings)
+    beside = [name for name in EAGER if name in facts.tables]
+    for name in beside:
+        _require(folder / name, facts)
+    index = Index.load(folder / "index.parquet", beside)
     images = open_images(folder, facts, index)
     if len(index) != facts.images:
         raise ValueError(
@@ -225,21 +248,21 @@ def open(folder: Path | str) -> DatasetFolder:
 
 
 def save_index(index: Index, file: Path) -> None:
-    """Write an index and, beside it, its readings, if there are any."""
+    """Write an index and the tables beside it that are not empty."""
     with files.atomic(file) as part:
         index.save(part)
-    readings = file.with_name(READINGS_FILE)
-    if not len(index.readings):
-        readings.unlink(missing_ok=True)
-        return
-    with files.atomic(readings) as part:
-        index.save_readings(part)
+    written = index.beside
+    for name in BESIDE:
+        if name not in written:
+            file.with_name(name).unlink(missing_ok=True)
+            continue
+        with files.atomic(file.with_name(name)) as part:
+            written[name](part)
 
 
 def load_index(file: Path) -> Index:
     """Read what `save_index` wrote."""
-    readings = file.with_name(READINGS_FILE)
-    return Index.load(file, readings if readings.exists() else None)
+    return Index.load(file, [name for name in BESIDE if file.with_name(name).exists()])
 
 
 def write_facts(folder: Path, facts: Facts) -> None:

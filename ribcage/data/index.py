@@ -1,4 +1,4 @@
-"""Index: one row per image – its file, patient and labels –, the boxes drawn on it, and the labels of its readers.
+"""Index: one row per image – its file, patient and labels –, its boxes, the labels of its readers, and its report.
 
 Label columns hold 1 (present), 0 (absent), -1 (uncertain) and NaN (unknown) exactly as in the source; how an uncertain
 label is used for training is decided when a batch is made (`findings.Policy`). If several readers labelled the images,
@@ -7,8 +7,9 @@ the label columns hold their majority, and `readings` the labels of each reader.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ribcage.data.readings import load_readings, no_readings, reading_problems, save_readings, taken_readings
+from ribcage.data.radiology_reports import (
+    REPORTS_FILE,
+    load_reports,
+    no_reports,
+    report_problems,
+    save_reports,
+    taken_reports,
+)
+from ribcage.data.readings import (
+    READINGS_FILE,
+    load_readings,
+    no_readings,
+    reading_problems,
+    save_readings,
+    taken_readings,
+)
 from ribcage.runtime import parquet, terminal
 
 # Columns of every table, whatever its source. Unknown text is "", unknown age is NaN (years).
@@ -62,6 +78,8 @@ class Index:
     """Base folder of `path`."""
     readings: pd.DataFrame = field(default_factory=no_readings)
     """One row per image and reader: `row`, `reader`, and the reader's labels; empty if readers are unknown."""
+    reports: pd.DataFrame = field(default_factory=no_reports, repr=False)
+    """One row per report: the `rows` of its images, its sections and its language; empty if there are no reports."""
 
     def __post_init__(self) -> None:
         problems = _problems(self)
@@ -81,7 +99,7 @@ class Index:
         return self.root / self.table["path"].iloc[row]
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Index":
-        """These rows only, in this order, with their boxes and readings."""
+        """These rows only, in this order, with their boxes, readings and reports."""
         chosen = np.asarray(rows)
         if chosen.dtype == bool:
             chosen = np.flatnonzero(chosen)
@@ -94,11 +112,12 @@ class Index:
             table=self.table.iloc[chosen].reset_index(drop=True),
             boxes=boxes.reset_index(drop=True),
             readings=taken_readings(self.readings, place),
+            reports=taken_reports(self.reports, place),
         )
 
     def save(self, part: Path) -> None:
-        """Write table and boxes as one Parquet file, without the readings, which are written by `save_readings`; the
-        same index always gives the same bytes."""
+        """Write table and boxes as one Parquet file, without the tables that are written `beside` it; the same index
+        always gives the same bytes."""
         columns = pa.Table.from_pandas(self.table, preserve_index=False).replace_schema_metadata(
             {
                 "ribcage.name": self.name,
@@ -109,13 +128,18 @@ class Index:
         )
         pq.write_table(columns.append_column("boxes", _box_lists(self.boxes, len(self))), part, compression="zstd")
 
-    def save_readings(self, part: Path) -> None:
-        """Write the readings as one Parquet file."""
-        save_readings(self.readings, part)
+    @property
+    def beside(self) -> dict[str, Callable[[Path], None]]:
+        """File name → function that writes it, for each table beside index.parquet that is not empty."""
+        writers: dict[str, tuple[pd.DataFrame, Callable[[pd.DataFrame, Path], None]]] = {
+            READINGS_FILE: (self.readings, save_readings),
+            REPORTS_FILE: (self.reports, save_reports),
+        }
+        return {name: partial(save, table) for name, (table, save) in writers.items() if len(table)}
 
     @classmethod
-    def load(cls, file: Path, readings: Path | None = None) -> "Index":
-        """Read what `save` and, if there is a second file, `save_readings` wrote."""
+    def load(cls, file: Path, beside: Collection[str] = ()) -> "Index":
+        """Read what `save` wrote, with these tables beside it."""
         try:
             columns = parquet.read_parquet(file)
         except parquet.UnreadableTableError as error:
@@ -125,12 +149,12 @@ class Index:
         except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError, pa.ArrowException) as error:
             said = " ".join(str(error).split())[:300].rstrip(".")
             raise ValueError(f"{file} is a Parquet file, but not an index written by Ribcage: {said}.") from None
-        if readings is None:
-            return found
-        loaded = load_readings(readings)
-        if wrong := reading_problems(loaded, found.boxes, len(found), found.findings):
-            raise ValueError(f"{readings} does not belong to {file}: {'; '.join(wrong)}.")
-        return replace(found, readings=loaded)
+        readings, reports = file.with_name(READINGS_FILE), file.with_name(REPORTS_FILE)
+        if READINGS_FILE in beside:
+            found = replace(found, readings=load_readings(readings, found.boxes, len(found), found.findings))
+        if REPORTS_FILE in beside:
+            found = replace(found, reports=load_reports(reports, len(found)))
+        return found
 
     @classmethod
     def _of(cls, columns: pa.Table) -> "Index":
@@ -227,7 +251,8 @@ def _problems(index: Index) -> list[str]:
             problems.append(f"{name} contains {strange[0]:g}; labels must be 1, 0, -1 or empty")
     if len(index.boxes) and not index.boxes["row"].between(0, len(rows) - 1).all():
         problems.append("a box refers to a row that is not in the table")
-    return problems + reading_problems(index.readings, index.boxes, len(rows), index.findings)
+    problems += reading_problems(index.readings, index.boxes, len(rows), index.findings)
+    return problems + report_problems(index.reports, len(rows))
 
 
 def _box_lists(boxes: pd.DataFrame, count: int) -> pa.ChunkedArray:

@@ -78,8 +78,8 @@ def save_readings(readings: pd.DataFrame, part: Path) -> None:
     pq.write_table(table, part, compression="zstd")
 
 
-def load_readings(file: Path) -> pd.DataFrame:
-    """Read what `save_readings` wrote; ValueError if it is something else."""
+def load_readings(file: Path, boxes: pd.DataFrame, count: int, findings: Sequence[str]) -> pd.DataFrame:
+    """Read what `save_readings` wrote for `count` images and their boxes; ValueError if it is something else."""
     try:
         columns = parquet.read_parquet(file)
     except parquet.UnreadableTableError as error:
@@ -93,7 +93,10 @@ def load_readings(file: Path) -> pd.DataFrame:
         and not columns["row"].null_count + columns["reader"].null_count
     ):
         raise ValueError(f"{file} is a Parquet file, but not a table of readings written by Ribcage.")
-    return reading_frame(parquet.frame(columns), list(kinds))
+    found = reading_frame(parquet.frame(columns), list(kinds))
+    if wrong := reading_problems(found, boxes, count, findings):
+        raise ValueError(f"{file} does not belong to this dataset: {'; '.join(wrong)}.")
+    return found
 
 
 def _is_name(name: str) -> bool:

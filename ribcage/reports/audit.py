@@ -63,6 +63,7 @@ def dataset_facts(described: DatasetCounts) -> list[tuple[str, str]]:
         ("age", age_summary(described["ages"])),
         ("readers", reader_counts(described)),
         ("boxes", box_counts(described)),
+        ("reports", report_counts(described)),
         ("rejected", f"{described['rejected']:,}"),
         ("source", described["source"]),
         ("licence", described["licence"]),
@@ -89,6 +90,15 @@ def reader_counts(described: DatasetCounts) -> str:
     if not described["readers"]:
         return ""
     return f"{described['readers']:,} ({described['readings']:,} readings of {described['read_images']:,} images)"
+
+
+def report_counts(described: DatasetCounts) -> str:
+    """Number of reports, of the images that they describe, and of the reports with each section."""
+    counts = dict(described["reports"])
+    if not counts:
+        return ""
+    reports, images = counts.pop("reports"), counts.pop("images")
+    return f"{reports:,} on {images:,} images ({listed_counts(counts)})"
 
 
 def listed_counts(counts: dict[str, int], unnamed: str = "unknown") -> str:

@@ -10,6 +10,7 @@ from ribcage.data.audit.audited import Member
 from ribcage.data.audit.result import Ages, DatasetCounts, FindingCount
 from ribcage.data.importer import tables as importer_tables
 from ribcage.data.index import SPLITS, Index
+from ribcage.data.radiology_reports import SECTIONS
 
 AGE_EDGES = np.arange(0, 101, 10)
 
@@ -52,7 +53,17 @@ def describe(member: Member) -> DatasetCounts:
         "readers": int(index.readings["reader"].nunique()),
         "readings": len(index.readings),
         "read_images": int(index.readings["row"].nunique()),
+        "reports": report_counts(index.reports if member.dataset is None else member.dataset.reports),
     }
+
+
+def report_counts(reports: pd.DataFrame) -> dict[str, int]:
+    """Number of reports, of the images that they describe, and of the reports with each section."""
+    if not len(reports):
+        return {}
+    sections = {name: int((reports[name] != "").sum()) for name in SECTIONS}
+    images = int(reports["rows"].map(len).sum())
+    return {"reports": len(reports), "images": images, **{name: count for name, count in sections.items() if count}}
 
 
 def storage_phrase(facts: dataset_folder.Facts) -> str:

@@ -69,6 +69,8 @@ class DatasetCounts(TypedDict):
     readings: int
     """Pairs of an image and a reader."""
     read_images: int
+    reports: dict[str, int]
+    """Number of reports, of their images, and of reports with each section; empty if there are no reports."""
 
 
 class SharedCopies(TypedDict):

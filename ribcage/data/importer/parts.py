@@ -15,7 +15,6 @@ import numpy as np
 from ribcage.data import dataset_folder
 from ribcage.data.importer import writer
 from ribcage.data.index import Index
-from ribcage.data.readings import READINGS_FILE
 from ribcage.imaging import fingerprint
 from ribcage.runtime import files
 from ribcage.runtime.spelling import count_phrase
@@ -71,7 +70,7 @@ class PartWriter(writer.Writer):
         super()._begin()
 
     def _known(self) -> Collection[str]:
-        return (*writer.PARTS, TABLE, READINGS_FILE, FACTS)
+        return (*writer.PARTS, TABLE, *dataset_folder.BESIDE, FACTS)
 
     def _complete(self) -> None:
         """Nothing more to do: the merge completes the folder."""
@@ -165,7 +164,7 @@ def clear_part(out: Path, part: Part) -> None:
     folder = part.folder(out)
     if folder.is_dir():
         with files.only_writer(folder):
-            for name in (*writer.PARTS, TABLE, READINGS_FILE, FACTS):
+            for name in (*writer.PARTS, TABLE, *dataset_folder.BESIDE, FACTS):
                 if name != files.LOCK:
                     (folder / name).unlink(missing_ok=True)
 

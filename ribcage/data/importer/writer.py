@@ -25,7 +25,6 @@ import numpy as np
 from ribcage.data import dataset_folder, fingerprint_table
 from ribcage.data.importer import tables
 from ribcage.data.index import Index
-from ribcage.data.readings import READINGS_FILE
 from ribcage.imaging import fingerprint, image_file
 from ribcage.runtime import files, spreadsheet
 
@@ -37,8 +36,9 @@ SYNC_SECONDS = 1.0
 JOURNAL = 2
 """Version of the journal's format; an import with another one is not resumed."""
 PARTS = (".lock", "images.npy.part", "journal.part", "journal.part.part", "index.parquet.part", "dataset.json.part",
-         "fingerprints.parquet.part", f"{READINGS_FILE}.part", "rejected.csv.part")  # fmt: skip
-OURS = (*PARTS, "images.npy", "index.parquet", READINGS_FILE, "fingerprints.parquet", "rejected.csv")
+         "fingerprints.parquet.part", *(f"{name}.part" for name in dataset_folder.BESIDE),
+         "rejected.csv.part")  # fmt: skip
+OURS = (*PARTS, "images.npy", "index.parquet", *dataset_folder.BESIDE, "fingerprints.parquet", "rejected.csv")
 PLACE = "parts"
 """Subfolder of a dataset folder with the unfinished parts of an import on several machines (`parts.py`)."""
 ADVICE = "Free space and run the same command again to resume."
@@ -275,7 +275,7 @@ def link(index: Index, facts: dataset_folder.Facts, folder: Path, *, sample: int
     with files.explained(folder, "Free space first."):
         folder.mkdir(parents=True, exist_ok=True)
         with files.only_writer(folder):
-            refuse_strangers(folder, (*PARTS, "index.parquet", READINGS_FILE))
+            refuse_strangers(folder, (*PARTS, "index.parquet", *dataset_folder.BESIDE))
             joined = tables.join(_sampled(index, facts, sample))
             mean, std = tables.moments(joined, facts)
             kept = tables.linked_index(index, facts)
@@ -329,8 +329,8 @@ def plan(index: Index, facts: dataset_folder.Facts) -> str:
     """A hash of everything that determines the content of the folder: the rows, their files, and the processing."""
     table = io.BytesIO()
     index.save(table)  # type: ignore[arg-type]
-    if len(index.readings):
-        index.save_readings(table)  # type: ignore[arg-type]
+    for save in index.beside.values():
+        save(table)  # type: ignore[arg-type]
     wanted = {
         name: getattr(facts, name) for name in ("name", "dataset", "size", "fit", "depth", "options", "root", "linked")
     }
