@@ -60,16 +60,16 @@ def blend(
         data: Dataset folders (default: none; the blend then has no temperature and no thresholds).
         greedy: Add models one by one, from the best to the worst, and keep a model only if the mean AUROC of the
             blend on the validation split does not fall.
-        train: Split for batch norm statistics and the OOD check.
-        val: Split for temperature, thresholds and --greedy; the blend cannot be tested on images of this split
-            afterwards.
+        train: Split on which the batch norm statistics are recomputed and the OOD check is fitted.
+        val: Split on which the temperature and the thresholds are fitted and --greedy selects models; the blend
+            cannot be tested on images of this split afterwards.
         frontal: Use only frontal images (PA and AP views).
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
-        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for
-            single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
-            (readers=any) (default: the policy used when the models were validated if it is the same for all,
-            otherwise ignore).
+        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the
+            policy for single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
+            (readers=any) (default: the policy used when the models were validated, if it is the same for all
+            models, otherwise ignore).
         allow_leak: Continue even if a model was trained on images of the --val split; the leakage is stated in
             the model card.
         batch: Batch size: images per forward pass.
@@ -144,7 +144,8 @@ def convert(
         std: Standard deviation of each channel, for pixel values scaled to 0–1 (default: as published).
         data: Dataset folders for calibration; the temperature and the thresholds are fitted on their --val split
             (default: no calibration).
-        val: Split for calibration; the model cannot be tested on images of this split afterwards.
+        val: Split on which the temperature and the thresholds are fitted; the model cannot be tested on images of
+            this split afterwards.
         layout: Layout of the checkpoint (default: recognised from parameter names and shapes; --formats lists the
             layouts).
         partial: Accept a checkpoint with missing or unknown weights; missing weights are initialised at random.
@@ -278,8 +279,8 @@ def distil(
         drop_copies: Drop training images that are identical to an image in another split.
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
-        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for
-            single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
+        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the
+            policy for single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
             (readers=any); see docs/datasets.md.
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
@@ -317,7 +318,7 @@ def distil(
         threads: Number of threads that load images; 0 means one per core.
         export_as: Also write the weights in the layout of a published checkpoint, such as moco or torchvision
             (docs/weights.md).
-        devices: Number of GPUs on this machine, or of processes on the CPU.
+        devices: Number of GPUs to use on this machine, or of processes if the model is trained on the CPU.
         seed: Random seed.
         track: Experiment trackers to which the run is also logged, such as tensorboard, mlflow or wandb
             (docs/tracking.md).
@@ -334,7 +335,7 @@ def distil(
         dropout: Dropout probability before the classification head.
         loss: Loss function: cross-entropy for mutually exclusive findings, otherwise one of the others.
         prior: Initialise the bias of the head from the prevalence of each finding. Without this option, saliency
-            maps may be empty if the model was trained for few epochs.
+            maps may be empty if the model was trained for only a few epochs.
         balanced: Weight the positives and negatives of each finding by the effective number of samples (Cui et
             al. 2019).
         smoothing: Label smoothing factor (towards 0.5); 0 means no smoothing.
@@ -356,8 +357,8 @@ def distil(
             student and the features of a teacher.
         relation_weight: Weight of the relation loss: squared difference between the pairwise similarities of
             feature-map locations in the student and in a teacher.
-        teacher_weights: How several teachers are weighted: equally (mean), or per finding in proportion to
-            validation AUROC - 0.5.
+        teacher_weights: How several teachers are weighted: equally (mean), or for each finding in proportion to
+            validation AUROC - 0.5 (auroc).
         teacher_mode: How the teachers predict: live (on each augmented image during training), stored (once on
             each unaugmented image before training), or auto (live if images are augmented or the feature or
             relation loss is used, otherwise stored).
@@ -406,7 +407,7 @@ def evaluate(
     Args:
         run: Run folder or bundle.
         data: Dataset folders.
-        split: Split to evaluate on: train, val, test, another name, or all.
+        split: Split to evaluate on: train, val, test, the name of another split, or all.
         frontal: Use only frontal images (PA and AP views).
         out: Output folder (default: RUN/evaluation/DATASETS-SPLIT, followed by the options that differ from their
             defaults).
@@ -416,12 +417,12 @@ def evaluate(
             to select the model are allowed.
         table: Format of the printed table: full, or chexnet (one line per finding, such as 'The AUROC of Mass is
             0.86').
-        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for
-            single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
+        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the
+            policy for single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
             (readers=any) (default: the policy used when the model was validated, otherwise ignore).
         rule: Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5).
         drop_shared: Drop images from the tested split if the model was trained on the same patient or on a copy
-            of the image. Name the split that --split names (default: the value used in training).
+            of the image. The value must be the split given by --split (default: as in training).
         allow_leak: Evaluate even if the model was trained on these patients or images; the leakage is stated in
             the report.
         resamples: Number of bootstrap resamples of patients.
@@ -458,7 +459,8 @@ def export(
             name).
         int8: Quantise the model to int8 (onnx and openvino). The model becomes faster and smaller, and its
             probabilities change slightly; needs --data.
-        data: Dataset folders for the comparison and for --int8 (default: the comparison uses generated patterns).
+        data: Dataset folders with images for --int8 and for comparing the exported with the original model
+            (default: the models are compared on generated patterns).
         train: Split from which the calibration images for --int8 are taken.
         val: Split on which the predictions of the exported and the original model are compared.
         int8_images: Number of calibration images for --int8.
@@ -542,13 +544,13 @@ def finetune(
             eeea_net_c2 or, for images of up to 64 px, resnet18_small. 'ribcage profile --list' lists them all.
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
         findings: Findings to train on (default: all findings in the data).
-        labels: Fraction of the training patients whose images are used for training.
+        labels: Fraction of the training patients to use; all training images of these patients are used.
         frontal: Use only frontal images (PA and AP views).
         drop_copies: Drop training images that are identical to an image in another split.
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
-        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for
-            single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
+        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the
+            policy for single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
             (readers=any); see docs/datasets.md.
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
@@ -586,7 +588,7 @@ def finetune(
         threads: Number of threads that load images; 0 means one per core.
         export_as: Also write the weights in the layout of a published checkpoint, such as moco or torchvision
             (docs/weights.md).
-        devices: Number of GPUs on this machine, or of processes on the CPU.
+        devices: Number of GPUs to use on this machine, or of processes if the model is trained on the CPU.
         seed: Random seed.
         track: Experiment trackers to which the run is also logged, such as tensorboard, mlflow or wandb
             (docs/tracking.md).
@@ -603,7 +605,7 @@ def finetune(
         dropout: Dropout probability before the classification head.
         loss: Loss function: cross-entropy for mutually exclusive findings, otherwise one of the others.
         prior: Initialise the bias of the head from the prevalence of each finding. Without this option, saliency
-            maps may be empty if the model was trained for few epochs.
+            maps may be empty if the model was trained for only a few epochs.
         balanced: Weight the positives and negatives of each finding by the effective number of samples (Cui et
             al. 2019).
         smoothing: Label smoothing factor (towards 0.5); 0 means no smoothing.
@@ -774,13 +776,13 @@ def localise(
             lists them all (default: that of --init, else resnet50).
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
         findings: Findings to detect (default: all that have boxes in the training split).
-        labels: Fraction of the training patients whose images are used for training.
+        labels: Fraction of the training patients to use; all training images of these patients are used.
         frontal: Use only frontal images (PA and AP views).
         drop_copies: Drop training images that are identical to an image in another split.
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
-        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for
-            single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
+        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the
+            policy for single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
             (readers=any); see docs/datasets.md.
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
@@ -816,7 +818,7 @@ def localise(
         compile: Compile the model with torch.compile.
         save_minutes: Maximum time between two checkpoints, in minutes.
         threads: Number of threads that load images; 0 means one per core.
-        devices: Number of GPUs on this machine, or of processes on the CPU.
+        devices: Number of GPUs to use on this machine, or of processes if the model is trained on the CPU.
         seed: Random seed.
         track: Experiment trackers to which the run is also logged, such as tensorboard, mlflow or wandb
             (docs/tracking.md).
@@ -980,13 +982,13 @@ def pretrain(
             eeea_net_c2 or, for images of up to 64 px, resnet18_small. 'ribcage profile --list' lists them all.
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
         findings: Findings whose labels are used, for methods that use labels (default: all findings in the data).
-        labels: Fraction of the training patients whose images are used for training.
+        labels: Fraction of the training patients to use; all training images of these patients are used.
         frontal: Use only frontal images (PA and AP views).
         drop_copies: Drop training images that are identical to an image in another split.
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
-        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for
-            single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
+        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the
+            policy for single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
             (readers=any); see docs/datasets.md.
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
@@ -1036,7 +1038,7 @@ def pretrain(
         threads: Number of threads that load images; 0 means one per core.
         export_as: Also write the weights in the layout of a published checkpoint, such as moco or torchvision
             (docs/weights.md).
-        devices: Number of GPUs on this machine, or of processes on the CPU.
+        devices: Number of GPUs to use on this machine, or of processes if the model is trained on the CPU.
         seed: Random seed.
         track: Experiment trackers to which the run is also logged, such as tensorboard, mlflow or wandb
             (docs/tracking.md).
@@ -1046,8 +1048,8 @@ def pretrain(
             start one.
         train: Splits to train on.
         data_weights: Sampling weight of each dataset (default: in proportion to its size).
-        augment: Augmentation preset: for radiographs, or as in the paper of the method, without colour
-            augmentation.
+        augment: Augmentation preset: radiograph (suited to radiographs), or paper (as in the paper of the method,
+            but without colour augmentation).
         probe: Labelled dataset folders for evaluating the features during training (linear probe and k nearest
             neighbours).
         evaluate_every: Evaluate the features every N epochs; each evaluation also saves the bundle.
@@ -1094,15 +1096,15 @@ def probe(
         seeds: Number of random subsets of patients per fraction.
         findings: Findings to classify (default: all findings in the data).
         train: Split on which the classifiers are fitted.
-        val: Split used to select the regularisation and k.
+        val: Split used to select the regularisation strength and the number of nearest neighbours.
         split: Split to evaluate on.
         frontal: Use only frontal images (PA and AP views).
         drop_copies: Drop training images that are identical to an image in another split.
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split. From the evaluated split, images are also dropped if the patient or a copy is in the
             training data of the model.
-        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for
-            single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
+        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the
+            policy for single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
             (readers=any); see docs/datasets.md.
         size: Input height and width in pixels, or one number for both (default: the input size of the bundle,
             else 224).
@@ -1236,7 +1238,7 @@ def serve(
         token_file: File with the access token (default: the value of RIBCAGE_TOKEN, if set).
         log_predictions: Folder in which predictions are logged as JSON lines, without images (default: nothing is
             stored).
-        batch: Maximum batch size of a model.
+        batch: Maximum batch size per model.
         batch_delay: Maximum time in milliseconds that an image waits for other images to form a batch.
         threads: Number of CPU threads per model; 0 means one per core.
         workers: Number of processes that decode images; 0 means one per core.
@@ -1274,7 +1276,8 @@ def tune(
             NAME=A,B,C.
         out: Folder to write the search to, with a run folder for each trial.
         trials: Number of trials in all, including those of earlier and parallel runs of this search.
-        prune: End a trial early if its validation score is below the median of the other trials.
+        prune: End a trial early if its best validation score so far is below the median of the other trials after
+            the same epoch.
         seed: Random seed of the search and of every trial.
         options: its own, as `ribcage … --help` lists them.
     """

@@ -75,7 +75,7 @@ def refuse_different(first: Classifier, other: Classifier, mean: Mean) -> None:
         values = [_shown(read(one.spec)) for one in (first, other)]
         if read(first.spec) != read(other.spec):
             raise ValueError(
-                f"The {mean} of {first.folder} and {other.folder} cannot be averaged, because their {name} differs: "
+                f"The {mean} of {first.folder} and {other.folder} cannot be averaged, because they differ in {name}: "
                 f"{values[0]} and {values[1]}. Leave one of the two models out."
             )
 

@@ -80,7 +80,7 @@ def converted_model(
     if found.candidates and not found.name:
         raise ValueError(
             f"{file} fits several architectures ({', '.join(found.candidates)}), which compute different outputs. "
-            f"Name the architecture with --model."
+            f"Specify the architecture with --model."
         )
     config, names = pretrained_config(known_model(found.name)), tuple(findings) or found.findings
     body, head = split(found.state, config.classifier)
@@ -92,7 +92,7 @@ def converted_model(
     if len(mean) != stem or len(std) != stem:
         raise ValueError(
             f"--mean and --std must have one value for each input channel of {file} ({stem}), but have {len(mean)} and "
-            f"{len(std)}."
+            f"{len(std)} values."
         )
     own, rgb_normalisation = (GRAY, (mean, std)) if stem == 3 else ((mean[0], std[0]), ())
     size = size or found.size

@@ -177,11 +177,11 @@ def load_classifier(folder: Path | str) -> Classifier:
     opened = load_bundle(folder)
     if not opened.spec.findings:
         raise ValueError(
-            f"{opened.folder} is a pretrained backbone without findings; a classifier is required: train one with "
-            f"'ribcage finetune --init' or 'ribcage probe'."
+            f"{opened.folder} is a pretrained backbone, but a classifier is required. Train one with 'ribcage "
+            f"finetune --init' or 'ribcage probe'."
         )
     if not isinstance(opened, Classifier):
-        raise ValueError(f"{opened.folder} is a detector, which predicts boxes; a classifier is required.")
+        raise ValueError(f"{opened.folder} is a detector, which predicts boxes, but a classifier is required.")
     return opened
 
 

@@ -45,17 +45,18 @@ class Options:
     """Add models one by one, from the best to the worst, and keep a model only if the mean AUROC of the blend on the
     validation split does not fall."""
     train: str = "train"
-    """Split for batch norm statistics and the OOD check."""
+    """Split on which the batch norm statistics are recomputed and the OOD check is fitted."""
     val: str = "val"
-    """Split for temperature, thresholds and --greedy; the blend cannot be tested on images of this split afterwards."""
+    """Split on which the temperature and the thresholds are fitted and --greedy selects models; the blend cannot be
+    tested on images of this split afterwards."""
     frontal: bool = False
     """Use only frontal images (PA and AP views)."""
     drop_shared: tuple[str, ...] = ()
     """Splits from which an image is dropped if its patient, or a copy of the image, is also in another split."""
     policy: str = ""
-    """Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for single
-    findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers (readers=any)
-    (default: the policy used when the models were validated if it is the same for all, otherwise ignore)."""
+    """Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the policy for
+    single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers (readers=any)
+    (default: the policy used when the models were validated, if it is the same for all models, otherwise ignore)."""
     allow_leak: bool = False
     """Continue even if a model was trained on images of the --val split; the leakage is stated in the model card."""
     batch: int = 64

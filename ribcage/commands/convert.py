@@ -70,7 +70,8 @@ class Options:
     """Dataset folders for calibration; the temperature and the thresholds are fitted on their --val split (default: no
     calibration)."""
     val: str = "val"
-    """Split for calibration; the model cannot be tested on images of this split afterwards."""
+    """Split on which the temperature and the thresholds are fitted; the model cannot be tested on images of this
+    split afterwards."""
     layout: str = ""
     """Layout of the checkpoint (default: recognised from parameter names and shapes; --formats lists the layouts)."""
     partial: bool = False
@@ -205,7 +206,8 @@ def fitted(options: Options, model: Model) -> Model:
         return model
     if not model.spec.findings:
         raise ValueError(
-            f"--data calibrates predicted probabilities, but {options.file} is a backbone without findings."
+            f"--data is for the calibration of probabilities, but {options.file} is a backbone, which predicts none."
+            f" Leave the option out."
         )
     data = Datasets.open(options.data)
     selection.distinct(data)
@@ -246,7 +248,7 @@ def described(found: "Published", options: Options) -> "Published":
     if not found.name and not found.candidates:
         raise ValueError(
             f"The architecture in {options.file} was not recognised ({len(found.state)} tensors, "
-            f"the first is {next(iter(found.state))}). Name the architecture with --model."
+            f"the first is {next(iter(found.state))}). Specify the architecture with --model."
         )
     return replace(found, mean=options.mean or found.mean, std=options.std or found.std)
 

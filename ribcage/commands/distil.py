@@ -57,7 +57,8 @@ class Options(finetune.Options):
     """Weight of the relation loss: squared difference between the pairwise similarities of feature-map locations in the
     student and in a teacher."""
     teacher_weights: Literal["mean", "auroc"] = "mean"
-    """How several teachers are weighted: equally (mean), or per finding in proportion to validation AUROC - 0.5."""
+    """How several teachers are weighted: equally (mean), or for each finding in proportion to validation
+    AUROC - 0.5 (auroc)."""
     teacher_mode: Literal["auto", "live", "stored"] = "auto"
     """How the teachers predict: live (on each augmented image during training), stored (once on each unaugmented image
     before training), or auto (live if images are augmented or the feature or relation loss is used, otherwise stored).

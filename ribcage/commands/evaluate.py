@@ -35,7 +35,7 @@ class Options:
     data: tuple[str, ...]
     """Dataset folders."""
     split: str = "test"
-    """Split to evaluate on: train, val, test, another name, or all."""
+    """Split to evaluate on: train, val, test, the name of another split, or all."""
     frontal: bool = False
     """Use only frontal images (PA and AP views)."""
     out: Path | None = None
@@ -49,14 +49,14 @@ class Options:
     table: Literal["full", "chexnet"] = "full"
     """Format of the printed table: full, or chexnet (one line per finding, such as 'The AUROC of Mass is 0.86')."""
     policy: str = ""
-    """Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for single
-    findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers (readers=any)
+    """Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the policy for
+    single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers (readers=any)
     (default: the policy used when the model was validated, otherwise ignore)."""
     rule: str = "youden"
     """Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5)."""
     drop_shared: tuple[str, ...] = ()
-    """Drop images from the tested split if the model was trained on the same patient or on a copy of the image. Name
-    the split that --split names (default: the value used in training)."""
+    """Drop images from the tested split if the model was trained on the same patient or on a copy of the image. The
+    value must be the split given by --split (default: as in training)."""
     allow_leak: bool = False
     """Evaluate even if the model was trained on these patients or images; the leakage is stated in the report."""
     resamples: int = 1000

@@ -37,7 +37,8 @@ class Options:
     """Quantise the model to int8 (onnx and openvino). The model becomes faster and smaller, and its probabilities
     change slightly; needs --data."""
     data: tuple[str, ...] = ()
-    """Dataset folders for the comparison and for --int8 (default: the comparison uses generated patterns)."""
+    """Dataset folders with images for --int8 and for comparing the exported with the original model (default: the
+    models are compared on generated patterns)."""
     train: str = "train"
     """Split from which the calibration images for --int8 are taken."""
     val: str = "val"
@@ -208,14 +209,16 @@ def compared(options: Options, opened: "Classifier", made: Path) -> Exported:
     images = chosen.images if chosen else deployment.patterns(opened.spec.stored)
     wanted = deployment.expected(opened, images)
     if not np.isfinite(wanted).all():
-        raise ValueError(f"{opened.folder} predicts NaN or infinity and cannot be exported.")
+        raise ValueError(
+            f"The predictions of {opened.folder} contain NaN or infinity, so the model cannot be exported."
+        )
     away = deployment.max_difference(answer, images, wanted)
     kind = "images" if options.data else "patterns"
     print(f"largest difference between probabilities on {len(images):,} {kind}: {away:.2g}")
     if away > options.tolerance and (not options.int8 or away == float("inf")):
         raise ValueError(
-            f"The outputs of the exported model and of the original differ by {away:.2g}, more than the tolerance of "
-            f"{options.tolerance:g}; no file was written."
+            f"The outputs of the exported model and of the original differ by {away:.2g}, which is more than "
+            f"the tolerance of {options.tolerance:g}; no file was written."
         )
     result: Exported = {"away": away, "images": len(images)}
     if chosen:

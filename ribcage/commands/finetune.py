@@ -59,7 +59,7 @@ class Options(TrainingOptions):
     """Loss function: cross-entropy for mutually exclusive findings, otherwise one of the others."""
     prior: bool = False
     """Initialise the bias of the head from the prevalence of each finding. Without this option, saliency maps may be
-    empty if the model was trained for few epochs."""
+    empty if the model was trained for only a few epochs."""
     balanced: bool = False
     """Weight the positives and negatives of each finding by the effective number of samples (Cui et al. 2019)."""
     smoothing: float = 0.0
@@ -258,7 +258,7 @@ def validator(
     if not validation.judged:
         raise ValueError(
             f"None of the findings {', '.join(model.findings)} has both positive and negative labels in split "
-            f"{options.val!r}, so no epoch can be selected. Use another --val or --findings, or a --policy (now "
+            f"{options.val!r}, so no epoch can be selected. Use another --val or --findings, or a --policy (currently "
             f"{policy}) that leaves fewer labels unknown."
         )
     if one_class:

@@ -219,7 +219,7 @@ def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.nd
     for rows, split in zip(kept, (options.train, options.val), strict=True):
         without_boxes = [name for name in options.findings if not len(detections.truth(data, rows, name, policy))]
         if len(without_boxes) == len(options.findings):
-            raise ValueError(f"No usable image in split {split!r} has a box of {' or '.join(without_boxes)}.")
+            raise ValueError(f"No usable image in split {split!r} has a box for {' or '.join(without_boxes)}.")
         if without_boxes:
             run_folder.say(f"WARNING: split {split!r} has no boxes for {', '.join(without_boxes)}.")
     return kept[0], kept[1], policy

@@ -56,7 +56,8 @@ class Options(TrainingOptions):
     data_weights: tuple[float, ...] = ()
     """Sampling weight of each dataset (default: in proportion to its size)."""
     augment: Literal["radiograph", "paper"] = "radiograph"
-    """Augmentation preset: for radiographs, or as in the paper of the method, without colour augmentation."""
+    """Augmentation preset: radiograph (suited to radiographs), or paper (as in the paper of the method, but without
+    colour augmentation)."""
     probe: tuple[str, ...] = ()
     """Labelled dataset folders for evaluating the features during training (linear probe and k nearest neighbours)."""
     evaluate_every: int = 10
@@ -79,7 +80,7 @@ def member(name: str) -> "type[Method]":
 
     kind = methods.load_method(name)
     if kind.command != "pretrain":
-        raise ValueError(f"{name} is not a pretraining method: train it with 'ribcage {kind.command}'.")
+        raise ValueError(f"{name} is not a pretraining method. Use it with 'ribcage {kind.command}'.")
     return kind
 
 

@@ -45,7 +45,7 @@ class Options:
     train: str = "train"
     """Split on which the classifiers are fitted."""
     val: str = "val"
-    """Split used to select the regularisation and k."""
+    """Split used to select the regularisation strength and the number of nearest neighbours."""
     split: str = "test"
     """Split to evaluate on."""
     frontal: bool = False
@@ -56,8 +56,8 @@ class Options:
     """Splits from which an image is dropped if its patient, or a copy of the image, is also in another split. From the
     evaluated split, images are also dropped if the patient or a copy is in the training data of the model."""
     policy: str = "ignore"
-    """Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for single
-    findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers (readers=any); see
+    """Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the policy for
+    single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers (readers=any); see
     docs/datasets.md."""
     size: tuple[int, ...] = ()
     """Input height and width in pixels, or one number for both (default: the input size of the bundle, else 224)."""

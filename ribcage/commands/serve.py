@@ -50,7 +50,7 @@ class Options:
     log_predictions: Path | None = None
     """Folder in which predictions are logged as JSON lines, without images (default: nothing is stored)."""
     batch: int = 8
-    """Maximum batch size of a model."""
+    """Maximum batch size per model."""
     batch_delay: float = 2.0
     """Maximum time in milliseconds that an image waits for other images to form a batch."""
     threads: int = 0

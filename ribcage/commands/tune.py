@@ -44,7 +44,8 @@ class Options:
     trials: int = 20
     """Number of trials in all, including those of earlier and parallel runs of this search."""
     prune: bool = True
-    """End a trial early if its validation score is below the median of the other trials."""
+    """End a trial early if its best validation score so far is below the median of the other trials after the same
+    epoch."""
     seed: int = 0
     """Random seed of the search and of every trial."""
     member: dict[str, object] = field(default_factory=dict)

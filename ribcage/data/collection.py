@@ -249,7 +249,8 @@ class Datasets(Sequence[DatasetFolder]):
                 wrong.append(f"{count_phrase(len(damaged), 'image')} of {one.folder} (first: row {damaged[0]})")
         if wrong:
             raise ValueError(
-                f"The pixel hashes of some images differ from those at the import, so these images have changed: "
+                f"The pixel hashes of some images differ from those computed at the import, so these images have "
+                f"changed: "
                 f"{', '.join(wrong)}. Import the dataset again."
             )
 

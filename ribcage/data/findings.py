@@ -215,9 +215,9 @@ class Policy:
         problems += [] if self.readers in READERS else [f"readers={self.readers!r}"]
         if problems:
             raise ValueError(
-                f"The label policy contains invalid values: {', '.join(problems)}. Uncertain labels may be treated as "
-                f"{', '.join(TREATMENTS)}, and blank labels as {' or '.join(BLANKS)}; readers may be "
-                f"{', '.join(READERS)}."
+                f"The label policy contains invalid values: {', '.join(problems)}. Valid values are "
+                f"{', '.join(TREATMENTS)} for uncertain labels, {' and '.join(BLANKS)} for blank labels, and "
+                f"{', '.join(READERS)} for labels by several readers."
             )
 
     def __str__(self) -> str:

@@ -275,5 +275,5 @@ def _box_table(lists: pa.ChunkedArray) -> pd.DataFrame:
     parents = pc.list_parent_indices(lists.combine_chunks()).to_numpy()
     values.insert(0, "row", parents.astype(np.int64))
     if "reader" in values and not all(isinstance(name, str) for name in values["reader"].unique()):
-        raise ValueError("the name of the reader of a box is not text")
+        raise ValueError("the reader of a box has a name that is not text")
     return values

@@ -81,12 +81,13 @@ class Loader(BatchMaker):
     ) -> None:
         if isinstance(data, DatasetFolder | str) or isinstance(views, View):
             raise ValueError(
-                "A Loader takes a list of opened folders and a list of views: [ribcage.open(folder)], [view]."
+                "A Loader takes a list of opened dataset folders and a list of views, such as [ribcage.open(folder)] "
+                "and [view]."
             )
         self.data, self.views = Datasets.of(data), tuple(views)
         self.earlier = tuple((end, tuple(shown)) for end, shown in earlier)
         if not all(isinstance(one, DatasetFolder) for one in self.data):
-            raise ValueError("A Loader takes opened folders: [ribcage.open(folder)].")
+            raise ValueError("A Loader takes a list of opened dataset folders, such as [ribcage.open(folder)].")
         self.batch, self.drop_last, self.prefetch, self.rank, self.world = batch, drop_last, prefetch, rank, world
         self.threads, self.channels = min(_cores(), 8) if threads is None else threads, channels
         self.rows = sampling.selected_rows(rows, self.data.total)

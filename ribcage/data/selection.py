@@ -44,7 +44,8 @@ def distinct(data: Datasets) -> None:
         same = dict.fromkeys(str(dataset.folder) for dataset in data if names.count(dataset.index.name) > 1)
         raise ValueError(
             f"{count_phrase(twice, 'image is', 'images are')} in more than one of {', '.join(same)} "
-            "(same dataset and path): pass each folder once or, if the images differ, import one under another --name."
+            "(same dataset and path): pass each folder once or, if the images differ, import one of them again under "
+            "another --name."
         )
 
 

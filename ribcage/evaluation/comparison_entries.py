@@ -51,7 +51,10 @@ def entries(words: Sequence[str], on: str = "", thresholds: Sequence[str] = ()) 
     known = list(dict.fromkeys(name for one in found for name in one.table.findings))
     asked = own_predictions.thresholds(thresholds, known)
     if asked and all(one.thresholds for one in found):
-        raise ValueError("--thresholds applies to tables without thresholds, but all of these tables have thresholds.")
+        raise ValueError(
+            "--thresholds applies to tables without thresholds, but all of these tables have thresholds. "
+            "Leave the option out."
+        )
     return [one if one.thresholds or not asked else replace(one, rule="as given", thresholds=asked) for one in found]
 
 

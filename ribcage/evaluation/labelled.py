@@ -91,8 +91,8 @@ def tested_findings(model: ModelSpec, data: Datasets, policy: Policy, rule: str 
     if model.loss == EXCLUSIVE and len(common) < len(model.findings):
         lacking = ", ".join(name for name in model.findings if name not in common)
         raise ValueError(
-            f"The model predicts one of {len(model.findings)} exclusive findings, but no dataset has labels for "
-            f"{lacking}."
+            f"The model predicts one of {len(model.findings)} mutually exclusive findings, but no dataset has "
+            f"labels for {lacking}."
         )
     return common
 

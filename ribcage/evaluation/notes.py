@@ -43,7 +43,7 @@ def classification_notes(data: LabelledPredictions, found: ClassificationEvaluat
     if alone := [row.finding for row in rows if _without_interval(row)]:
         texts.append(
             f"The AUROC of {', '.join(alone)} has no interval: all positive or all negative images belong to one "
-            "patient, so that no variance can be estimated. The interval of the mean assumes the largest possible "
+            "patient, so no variance can be estimated. The interval of the mean assumes the largest possible "
             "standard error for such findings."
         )
     texts += unknown_patients_note(int((data.about["patient"] == "").sum()))

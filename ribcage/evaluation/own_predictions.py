@@ -195,8 +195,8 @@ def aligned_table(table: PredictionTable, others: Sequence[PredictionTable], nam
     if "" in table.findings:
         if len(labels.columns) != 1:
             raise ValueError(
-                f"{name} does not state the finding that its probabilities refer to. Name the column "
-                f"{' or '.join(labels)}."
+                f"{name} does not state the finding that its probabilities refer to. Rename the column of "
+                f"probabilities to {' or '.join(labels)}."
             )
         table = replace(table, findings=tuple(each or str(labels.columns[0]) for each in table.findings))
     place = _places(table.images["path"], every["path"])

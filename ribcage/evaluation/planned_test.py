@@ -182,7 +182,7 @@ def split_rows(datasets: Datasets, split: str, frontal: bool) -> np.ndarray:
     rows = np.arange(datasets.total) if split == "all" else np.flatnonzero(datasets.column("split") == split)
     if not len(rows):
         there = ", ".join(f"{name or 'no split'} {count:,}" for name, count in datasets.splits.items())
-        raise ValueError(f"The data have no images in split {split!r}. Their splits and numbers of images: {there}.")
+        raise ValueError(f"The data have no images in split {split!r}. Available splits (number of images): {there}.")
     frontals = rows[datasets.frontal[rows]]
     if frontal and not len(frontals):
         raise ValueError(

@@ -85,7 +85,8 @@ def _checked(prints: np.ndarray) -> np.ndarray:
     prints = np.asarray(prints)
     if prints.shape[1:] != (VARIANTS, BITS // 64) or prints.dtype != np.uint64:
         raise ValueError(
-            f"Fingerprints must be a uint64 array of shape (N, {VARIANTS}, 4), not {prints.dtype} of {prints.shape}."
+            f"Fingerprints must be a uint64 array of shape (N, {VARIANTS}, 4), not "
+            f"{prints.dtype} of shape {prints.shape}."
         )
     return prints
 

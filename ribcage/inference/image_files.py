@@ -328,7 +328,7 @@ def _classified(
     images = torch.stack([one.image for one in several if one.image is not None], 1)  # (V, N, C, H, W)
     logits = predictions.joint(exclusive)(torch.stack([opened.method.logits(view).float() for view in images]))
     if not logits.isfinite().all():
-        raise ValueError(f"{opened.folder} predicts NaN or infinity: its weights are damaged.")
+        raise ValueError(f"The predictions of {opened.folder} contain NaN or infinity: its weights are damaged.")
     found = predictions.Predictions(model.findings, np.arange(len(several)), logits.numpy(), exclusive)
     cuts = dict(zip(model.findings, thresholds, strict=True))
     return [

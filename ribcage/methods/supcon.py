@@ -82,7 +82,7 @@ class SupCon(ContrastiveMethod):
         if all((column == column[:1]).all() for column in known):
             raise ValueError(
                 f"supcon contrasts images with different findings, but all {len(labels):,} images have the "
-                f"same known labels of {', '.join(self.findings)}."
+                f"same known labels for {', '.join(self.findings)}."
             )
 
     def faults(self, images: int, batch: int) -> list[str]:

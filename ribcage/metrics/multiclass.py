@@ -65,6 +65,6 @@ def _checked(classes: np.ndarray, count: int) -> np.ndarray:
     if classes.ndim != 1 or len(strange):
         came = f"contain {strange[0]:g}" if len(strange) else f"have shape {classes.shape}"
         raise ValueError(
-            f"The classes must be one number from 0 to {count - 1}, or NaN, for each image, but they {came}."
+            f"The classes must be an array with one number per image, from 0 to {count - 1} or NaN, but they {came}."
         )
     return classes

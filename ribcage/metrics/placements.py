@@ -74,8 +74,8 @@ def delong_difference(a: DeLong, b: DeLong) -> Paired:
     """The paired test: two models on the same rows, in the same order."""
     if a.pulls.shape != b.pulls.shape:
         raise ValueError(
-            f"The two results differ in the number of patients or findings: {a.pulls.shape} and {b.pulls.shape}. "
-            "Compare models on the same images and findings."
+            f"The two results have different numbers of patients or findings: (patients, findings) is "
+            f"{a.pulls.shape} and {b.pulls.shape}. Compare models on the same images and findings."
         )
     return Paired(a, b)
 

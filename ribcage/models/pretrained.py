@@ -87,7 +87,8 @@ def pretrained_model(
         raise FileNotFoundError(f"{init} does not exist.")
     if file is None and not _answers(config):
         raise OSError(
-            f"There are no pretrained weights for {name}: {_wanted(config)} is not on disk and cannot be downloaded. "
+            f"The pretrained weights of {name} are not available: {_wanted(config)} is not on disk and cannot be "
+            "downloaded. "
             "Download it elsewhere and pass --init FILE, or train without --init."
         )
     if file is None or file.suffix == ".npz":

@@ -98,8 +98,8 @@ def box_metrics_note(result: DetectionEvaluation) -> str:
     """How the metrics were computed."""
     return (
         f"mAP is the mean AP over IoU thresholds from {THRESHOLDS[0]:.2f} to {THRESHOLDS[-1]:.2f}, without a score "
-        "threshold. FROC is the mean sensitivity at 1/8 to 8 false positives per image, where a box is hit if the "
-        f"centre of a detection lies inside it. {intervals_sentence(result)}"
+        "threshold. The FROC score is the mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per image; "
+        f"a ground-truth box is hit if the centre of a detection lies inside it. {intervals_sentence(result)}"
     )
 
 

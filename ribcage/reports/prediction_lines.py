@@ -113,7 +113,8 @@ def sanity_lines(found: Likeness, coarse: str) -> Iterator[str]:
     coarse: a warning about maps with few cells; empty for none.
     """
     yield (
-        f"Rank correlation between these maps and the maps of networks with randomised weights (1 = identical), for "
+        f"Rank correlation between these maps and the maps of networks with randomised weights (1 = identical "
+        f"ranking), for "
         f"{count_phrase(found.images, 'image')} and {count_phrase(found.draws, 'randomisation')}:"
     )
     wide = max(map(len, (*found.findings, "mean")))

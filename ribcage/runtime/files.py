@@ -96,7 +96,8 @@ def refuse_links(root: Path, folder: Path) -> None:
             return
         if below.is_symlink():
             raise OSError(
-                f"{below} is a symbolic link, and Ribcage does not write through links. Remove it, or pass --out."
+                f"{below} is a symbolic link, and Ribcage does not write through symbolic links. Remove it, or pass "
+                f"--out."
             )
 
 
@@ -140,7 +141,9 @@ def only_writer(folder: Path) -> Iterator[None]:
                 if error.errno not in (errno.EAGAIN, errno.EACCES):
                     raise
             if not patience:
-                raise OSError(f"Another process is writing to {folder}. Wait for it, or choose another folder.")
+                raise OSError(
+                    f"Another process is writing to {folder}. Wait until it has finished, or choose another folder."
+                )
             time.sleep(0.05)
         try:
             yield

@@ -238,7 +238,9 @@ def recipe_words(file: Path) -> list[str]:
         if not all(isinstance(one, str | int | float) for one in (value if isinstance(value, list) else [value]))
     ]
     if strange:
-        raise UsageError(f"The recipe {file} must have lines like 'lr = 0.1', not tables or dates: {strange[0]!r}.")
+        raise UsageError(
+            f"{strange[0]!r} in the recipe {file} is a table or a date, but only lines such as 'lr = 0.1' are allowed."
+        )
     return [word for name, value in values.items() for word in option_words(name, value)]
 
 

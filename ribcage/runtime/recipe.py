@@ -52,7 +52,9 @@ def recipe_file(word: str) -> Path:
     if word in recipe_names():
         return FOLDER / f"{word}.toml"
     if given.suffix != ".toml" and not given.is_file():
-        raise ValueError(f"Unknown recipe {word!r}.{did_you_mean(word, recipe_names())} 'ribcage recipes' lists them.")
+        raise ValueError(
+            f"Unknown recipe {word!r}.{did_you_mean(word, recipe_names())} Run 'ribcage recipes' to list all."
+        )
     return given
 
 
@@ -62,7 +64,7 @@ def read_recipe(word: str) -> Recipe:
     try:
         lines = files.regular(found).read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
-        raise ValueError(f"Unknown recipe {word!r}. 'ribcage recipes' lists them.") from None
+        raise ValueError(f"Unknown recipe {word!r}. Run 'ribcage recipes' to list all recipes.") from None
     head = [line.removeprefix("#").removeprefix(" ") for line in lines if line.startswith("#")]
     labelled = _labelled(head)
     return Recipe(

@@ -72,7 +72,7 @@ def choices(seed: int, epoch: int, weights: np.ndarray, count: int) -> np.ndarra
     """(count,) int64: positions drawn with replacement, with probabilities in proportion to the weights."""
     weights = np.asarray(weights, np.float64)
     if not len(weights) or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() <= 0:
-        raise ValueError("Weights must be finite and not negative, and at least one must be above 0.")
+        raise ValueError("Weights must be finite and non-negative, and at least one must be above 0.")
     high, low = _pairs(seed, epoch, count, SAMPLE)
     share = ((high << np.uint64(21)) | (low >> np.uint64(11))) * 2.0**-53
     edges = np.cumsum(weights)
@@ -115,7 +115,7 @@ def _check(epoch: int, stream: int, blocks: int) -> None:
     if not 0 <= epoch < 1 << 32:
         raise ValueError(f"The epoch must be between 0 and 2³² - 1, not {epoch}.")
     if not 0 <= stream <= 0xFFFF:
-        raise ValueError(f"The number of the view must be between 0 and {NOISE - 1}, not {stream}.")
+        raise ValueError(f"The view number must be between 0 and {NOISE - 1}, not {stream}.")
     if blocks > 1 << 16:
         raise ValueError(
             f"{blocks * WORDS:,} random numbers were requested for one row; the maximum is {WORDS << 16:,}."

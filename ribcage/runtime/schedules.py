@@ -64,7 +64,7 @@ def size_stages(values: Sequence[int | str], epochs: int) -> tuple[SizeStage, ..
     *early, last = _sized(text)
     shares = [share for _, share in early]
     if len(values) > 1 or not all(0 < share < 1 for share in shares) or not sum(shares) < 1:
-        raise ValueError(f"--size {text} must be {SIZES}, with shares above 0 and a sum below 1")
+        raise ValueError(f"--size {text} must be {SIZES}, where each SHARE is above 0 and their sum is below 1")
     ends = [math.floor(sum(shares[: place + 1]) * epochs + 0.5) for place in range(len(shares))] + [epochs]
     sizes = [size for size, _ in [*early, last]]
     stages = [

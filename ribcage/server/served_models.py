@@ -91,7 +91,9 @@ class ServedClassifier(ServedModel):
         wanted = deployment.expected(self.opened, images)
         away = deployment.max_difference(self.run, images, wanted)
         if not np.isfinite(wanted).all():
-            raise ValueError(f"{self.opened.folder} predicts NaN or infinity and cannot be served.")
+            raise ValueError(
+                f"The predictions of {self.opened.folder} contain NaN or infinity, so the model cannot be served."
+            )
         if not away <= TOLERANCE:
             raise ValueError(
                 f"{self.opened.folder} cannot be served: the export to ONNX changes the probabilities by {away:.2g}, "
@@ -185,6 +187,6 @@ def served_models(opened: Sequence[Bundle]) -> dict[str, ServedModel]:
         while name in made:
             name = f"{plain}-{sum(other.startswith(plain) for other in made) + 1}"
         if not one.spec.findings:
-            raise ValueError(f"{one.folder} is a pretrained backbone without findings. Fine-tune it before serving.")
+            raise ValueError(f"{one.folder} is a pretrained backbone, which predicts no findings. Fine-tune it first.")
         made[name] = ServedDetector(name, one) if isinstance(one, Detector) else ServedClassifier(name, one)
     return made

@@ -32,7 +32,7 @@ class TrainingOptions:
     findings: tuple[str, ...] = ()
     """Findings to train on (default: all findings in the data)."""
     labels: float = 1.0
-    """Fraction of the training patients whose images are used for training."""
+    """Fraction of the training patients to use; all training images of these patients are used."""
     frontal: bool = False
     """Use only frontal images (PA and AP views)."""
     drop_copies: bool = True
@@ -40,8 +40,8 @@ class TrainingOptions:
     drop_shared: tuple[str, ...] = ()
     """Splits from which an image is dropped if its patient, or a copy of the image, is also in another split."""
     policy: str = "ignore"
-    """Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set it for single
-    findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers (readers=any); see
+    """Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the policy for
+    single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers (readers=any); see
     docs/datasets.md."""
     size: tuple[int | str, ...] = (224,)
     """Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on images of 128
@@ -103,7 +103,7 @@ class TrainingOptions:
     export_as: str = ""
     """Also write the weights in the layout of a published checkpoint, such as moco or torchvision (docs/weights.md)."""
     devices: int = 1
-    """Number of GPUs on this machine, or of processes on the CPU."""
+    """Number of GPUs to use on this machine, or of processes if the model is trained on the CPU."""
     seed: int = 0
     """Random seed."""
     track: tuple[str, ...] = ()

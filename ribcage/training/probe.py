@@ -178,8 +178,8 @@ def chosen_auroc(scores_of_settings: Sequence[Scores], val: np.ndarray, test: np
     judged = ~np.isnan(validation).any(axis=0)
     if not judged.any():
         raise ValueError(
-            "No finding has both positive and negative labels in the validation split, so the regularisation and k "
-            "cannot be selected."
+            "No finding has both positive and negative labels in the validation split, so the regularisation "
+            "strength and the number of nearest neighbours cannot be selected. Use another --val."
         )
     common = validation[:, judged].mean(axis=1).argmax()
     best = np.where(judged, np.where(judged, validation, 0).argmax(axis=0), common)

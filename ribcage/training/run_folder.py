@@ -195,14 +195,15 @@ def check_resumable(command: str, options: TrainingOptions, data: Datasets, teac
         other = " (with other images or labels)" if "contents" in changed else ""
         other += " (whose predictions differ)" if "teacher_contents" in changed else ""
         raise ValueError(
-            f"{options.out} was started with {_words(changed, before)}, not with {_words(changed, now)}{other}. "
+            f"The run in {options.out} was started with {_words(changed, before)}, not with "
+            f"{_words(changed, now)}{other}. "
             "Resume it with the same options, or choose another --out."
         )
     was, wanted = before.get("epochs"), now.get("epochs")
     if "epochs" in names and not (isinstance(was, int) and isinstance(wanted, int) and was < wanted):
         raise ValueError(
-            f"{options.out} was started with --epochs {was}. --epochs can only be increased in "
-            f"a resumed run, but is now {wanted}."
+            f"The run in {options.out} was started with --epochs {was}, not with --epochs {wanted}. When a run is "
+            f"resumed, --epochs can only be increased."
         )
     return {
         name: (before.get(name), now[name])

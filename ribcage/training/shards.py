@@ -69,7 +69,7 @@ class SavedTensor:
         edges = [0, *(part.stop for part in self.parts)]
         starts = [*(part.start for part in self.parts), self.parts[0].total]
         if edges != starts or len({part.kind for part in self.parts}) > 1:
-            raise ValueError(f"the parts of {name} do not fit together")
+            raise ValueError(f"the parts of {name} overlap, leave gaps, or differ in shape or type")
         self.shape = torch.Size((self.parts[0].total, *self.parts[0].kind[1]))
 
     def rows(self, start: int, stop: int) -> Tensor:

@@ -128,7 +128,9 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
 
     plain = as_timm(method, model)
     if target.is_file():
-        raise ValueError(f"{target} is a file: the huggingface layout is a folder of three files.")
+        raise ValueError(
+            f"{target} is a file, but the huggingface layout is a folder of three files. Use another path."
+        )
     folder = target / f"{base.plain_name(model.name)}_xray" if target.is_dir() else target
     folder.mkdir(parents=True, exist_ok=True)
     with files.explained(folder, "Free some."), tempfile.TemporaryDirectory(dir=folder, prefix=".part") as part:

@@ -178,7 +178,9 @@ def _remove_empty(folder: Path) -> None:
 
 def _names(place: Path) -> Iterator[str]:
     if place.is_symlink():
-        raise ValueError(f"{place} is a symbolic link, which is not followed. Replace it with the folder.")
+        raise ValueError(
+            f"{place} is a symbolic link, which is not followed. Replace it with the folder that it points to."
+        )
     if place.is_dir():
         yield from sorted(entry.name for entry in place.iterdir() if entry.is_dir() and not entry.is_symlink())
 

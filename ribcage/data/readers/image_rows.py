@@ -22,7 +22,8 @@ def csv_rows(
     role = columns.roles(header, given)
     if "path" not in role:
         raise ValueError(
-            f"The column with the image files was not recognised. Name it with --path-column. {columns.among(header)}"
+            f"The column with the image files was not recognised. Specify it with --path-column. "
+            f"{columns.among(header)}"
         )
     rows = _with_image(rows, role["path"]).drop_duplicates()
     chosen = columns.label_columns(header, list(role.values()), label_columns)

@@ -187,7 +187,7 @@ def _until_pixels() -> Callable[[int, Any, int], bool]:
 
 def _require(name: str) -> None:
     if importlib.util.find_spec("pydicom") is None:
-        raise UnreadableError(f"{name} is a DICOM file. To read DICOM files: pip install pydicom")
+        raise UnreadableError(f"{name} is a DICOM file. Reading DICOM files needs pydicom: pip install pydicom")
 
 
 def _parsed(stream: BinaryIO, **how: Any) -> "Dataset":

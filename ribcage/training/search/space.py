@@ -147,7 +147,7 @@ def _range(flag: Flag, first: str, last: str, suffix: str) -> Range:
     if kind is None:
         raise ValueError(f"{flag.option} does not take numbers: list its values as {flag.name}=A,B,C")
     if unknown := [word for word in suffixes if word not in SUFFIXES]:
-        raise ValueError(f"the suffix :{unknown[0]} is unknown; a range takes :log and :int")
+        raise ValueError(f"the suffix :{unknown[0]} is unknown; a range accepts :log and :int")
     whole = kind is int or "int" in suffixes
     low, high = (_number(word, whole) for word in (first, last))
     if low >= high:

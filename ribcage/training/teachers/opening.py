@@ -25,7 +25,8 @@ def content_hashes(names: Sequence[str]) -> list[str]:
         same = found.setdefault(content_hash(name), name)
         if same != name:
             raise ValueError(
-                f"--teacher lists the same teacher twice: {same} and {name} have the same content. Remove one of them."
+                f"--teacher lists the same teacher twice: {same} and {name} have the same content. Leave one of them "
+                f"out."
             )
     return list(found)
 

@@ -51,7 +51,8 @@ def predicted_logits(
     own = [place for place, name in enumerate(model.findings) if name in findings]
     if not np.isfinite(found.logits[:, own]).all():
         raise ValueError(
-            f"{opened.folder} predicts NaN or infinity: its weights are damaged, or its training diverged."
+            f"The predictions of {opened.folder} contain NaN or infinity: its weights are damaged, or its training "
+            f"diverged."
         )
     logits = np.full((data.total, len(findings)), np.nan, np.float32)
     for place, name in enumerate(model.findings):

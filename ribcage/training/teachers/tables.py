@@ -61,7 +61,9 @@ def read_teacher_table(file: Path) -> TeacherTable:
         raise ValueError(f"{file} is not a table of predictions: it lacks {lacks}. {columns.among(header)}")
     for finding in dict.fromkeys(chosen.values()):
         if len(both := [name for name in chosen if chosen[name] == finding]) > 1:
-            raise ValueError(f"{file}: the columns {' and '.join(both)} all refer to {finding}. Keep one of them.")
+            raise ValueError(
+                f"{file}: the columns {' and '.join(both)} refer to the same finding, {finding}. Keep one of them."
+            )
     probabilities = pd.DataFrame(
         {name: pd.to_numeric(rows[name], errors="coerce") for name in chosen}, dtype=np.float64
     )
