@@ -10,13 +10,16 @@ import argparse
 import tarfile
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from ribcage.data import datasets, reader_policy
+from ribcage.data.radiology_reports import SECTIONS
 
 TABLES = {
+    "chexpert": ("chexpert_train.csv.gz",),
     "nih": ("Data_Entry_2017_v2020.csv.gz", "BBox_List_2017.csv.gz"),
     "openi": ("NLMCXR_reports.tgz", "nlmcxr_dicom_metadata.csv.gz"),
     "padchest": ("PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz",),
@@ -26,6 +29,7 @@ TABLES = {
 }
 """Dataset → its files in the wheel."""
 NAMES = {
+    "chexpert_train.csv.gz": "train.csv.gz",
     "kaggle_stage_2_train_labels.csv.zip": "stage_2_train_labels.csv.zip",
     "siim-pneumothorax-train-rle.csv.gz": "train-rle.csv.gz",
     "vinbigdata-train.csv.gz": "train.csv.gz",
@@ -34,12 +38,12 @@ NAMES = {
 
 
 def main() -> None:
-    """Print a table of all datasets, one of their labels, and one of boxes of several readers."""
+    """Print a table of all datasets, one of their labels, one of boxes of several readers, and one of reports."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder data of the wheel")
     folder: Path = parser.parse_args().folder
-    print("| dataset | images | patients | studies | boxes | s |\n|---|---|---|---|---|---|")
-    labels, agreed = [], []
+    print("| dataset | images | patients | studies | boxes | reports | s |\n|---|---|---|---|---|---|---|")
+    labels, agreed, sections = [], [], []
     for name, files in TABLES.items():
         with tempfile.TemporaryDirectory() as place:
             for file in files:
@@ -48,17 +52,28 @@ def main() -> None:
             found = datasets.index(name, Path(place))
         seconds = time.perf_counter() - start
         people, studies = (found.table[column].replace("", None).nunique() for column in ("patient", "study"))
-        print(f"| `{name}` | {len(found):,} | {people:,} | {studies:,} | {len(found.boxes):,} | {seconds:.1f} |")
+        counts = [len(found), people, studies, len(found.boxes), len(found.reports)]
+        print(line(name, counts), f"{seconds:.1f} |")
+        if len(found.reports):
+            sections.append((name, *((found.reports[section] != "").sum() for section in SECTIONS)))
         if len(found.readings):
             kept = [len(reader_policy.combined_boxes(found, readers)) for readers in ("majority", "any")]
             agreed.append((name, len(found.readings), found.readings["reader"].nunique(), len(found.boxes), *kept))
         labels += [(name, finding, found.table[finding]) for finding in found.findings]
     print("\n| dataset | finding | present | absent | uncertain | unknown |\n|---|---|---|---|---|---|")
     for name, finding, column in labels:
-        print(f"| `{name}` | {finding} | {' | '.join(counts(column))} |")
+        print(line(name, label_counts(column), finding))
     print("\n| dataset | readings | readers | boxes | readers=majority | readers=any |\n|---|---|---|---|---|---|")
     for name, *numbers in agreed:
-        print(f"| `{name}` | {' | '.join(f'{number:,}' for number in numbers)} |")
+        print(line(name, numbers))
+    print(f"\n| dataset | {' | '.join(SECTIONS)} |\n|---{'|---' * len(SECTIONS)}|")
+    for name, *numbers in sections:
+        print(line(name, numbers))
+
+
+def line(name: str, numbers: Sequence[int], *words: str) -> str:
+    """A row of a table."""
+    return f"| {' | '.join([f'`{name}`', *words, *(f'{number:,}' for number in numbers)])} |"
 
 
 def provide(file: Path, place: Path) -> None:
@@ -70,9 +85,9 @@ def provide(file: Path, place: Path) -> None:
         place.symlink_to(file)
 
 
-def counts(column: pd.Series) -> list[str]:
+def label_counts(column: pd.Series) -> list[int]:
     """How many labels are 1, 0, -1 and unknown."""
-    return [f"{number:,}" for number in (*((column == value).sum() for value in (1, 0, -1)), column.isna().sum())]
+    return [*(int((column == value).sum()) for value in (1, 0, -1)), int(column.isna().sum())]
 
 
 if __name__ == "__main__":

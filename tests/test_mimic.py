@@ -1,8 +1,10 @@
 """MIMIC-CXR-JPG: labels by study, views, patients, a radiologist's labels of the test split."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import trees
 
@@ -47,6 +49,22 @@ def test_blank_views_are_filled_by_what_their_code_means_and_ap_axial_is_ap(fold
     ]
     trees.text(meta, trees.MIMIC_METADATA, *rows)
     assert datasets.index("mimic", root).table["view"].tolist()[:5] == ["PA", "AP", "LATERAL", "", ""]
+
+
+def test_reports_of_studies_from_the_archive_or_beside_the_images(folder: Path) -> None:
+    root = trees.mimic(folder)
+    found = datasets.index("mimic", root)
+    assert found.reports["rows"].tolist()[:2] == [(0, 1, 2), (3, 4, 5)] and len(found.reports) == 13
+    first = found.reports.iloc[0]
+    assert first["impression"] == "No acute process." and first["indication"].endswith("study 50000010")
+    with zipfile.ZipFile(root / "mimic-cxr-reports.zip") as archive:
+        archive.extractall(root)
+    pd.testing.assert_frame_equal(datasets.index("mimic", root, reports=".").reports, found.reports)
+    (root / "mimic-cxr-reports.zip").unlink()
+    pd.testing.assert_frame_equal(datasets.index("mimic", root).reports, found.reports)
+    assert not len(datasets.index("mimic", root, reports="none").reports)
+    with pytest.raises(FileNotFoundError, match=r"--reports: .*nowhere"):
+        datasets.index("mimic", root, reports="nowhere")
 
 
 def test_a_radiologists_labels_of_the_test_set_go_before_the_labellers(folder: Path) -> None:

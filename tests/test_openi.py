@@ -42,6 +42,16 @@ def test_the_copy_on_kaggle_has_the_same_labels(tmp_path: Path) -> None:
     assert other.table["view"].tolist() == ["", "LATERAL"] * 15
 
 
+def test_reports_are_read_in_sections_from_either_copy(tmp_path: Path) -> None:
+    one = datasets.index("openi", trees.openi(tmp_path / "nlm")).reports
+    other = datasets.index("openi", trees.openi_kaggle(tmp_path / "kaggle")).reports
+    assert one.equals(other) and one["rows"].tolist()[:3] == [(0, 1), (4, 5), (6, 7)] and len(one) == 10
+    assert one[["indication", "findings", "impression", "language"]].to_numpy().tolist()[:2] == [
+        ["Chest pain", "", "a, b", "en"],
+        ["", "Heart < normal. XXXX", "", "en"],
+    ]
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -37,6 +37,13 @@ def test_labels_by_physicians_only(tmp_path: Path) -> None:
     assert (table.loc[table["labelled_by"] == "Physician", "No_Finding"] == 1).any()
 
 
+def test_spanish_reports_and_the_places_of_labels(tmp_path: Path) -> None:
+    found = datasets.index("padchest", trees.padchest(tmp_path))
+    assert len(found.reports) == 28 and set(found.reports["language"]) == {"es"}
+    assert set(found.reports["findings"]) == {"sin hallazg ."}
+    assert found.table["padchest_localizations"][0] == "nodule: loc hilar, loc right"
+
+
 @pytest.mark.parametrize(
     "cell", ["nan", "['normal'", "__import__('os')", "{'normal'}", "[1, None]", "[" * 5000, "['normal'] + ['mass']"]
 )

@@ -186,6 +186,20 @@ def brax(folder: Path) -> Path:
 
 # ---- MIMIC-CXR-JPG
 
+MIMIC_REPORT = """                                 FINAL REPORT
+ EXAMINATION:  CHEST (PA AND LAT)
+
+ INDICATION:  ___F with cough  // study {}
+
+ FINDINGS:
+
+ The heart is normal.
+
+ IMPRESSION:
+
+ No acute process.
+"""
+
 MIMIC_ROWS = [  # patient, study, image, view
     (10000000 + patient, 50000000 + 10 * patient + study, f"{patient:08x}-{study:08x}-{view or 'none'}", view)
     for patient in range(1, 8)
@@ -212,6 +226,9 @@ def mimic(folder: Path, labels: Sequence[str] = ("chexpert", "negbio"), under: s
         rows = [f"{patient},{study},1.0,,,{edema},,,,,,0.0,,,," for patient, study in studies]
         text(folder / name.format(labeller), "subject_id,study_id," + MIMIC_LABELS, *rows)
     images(folder, [f"{under}/p10/p{patient}/s{study}/{pic}.jpg" for patient, study, pic, _ in MIMIC_ROWS])
+    with zipfile.ZipFile(folder / "mimic-cxr-reports.zip", "w") as archive:
+        for patient, study in studies:
+            archive.writestr(f"files/p10/p{patient}/s{study}.txt", MIMIC_REPORT.format(study))
     return folder
 
 
@@ -244,7 +261,7 @@ def lovt(folder: Path) -> Path:
 
 # ---- PadChest
 
-PADCHEST_HEADER = ",ImageID,ImageDir,StudyDate_DICOM,StudyID,PatientID,PatientBirth,PatientSex_DICOM,Projection,MethodLabel,Report,Labels"
+PADCHEST_HEADER = ",ImageID,ImageDir,StudyDate_DICOM,StudyID,PatientID,PatientBirth,PatientSex_DICOM,Projection,MethodLabel,Report,Labels,LabelsLocalizationsBySentence"
 PADCHEST_LABELS = (
     "['normal']",
     "\"['pleural effusion', 'laminar atelectasis ', 'NSG tube', 'pleural effusion']\"",
@@ -265,7 +282,7 @@ def padchest(folder: Path) -> Path:
         rows.append(
             f"{place},{names[-1].partition('/')[2]},{place % 3},20140915,study{place},patient{patient},1930.0,"
             f'{"MFO"[patient % 3]},{projection},{("Physician", "RNN_model")[place % 2]},"sin hallazg .\n",'
-            f"{PADCHEST_LABELS[place % 7]}"
+            f"{PADCHEST_LABELS[place % 7]},\"[['nodule', 'loc hilar ', 'loc right'], ['normal'], 1, ['loc left']]\""
         )
     text(folder / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz", PADCHEST_HEADER, *rows)
     images(folder, names)
@@ -366,6 +383,12 @@ OPENI_TERMS = (
     ("No Indexing",),
     ("Opacity/ribs", "Thickening/pleura", "Subcutaneous Emphysema"),
 )
+OPENI_REPORTS = (
+    '<AbstractText Label="COMPARISON">None.</AbstractText><AbstractText Label="FINDINGS">Heart &lt; normal.\n XXXX'
+    '</AbstractText><AbstractText Label="IMPRESSION"/>',
+    '<AbstractText Label="INDICATION">Chest pain</AbstractText><AbstractText Label="IMPRESSION">a, b</AbstractText>',
+    '<AbstractText Label="FINDINGS"/>',
+)
 OPENI_VIEWS = ("PA", "LL")
 
 
@@ -386,7 +409,7 @@ def openi(folder: Path) -> Path:
         text(
             folder / "ecgen-radiology" / f"{report}.xml",
             '<?xml version="1.0" encoding="utf-8"?>',
-            f'<eCitation><uId id="CXR{report}"/><MeSH>{terms}<automatic>opacity</automatic></MeSH>{figures}</eCitation>',
+            f'<eCitation><uId id="CXR{report}"/><Abstract>{OPENI_REPORTS[report % 3]}</Abstract><MeSH>{terms}<automatic>opacity</automatic></MeSH>{figures}</eCitation>',
         )
         images(folder / "NLMCXR_png", [f"CXR{report}_{name}.png" for name in names])
         views += [f"CXR{name},{view}" for name, view in zip(names, OPENI_VIEWS, strict=False)]
@@ -397,7 +420,8 @@ def openi(folder: Path) -> Path:
 def openi_kaggle(folder: Path) -> Path:
     """The copy on Kaggle: two tables and images under their DICOM names."""
     header = "uid,MeSH,Problems,image,indication,comparison,findings,impression"
-    rows = [f'{report},"{";".join(OPENI_TERMS[report % 5])}",,,,,"a, b",' for report in range(1, 16)]
+    texts = (",None.,Heart < normal. XXXX,", 'Chest pain,,,"a, b"', ",,,")
+    rows = [f'{report},"{";".join(OPENI_TERMS[report % 5])}",,,{texts[report % 3]}' for report in range(1, 16)]
     names = {f"{openi_image(report, place)}.dcm.png": report for report in range(1, 16) for place in range(2)}
     views = ("Frontal", "Lateral")
     text(folder / "indiana_reports.csv", header, *rows)

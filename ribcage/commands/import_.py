@@ -292,11 +292,17 @@ def summary(opened: "DatasetFolder") -> str:
     people = f"from {count_phrase(patients, 'patient')}" if patients else "without patient identifiers"
     lines = [
         f"{out}: {images} ({kind}) {people}; {splits}.",
-        *filter(None, [importer_tables.enlarged(table, facts)]),
+        *filter(None, [importer_tables.enlarged(table, facts), described_reports(opened)]),
         *notes,
         f"{count_phrase(facts.rejected, 'image')} rejected{': ' + reasons(out) if facts.rejected else '.'}",
     ]
     return "\n".join(lines)
+
+
+def described_reports(opened: "DatasetFolder") -> str:
+    """The number of radiology reports and of the images that they describe; "" if there are none."""
+    rows = opened.reports["rows"]
+    return f"{count_phrase(len(rows), 'report')} on {count_phrase(sum(map(len, rows)), 'image')}." if len(rows) else ""
 
 
 def reasons(out: Path, most: int = 3) -> str:

@@ -1,6 +1,7 @@
 """MIMIC-CXR-JPG: 377,110 radiographs of 65,379 patients, with positive, negative and uncertain labels for 14 findings.
 
-Johnson et al. 2019, https://arxiv.org/abs/1901.07042. Labels are per study and apply to all its images.
+Johnson et al. 2019, https://arxiv.org/abs/1901.07042. Labels are per study and apply to all its images. The reports are
+those of MIMIC-CXR, which are downloaded separately.
 """
 
 import logging
@@ -9,32 +10,19 @@ from typing import Literal
 
 import pandas as pd
 
+from ribcage.data.datasets.chexpert import LABELS
 from ribcage.data.findings import CHEXPERT14, canonical
 from ribcage.data.index import Index, index_table
-from ribcage.data.readers import columns, tables
+from ribcage.data.radiology_reports import no_reports, reports_of_images
+from ribcage.data.readers import columns, report_text, tables
 
 CHINESE = "MIMIC-CXR-JPG：65,379 名患者 227,827 次检查的 377,110 张胸片，每次检查 14 种征象，含“不确定”"
 SOURCE = "https://physionet.org/content/mimic-cxr-jpg/"
 LICENCE = "PhysioNet Credentialed Health Data License 1.5.0"
 NAME = "mimic-cxr-2.0.0-{}.csv"
-LABELS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Enlarged Cardiomediastinum",
-    "Fracture",
-    "Lung Lesion",
-    "Lung Opacity",
-    "No Finding",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Pneumonia",
-    "Pneumothorax",
-    "Support Devices",
-)
 PARTS = {"train": "train", "validate": "val", "test": "test"}
 READ_BY_RADIOLOGISTS = "mimic-cxr-2.1.0-test-set-labeled.csv"
+REPORTS = "mimic-cxr-reports.zip"
 
 log = logging.getLogger("ribcage")
 
@@ -47,6 +35,7 @@ def index(
     suffix: Literal["jpg", "png", "dcm"] = "jpg",
     patients: str = "",
     test_labels: Literal["auto", "labeller"] = "auto",
+    reports: str = "auto",
 ) -> Index:
     """Read the metadata, split and label tables, which lie in root.
 
@@ -56,6 +45,8 @@ def index(
     patients: File patients.csv.gz of MIMIC-IV, with sex and age.
     test_labels: Labels of the test split; auto: those of the radiologist if the table of version 2.1.0 is there,
         else those of the labeller.
+    reports: Zip archive or folder with the reports of MIMIC-CXR; auto: mimic-cxr-reports.zip or the texts in ROOT,
+        if they are there; none: no reports.
     """
     meta, split, label = _read_all(root, labels)
     label["labelled_by"] = labels
@@ -86,7 +77,28 @@ def index(
         }
     )
     frame = _with_patients(frame, rows["StudyDate"], root / Path(patients).expanduser()) if patients else frame
-    return Index("mimic", index_table(frame, CHEXPERT14), CHEXPERT14, root=root)
+    return Index("mimic", index_table(frame, CHEXPERT14), CHEXPERT14, root=root, reports=_reports(frame, root, reports))
+
+
+def _reports(frame: pd.DataFrame, root: Path, place: str) -> pd.DataFrame:
+    """The reports of the studies, in sections."""
+    if place == "none":
+        return no_reports()
+    studies = frame[["patient", "study"]].drop_duplicates("study")
+    names = [f"p{patient[:2]}/p{patient}/s{study}.txt" for patient, study in studies.itertuples(index=False)]
+    usual = [root / REPORTS, root / "mimic-cxr-reports", root]
+    homes = usual if place == "auto" else [root / Path(place).expanduser()]
+    homes = [home / "files" if (home / "files").is_dir() else home for home in homes if home.exists()]
+    # without texts, looking for that of each study would take minutes on a network disk
+    found = next(
+        (home for home in homes if home.is_file() or any((home / name).is_file() for name in names[:50])), None
+    )
+    if found is None and place == "auto":
+        return no_reports()
+    if found is None:
+        raise FileNotFoundError(f"--reports: {root / place} is no archive or folder with reports such as {names[0]}.")
+    texts = pd.DataFrame(map(report_text.report_sections, report_text.texts_of(found, names)), studies["study"])
+    return reports_of_images(frame["study"], texts, "en")
 
 
 def _read_all(root: Path, labels: str) -> list[pd.DataFrame]:

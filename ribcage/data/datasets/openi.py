@@ -2,7 +2,7 @@
 
 Demner-Fushman et al. 2016, https://doi.org/10.1093/jamia/ocv080. The terms ('major') were assigned to the reports by
 people. A finding without a term is absent (0). If a report was not coded, all findings are unknown; if a term states
-that the image is of poor quality, the findings without a term are unknown. The text of the reports is not read.
+that the image is of poor quality, the findings without a term are unknown.
 """
 
 import logging
@@ -15,6 +15,7 @@ import pandas as pd
 
 from ribcage.data import splits
 from ribcage.data.index import Index, index_table
+from ribcage.data.radiology_reports import SECTIONS, reports_of_images
 from ribcage.data.readers import tables
 from ribcage.runtime.files import regular
 
@@ -79,20 +80,26 @@ def index(root: Path) -> Index:
     )
     values = [_values([term.casefold() for term in terms]) for terms in rows["terms"]]
     frame[list(FINDINGS)] = np.array(values, np.float32).reshape(-1, len(FINDINGS))
+    sections = rows.drop_duplicates("report").set_index("report")[list(SECTIONS)]
+    reports = reports_of_images(rows["report"], sections, "en")
     log.warning("Open-i has no patient identifiers: each report counts as a different patient.")
     frame["split"] = splits.assigned(frame["patient"], frame["path"])
-    return Index("openi", index_table(frame, tuple(FINDINGS)), tuple(FINDINGS), root=root)
+    return Index("openi", index_table(frame, tuple(FINDINGS)), tuple(FINDINGS), root=root, reports=reports)
 
 
 def _of_reports(root: Path, paths: list[str]) -> pd.DataFrame:
-    """Report, image and terms of each image, in the order of the numbers of the reports."""
+    """Report, image, terms and sections of each image, in the order of the numbers of the reports."""
     found = []
     for path in sorted(paths, key=lambda path: (int(Path(path).stem), path)):
         report = _report(root / path)
         terms = [(term.text or "").strip() for term in report.iter("major")]
         names = [IMAGE.search(image.get("id", "")) for image in report.iter("parentImage")]
-        found.append((Path(path).stem, [name[1] for name in names if name], [term for term in terms if term]))
-    rows = pd.DataFrame(found, columns=["report", "image", "terms"])
+        texts = {part.get("Label", "").lower(): part.text or "" for part in report.iter("AbstractText")}
+        sections = [" ".join(texts.get(name, "").split()) for name in SECTIONS]
+        found.append(
+            (Path(path).stem, [name[1] for name in names if name], [term for term in terms if term], *sections)
+        )
+    rows = pd.DataFrame(found, columns=["report", "image", "terms", *SECTIONS])
     if none := int((rows["image"].str.len() == 0).sum()):
         log.warning("%s of %s reports have no image.", f"{none:,}", f"{len(rows):,}")
     return rows.explode("image").dropna(subset="image").drop_duplicates("image", ignore_index=True)
@@ -112,13 +119,15 @@ def _report(file: Path) -> ElementTree.Element:
 
 
 def _of_tables(reports: Path, projections: Path) -> pd.DataFrame:
-    """Report, image and terms of each image in Kaggle's tables."""
-    terms = tables.read_table(reports, ("uid", "MeSH")).drop_duplicates("uid").set_index("uid")["MeSH"]
+    """Report, image, terms and sections of each image in Kaggle's tables."""
+    known = tables.read_table(reports, ("uid", "MeSH"), (), SECTIONS).drop_duplicates("uid").set_index("uid")
     rows = tables.read_table(projections, ("uid", "filename"))
     rows = pd.DataFrame({"report": rows["uid"], "image": rows["filename"].str.extract(IMAGE)[0]})
     rows["terms"] = [
-        [term for each in text.split(";") if (term := each.strip())] for text in rows["report"].map(terms).fillna("")
+        [term for each in text.split(";") if (term := each.strip())]
+        for text in rows["report"].map(known["MeSH"]).fillna("")
     ]
+    rows = rows.join(known.reindex(columns=SECTIONS), on="report")
     return rows.dropna(subset="image").drop_duplicates("image", ignore_index=True)
 
 

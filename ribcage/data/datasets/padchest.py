@@ -2,7 +2,8 @@
 
 Bustos et al. 2020, https://arxiv.org/abs/1901.07441. The reports of 27 % of the images were labelled by physicians, the
 others by a network. A finding is absent (0) if a report does not mention it. If a report compares with an earlier image
-('unchanged'), or the image is of poor quality ('suboptimal study'), findings that are not mentioned are unknown.
+('unchanged'), or the image is of poor quality ('suboptimal study'), findings that are not mentioned are unknown. The
+reports are in Spanish, without sections, and as published: in lower case, with stemmed words.
 """
 
 import ast
@@ -14,6 +15,7 @@ import pandas as pd
 
 from ribcage.data import splits
 from ribcage.data.index import Index, index_table
+from ribcage.data.radiology_reports import reports_of_images
 from ribcage.data.readers import tables
 
 CHINESE = "PadChest：67,000 名患者的 160,868 张胸片，标签来自报告，此处对应 18 种征象，全部 194 种标签以文本保留"
@@ -59,6 +61,7 @@ INCOMPLETE = ("unchanged", "suboptimal study")
 VIEWS = {"pa": "PA", "ap": "AP", "ap_horizontal": "AP", "l": "LATERAL"}
 COLUMNS = ("ImageID", "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "PatientBirth", "PatientSex_DICOM",
            "Projection", "MethodLabel", "Labels")  # fmt: skip
+PLACES, REPORT = "LabelsLocalizationsBySentence", "Report"
 
 
 def index(root: Path, *, images: str = "", labels: Literal["all", "physician"] = "all") -> Index:
@@ -71,7 +74,8 @@ def index(root: Path, *, images: str = "", labels: Literal["all", "physician"] =
     found = tables.files_named(paths, TABLE)
     if not found:
         raise tables.missing_files(root, [TABLE], SOURCE)
-    rows = tables.read_table(root / found[0], COLUMNS).drop_duplicates("ImageID", ignore_index=True)
+    rows = tables.read_table(root / found[0], COLUMNS, (), (PLACES, REPORT))
+    rows = rows.drop_duplicates("ImageID", ignore_index=True)
     names = rows["ImageID"]
     texts = rows["Labels"] if labels == "all" else rows["Labels"].where(rows["MethodLabel"] == "Physician", "")
     frame = pd.DataFrame(
@@ -87,9 +91,14 @@ def index(root: Path, *, images: str = "", labels: Literal["all", "physician"] =
             **_labels(texts),
         }
     )
+    if PLACES in rows:
+        places = rows[PLACES].where(texts != "", "")
+        frame["padchest_localizations"] = places.map({cell: _places(cell) for cell in places.unique()}).astype("str")
     frame["split"] = splits.assigned(frame["patient"], frame["path"])
     findings = tuple(FINDINGS)
-    return Index("padchest", index_table(frame, findings), findings, root=root)
+    sections = pd.DataFrame({"findings": rows.get(REPORT, pd.Series("", rows.index)).str.split().str.join(" ")})
+    reports = reports_of_images(rows["StudyID"], sections.set_axis(rows["StudyID"]), "es")
+    return Index("padchest", index_table(frame, findings), findings, root=root, reports=reports)
 
 
 def _labels(texts: pd.Series) -> dict[str, np.ndarray | pd.Series]:
@@ -103,11 +112,26 @@ def _labels(texts: pd.Series) -> dict[str, np.ndarray | pd.Series]:
 
 def _words(text: str) -> list[str]:
     """The labels in "['normal', 'chronic changes']", without repetitions; none if the cell is no such list."""
+    return sorted({word.strip() for word in _list(text) if isinstance(word, str)} - {""})
+
+
+def _places(text: str) -> str:
+    """'nodule: loc hilar, loc right' from the sentences "[['nodule', 'loc hilar', 'loc right'], ['normal']]"."""
+    found: dict[str, str] = {}
+    for sentence in _list(text):
+        words = [word.strip() for word in sentence if isinstance(word, str)] if isinstance(sentence, list) else []
+        places = ", ".join(word for word in words if word.startswith("loc "))
+        found |= {word: places for word in words if word and not word.startswith("loc ")} if places else {}
+    return "|".join(f"{label}: {places}" for label, places in found.items())
+
+
+def _list(text: str) -> list[object]:
+    """A list written in Python; [] if the cell has something else."""
     try:
-        words = ast.literal_eval(text)
+        found = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return []
-    return sorted({word.strip() for word in words if isinstance(word, str)} - {""}) if isinstance(words, list) else []
+    return found if isinstance(found, list) else []
 
 
 def _values(words: list[str]) -> list[float]:
