@@ -29,7 +29,7 @@ from ribcage.commands.import_ import cores
 from ribcage.data import dataset_folder, datasets
 from ribcage.data import index as indexes
 from ribcage.data.datasets.chexpert import LABELS
-from ribcage.data.importer import writer
+from ribcage.data.importer import pixel_files, writer
 from ribcage.data.index import Index
 from ribcage.data.loader import Loader
 from ribcage.imaging import augment, image_file
@@ -282,8 +282,8 @@ def million(folder: Path, count: int = 1_000_000) -> str:
     folder.mkdir()
     Index("bench", indexes.index_table(rows, findings), findings).save(folder / "index.parquet")
     with (folder / "images.npy").open("wb") as file:  # a hole in the disk: opening reads no pixel
-        file.write(writer.npy_header((count, STORED, STORED), np.dtype(np.uint8)))
-        file.truncate(writer.HEADER + count * STORED**2)
+        file.write(pixel_files.npy_header((count, STORED, STORED), np.dtype(np.uint8)))
+        file.truncate(pixel_files.HEADER + count * STORED**2)
     facts = dataset_folder.Facts("bench", "folder", "", "", count, 0, STORED, "pad", 8, 0.5, 0.2, findings, "")
     dataset_folder.write_facts(folder, facts)
     seconds, imports, memory = elsewhere(MILLION, str(folder))

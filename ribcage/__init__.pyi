@@ -634,6 +634,7 @@ def import_(
     limit: int = 0,
     redo: bool = False,
     part: Word = '',
+    images_per_shard: int = 0,
     link: bool = False,
     split_list: Words = (),
     drop_shared: Words = (),
@@ -665,6 +666,8 @@ def import_(
         part: Import only part K of N, written as K/N, such as 3/16; 'ribcage merge OUT' joins all parts. Each
             part can be imported on a different machine, provided that all machines share the folder --out
             (default: import everything).
+        images_per_shard: Number of images per file; 0 means one file. Large datasets and datasets in object
+            stores should be divided into such shards (see docs/datasets.md).
         link: Store only the table, not the images; the images are decoded from the original files whenever they
             are used.
         split_list: Files with image names, one per line, that define the splits: train=FILE test=FILE.

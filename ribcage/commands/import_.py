@@ -62,6 +62,9 @@ class Options:
     part: str = ""
     """Import only part K of N, written as K/N, such as 3/16; 'ribcage merge OUT' joins all parts. Each part can be
     imported on a different machine, provided that all machines share the folder --out (default: import everything)."""
+    images_per_shard: int = 0
+    """Number of images per file; 0 means one file. Large datasets and datasets in object stores should be divided into
+    such shards (see docs/datasets.md)."""
     link: bool = False
     """Store only the table, not the images; the images are decoded from the original files whenever they are used."""
     split_list: tuple[str, ...] = ()
@@ -100,7 +103,7 @@ def run(options: Options) -> "DatasetFolder | None":
         part = parts.Part.parse(options.part)
         if options.redo:
             parts.clear_part(options.out, part)
-        if not finished(options.out, writer.plan(index, facts)):
+        if not finished(options.out, index, facts):
             write(parts.PartWriter(index, facts, options.out, part, workers=threads), f"{index.name} {part}")
             print(
                 f"Part {part} of {options.out} is finished. When all parts are finished, run "
@@ -109,7 +112,7 @@ def run(options: Options) -> "DatasetFolder | None":
             return None
     elif options.redo:
         writer.clear(options.out)
-    if finished(options.out, writer.plan(index, facts)):
+    if finished(options.out, index, facts):
         print(f"{options.out} is complete already.")
     elif options.link:
         writer.link(index, facts, options.out)
@@ -163,7 +166,8 @@ def check(options: Options) -> None:
     wrong += [f"--size {options.size} must be from {importer_tables.LEAST_SIZE} to 4096"] * (
         options.size is not None and not importer_tables.LEAST_SIZE <= options.size <= 4096
     )
-    wrong += [f"--{key} cannot be {getattr(options, key)}" for key in ("threads", "limit") if getattr(options, key) < 0]
+    wrong += [f"--{key.replace('_', '-')} cannot be {getattr(options, key)}"
+              for key in ("threads", "limit", "images_per_shard") if getattr(options, key) < 0]  # fmt: skip
     wrong += limits.failures_errors("--allow-rejected", options.allow_rejected)
     for parse, text in ((value_of_interest.parse_window, options.window), (parts.Part.parse, options.part or "1/1")):
         try:
@@ -172,6 +176,8 @@ def check(options: Options) -> None:
             wrong.append(str(error).rstrip("."))
     if options.part and options.link:
         wrong.append("--part and --link exclude each other, because a linked folder stores no images")
+    if options.images_per_shard and options.link:
+        wrong.append("--images-per-shard and --link exclude each other, because a linked folder stores no images")
     wrong += [f"--drop-shared {name}: the split must be train, val or test" for name in options.drop_shared
               if name not in ("train", "val", "test")]  # fmt: skip
     if wrong:
@@ -210,6 +216,7 @@ def describe(options: Options) -> "tuple[Index, Facts]":
         window=options.window,
         versions=dataset_folder.versions(),
         drop_shared=options.drop_shared,
+        images_per_shard=options.images_per_shard,
     )
     return index, facts
 
@@ -220,14 +227,15 @@ def native_size(index: "Index") -> int:
     return max(known, default=256)
 
 
-def finished(out: Path, plan: str) -> bool:
+def finished(out: Path, index: "Index", facts: "Facts") -> bool:
     """Whether the folder already holds just this; another complete folder is not touched."""
     from ribcage.data import dataset_folder
     from ribcage.data.importer import writer
 
     if not (out / "dataset.json").exists():
         return False
-    if dataset_folder.Facts.load(out / "dataset.json").plan != plan:
+    found = dataset_folder.Facts.load(out / "dataset.json")
+    if (found.plan, found.images_per_shard) != (writer.plan(index, facts), facts.images_per_shard):
         other = f"{out} contains another dataset, or the same dataset with other options"
         raise ValueError(f"{other}. Choose another --out, or replace it with --redo.")
     writer.tidy(out)

@@ -1,10 +1,11 @@
 """Dataset folder: the images of a dataset, its index and their fingerprints, written by `ribcage import`.
 
-`images.npy` (N, S, S) is plain NumPy and memory-mapped, `index.parquet` is the Index, `readings.parquet` the labels of
-each reader where several readers labelled the images, `reports.parquet` the radiology reports, if there are any,
-`fingerprints.parquet` identifies images and patients across folders, `dataset.json` records the source. `dataset.json`
-is written last: a folder without it is incomplete and cannot be opened. A linked folder has no images.npy; its images
-are read from their original files each time.
+`images.npy` (N, S, S) is plain NumPy and memory-mapped; with `--images-per-shard`, the images are divided among shards,
+`images-00000.npy` and so on, whose sizes and hashes are in `dataset.json`. `index.parquet` is the Index,
+`readings.parquet` the labels of each reader where several readers labelled the images, `reports.parquet` the radiology
+reports, if there are any, `fingerprints.parquet` identifies images and patients across folders, `dataset.json` records
+the source. `dataset.json` is written last: a folder without it is incomplete and cannot be opened. A linked folder has
+no images.npy; its images are read from their original files each time.
 """
 
 import contextlib
@@ -25,13 +26,22 @@ import pandas as pd
 from ribcage import __version__
 from ribcage.data import datasets
 from ribcage.data.fingerprint_table import Fingerprints, patient_hashes
-from ribcage.data.image_store import ArrayStore, ImageStore, LinkedStore, open_array
+from ribcage.data.image_store import (
+    IMAGES_FILE,
+    ArrayStore,
+    ImageStore,
+    LinkedStore,
+    ShardStore,
+    open_array,
+    shard_name,
+    shard_sizes,
+)
 from ribcage.data.index import SIDES, Index
 from ribcage.data.radiology_reports import REPORTS_FILE, Report, load_reports, no_reports, report_at, report_numbers
 from ribcage.data.readings import READINGS_FILE
 from ribcage.imaging import fingerprint, image_file
 from ribcage.reports import html
-from ribcage.runtime import files, format_1
+from ribcage.runtime import files, format_1, typed_json
 
 FORMAT = 2
 SHOWN = 12
@@ -47,9 +57,27 @@ Fit = Literal["pad", "crop", "squash"]
 KINDS: dict[str, Any] = dict.fromkeys(
     ("name", "dataset", "source", "licence", "fit", "root", "contents", "plan", "window"), str
 )
-KINDS |= dict.fromkeys(("images", "rejected", "size", "depth"), int)
+KINDS |= dict.fromkeys(("images", "rejected", "size", "depth", "images_per_shard"), int)
 KINDS |= dict.fromkeys(("options", "notes", "versions", "tables"), dict)
-KINDS |= {"mean": (int, float), "std": (int, float), "findings": list, "linked": bool, "drop_shared": list}
+KINDS |= {
+    "mean": (int, float),
+    "std": (int, float),
+    "findings": list,
+    "linked": bool,
+    "drop_shared": list,
+    "shards": list,
+}
+WITHOUT_SHARDS: dict[str, Any] = {"images_per_shard": 0, "shards": []}
+"""Values of the keys that folders from before the shards lack."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a dataset folder whose images are divided among several."""
+
+    images: int
+    hash: str
+    """Hash of its images, in order, as in `Facts.contents`."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +118,9 @@ class Facts:
     """Splits from which images were removed that share patients or are duplicates of other splits."""
     plan: str = ""
     """Hash of everything that determines the content of the folder."""
+    images_per_shard: int = 0
+    """Number of images in every shard but the last; 0: all images are in one file."""
+    shards: tuple[Shard, ...] = ()
     format: int = FORMAT
 
     def save(self, part: Path) -> None:
@@ -104,17 +135,24 @@ class Facts:
         except ValueError as error:
             raise ValueError(f"{file} is not valid JSON ({error}). Import the dataset again.") from None
         values = format_1.current(values, "dataset.json", FORMAT)
+        values = {**WITHOUT_SHARDS, **values} if isinstance(values, dict) else values
         known = {item.name for item in fields(cls)}
         if not isinstance(values, dict) or values.get("format") != FORMAT or known != set(values):
             raise ValueError(f"{file} was written by another version of Ribcage. Import the dataset again.")
         strange = [name for name, kinds in KINDS.items() if not isinstance(values[name], kinds)]
         if not strange and not all(type(count) is int for count in values["notes"].values()):
             strange = ["notes"]
+        shards: list[Shard] = []
+        try:
+            shards = [typed_json.from_json(Shard, one) for one in (values["shards"] if not strange else [])]
+        except ValueError:
+            strange = ["shards"]
         if strange or values["depth"] not in (8, 16) or values["size"] < 1:
             raise ValueError(
                 f"{file} is damaged: its {(strange or ['depth or size'])[0]} is invalid. Import the dataset again."
             )
-        return cls(**{**values, **{name: tuple(values[name]) for name in ("findings", "drop_shared")}})
+        lists = {name: tuple(values[name]) for name in ("findings", "drop_shared")}
+        return cls(**{**values, **lists, "shards": tuple(shards)})
 
 
 @dataclass(frozen=True)
@@ -303,7 +341,17 @@ def open_images(folder: Path, facts: Facts, index: Index) -> ImageStore:
     shape, dtype = (facts.images, facts.size, facts.size), np.dtype(f"uint{facts.depth}")
     if facts.linked:
         return LinkedStore(_linked(folder, facts, index), shape, dtype)
-    return ArrayStore(open_array(folder / "images.npy", shape, dtype))
+    if not facts.images_per_shard:
+        return ArrayStore(open_array(folder / IMAGES_FILE, shape, dtype))
+    if [one.images for one in facts.shards] != shard_sizes(facts.images, facts.images_per_shard):
+        raise ValueError(
+            f"{folder / 'dataset.json'} is damaged: its shards do not have {facts.images:,} images. Import the dataset "
+            f"again."
+        )
+    shards = [folder / shard_name(number) for number in range(len(facts.shards))]
+    if missing := [file for file in shards if not file.is_file()]:
+        raise FileNotFoundError(f"{missing[0]} is missing. Import the dataset again.")
+    return ShardStore(shards.__getitem__, facts.images_per_shard, shape, dtype)
 
 
 def _linked(folder: Path, facts: Facts, index: Index) -> Callable[[int], np.ndarray]:

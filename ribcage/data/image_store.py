@@ -12,6 +12,8 @@ import numpy as np
 
 from ribcage.runtime import files
 
+IMAGES_FILE = "images.npy"
+"""The images of a folder without shards."""
 OPEN_SHARDS = 256
 """Maximum number of shards that are memory-mapped at the same time; each map holds an open file."""
 Shape = tuple[int, int, int]
@@ -101,6 +103,16 @@ class LinkedStore(ImageStore):
     def read(self, rows: Sequence[int]) -> list[np.ndarray]:
         """Decode the images of these rows."""
         return [self._image(row) for row in rows]
+
+
+def shard_name(number: int) -> str:
+    """File name of a shard."""
+    return f"images-{number:05d}.npy"
+
+
+def shard_sizes(images: int, each: int) -> list[int]:
+    """The number of images in each shard."""
+    return [min(each, images - start) for start in range(0, images, each)]
 
 
 def open_array(file: Path, shape: Shape, dtype: np.dtype[Any]) -> np.ndarray:

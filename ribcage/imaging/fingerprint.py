@@ -11,6 +11,7 @@ image without its border and for centre crops of that, so that a crop of one ima
 import functools
 import hashlib
 import unicodedata
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -83,6 +84,11 @@ def pixel_hash(pixels: np.ndarray) -> int:
     little = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
     head = f"{little.dtype.str} {little.shape}".encode()
     return int.from_bytes(hashlib.blake2b(head + b"\n" + little.tobytes(), digest_size=8).digest(), "little")
+
+
+def contents_hash(pixel_hashes: Sequence[int] | np.ndarray) -> str:
+    """Hash of several images in order, by their pixel hashes."""
+    return hashlib.blake2b(np.asarray(pixel_hashes, np.uint64).astype("<u8").tobytes(), digest_size=16).hexdigest()
 
 
 def patient_fingerprint(dataset: str, patient: str, key: bytes = b"") -> int:

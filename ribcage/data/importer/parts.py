@@ -14,6 +14,7 @@ import numpy as np
 
 from ribcage.data import dataset_folder
 from ribcage.data.importer import writer
+from ribcage.data.importer.pixel_files import PixelFiles, pixel_files_in
 from ribcage.data.index import Index
 from ribcage.imaging import fingerprint
 from ribcage.runtime import files
@@ -62,6 +63,7 @@ class PartWriter(writer.Writer):
     def __init__(self, index: Index, facts: dataset_folder.Facts, out: Path, part: Part, *, workers: int = 1) -> None:
         super().__init__(index, facts, part.folder(out), workers=workers)
         self.part, self.rows = part, part.rows(len(index))
+        self.images = PixelFiles(self.folder, facts, first=self.rows.start)
 
     def _begin(self) -> None:
         dataset_folder.save_index(self.index, self.folder / TABLE)
@@ -84,6 +86,8 @@ class Merger(writer.Writer):
         self.lines = {part: _finished_lines(part, out) for part in self.parts}
         index, facts = _same_import(self.parts, out)
         super().__init__(index, facts, out)
+        self._of_parts = {part: self._images_of(part) for part in self.parts}
+        self.images = PixelFiles(out, facts, ready=self._ready())
         covered = [row for part in self.parts for line in self.lines[part] for row in _rows(line)]
         if covered != list(range(len(index))):
             raise ValueError(
@@ -98,27 +102,37 @@ class Merger(writer.Writer):
         """The images of all parts, after those that an interrupted merge has written."""
         skipped = 0
         for part in self.parts:
-            place, offset = part.folder(self.folder), writer.HEADER
-            with files.open_regular(place / "images.npy.part", "rb") as images:
-                for line in self.lines[part]:
-                    size = len(line["rows"]) * writer.bytes_each(self.facts)
-                    if skipped < self.done:
-                        skipped += len(_rows(line))
-                    else:
-                        images.seek(offset)
-                        yield writer.Chunk(self._checked(images.read(size), line, part), line)
-                    offset += size
+            images, start = self._of_parts[part], 0
+            for line in self.lines[part]:
+                count = len(line["rows"])
+                if skipped < self.done:
+                    skipped += len(_rows(line))
+                else:
+                    yield writer.Chunk(self._checked(images.read(start, count), line, part), line)
+                start += count
 
-    def _checked(self, stored: bytes, line: writer.JournalLine, part: Part) -> np.ndarray:
+    def _checked(self, images: np.ndarray, line: writer.JournalLine, part: Part) -> np.ndarray:
         """The images of a line of the journal; ValueError if they differ from what the journal says."""
-        shape = (len(line["rows"]), self.facts.size, self.facts.size)
-        if len(stored) == len(line["rows"]) * writer.bytes_each(self.facts):
-            images = np.frombuffer(stored, f"uint{self.facts.depth}").reshape(shape)
-            if [fingerprint.pixel_hash(image) for image in images] == line["pixels"]:
-                return images
+        if [fingerprint.pixel_hash(image) for image in images] == line["pixels"]:
+            return images
         raise ValueError(
             f"The images in {part.folder(self.folder)} are damaged. Import this part again: --part {part} --redo."
         )
+
+    def _images_of(self, part: Part) -> PixelFiles:
+        """The images of a part."""
+        found = PixelFiles(part.folder(self.folder), self.facts, first=part.rows(len(self.index)).start)
+        found.count = sum(len(line["rows"]) for line in self.lines[part])
+        return found
+
+    def _ready(self) -> dict[int, Path]:
+        """The shards of parts that are also shards of the whole, because no earlier image was rejected."""
+        ready, images = dict[int, Path](), 0
+        for found in self._of_parts.values():
+            if images == found.first:
+                ready |= found.whole_shards()
+            images += found.count
+        return ready
 
     def _complete(self) -> None:
         super()._complete()
@@ -167,6 +181,8 @@ def clear_part(out: Path, part: Part) -> None:
             for name in (*writer.PARTS, TABLE, *dataset_folder.BESIDE, FACTS):
                 if name != files.LOCK:
                     (folder / name).unlink(missing_ok=True)
+            for file in pixel_files_in(folder):
+                file.unlink()
 
 
 def _remove_empty(folder: Path) -> None:

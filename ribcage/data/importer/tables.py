@@ -1,6 +1,5 @@
 """Tables: what an import records about each image, and the tables of the dataset folder made from it."""
 
-import hashlib
 import logging
 import re
 from collections import Counter
@@ -222,9 +221,16 @@ def final_facts(
         rejected=rejected,
         mean=mean,
         std=std,
-        contents=hashlib.blake2b(prints.pixels.astype("<u8").tobytes(), digest_size=16).hexdigest(),
+        contents=fingerprint.contents_hash(prints.pixels),
+        shards=shards(prints.pixels, facts.images_per_shard),
         notes=note_kinds(joined["notes"]),
     )
+
+
+def shards(pixels: np.ndarray, each: int) -> tuple[dataset_folder.Shard, ...]:
+    """The shards of images with these pixel hashes; none if `each` is 0."""
+    parts = [pixels[start : start + each] for start in range(0, len(pixels), each)] if each else []
+    return tuple(dataset_folder.Shard(len(part), fingerprint.contents_hash(part)) for part in parts)
 
 
 def enlarged(table: pd.DataFrame, facts: dataset_folder.Facts) -> str:

@@ -1,9 +1,9 @@
 """Writer: writes the images of an index to a dataset folder, in parallel and resumably.
 
-Threads prepare images in chunks, which are appended in order to `images.npy.part`; `journal.part` gets one line per
-chunk, once the chunk's pixels are on disk. A killed import resumes after the last line of the journal and truncates the
-images to match it. The result does not depend on time or on the number of workers, so the finished folder is the same,
-byte for byte, however often the import was interrupted.
+Threads prepare images in chunks, which are appended in order to `images.npy.part` or to shards; `journal.part` gets one
+line per chunk, once the chunk's pixels are on disk. A killed import resumes after the last line of the journal and
+truncates the images to match it. The result does not depend on time or on the number of workers, so the finished folder
+is the same, byte for byte, however often the import was interrupted.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ import numpy as np
 
 from ribcage.data import dataset_folder, fingerprint_table
 from ribcage.data.importer import tables
+from ribcage.data.importer.pixel_files import HEADER, PixelFiles, is_pixel_file, pixel_files_in
 from ribcage.data.index import Index
 from ribcage.imaging import fingerprint, image_file
 from ribcage.runtime import files, spreadsheet
@@ -31,14 +32,15 @@ from ribcage.runtime import files, spreadsheet
 log = logging.getLogger("ribcage")
 
 CHUNK = 64  # images per line of the journal
-HEADER = 128  # bytes before the pixels of a .npy file
 SYNC_SECONDS = 1.0
 JOURNAL = 2
 """Version of the journal's format; an import with another one is not resumed."""
-PARTS = (".lock", "images.npy.part", "journal.part", "journal.part.part", "index.parquet.part", "dataset.json.part",
+RESUMED = ("plan", "images_per_shard")
+"""Entries of the journal's first line that an import with the same options has, whatever its version."""
+PARTS = (".lock", "journal.part", "journal.part.part", "index.parquet.part", "dataset.json.part",
          "fingerprints.parquet.part", *(f"{name}.part" for name in dataset_folder.BESIDE),
          "rejected.csv.part")  # fmt: skip
-OURS = (*PARTS, "images.npy", "index.parquet", *dataset_folder.BESIDE, "fingerprints.parquet", "rejected.csv")
+OURS = (*PARTS, "index.parquet", *dataset_folder.BESIDE, "fingerprints.parquet", "rejected.csv")
 PLACE = "parts"
 """Subfolder of a dataset folder with the unfinished parts of an import on several machines (`parts.py`)."""
 ADVICE = "Free space and run the same command again to resume."
@@ -78,7 +80,7 @@ class Writer:
         self.rows = range(len(index))
         """The rows to import."""
         self.facts = replace(facts, plan=plan(index, facts))
-        self.images, self.journal = folder / "images.npy.part", folder / "journal.part"
+        self.images, self.journal = PixelFiles(folder, facts), folder / "journal.part"
         self.done = 0
         """Rows finished by an earlier run."""
         self._held = contextlib.ExitStack()
@@ -109,7 +111,7 @@ class Writer:
         head, lines = read_journal(self.journal)
         if not head:
             self._begin()
-        elif head.get("plan") == self.facts.plan and head != self._head():
+        elif all(head.get(name) == self._head().get(name) for name in RESUMED) and head != self._head():
             raise ValueError(
                 f"{self.folder} contains an unfinished import by another version of Ribcage. Start again with --redo."
             )
@@ -123,10 +125,8 @@ class Writer:
 
     def _begin(self) -> None:
         refuse_strangers(self.folder, self._known())
-        files.require_space(self.folder, len(self.rows) * (bytes_each(self.facts) + 600) + HEADER)
-        self.images.unlink(missing_ok=True)
-        with files.open_regular(self.images, "xb") as images:
-            images.write(bytes(HEADER))
+        files.require_space(self.folder, len(self.rows) * (self.images.bytes_each + 600) + HEADER)
+        self.images.cut(0)
         with files.atomic(self.journal) as part:
             part.write_text(_json_line(self._head()), encoding="utf-8")
 
@@ -136,15 +136,13 @@ class Writer:
 
     def _head(self) -> dict[str, object]:
         """The first line of the journal: its version and the plan of the import."""
-        return {"plan": self.facts.plan, "journal": JOURNAL, "variants": fingerprint.VARIANTS}
+        head = {"plan": self.facts.plan, "journal": JOURNAL, "variants": fingerprint.VARIANTS}
+        each = self.facts.images_per_shard
+        return {**head, "images_per_shard": each} if each else head
 
     def _cut_back(self, lines: list[JournalLine]) -> int:
         """Truncate journal and images to match; returns the number of finished rows."""
-        finished = self.images.with_suffix("")  # killed between the renames at the end: repeat the end
-        if finished.exists():
-            finished.replace(self.images)
-        each = bytes_each(self.facts)
-        size, kept, rows = HEADER, list[JournalLine](), 0
+        images, kept, rows, stored = 0, list[JournalLine](), 0, self.images.take_up()
         for line in lines:
             if changed := self._changed(line):
                 log.warning(
@@ -153,13 +151,12 @@ class Writer:
                     f"{changed[0]:,}", f"{rows:,}",
                 )  # fmt: skip
                 break
-            if size + len(line["rows"]) * each > self.images.stat().st_size:
+            if images + len(line["rows"]) > stored:
                 break
-            size += len(line["rows"]) * each
+            images += len(line["rows"])
             rows += len(line["rows"]) + len(line["rejected"])
             kept.append(line)
-        with files.open_regular(self.images, "r+b") as images:
-            images.truncate(size)
+        self.images.cut(images)
         with files.atomic(self.journal) as part:
             part.write_text("".join(map(_json_line, (self._head(), *kept))), encoding="utf-8")
         return rows
@@ -171,14 +168,14 @@ class Writer:
     def _append(self, chunks: Iterator[Chunk]) -> Generator[Chunk]:
         """Write chunks; a journal line is written only once its pixels are on disk."""
         with (
-            files.open_regular(self.images, "ab") as images,
+            contextlib.closing(self.images) as images,
             files.open_regular(self.journal, "a", encoding="utf-8", newline="\n") as journal,
         ):
             lines: list[str] = []
             synced = time.monotonic()
             try:
                 for chunk in chunks:
-                    images.write(chunk.pixels.data)
+                    images.append(chunk.pixels)
                     lines.append(_json_line(chunk.line))
                     if time.monotonic() - synced > SYNC_SECONDS:
                         _settle(images, journal, lines)
@@ -233,7 +230,7 @@ class Writer:
         prints = tables.compute_fingerprints(index, joined)
         if self.facts.drop_shared:
             index = tables.without_shared_images(index, prints, self.facts.drop_shared)
-        self._save_header(len(rows))
+        self.images.finish()
         dataset_folder.save_index(index, self.folder / "index.parquet")
         with files.atomic(self.folder / "fingerprints.parquet") as part:
             prints.save(part)
@@ -242,14 +239,6 @@ class Writer:
             facts = replace(facts, notes={**facts.notes, "box outside the square image, dropped": lost})
         dataset_folder.write_facts(self.folder, facts)
         self.journal.unlink()
-
-    def _save_header(self, count: int) -> None:
-        """Write the .npy header before the pixels and rename the file."""
-        header = npy_header((count, self.facts.size, self.facts.size), np.dtype(f"uint{self.facts.depth}"))
-        with files.open_regular(self.images, "r+b") as file:
-            file.write(header)
-        files.sync(self.images)
-        self.images.replace(self.images.with_suffix(""))
 
 
 def read_journal(journal: Path) -> tuple[dict[str, object], list[JournalLine]]:
@@ -262,11 +251,6 @@ def read_journal(journal: Path) -> tuple[dict[str, object], list[JournalLine]]:
         except (ValueError, RecursionError):
             break
     return (lines[0] if lines else {}), cast(list[JournalLine], lines[1:])
-
-
-def bytes_each(facts: dataset_folder.Facts) -> int:
-    """Bytes of a stored image."""
-    return facts.size**2 * facts.depth // 8
 
 
 def link(index: Index, facts: dataset_folder.Facts, folder: Path, *, sample: int = 256) -> None:
@@ -303,7 +287,8 @@ def _sampled(index: Index, facts: dataset_folder.Facts, sample: int) -> list[tab
 
 def refuse_strangers(folder: Path, known: Collection[str]) -> None:
     """Raise if the folder has files that Ribcage did not write."""
-    strangers = sorted(file.name for file in folder.iterdir() if file.name not in known)
+    names = (file.name for file in folder.iterdir())
+    strangers = sorted(name for name in names if name not in known and not is_pixel_file(name))
     if strangers:
         raise ValueError(f"{folder} contains other files, such as {strangers[0]}. Choose another --out.")
 
@@ -312,6 +297,9 @@ def tidy(folder: Path) -> None:
     """Remove leftovers of an import that was killed just after its folder was complete."""
     for name in PARTS:
         (folder / name).unlink(missing_ok=True)
+    for file in pixel_files_in(folder):
+        if file.suffix == ".part":
+            file.unlink()
 
 
 def clear(folder: Path) -> None:
@@ -323,6 +311,8 @@ def clear(folder: Path) -> None:
         for name in (*OURS, "dataset.json"):
             if name != files.LOCK:
                 (folder / name).unlink(missing_ok=True)
+        for file in pixel_files_in(folder):
+            file.unlink()
 
 
 def plan(index: Index, facts: dataset_folder.Facts) -> str:
@@ -355,12 +345,6 @@ def in_order(work: Callable[[range], Chunk], tasks: Iterator[range], workers: in
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    """The first HEADER bytes of a .npy file."""
-    text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': {shape}, }}"
-    return b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little") + text.ljust(HEADER - 11).encode() + b"\n"
-
-
 def _state(file: Path) -> list[int] | None:
     """Size and modification time of a file; None if it does not exist."""
     try:
@@ -374,10 +358,9 @@ def _json_line(line: Mapping[str, object]) -> str:
     return json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
-def _settle(images: io.BufferedWriter, journal: io.TextIOWrapper, lines: list[str]) -> None:
+def _settle(images: PixelFiles, journal: io.TextIOWrapper, lines: list[str]) -> None:
     """Sync the pixels to disk, then write their journal lines."""
-    images.flush()
-    os.fsync(images.fileno())
+    images.sync()
     journal.write("".join(lines))
     journal.flush()
     os.fsync(journal.fileno())
