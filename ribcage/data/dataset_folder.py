@@ -76,8 +76,8 @@ class Shard:
     """One file of a dataset folder whose images are divided among several."""
 
     images: int
-    hash: str
-    """Hash of its images, in order, as in `Facts.contents`."""
+    sha256: str
+    """SHA-256 of the file."""
 
 
 @dataclass(frozen=True)

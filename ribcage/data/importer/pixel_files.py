@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from ribcage.data.dataset_folder import Facts
-from ribcage.data.image_store import IMAGES_FILE, shard_name
-from ribcage.runtime import files
+from ribcage.data.dataset_folder import Facts, Shard
+from ribcage.data.image_store import IMAGES_FILE, shard_name, shard_sizes
+from ribcage.runtime import digest, files
 
 HEADER = 128
 """Bytes before the pixels of a .npy file."""
@@ -42,6 +42,8 @@ class PixelFiles:
         self.sharded, self.per_file = bool(facts.images_per_shard), facts.images_per_shard or sys.maxsize
         self.count = 0
         """Number of images so far."""
+        self._sealed: dict[int, str] = {}
+        """Files that are full and have a header, with their SHA-256."""
         self._number = -1
         self._stream: io.BufferedWriter | None = None
 
@@ -83,6 +85,8 @@ class PixelFiles:
                 _link(self.ready[number], self.file(number))
             else:
                 self._open(number).write(images[place : place + images_here].data)
+            if self.first + self.count + place + images_here == self._range(number)[1]:
+                self._seal(number)
         self.count += len(images)
 
     def read(self, start: int, count: int) -> np.ndarray:
@@ -113,15 +117,27 @@ class PixelFiles:
             self._stream.close()
         self._number, self._stream = -1, None
 
-    def finish(self) -> None:
-        """Write the headers and rename the files."""
-        self.close()
-        for number in range(-(-self.count // self.per_file)):
-            count = min(self.per_file, self.count - number * self.per_file)
-            with files.open_regular(self.file(number), "r+b") as file:
-                file.write(npy_header((count, *self.shape), self.dtype))
-            files.sync(self.file(number))
+    def finish(self) -> tuple[Shard, ...]:
+        """Write the headers and rename the files; the shards, if the images are divided into shards."""
+        sizes = shard_sizes(self.count, self.per_file)
+        for number in range(len(sizes)):
+            if number not in self._sealed:
+                self._seal(number)
             self.file(number).replace(self.file(number).with_suffix(""))
+        if not self.sharded:
+            return ()
+        return tuple(Shard(images, self._sealed[number]) for number, images in enumerate(sizes))
+
+    def _seal(self, number: int) -> None:
+        """Write the header of a file to which no image will be added, and hash a shard while its pages are in
+        memory."""
+        self.sync()
+        self.close()
+        images = (self.file(number).stat().st_size - HEADER) // self.bytes_each
+        with files.open_regular(self.file(number), "r+b") as file:
+            file.write(npy_header((images, *self.shape), self.dtype))
+        files.sync(self.file(number))
+        self._sealed[number] = digest.file_digest(self.file(number)) if self.sharded else ""
 
     def _range(self, number: int) -> tuple[int, int]:
         """The first image of a file, and the first of the next."""
@@ -137,10 +153,8 @@ class PixelFiles:
             place += images
 
     def _open(self, number: int) -> io.BufferedWriter:
-        """The file, for appending; the previous one is complete."""
+        """The file, for appending."""
         if self._stream is None or number != self._number:
-            self.sync()
-            self.close()
             self._number, self._stream = number, files.open_regular(self.file(number), "ab")
             if not self._stream.tell():
                 self._stream.write(bytes(HEADER))

@@ -222,15 +222,8 @@ def final_facts(
         mean=mean,
         std=std,
         contents=fingerprint.contents_hash(prints.pixels),
-        shards=shards(prints.pixels, facts.images_per_shard),
         notes=note_kinds(joined["notes"]),
     )
-
-
-def shards(pixels: np.ndarray, each: int) -> tuple[dataset_folder.Shard, ...]:
-    """The shards of images with these pixel hashes; none if `each` is 0."""
-    parts = [pixels[start : start + each] for start in range(0, len(pixels), each)] if each else []
-    return tuple(dataset_folder.Shard(len(part), fingerprint.contents_hash(part)) for part in parts)
 
 
 def enlarged(table: pd.DataFrame, facts: dataset_folder.Facts) -> str:

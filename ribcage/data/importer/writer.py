@@ -230,11 +230,11 @@ class Writer:
         prints = tables.compute_fingerprints(index, joined)
         if self.facts.drop_shared:
             index = tables.without_shared_images(index, prints, self.facts.drop_shared)
-        self.images.finish()
+        shards = self.images.finish()
         dataset_folder.save_index(index, self.folder / "index.parquet")
         with files.atomic(self.folder / "fingerprints.parquet") as part:
             prints.save(part)
-        facts = tables.final_facts(self.facts, joined, len(rejected), prints)
+        facts = replace(tables.final_facts(self.facts, joined, len(rejected), prints), shards=shards)
         if lost := len(taken.boxes) - len(index.boxes):
             facts = replace(facts, notes={**facts.notes, "box outside the square image, dropped": lost})
         dataset_folder.write_facts(self.folder, facts)
