@@ -26,7 +26,7 @@ from PIL import Image
 from torchvision import transforms
 
 from ribcage.commands.import_ import cores
-from ribcage.data import dataset_folder, datasets
+from ribcage.data import dataset_facts, dataset_folder, datasets
 from ribcage.data import index as indexes
 from ribcage.data.datasets.chexpert import LABELS
 from ribcage.data.importer import pixel_files, writer
@@ -94,7 +94,7 @@ def make_folder(files: list[Path], folder: Path, *, link: bool) -> dataset_folde
     """A dataset folder of these files."""
     rows = pd.DataFrame({"path": [file.name for file in files], "split": "train"})
     index = Index("bench", indexes.index_table(rows), root=files[0].parent)
-    facts = dataset_folder.Facts("bench", "folder", "", "", 0, 0, STORED, "pad", 8, 0.0, 1.0, (), str(index.root))
+    facts = dataset_facts.Facts("bench", "folder", "", "", 0, 0, STORED, "pad", 8, 0.0, 1.0, (), str(index.root))
     if link:
         writer.link(index, facts, folder, sample=8)
     else:
@@ -240,7 +240,7 @@ MEMORY = "print(next(int(line.split()[1]) for line in open('/proc/self/status') 
 MILLION = f"""
 import sys, time
 start = time.perf_counter()
-from ribcage.data import dataset_folder
+from ribcage.data import dataset_facts, dataset_folder
 begun = time.perf_counter()
 opened = dataset_folder.open(sys.argv[1])
 opened.index.labels
@@ -249,7 +249,7 @@ print(time.perf_counter() - begun, begun - start)
 """
 EPOCH = f"""
 import sys, torch
-from ribcage.data import dataset_folder
+from ribcage.data import dataset_facts, dataset_folder
 from ribcage.data.loader import Loader
 from ribcage.imaging import augment
 torch.set_num_threads(1)
@@ -284,7 +284,7 @@ def million(folder: Path, count: int = 1_000_000) -> str:
     with (folder / "images.npy").open("wb") as file:  # a hole in the disk: opening reads no pixel
         file.write(pixel_files.npy_header((count, STORED, STORED), np.dtype(np.uint8)))
         file.truncate(pixel_files.HEADER + count * STORED**2)
-    facts = dataset_folder.Facts("bench", "folder", "", "", count, 0, STORED, "pad", 8, 0.5, 0.2, findings, "")
+    facts = dataset_facts.Facts("bench", "folder", "", "", count, 0, STORED, "pad", 8, 0.5, 0.2, findings, "")
     dataset_folder.write_facts(folder, facts)
     seconds, imports, memory = elsewhere(MILLION, str(folder))
     goal = f"goal < 2 s, < 500 MB: {verdict(seconds < 2 and memory < 500)}"

@@ -51,7 +51,7 @@ from ribcage.bundle import attestation, deployment, formats, history, ood
 from ribcage.bundle.io import load_bundle, save_bundle
 from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.training_record import TrainingRecord
-from ribcage.data import dataset_folder, datasets
+from ribcage.data import dataset_facts, dataset_folder, datasets
 from ribcage.data.provenance import Provenance
 from ribcage.evaluation import own_predictions
 from ribcage.imaging import image_file
@@ -364,7 +364,7 @@ def of_dataset(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
     _spoilt(place / "d", draw)
     if draw.random() < 0.5:  # who means harm writes digests, too
         with contextlib.suppress(Exception):
-            dataset_folder.write_facts(place / "d", dataset_folder.Facts.load(place / "d" / "dataset.json"))
+            dataset_folder.write_facts(place / "d", dataset_facts.Facts.load(place / "d" / "dataset.json"))
 
     def read() -> object:
         opened = dataset_folder.open(place / "d")

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data import dataset_folder
-from ribcage.data.dataset_folder import DatasetFolder, Facts
+from ribcage.data.dataset_facts import Facts
+from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.index import Index, box_frame, index_table
 
 

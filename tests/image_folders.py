@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from ribcage.data import dataset_folder
+from ribcage.data import dataset_facts, dataset_folder
 from ribcage.data import index as indexes
 from ribcage.data.importer import writer
 from ribcage.data.index import Index
@@ -15,8 +15,8 @@ from ribcage.data.index import Index
 SIZE = 32
 
 
-def facts(root: Path, **changes: object) -> dataset_folder.Facts:
-    plain = dataset_folder.Facts("made", "nih", "made up", "none", 0, 0, SIZE, "pad", 8, 0.0, 1.0, ("Mass",), str(root))
+def facts(root: Path, **changes: object) -> dataset_facts.Facts:
+    plain = dataset_facts.Facts("made", "nih", "made up", "none", 0, 0, SIZE, "pad", 8, 0.0, 1.0, ("Mass",), str(root))
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 

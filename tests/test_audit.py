@@ -13,7 +13,7 @@ import pytest
 from refusals import has_facts
 
 from ribcage import cli
-from ribcage.data import audit, dataset_folder, splits
+from ribcage.data import audit, dataset_facts, dataset_folder, splits
 from ribcage.data import index as indexes
 from ribcage.data.audit import audited, copies, counts, shared
 from ribcage.data.audit.audited import Member
@@ -42,7 +42,7 @@ def folder(root: Path, pixels: dict[str, np.ndarray], rows: dict[str, list[objec
         pd.DataFrame({"path": list(pixels), **rows}), [column for column in rows if column == "Mass"]
     )
     index = Index(name, table, ("Mass",) if "Mass" in rows else (), root=root / "in")
-    facts = dataset_folder.Facts(name, "nih", "", "", 0, 0, 128, "pad", 8, 0.0, 1.0, index.findings, str(root / "in"))
+    facts = dataset_facts.Facts(name, "nih", "", "", 0, 0, 128, "pad", 8, 0.0, 1.0, index.findings, str(root / "in"))
     with writer.Writer(index, facts, root / "out") as work:
         list(work.run())
     return audited.member(str(root / "out"))
@@ -261,8 +261,8 @@ def test_importing_and_inspecting_own_images(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("fit", "enlarged", "size"), [("pad", "1 of 4", "--size 224 enlarges none"), ("crop", "2 of 4", "--size 150 ")]
 )
-def test_enlarged_images_are_counted_by_the_side_that_fits(fit: dataset_folder.Fit, enlarged: str, size: str) -> None:
-    facts = dataset_folder.Facts("made", "nih", "", "", 4, 0, 256, fit, 8, 0.0, 1.0, (), "")
+def test_enlarged_images_are_counted_by_the_side_that_fits(fit: dataset_facts.Fit, enlarged: str, size: str) -> None:
+    facts = dataset_facts.Facts("made", "nih", "", "", 4, 0, 256, fit, 8, 0.0, 1.0, (), "")
     table = pd.DataFrame({"width": [224, 300, 256, 512], "height": [200, 150, 256, 700]})
     said = importer_tables.enlarged(table, facts)
     assert enlarged in said
@@ -272,7 +272,7 @@ def test_enlarged_images_are_counted_by_the_side_that_fits(fit: dataset_folder.F
 
 
 def test_a_few_small_images_do_not_decide_the_size() -> None:
-    facts = dataset_folder.Facts("made", "nih", "", "", 100, 0, 256, "pad", 8, 0.0, 1.0, (), "")
+    facts = dataset_facts.Facts("made", "nih", "", "", 100, 0, 256, "pad", 8, 0.0, 1.0, (), "")
     table = pd.DataFrame({"width": [20] + 99 * [512], "height": [20] + 99 * [512]})
     assert "1 of 100 images (1%)" in (said := importer_tables.enlarged(table, facts))
     assert "--size" not in said

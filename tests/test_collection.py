@@ -9,7 +9,8 @@ import pytest
 
 from ribcage.data import index as indexes
 from ribcage.data.collection import Datasets
-from ribcage.data.dataset_folder import DatasetFolder, Facts
+from ribcage.data.dataset_facts import Facts
+from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.findings import Policy
 from ribcage.data.image_store import ArrayStore
 from ribcage.data.index import Index

@@ -14,7 +14,8 @@ from ribcage import cli
 from ribcage.bundle.spec import DETECTION_RULE, ModelSpec
 from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
-from ribcage.data.dataset_folder import DatasetFolder, Fit
+from ribcage.data.dataset_facts import Fit
+from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.findings import Policy
 from ribcage.data.loader import Loader
 from ribcage.evaluation.detector_validation import DetectorValidation, best_f1_threshold

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ribcage.bundle.io import Classifier, Detector
 from ribcage.bundle.spec import ModelSpec
-from ribcage.data.dataset_folder import Fit
+from ribcage.data.dataset_facts import Fit
 from ribcage.data.provenance import Provenance
 from ribcage.imaging import heatmaps, image_file
 from ribcage.inference import explanation, gradcam, sanity

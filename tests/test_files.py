@@ -19,7 +19,7 @@ import pytest
 
 import ribcage
 from ribcage.bundle import history
-from ribcage.data import dataset_folder
+from ribcage.data import dataset_facts
 from ribcage.data.provenance import Provenance
 from ribcage.runtime import digest, files
 from ribcage.training import checkpoint, run_folder, runs
@@ -179,7 +179,7 @@ def test_a_file_that_never_ends_is_no_file(tmp_path: Path, put: Callable[[Path],
     (row,) = runs.run_rows(tmp_path)
     assert row.state == run_folder.RunState(run_folder.STOPPED, None, "state.json cannot be read.")
     for name, read in (
-        ("dataset.json", dataset_folder.Facts.load),
+        ("dataset.json", dataset_facts.Facts.load),
         ("tests.json", lambda file: history.load_tests(file.parent)),
     ):
         put(tmp_path / name)

@@ -14,7 +14,7 @@ from refusals import has_facts
 
 import ribcage
 from ribcage import cli
-from ribcage.data import dataset_folder
+from ribcage.data import dataset_facts
 from ribcage.data.importer import tables, writer
 
 # ---- what the command says of it
@@ -63,7 +63,7 @@ def test_the_window_of_an_import_is_kept_in_the_folder(tmp_path: Path) -> None:
     del old["window"]
     old["format"] = 1
     (tmp_path / "out" / "dataset.json").write_text(json.dumps(old))
-    assert dataset_folder.Facts.load(tmp_path / "out" / "dataset.json").window == ""
+    assert dataset_facts.Facts.load(tmp_path / "out" / "dataset.json").window == ""
 
 
 def test_splits_that_share_patients_or_copies_give_way_at_import(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from refusals import has_facts
 from ribcage.data import dataset_folder, fingerprint_table, site_key
 from ribcage.data import index as indexes
 from ribcage.data.collection import Datasets
-from ribcage.data.dataset_folder import DatasetFolder, Facts
+from ribcage.data.dataset_facts import Facts
+from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.fingerprint_table import Fingerprints
 from ribcage.data.index import Index
 from ribcage.data.provenance import Provenance

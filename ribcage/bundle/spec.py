@@ -12,7 +12,7 @@ from typing import Any
 
 from ribcage import __version__
 from ribcage.bundle.training_record import CONVERTED, TrainingRecord, read_training_record
-from ribcage.data import dataset_folder, index, phantom
+from ribcage.data import dataset_facts, index, phantom
 from ribcage.metrics.evaluation_context import TrainingData
 from ribcage.metrics.reliability import FindingReliability, is_reliability
 from ribcage.models import losses
@@ -72,7 +72,7 @@ class ModelSpec:
     """(height, width) of the input of the model."""
     stored: int
     """Side of the square that an image is resized to first."""
-    fit: dataset_folder.Fit
+    fit: dataset_facts.Fit
     mean: float
     std: float
     channels: int = 1

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Literal
 from ribcage.runtime.spelling import count_phrase
 
 if TYPE_CHECKING:
-    from ribcage.data.dataset_folder import DatasetFolder, Facts
+    from ribcage.data.dataset_facts import Facts
+    from ribcage.data.dataset_folder import DatasetFolder
     from ribcage.data.importer.writer import Writer
     from ribcage.data.index import Index
 
@@ -186,7 +187,7 @@ def check(options: Options) -> None:
 
 def describe(options: Options) -> "tuple[Index, Facts]":
     """The Index, and the facts of the folder to be."""
-    from ribcage.data import dataset_folder, datasets, splits
+    from ribcage.data import dataset_facts, dataset_folder, datasets, splits
 
     module = datasets.load_dataset(options.dataset)
     index = datasets.index(options.dataset, options.root, **options.member)
@@ -197,7 +198,7 @@ def describe(options: Options) -> "tuple[Index, Facts]":
         index = replace(index, table=index.table.assign(split=listed))
     if options.limit:
         index = index.take(range(min(options.limit, len(index))))
-    facts = dataset_folder.Facts(
+    facts = dataset_facts.Facts(
         name=index.name,
         dataset=options.dataset,
         source=module.SOURCE,
@@ -229,12 +230,12 @@ def native_size(index: "Index") -> int:
 
 def finished(out: Path, index: "Index", facts: "Facts") -> bool:
     """Whether the folder already holds just this; another complete folder is not touched."""
-    from ribcage.data import dataset_folder
+    from ribcage.data import dataset_facts
     from ribcage.data.importer import writer
 
     if not (out / "dataset.json").exists():
         return False
-    found = dataset_folder.Facts.load(out / "dataset.json")
+    found = dataset_facts.Facts.load(out / "dataset.json")
     if (found.plan, found.images_per_shard) != (writer.plan(index, facts), facts.images_per_shard):
         other = f"{out} contains another dataset, or the same dataset with other options"
         raise ValueError(f"{other}. Choose another --out, or replace it with --redo.")

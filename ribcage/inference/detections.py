@@ -19,7 +19,7 @@ from torch import Tensor
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data.batch import Batch, CachedMaps
 from ribcage.data.collection import Datasets
-from ribcage.data.dataset_folder import Fit
+from ribcage.data.dataset_facts import Fit
 from ribcage.data.findings import IGNORE, Policy
 from ribcage.data.index import SIDES
 from ribcage.data.loader import Loader

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ribcage.data import dataset_folder, splits
+from ribcage.data import dataset_facts, splits
 from ribcage.data.audit.audited import Member
 from ribcage.data.audit.result import Ages, DatasetCounts, FindingCount
 from ribcage.data.importer import tables as importer_tables
@@ -66,7 +66,7 @@ def report_counts(reports: pd.DataFrame) -> dict[str, int]:
     return {"reports": len(reports), "images": images, **{name: count for name, count in sections.items() if count}}
 
 
-def storage_phrase(facts: dataset_folder.Facts) -> str:
+def storage_phrase(facts: dataset_facts.Facts) -> str:
     """Storage of the images, as a phrase."""
     if facts.linked:
         return f"linked, read at {facts.size} px"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ribcage.data import dataset_folder
+from ribcage.data import dataset_facts, dataset_folder
 from ribcage.data.importer import writer
 from ribcage.data.importer.pixel_files import PixelFiles, pixel_files_in
 from ribcage.data.index import Index
@@ -60,7 +60,7 @@ class Part:
 class PartWriter(writer.Writer):
     """The import of one part."""
 
-    def __init__(self, index: Index, facts: dataset_folder.Facts, out: Path, part: Part, *, workers: int = 1) -> None:
+    def __init__(self, index: Index, facts: dataset_facts.Facts, out: Path, part: Part, *, workers: int = 1) -> None:
         super().__init__(index, facts, part.folder(out), workers=workers)
         self.part, self.rows = part, part.rows(len(index))
         self.images = PixelFiles(self.folder, facts, first=self.rows.start)
@@ -224,11 +224,11 @@ def _finished_lines(part: Part, out: Path) -> list[writer.JournalLine]:
     return lines
 
 
-def _same_import(parts: list[Part], out: Path) -> tuple[Index, dataset_folder.Facts]:
+def _same_import(parts: list[Part], out: Path) -> tuple[Index, dataset_facts.Facts]:
     """The tables and facts of all parts; ValueError if they differ."""
-    first = dataset_folder.Facts.load(parts[0].folder(out) / FACTS)
+    first = dataset_facts.Facts.load(parts[0].folder(out) / FACTS)
     for part in parts[1:]:
-        facts = dataset_folder.Facts.load(part.folder(out) / FACTS)
+        facts = dataset_facts.Facts.load(part.folder(out) / FACTS)
         differing = [item.name for item in fields(facts) if getattr(facts, item.name) != getattr(first, item.name)]
         if "versions" in differing:
             names = sorted(key for key in {*facts.versions, *first.versions}

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ribcage.data.dataset_folder import Facts, Shard
+from ribcage.data.dataset_facts import Facts, Shard
 from ribcage.data.image_store import IMAGES_FILE, shard_name, shard_sizes
 from ribcage.runtime import digest, files
 

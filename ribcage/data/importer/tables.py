@@ -10,7 +10,7 @@ from typing import TypedDict
 import numpy as np
 import pandas as pd
 
-from ribcage.data import dataset_folder, fingerprint_table, splits
+from ribcage.data import dataset_facts, dataset_folder, fingerprint_table, splits
 from ribcage.data.index import SIDES, Index
 from ribcage.imaging import duplicates, fingerprint, image_file
 from ribcage.imaging.dicom import terms
@@ -74,7 +74,7 @@ def image_record(row: int, image: image_file.GrayImage, square: np.ndarray) -> I
     }
 
 
-def stored_index(index: Index, joined: ImageRecords, facts: dataset_folder.Facts) -> Index:
+def stored_index(index: Index, joined: ImageRecords, facts: dataset_facts.Facts) -> Index:
     """The index of the stored images: with original sizes, gaps filled from DICOM tags, and boxes transformed."""
     table = index.table.assign(width=np.array(joined["width"], np.int32), height=np.array(joined["height"], np.int32))
     if any(joined["notes"]):
@@ -88,7 +88,7 @@ def stored_index(index: Index, joined: ImageRecords, facts: dataset_folder.Facts
     return replace(index, table=table, boxes=boxes, box_frame=(facts.size, facts.size))
 
 
-def linked_index(index: Index, facts: dataset_folder.Facts) -> Index:
+def linked_index(index: Index, facts: dataset_facts.Facts) -> Index:
     """The index of a linked folder, whose DICOM tags are read now."""
     index = replace(index, table=_tagged(index))
     read = dataset_folder.source(index, facts)
@@ -148,7 +148,7 @@ def _own_size(image: image_file.GrayImage) -> tuple[int, int]:
     return image.width, image.height
 
 
-def with_split(table: pd.DataFrame, facts: dataset_folder.Facts) -> pd.DataFrame:
+def with_split(table: pd.DataFrame, facts: dataset_facts.Facts) -> pd.DataFrame:
     """The table with a split: rows without one are assigned by a hash of the patient, with a warning."""
     if facts.dataset != "folder" and (table["split"] != "").any():
         return table  # a published split is unchanged, even if --limit removes parts of it
@@ -179,7 +179,7 @@ def without_shared_images(index: Index, prints: fingerprint_table.Fingerprints, 
     return replace(index, table=table.assign(split=pd.Series(parts, table.index, dtype="str")))
 
 
-def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: dataset_folder.Facts) -> pd.DataFrame:
+def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: dataset_facts.Facts) -> pd.DataFrame:
     """Boxes in pixels of the stored image, clipped to it; boxes outside it are dropped."""
     boxes = index.boxes.copy()
     moved = []
@@ -202,7 +202,7 @@ def compute_fingerprints(index: Index, joined: ImageRecords) -> fingerprint_tabl
     return fingerprint_table.Fingerprints(prints.astype(np.uint64), pixels, np.zeros(len(pixels), np.uint64))
 
 
-def moments(joined: ImageRecords, facts: dataset_folder.Facts) -> tuple[float, float]:
+def moments(joined: ImageRecords, facts: dataset_facts.Facts) -> tuple[float, float]:
     """Mean and standard deviation of all pixels, scaled to 0 … 1, from exact sums."""
     count, top = len(joined["sum"]) * facts.size**2, 2**facts.depth - 1
     mean = sum(joined["sum"]) / count
@@ -211,8 +211,8 @@ def moments(joined: ImageRecords, facts: dataset_folder.Facts) -> tuple[float, f
 
 
 def final_facts(
-    facts: dataset_folder.Facts, joined: ImageRecords, rejected: int, prints: fingerprint_table.Fingerprints
-) -> dataset_folder.Facts:
+    facts: dataset_facts.Facts, joined: ImageRecords, rejected: int, prints: fingerprint_table.Fingerprints
+) -> dataset_facts.Facts:
     """The content of dataset.json once all is done."""
     mean, std = moments(joined, facts)
     return replace(
@@ -226,7 +226,7 @@ def final_facts(
     )
 
 
-def enlarged(table: pd.DataFrame, facts: dataset_folder.Facts) -> str:
+def enlarged(table: pd.DataFrame, facts: dataset_facts.Facts) -> str:
     """Number of images smaller than the stored size, and a --size that avoids enlarging them; "" if none is known."""
     if not {"width", "height"} <= set(table) or not len(table):
         return ""

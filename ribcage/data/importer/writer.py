@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ribcage.data import dataset_folder, fingerprint_table
+from ribcage.data import dataset_facts, dataset_folder, fingerprint_table
 from ribcage.data.importer import tables
 from ribcage.data.importer.pixel_files import HEADER, PixelFiles, is_pixel_file, pixel_files_in
 from ribcage.data.index import Index
@@ -75,7 +75,7 @@ class Writer:
     finished in each step.
     """
 
-    def __init__(self, index: Index, facts: dataset_folder.Facts, folder: Path, *, workers: int = 1) -> None:
+    def __init__(self, index: Index, facts: dataset_facts.Facts, folder: Path, *, workers: int = 1) -> None:
         self.index, self.folder, self.workers = index, folder, workers
         self.rows = range(len(index))
         """The rows to import."""
@@ -253,7 +253,7 @@ def read_journal(journal: Path) -> tuple[dict[str, object], list[JournalLine]]:
     return (lines[0] if lines else {}), cast(list[JournalLine], lines[1:])
 
 
-def link(index: Index, facts: dataset_folder.Facts, folder: Path, *, sample: int = 256) -> None:
+def link(index: Index, facts: dataset_facts.Facts, folder: Path, *, sample: int = 256) -> None:
     """Make a linked folder; mean and standard deviation are measured on evenly spaced readable images."""
     facts = replace(facts, linked=True)
     with files.explained(folder, "Free space first."):
@@ -272,7 +272,7 @@ def link(index: Index, facts: dataset_folder.Facts, folder: Path, *, sample: int
             dataset_folder.write_facts(folder, facts)
 
 
-def _sampled(index: Index, facts: dataset_folder.Facts, sample: int) -> list[tables.ImageRecords]:
+def _sampled(index: Index, facts: dataset_facts.Facts, sample: int) -> list[tables.ImageRecords]:
     """Records of evenly spaced images that exist and can be read."""
     read, records = dataset_folder.source(index, facts), []
     there = dataset_folder.present(index)
@@ -315,7 +315,7 @@ def clear(folder: Path) -> None:
             file.unlink()
 
 
-def plan(index: Index, facts: dataset_folder.Facts) -> str:
+def plan(index: Index, facts: dataset_facts.Facts) -> str:
     """A hash of everything that determines the content of the folder: the rows, their files, and the processing."""
     table = io.BytesIO()
     index.save(table)  # type: ignore[arg-type]
