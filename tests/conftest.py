@@ -3,8 +3,12 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from remote_servers import FaultProxy
 
 os.environ["OMP_NUM_THREADS"] = "1"
 SLOW = Path(__file__).with_name("slow.txt")
@@ -39,3 +43,20 @@ def real() -> Path:
     if not folder:
         pytest.skip("RIBCAGE_REAL_DATA does not name a folder of real data")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def _s3_server() -> Iterator["FaultProxy"]:
+    from remote_servers import running_s3
+
+    with running_s3() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def s3(_s3_server: "FaultProxy", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "FaultProxy":
+    """An S3 server on loopback with an empty bucket `xray`, and an empty cache."""
+    from remote_servers import connect
+
+    connect(_s3_server, monkeypatch, tmp_path / "cache")
+    return _s3_server

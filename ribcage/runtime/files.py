@@ -133,7 +133,7 @@ def only_writer(folder: Path) -> Iterator[None]:
             handle = held.enter_context(open_regular(file, "a"))
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _has_name(handle.fileno(), file):
+                if has_name(handle.fileno(), file):
                     break
             except OSError as error:
                 if error.errno in LOCKLESS:
@@ -151,7 +151,7 @@ def only_writer(folder: Path) -> Iterator[None]:
             file.unlink(missing_ok=True)
 
 
-def _has_name(handle: int, file: Path) -> bool:
+def has_name(handle: int, file: Path) -> bool:
     """Whether an open lock file still exists under its name; if its last owner removed it meanwhile, its lock is
     void."""
     with contextlib.suppress(FileNotFoundError):

@@ -1,0 +1,327 @@
+"""Cache: local copies of whole remote objects, in a folder of limited size.
+
+CACHE/copies/KEY/FOLDER/NAME   the copy; KEY is a hash of the folder's address, so that files of a folder lie together
+CACHE/facts/KEY/NAME.json      address, version and SHA-256 of the object, size and time of the copy
+CACHE/parts/…                  objects that are being downloaded
+
+CACHE is RIBCAGE_CACHE (default: `ribcage/remote` in the user's cache folder); its size is limited to
+RIBCAGE_CACHE_SIZE. Copies that were not used for the longest time are removed to make room, but never one in use: who
+uses a copy holds a shared lock on it, who removes it needs an exclusive one. Locks end with their process. On file
+systems without locks, a copy may be removed while it is in use; memory maps of it stay valid there, too.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from ribcage.runtime import digest, files, typed_json
+from ribcage.runtime.remote import addresses, objects
+from ribcage.runtime.remote.objects import RemoteFile
+
+FOLDER_VARIABLE, SIZE_VARIABLE = "RIBCAGE_CACHE", "RIBCAGE_CACHE_SIZE"
+SIZE = "50GB"
+"""Default limit on the size of the cache."""
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+SIZE_FORM = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?B?)", re.IGNORECASE)
+WAIT = 0.02
+"""Seconds between two looks at whether another process has finished a download."""
+LONGEST_NAME = 200
+"""Limit on the bytes of a file name."""
+ADVICE = f"Free some space, or set {FOLDER_VARIABLE} to a folder on a larger disk."
+
+
+@dataclass(frozen=True)
+class CopyFacts:
+    """What is known about a copy."""
+
+    address: str
+    version: str
+    sha256: str
+    size: int
+    mtime_ns: int
+    """Modification time of the copy; a file with another one is not the copy that these facts describe."""
+
+
+class CachedFile:
+    """A copy in use: `with open_copy(address) as copy: … copy.path …`. It is not removed before it is closed."""
+
+    def __init__(self, path: Path, handle: int, facts: CopyFacts) -> None:
+        self.path, self.facts = path, facts
+        self._handle: int | None = handle
+
+    def close(self) -> None:
+        """Allow that the copy is removed. Memory maps of it must have been dropped, or the disk has less space than
+        the cache assumes."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)
+
+    def __enter__(self) -> "CachedFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+_kept: dict[Path, CachedFile] = {}
+_kept_lock = threading.Lock()
+
+
+def local_copy(place: Path | str, *, size: int | None = None, sha256: str | None = None) -> Path:
+    """A local copy of an object, which is not removed from the cache while this process runs.
+
+    size, sha256: what the object must have, if known; DamagedError otherwise. With sha256, a copy in the cache is used
+    without asking the server.
+    """
+    copy = open_copy(place, size=size, sha256=sha256)
+    with _kept_lock:
+        _kept[copy.path] = copy
+    return copy.path
+
+
+def release(path: Path) -> None:
+    """Allow that a copy which `local_copy` returned is removed."""
+    with _kept_lock:
+        copy = _kept.pop(path, None)
+    if copy is not None:
+        copy.close()
+
+
+def open_copy(place: Path | str, *, size: int | None = None, sha256: str | None = None) -> CachedFile:
+    """A local copy of an object, which is not removed from the cache until it is closed; see `local_copy`."""
+    entry = _Entry(addresses.address(place))
+    if sha256 and (copy := entry.opened(lambda facts: facts.sha256 == sha256)):
+        return copy
+    found = objects.describe(place)
+    if size is not None and found.size != size:
+        raise digest.DamagedError(
+            f"{found.address} has {found.size:,} bytes instead of {size:,}: it was written only in part, or was "
+            f"replaced. Write it again."
+        )
+    for _ in range(2):  # again if a transfer was damaged
+        copy = entry.opened(lambda facts: facts.version == found.version) or entry.filled(found)
+        if not sha256 or copy.facts.sha256 == sha256:
+            return copy
+        copy.path.unlink(missing_ok=True)
+        copy.close()
+    raise digest.DamagedError(f"{found.address} is damaged: its SHA-256 does not match. Write it again.")
+
+
+def cache_folder() -> Path:
+    """The folder of the cache."""
+    said = os.environ.get(FOLDER_VARIABLE, "")
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        if said:
+            return Path(said).expanduser().absolute()
+        return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "ribcage" / "remote"
+    except RuntimeError:
+        raise OSError(f"There is no home folder for the cache of remote files. Set {FOLDER_VARIABLE}.") from None
+
+
+def cache_limit() -> int:
+    """Limit on the size of the cache in bytes."""
+    text = os.environ.get(SIZE_VARIABLE, "").strip() or SIZE
+    found = SIZE_FORM.fullmatch(text)
+    unit = found[2].upper() if found else "?"
+    unit = unit if unit in UNITS else f"{unit}B"
+    if not found or unit not in UNITS:
+        raise ValueError(f"{SIZE_VARIABLE} must be a size such as {SIZE} or 500MB, not {text!r}.")
+    return int(float(found[1]) * UNITS[unit])
+
+
+def used_bytes() -> int:
+    """Bytes of all files in the cache, complete or being downloaded."""
+    return sum(status.st_size for _, status in _stored(cache_folder()))
+
+
+# ---- one object
+
+
+class _Entry:
+    """Where the copy of an object is."""
+
+    def __init__(self, address: str) -> None:
+        folder, name = addresses.split_address(address)
+        root, key = cache_folder(), hashlib.sha256(folder.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        above = folder.rpartition("/")[2]
+        for one in (name, above):
+            if len(one.encode("utf-8", "surrogateescape")) > LONGEST_NAME or "\0" in one:
+                raise ValueError(f"{address} has a name that is longer than {LONGEST_NAME} bytes.")
+        self.root, self.address = root, address
+        self.copy = root / "copies" / key / above / name
+        self.facts = root / "facts" / key / f"{name}.json"
+        self.part = root / "parts" / f"{key}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
+
+    def opened(self, wanted: Callable[[CopyFacts], bool]) -> CachedFile | None:
+        """The copy, if there is one that is intact and wanted."""
+        for _ in range(10):
+            try:
+                handle = os.open(self.copy, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+            except FileNotFoundError:
+                return None
+            _lock(handle, shared=True)
+            if files.has_name(handle, self.copy):  # it may have been removed or replaced meanwhile
+                facts = _read_facts(self.facts)
+                if facts and facts.address == self.address and _matches(handle, facts) and wanted(facts):
+                    with contextlib.suppress(OSError):  # a cache that only others may write
+                        os.utime(self.copy, ns=(time.time_ns(), facts.mtime_ns))
+                    return CachedFile(self.copy, handle, facts)
+                os.close(handle)
+                return None
+            os.close(handle)
+        return None
+
+    def filled(self, found: RemoteFile) -> CachedFile:
+        """Download the object, unless another thread or process does so at the same time."""
+        with files.explained(self.root, ADVICE):
+            self.part.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            while True:
+                handle = os.open(self.part, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+                try:
+                    # Whoever downloads the same object keeps the lock when the part has become the copy.
+                    while not _lock(handle, wait=False) and files.has_name(handle, self.part):
+                        time.sleep(WAIT)
+                    if not files.has_name(handle, self.part):
+                        os.close(handle)
+                        continue
+                    if copy := self.opened(lambda facts: facts.version == found.version):
+                        self.part.unlink()
+                        os.close(handle)
+                        return copy
+                    if copy := self._downloaded(found, handle):
+                        return copy
+                except BaseException:
+                    with contextlib.suppress(OSError):
+                        self.part.unlink()
+                    os.close(handle)
+                    raise
+
+    def _downloaded(self, found: RemoteFile, handle: int) -> CachedFile | None:
+        """Download into the part, which becomes the copy; None if it was removed at once."""
+        os.ftruncate(handle, 0)
+        _make_room(self.root, found.size, found.address, lambda: os.ftruncate(handle, found.size))
+        sha256 = objects.download(found, self.part)
+        files.sync(self.part)
+        facts = CopyFacts(found.address, found.version, sha256, found.size, os.fstat(handle).st_mtime_ns)
+        with _locked_cache(self.root):  # whoever makes room removes copies, their facts and empty folders
+            self.copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            files.write_text(self.facts, json.dumps(dataclasses.asdict(facts), indent=1) + "\n")
+            self.part.replace(self.copy)
+        _lock(handle, shared=True)
+        if files.has_name(handle, self.copy):
+            return CachedFile(self.copy, handle, facts)
+        os.close(handle)
+        return None
+
+
+def _matches(handle: int, facts: CopyFacts) -> bool:
+    status = os.fstat(handle)
+    return (status.st_size, status.st_mtime_ns) == (facts.size, facts.mtime_ns)
+
+
+def _read_facts(file: Path) -> CopyFacts | None:
+    """The facts of a copy; None if there are none or they are invalid."""
+    try:
+        return typed_json.from_json(CopyFacts, files.read_json(file))
+    except (OSError, ValueError):
+        return None
+
+
+# ---- the whole cache
+
+
+def _make_room(root: Path, needed: int, address: str, reserve: Callable[[], None]) -> None:
+    """Remove copies until `needed` more bytes fit, then reserve them; OSError if they do not fit."""
+    limit = cache_limit()
+    if needed > limit:
+        raise OSError(
+            f"{address} has {files.format_bytes(needed)}, but the cache may hold {files.format_bytes(limit)}. Set "
+            f"{SIZE_VARIABLE} to a larger size."
+        )
+    with _locked_cache(root):
+        stored = list(_stored(root))
+        excess = sum(status.st_size for _, status in stored) + needed - limit
+        for file, status in sorted(stored, key=lambda one: one[1].st_atime_ns):
+            if excess <= 0:
+                break
+            if _removed(root, file):
+                excess -= status.st_size
+        if excess > 0:
+            raise OSError(
+                f"{address} has {files.format_bytes(needed)} and does not fit into the cache, because too many of the "
+                f"other files in it are in use. Set {SIZE_VARIABLE} (now {files.format_bytes(limit)}) to a larger size."
+            )
+        if shutil.disk_usage(root).free < needed:
+            raise OSError(errno.ENOSPC, "the disk is full")
+        reserve()
+
+
+@contextlib.contextmanager
+def _locked_cache(root: Path) -> Iterator[None]:
+    handle = os.open(root / files.LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    try:
+        _lock(handle)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _stored(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """All copies and parts of a cache."""
+    for file in [*(root / "copies").glob("*/*/*"), *(root / "parts").glob("*")]:
+        with contextlib.suppress(FileNotFoundError):
+            yield file, file.lstat()
+
+
+def _removed(root: Path, file: Path) -> bool:
+    """Remove a copy or the part of a download that was killed, unless it is in use."""
+    try:
+        handle = os.open(file, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        return False
+    try:
+        if not _lock(handle, wait=False) or not files.has_name(handle, file):
+            return False
+        file.unlink()
+    finally:
+        os.close(handle)
+    if file.parent != root / "parts":
+        with contextlib.suppress(OSError):
+            (root / "facts" / file.parts[-3] / f"{file.name}.json").unlink(missing_ok=True)
+            file.parent.rmdir()
+            file.parent.parent.rmdir()
+    return True
+
+
+def _lock(handle: int, *, shared: bool = False, wait: bool = True) -> bool:
+    """Lock an open file, or return False if others hold it; True on systems without locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock
+        return True
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno in files.LOCKLESS:
+            return True
+        if error.errno in (errno.EAGAIN, errno.EACCES) and not wait:
+            return False
+        raise
+    return True

@@ -1,0 +1,154 @@
+"""A real S3 server on loopback (moto), and a proxy in front of it that makes the faults of networks and stores."""
+
+import contextlib
+import http.client
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock, Thread
+
+import pytest
+
+from ribcage.runtime.remote import objects
+
+BUCKET = "xray"
+EXPIRED = b"""<?xml version="1.0" encoding="UTF-8"?>
+<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"""
+
+
+class FaultProxy:
+    """Forwards requests to an S3 server; each `fault` befalls the next requests whose line contains a text."""
+
+    def __init__(self, port: int) -> None:
+        self.behind = port
+        self.requests: list[str] = []
+        self._faults: list[tuple[str, str, int]] = []
+        self._lock = Lock()
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *words: object) -> None:
+                pass
+
+            def answer(self) -> None:
+                proxy.answer(self)
+
+            do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = answer  # noqa: N815
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
+        self.thread.start()
+
+    def fault(self, kind: str, *, where: str = "GET", times: int = 1) -> None:
+        """cut, slow, short, busy or expired, for so many of the next requests whose line contains `where`."""
+        with self._lock:
+            self._faults.append((kind, where, times))
+
+    def heal(self) -> None:
+        """No more faults; forget the requests."""
+        with self._lock:
+            self._faults, self.requests = [], []
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        line = f"{request.command} {request.path}"
+        body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
+        with self._lock:
+            self.requests.append(line)
+            place = next((at for at, (_, where, times) in enumerate(self._faults) if where in line and times), None)
+            kind = ""
+            if place is not None:
+                kind, where, times = self._faults[place]
+                self._faults[place] = (kind, where, times - 1)
+        with contextlib.suppress(ConnectionError):  # the client has given up
+            if kind == "drop":  # nothing at all, before the request has had an effect
+                request.close_connection = True
+                return
+            if kind in ("expired", "busy"):
+                code, data = (400, EXPIRED) if kind == "expired" else (503, b"<Error><Code>SlowDown</Code></Error>")
+                self._send(request, code, [("Content-Type", "application/xml")], data)
+                return
+            upstream = http.client.HTTPConnection("127.0.0.1", self.behind, timeout=30)
+            upstream.request(request.command, request.path, body, dict(request.headers))
+            reply = upstream.getresponse()
+            data = reply.read()
+            upstream.close()
+            headers = [(name, value) for name, value in reply.getheaders()
+                       if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server")]  # fmt: skip
+            if request.command == "HEAD":
+                headers.append(("Content-Length", reply.getheader("Content-Length") or "0"))
+            self._send(request, reply.status, headers, data, kind)
+
+    @staticmethod
+    def _send(
+        request: BaseHTTPRequestHandler, status: int, headers: list[tuple[str, str]], data: bytes, kind: str = ""
+    ) -> None:
+        data = data[: len(data) // 2] if kind == "short" else data
+        request.send_response(status)
+        for name, value in headers:
+            request.send_header(name, value)
+        if request.command != "HEAD":
+            request.send_header("Content-Length", str(len(data)))
+        request.end_headers()
+        if request.command == "HEAD":
+            return
+        if kind == "cut":
+            request.wfile.write(data[: len(data) // 2])
+            request.wfile.flush()
+            request.close_connection = True
+        elif kind == "slow":
+            for at in range(len(data)):
+                request.wfile.write(data[at : at + 1])
+                request.wfile.flush()
+                time.sleep(0.05)
+        else:
+            request.wfile.write(data)
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@contextlib.contextmanager
+def running_s3() -> Iterator[FaultProxy]:
+    """An S3 server with an empty bucket, behind a proxy."""
+    import logging
+
+    from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    proxy = FaultProxy(server.get_host_and_port()[1])
+    objects.forget_connections()
+    try:
+        yield proxy
+    finally:
+        proxy.stop()
+        server.stop()
+
+
+def connect(proxy: FaultProxy, patch: pytest.MonkeyPatch, cache: Path) -> None:
+    """This process uses the server, with an empty bucket and an empty cache."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": proxy.url,
+        "AWS_ACCESS_KEY_ID": "KEYOFTHETEST",
+        "AWS_SECRET_ACCESS_KEY": "SECRETOFTHETEST",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "RIBCAGE_CACHE": str(cache),
+    }.items():
+        patch.setenv(name, value)
+    patch.setattr(objects, "PAUSES", (0.01, 0.01))
+    proxy.heal()
+    reset = http.client.HTTPConnection("127.0.0.1", proxy.behind, timeout=30)
+    reset.request("POST", "/moto-api/reset")
+    reset.getresponse().read()
+    reset.request("PUT", f"/{BUCKET}")
+    assert reset.getresponse().status == 200
+    reset.close()
