@@ -1,7 +1,7 @@
 """Cache: local copies of whole remote objects, in a folder of limited size.
 
 CACHE/copies/KEY/FOLDER/NAME   the copy; KEY is a hash of the folder's address, so that files of a folder lie together
-CACHE/facts/KEY/NAME.json      address, version and SHA-256 of the object, size and time of the copy
+CACHE/facts/KEY/NAME.json      address, version and SHA-256 of the object; its modification time is the copy's last use
 CACHE/parts/…                  objects that are being downloaded
 
 CACHE is RIBCAGE_CACHE (default: `ribcage/remote` in the user's cache folder); its size is limited to
@@ -148,7 +148,7 @@ def cache_limit() -> int:
 
 def used_bytes() -> int:
     """Bytes of all files in the cache, complete or being downloaded."""
-    return sum(status.st_size for _, status in _stored(cache_folder()))
+    return sum(size for _, size, _ in _stored(cache_folder()))
 
 
 # ---- one object
@@ -166,7 +166,7 @@ class _Entry:
                 raise ValueError(f"{address} has a name that is longer than {LONGEST_NAME} bytes.")
         self.root, self.address = root, address
         self.copy = root / "copies" / key / above / name
-        self.facts = root / "facts" / key / f"{name}.json"
+        self.facts = _facts_file(root, self.copy)
         self.part = root / "parts" / f"{key}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
 
     def opened(self, wanted: Callable[[CopyFacts], bool]) -> CachedFile | None:
@@ -181,7 +181,7 @@ class _Entry:
                 facts = _read_facts(self.facts)
                 if facts and facts.address == self.address and _matches(handle, facts) and wanted(facts):
                     with contextlib.suppress(OSError):  # a cache that only others may write
-                        os.utime(self.copy, ns=(time.time_ns(), facts.mtime_ns))
+                        os.utime(self.facts)
                     return CachedFile(self.copy, handle, facts)
                 os.close(handle)
                 return None
@@ -256,13 +256,13 @@ def _make_room(root: Path, needed: int, address: str, reserve: Callable[[], None
             f"{SIZE_VARIABLE} to a larger size."
         )
     with _locked_cache(root):
-        stored = list(_stored(root))
-        excess = sum(status.st_size for _, status in stored) + needed - limit
-        for file, status in sorted(stored, key=lambda one: one[1].st_atime_ns):
+        stored = sorted(_stored(root), key=lambda one: one[2])
+        excess = sum(size for _, size, _ in stored) + needed - limit
+        for file, size, _ in stored:
             if excess <= 0:
                 break
             if _removed(root, file):
-                excess -= status.st_size
+                excess -= size
         if excess > 0:
             raise OSError(
                 f"{address} has {files.format_bytes(needed)} and does not fit into the cache, because too many of the "
@@ -283,11 +283,19 @@ def _locked_cache(root: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _stored(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """All copies and parts of a cache."""
+def _stored(root: Path) -> Iterator[tuple[Path, int, int]]:
+    """All copies and parts of a cache, their sizes in bytes, and when they were used last."""
     for file in [*(root / "copies").glob("*/*/*"), *(root / "parts").glob("*")]:
         with contextlib.suppress(FileNotFoundError):
-            yield file, file.lstat()
+            status = file.lstat()
+            used = 0  # the remains of a killed download go first; those of a running one are locked
+            with contextlib.suppress(FileNotFoundError):
+                used = _facts_file(root, file).stat().st_mtime_ns
+            yield file, status.st_size, used
+
+
+def _facts_file(root: Path, copy: Path) -> Path:
+    return root / "facts" / copy.parts[-3] / f"{copy.name}.json"
 
 
 def _removed(root: Path, file: Path) -> bool:
@@ -304,7 +312,7 @@ def _removed(root: Path, file: Path) -> bool:
         os.close(handle)
     if file.parent != root / "parts":
         with contextlib.suppress(OSError):
-            (root / "facts" / file.parts[-3] / f"{file.name}.json").unlink(missing_ok=True)
+            _facts_file(root, file).unlink(missing_ok=True)
             file.parent.rmdir()
             file.parent.parent.rmdir()
     return True
