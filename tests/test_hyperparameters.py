@@ -11,7 +11,7 @@ from batches import batch as images
 
 from ribcage import cli, methods
 from ribcage.commands import finetune, localise, pretrain
-from ribcage.methods.base import Method
+from ribcage.methods.base import LabelCounts, Method
 from ribcage.methods.moco import MoCo
 from ribcage.methods.supcon import SupCon
 from ribcage.methods.swav import SwAV
@@ -214,9 +214,9 @@ def test_findings_that_are_the_same_in_all_images_contrast_nothing() -> None:
     method = SupCon(SMALL, ("a", "b"), dim=4)
     for labels in ([[1, 0], [1, torch.nan], [torch.nan, 0]], [[1, torch.nan], [torch.nan, torch.nan]]):
         with pytest.raises(ValueError, match=r"\ba, b\b"):
-            method.count(torch.tensor(labels))
-    method.count(torch.tensor([[1, 0], [1, 1]]))
-    method.count(images(8, findings=2).labels)
+            method.count(LabelCounts.of([torch.tensor(labels)], 2))
+    method.count(LabelCounts.of([torch.tensor([[1, 0], [1, 1]])], 2))
+    method.count(LabelCounts.of([images(8, findings=2).labels], 2))
 
 
 # ---- options that do not go together

@@ -73,11 +73,13 @@ def test_a_class_is_drawn_first_and_then_an_image_of_it() -> None:
 
 def test_class_aware_sampling_draws_rare_findings_as_often_as_others(dataset: DatasetFolder) -> None:
     """Only the order changes; it depends on neither ranks nor the step of a resumed run."""
-    loaders = [Loader([dataset], [plain_view(8)], batch=10, world=2, rank=rank) for rank in (0, 1)]
-    rare = np.zeros((50, 1), np.float32)
-    rare[7] = 1
+    rare = replace(
+        dataset, index=replace(dataset.index, findings=("Rare",), table=dataset.index.table.assign(Rare=0.0))
+    )
+    rare.index.table.loc[7, "Rare"] = 1.0
+    loaders = [Loader([rare], [plain_view(8)], batch=10, world=2, rank=rank) for rank in (0, 1)]
     for loader in loaders:
-        setup.sample_by_class(loader, rare)
+        setup.sample_by_class(loader)
     drawn = np.concatenate([loaders[0].order(epoch) & 0xFFFFFFFF for epoch in range(40)])
     assert (drawn == 7).mean() == pytest.approx(0.5, abs=0.05)
     parts = [

@@ -16,6 +16,7 @@ from torch import Tensor
 from ribcage import methods
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data.batch import Batch
+from ribcage.methods.base import LabelCounts
 from ribcage.methods.distil import Distil, TeacherOutput, agreed, map_places, related
 from ribcage.models import losses
 from ribcage.models.backbone import Backbone
@@ -152,10 +153,10 @@ def test_columns_of_the_data_are_put_where_the_student_has_them() -> None:
     """Data with two findings in another order, of three that are taught; or with none."""
     method = made(teachers=[stored()], columns=[2, 0], balanced=True).eval()
     labels = LABELS[:, [2, 0]]
-    method.count(labels)
+    method.count(LabelCounts.of([labels], 2))
     assert method.present.shape == (3,)
     step, expected = method(shown(labels)), made(teachers=[stored()], balanced=True).eval()
-    expected.count(torch.where(torch.tensor([True, False, True]), LABELS, nan))
+    expected.count(LabelCounts.of([torch.where(torch.tensor([True, False, True]), LABELS, nan)], 3))
     torch.testing.assert_close(
         step.loss, expected(shown(torch.where(torch.tensor([True, False, True]), LABELS, nan))).loss
     )

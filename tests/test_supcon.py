@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import published_view, strong_view
+from ribcage.methods.base import LabelCounts
 from ribcage.methods.supcon import SupCon, comparable, contrast, label_overlap
 from ribcage.models.backbone import Backbone
 
@@ -162,8 +163,8 @@ def test_a_patients_image_of_which_nothing_is_known_is_still_a_positive() -> Non
 
 def test_labels_without_information_are_refused() -> None:
     with pytest.raises(ValueError, match=r"supcon .*labels"):
-        made().count(torch.full((4, 3), nan))
-    made().count(MIXED)
+        made().count(LabelCounts.of([torch.full((4, 3), nan)], 3))
+    made().count(LabelCounts.of([MIXED], 3))
 
 
 def test_an_anchor_without_positives_costs_nothing_and_the_mean_is_over_the_others() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ribcage import methods
 from ribcage.data.batch import Batch
+from ribcage.methods.base import LabelCounts
 from ribcage.methods.supervised import Supervised
 from ribcage.models import losses
 from ribcage.models.backbone import Backbone
@@ -97,7 +98,7 @@ def test_without_freezing_the_statistics_move() -> None:
 def test_balanced_weights_both_sides_of_a_finding_by_their_counts() -> None:
     labels = torch.tensor([[1.0, 0, 1]] + [[0.0, 0, 1]] * 30)
     method = made(balanced=True).eval()
-    method.count(labels)
+    method.count(LabelCounts.of([labels[:2], labels[2:]], 3))
     present, absent = losses.class_weights(torch.tensor([1, 0, 31]), torch.tensor([30, 31, 0]))
     assert torch.equal(method.present, present) and torch.equal(method.absent, absent)
     logits, known = method.logits(batch().views[0]), ~LABELS.isnan()
@@ -111,19 +112,19 @@ def test_prior_begins_with_what_is_usual() -> None:
     labels = torch.tensor([[1.0, 0.0, torch.nan], [0.0, 0.0, torch.nan], [0.0, torch.nan, torch.nan], [0.0, 0.0, 1.0]])
     method = made(prior=True).eval()
     torch.nn.init.zeros_(method.head.weight)
-    method.count(labels)
+    method.count(LabelCounts.of([labels[:2], labels[2:]], 3))
     said = method.logits(torch.randn(2, 1, 32, 32)).sigmoid()
     torch.testing.assert_close(said, torch.tensor([[1.5 / 5, 0.5 / 4, 1.5 / 2]]).expand(2, 3))
     exclusive = made(prior=True, loss="cross-entropy").eval()
     torch.nn.init.zeros_(exclusive.head.weight)
-    exclusive.count(torch.eye(3)[[0, 0, 1, 2]])
+    exclusive.count(LabelCounts.of([torch.eye(3)[[0, 0, 1, 2]]], 3))
     said = exclusive.logits(torch.randn(1, 1, 32, 32)).softmax(1)
     torch.testing.assert_close(said, torch.tensor([[2.5, 1.5, 1.5]]) / 5.5)
 
 
 def test_without_balanced_counting_changes_nothing() -> None:
     method = made()
-    method.count(LABELS)
+    method.count(LabelCounts.of([LABELS], 3))
     assert (method.present == 1).all() and (method.absent == 1).all()
 
 

@@ -298,14 +298,13 @@ def build(
     loader = setup.build_loader(
         options, data, views, train_rows, spec, device, policy=policy, findings=there, together=True, labelled=labelled
     )
-    labels = loader.labels(0, train_rows)
     if options.loss == "cross-entropy" and len(there) == len(spec.findings):
-        classifier_validation.check_exclusive(labels)
+        classifier_validation.check_exclusive(loader.labels(0, train_rows))
     if options.relation_weight:
         check_maps(method, spec)
-    method.count(torch.from_numpy(labels))
+    setup.count_labels(method, loader)
     if options.sampling == "classes":
-        setup.sample_by_class(loader, labels)
+        setup.sample_by_class(loader)
     return setup.build_trainer(options, method, loader, device)
 
 

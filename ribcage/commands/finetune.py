@@ -224,14 +224,13 @@ def build(
     )
     views = augment.preset_views(options.augment, options.augment_options)
     loader = setup.build_loader(options, data, views, train_rows, model, device, policy=policy)
-    labels = loader.labels(0, train_rows)
     if options.loss == "cross-entropy":
-        classifier_validation.check_exclusive(labels)
+        classifier_validation.check_exclusive(loader.labels(0, train_rows))
     if options.freeze and not options.init:
         run_folder.say("WARNING: --freeze backbone without --init: the features of the backbone are random.")
-    method.count(torch.from_numpy(labels))
+    setup.count_labels(method, loader)
     if options.sampling == "classes":
-        setup.sample_by_class(loader, labels)
+        setup.sample_by_class(loader)
     return setup.build_trainer(options, method, loader, device)
 
 

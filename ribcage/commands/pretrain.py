@@ -243,7 +243,7 @@ def build(
     loader = loader_of(options, data, rows, model, method, device)
     if wrong := method.faults(len(rows), options.batch):
         raise ValueError("; ".join(wrong) + ".")
-    method.count(torch.from_numpy(loader.labels(0, rows)))
+    setup.count_labels(method, loader)
     return setup.build_trainer(options, method, loader, device)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ribcage.data import sampling
-from ribcage.data.collection import Datasets
+from ribcage.data.collection import Datasets, LabelTable
 from ribcage.data.findings import Policy
 from ribcage.data.sampling import SamePatient
 from ribcage.imaging import augment
@@ -92,7 +92,7 @@ class BatchMaker:
         self.threads, self.channels, self.normalise, self.device = threads, channels, normalise, device
         self.cached: CachedMaps | None = None
         """If set, no image is loaded: batches have these feature maps of the first view, and its boxes."""
-        self._labels = data.source_labels(self.findings, policy.settled.readers)
+        self._labels = LabelTable.of(data, self.findings, policy.settled.readers)
         self._asked, self._boxes = data.asked(self.findings), data.boxes(self.findings, policy.readers)
         self._readings = data.readings(self.findings) if policy.readers == "each" else None
         self._known = np.isin(np.arange(data.total), labelled) if labelled is not None else None
@@ -103,7 +103,7 @@ class BatchMaker:
         chance = None
         if self.policy.draws:
             chance = rng.uniform(self.seed, epoch, addresses, rng.LABELS, len(self.findings))
-        source, drawn = self._labels[rows], self._drawn(rows, epoch, addresses)
+        source, drawn = self._labels.labels(rows), self._drawn(rows, epoch, addresses)
         if self._readings is not None and drawn is not None:
             source[drawn >= 0] = self._readings.labels[drawn[drawn >= 0]]
         known = self.policy.apply(source, self.findings, chance)
@@ -180,7 +180,7 @@ class BatchInProgress:
             boxes=[on_device(_joined([piece.boxes[v] for piece in pieces]), device) for v in range(len(maker.views))],
             rows=torch.from_numpy(self.rows),
             sources=torch.from_numpy(self.sources),
-            patients=on_device(maker.data.patient_codes[self.rows], device),
+            patients=on_device(maker.data.patient_codes_of(self.rows), device),
             chance=torch.from_numpy(rng.whole(maker.seed, self.epoch, self.addresses, rng.METHOD)),
             dropped=torch.from_numpy(self._dropped(pieces)),
             maps=self.maps.result(),

@@ -1,6 +1,7 @@
 """Datasets: several dataset folders as one. Rows are numbered consecutively over the folders."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ import pandas as pd
 from ribcage.data import dataset_folder, reader_policy, splits
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.findings import IGNORE, Policy
-from ribcage.data.index import SIDES
+from ribcage.data.index import SIDES, UNKNOWN
 from ribcage.data.radiology_reports import Report
 from ribcage.data.reader_policy import RowReadings
 from ribcage.data.readings import numbers_of_readings
@@ -20,6 +21,9 @@ from ribcage.runtime.spelling import count_phrase, did_you_mean
 
 FRONTAL = ("PA", "AP")
 """The views of a frontal image."""
+LABELS = np.arange(-128, 128).astype(np.float32)
+"""Code of a label + 128 → its value."""
+LABELS[UNKNOWN + 128] = np.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +91,7 @@ class Datasets(Sequence[DatasetFolder]):
         """The rows of these splits; ValueError if one has none. frontal: only PA and AP views."""
         chosen = np.zeros(self.total, bool)
         for split in splits:
-            of_split = self.column("split") == split
+            of_split = self.where("split", split)
             if frontal:
                 of_split &= self.frontal
             if not of_split.any():
@@ -111,16 +115,22 @@ class Datasets(Sequence[DatasetFolder]):
         """(N,) one of the columns that every index has."""
         return np.concatenate([one.index.table[name].to_numpy() for one in self.folders])
 
+    def where(self, name: str, *values: str) -> np.ndarray:
+        """(N,) bool: whether the text in this column is one of the values."""
+        return np.concatenate([one.index.table[name].isin(values).to_numpy(bool) for one in self.folders])
+
     @property
     def frontal(self) -> np.ndarray:
         """(N,) bool: PA and AP views."""
-        return np.isin(self.column("view").astype(str), FRONTAL)
+        return self.where("view", *FRONTAL)
 
     @property
     def splits(self) -> dict[str, int]:
         """Split → number of images; "" for images in no split."""
-        names, counts = np.unique(self.column("split").astype(str), return_counts=True)
-        return dict(zip(names.tolist(), counts.tolist(), strict=True))
+        counts = Counter[str]()
+        for one in self.folders:
+            counts.update(one.index.table["split"].value_counts().to_dict())
+        return dict(sorted(counts.items()))
 
     @cached_property
     def patients(self) -> np.ndarray:
@@ -132,8 +142,47 @@ class Datasets(Sequence[DatasetFolder]):
     def patient_codes(self) -> np.ndarray:
         """(N,) int64: equal for rows of one patient, also in two folders of a dataset; each unknown patient has a
         separate negative number."""
-        codes = pd.factorize(self.patients)[0].astype(np.int64)
-        return np.where(self.patients == "", -1 - np.arange(len(codes)), codes)
+        return self.patient_codes_of(np.arange(self.total))
+
+    def patient_codes_of(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) int64: `patient_codes` of these rows."""
+
+        def of_folder(source: int, own: np.ndarray) -> np.ndarray:
+            return self._numbers[source][self.folders[source].index.patient_codes.of_rows(own)]
+
+        codes = self._of_folders(rows, np.int64, of_folder)
+        return np.where(codes < 0, -1 - rows, codes)
+
+    @cached_property
+    def _numbers(self) -> list[np.ndarray]:
+        """For each folder, (K,) int64: the number, over all folders, of each of its patients; -1 if unknown. Only
+        folders of the same dataset can have patients in common."""
+        each = [one.index.patient_codes for one in self.folders]
+        names = [one.index.name for one in self.folders]
+        ends = np.cumsum([len(one.keys) for one in each], dtype=np.int64)
+        unknown = np.concatenate([(one.keys == "").to_numpy(bool) for one in each])
+        patients: np.ndarray = np.where(unknown, -1, np.arange(len(unknown)))
+        if len(set(names)) < len(names):
+            spelt = [(name + one.keys).to_numpy(object) for name, one in zip(names, each, strict=True)]
+            patients = np.where(unknown, "", np.concatenate(spelt))
+        numbers = np.where(unknown, -1, pd.factorize(patients)[0])
+        return np.split(numbers.astype(np.int64), ends[:-1])
+
+    @property
+    def patient_count(self) -> int:
+        """All known patients have codes below this number."""
+        return 1 + max((int(numbers.max(initial=-1)) for numbers in self._numbers), default=-1)
+
+    def _of_folders(
+        self, rows: np.ndarray, kind: type, values: Callable[[int, np.ndarray], np.ndarray], width: tuple[int, ...] = ()
+    ) -> np.ndarray:
+        """(n, *width): for each row, what `values(folder, rows of the folder)` returns."""
+        sources = self.source(rows)
+        found: np.ndarray = np.empty((len(rows), *width), kind)
+        for source in np.flatnonzero(np.bincount(sources, minlength=len(self))).tolist():
+            places = np.flatnonzero(sources == source)
+            found[places] = values(source, rows[places] - self.starts[source])
+        return found
 
     @cached_property
     def image_hashes(self) -> np.ndarray:
@@ -157,16 +206,11 @@ class Datasets(Sequence[DatasetFolder]):
     def source_labels(self, findings: Sequence[str], readers: str = "majority") -> np.ndarray:
         """(N, F) float32 labels 1, 0, -1 (uncertain) and NaN (unknown) of all rows, as in the source; those of several
         readers are combined by `majority` or `any`."""
-        parts = []
-        for one, known in zip(self.folders, self.asked(findings), strict=True):
-            part = np.full((len(one), len(findings)), np.nan, np.float32)
-            names = [name for name in findings if name in one.index.findings]
-            part[:, known] = one.index.table[names].to_numpy()
-            if readers == "any" and len(one.index.readings):
-                read = one.index.readings["row"].unique()
-                part[np.ix_(read, known)] = reader_policy.any_labels(one.index.readings, names, len(one))[read]
-            parts.append(part)
-        return np.concatenate(parts)
+        return self.labels_of(np.arange(self.total), findings, readers)
+
+    def labels_of(self, rows: np.ndarray, findings: Sequence[str], readers: str = "majority") -> np.ndarray:
+        """(n, F) float32: `source_labels` of these rows."""
+        return LabelTable.of(self, findings, readers).labels(rows)
 
     def readings(self, findings: Sequence[str]) -> RowReadings:
         """The labels of each reader in all datasets."""
@@ -184,7 +228,7 @@ class Datasets(Sequence[DatasetFolder]):
         NaN, too, where a dataset does not label a finding: no policy applies there.
         """
         policy = policy.settled
-        labels = policy.apply(self.source_labels(findings, policy.readers)[rows], findings)
+        labels = policy.apply(self.labels_of(rows, findings, policy.readers), findings)
         labels[~self.asked(findings)[self.source(rows)]] = np.nan
         return labels
 
@@ -253,6 +297,49 @@ class Datasets(Sequence[DatasetFolder]):
                 f"changed: "
                 f"{', '.join(wrong)}. Import the dataset again."
             )
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """The labels of some findings, which are read from the tables row by row."""
+
+    data: Datasets
+    columns: tuple[np.ndarray, ...]
+    """For each folder, (F,) int64: the column of each finding in its `label_codes`; -1 if it does not label it."""
+    read: tuple[tuple[np.ndarray, np.ndarray], ...]
+    """For each folder, its rows whose labels are combined from those of several readers, and (n, F) these labels."""
+
+    @classmethod
+    def of(cls, data: Datasets, findings: Sequence[str], readers: str = "majority") -> "LabelTable":
+        """Labels of several readers are combined by `majority` or `any`."""
+        columns, read = [], []
+        for one in data:
+            own, index = [name for name in findings if name in one.index.findings], one.index
+            place = {name: number for number, name in enumerate(index.findings)}
+            columns.append(np.array([place.get(name, -1) for name in findings], np.int64))
+            rows, combined = np.empty(0, np.int64), np.empty((0, len(findings)), np.float32)
+            if readers == "any" and len(index.readings):
+                rows = np.unique(index.readings["row"].to_numpy())
+                combined = np.full((len(rows), len(findings)), np.nan, np.float32)
+                combined[:, columns[-1] >= 0] = reader_policy.any_labels(index.readings, own, len(one))[rows]
+            read.append((rows, combined))
+        return cls(data, tuple(columns), tuple(read))
+
+    def labels(self, rows: np.ndarray) -> np.ndarray:
+        """(n, F) float32 labels 1, 0, -1 (uncertain) and NaN (unknown) of these rows, as in the source."""
+        width = len(self.columns[0]) if self.columns else 0
+        return self.data._of_folders(rows, np.float32, self._of_folder, (width,))
+
+    def _of_folder(self, source: int, rows: np.ndarray) -> np.ndarray:
+        columns, (read, combined) = self.columns[source], self.read[source]
+        codes, known = self.data[source].index.label_codes[rows], columns >= 0
+        labels = np.full((len(rows), len(columns)), np.nan, np.float32)
+        labels[:, known] = LABELS[codes[:, columns[known]].astype(np.int16) + 128]
+        if len(read):
+            place = np.minimum(np.searchsorted(read, rows), len(read) - 1)
+            found = read[place] == rows
+            labels[found] = combined[place[found]]
+        return labels
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ribcage.data.patient_codes import PatientCodes
 from ribcage.data.radiology_reports import (
     REPORTS_FILE,
     load_reports,
@@ -53,6 +54,8 @@ SEXES = ("F", "M", "")
 SIDES = ("x", "y", "width", "height")
 """Columns of a box, in pixels of the stored image."""
 BOX_COLUMNS = ("row", "finding", *SIDES)
+UNKNOWN = -128
+"""Code of an unknown label in `Index.label_codes`."""
 
 
 def no_boxes() -> pd.DataFrame:
@@ -93,6 +96,24 @@ class Index:
     def labels(self) -> np.ndarray:
         """(N, F) float32: 1, 0, -1 and NaN, in the order of `findings`."""
         return self.table[list(self.findings)].to_numpy(np.float32)
+
+    @cached_property
+    def label_codes(self) -> np.ndarray:
+        """(N, F) int8: `labels`, with UNKNOWN instead of NaN."""
+        codes = np.empty((len(self), len(self.findings)), np.int8)
+        for place, name in enumerate(self.findings):  # one column at a time: no second copy of all labels
+            codes[:, place] = np.nan_to_num(self.table[name].to_numpy(np.float32), nan=UNKNOWN)
+        return codes
+
+    @cached_property
+    def patient_codes(self) -> PatientCodes:
+        """The patients as integers."""
+        return PatientCodes.of(self.table["patient"])
+
+    @cached_property
+    def has_repeated_paths(self) -> bool:
+        """Whether two images have the same path."""
+        return bool(self.table["path"].duplicated().any())
 
     def file(self, row: int) -> Path:
         """Path of the image in this row."""

@@ -29,6 +29,9 @@ from ribcage.imaging import augment
 from ribcage.imaging.augment import View
 from ribcage.runtime.devices import SideStream
 
+_BLOCK = 1 << 16
+"""Rows whose labels are in memory at a time."""
+
 
 class Loader(BatchMaker):
     """Batches of some rows of one or several dataset folders.
@@ -131,6 +134,11 @@ class Loader(BatchMaker):
     def order(self, epoch: int) -> np.ndarray:
         """(N,) int64: the address of each image of an epoch (see `sampling`)."""
         return self.sampler.order(epoch)
+
+    def label_blocks(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """(n, F) float32: the labels of these rows, of some at a time; all together may not fit into memory."""
+        for start in range(0, len(rows), _BLOCK):
+            yield self.labels(0, rows[start : start + _BLOCK])
 
     def boxes(self, epoch: int = 0) -> np.ndarray:
         """(M, 6) float32: the boxes of all images of an epoch in their first view, `n` in the order of the epoch."""

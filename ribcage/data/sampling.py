@@ -14,6 +14,8 @@ from ribcage.data.collection import Datasets
 from ribcage.runtime import rng
 
 _ROW_BITS = np.int64(32)
+_BLOCK = 1 << 16
+"""Images at a time, so that intermediate results take little memory."""
 
 
 def rows_of_addresses(addresses: np.ndarray) -> np.ndarray:
@@ -34,7 +36,7 @@ def selected_rows(rows: np.ndarray | None, total: int) -> np.ndarray:
         return np.flatnonzero(chosen)
     if len(chosen) and not np.issubdtype(chosen.dtype, np.integer):
         raise ValueError(f"rows must be integers or booleans, not {chosen.dtype}.")
-    return chosen.astype(np.int64)
+    return chosen.astype(np.int64, copy=False)
 
 
 def weight_per_row(data: Datasets, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -54,11 +56,16 @@ def weight_per_row(data: Datasets, rows: np.ndarray, weights: np.ndarray) -> np.
 def class_weights(labels: np.ndarray) -> np.ndarray:
     """(N, F) labels → (N,) the probability of each image if a class is drawn first, all with equal probability, and
     then an image of it. The classes are the findings with a positive label, and the images without a positive label."""
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(labels), _BLOCK)]
+    counts = sum((_classes(labels[block]).sum(axis=0) for block in blocks), np.zeros(labels.shape[1] + 1))
+    found = [(_classes(labels[block])[:, counts > 0] / counts[counts > 0]).mean(axis=1) for block in blocks]
+    return np.concatenate(found)
+
+
+def _classes(labels: np.ndarray) -> np.ndarray:
+    """(N, F + 1) float64: 1 for the classes of each image, else 0."""
     positive = labels > 0.5  # unknown labels are not positive
-    classes = np.column_stack([positive, ~positive.any(axis=1)]).astype(np.float64)
-    classes = classes[:, classes.any(axis=0)]
-    weights: np.ndarray = (classes / classes.sum(axis=0)).mean(axis=1)
-    return weights
+    return np.column_stack([positive, ~positive.any(axis=1)]).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -79,22 +86,42 @@ class Sampler:
         elif self.shuffle:
             places = rng.permutation(self.seed, epoch, len(self.rows))
         rows = self.rows[places]
-        return rows | repeats(rows) << _ROW_BITS if self._has_repeats else rows
+        if self._has_repeats:
+            rows |= repeats(rows) << _ROW_BITS
+        return rows
 
     @cached_property
     def _has_repeats(self) -> bool:
-        return self.weights is not None or len(np.unique(self.rows)) < len(self.rows)
+        if self.weights is not None:
+            return True
+        return not _ascending(self.rows) and len(np.unique(self.rows)) < len(self.rows)
+
+
+def _ascending(rows: np.ndarray) -> bool:
+    """Whether each row is larger than the one before it."""
+    return bool((rows[1:] > rows[:-1]).all())
 
 
 def repeats(rows: np.ndarray) -> np.ndarray:
     """(N,) int64: how often each row occurred before."""
-    order = np.argsort(rows, kind="stable")
-    ordered = rows[order]
+    ordered, order = _grouped(rows)
     places = np.arange(len(rows))
     first = np.maximum.accumulate(np.where(np.diff(ordered, prepend=-1) > 0, places, 0))
     found = np.empty_like(rows)
     found[order] = places - first
     return found
+
+
+def _grouped(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers 0 … 2³⁴ in ascending order, and the place of each; of equal numbers, the first place comes first.
+
+    It equals a stable argsort, but sorts one number that holds both, which is several times faster.
+    """
+    bits = max(len(groups) - 1, 1).bit_length()
+    both = groups << bits
+    both |= np.arange(len(groups))
+    both.sort()
+    return both >> bits, both & ((1 << bits) - 1)
 
 
 @dataclass(frozen=True)
@@ -113,12 +140,14 @@ class SamePatient:
     @classmethod
     def of(cls, data: Datasets, rows: np.ndarray) -> "SamePatient":
         """Group these rows."""
-        patients, sources = data.patient_codes[rows], data.source(rows)
-        order = np.lexsort((rows, patients, sources))
-        new = np.diff(patients[order], prepend=patients.min() - 1) != 0
-        new |= np.diff(sources[order], prepend=-1) != 0
-        place = np.argsort(rows[order], kind="stable")
-        return cls(rows[order], np.append(np.flatnonzero(new), len(rows)), np.sort(rows), (np.cumsum(new) - 1)[place])
+        rows = rows if _ascending(rows) else np.sort(rows)
+        patients, sources = data.patient_codes_of(rows), data.source(rows)
+        patients = np.where(patients < 0, data.patient_count + np.arange(len(rows)), patients)
+        groups, order = _grouped(sources * (data.patient_count + len(rows)) + patients)
+        new = np.diff(groups, prepend=-1) != 0
+        numbers = np.empty(len(rows), np.int32)
+        numbers[order] = np.cumsum(new, dtype=np.int32) - 1
+        return cls(rows[order], np.append(np.flatnonzero(new), len(rows)), rows, numbers)
 
     def draw(self, rows: np.ndarray, chance: np.ndarray) -> np.ndarray:
         """(N,) a row of the same patient for each row, possibly itself; chance in [0, 1)."""

@@ -10,20 +10,27 @@ import pandas as pd
 
 from ribcage.data import datasets, splits
 from ribcage.data.collection import Datasets
+from ribcage.data.dataset_folder import DatasetFolder
+from ribcage.data.patient_codes import KNOWN
 from ribcage.imaging import duplicates
 from ribcage.runtime.spelling import count_phrase, did_you_mean
 
 
 def count_known_patients(data: Datasets, rows: np.ndarray) -> int:
     """Number of known patients of these rows; equal numbers in two namespaces are two patients."""
-    people = data.table.iloc[rows]
-    return len(people.loc[people["patient"] != "", ["name", "patient"]].drop_duplicates())
+    names, own = [one.index.name for one in data], data.own_rows(rows)
+    if len(set(names)) < len(names):  # two folders of one dataset may have patients in common
+        people = data.table.iloc[rows]
+        return len(people.loc[people["patient"] != "", ["name", "patient"]].drop_duplicates())
+    return sum(one.index.patient_codes.count_spelt(chosen) for one, chosen in zip(data, own, strict=True))
 
 
 def share_of_patients(data: Datasets, rows: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
     """The rows of a share of the patients. A smaller share is a subset of a larger one with the same seed."""
     if not 0 < share <= 1:
         raise ValueError(f"The fraction of the patients must be above 0 and at most 1, not {share}.")
+    if share == 1:
+        return rows
     people = data.table.iloc[rows]
     unknown = people["patient"] == ""
     names = people["name"] + "\0" + people["patient"].mask(unknown, "\0" + people["path"])
@@ -37,10 +44,12 @@ def share_of_patients(data: Datasets, rows: np.ndarray, share: float, seed: int 
 
 def distinct(data: Datasets) -> None:
     """Raise if folders of one dataset have an image in common: it would count twice."""
+    names = [dataset.index.name for dataset in data]
+    if len(set(names)) == len(names) and not any(one.index.has_repeated_paths for one in data):
+        return
     everything = data.table
     twice = int(everything.duplicated(["name", "path"]).sum())
     if twice:
-        names = [dataset.index.name for dataset in data]
         same = dict.fromkeys(str(dataset.folder) for dataset in data if names.count(dataset.index.name) > 1)
         raise ValueError(
             f"{count_phrase(twice, 'image is', 'images are')} in more than one of {', '.join(same)} "
@@ -84,13 +93,13 @@ def sharing(
 ) -> list[str]:
     """Before training: a sentence about each other split that shares patients or images with the training or validation
     rows, and its remedy; `giving` are splits from which shared images are removed."""
-    everything = data.table
-    names, images = data.patients, data.image_hashes
-    said = []
-    for other in sorted(set(everything["split"]) - {"", *splits}):
-        rows = np.flatnonzero(everything["split"] == other)
+    said: list[str] = []
+    others = sorted(set(data.splits) - {"", *splits})
+    images = data.image_hashes if others else np.empty(0, np.uint64)
+    for other in others:
+        rows = np.flatnonzero(data.where("split", other))
         for own, part in ((learning, splits[0]), (choosing, splits[1])):
-            people, copies = (len(set(each[rows]) & set(each[own]) - {"", 0}) for each in (names, images))
+            people, copies = _common_patients(data, rows, own), _common_hashes(images[rows], images[own])
             if not people and not copies:
                 continue
             shared = ((people, "patient"), (copies, "image"))
@@ -116,9 +125,37 @@ class Overlap:
 
 def split_overlap(data: Datasets, learning: np.ndarray, choosing: np.ndarray) -> Overlap:
     """The images and the known patients in both."""
-    names = data.patients
-    both = set(names[learning]) & set(names[choosing]) - {""}
-    return Overlap(len(np.intersect1d(learning, choosing)), len(both))
+    chosen = np.zeros(data.total, np.uint8)
+    chosen[learning] |= 1
+    chosen[choosing] |= 2
+    return Overlap(int((chosen == 3).sum()), _common_patients(data, learning, choosing))
+
+
+def _common_patients(data: Datasets, rows: np.ndarray, others: np.ndarray) -> int:
+    """Number of known patients that occur in both."""
+    present = np.zeros((2, data.patient_count), bool)
+    for place, each in enumerate((rows, others)):
+        codes = data.patient_codes_of(each)
+        present[place, codes[codes >= 0]] = True
+    return int(present.all(axis=0).sum())
+
+
+def _common_hashes(hashes: np.ndarray, others: np.ndarray) -> int:
+    """Number of known hashes that occur in both."""
+    longer, shorter = sorted((hashes, others), key=len, reverse=True)
+    found = np.unique(longer[hash_in(longer, shorter)])
+    return int((found != 0).sum())
+
+
+def hash_in(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N,) bool: `np.isin` for evenly distributed uint64 hashes. A bit map of their highest bits first excludes most of
+    them, since sorting millions of hashes takes seconds."""
+    bits = min(26, 4 + len(others).bit_length())
+    there, lower = np.zeros(1 << bits, bool), np.uint64(64 - bits)
+    there[others >> lower] = True
+    found: np.ndarray = there[hashes >> lower]
+    found[found] = np.isin(hashes[found], others)
+    return found
 
 
 def apart(data: Datasets, learning: np.ndarray, choosing: np.ndarray, splits: tuple[str, str]) -> str:
@@ -144,17 +181,22 @@ def shared_codes(data: Datasets) -> list[str]:
     """Notes on folders of one source and different names in which the same patient identifiers occur."""
     if len(data) < 2:
         return []
-    codes = [set(splits.spelt(one.index.table["patient"])) - {""} for one in data]
     notes = []
-    for (a, own), (b, other) in combinations(zip(data, codes, strict=True), 2):
+    for a, b in combinations(data, 2):
         alike = (a.facts.dataset, a.facts.source) == (b.facts.dataset, b.facts.source)
-        if alike and a.index.name != b.index.name and (count := len(own & other)):
+        if alike and a.index.name != b.index.name and (count := _common_identifiers(a, b)):
             notes.append(
                 f"{count:,} patient identifiers occur in both {a.folder} and {b.folder}, which were imported from the "
                 f"same kind of source under different names ({a.index.name}, {b.index.name}), so they count as "
                 "different patients. If they are the same patients, import both folders with the same --name."
             )
     return notes
+
+
+def _common_identifiers(a: DatasetFolder, b: DatasetFolder) -> int:
+    """Number of patient identifiers, in their canonical spelling, that occur in both."""
+    own, other = a.index.patient_codes.keys, b.index.patient_codes.keys
+    return int(own[~own.isin(["", KNOWN])].isin(other).sum())
 
 
 def _unknown(data: Datasets, learning: np.ndarray, choosing: np.ndarray, splits: tuple[str, str]) -> str:
@@ -181,5 +223,5 @@ def without_copies(data: Datasets, rows: np.ndarray, *splits: str) -> np.ndarray
         return rows
     comparable = np.repeat([not dataset.facts.linked for dataset in data], [len(dataset) for dataset in data])
     hashes = data.image_hashes
-    elsewhere = ~data.table["split"].isin([*splits, ""]).to_numpy() & comparable
-    return rows[~(np.isin(hashes[rows], hashes[elsewhere]) & comparable[rows])]
+    elsewhere = ~data.where("split", *splits, "") & comparable
+    return rows[~(hash_in(hashes[rows], hashes[elsewhere]) & comparable[rows])]

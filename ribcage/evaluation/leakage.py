@@ -147,6 +147,8 @@ def unseen(seen: Provenance, tested: Datasets, rows: np.ndarray) -> tuple[np.nda
 
 def initial_weights_warning(seen: Provenance, validation: Datasets, rows: np.ndarray, split: str) -> str:
     """Warning if the initial weights were trained on images or patients of the validation split; else ""."""
+    if not len(seen.pixels) and not len(seen.patients):
+        return ""
     try:
         check_leakage(seen, validation, rows, selected=True)
     except LeakError as error:

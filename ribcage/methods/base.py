@@ -1,7 +1,7 @@
 """The base class of all methods: a module that takes a batch and returns a loss."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -28,6 +28,46 @@ class Step:
     """A scalar; averaged over ranks it is the loss of the global batch."""
     logs: dict[str, Tensor | float] = field(default_factory=dict)
     """Numbers to log; averaged over ranks they are those of the global batch."""
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """The labels of all training images, summed over the images: the labels themselves may not fit into memory."""
+
+    images: int
+    positive: Tensor
+    """(F,) int64: the images with this finding, whose label is above 0.5."""
+    negative: Tensor
+    """(F,) int64: the images without it; the labels of all others are unknown."""
+    lowest: Tensor
+    """(F,) the lowest known label."""
+    highest: Tensor
+    """(F,) the highest known label; below the lowest if none is known."""
+
+    @classmethod
+    def of(cls, blocks: Iterable[Tensor], findings: int) -> "LabelCounts":
+        """From (n, F) labels of some images at a time; NaN is unknown."""
+        images, positive, negative = 0, *(torch.zeros(findings, dtype=torch.int64) for _ in range(2))
+        lowest, highest = torch.full((findings,), torch.inf), torch.full((findings,), -torch.inf)
+        for labels in blocks:
+            images += len(labels)
+            positive += (labels > 0.5).sum(0)
+            negative += (labels <= 0.5).sum(0)
+            if len(labels):
+                lowest = torch.minimum(lowest, labels.nan_to_num(torch.inf).amin(0))
+                highest = torch.maximum(highest, labels.nan_to_num(-torch.inf).amax(0))
+        return cls(images, positive, negative, lowest, highest)
+
+    def in_columns(self, columns: Sequence[int], findings: int) -> "LabelCounts":
+        """The counts of each finding in another column, without labels in all other columns."""
+        none, places = LabelCounts.of([], findings), (torch.tensor(columns, dtype=torch.int64),)
+        return LabelCounts(
+            self.images,
+            none.positive.index_put(places, self.positive),
+            none.negative.index_put(places, self.negative),
+            none.lowest.index_put(places, self.lowest),
+            none.highest.index_put(places, self.highest),
+        )
 
 
 # Wrappers of several processes must find the tensors in it; DDP does not average the first gradients otherwise.
@@ -97,8 +137,8 @@ class Method(nn.Module):
         """The views of each image: the paper's augmentation, or one for radiographs."""
         return [gentle_view(size)]
 
-    def count(self, labels: Tensor) -> None:
-        """Set what depends on the (N, F) labels of all training images."""
+    def count(self, labels: LabelCounts) -> None:
+        """Set what depends on the labels of all training images."""
 
     def forward(self, batch: Batch) -> Step:
         """The loss of a batch."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.data.batch import Batch
-from ribcage.methods.base import Step
+from ribcage.methods.base import LabelCounts, Step
 from ribcage.methods.supervised import Supervised
 from ribcage.models import losses
 from ribcage.models.backbone import Backbone, Hidden
@@ -135,9 +135,9 @@ class Distil(Supervised):
         entropy = -p * F.logsigmoid(t) - (1 - p) * F.logsigmoid(-t)
         return self.temperature**2 * (F.binary_cross_entropy_with_logits(z, p, reduction="none") - entropy) * there
 
-    def count(self, labels: Tensor) -> None:
+    def count(self, labels: LabelCounts) -> None:
         """Compute the weights of `balanced` from the labels of the findings that the data has."""
-        super().count(self._spread(labels))
+        super().count(labels.in_columns(self.columns, len(self.findings)))
 
     def _spread(self, labels: Tensor) -> Tensor:
         """(N, F): the labels of a batch in the columns of their findings, NaN for findings that the data lacks."""

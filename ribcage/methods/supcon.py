@@ -28,7 +28,7 @@ from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
-from ribcage.methods.base import Augment, ContrastiveMethod, Step, lowest, refuse_faults
+from ribcage.methods.base import Augment, ContrastiveMethod, LabelCounts, Step, lowest, refuse_faults
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import perceptron
@@ -74,14 +74,13 @@ class SupCon(ContrastiveMethod):
         """Two views, drawn alike."""
         return [published_view(size) if augment == "paper" else strong_view(size)] * 2
 
-    def count(self, labels: Tensor) -> None:
+    def count(self, labels: LabelCounts) -> None:
         """Refuse labels that are all unknown or equal in all images, as there is nothing to contrast."""
-        if labels.isnan().all():
+        if not (labels.positive + labels.negative).any():
             raise ValueError("supcon needs labels, but no image has any. Use moco or byol, which need none.")
-        known = [column[~column.isnan()] for column in labels.T]
-        if all((column == column[:1]).all() for column in known):
+        if (labels.lowest >= labels.highest).all():
             raise ValueError(
-                f"supcon contrasts images with different findings, but all {len(labels):,} images have the "
+                f"supcon contrasts images with different findings, but all {labels.images:,} images have the "
                 f"same known labels for {', '.join(self.findings)}."
             )
 

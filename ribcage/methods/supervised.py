@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ribcage.data.batch import Batch
-from ribcage.methods.base import Method, Step, refuse_faults
+from ribcage.methods.base import LabelCounts, Method, Step, refuse_faults
 from ribcage.models import losses
 from ribcage.models.backbone import Backbone
 from ribcage.models.mixing import mixed
@@ -114,14 +114,14 @@ class Supervised(Method):
             self.backbone.eval()
         return self
 
-    def count(self, labels: Tensor) -> None:
+    def count(self, labels: LabelCounts) -> None:
         """Compute the weights of `balanced` and the bias of `prior` from the training labels."""
         if self.balanced:
-            present, absent = losses.class_weights((labels > 0.5).sum(0), (labels <= 0.5).sum(0))
+            present, absent = losses.class_weights(labels.positive, labels.negative)
             self.present.copy_(present)
             self.absent.copy_(absent)
         if self.prior and self.findings:
-            share = ((labels > 0.5).sum(0) + 0.5) / (losses.known_mask(labels).sum(0) + 1)
+            share = (labels.positive + 0.5) / (labels.positive + labels.negative + 1)
             with torch.no_grad():
                 self.head.bias.copy_(share.log() if self.exclusive else share.logit())
 

@@ -16,6 +16,7 @@ _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 _CHUNK = 1 << 15  # counters at a time, so that intermediate results fit into the cache
+_BLOCK = 1 << 20  # positions at a time, so that intermediate results take little memory
 
 # Streams: the views of an image are numbered from 0 up; other uses of random numbers are named, from the top down.
 ORDER, SAMPLE, LABELS, NOISE, SAME_PATIENT, METHOD, READER = 0xFFFF, 0xFFFE, 0xFFFD, 0xFFFC, 0xFFFB, 0xFFFA, 0xFFF9
@@ -60,12 +61,14 @@ def generator(chance: int, stream: int) -> np.random.Generator:
 def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     """(count,) int64: the permutation of 0 … count-1 for this epoch."""
     bits = np.uint64(max(count - 1, 1).bit_length())
-    places = np.arange(count, dtype=np.uint64)
-    high, low = _pairs(seed, epoch, count, ORDER)
-    keys = (high << _HALF | low) >> bits << bits | places
+    keys = _long_words(seed, epoch, count, ORDER)
+    keys >>= bits
+    keys <<= bits
+    keys |= np.arange(count, dtype=np.uint64)
     # the low bits hold the position: no two keys are equal, so the order does not depend on the sorting algorithm
     keys.sort()
-    return (keys & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
+    keys &= (np.uint64(1) << bits) - np.uint64(1)
+    return keys.view(np.int64)
 
 
 def choices(seed: int, epoch: int, weights: np.ndarray, count: int) -> np.ndarray:
@@ -73,11 +76,23 @@ def choices(seed: int, epoch: int, weights: np.ndarray, count: int) -> np.ndarra
     weights = np.asarray(weights, np.float64)
     if not len(weights) or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() <= 0:
         raise ValueError("Weights must be finite and non-negative, and at least one must be above 0.")
-    high, low = _pairs(seed, epoch, count, SAMPLE)
-    share = ((high << np.uint64(21)) | (low >> np.uint64(11))) * 2.0**-53
+    share = _long_words(seed, epoch, count, SAMPLE)
+    share >>= np.uint64(11)
     edges = np.cumsum(weights)
-    last = np.flatnonzero(weights)[-1]  # for the case that share · total rounds up to the total
-    return np.minimum(np.searchsorted(edges, share * edges[-1], side="right"), last).astype(np.int64)
+    last = len(weights) - 1 - int(np.argmax(weights[::-1] > 0))  # where share · total rounds up to the total
+    # Shares in ascending order are found many times faster, because the edges are then read in order. The order need
+    # not be exact: the low bits hold the position.
+    bits = np.uint64(max(count - 1, 1).bit_length())
+    order = share << np.uint64(11) >> bits << bits
+    order |= np.arange(count, dtype=np.uint64)
+    order.sort()
+    order &= (np.uint64(1) << bits) - np.uint64(1)
+    found = np.empty(count, np.int64)
+    for start in range(0, count, _BLOCK):
+        places = order[start : start + _BLOCK].view(np.int64)
+        drawn = share[places] * 2.0**-53
+        found[places] = np.minimum(np.searchsorted(edges, drawn * edges[-1], side="right"), last)
+    return found
 
 
 def philox(counters: np.ndarray, key: tuple[int, int]) -> np.ndarray:
@@ -89,7 +104,7 @@ def philox(counters: np.ndarray, key: tuple[int, int]) -> np.ndarray:
     return mixed
 
 
-def _rounds(counters: np.ndarray, key: tuple[int, int]) -> tuple[np.ndarray, ...]:
+def _rounds(counters: np.ndarray | tuple[np.ndarray, ...], key: tuple[int, int]) -> tuple[np.ndarray, ...]:
     c0, c1, c2, c3 = counters
     for step in range(ROUNDS):
         k0, k1 = (np.uint64((word + step * weyl) & 0xFFFFFFFF) for word, weyl in zip(key, _WEYL, strict=True))
@@ -99,10 +114,17 @@ def _rounds(counters: np.ndarray, key: tuple[int, int]) -> tuple[np.ndarray, ...
     return c0, c1, c2, c3
 
 
-def _pairs(seed: int, epoch: int, count: int, stream: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two words for each of 0 … count-1; one counter serves two of them."""
-    drawn = random_words(seed, epoch, np.arange(-(-count // 2)), stream, WORDS).reshape(-1, 2)[:count].astype(np.uint64)
-    return drawn[:, 0], drawn[:, 1]
+def _long_words(seed: int, epoch: int, count: int, stream: int) -> np.ndarray:
+    """(count,) uint64, each made of two of `random_words`; one counter serves two of them."""
+    _check(epoch, stream, 1)
+    key, rows = _key(seed), -(-count // 2)
+    words = np.empty((rows, 2), np.uint64)
+    for start in range(0, rows, _CHUNK):
+        row = np.arange(start, min(start + _CHUNK, rows), dtype=np.uint64)
+        constant = (np.full_like(row, value) for value in (epoch, stream << 16))
+        mixed = _rounds((row & _LOW, row >> _HALF, *constant), key)
+        words[start : start + len(row)] = np.stack([mixed[0] << _HALF | mixed[1], mixed[2] << _HALF | mixed[3]], 1)
+    return words.reshape(-1)[:count]
 
 
 def _key(seed: int) -> tuple[int, int]:

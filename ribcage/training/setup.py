@@ -23,7 +23,7 @@ from ribcage.data.provenance import Provenance
 from ribcage.evaluation import leakage
 from ribcage.imaging.augment import View
 from ribcage.methods import Method
-from ribcage.methods.base import ContrastiveMethod
+from ribcage.methods.base import ContrastiveMethod, LabelCounts
 from ribcage.models.backbone import Backbone
 from ribcage.models.recomputation import recompute_blocks
 from ribcage.runtime import devices, distributed, flags, launcher, limits, schedules
@@ -90,7 +90,7 @@ def batch_faults(options: TrainingOptions) -> list[str]:
 def training_rows(options: TrainingOptions, data: Datasets, *splits: str) -> tuple[np.ndarray, str]:
     """The rows of the splits to train on, for a fraction of the patients; and a sentence about them."""
     every = data.rows_of(*splits, frontal=options.frontal)
-    chosen = selection.without_copies(data, every, *splits) if options.drop_copies else every
+    chosen = without_copies(data, every, *splits) if options.drop_copies else every
     copies, before = len(every) - len(chosen), len(chosen)
     chosen = usable_rows(options, data, chosen)
     shared = before - len(chosen)
@@ -103,9 +103,22 @@ def training_rows(options: TrainingOptions, data: Datasets, *splits: str) -> tup
     return chosen, training + (f" ({'; '.join(notes)})" if notes else "")
 
 
+def without_copies(data: Datasets, rows: np.ndarray, *splits: str) -> np.ndarray:
+    """The rows without copies of images in other splits. Only rank 0 reads the fingerprints."""
+
+    def copies() -> np.ndarray:
+        return np.setdiff1d(rows, selection.without_copies(data, rows, *splits), assume_unique=True)
+
+    gone = distributed.run_on_first(copies)
+    return rows[~np.isin(rows, gone)] if len(gone) else rows
+
+
 def usable_rows(options: TrainingOptions, data: Datasets, rows: np.ndarray) -> np.ndarray:
     """These rows without those of --drop-shared; raise where a stored image has changed since its import."""
-    left = rows[~selection.rows_that_give_way(data, options.drop_shared)[rows]] if options.drop_shared else rows
+    left = rows
+    if options.drop_shared:  # only rank 0 reads the fingerprints
+        found = distributed.run_on_first(lambda: np.packbits(selection.rows_that_give_way(data, options.drop_shared)))
+        left = rows[~np.unpackbits(found, count=data.total).astype(bool)[rows]]
     if not len(left):
         raise ValueError(
             f"--drop-shared {' '.join(options.drop_shared)} leaves a required split without images. Drop the shared "
@@ -119,12 +132,15 @@ def warn_of_overlap(
     options: TrainingOptions, data: Datasets, splits: tuple[str, str], train_rows: np.ndarray, val_rows: np.ndarray
 ) -> None:
     """Print warnings where training and validation share patients or images, also by the initial weights."""
-    warnings = [
-        selection.apart(data, train_rows, val_rows, splits),
-        *selection.sharing(data, train_rows, val_rows, splits, options.drop_shared),
-        leakage.initial_weights_warning(initial_provenance(options.init), data, val_rows, splits[1]),
-    ]
-    for warning in filter(None, warnings):
+
+    def warnings() -> list[str]:
+        return [
+            selection.apart(data, train_rows, val_rows, splits),
+            *selection.sharing(data, train_rows, val_rows, splits, options.drop_shared),
+            leakage.initial_weights_warning(initial_provenance(options.init), data, val_rows, splits[1]),
+        ]
+
+    for warning in filter(None, distributed.run_on_first(warnings)):
         say(warning)
 
 
@@ -188,10 +204,17 @@ def build_loader(
     )
 
 
-def sample_by_class(loader: Loader, labels: np.ndarray) -> None:
-    """Let a loader draw a class first and then an image of it; labels (N, F) are those of its rows."""
-    loader.sampler = dataclasses.replace(loader.sampler, weights=sampling.class_weights(labels))
-    found = int((labels > 0.5).any(axis=0).sum())
+def count_labels(method: Method, loader: Loader) -> None:
+    """Set what a method derives from the labels of all training images."""
+    blocks = (torch.from_numpy(labels) for labels in loader.label_blocks(loader.rows))
+    method.count(LabelCounts.of(blocks, len(loader.findings)))
+
+
+def sample_by_class(loader: Loader) -> None:
+    """Let a loader draw a class first and then an image of it."""
+    positive = np.concatenate([labels > 0.5 for labels in loader.label_blocks(loader.rows)])
+    loader.sampler = dataclasses.replace(loader.sampler, weights=sampling.class_weights(positive))
+    found = int(positive.any(axis=0).sum())
     say(
         f"Class-aware sampling: the classes ({count_phrase(found, 'finding')}, and the images without any finding) are "
         f"drawn with equal probability. "
