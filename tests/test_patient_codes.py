@@ -1,4 +1,4 @@
-"""What lets one process hold the index of millions of images: integers instead of names, and no copies."""
+"""Patient codes, and what else lets one process hold the index of millions of images: integers, and no copies."""
 
 from pathlib import Path
 
