@@ -136,12 +136,12 @@ def train(options: Options, device: "torch.device") -> Path:
 
 def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.ndarray"]:
     """The rows to train on and those to validate on."""
-    from ribcage.training import run_folder, setup
+    from ribcage.training import chosen_rows, run_folder
 
-    train_rows, said = setup.training_rows(options, data, options.train)
-    val_rows = setup.usable_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
+    train_rows, said = chosen_rows.training_rows(options, data, options.train)
+    val_rows = chosen_rows.usable_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
     run_folder.say(f"{said}, validating on {len(val_rows):,}.")
-    setup.warn_of_overlap(options, data, (options.train, options.val), train_rows, val_rows)
+    chosen_rows.warn_of_overlap(options, data, (options.train, options.val), train_rows, val_rows)
     return train_rows, val_rows
 
 

@@ -205,13 +205,13 @@ def settled(options: Options, data: "Datasets") -> Options:
 def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.ndarray", "Policy"]:
     """The rows to train on, those to validate on, and the policy: what an uncertain label without boxes is."""
     from ribcage.inference import detections
-    from ribcage.training import run_folder, setup
+    from ribcage.training import chosen_rows, run_folder
 
     policy = policy_of(options, data)
-    train_rows, said = setup.training_rows(options, data, options.train)
-    val_rows = setup.usable_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
+    train_rows, said = chosen_rows.training_rows(options, data, options.train)
+    val_rows = chosen_rows.usable_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
     run_folder.say(f"{said}, validating on {len(val_rows):,}.")
-    setup.warn_of_overlap(options, data, (options.train, options.val), train_rows, val_rows)
+    chosen_rows.warn_of_overlap(options, data, (options.train, options.val), train_rows, val_rows)
     kept = [rows[detections.drawn(data, rows, options.findings, policy).any(axis=1)] for rows in (train_rows, val_rows)]
     if lost := len(train_rows) + len(val_rows) - sum(map(len, kept)):
         names = " or ".join(options.findings)
@@ -353,13 +353,13 @@ def build_cam(options: Options, data: "Datasets", device: "torch.device") -> Pat
     from ribcage.evaluation.detector_validation import DetectorValidation
     from ribcage.inference import cam_detector
     from ribcage.runtime import distributed
-    from ribcage.training import run_folder, setup
+    from ribcage.training import chosen_rows, run_folder
 
     known = load_classifier(options.init)
     model = replace(known.spec, detector=detector(options), thresholds={}, metrics={})  # those were of probabilities
     seen = known.provenance
     looking = Detector(known.folder, model, known.method.to(device), seen)
-    val_rows = setup.usable_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
+    val_rows = chosen_rows.usable_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
     validation = DetectorValidation(
         lambda: cam_detector.as_detector(looking), data, val_rows, model, device=device, batch=options.batch,
         policy=policy_of(options, data), threads=options.threads or None,

@@ -124,14 +124,14 @@ def train(options: Options, device: "torch.device") -> Path:
     from ribcage.data import selection
     from ribcage.data.collection import Datasets
     from ribcage.runtime import distributed
-    from ribcage.training import metrics_log, run_folder, setup
+    from ribcage.training import chosen_rows, metrics_log, run_folder, setup
     from ribcage.training.run import Plan, Run, opened_run
 
     data = Datasets.open(options.data)
     selection.distinct(data)
     if options.resume:
         run_folder.check_resumable("pretrain", options, data)
-    rows, said = setup.training_rows(options, data, *options.train)
+    rows, said = chosen_rows.training_rows(options, data, *options.train)
     run_folder.say(f"{said}.")
     model, findings = describe(options, data, rows)
     trainer = build(options, data, rows, model, findings, device)

@@ -1,0 +1,72 @@
+"""Chosen rows: the rows that a model is trained and validated on.
+
+Only rank 0 reads the fingerprints of the images; the other processes receive its result.
+"""
+
+import numpy as np
+
+from ribcage.bundle.init import initial_provenance
+from ribcage.data import selection
+from ribcage.data.collection import Datasets
+from ribcage.evaluation import leakage
+from ribcage.runtime import distributed
+from ribcage.runtime.spelling import count_phrase
+from ribcage.training.options import TrainingOptions
+from ribcage.training.run_folder import say
+
+
+def training_rows(options: TrainingOptions, data: Datasets, *splits: str) -> tuple[np.ndarray, str]:
+    """The rows of the splits to train on, for a fraction of the patients; and a sentence about them."""
+    every = data.rows_of(*splits, frontal=options.frontal)
+    chosen = without_copies(data, every, *splits) if options.drop_copies else every
+    copies, before = len(every) - len(chosen), len(chosen)
+    chosen = usable_rows(options, data, chosen)
+    shared = before - len(chosen)
+    chosen = selection.share_of_patients(data, chosen, options.labels, options.seed)
+    notes = [f"{options.labels:g} of the patients"] if options.labels < 1 else []
+    notes += [f"without {count_phrase(copies, 'copy', 'copies')} of images in other splits"] if copies else []
+    images = count_phrase(shared, "image")
+    notes += [f"without {images} of which the patient or a copy is in another split"] if shared else []
+    training = f"Training on {len(chosen):,} of {count_phrase(len(every), 'image')}"
+    return chosen, training + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def without_copies(data: Datasets, rows: np.ndarray, *splits: str) -> np.ndarray:
+    """The rows without copies of images in other splits."""
+
+    def copies() -> np.ndarray:
+        return np.setdiff1d(rows, selection.without_copies(data, rows, *splits), assume_unique=True)
+
+    gone = distributed.run_on_first(copies)
+    return rows[~np.isin(rows, gone)] if len(gone) else rows
+
+
+def usable_rows(options: TrainingOptions, data: Datasets, rows: np.ndarray) -> np.ndarray:
+    """These rows without those of --drop-shared; raise where a stored image has changed since its import."""
+    left = rows
+    if options.drop_shared:
+        found = distributed.run_on_first(lambda: np.packbits(selection.rows_that_give_way(data, options.drop_shared)))
+        left = rows[~np.unpackbits(found, count=data.total).astype(bool)[rows]]
+    if not len(left):
+        raise ValueError(
+            f"--drop-shared {' '.join(options.drop_shared)} leaves a required split without images. Drop the shared "
+            f"images from another split."
+        )
+    data.require_intact(left)
+    return left
+
+
+def warn_of_overlap(
+    options: TrainingOptions, data: Datasets, splits: tuple[str, str], train_rows: np.ndarray, val_rows: np.ndarray
+) -> None:
+    """Print warnings where training and validation share patients or images, also by the initial weights."""
+
+    def warnings() -> list[str]:
+        return [
+            selection.apart(data, train_rows, val_rows, splits),
+            *selection.sharing(data, train_rows, val_rows, splits, options.drop_shared),
+            leakage.initial_weights_warning(initial_provenance(options.init), data, val_rows, splits[1]),
+        ]
+
+    for warning in filter(None, distributed.run_on_first(warnings)):
+        say(warning)
