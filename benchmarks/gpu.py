@@ -52,6 +52,7 @@ from ribcage.methods.simclr import SimCLR
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Optimizer
+from ribcage.models.linear import count_products
 from ribcage.models.recomputation import recompute_blocks
 from ribcage.runtime.devices import choose_kernels
 from ribcage.training import optim, step_log, trainer
@@ -243,6 +244,7 @@ def timed(step: Callable[[], Any], seconds: float, device: torch.device, least: 
     """
     timing = Timing(operations=operations)
     if not operations:
+        count_products()
         with FlopCounterMode(display=False) as counter:
             step()
         timing.operations = counter.get_total_flops()

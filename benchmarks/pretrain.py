@@ -39,6 +39,7 @@ from ribcage.methods.mae import MAE
 from ribcage.methods.moco import MoCo
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Optimizer
+from ribcage.models.linear import count_products
 from ribcage.runtime import devices
 from ribcage.training import optim, trainer
 
@@ -203,6 +204,7 @@ def products(device: torch.device) -> Iterator[Contestant]:
 @contextmanager
 def counted(contestant: Contestant) -> Iterator[None]:
     """Note the operations of what is done meanwhile."""
+    count_products()
     with FlopCounterMode(display=False) as counter:
         yield
     contestant.operations = counter.get_total_flops()

@@ -23,6 +23,7 @@ from ribcage.methods.base import Augment, Method, Step, refuse_faults
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import choose_attention, permutation_tensor
+from ribcage.models.linear import linear
 from ribcage.models.mask_decoder import FirstBlock, LastBlock, rows
 
 CHINESE = "MAE：遮住视觉 Transformer 的大部分图像块，由其余部分重建"
@@ -115,7 +116,7 @@ class MAE(Method):
         stem, blank = model.patch_embed, patches.new_zeros(1, *self.grid, model.embed_dim)
         places = model._pos_embed(blank if model.dynamic_img_size else blank.flatten(1, 2))[0]  # (prefix + L, dim)
         weight = stem.proj.weight.permute(0, 2, 3, 1).flatten(1)  # a convolution of stride `patch` is a linear layer
-        tokens = stem.norm(F.linear(rows(patches, visible), weight, stem.proj.bias))
+        tokens = stem.norm(linear(rows(patches, visible), weight, stem.proj.bias))
         tokens = tokens + rows(places[None, self.prefix :], visible)
         tokens = torch.cat([places[: self.prefix].expand(len(tokens), -1, -1), tokens], dim=1)
         # If features are the mean over patches, timm puts the last norm after pooling: it is applied and trained here.

@@ -11,6 +11,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – the usual name
 
+from ribcage.models.linear import linear
+
 
 class _Block(Block):
     """A timm block whose parts have a type; mypy takes parts of modules for tensors."""
@@ -56,8 +58,8 @@ class LastBlock(_Block):
         """(N, count, D): the last `count` of tokens (N, L, D)."""
         width, normed = tokens.shape[2], self.norm1(tokens)
         weight, bias = self.attn.qkv.weight, self.attn.qkv.bias
-        queries = F.linear(normed[:, -count:], weight[:width], bias[:width])
-        keys, values = F.linear(normed, weight[width:], bias[width:]).chunk(2, dim=2)
+        queries = linear(normed[:, -count:], weight[:width], bias[:width])
+        keys, values = linear(normed, weight[width:], bias[width:]).chunk(2, dim=2)
         return self._rest(tokens[:, -count:], queries, keys, values)
 
 

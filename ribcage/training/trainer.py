@@ -27,6 +27,7 @@ from ribcage.data.loader import Loader
 from ribcage.methods import Method
 from ribcage.methods.base import ContrastiveMethod
 from ribcage.models.layers import lerp
+from ribcage.models.linear import use_faster_products
 from ribcage.runtime import distributed, synchronised_norms
 from ribcage.runtime.devices import Precision, autocast, choose_kernels, compute_dtype
 from ribcage.runtime.schedules import Ramp
@@ -79,6 +80,7 @@ class Trainer(Generic[M_co]):
         self.epochs, self.device, self.seed = epochs, device, seed
         choose_kernels(device, precision)
         self.dtype = compute_dtype(precision, device)
+        use_faster_products(method)
         self.scale = LossScale(device) if self.dtype == torch.float16 else None
         self.accumulate, self.clip, self.ema = accumulate, clip, ema
         self.weight_decay, self.whole = weight_decay, whole

@@ -1,0 +1,99 @@
+"""Linear layers in float32 on CPUs on which oneDNN multiplies matrices faster than MKL.
+
+torch uses MKL for products in float32, and MKL does not use AVX-512 on processors by AMD: on an EPYC of the Zen 5
+generation, oneDNN is 2.2 times as fast. Results are equal up to rounding; weights and their names do not change.
+"""
+
+import functools
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F  # noqa: N812 – the usual name
+
+SMALL = 2**20
+"""Multiplications below which the call of oneDNN takes longer than it saves."""
+
+
+def use_faster_products(module: nn.Module) -> None:
+    """Let the linear layers inside use `linear`; layers of derived classes stay as they are."""
+    for part in module.modules():
+        if type(part) is nn.Linear:
+            part.__class__ = FasterLinear
+
+
+class FasterLinear(nn.Linear):
+    """A linear layer that uses `linear`."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(…, inputs) → (…, outputs)"""
+        return linear(values, self.weight, self.bias)
+
+
+def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The same as `F.linear`, by oneDNN where that is faster."""
+    if torch.compiler.is_compiling() or not _is_faster(values, weight):
+        return F.linear(values, weight, bias)
+    return _OneDnn.apply(values.reshape(-1, values.shape[-1]), weight, bias).unflatten(0, values.shape[:-1])
+
+
+def _is_faster(values: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN computes this product faster."""
+    return (
+        values.dtype == weight.dtype == torch.float32
+        and values.device.type == weight.device.type == "cpu"
+        and values.ndim > 1
+        and math.prod(values.shape) * weight.shape[0] >= SMALL
+        and not torch.is_autocast_enabled("cpu")
+        and bool(torch.backends.mkldnn.enabled)
+        and onednn_is_faster()
+    )
+
+
+@functools.cache
+def onednn_is_faster() -> bool:
+    """Whether oneDNN uses AVX-512 on this processor and MKL does not."""
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return (
+        bool(known.get("avx512_f"))
+        and str(known.get("cpu_name", "")).startswith("AMD")
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+@functools.cache
+def count_products() -> None:
+    """Let torch's FlopCounterMode count the products that oneDNN computes here."""
+    from torch.utils.flop_counter import register_flop_formula
+
+    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
+    def operations(values: tuple[int, ...], weight: tuple[int, ...], *_: Any, **__: Any) -> int:
+        return 2 * math.prod(values) * weight[0]
+
+
+class _OneDnn(torch.autograd.Function):
+    """y = x Wᵀ + b"""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        by_x, by_weight, by_bias = ctx.needs_input_grad
+        return (
+            _product(gradient, weight.t()) if by_x else None,
+            _product(gradient.t(), x.t()) if by_weight else None,
+            gradient.sum(0) if by_bias else None,
+        )
+
+
+def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """a bᵀ + bias"""
+    return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")

@@ -1,0 +1,107 @@
+"""Linear layers by oneDNN give what torch's own give, and only where they are faster."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from torch.utils.flop_counter import FlopCounterMode
+
+from ribcage.models import linear as layers
+from ribcage.models.linear import FasterLinear, count_products, linear, use_faster_products
+
+pytestmark = pytest.mark.skipif(
+    not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")),
+    reason="this build of torch has no oneDNN",
+)
+
+
+@pytest.fixture(autouse=True)
+def onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor on which it is faster."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(layers, "onednn_is_faster", lambda: True)
+
+
+def numbers(*shape: int, trained: bool = True) -> Tensor:
+    return torch.randn(*shape).requires_grad_(trained)
+
+
+@pytest.mark.parametrize("shape", [(256,), (2, 128), (2, 4, 32)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_results_and_gradients_are_those_of_a_linear_layer(shape: tuple[int, ...], bias: bool) -> None:
+    values = [numbers(*shape, 96), numbers(64, 96), numbers(64) if bias else None]
+    exact = [None if one is None else one.detach().double().requires_grad_() for one in values]
+    found, expected = linear(*values), F.linear(*exact)  # type: ignore[arg-type]
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=2e-5)
+    turned = torch.randn_like(found)
+    found.backward(turned)
+    expected.backward(turned.double())
+    for own, plain in zip(values, exact, strict=True):
+        if own is not None and plain is not None:
+            assert own.grad is not None and plain.grad is not None
+            torch.testing.assert_close(own.grad.double(), plain.grad, rtol=1e-5, atol=5e-5)
+
+
+def test_a_frozen_layer_passes_the_gradient_on() -> None:
+    values, weight = numbers(256, 96), numbers(64, 96, trained=False)
+    linear(values, weight).sum().backward()
+    assert values.grad is not None and weight.grad is None
+    torch.testing.assert_close(values.grad, weight.sum(0).expand(256, -1), rtol=1e-5, atol=1e-5)
+
+
+def used_onednn(values: Tensor, weight: Tensor) -> bool:
+    count_products()
+    with FlopCounterMode(display=False) as counter:
+        linear(values, weight)
+    return torch.ops.mkldnn._linear_pointwise in counter.get_flop_counts()["Global"]
+
+
+def test_other_precisions_and_small_products_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, weight = numbers(256, 96), numbers(64, 96)
+    assert used_onednn(values, weight)
+    assert not used_onednn(values[:8], weight)
+    assert not used_onednn(values.double(), weight.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not used_onednn(values, weight)
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    assert not used_onednn(values, weight)
+
+
+def test_a_compiled_step_has_a_plain_linear_layer_for_the_compiler_to_choose() -> None:
+    seen: list[Any] = []
+
+    def backend(graph: Any, _: list[Tensor]) -> Callable[..., Any]:
+        seen.extend(node.target for node in graph.graph.nodes)
+        return graph.forward
+
+    torch.compile(linear, backend=backend, fullgraph=True)(numbers(256, 96), numbers(64, 96))
+    assert F.linear in seen
+
+
+def test_torch_is_used_where_it_is_as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "onednn_is_faster", lambda: False)
+    assert not used_onednn(numbers(256, 96), numbers(64, 96))
+
+
+def test_layers_of_a_model_keep_their_names_and_derived_classes() -> None:
+    class Own(nn.Linear):
+        pass
+
+    model = nn.Sequential(nn.Linear(96, 64), nn.ReLU(), Own(64, 3))
+    before, values = copy.deepcopy(model), numbers(256, 96)
+    use_faster_products(model)
+    assert [type(part) for part in model] == [FasterLinear, nn.ReLU, Own]
+    assert list(model.state_dict()) == list(before.state_dict())
+    torch.testing.assert_close(model(values), before(values), rtol=1e-5, atol=1e-5)
+
+
+def test_operations_are_counted() -> None:
+    count_products()
+    with FlopCounterMode(display=False) as counter:
+        linear(numbers(256, 96), numbers(64, 96)).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * 256 * 96 * 64
