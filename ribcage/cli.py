@@ -27,6 +27,9 @@ SYNONYMS = {
     "search": "tune", "sweep": "tune", "hpo": "tune", "optimise": "tune", "optimize": "tune",
 }  # fmt: skip
 """What others call a command."""
+PARALLEL = ("distil", "evaluate", "finetune", "localise", "pretrain")
+"""Commands that may be started as several processes by torchrun, srun or Ray Train. All others would write the same files
+once per process, and are refused; `tune` refuses it itself, with advice of its own."""
 COMMANDS = Path(__file__).parent / "commands"
 ALL_OPTIONS = "--help-all"
 LONGEST = 1200
@@ -126,11 +129,29 @@ def dispatch(words: list[str]) -> int:
         rest = [word for word in words[1:] if word not in asked]
         print(help_pages.help_page(words[0], module, rest, everything=ALL_OPTIONS in asked))
         return 0
+    _refuse_several_processes(words[0])
     options = parse(words[0], module, read_flags(module, words[1:]), words[1:])
     result = module.run(options)
     if hasattr(module, "exit_code"):
         return int(module.exit_code(options, result))
     return result if isinstance(result, int) else 0
+
+
+def _refuse_several_processes(name: str) -> None:
+    """UsageError if a launcher has started a command that runs as one process; of several processes, one prints it."""
+    if name in (*PARALLEL, "tune") or not {"WORLD_SIZE", "SLURM_STEP_NUM_TASKS"} & set(os.environ):
+        return
+    from ribcage.runtime import launcher
+
+    processes, rank = launcher.number_of_processes(1), launcher.rank_before_start()
+    if processes > 1:
+        error = UsageError(
+            f"A launcher started {processes} processes, but 'ribcage {name}' runs as one process. Run it without "
+            f"torchrun or srun; only the commands {', '.join(PARALLEL)} can use several processes."
+        )
+        if rank > 0:
+            error.echo = True  # type: ignore[attr-defined]
+        raise error
 
 
 def command_names() -> list[str]:

@@ -189,3 +189,37 @@ def test_an_unknown_dataset_is_refused_with_the_list_of_all() -> None:
 
     said = answer("import", "nhi", "/data", "--out", "o").stderr
     assert all(name in said for name in datasets.dataset_names())
+
+
+# ---- several processes
+
+
+@pytest.mark.parametrize("name", cli.command_names())
+def test_only_commands_that_can_use_several_processes_run_under_a_launcher(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    can = any(flag.name == "devices" for flag in flags.read_flags(cli.command(name), [])) or name == "evaluate"
+    assert (name in cli.PARALLEL) == can
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    if can or name == "tune":  # its error is another: what it needs is missing
+        with pytest.raises(cli.UsageError) as refused:
+            cli.dispatch([name])
+        assert "torchrun" not in str(refused.value)
+        return
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        assert cli.main([name]) == 2
+        said = capsys.readouterr()
+        assert not said.out and said.err.count("\n") == (rank == "0")
+        assert rank != "0" or has_facts(said.err, "2", f"ribcage {name}", "torchrun")
+
+
+@pytest.mark.parametrize("names", [{}, {"WORLD_SIZE": "1", "RANK": "0"}, {"SLURM_STEP_NUM_TASKS": "1"}])
+def test_a_single_process_of_a_launcher_may_run_any_command(
+    names: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in names.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError) as refused:
+        cli.dispatch(["convert"])
+    assert "torchrun" not in str(refused.value)

@@ -6,6 +6,7 @@ import csv
 import fcntl
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -153,6 +154,29 @@ def test_a_search_with_enough_trials_trains_nothing(
     before = results(out)
     monkeypatch.setattr(finetune, "run", None)
     assert cli.main(words(data, out)) == 0 and results(out) == before
+
+
+def test_a_trial_whose_folder_was_deleted_is_not_recommended(
+    searched: tuple[Path, Seen], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "x"
+    shutil.copytree(searched[0], out)
+    first, second, third = sorted(table(out), key=lambda row: -float(row["auroc"]))
+    shutil.rmtree(out / first["folder"])
+    assert cli.main(words(data, out)) == 0
+    said = [text for text in capsys.readouterr().out.splitlines() if first["folder"] in text]
+    assert len(said) == 1 and f"{first['folder']} ({float(first['auroc']):.4f})" in said[0]
+    recipe, page = ((out / name).read_text(encoding="utf-8") for name in ("best.toml", "trials.html"))
+    assert f"lr = {float(second['lr'])}" in recipe and str(out / second["folder"]) in recipe
+    assert first["folder"] in recipe
+    assert "deleted" in page
+    for row in (second, third):
+        shutil.rmtree(out / row["folder"])
+    assert cli.main(words(data, out)) == 0
+    said_now = capsys.readouterr().out
+    assert "ribcage evaluate" not in said_now and has_facts(
+        said_now, "deleted", *(one["folder"] for one in (first, second))
+    )
 
 
 def test_other_options_are_refused(searched: tuple[Path, Seen], data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -261,8 +261,12 @@ def report(found: "SearchResult") -> None:
         )
     written = f"{found.folder / results.TABLE_FILE} and {found.folder / PAGE_FILE}"
     best = found.best
+    if found.deleted:
+        print(results.deleted_text(found))
     if best is None:
-        print(f"No trial has finished. Wrote {written}.")
+        print(
+            f"No trial has a model. Wrote {written}." if found.deleted else f"No trial has finished. Wrote {written}."
+        )
         return
     print(
         f"Best of {results.counted(found)}: {best.folder}, {results.METRIC_NAMES[found.metric]} {best.score:.4f} on "

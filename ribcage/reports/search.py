@@ -48,6 +48,9 @@ def search_facts(result: SearchResult, best: TrialRecord | None) -> list[tuple[s
     ]
     if best is not None:
         facts += [("best trial", f"{best.folder}: {values_text(best.values)}"), ("its result", score_text(best.score))]
+    if result.deleted:
+        names = ", ".join(f"{one.folder} ({score_text(one.score)})" for one in result.deleted)
+        facts.append(("better, but deleted", names))
     return facts
 
 

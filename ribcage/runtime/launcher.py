@@ -245,6 +245,11 @@ def number_of_processes(devices: int) -> int:
     return int(_environment()["WORLD_SIZE"]) if launched() else devices
 
 
+def rank_before_start() -> int:
+    """The rank that the launcher has given to this process, which need not have joined the others yet."""
+    return int(_environment()["RANK"])
+
+
 def launched() -> bool:
     """Whether a launcher started this process as one of several."""
     return int(_environment()["WORLD_SIZE"]) > 1

@@ -1,5 +1,6 @@
 """Result of a search: a table of the trials, and the best one as a recipe."""
 
+import itertools
 import json
 import math
 import shlex
@@ -36,8 +37,19 @@ class SearchResult:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The finished trial with the highest score."""
-        return best_trial(self.trials)
+        """The finished trial with the highest score of those whose model still exists."""
+        return best_trial([one for one in self.trials if self.has_model(one)])
+
+    @property
+    def deleted(self) -> tuple[TrialRecord, ...]:
+        """Finished trials with a higher score than the best one, whose models have been deleted."""
+        best = self.best
+        better = (one for one in ranked(self.trials) if one.state == FINISHED)
+        return tuple(itertools.takewhile(lambda one: best is None or one.number != best.number, better))
+
+    def has_model(self, trial: TrialRecord) -> bool:
+        """Whether the model of a trial still exists."""
+        return (self.folder / trial.folder / "bundle" / "model.json").is_file()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,6 +93,14 @@ def write_recipe(result: SearchResult, options: TrainingOptions) -> Path | None:
     return result.folder / RECIPE_FILE
 
 
+def deleted_text(result: SearchResult) -> str:
+    """A sentence about trials with higher scores whose models have been deleted; "" without any."""
+    if not result.deleted:
+        return ""
+    names = ", ".join(f"{one.folder} ({one.score:.4f})" for one in result.deleted)
+    return f"Trials with a higher {METRIC_NAMES[result.metric]} whose models have been deleted: {names}."
+
+
 def recipe_head(result: SearchResult, best: TrialRecord) -> list[str]:
     """The comment: how to use the recipe, and how its result was selected."""
     file, run = str(result.folder / RECIPE_FILE), str(result.folder / best.folder)
@@ -95,6 +115,7 @@ def recipe_head(result: SearchResult, best: TrialRecord) -> list[str]:
         f"Expected: {METRIC_NAMES[result.metric]} {best.score:.4f} on split {result.val!r}. The trial was selected "
         f"because this value is the highest of {len(result.trials)} trials, so the value is optimistic. Evaluate the "
         "model once on the test split.",
+        *([deleted_text(result)] if result.deleted else []),
         f"Cost: {best.seconds:.0f} s for this trial, {sum(one.seconds for one in result.trials):.0f} s for all.",
         "",
     ]
