@@ -28,8 +28,8 @@ SYNONYMS = {
 }  # fmt: skip
 """What others call a command."""
 PARALLEL = ("distil", "evaluate", "finetune", "localise", "pretrain")
-"""Commands that may be started as several processes by torchrun, srun or Ray Train. All others would write the same files
-once per process, and are refused; `tune` refuses it itself, with advice of its own."""
+"""Commands that may be started as several processes by torchrun, srun or Ray Train. All others would write the same
+files once per process, and are refused; `tune` refuses it itself, with advice of its own."""
 COMMANDS = Path(__file__).parent / "commands"
 ALL_OPTIONS = "--help-all"
 LONGEST = 1200

@@ -251,6 +251,7 @@ def report(found: "SearchResult") -> None:
     import shlex
 
     from ribcage.reports.search import PAGE_FILE
+    from ribcage.training.search import record
     from ribcage.training.search import result as results
 
     running = sum(one.state in ("running", "interrupted") for one in found.trials)
@@ -259,7 +260,7 @@ def report(found: "SearchResult") -> None:
             f"Trials that are running in other processes or were recently killed on another machine: {running}. "
             f"Run the same command again to resume the trials that were killed."
         )
-    written = f"{found.folder / results.TABLE_FILE} and {found.folder / PAGE_FILE}"
+    written = f"{found.folder / record.TABLE_FILE} and {found.folder / PAGE_FILE}"
     best = found.best
     if found.deleted:
         print(results.deleted_text(found))

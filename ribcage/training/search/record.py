@@ -1,5 +1,6 @@
 """Record of a search: the options with which it was begun, and whether it may be continued with others."""
 
+import csv
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from ribcage.training.metrics_log import LOG_FILE
 from ribcage.training.run_folder import EXECUTION, LOCATIONS, LOGGING
 from ribcage.training.search import claims
 
-RECORD_FILE, JOURNAL_FILE = "tune.json", "journal.log"
+RECORD_FILE, JOURNAL_FILE, TABLE_FILE = "tune.json", "journal.log", "trials.csv"
 MAY_CHANGE = (LOCATIONS | LOGGING | EXECUTION) - {"command", "patience"}
 """Options that may differ when a search is continued: they do not affect the result of a trial."""
 FOREIGN = {"options.json": "a run folder", "dataset.json": "a dataset folder", "model.json": "a bundle"}
@@ -51,9 +52,20 @@ def begin_or_continue(folder: Path, asked: Mapping[str, object]) -> None:
 
 
 def begun(folder: Path) -> bool:
-    """Whether a trial has taken a step, or a process is working on one."""
+    """Whether a trial has finished or taken a step, or a process is working on one."""
+    if any_finished(folder / TABLE_FILE):
+        return True
     logs = any(log.stat().st_size for log in folder.glob(f"trial-*/{LOG_FILE}"))
     return logs or not all(map(claims.is_abandoned, folder.glob("trial-*.claim")))
+
+
+def any_finished(table: Path) -> bool:
+    """Whether a table of trials has a finished one; the run folders of all trials may have been deleted."""
+    try:
+        with files.open_regular(table, "r", encoding="utf-8", newline="") as stream:
+            return any(row.get("state") == "finished" for row in csv.DictReader(stream))
+    except FileNotFoundError:
+        return False
 
 
 def described(names: Sequence[str], values: Mapping[str, object]) -> str:

@@ -13,11 +13,12 @@ from pathlib import Path
 from ribcage.runtime import files, flags
 from ribcage.runtime.spreadsheet import write_csv_rows
 from ribcage.training.options import LEFT_OPEN, TrainingOptions, written_options
+from ribcage.training.search.record import TABLE_FILE
 from ribcage.training.search.space import Dimension, Value, plain_number
 from ribcage.training.search.study import FINISHED, STATES, TrialRecord, best_trial
 
 METRIC_NAMES = {"auroc": "mean AUROC", "map": "mAP"}
-TABLE_FILE, RECIPE_FILE = "trials.csv", "best.toml"
+RECIPE_FILE = "best.toml"
 
 
 @dataclass(frozen=True)
