@@ -48,6 +48,13 @@ def decode_jpeg(data: bytes, name: str, *, min_side: int | None, limits: Limits)
     return _gray_levels(data, name, read_raster_header(data, name, limits), min_side, limits)
 
 
+def decode_levels(data: bytes, name: str, limits: Limits) -> np.ndarray:
+    """(H, W) uint8 or uint16: the stored gray levels of an image file, upright and not scaled."""
+    header = read_raster_header(data, name, limits)
+    pixels, _ = _gray_levels(data, name, header, None, limits)
+    return upright(pixels, header.orientation)[0]
+
+
 def _gray_levels(
     data: bytes, name: str, header: Header, min_side: int | None, limits: Limits
 ) -> tuple[np.ndarray, list[str]]:

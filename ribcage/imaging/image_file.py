@@ -24,6 +24,7 @@ __all__ = [
     "Limits",
     "UnreadableError",
     "decode_image",
+    "file_content",
     "fit",
     "fit_matrix",
     "read_image",
@@ -49,7 +50,7 @@ def read_image(
     shorter side. `bits` is the number of bits that a 16-bit PNG or TIFF uses, as 12-bit detectors often save them
     unscaled. `window` overrides the window of a DICOM file: an explanation such as LUNG, or CENTRE,WIDTH.
     """
-    data = _content(file, limits)
+    data = file_content(file, limits)
     return decode_image(data, str(file), depth=depth, min_side=min_side, limits=limits, bits=bits, window=window)
 
 
@@ -158,7 +159,7 @@ def _shrunk(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _content(file: Path, limits: Limits) -> bytes:
+def file_content(file: Path, limits: Limits) -> bytes:
     """All bytes of a regular file that is not too large. (OpenCV itself cannot open every name on every system.)"""
     try:
         found = file.stat()

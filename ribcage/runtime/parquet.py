@@ -19,12 +19,20 @@ MAX_TEXT_BYTES = 1 << 31
 """Limit on the bytes of a text column."""
 
 
+TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+
+
 class UnreadableTableError(ValueError):
     """A file is not a Parquet file that can be read."""
 
 
-def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The table in a file; UnreadableTableError says what is wrong with it."""
+def read_parquet(
+    file: Path, columns: Sequence[str] | None = None, most_bytes: int = MAX_TEXT_BYTES
+) -> pa.Table:
+    """The table in a file; UnreadableTableError says what is wrong with it.
+
+    most_bytes: limit on the bytes of a text or binary column.
+    """
     try:
         with files.regular(file).open("rb") as stream:
             meta = pq.read_metadata(stream)
@@ -39,7 +47,7 @@ def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
                 raise UnreadableTableError("two columns have the same name")
             chosen = [name for name in names if columns is None or name in columns]
             # one column and one thread at a time: the least memory beside the table itself
-            parts = [_decoded(content.read([name], use_threads=False).select([name])) for name in chosen]
+            parts = [_decoded(content.read([name], use_threads=False).select([name]), most_bytes) for name in chosen]
             schema = pa.schema([part.schema.field(0) for part in parts], content.schema_arrow.metadata)
             return pa.Table.from_arrays([part.column(0) for part in parts], schema=schema)
     except (pa.ArrowException, RecursionError, UnicodeError, TypeError, AttributeError, LookupError) as error:
@@ -52,10 +60,10 @@ def frame(table: pa.Table) -> pd.DataFrame:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary))
+    return any(test(kind) for test in TEXTS)
 
 
-def _decoded(table: pa.Table) -> pa.Table:
+def _decoded(table: pa.Table, most_bytes: int) -> pa.Table:
     """A table of one column without a dictionary; raises if decoding takes too much memory."""
     own = table.schema.field(0)
     if not pa.types.is_dictionary(own.type):
@@ -64,7 +72,7 @@ def _decoded(table: pa.Table) -> pa.Table:
     for part in table.column(0).chunks:
         if _is_text(part.dictionary.type):
             total += pc.sum(pc.binary_length(part.dictionary).take(part.indices)).as_py() or 0
-    if total > MAX_TEXT_BYTES:
+    if total > most_bytes:
         raise UnreadableTableError(
             f"the strings in column {own.name[:40]!r} take {total:,} bytes, which exceeds the limit"
         )
