@@ -1,4 +1,4 @@
-"""Batch: rows of dataset folders as labels, boxes and augmented views.
+"""Batch: rows of dataset folders as labels, boxes, masks, points and augmented views.
 
 Every pixel is a function of (seed, epoch, row, view): a batch does not depend on the number of threads. Threads are
 used instead of processes: OpenCV and torch release the interpreter lock while they work, and nothing has to be copied.
@@ -16,6 +16,7 @@ from torch import Tensor
 from ribcage.data import sampling
 from ribcage.data.collection import Datasets, LabelTable
 from ribcage.data.findings import Policy
+from ribcage.data.row_masks import NOT_ANNOTATED
 from ribcage.data.sampling import SamePatient
 from ribcage.imaging import augment
 from ribcage.imaging.augment import View
@@ -50,12 +51,18 @@ class Batch:
     """Cached feature maps of a frozen backbone for the first view; the views then have no channels."""
     targets: Tensor | None = None
     """(N, F): targets of images that were mixed with each other before the batch was divided into micro-batches."""
+    masks: list[Tensor] = field(default_factory=list)
+    """One (N, K, H, W) uint8 per view, of the K structures of the loader: 1 in the structure, 0 elsewhere, and
+    NOT_ANNOTATED (255) in all pixels if the image was not annotated for it; empty if no structures were requested."""
+    points: list[Tensor] = field(default_factory=list)
+    """One (M, 5) float32 per view: n, structure, number, x, y in pixels of the view; empty as `masks`. n is -1 for a
+    point of another part of the batch."""
     wait: GpuWait | None = None
     """On a GPU: how long it had to wait for this batch."""
 
     def on_gpu(self) -> list[Tensor]:
         """The tensors that a step on a GPU uses."""
-        return [*self.views, self.labels, *self.boxes, self.patients, *self.maps]
+        return [*self.views, self.labels, *self.boxes, self.patients, *self.maps, *self.masks, *self.points]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -81,6 +88,7 @@ class BatchMaker:
         policy: Policy,
         together: bool,
         labelled: np.ndarray | None,
+        structures: Sequence[str],
         same_patient: SamePatient | None,
         threads: int,
         channels: int,
@@ -96,6 +104,9 @@ class BatchMaker:
         self._asked, self._boxes = data.asked(self.findings), data.boxes(self.findings, policy.readers)
         self._readings = data.readings(self.findings) if policy.readers == "each" else None
         self._known = np.isin(np.arange(data.total), labelled) if labelled is not None else None
+        self.structures = tuple(structures)
+        self._masks = data.masks(self.structures, policy.readers) if structures else None
+        self._points = data.points(self.structures) if structures else None
 
     def labels(self, epoch: int, addresses: np.ndarray) -> np.ndarray:
         """(N, F) float32: labels of these images under the policy."""
@@ -133,6 +144,21 @@ class BatchMaker:
         boxes = self._boxes.of_rows(rows, self._drawn(rows, epoch, addresses))
         return boxes if self._known is None else boxes[self._known[rows[boxes[:, 0].astype(np.int64)]]]
 
+    def masks_of(self, rows: np.ndarray, numbers: augment.Numbers, epoch: int, addresses: np.ndarray) -> np.ndarray:
+        """(N, K, H, W) uint8 masks of these rows in a view; not annotated where labels are hidden."""
+        assert self._masks is not None
+        views = self._masks.views(rows, numbers, rng.uniform(self.seed, epoch, addresses, rng.READER, 1)[:, 0])
+        if self._known is not None:
+            views[~self._known[rows]] = NOT_ANNOTATED
+        return views
+
+    def points_of(self, rows: np.ndarray, numbers: augment.Numbers) -> np.ndarray:
+        """(M, 5) points of these rows in a view; none where labels are hidden."""
+        if self._points is None:
+            return np.empty((0, 5), np.float32)
+        points = self._points.views(rows, numbers)
+        return points if self._known is None else points[self._known[rows[points[:, 0].astype(np.int64)]]]
+
     def scale(self, source: int) -> tuple[float, float]:
         """(mean, std) by which images of a dataset are normalised."""
         mean, std = self.normalise or (self.data[source].mean, self.data[source].std)
@@ -154,6 +180,8 @@ class BatchInProgress:
         shapes = [(len(addresses), 1, *view.shape) for view in maker.views]
         # NumPy requests large pages from the system, torch does not: 15 against 340 microseconds per image
         self.arrays = [] if self.on_device else [np.empty(shape, np.float32) for shape in shapes]
+        structures = len(maker.structures)
+        self.masks = [np.empty((len(addresses), structures, *view.shape), np.uint8) for view in maker.views * bool(structures)]
         by_source = [np.flatnonzero(self.sources == source) for source in np.unique(self.sources)]
         self.stored = [self._stored(places) for places in by_source] if self.on_device and maker.cached is None else []
         self.labels = pool.submit(maker.labels, epoch, addresses)
@@ -184,6 +212,8 @@ class BatchInProgress:
             chance=torch.from_numpy(rng.whole(maker.seed, self.epoch, self.addresses, rng.METHOD)),
             dropped=torch.from_numpy(self._dropped(pieces)),
             maps=self.maps.result(),
+            masks=[on_device(masks, device) for masks in self.masks],
+            points=[on_device(_joined([p.points[v] for p in pieces], 5), device) for v in range(len(self.masks))],
         )
 
     def _maps(self) -> list[Tensor]:
@@ -227,16 +257,29 @@ class BatchInProgress:
         moved = [augment.move_boxes(boxes[number > 0], each) for number, each in enumerate(numbers)]
         for each in moved:  # position in the batch instead of in the piece
             each[:, 0] = places[each[:, 0].astype(np.int64)]
+        points = self._drawn_structures(places, numbers)
         drawn_on = places[boxes[0][:, 0].astype(np.int64)]
         if maker.cached is not None:
-            return _Piece(places, source, moved, drawn_on)
+            return _Piece(places, source, moved, drawn_on, points)
         if self.on_device:
             for stack, several in zip(self.stored[group].images, (images, shown[-1]), strict=False):
                 np.stack(several, out=stack[at : at + len(places)].numpy())
-            return _Piece(places, source, moved, drawn_on, numbers)
+            return _Piece(places, source, moved, drawn_on, points, numbers)
         for array, several, drawn in zip(self.arrays, shown, numbers, strict=True):
             augment.apply_into([array[place, 0] for place in places.tolist()], several, drawn, *maker.scale(source))
-        return _Piece(places, source, moved, drawn_on)
+        return _Piece(places, source, moved, drawn_on, points)
+
+    def _drawn_structures(self, places: np.ndarray, numbers: Sequence[augment.Numbers]) -> list[np.ndarray]:
+        """Fill in the masks of the images at these places, in each view, and return their points.
+
+        Masks are made on the CPU for every device, so that they are equal on all."""
+        maker, points = self.maker, []
+        for number, masks in enumerate(self.masks):
+            rows = (self.others if number else self.rows)[places]
+            masks[places] = maker.masks_of(rows, numbers[number], self.epoch, self.addresses[places])
+            points.append(maker.points_of(rows, numbers[number]))
+            points[-1][:, 0] = places[points[-1][:, 0].astype(np.int64)]
+        return points
 
     def _on_device(self, pieces: list["_Piece"]) -> list[Tensor]:
         """Copy the stored images to the device and compute the views there, one dataset at a time."""
@@ -272,11 +315,12 @@ class _Piece:
     boxes: list[np.ndarray]
     drawn: np.ndarray
     """(M,) position in the batch of each ground-truth box's image."""
+    points: list[np.ndarray]
     numbers: Sequence[augment.Numbers] = ()
     """On a GPU: the numbers of each view."""
 
 
-def _joined(boxes: list[np.ndarray]) -> np.ndarray:
-    """The boxes of all pieces in the order of the batch."""
-    every = np.concatenate([np.empty((0, 6), np.float32), *boxes])
+def _joined(boxes: list[np.ndarray], columns: int = 6) -> np.ndarray:
+    """The boxes or points of all pieces in the order of the batch."""
+    every = np.concatenate([np.empty((0, columns), np.float32), *boxes])
     return every[np.argsort(every[:, 0], kind="stable")]

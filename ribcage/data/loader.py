@@ -48,6 +48,7 @@ class Loader(BatchMaker):
         weights: draw with replacement, by one weight per dataset (its share of a batch) or per row of `rows`.
         together: all views of an image share their random numbers: one image at the sizes of the views.
         labelled: rows whose labels are shown; those of all others are NaN (None: all are shown).
+        structures: structures and findings whose masks and points a batch has.
         same_patient: every view but the first shows an image drawn from those of the same patient, itself included.
         drop_last: leave out the last, smaller batch. Ranks may hold unequal shares of that one, even none of it.
         threads: None: one per core, at most eight.
@@ -72,6 +73,7 @@ class Loader(BatchMaker):
         weights: Sequence[float] | np.ndarray | None = None,
         together: bool = False,
         labelled: np.ndarray | None = None,
+        structures: Sequence[str] = (),
         same_patient: bool = False,
         drop_last: bool = False,
         threads: int | None = None,
@@ -100,7 +102,7 @@ class Loader(BatchMaker):
         super().__init__(
             self.data, self.views, seed=seed, findings=self.findings,
             policy=Policy.parse(policy) if isinstance(policy, str) else policy or Policy(),
-            together=together, labelled=labelled, threads=self.threads, channels=channels,
+            together=together, labelled=labelled, structures=structures, threads=self.threads, channels=channels,
             same_patient=SamePatient.of(self.data, self.rows) if same_patient else None,
             normalise=normalise, device=torch.device(device),
         )  # fmt: skip

@@ -102,6 +102,9 @@ class Method(nn.Module):
     same_patient: ClassVar[bool] = False
     """Whether, with `patient_aware`, its other views are drawn from another image of the same patient."""
 
+    structures: tuple[str, ...] = ()
+    """Structures and findings whose masks and points it needs (`Batch.masks`, `Batch.points`)."""
+
     def __init__(self, backbone: Backbone, findings: Sequence[str] = ()) -> None:
         super().__init__()
         self.backbone, self.findings = backbone, tuple(findings)

@@ -23,7 +23,7 @@ def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
     for places in np.array_split(np.arange(len(batch)), count):
         if len(places):
             chosen = slice(int(places[0]), int(places[-1]) + 1)
-            boxes = [_boxes_of(box, chosen) for box in batch.boxes]
+            boxes, points = ([_boxes_of(box, chosen) for box in each] for each in (batch.boxes, batch.points))
             yield Batch(
                 [view[chosen] for view in batch.views],
                 batch.labels[chosen],
@@ -35,12 +35,14 @@ def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
                 batch.dropped[chosen],
                 [one[chosen] for one in batch.maps],
                 None if batch.targets is None else batch.targets[chosen],
+                [masks[chosen] for masks in batch.masks],
+                points,
             )
 
 
 def _boxes_of(boxes: Tensor, chosen: slice) -> Tensor:
-    """The boxes with these images renumbered from 0, and all other images -1: to leave their boxes out, the CPU would
-    have to wait for a GPU to count them."""
+    """The boxes or points with these images renumbered from 0, and all other images -1: to leave those out, the CPU
+    would have to wait for a GPU to count them."""
     image = boxes[:, :1]
     own = torch.where((image >= chosen.start) & (image < chosen.stop), image - chosen.start, -1)
     return torch.cat([own, boxes[:, 1:]], dim=1)

@@ -107,6 +107,7 @@ def build_loader(
     same_patient: bool = False,
     together: bool = False,
     labelled: np.ndarray | None = None,
+    structures: Sequence[str] = (),
 ) -> Loader:
     """Batches of these rows, as the options and the model need them.
 
@@ -115,7 +116,7 @@ def build_loader(
         findings: those of the model where not given.
         drop_last: where not given, an incomplete last batch is dropped unless it is the only one.
         per_dataset: normalise each dataset by its own mean and standard deviation, not by the model's.
-        weights, same_patient, together, labelled: as for a Loader.
+        weights, same_patient, together, labelled, structures: as for a Loader.
     """
     if warning := enlargement_warning(spec.size, [one.size for one in data]):
         say(warning)
@@ -132,6 +133,7 @@ def build_loader(
         weights=weights,
         together=together,
         labelled=labelled,
+        structures=structures,
         same_patient=same_patient,
         drop_last=len(rows) >= options.batch if drop_last is None else drop_last,
         threads=options.threads or None,

@@ -362,4 +362,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     boxes = [box.to(device, non_blocking=True) for box in batch.boxes]
     maps = [one.to(device, non_blocking=True, memory_format=torch.channels_last) for one in batch.maps]
     labels, patients = (values.to(device, non_blocking=True) for values in (batch.labels, batch.patients))
-    return replace(batch, views=views, boxes=boxes, labels=labels, patients=patients, maps=maps)
+    masks, points = ([one.to(device, non_blocking=True) for one in each] for each in (batch.masks, batch.points))
+    return replace(
+        batch, views=views, boxes=boxes, labels=labels, patients=patients, maps=maps, masks=masks, points=points
+    )

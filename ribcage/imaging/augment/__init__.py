@@ -7,7 +7,7 @@ A `View` (`spec`) holds the settings; `Numbers` (`numbers`) are the random numbe
 with OpenCV, `gpu` with torch on any device. Before contrast and gamma stretch them, the two results differ by at most
 one gray level of 255 (OpenCV 4 samples up to 1/64 pixel off, OpenCV 5 does not).
 
-Geometry is one affine matrix, so an image is interpolated once and boxes move with the same matrix. Coordinates start
+Geometry is one affine matrix, so an image is interpolated once, and boxes, masks and points move with the same matrix. Coordinates start
 at the top left corner of the image: the centre of the first pixel is at (0.5, 0.5), its right edge at 1. Boxes use the
 same coordinates. Outside the image everything is black, a stored 0.
 
@@ -18,6 +18,7 @@ they are a lookup table.
 
 from ribcage.imaging.augment.cpu import Images, apply, apply_into
 from ribcage.imaging.augment.gpu import apply_torch, fixed_view_grid, shrunk_images
+from ribcage.imaging.augment.masks import move_points, warp_mask
 from ribcage.imaging.augment.numbers import Numbers, draw_numbers, move_boxes
 from ribcage.imaging.augment.spec import (
     PRESETS,
@@ -46,6 +47,7 @@ __all__ = [
     "fixed_view_grid",
     "gentle_view",
     "move_boxes",
+    "move_points",
     "plain_view",
     "preset_views",
     "published_view",
@@ -54,4 +56,5 @@ __all__ = [
     "strong_view",
     "ten_crops",
     "varying_settings",
+    "warp_mask",
 ]
