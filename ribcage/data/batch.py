@@ -181,7 +181,9 @@ class BatchInProgress:
         # NumPy requests large pages from the system, torch does not: 15 against 340 microseconds per image
         self.arrays = [] if self.on_device else [np.empty(shape, np.float32) for shape in shapes]
         structures = len(maker.structures)
-        self.masks = [np.empty((len(addresses), structures, *view.shape), np.uint8) for view in maker.views * bool(structures)]
+        self.masks = [
+            np.empty((len(addresses), structures, *view.shape), np.uint8) for view in maker.views * bool(structures)
+        ]
         by_source = [np.flatnonzero(self.sources == source) for source in np.unique(self.sources)]
         self.stored = [self._stored(places) for places in by_source] if self.on_device and maker.cached is None else []
         self.labels = pool.submit(maker.labels, epoch, addresses)

@@ -17,6 +17,7 @@ from ribcage.data.index import SIDES, UNKNOWN
 from ribcage.data.radiology_reports import Report
 from ribcage.data.reader_policy import RowReadings
 from ribcage.data.readings import numbers_of_readings
+from ribcage.data.row_masks import RowMasks, RowPoints
 from ribcage.runtime.spelling import count_phrase, did_you_mean
 
 FRONTAL = ("PA", "AP")
@@ -246,6 +247,22 @@ class Datasets(Sequence[DatasetFolder]):
             offset += len(one.index.readings)
         joined = np.concatenate(parts)
         return RowBoxes(joined[:, 0].astype(np.int64), joined[:, 1:], np.concatenate(readings))
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """Structures and findings with masks or points in any dataset, without repetition."""
+        names = (
+            name for one in self.folders for table in (one.masks, one.points) for name in table["structure"].unique()
+        )
+        return tuple(sorted(set(names)))
+
+    def masks(self, structures: Sequence[str], readers: str = "majority") -> RowMasks:
+        """The masks of these structures and findings; those of several readers are combined by `readers`."""
+        return RowMasks.of([one.masks for one in self.folders], self.starts.tolist(), structures, readers)
+
+    def points(self, structures: Sequence[str]) -> RowPoints:
+        """The points of these structures and findings, from all readers."""
+        return RowPoints.of([one.points for one in self.folders], self.starts.tolist(), structures)
 
     @cached_property
     def reports(self) -> pd.DataFrame:

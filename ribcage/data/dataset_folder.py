@@ -2,10 +2,11 @@
 
 `images.npy` (N, S, S) is plain NumPy and memory-mapped; with `--images-per-shard`, the images are divided among shards,
 `images-00000.npy` and so on, whose sizes and hashes are in `dataset.json`. `index.parquet` is the Index,
-`readings.parquet` the labels of each reader where several readers labelled the images, `reports.parquet` the radiology
-reports, if there are any, `fingerprints.parquet` identifies images and patients across folders, `dataset.json` records
-the source. `dataset.json` is written last: a folder without it is incomplete and cannot be opened. A linked folder has
-no images.npy; its images are read from their original files each time.
+`readings.parquet` the labels of each reader where several readers labelled the images, `masks.parquet` and
+`points.parquet` what was drawn on them, `reports.parquet` the radiology reports, `fingerprints.parquet` identifies
+images and patients across folders, `dataset.json` records the source. `dataset.json` is written last: a folder without
+it is incomplete and cannot be opened. A linked folder has no images.npy; its images are read from their original files
+each time.
 """
 
 import contextlib
@@ -37,6 +38,8 @@ from ribcage.data.image_store import (
     shard_sizes,
 )
 from ribcage.data.index import SIDES, Index
+from ribcage.data.masks import MASKS_FILE, load_masks, no_masks
+from ribcage.data.points import POINTS_FILE, load_points, no_points
 from ribcage.data.radiology_reports import REPORTS_FILE, Report, load_reports, no_reports, report_at, report_numbers
 from ribcage.data.readings import READINGS_FILE
 from ribcage.imaging import fingerprint, image_file
@@ -45,7 +48,7 @@ from ribcage.runtime import files
 
 SHOWN = 12
 """Images shown in a notebook."""
-BESIDE = (READINGS_FILE, REPORTS_FILE)
+BESIDE = (READINGS_FILE, REPORTS_FILE, MASKS_FILE, POINTS_FILE)
 """Tables beside index.parquet, each of which is written only if it is not empty."""
 EAGER = (READINGS_FILE,)
 """Those of them that are read when a folder is opened; the others are read on first use."""
@@ -142,6 +145,22 @@ class DatasetFolder:
             return no_reports()
         _require(self.folder / REPORTS_FILE, self.facts)
         return load_reports(self.folder / REPORTS_FILE, len(self))
+
+    @cached_property
+    def masks(self) -> pd.DataFrame:
+        """One row per mask, with its place in the stored image (see `data.masks`); read on first use."""
+        if MASKS_FILE not in self.facts.tables:
+            return no_masks()
+        _require(self.folder / MASKS_FILE, self.facts)
+        return load_masks(self.folder / MASKS_FILE, len(self))
+
+    @cached_property
+    def points(self) -> pd.DataFrame:
+        """One row per point, in pixels of the stored image (see `data.points`); read on first use."""
+        if POINTS_FILE not in self.facts.tables:
+            return no_points()
+        _require(self.folder / POINTS_FILE, self.facts)
+        return load_points(self.folder / POINTS_FILE, len(self))
 
     def report_of(self, row: int) -> Report | None:
         """The radiology report on an image; None if there is none."""

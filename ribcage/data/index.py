@@ -1,4 +1,5 @@
-"""Index: one row per image – its file, patient and labels –, its boxes, the labels of its readers, and its report.
+"""Index: one row per image – its file, patient and labels –, its boxes, masks and points, the labels of its readers,
+and its report.
 
 Label columns hold 1 (present), 0 (absent), -1 (uncertain) and NaN (unknown) exactly as in the source; how an uncertain
 label is used for training is decided when a batch is made (`findings.Policy`). If several readers labelled the images,
@@ -18,7 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ribcage.data.masks import MASKS_FILE, load_masks, mask_table_problems, no_masks, save_masks, taken_masks
 from ribcage.data.patient_codes import PatientCodes
+from ribcage.data.points import POINTS_FILE, load_points, no_points, point_problems, save_points, taken_points
 from ribcage.data.radiology_reports import (
     REPORTS_FILE,
     load_reports,
@@ -84,6 +87,11 @@ class Index:
     reports: pd.DataFrame = field(default_factory=no_reports, repr=False)
     """One row per report: the `rows` of its images, its sections and its language; empty if there are no reports."""
 
+    masks: pd.DataFrame = field(default_factory=no_masks, repr=False)
+    """One row per mask of a structure or finding, in the form of `mask_frame`; empty if there are no masks."""
+    points: pd.DataFrame = field(default_factory=no_points, repr=False)
+    """One row per point of a structure or finding, in pixels of `box_frame`; empty if there are no points."""
+
     def __post_init__(self) -> None:
         problems = _problems(self)
         if problems:
@@ -120,7 +128,7 @@ class Index:
         return self.root / self.table["path"].iloc[row]
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Index":
-        """These rows only, in this order, with their boxes, readings and reports."""
+        """These rows only, in this order, with their boxes, masks, points, readings and reports."""
         chosen = np.asarray(rows)
         if chosen.dtype == bool:
             chosen = np.flatnonzero(chosen)
@@ -134,6 +142,8 @@ class Index:
             boxes=boxes.reset_index(drop=True),
             readings=taken_readings(self.readings, place),
             reports=taken_reports(self.reports, place),
+            masks=taken_masks(self.masks, place),
+            points=taken_points(self.points, place),
         )
 
     def save(self, part: Path) -> None:
@@ -155,6 +165,8 @@ class Index:
         writers: dict[str, tuple[pd.DataFrame, Callable[[pd.DataFrame, Path], None]]] = {
             READINGS_FILE: (self.readings, save_readings),
             REPORTS_FILE: (self.reports, save_reports),
+            MASKS_FILE: (self.masks, save_masks),
+            POINTS_FILE: (self.points, save_points),
         }
         return {name: partial(save, table) for name, (table, save) in writers.items() if len(table)}
 
@@ -175,6 +187,10 @@ class Index:
             found = replace(found, readings=load_readings(readings, found.boxes, len(found), found.findings))
         if REPORTS_FILE in beside:
             found = replace(found, reports=load_reports(reports, len(found)))
+        if MASKS_FILE in beside:
+            found = replace(found, masks=load_masks(file.with_name(MASKS_FILE), len(found)))
+        if POINTS_FILE in beside:
+            found = replace(found, points=load_points(file.with_name(POINTS_FILE), len(found)))
         return found
 
     @classmethod
@@ -273,7 +289,8 @@ def _problems(index: Index) -> list[str]:
     if len(index.boxes) and not index.boxes["row"].between(0, len(rows) - 1).all():
         problems.append("a box refers to a row that is not in the table")
     problems += reading_problems(index.readings, index.boxes, len(rows), index.findings)
-    return problems + report_problems(index.reports, len(rows))
+    problems += report_problems(index.reports, len(rows))
+    return problems + mask_table_problems(index.masks, len(rows)) + point_problems(index.points, len(rows))
 
 
 def _box_lists(boxes: pd.DataFrame, count: int) -> pa.ChunkedArray:

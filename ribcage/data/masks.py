@@ -7,7 +7,6 @@ same reader are instances of it. In a dataset folder, x, y, width and height are
 pixels of the stored image, so that a mask moves with the image as a box does, at the resolution at which it was drawn.
 """
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +68,18 @@ def no_masks() -> pd.DataFrame:
 def mask_frame(drawn: Iterable[DrawnMask]) -> pd.DataFrame:
     """A table in the form of Index.masks, in the order of the images."""
     rows = [
-        (one.row, one.structure, one.reader, *_sizes(one.mask), 0.0, 0.0, 0.0, 0.0, _runs(one.mask), *_file(one.mask))
+        (
+            one.row,
+            one.structure,
+            one.reader,
+            *mask_sizes(one.mask),
+            0.0,
+            0.0,
+            0.0,
+            0.0,
+            _runs(one.mask),
+            *_file(one.mask),
+        )
         for one in drawn
     ]
     if not rows:
@@ -90,7 +100,7 @@ def with_read_masks(masks: pd.DataFrame, read: Sequence[tuple[int, Mask]]) -> pd
         return masks
     found = masks.drop(columns=list(FILE))
     at = [place for place, _ in read]
-    found.loc[at, list(SIZES)] = np.array([_sizes(mask) for _, mask in read], np.int32).reshape(-1, len(SIZES))
+    found.loc[at, list(SIZES)] = np.array([mask_sizes(mask) for _, mask in read], np.int32).reshape(-1, len(SIZES))
     runs = found["runs"].to_numpy(object, copy=True)
     for place, mask in read:
         runs[place] = mask.runs
@@ -116,7 +126,7 @@ def placed_masks(masks: pd.DataFrame, matrices: np.ndarray, sizes: np.ndarray) -
 def mask_of(masks: pd.DataFrame, place: int) -> Mask:
     """The mask at this position of the table."""
     one = masks.iloc[place]
-    return Mask(*(int(one[name]) for name in SIZES), one["runs"])
+    return Mask.of_sizes([one[name] for name in SIZES], one["runs"])
 
 
 def taken_masks(masks: pd.DataFrame, place: np.ndarray) -> pd.DataFrame:
@@ -125,14 +135,14 @@ def taken_masks(masks: pd.DataFrame, place: np.ndarray) -> pd.DataFrame:
     return masks.assign(row=moved)[moved >= 0].sort_values("row", kind="stable", ignore_index=True)
 
 
-def table_problems(masks: pd.DataFrame, count: int) -> list[str]:
-    """What is wrong with the masks of `count` images."""
+def mask_table_problems(masks: pd.DataFrame, count: int) -> list[str]:
+    """What is wrong with the table of the masks of `count` images; their run lengths are not checked."""
     if not len(masks):
         return []
     if list(masks) not in ([*TYPES], [*TYPES, *FILE]):
         return [f"the masks must have the columns {', '.join(TYPES)}, in this order"]
     rows, place = masks["row"].to_numpy(), masks[list(PLACE)].to_numpy()
-    problems = mask_problems(masks[list(SIZES)].to_numpy(), masks["runs"].tolist())
+    problems = []
     if rows.min() < 0 or rows.max() >= count or (np.diff(rows) < 0).any():
         problems.append("the masks refer to rows that are not in the table, or are not in the order of its rows")
     if not (np.abs(place) < 1e6).all() or (place[:, 2:] < 0).any():
@@ -140,20 +150,6 @@ def table_problems(masks: pd.DataFrame, count: int) -> list[str]:
     if "" in (names := masks["structure"].unique()) or not all(map(_is_name, (*names, *masks["reader"].unique()))):
         problems.append(f"the name of a structure must be one line of 1 to {LONGEST_NAME} visible characters")
     return problems
-
-
-def digest(masks: pd.DataFrame) -> bytes:
-    """A hash of the table."""
-    found = hashlib.blake2b(digest_size=16)
-    for name in masks:
-        values = masks[name]
-        found.update(f"{name}\n".encode())
-        if name in TYPES and TYPES[name] in ("str", "object") or name == "file":
-            for value in values:
-                found.update(value if isinstance(value, bytes) else f"{value}\n".encode())
-        else:
-            found.update(values.to_numpy().tobytes())
-    return found.digest()
 
 
 def save_masks(masks: pd.DataFrame, part: Path) -> None:
@@ -166,16 +162,22 @@ def save_masks(masks: pd.DataFrame, part: Path) -> None:
     )  # fmt: skip
 
 
-def load_masks(file: Path) -> pd.DataFrame:
-    """Read what `save_masks` wrote; ValueError if it is something else."""
+def load_masks(file: Path, count: int) -> pd.DataFrame:
+    """Read the masks of `count` images; ValueError if `save_masks` did not write them for such a dataset."""
     try:
         columns = parquet.read_parquet(file, most_bytes=MAX_BYTES)
     except parquet.UnreadableTableError as error:
         raise ValueError(f"{file} is damaged or not a Parquet file ({error}).") from None
     kinds = {one.name: one.type for one in columns.schema}
+    if kinds.get("runs") == pa.binary():
+        kinds["runs"] = _arrow("runs")
     if {name: _arrow(name) for name in kinds} != kinds or [*kinds][: len(TYPES)] != [*TYPES] or _has_gaps(columns):
         raise ValueError(f"{file} is a Parquet file, but not a table of masks written by Ribcage.")
-    return parquet.frame(columns)
+    found = parquet.frame(columns)
+    wrong = mask_problems(found[list(SIZES)].to_numpy(), found["runs"].tolist())
+    if wrong := wrong + mask_table_problems(found, count):
+        raise ValueError(f"{file} does not belong to an index of {count:,} images: {'; '.join(wrong)}.")
+    return found
 
 
 def _has_gaps(columns: pa.Table) -> bool:
@@ -191,7 +193,8 @@ def _arrow(name: str) -> pa.DataType:
     return {"int64": pa.int64(), "float64": pa.float64()}.get(TYPES.get(name, ""), pa.int32())
 
 
-def _sizes(mask: Mask | MaskFile) -> tuple[int, ...]:
+def mask_sizes(mask: Mask | MaskFile) -> tuple[int, ...]:
+    """The columns SIZES of a mask; 0 while it is in a file."""
     if isinstance(mask, MaskFile):
         return (0,) * len(SIZES)
     return mask.width, mask.height, mask.left, mask.top, mask.columns, mask.lines

@@ -27,7 +27,7 @@ def no_points() -> pd.DataFrame:
 
 def point_frame(rows: pd.DataFrame) -> pd.DataFrame:
     """A table in the form of Index.points, in the order of its images; points without a number are counted."""
-    found = rows.assign(reader=rows["reader"] if "reader" in rows else "")
+    found = rows if "reader" in rows else rows.assign(reader="")
     found = found.sort_values("row", kind="stable", ignore_index=True)
     if "number" not in found:
         found["number"] = found.groupby(["row", "structure", "reader"], sort=False).cumcount()
@@ -66,8 +66,8 @@ def save_points(points: pd.DataFrame, part: Path) -> None:
     pq.write_table(pa.Table.from_arrays(columns, schema=schema), part, compression="zstd")
 
 
-def load_points(file: Path) -> pd.DataFrame:
-    """Read what `save_points` wrote; ValueError if it is something else."""
+def load_points(file: Path, count: int) -> pd.DataFrame:
+    """Read the points of `count` images; ValueError if `save_points` did not write them for such a dataset."""
     try:
         columns = parquet.read_parquet(file)
     except parquet.UnreadableTableError as error:
@@ -76,4 +76,7 @@ def load_points(file: Path) -> pd.DataFrame:
         column.null_count for column in columns.columns
     ):
         raise ValueError(f"{file} is a Parquet file, but not a table of points written by Ribcage.")
-    return parquet.frame(columns)
+    found = parquet.frame(columns)
+    if wrong := point_problems(found, count):
+        raise ValueError(f"{file} does not belong to an index of {count:,} images: {'; '.join(wrong)}.")
+    return found

@@ -53,12 +53,16 @@ class RowMasks:
             for table, start in zip(tables, starts, strict=False)
         ]
         found = pd.concat([one for one in chosen if len(one)] or chosen[:1], ignore_index=True)
-        texts = (found[name].to_numpy(object) for name in ("structure", "reader"))
-        sides = found[["columns", "lines"]].to_numpy()
         return cls(
-            tuple(structures), policy, found["row"].to_numpy(), *texts, found[list(PLACE)].to_numpy(), sides,
-            found["runs"].to_numpy(object),
-        )  # fmt: skip
+            structures=tuple(structures),
+            policy=policy,
+            rows=found["row"].to_numpy(),
+            names=found["structure"].to_numpy(object),
+            readers=found["reader"].to_numpy(object),
+            places=found[list(PLACE)].to_numpy(),
+            sides=found[["columns", "lines"]].to_numpy(),
+            runs=found["runs"].to_numpy(object),
+        )
 
     def views(self, rows: np.ndarray, numbers: Numbers, chance: np.ndarray) -> np.ndarray:
         """(N, K, H, W) uint8 masks in a view of these rows: 1, 0 or NOT_ANNOTATED.

@@ -33,9 +33,7 @@ SYNONYMS = {
 }
 WHOLES = {"Lungs": ("Left_Lung", "Right_Lung"), "Clavicles": ("Left_Clavicle", "Right_Clavicle")}
 """Structures that consist of a left and a right one."""
-_WORDS = {
-    plain_letters(word): name for name in STRUCTURES for word in (name, CHINESE[name], *SYNONYMS.get(name, ()))
-}
+_WORDS = {plain_letters(word): name for name in STRUCTURES for word in (name, CHINESE[name], *SYNONYMS.get(name, ()))}
 
 
 def structure_name(name: str, dataset: str | None = None) -> str:

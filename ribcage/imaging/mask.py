@@ -48,6 +48,12 @@ class Mask:
         return cls(width, height, left, top, columns, lines, _coded(np.flatnonzero(flat[1:] != flat[:-1])))
 
     @classmethod
+    def of_sizes(cls, sizes: Sequence[int], runs: bytes) -> "Mask":
+        """From width, height, left, top, columns and lines."""
+        width, height, left, top, columns, lines = (int(size) for size in sizes)
+        return cls(width, height, left, top, columns, lines, runs)
+
+    @classmethod
     def of_spans(cls, spans: np.ndarray, width: int, height: int) -> "Mask":
         """From (n, 2) first and end of ranges of pixels, counted along the lines of the image; ranges may overlap."""
         check_mask_size(width, height)

@@ -1,6 +1,6 @@
 """Mask encodings: the ways in which datasets publish masks in text – run lengths and polygons.
 
-Nothing is decoded to pixels before its size is known to be within the limits; what is wrong is a ValueError of one line.
+Nothing is decoded to pixels before its size is known to be within the limits; errors are a ValueError of one line.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def mask_of_counts(counts: str | Sequence[int], width: int, height: int) -> Mask
     if lengths.ndim != 1 or len(lengths) > MOST_RUNS or (len(lengths) and lengths.dtype.kind not in "iu"):
         raise ValueError("the counts of a COCO mask are not a list of whole numbers.")
     pixels = width * height
-    if len(lengths) and (lengths.min() < 0 or lengths.max() > pixels) or int(lengths.sum()) != pixels:
+    if lengths.min(initial=0) < 0 or lengths.max(initial=0) > pixels or int(lengths.sum()) != pixels:
         raise ValueError(f"the counts of a COCO mask do not add up to {width} x {height} pixels.")
     edges = np.cumsum(lengths.astype(np.int64))
     return _mask_of_spans(edges[: len(edges) // 2 * 2].reshape(-1, 2), width, height, by_column=True)
@@ -79,7 +79,7 @@ def _numbers(text: str) -> np.ndarray:
 def _compressed(text: str) -> np.ndarray:
     """COCO's text as numbers: groups of 5 bits from the lowest on, the sixth bit set in all but the last of a number;
     from the third number on, differences to the last but one."""
-    codes = np.frombuffer(text.encode("ascii", "replace"), np.uint8).astype(np.int64) - 48
+    codes = np.frombuffer(text.encode("utf-8", "replace"), np.uint8).astype(np.int64) - 48
     if not len(codes) or len(codes) > 8 * MOST_RUNS or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
         raise ValueError("the compressed counts of a COCO mask are damaged.")
     last = np.flatnonzero(codes & 32 == 0)

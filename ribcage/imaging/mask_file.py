@@ -9,7 +9,7 @@ from ribcage.imaging.gray_image import Limits, UnreadableError
 from ribcage.imaging.image_file import file_content
 from ribcage.imaging.mask import Mask
 
-MOST_BETWEEN = 0.02
+MOST_BETWEEN = 0.1
 """Share of pixels that may be between the two gray levels, as at smoothed edges."""
 
 

@@ -26,9 +26,7 @@ class UnreadableTableError(ValueError):
     """A file is not a Parquet file that can be read."""
 
 
-def read_parquet(
-    file: Path, columns: Sequence[str] | None = None, most_bytes: int = MAX_TEXT_BYTES
-) -> pa.Table:
+def read_parquet(file: Path, columns: Sequence[str] | None = None, most_bytes: int = MAX_TEXT_BYTES) -> pa.Table:
     """The table in a file; UnreadableTableError says what is wrong with it.
 
     most_bytes: limit on the bytes of a text or binary column.

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data import dataset_facts, dataset_folder, fingerprint_table, splits
+from ribcage.data.importer import mask_files
 from ribcage.data.index import SIDES, Index
+from ribcage.data.masks import placed_masks
 from ribcage.imaging import duplicates, fingerprint, image_file
 from ribcage.imaging.dicom import terms
 from ribcage.runtime.spelling import count_phrase
@@ -81,11 +83,11 @@ def stored_index(index: Index, joined: ImageRecords, facts: dataset_facts.Facts)
         table["notes"] = pd.Series(["; ".join(notes) for notes in joined["notes"]], dtype="str")
     before, table = table, filled(table, joined["tags"])
     sizes = dict(enumerate(zip(table["width"].tolist(), table["height"].tolist(), strict=True)))
-    boxes = stored_boxes(index, sizes, facts)
+    moved = stored_tables(index, sizes, facts)
     table = with_split(table, facts)
     for contradiction in contradictions(before.assign(split=table["split"]), joined["tags"]):
         log.warning("%s", contradiction)
-    return replace(index, table=table, boxes=boxes, box_frame=(facts.size, facts.size))
+    return replace(index, table=table, box_frame=(facts.size, facts.size), **moved)
 
 
 def linked_index(index: Index, facts: dataset_facts.Facts) -> Index:
@@ -93,10 +95,14 @@ def linked_index(index: Index, facts: dataset_facts.Facts) -> Index:
     index = replace(index, table=_tagged(index))
     read = dataset_folder.source(index, facts)
     sizes = {}
-    for row in index.boxes["row"].unique().tolist():
-        sizes[row] = index.box_frame or _own_size(read(row))
-    boxes = stored_boxes(index, sizes, facts)
-    return replace(index, table=with_split(index.table, facts), boxes=boxes, box_frame=(facts.size, facts.size))
+    masks, records = mask_files.MaskReader(index), []
+    annotated = {*index.masks["row"].unique().tolist(), *index.points["row"].unique().tolist()}
+    for row in sorted({*index.boxes["row"].unique().tolist(), *annotated}):
+        sizes[row] = (row not in annotated and index.box_frame) or _own_size(read(row))
+        records += masks.read(row, *sizes[row])
+    index = mask_files.with_read(index, records)
+    moved = stored_tables(index, sizes, facts)
+    return replace(index, table=with_split(index.table, facts), box_frame=(facts.size, facts.size), **moved)
 
 
 def filled(table: pd.DataFrame, tags: Sequence[Mapping[str, str]]) -> pd.DataFrame:
@@ -193,6 +199,45 @@ def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: dataset
     if moved:
         boxes[list(SIDES)] = np.array(moved, np.float32)
     return boxes[(boxes["width"] > 0) & (boxes["height"] > 0)].reset_index(drop=True)
+
+
+def stored_tables(
+    index: Index, sizes: dict[int, tuple[int, int]], facts: dataset_facts.Facts
+) -> dict[str, pd.DataFrame]:
+    """Boxes, masks and points in the stored images, by the names of the fields of Index."""
+    return {
+        "boxes": stored_boxes(index, sizes, facts),
+        "masks": stored_masks(index, sizes, facts),
+        "points": stored_points(index, sizes, facts),
+    }
+
+
+def stored_masks(index: Index, sizes: dict[int, tuple[int, int]], facts: dataset_facts.Facts) -> pd.DataFrame:
+    """Masks with their places in the stored images."""
+    matrices, own = _matrices(index.masks["row"], sizes, facts)
+    return placed_masks(index.masks, matrices, own)
+
+
+def stored_points(index: Index, sizes: dict[int, tuple[int, int]], facts: dataset_facts.Facts) -> pd.DataFrame:
+    """Points in pixels of the stored image; points outside it are dropped."""
+    matrices, own = _matrices(index.points["row"], sizes, facts)
+    scale = own / np.array(index.box_frame or own, np.float64).reshape(-1, 2)
+    at = index.points[["x", "y"]].to_numpy() * scale * matrices[:, [0, 1], [0, 1]] + matrices[:, :, 2]
+    inside = ((at >= 0) & (at <= facts.size)).all(axis=1)
+    return index.points.assign(x=at[:, 0], y=at[:, 1])[inside].reset_index(drop=True)
+
+
+def _matrices(
+    rows: pd.Series, sizes: dict[int, tuple[int, int]], facts: dataset_facts.Facts
+) -> tuple[np.ndarray, np.ndarray]:
+    """(M, 2, 3) matrices from the images of these rows to their stored images, and (M, 2) sizes of the images."""
+    known: dict[tuple[int, int], np.ndarray] = {}
+    for row in rows.unique().tolist():
+        size = sizes[row]
+        known.setdefault(size, image_file.fit_matrix(*size, facts.size, facts.fit))
+    own = [sizes[row] for row in rows.tolist()]
+    matrices = np.array([known[size] for size in own]).reshape(-1, 2, 3)
+    return matrices, np.array(own, np.float64).reshape(-1, 2)
 
 
 def compute_fingerprints(index: Index, joined: ImageRecords) -> fingerprint_table.Fingerprints:

@@ -23,7 +23,7 @@ from typing import Any, cast
 import numpy as np
 
 from ribcage.data import dataset_facts, dataset_folder, fingerprint_table
-from ribcage.data.importer import tables
+from ribcage.data.importer import mask_files, tables
 from ribcage.data.importer.pixel_files import HEADER, PixelFiles, is_pixel_file, pixel_files_in
 from ribcage.data.index import Index
 from ribcage.imaging import fingerprint, image_file
@@ -33,7 +33,7 @@ log = logging.getLogger("ribcage")
 
 CHUNK = 64  # images per line of the journal
 SYNC_SECONDS = 1.0
-JOURNAL = 2
+JOURNAL = 3
 """Version of the journal's format; an import with another one is not resumed."""
 RESUMED = ("plan", "images_per_shard")
 """Entries of the journal's first line that an import with the same options has, whatever its version."""
@@ -52,7 +52,8 @@ class JournalLine(tables.ImageRecords):
     rejected: list[tuple[int, str]]
     """(row, reason)."""
     files: list[tuple[int, list[int] | None]]
-    """(row, state) of each file when it was read."""
+    """(row, state) of each file, with the files of its masks, when it was read."""
+    masks: list[mask_files.MaskRecord]
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Writer:
     """
 
     def __init__(self, index: Index, facts: dataset_facts.Facts, folder: Path, *, workers: int = 1) -> None:
-        self.index, self.folder, self.workers = index, folder, workers
+        self.index, self.folder, self.workers, self._masks = index, folder, workers, mask_files.MaskReader(index)
         self.rows = range(len(index))
         """The rows to import."""
         self.facts = replace(facts, plan=plan(index, facts))
@@ -163,7 +164,12 @@ class Writer:
 
     def _changed(self, line: JournalLine) -> list[int]:
         """Rows whose files are not as they were when this line of the journal was written."""
-        return [row for row, was in line["files"] if _state(self.index.file(row)) != was]
+        return [row for row, was in line["files"] if self._state(row) != was]
+
+    def _state(self, row: int) -> list[int] | None:
+        """Sizes and modification times of the image's file and of those of its masks; None if one does not exist."""
+        states = [_state(file) for file in (self.index.file(row), *self._masks.files(row))]
+        return [number for state in states if state for number in state] if all(states) else None
 
     def _append(self, chunks: Iterator[Chunk]) -> Generator[Chunk]:
         """Write chunks; a journal line is written only once its pixels are on disk."""
@@ -196,11 +202,12 @@ class Writer:
         yield from in_order(lambda rows: self._chunk(read, rows), tasks, self.workers)
 
     def _chunk(self, read: Callable[[int], image_file.GrayImage], rows: range) -> Chunk:
-        pixels, records, rejected, states = [], [], [], []
+        pixels, records, rejected, states, masks = [], [], [], [], []
         for row in rows:
-            states.append((row, _state(self.index.file(row))))
+            states.append((row, self._state(row)))
             try:
                 image = read(row)
+                masks += self._masks.read(row, image.width, image.height)
             except (ValueError, OSError, MemoryError) as error:
                 reason = " ".join(str(error).split()).removeprefix(f"{self.index.file(row)} ")
                 rejected.append((row, reason))
@@ -209,9 +216,8 @@ class Writer:
             pixels.append(square)
             records.append(tables.image_record(row, image, square))
         empty = np.empty((0, self.facts.size, self.facts.size), f"uint{self.facts.depth}")
-        return Chunk(
-            np.stack(pixels) if pixels else empty, {**tables.join(records), "rejected": rejected, "files": states}
-        )
+        line: JournalLine = {**tables.join(records), "rejected": rejected, "files": states, "masks": masks}
+        return Chunk(np.stack(pixels) if pixels else empty, line)
 
     # ---- the end
 
@@ -225,7 +231,7 @@ class Writer:
             failed = f"None of the {len(self.index):,} images could be read. The first error was: {rejected[0][1]}"
             raise ValueError(f"{failed} All reasons are listed in {self.folder / 'rejected.csv'}.")
         joined = tables.join(lines)
-        taken = self.index.take(rows)
+        taken = mask_files.with_read(self.index, [one for line in lines for one in line["masks"]]).take(rows)
         index = tables.stored_index(taken, joined, self.facts)
         prints = tables.compute_fingerprints(index, joined)
         if self.facts.drop_shared:
@@ -235,8 +241,9 @@ class Writer:
         with files.atomic(self.folder / "fingerprints.parquet") as part:
             prints.save(part)
         facts = replace(tables.final_facts(self.facts, joined, len(rejected), prints), shards=shards)
-        if lost := len(taken.boxes) - len(index.boxes):
-            facts = replace(facts, notes={**facts.notes, "box outside the square image, dropped": lost})
+        for name, before, after in (("box", taken.boxes, index.boxes), ("point", taken.points, index.points)):
+            if lost := len(before) - len(after):
+                facts = replace(facts, notes={**facts.notes, f"{name} outside the square image, dropped": lost})
         dataset_folder.write_facts(self.folder, facts)
         self.journal.unlink()
 

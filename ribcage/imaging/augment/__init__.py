@@ -7,9 +7,9 @@ A `View` (`spec`) holds the settings; `Numbers` (`numbers`) are the random numbe
 with OpenCV, `gpu` with torch on any device. Before contrast and gamma stretch them, the two results differ by at most
 one gray level of 255 (OpenCV 4 samples up to 1/64 pixel off, OpenCV 5 does not).
 
-Geometry is one affine matrix, so an image is interpolated once, and boxes, masks and points move with the same matrix. Coordinates start
-at the top left corner of the image: the centre of the first pixel is at (0.5, 0.5), its right edge at 1. Boxes use the
-same coordinates. Outside the image everything is black, a stored 0.
+Geometry is one affine matrix, so an image is interpolated once, and boxes, masks and points move with the same matrix.
+Coordinates start at the top left corner of the image: the centre of the first pixel is at (0.5, 0.5), its right edge at
+1. Boxes use the same coordinates. Outside the image everything is black, a stored 0.
 
 Order: downsample by a whole factor where the view needs less than two thirds of the resolution · gamma, contrast,
 brightness · normalise · affine · blur · noise · erase. Intensity changes come before the affine transform: for 8 bits

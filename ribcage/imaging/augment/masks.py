@@ -18,7 +18,8 @@ def warp_mask(pixels: np.ndarray, place: np.ndarray, affine: np.ndarray, size: t
     high, wide = pixels.shape
     matrix = (affine - [[0, 0, place[0]], [0, 0, place[1]]]) * (np.array([wide, high]) / place[2:])[:, None]
     halvings = max(int(np.log2(np.hypot(*matrix[:, :2].T).min())), 0)  # by the pixels of the mask for one of the view
-    part, factor = pixels * np.uint8(255), 1 << halvings
+    part: np.ndarray = pixels * np.uint8(255)
+    factor = 1 << halvings
     if halvings:
         part = cv2.copyMakeBorder(part, 0, -high % factor, 0, -wide % factor, cv2.BORDER_CONSTANT, value=0)
     for _ in range(halvings):  # means of 2 x 2 pixels, for which OpenCV is fastest
