@@ -66,6 +66,19 @@ def test_chexperts_test_labels_come_per_study_or_per_image(folder: Path) -> None
     assert (datasets.index("chexpert", root).table["split"] == "test").sum() == 1
 
 
+def test_the_radiologists_of_the_test_set_are_kept_apart(folder: Path) -> None:
+    root = trees.chexpert_readers(folder)
+    found = datasets.index("chexpert", root)
+    test = np.flatnonzero(found.table["split"] == "test")
+    assert len(test) == 3 and found.table["Cardiomegaly"][test].eq(1).all()
+    assert found.readings[["row", "reader"]].to_numpy().tolist() == [
+        [row, name] for row in test.tolist() for name in ("bc1", "bc2", "bc4")
+    ]
+    assert found.readings["Cardiomegaly"].tolist() == [1, 0, 1] * 3
+    assert set(datasets.index("chexpert", root, readers="ground-truth").readings["reader"]) == {"bc1", "bc2"}
+    assert not len(datasets.index("chexpert", root, readers="none").readings)
+
+
 def test_chexlocalize_alone_needs_no_training_csv(folder: Path) -> None:
     row = "val/patient64541/study1/view1_frontal.jpg," + ",".join("0" * 14)
     trees.text(folder / "val_labels.csv", "Path," + trees.CHEXPERT_LABELS, row)

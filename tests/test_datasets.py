@@ -24,6 +24,7 @@ LAYOUTS = [
         lambda folder: trees.chexpert_batches(folder) / "CheXpert-v1.0 batch 1 (validate & csv)",
     ),
     ("chexpert itself", "chexpert", lambda folder: trees.chexpert(folder) / "CheXpert-v1.0-small"),
+    ("chexpert with readers", "chexpert", trees.chexpert_readers),
     ("rsna with LoVT", "rsna", lambda folder: trees.lovt(trees.rsna(folder))),
     ("chestmnist", "medmnist", lambda folder: trees.medmnist(folder, "chestmnist_64.npz", 64, 14)),
     ("openi from Kaggle", "openi", trees.openi_kaggle),

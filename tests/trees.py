@@ -161,6 +161,23 @@ def chexpert_batches(folder: Path) -> Path:
     return folder
 
 
+def chexpert_readers(folder: Path) -> Path:
+    """A clone of the labels of the test set beside the images: the ground truth and three of eight radiologists."""
+    root = chexpert(folder) / "CheXpert-v1.0-small"
+    home = root / "cheXpert-test-set-labels"
+    for place, name in enumerate(
+        ("groundtruth", "groundtruth/bc1_gt", "groundtruth/bc2_gt", "benchmark_radiologists/bc4")
+    ):
+        bits = ["0"] * 14
+        bits[2] = str(int(place != 2))
+        rows = [f"CheXpert-v1.0/test/patient{patient}/study1,{','.join(bits)}" for patient in (64741, 64742)]
+        file = home / f"{name}.csv" if place == 0 else home / "radiologists" / f"{name}.csv"
+        text(file, "Study," + CHEXPERT_LABELS, *rows)
+    names = ("64741/study1/view1_frontal", "64741/study1/view2_lateral", "64742/study1/view1_frontal")
+    images(home, [f"test/patient{name}.jpg" for name in names])
+    return root
+
+
 # ---- BRAX
 
 BRAX_VIEWS = ("PA", "L", "AP", "AP LLD", "", "RL")

@@ -1,6 +1,8 @@
 """CheXpert: 224,316 radiographs of 65,240 patients, with positive, negative and uncertain labels for 14 findings.
 
 Irvin et al. 2019, https://arxiv.org/abs/1901.07031. Blank means not mentioned, -1 uncertain; both are preserved.
+The labels of the eight radiologists who read the 500 test studies are published apart from the images; the majority of
+five of them is the ground truth.
 """
 
 import logging
@@ -15,6 +17,7 @@ from ribcage.data import splits
 from ribcage.data.findings import CHEXPERT14, canonical
 from ribcage.data.index import Index, index_table
 from ribcage.data.readers import tables
+from ribcage.data.readings import no_readings, reading_frame
 
 CHINESE = "CheXpert：65,240 名患者的 224,316 张正侧位胸片，14 种征象，标签由报告自动提取，含“不确定”"
 SOURCE = "https://aimi.stanford.edu/datasets/chexpert-chest-x-rays"
@@ -42,6 +45,9 @@ LABELS = (
 log = logging.getLogger("ribcage")
 
 BATCH = re.compile(r" batch \d+ \(")
+READERS, READER = "radiologists", re.compile(r"(?P<truth>groundtruth/)?(?P<name>bc\d+)(_gt)?\.csv$")
+"""Folder and tables of https://github.com/rajpurkarlab/cheXpert-test-set-labels, one table for each radiologist."""
+STUDY = r"/(patient\d+/study\d+)"
 PART = re.compile(r"(train|valid|val|test)/patient")
 
 
@@ -50,11 +56,14 @@ def index(
     *,
     labels: Literal["chexpert", "chexbert", "visualchexbert"] = "chexpert",
     valid: Literal["val", "test"] = "val",
+    readers: Literal["all", "ground-truth", "none"] = "all",
 ) -> Index:
     """Read train.csv, valid.csv and, where there is one, the test csv; root is their folder or the one above.
 
     labels: Labeller whose training labels are read.
     valid: Split of the images in valid.csv; with test, one training patient in eight is assigned to val.
+    readers: Radiologists whose labels of the test studies are read, if the folder radiologists is there;
+        ground-truth: only the five whose majority is the ground truth.
     """
     found = _tables(root, TRAIN[labels])
     rows = pd.concat([_rows(root, path, part) for part, path in found.items()], ignore_index=True)
@@ -79,7 +88,25 @@ def index(
     if valid == "test" and "valid" in str(found.get("val")):
         later = frame["split"].replace("val", "test")
         frame["split"] = splits.carve(later, frame["patient"], frame["path"])
-    return Index("chexpert", index_table(frame, CHEXPERT14), CHEXPERT14, root=base)
+    table = index_table(frame, CHEXPERT14)
+    return Index("chexpert", table, CHEXPERT14, root=base, readings=_readings(root, table, readers))
+
+
+def _readings(root: Path, table: pd.DataFrame, readers: str) -> pd.DataFrame:
+    """The labels of each radiologist, for each image of a study."""
+    homes = [root, *sorted(each for each in root.iterdir() if each.is_dir())]
+    home = next((each / READERS for each in homes if (each / READERS).is_dir()), None)
+    found = [(path, match) for path in (tables.files_below(home) if home else []) if (match := READER.search(path))]
+    if home is None or not found or readers == "none":
+        return no_readings()
+    parts = []
+    for path, match in found:
+        if readers == "all" or match["truth"]:
+            rows = tables.read_table(home / path, ("Study", *LABELS), LABELS)
+            parts.append(rows.assign(reader=match["name"], study=rows["Study"].str.extract(STUDY, expand=False)))
+    images = table[["study"]].assign(row=np.arange(len(table)))[table["split"] == "test"]
+    read = images.merge(pd.concat(parts), on="study")
+    return reading_frame(read.rename(columns={name: canonical(name, "chexpert") for name in LABELS}), CHEXPERT14)
 
 
 def _tables(root: Path, train: str) -> dict[str, str]:
@@ -111,7 +138,7 @@ def _rows(root: Path, path: str, part: str) -> pd.DataFrame:
     home = path.rpartition("/")[0]
     listed = rows["Study" if per_study else "Path"]
     start = PART.search(listed.iloc[0] if len(listed) else "")
-    rows["study"] = listed.str.extract(r"/(patient\d+/study\d+)", expand=False)
+    rows["study"] = listed.str.extract(STUDY, expand=False)
     if start is None or rows["study"].isna().any() or not listed.str.startswith(listed.iloc[0][: start.end()]).all():
         wanted = "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg"
         raise ValueError(f"{root / path}: all paths must have the form {wanted}.")
