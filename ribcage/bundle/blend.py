@@ -54,7 +54,7 @@ OF_PREDICTIONS = (
 def open_members(folders: Sequence[Path], mean: Mean) -> list[Classifier]:
     """The classifiers to blend; ValueError if one is given twice or they cannot be blended."""
     if not FEWEST <= len(folders) <= MOST_MEMBERS:
-        raise ValueError(f"A blend needs {FEWEST} to {MOST_MEMBERS} models (given: {len(folders)}).")
+        raise ValueError(f"A blend needs {FEWEST} to {MOST_MEMBERS} models, not {len(folders)}.")
     members = [load_classifier(folder) for folder in folders]
     known: dict[str, Path] = {}
     for member in members:

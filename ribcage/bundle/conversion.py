@@ -121,7 +121,7 @@ def converted_model(
             f"{len(names)}."
         )
     if names and "bias" not in head and not partial:
-        raise ValueError(f"The classification layer in {file} has no bias. Pass --partial to use zeros.")
+        raise ValueError(f"The classification layer in {file} has no bias. Pass --partial to set the bias to zero.")
     if names and several(found.state, config.classifier):
         raise ValueError(
             f"{file} has several classification layers on different tokens ({', '.join(config.classifier)}), which "
@@ -211,7 +211,7 @@ def ask(file: Path, found: Published, claims: Sequence[Claim]) -> None:
     named = {"preprocessing": "--mean and --std", "findings": "--findings"}
     instead = " and ".join(named[one.what] for one in guessed)
     raise ValueError(
-        f"{file} seems to have the {layout} layout (recognised by {found.evidence}), but does not contain the "
+        f"{file} seems to have the {layout} layout (recognised by {found.evidence}), but does not specify the "
         f"{' or '.join(one.what for one in guessed)}. If the layout is correct, pass --layout {layout}, which assumes "
         f"{textwrap.shorten('; '.join(one.value for one in guessed), _LONGEST, placeholder=' …')}; otherwise, pass "
         f"{instead}.{others}"

@@ -93,9 +93,9 @@ def read_initial_weights(file: Path) -> Published:
         also = published(file, other)
         if (also.mean, also.std) != (found.mean, found.std):
             raise ValueError(
-                f"{file} could be in the {found.layout} layout or in the {other} layout, which expect different "
-                f"preprocessing (recognised by {found.evidence}). Convert it first with 'ribcage convert FILE --layout "
-                f"LAYOUT --out FOLDER', where LAYOUT is {found.layout} or {other}; then pass --init FOLDER."
+                f"{file} could be in the {found.layout} layout or in the {other} layout (recognised by "
+                f"{found.evidence}), which expect different preprocessing. Convert it first with 'ribcage convert FILE "
+                f"--layout LAYOUT --out FOLDER', where LAYOUT is {found.layout} or {other}; then pass --init FOLDER."
             )
     return found
 

@@ -168,7 +168,8 @@ def describe(
     findings = setup.findings_of(options, data)
     if not findings:
         raise ValueError(
-            f"{', '.join(options.data)} has no findings to train on. Import labels, or pretrain without them."
+            f"{', '.join(options.data)} has no findings to train on. Import labels, or use a method of 'ribcage "
+            f"pretrain' that needs none."
         )
     own = np.mean([(one.mean, one.std) for one in data], axis=0).round(6).tolist()
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else own)

@@ -217,7 +217,7 @@ class Policy:
             raise ValueError(
                 f"The label policy contains invalid values: {', '.join(problems)}. Valid values are "
                 f"{', '.join(TREATMENTS)} for uncertain labels, {' and '.join(BLANKS)} for blank labels, and "
-                f"{', '.join(READERS)} for labels by several readers."
+                f"{', '.join(READERS)} for labels from several readers."
             )
 
     def __str__(self) -> str:

@@ -71,7 +71,8 @@ def _kept(place: Path) -> bytes:
         ) from None
     if len(found) != LENGTH:
         raise ValueError(
-            f"{place} is not a valid site key: the file has {len(found)} bytes, not {LENGTH}. Set {VARIABLE}, or "
+            f"{place} is not a valid key for hashing patient identifiers: the file has {len(found)} bytes, not "
+            f"{LENGTH}. Set {VARIABLE}, or "
             "delete the file."
         )
     return found

@@ -104,8 +104,7 @@ def check_exclusive(labels: np.ndarray) -> None:
     several, none = int((present > 1).sum()), int((known & (present == 0)).sum())
     if several or none or not known.any():
         raise ValueError(
-            f"--loss cross-entropy needs exactly one positive finding per image. Images: {len(labels):,}; "
-            f"with several positive findings: {several:,}; with none: {none:,}; with all labels known: "
-            f"{int(known.sum()):,}. "
-            "Use --loss bce or other --findings."
+            f"--loss cross-entropy needs exactly one positive finding per image, but of {len(labels):,} images, "
+            f"{several:,} have several positive findings, {none:,} have none, and {int(known.sum()):,} have known "
+            "labels for all findings. Use --loss bce or other --findings."
         )

@@ -119,7 +119,7 @@ def compare(
     if len(entries) < 2:
         raise ValueError("A comparison needs two or more models.")
     if len({one.name for one in entries}) < len(entries):
-        raise ValueError("A model is listed twice: list each model once.")
+        raise ValueError("A model is listed twice. List each model only once.")
     data = align(entries)
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     models = list(zip(data.scores, [at(one, data.findings) for one in entries], strict=True))

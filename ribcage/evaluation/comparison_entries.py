@@ -109,7 +109,7 @@ def chosen(words: Sequence[str], on: str = "") -> list[Path]:
     why = f"The models have {len(common) or 'no'} evaluations on the same test data in common" if known > 1 else unknown
     raise ValueError(
         f"{place} was evaluated {len(files)} times: {names}. {why}. Choose an evaluation with --on, by its name or by "
-        f"its test key in brackets."
+        f"the test key in parentheses."
     )
 
 

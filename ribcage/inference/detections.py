@@ -77,7 +77,7 @@ def read_detections(file: Path) -> Detections:
     try:
         columns = parquet.read_parquet(file)
     except parquet.UnreadableTableError as error:
-        raise ValueError(f"{file} is damaged or not a Parquet file ({error}).") from None
+        raise ValueError(f"{file} is damaged or is not a Parquet file ({error}).") from None
     named = (columns.schema.metadata or {}).get(b"ribcage.looked_for")
     if named is None or "boxes" not in columns.column_names:
         raise ValueError(f"{file} is not a table of detections: it has no list of boxes.")

@@ -87,7 +87,7 @@ def shrunk_size(size: tuple[int, int], side: int | None) -> tuple[int, int]:
 def file_saliency(opened: Bundle, read: image_file.GrayImage, map_method: MapMethod | None = None) -> FileSaliency:
     """Saliency maps of a classifier for all of its findings. Not thread-safe: hooks are registered on the network."""
     if not isinstance(opened.method, Supervised):
-        raise ValueError(f"{opened.folder} is a detector; saliency maps need a classifier.")
+        raise ValueError(f"{opened.folder} is a detector, but saliency maps need a classifier.")
     size, model = (read.width, read.height), opened.spec
     seen = gradcam.saliency_maps(opened.method, view_tensor(stored_square(read, model), model), map_method)
     points = np.array([[*seen.cells.first, *(np.array(seen.cells.first) + seen.cells.step)]])

@@ -108,8 +108,8 @@ def earlier_evidence(method: Supervised, images: Tensor, layer: int) -> Evidence
     if layer >= len(grids):
         named = ", ".join(f"{place}: {high} × {wide}" for place, (high, wide) in enumerate(grids))
         raise ValueError(
-            f"{method.backbone.name} has no layer {layer} for images of {size[0]} × {size[1]} px. Its layers and the "
-            f"sizes of their maps: {named}."
+            f"{method.backbone.name} has no layer {layer} for images of {size[0]} × {size[1]} px. Its layers, "
+            f"with the sizes of their maps, are {named}."
         )
     for features in reversed(by_grid[grids[layer]]):
         found = _owed(method, features, logits, size)

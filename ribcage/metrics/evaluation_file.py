@@ -38,6 +38,6 @@ def read_evaluation(file: Path) -> Evaluation:
         found: Evaluation = typed_json.from_json(kind, values)
     except (ValueError, KeyError, TypeError):
         raise ValueError(
-            f"{file} is damaged, or was written by another version. Run 'ribcage evaluate' again."
+            f"{file} is damaged, or was written by another version of Ribcage. Run 'ribcage evaluate' again."
         ) from None
     return found

@@ -35,7 +35,7 @@ def file_digest(file: Path) -> str:
 def check_digest(file: Path, expected: str, advice: str) -> None:
     """Raise DamagedError unless the file has this digest; `advice` is a sentence on what to do."""
     if file_digest(file) != expected:
-        raise DamagedError(f"{file} is damaged: its SHA-256 does not match. {advice}")
+        raise DamagedError(f"{file} is damaged: its SHA-256 digest does not match. {advice}")
 
 
 # ---- the files of a folder
@@ -88,7 +88,7 @@ def check_appended_digest(file: Path, advice: str) -> None:
         if not (line.startswith(PREFIX) and line.endswith(b"\n") and len(line) == APPENDED):
             raise DamagedError(
                 f"{file} does not end with its SHA-256 digest: the file is truncated, or was written by another "
-                f"version. {advice}"
+                f"version of Ribcage. {advice}"
             )
         stream.seek(0)
         hashed, left = hashlib.sha256(), size - APPENDED
@@ -96,4 +96,4 @@ def check_appended_digest(file: Path, advice: str) -> None:
             hashed.update(block)
             left -= len(block)
     if hashed.hexdigest().encode() != line[len(PREFIX) : -1]:
-        raise DamagedError(f"{file} is damaged: its SHA-256 does not match. {advice}")
+        raise DamagedError(f"{file} is damaged: its SHA-256 digest does not match. {advice}")

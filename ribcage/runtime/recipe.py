@@ -53,7 +53,7 @@ def recipe_file(word: str) -> Path:
         return FOLDER / f"{word}.toml"
     if given.suffix != ".toml" and not given.is_file():
         raise ValueError(
-            f"Unknown recipe {word!r}.{did_you_mean(word, recipe_names())} Run 'ribcage recipes' to list all."
+            f"Unknown recipe {word!r}.{did_you_mean(word, recipe_names())} Run 'ribcage recipes' to list all recipes."
         )
     return given
 

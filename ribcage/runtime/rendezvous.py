@@ -47,4 +47,7 @@ def agreed_prefix(store: dist.Store, rank: int, world: int, patience: float) -> 
         if store.check([f"{prefix}/all"]) and name in store.get(f"{prefix}/all").decode().split():
             return prefix
         time.sleep(0.02)
-    raise TimeoutError(f"Rank {rank} waited {patience:g} s for the other processes, which did not respond.")
+    raise TimeoutError(
+        f"Rank {rank} waited {patience:g} s for the other processes, which did not respond. "
+        "Check that all processes were started."
+    )

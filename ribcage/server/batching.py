@@ -62,7 +62,7 @@ class Batcher(Generic[Item, Output]):
         try:
             self.waiting.put_nowait((item, future))
         except queue.Full:
-            raise FullError("Too many images are waiting for the model.") from None
+            raise FullError("Too many images are waiting for the model. Try again later.") from None
         return future
 
     def end(self) -> None:

@@ -180,7 +180,7 @@ class Reader:
             self._restart()
         if not self.ready and self._within(START, self._answer)[0] is None:
             self._restart()
-            raise UnreadableError(f"{task.name} cannot be decoded, because the decoding process does not start.")
+            raise UnreadableError(f"{task.name} cannot be decoded, because the decoding process cannot be started.")
         self.ready = True
         answer, late = self._within(self.seconds, lambda: self._asked(task, data))
         if answer is None or late:

@@ -189,7 +189,10 @@ def check_resumable(command: str, options: TrainingOptions, data: Datasets, teac
         return {}
     now, before = record(command, options, data, teachers), {**default_values(options), **written}
     if before.get("command") != command:
-        raise ValueError(f"{options.out} is a run of 'ribcage {before.get('command')}', not of 'ribcage {command}'.")
+        raise ValueError(
+            f"{options.out} is a run of 'ribcage {before.get('command')}', not of 'ribcage {command}'. "
+            "Choose another --out."
+        )
     names = [name for name in dict.fromkeys([*before, *now]) if name != "history" and before.get(name) != now.get(name)]
     if changed := [name for name in names if name not in FREE | ADJUSTABLE]:
         other = " (with other images or labels)" if "contents" in changed else ""

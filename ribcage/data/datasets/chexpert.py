@@ -119,9 +119,10 @@ def _tables(root: Path, train: str) -> dict[str, str]:
     }
     if not any(found.values()):
         raise tables.missing_files(root, [train, VALID[0]], SOURCE)
-    other = [name for name in TRAIN.values() if name != train and not found["train"] and tables.files_named(near, name)]
-    if other:
-        raise ValueError(f"{root} has {other[0]}, but no {train}. Choose the labels with --labels.")
+    others = {name: labels for labels, name in TRAIN.items() if name != train and tables.files_named(near, name)}
+    if others and not found["train"]:
+        name, labels = next(iter(others.items()))
+        raise ValueError(f"{root} contains {name}, but not {train}. Pass --labels {labels}.")
     for paths in found.values():
         if len(paths) > 1 and paths[0].count("/") == paths[1].count("/") and Path(paths[0]).name == Path(paths[1]).name:
             homes = [str(root / path) for path in paths]

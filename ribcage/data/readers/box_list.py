@@ -27,10 +27,12 @@ def read_boxes(file: Path, encoding: str = "auto") -> pd.DataFrame:
     path, finding = columns.column_named(header, columns.ROLES["path"]), columns.column_named(header, FINDING)
     corners = _all_of(header, CORNERS)  # corners take precedence: beside them, width and height are the image's
     sides = corners or _all_of(header, SIDES)
-    lacking = {"an image's file": path, "a finding": finding, "x, y, width, height or two corners": sides}
+    lacking = {"image files": path, "findings": finding, "coordinates (x, y, width, height, or two corners)": sides}
     if not all(lacking.values()):
-        wanted = "; nor like ".join(what for what, found in lacking.items() if not found)
-        raise ValueError(f"{file} is not a list of boxes: no column is named like {wanted}. {columns.among(header)}")
+        wanted = " and none for ".join(what for what, found in lacking.items() if not found)
+        raise ValueError(
+            f"{file} is not a list of boxes: no column was recognised for {wanted}. {columns.among(header)}"
+        )
     numbers = np.stack([_numbers(rows[name], name, file) for name in sides], 1)
     if corners:
         numbers[:, 2:] -= numbers[:, :2]

@@ -120,9 +120,10 @@ def among(header: Sequence[str]) -> str:
 
 def label_columns(header: Sequence[str], taken: Sequence[str], given: Sequence[str]) -> list[str]:
     """The columns with labels: those given, else all that are named after findings, else one with lists of findings."""
-    wrong = [f"{name!r}{did_you_mean(name, header)}" for name in given if name not in header]
+    wrong = [name for name in given if name not in header]
     if wrong:
-        raise ValueError(f"--label-columns: the table has no column {' and no column '.join(wrong)} {among(header)}")
+        names, hints = " and no column ".join(map(repr, wrong)), "".join(did_you_mean(name, header) for name in wrong)
+        raise ValueError(f"--label-columns: the table has no column {names}.{hints} {among(header)}")
     free = [name for name in header if name not in taken]
     known = [name for name in free if findings.is_known_finding(name)]
     listed = column_named(free, LISTS)

@@ -38,7 +38,7 @@ def check_length(dataset: "Dataset", expected: int, name: str) -> list[str]:
     if len(data) >= 2 * expected and expected > 1:
         raise UnreadableError(
             f"{name} has {len(data)} bytes of pixel data, but Rows, Columns, SamplesPerPixel and BitsAllocated imply "
-            f"{expected}: the file may contain several images, or more bits than declared."
+            f"{expected}: the file may contain several images, or pixels with more bits than declared."
         )
     more = len(data) - expected
     return [f"{CAUTION}{more} bytes after the pixels ignored"] if more > 1 else []  # an even length is required
