@@ -142,7 +142,7 @@ def test_patients_in_training_and_validation_are_warned_of(tmp_path: Path, capsy
         (["--batch", "1"], "--batch 1"),
         (
             ["--loss", "cross-entropy", "--policy", "ones,blank=zeros"],
-            "findings: 2; with none: 4;",
+            "2 have several positive findings, 4 have none",
         ),
         (["--data", "{data}", "{data}"], "72 images "),
         (["--lr", "1e18", "--optimizer", "sgd", "--warmup", "0", "--epochs", "3"], "lower --lr"),
