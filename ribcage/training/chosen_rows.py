@@ -49,8 +49,8 @@ def usable_rows(options: TrainingOptions, data: Datasets, rows: np.ndarray) -> n
         left = rows[~np.unpackbits(found, count=data.total).astype(bool)[rows]]
     if not len(left):
         raise ValueError(
-            f"--drop-shared {' '.join(options.drop_shared)} leaves a required split without images. Drop the shared "
-            f"images from another split."
+            f"--drop-shared {' '.join(options.drop_shared)} leaves no images for training or none for validation. "
+            f"Drop the shared images from another split."
         )
     data.require_intact(left)
     return left
