@@ -43,7 +43,7 @@ def stopped(arguments: list[str], out: Path, after: int) -> int:
     return code
 
 
-def words(data: Path, out: Path, *more: str) -> list[str]:
+def words(data: Path | str, out: Path, *more: str) -> list[str]:
     plain = [
         "finetune",
         "--data",

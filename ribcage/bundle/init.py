@@ -21,6 +21,7 @@ from ribcage.models.backbone import Backbone
 from ribcage.models.catalogue import pretrained_config
 from ribcage.models.pretrained import Weights
 from ribcage.runtime import distributed
+from ribcage.runtime.remote.addresses import address_text
 
 
 def initial_bundle(init: str) -> Path | None:
@@ -63,7 +64,10 @@ def data_sources(data: Datasets, init: str) -> tuple[TrainingData, ...]:
     """The datasets of a training, after those of its initial weights."""
     known = initial_spec(init)
     before = [replace(one, before=True) for one in known.data] if known else file_source(init)
-    own = [TrainingData(one.facts.name, one.facts.source, one.facts.licence, folder=str(one.folder)) for one in data]
+    own = [
+        TrainingData(one.facts.name, one.facts.source, one.facts.licence, folder=address_text(one.folder))
+        for one in data
+    ]
     return (*before, *own)
 
 

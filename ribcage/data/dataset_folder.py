@@ -10,12 +10,13 @@ each time.
 """
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ from ribcage.data.readings import READINGS_FILE
 from ribcage.imaging import fingerprint, image_file
 from ribcage.reports import html
 from ribcage.runtime import files
+from ribcage.runtime.remote import addresses, cache
+from ribcage.runtime.remote.cache import local_file
 
 SHOWN = 12
 """Images shown in a notebook."""
@@ -60,6 +63,7 @@ class DatasetFolder:
     """An opened dataset folder."""
 
     folder: Path
+    """A local folder or, as a path, a remote address."""
     facts: Facts
     index: Index
     images: ImageStore
@@ -124,7 +128,7 @@ class DatasetFolder:
         patients."""
         if self.facts.linked:
             return Fingerprints.of_patients(self.index, private=self.private)
-        file = self.folder / "fingerprints.parquet"
+        file = local_file(self.folder, "fingerprints.parquet")
         _require(file, self.facts)
         of_patients = {
             "patients": patient_hashes(self.index, private=self.private),
@@ -143,8 +147,9 @@ class DatasetFolder:
         """One row per radiology report: the `rows` of its images, its sections and its language; read on first use."""
         if REPORTS_FILE not in self.facts.tables:
             return no_reports()
-        _require(self.folder / REPORTS_FILE, self.facts)
-        return load_reports(self.folder / REPORTS_FILE, len(self))
+        file = local_file(self.folder, REPORTS_FILE)
+        _require(file, self.facts)
+        return load_reports(file, len(self))
 
     @cached_property
     def masks(self) -> pd.DataFrame:
@@ -182,16 +187,17 @@ class DatasetFolder:
 
 
 def open(folder: Path | str) -> DatasetFolder:
-    """Open a dataset folder."""
-    folder = Path(folder)
-    if not (folder / "dataset.json").is_file():
+    """Open a dataset folder, local or at a remote address."""
+    folder = addresses.parse_place(str(folder))
+    if not addresses.is_remote(folder) and not (folder / "dataset.json").is_file():
         raise FileNotFoundError(_why_not(folder))
-    facts = Facts.load(folder / "dataset.json")
-    _require(folder / "index.parquet", facts)
+    facts = Facts.load(local_file(folder, "dataset.json"))
+    table = local_file(folder, "index.parquet")
+    _require(table, facts)
     beside = [name for name in EAGER if name in facts.tables]
     for name in beside:
-        _require(folder / name, facts)
-    index = Index.load(folder / "index.parquet", beside)
+        _require(local_file(folder, name), facts)
+    index = Index.load(table, beside)
     images = open_images(folder, facts, index)
     if len(index) != facts.images:
         raise ValueError(
@@ -258,21 +264,27 @@ def open_images(folder: Path, facts: Facts, index: Index) -> ImageStore:
     if facts.linked:
         return LinkedStore(_linked(folder, facts, index), shape, dtype)
     if not facts.images_per_shard:
-        return ArrayStore(open_array(folder / IMAGES_FILE, shape, dtype))
+        return ArrayStore(open_array(local_file(folder, IMAGES_FILE), shape, dtype))
     if [one.images for one in facts.shards] != shard_sizes(facts.images, facts.images_per_shard):
         raise ValueError(
             f"{folder / 'dataset.json'} is damaged: its shards do not have {facts.images:,} images. Import the dataset "
             f"again."
         )
+    if addresses.is_remote(folder):
+        return ShardStore(lambda number: _remote_shard(folder, facts, number), facts.images_per_shard, shape, dtype)
     shards = [folder / shard_name(number) for number in range(len(facts.shards))]
     if missing := [file for file in shards if not file.is_file()]:
         raise FileNotFoundError(f"{missing[0]} is missing. Import the dataset again.")
     return ShardStore(shards.__getitem__, facts.images_per_shard, shape, dtype)
 
 
+def _remote_shard(folder: Path, facts: Facts, number: int) -> cache.CachedFile:
+    return cache.open_copy(addresses.child(folder, shard_name(number)), sha256=facts.shards[number].sha256)
+
+
 def _linked(folder: Path, facts: Facts, index: Index) -> Callable[[int], np.ndarray]:
     """row → its image, read from its file; errors name the row and the file."""
-    read = cache(lambda: reader(index, facts))
+    read = functools.cache(lambda: reader(index, facts))
 
     def image(row: int) -> np.ndarray:
         try:

@@ -2,6 +2,7 @@
 their original files. Every store may be read by several threads at once."""
 
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ribcage.runtime import files
+from ribcage.runtime.remote.cache import CachedFile, CacheFullError
 
 IMAGES_FILE = "images.npy"
 """The images of a folder without shards."""
@@ -65,8 +67,8 @@ class ShardStore(ImageStore):
     """Several files with `each` images, the last possibly with fewer. A shard is memory-mapped when one of its images
     is read; those that were not read for longest are closed once their last image is no longer used."""
 
-    def __init__(self, file: Callable[[int], Path], each: int, shape: Shape, dtype: np.dtype[Any]) -> None:
-        """file: number of a shard → its local file."""
+    def __init__(self, file: Callable[[int], Path | CachedFile], each: int, shape: Shape, dtype: np.dtype[Any]) -> None:
+        """file: number of a shard → its file, or a copy of it in the cache, which is in use as long as its images."""
         self.shape, self.dtype, self.each, self._file = shape, dtype, each, file
         self._maps: OrderedDict[int, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
@@ -84,13 +86,26 @@ class ShardStore(ImageStore):
             if number in self._maps:
                 self._maps.move_to_end(number)
                 return self._maps[number]
-        rows = min(self.each, len(self) - number * self.each)
-        images = np.asarray(open_array(self._file(number), (rows, *self.shape[1:]), self.dtype))
+        try:
+            images = self._mapped(number)
+        except CacheFullError:
+            with self._lock:
+                self._maps.clear()  # copies of shards whose images are not in use any more can be removed now
+            images = self._mapped(number)
         with self._lock:
             self._maps[number] = images
             while len(self._maps) > OPEN_SHARDS:
                 self._maps.popitem(last=False)
         return images
+
+    def _mapped(self, number: int) -> np.ndarray:
+        file = self._file(number)
+        rows = min(self.each, len(self) - number * self.each)
+        path = file.path if isinstance(file, CachedFile) else file
+        images = open_array(path, (rows, *self.shape[1:]), self.dtype)
+        if isinstance(file, CachedFile):
+            weakref.finalize(images, file.close)
+        return np.asarray(images)
 
 
 class LinkedStore(ImageStore):

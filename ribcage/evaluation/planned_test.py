@@ -20,6 +20,7 @@ from ribcage.metrics.evaluation import Protocol
 from ribcage.metrics.evaluation_context import EvaluatedData, EvaluatedModel, EvaluationContext, LeakageCheck, LeftOut
 from ribcage.metrics.evaluation_file import METRICS_FILE
 from ribcage.runtime import files
+from ribcage.runtime.remote.addresses import address_text
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ class PlannedTest:
                 splits=tuple(training_splits(spec)),
             ),
             data=tuple(
-                EvaluatedData(folder=str(one.folder), **{name: getattr(one.facts, name) for name in facts})
+                EvaluatedData(folder=address_text(one.folder), **{name: getattr(one.facts, name) for name in facts})
                 for one in self.datasets
             ),
             split=self.rules.split,

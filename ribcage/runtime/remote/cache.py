@@ -79,6 +79,10 @@ class CachedFile:
         self.close()
 
 
+class CacheFullError(OSError):
+    """An object does not fit into the cache, because other copies in it are in use."""
+
+
 _kept: dict[Path, CachedFile] = {}
 _kept_lock = threading.Lock()
 
@@ -93,6 +97,11 @@ def local_copy(place: Path | str, *, size: int | None = None, sha256: str | None
     with _kept_lock:
         _kept[copy.path] = copy
     return copy.path
+
+
+def local_file(folder: Path, name: str) -> Path:
+    """A file of a local or remote folder; of a remote one, a local copy."""
+    return local_copy(addresses.child(folder, name)) if addresses.is_remote(folder) else folder / name
 
 
 def release(path: Path) -> None:
@@ -264,7 +273,7 @@ def _make_room(root: Path, needed: int, address: str, reserve: Callable[[], None
             if _removed(root, file):
                 excess -= size
         if excess > 0:
-            raise OSError(
+            raise CacheFullError(
                 f"{address} has {files.format_bytes(needed)} and does not fit into the cache, because too many of the "
                 f"other files in it are in use. Set {SIZE_VARIABLE} (now {files.format_bytes(limit)}) to a larger size."
             )
