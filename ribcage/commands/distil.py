@@ -77,7 +77,7 @@ def run(options: Options) -> Path | int:
     from ribcage.training import run_folder, setup
 
     options = with_defaults(run_folder.with_resume(options))
-    errors = [*wrong(options), *setup.batch_faults(options)]
+    errors = [*wrong(options), *setup.loader_faults(options)]
     return setup.run_processes("distil", sys.modules[__name__], options, train, errors)
 
 

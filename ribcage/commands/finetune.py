@@ -96,7 +96,7 @@ def run(options: Options) -> Path | int:
     options = with_defaults(run_folder.with_resume(options))
     endless = options.patience and options.keep == "last"
     wrong = ["--patience needs --keep best, not --keep last"] if endless else []
-    wrong += setup.batch_faults(options)
+    wrong += setup.loader_faults(options)
     return setup.run_processes("finetune", sys.modules[__name__], options, train, wrong)
 
 

@@ -106,7 +106,7 @@ def run(options: Options) -> Path | int:
     unsound, options = wrong(options), run_folder.with_resume(options)
     if options.head != "cam":  # which trains nothing
         options = with_defaults(options)
-        unsound += setup.batch_faults(options)
+        unsound += setup.loader_faults(options)
     return setup.run_processes("localise", sys.modules[__name__], options, train, unsound)
 
 

@@ -158,7 +158,7 @@ def wrong(options: Options) -> list[str]:
     from ribcage.training import micro_batches, setup
 
     kind = methods.load_method(options.method)
-    wrong, processes = setup.batch_faults(options), launcher.number_of_processes(options.devices)
+    wrong, processes = setup.loader_faults(options), launcher.number_of_processes(options.devices)
     if options.batch > 0 and micro_batches.accumulation_steps(options, options.batch, processes) > 1:
         wrong += kind.faults_of_parts(options.micro_batch)
     if options.data_weights and len(options.data_weights) != len(options.data):

@@ -21,6 +21,7 @@ import torch
 
 from ribcage.data import sampling
 from ribcage.data.batch import Batch, BatchInProgress, BatchMaker
+from ribcage.data.block_shuffle import BlockOrder, BlockShuffle
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.findings import Policy
@@ -44,7 +45,8 @@ class Loader(BatchMaker):
         rows: the rows to load, as numbers or as one truth value per row; None: all.
         findings: the label columns; None: every finding of every dataset. A dataset without a finding gives NaN.
         policy: what uncertain and blank labels and those of several readers become.
-        shuffle: a new order in every epoch; False: the order of `rows`.
+        shuffle: a new order in every epoch, of single rows or, with a BlockShuffle, of blocks; False: the order of
+            `rows`.
         weights: draw with replacement, by one weight per dataset (its share of a batch) or per row of `rows`.
         together: all views of an image share their random numbers: one image at the sizes of the views.
         labelled: rows whose labels are shown; those of all others are NaN (None: all are shown).
@@ -69,7 +71,7 @@ class Loader(BatchMaker):
         rows: np.ndarray | None = None,
         findings: Sequence[str] | None = None,
         policy: Policy | str | None = None,
-        shuffle: bool = True,
+        shuffle: bool | BlockShuffle = True,
         weights: Sequence[float] | np.ndarray | None = None,
         together: bool = False,
         labelled: np.ndarray | None = None,
@@ -109,7 +111,8 @@ class Loader(BatchMaker):
         drawn = None
         if weights is not None:
             drawn = sampling.weight_per_row(self.data, self.rows, np.asarray(weights, np.float64))
-        self.sampler = Sampler(self.rows, seed, shuffle, drawn)
+        blocks = BlockOrder(self.data, shuffle, batch) if isinstance(shuffle, BlockShuffle) else None
+        self.sampler = Sampler(self.rows, seed, bool(shuffle), drawn, blocks)
 
     def __len__(self) -> int:
         """Steps in an epoch."""

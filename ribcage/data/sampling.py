@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ribcage.data.block_shuffle import BlockOrder
 from ribcage.data.collection import Datasets
 from ribcage.runtime import rng
 
@@ -77,15 +78,18 @@ class Sampler:
     shuffle: bool
     weights: np.ndarray | None = None
     """(N,) one per row: rows are drawn with replacement."""
+    blocks: BlockOrder | None = None
+    """If set, the rows are shuffled block by block."""
 
     def order(self, epoch: int) -> np.ndarray:
         """(N,) int64 addresses."""
-        places = np.arange(len(self.rows))
+        rows = self.rows
         if self.weights is not None:
-            places = rng.choices(self.seed, epoch, self.weights, len(self.rows))
-        elif self.shuffle:
-            places = rng.permutation(self.seed, epoch, len(self.rows))
-        rows = self.rows[places]
+            rows = rows[rng.choices(self.seed, epoch, self.weights, len(rows))]
+        if self.blocks is not None:
+            rows = self.blocks.ordered(self.seed, epoch, rows)
+        elif self.weights is None:
+            rows = rows[rng.permutation(self.seed, epoch, len(rows))] if self.shuffle else rows.copy()
         if self._has_repeats:
             rows |= repeats(rows) << _ROW_BITS
         return rows

@@ -21,6 +21,7 @@ _BLOCK = 1 << 20  # positions at a time, so that intermediate results take littl
 # Streams: the views of an image are numbered from 0 up; other uses of random numbers are named, from the top down.
 ORDER, SAMPLE, LABELS, NOISE, SAME_PATIENT, METHOD, READER = 0xFFFF, 0xFFFE, 0xFFFD, 0xFFFC, 0xFFFB, 0xFFFA, 0xFFF9
 MIXING = 0xFFF9
+BLOCKS, WITHIN = 0xFFF8, 0xFFF7
 
 
 def uniform(seed: int, epoch: int, rows: np.ndarray, stream: int, count: int) -> np.ndarray:
@@ -58,10 +59,10 @@ def generator(chance: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=chance | stream << 64))
 
 
-def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+def permutation(seed: int, epoch: int, count: int, stream: int = ORDER) -> np.ndarray:
     """(count,) int64: the permutation of 0 … count-1 for this epoch."""
     bits = np.uint64(max(count - 1, 1).bit_length())
-    keys = _long_words(seed, epoch, count, ORDER)
+    keys = _long_words(seed, epoch, count, stream)
     keys >>= bits
     keys <<= bits
     keys |= np.arange(count, dtype=np.uint64)
@@ -69,6 +70,33 @@ def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     keys.sort()
     keys &= (np.uint64(1) << bits) - np.uint64(1)
     return keys.view(np.int64)
+
+
+def permutation_within(seed: int, epoch: int, spans: np.ndarray, stream: int) -> np.ndarray:
+    """(N,) int64: a permutation of 0 … N-1 that moves no number out of its span; spans: (S,) their sizes, of sum N."""
+    ends = np.cumsum(spans)
+    found = np.empty(int(ends[-1]) if len(ends) else 0, np.int64)
+    start = done = 0
+    while done < len(spans):  # some spans at a time, to limit memory
+        until = max(done + 1, int(np.searchsorted(ends, start + _BLOCK, side="right")))
+        end = int(ends[until - 1])
+        found[start:end] = start + _permuted_spans(seed, epoch, spans[done:until], start, stream)
+        start, done = end, until
+    return found
+
+
+def _permuted_spans(seed: int, epoch: int, spans: np.ndarray, start: int, stream: int) -> np.ndarray:
+    """As `permutation_within`, for spans that begin at a position."""
+    total = int(spans.sum())
+    low, top = np.uint64(int(spans.max()).bit_length()), np.uint64(len(spans).bit_length())
+    first = np.repeat(np.cumsum(spans) - spans, spans)
+    words = random_words(seed, epoch, np.arange(start // 2, -(-(start + total) // 2)), stream, WORDS)
+    pairs = words.reshape(-1, 2)[start % 2 :][:total].astype(np.uint64)
+    keys = (pairs[:, 0] << _HALF | pairs[:, 1]) >> (low + top) << low
+    keys |= np.repeat(np.arange(len(spans), dtype=np.uint64), spans) << (np.uint64(64) - top)
+    keys |= (np.arange(total) - first).astype(np.uint64)  # no two are equal: any sorting algorithm gives the same order
+    keys.sort()
+    return first + (keys & ((np.uint64(1) << low) - np.uint64(1))).astype(np.int64)
 
 
 def choices(seed: int, epoch: int, weights: np.ndarray, count: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from ribcage.bundle.init import initial_provenance
 from ribcage.bundle.io import save_bundle
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data import sampling
+from ribcage.data.block_shuffle import BlockShuffle
 from ribcage.data.collection import Datasets
 from ribcage.data.findings import Policy
 from ribcage.data.loader import Loader
@@ -73,8 +74,12 @@ def run_processes(
         return train(options, device)
 
 
-def batch_faults(options: TrainingOptions) -> list[str]:
-    """Errors in a batch that cannot be divided equally among the processes."""
+def loader_faults(options: TrainingOptions) -> list[str]:
+    """Errors in --shuffle, and in a batch that cannot be divided equally among the processes."""
+    try:
+        BlockShuffle.parse(options.shuffle)
+    except ValueError as error:
+        return [str(error)]
     world = launcher.number_of_processes(options.devices)
     if options.batch < 1 or world < 1 or options.batch % world == 0:
         return []
@@ -127,6 +132,7 @@ def build_loader(
         earlier=[(stage.end, views(stage.size)) for stage in early],
         batch=options.batch,
         seed=options.seed,
+        shuffle=BlockShuffle.parse(options.shuffle) or True,
         rows=rows,
         findings=spec.findings if findings is None else findings,
         policy=policy,
