@@ -36,7 +36,7 @@ def make_folder(folder: Path, rows: int, seed: int) -> None:
     import numpy as np
     import pandas as pd
 
-    from ribcage.data import dataset_folder
+    from ribcage.data import dataset_facts, dataset_folder
     from ribcage.data.findings import CHEXPERT14
     from ribcage.data.fingerprint_table import Fingerprints
     from ribcage.data.index import Index, index_table
@@ -75,7 +75,7 @@ def make_folder(folder: Path, rows: int, seed: int) -> None:
     Fingerprints(prints, hashes, np.zeros(rows, np.uint64)).save(folder / "fingerprints.parquet")
     dataset_folder.write_facts(
         folder,
-        dataset_folder.Facts(
+        dataset_facts.Facts(
             name=index.name, dataset="chexpert", source="synthetic", licence="", images=rows, rejected=0, size=SIDE,
             fit="pad", depth=8, mean=0.5, std=0.25, findings=CHEXPERT14, root="", contents=str(seed),
         ),

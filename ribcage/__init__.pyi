@@ -208,6 +208,7 @@ def distil(
     augment_options: Words = (),
     epochs: int | None = None,
     batch: int = 64,
+    shuffle: Word = 'rows',
     micro_batch: int = 0,
     lr: float | None = None,
     min_lr: float | None = None,
@@ -289,6 +290,9 @@ def distil(
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 10).
         batch: Batch size: images per optimizer step, summed over all processes.
+        shuffle: Order of the training images: rows (single images at random) or blocks (images at random within
+            blocks that are read one after another, for data that do not fit into memory or on the local disk).
+            blocks:512:4 sets the images per block and the blocks per window (docs/datasets.md).
         micro_batch: Maximum number of images per forward pass in each process; 0 means no limit. The gradients of
             larger batches are accumulated or, if the loss compares the images of a batch with each other,
             computed by gradient caching.
@@ -489,6 +493,7 @@ def finetune(
     augment_options: Words = (),
     epochs: int | None = None,
     batch: int = 64,
+    shuffle: Word = 'rows',
     micro_batch: int = 0,
     lr: float | None = None,
     min_lr: float | None = None,
@@ -559,6 +564,9 @@ def finetune(
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 10).
         batch: Batch size: images per optimizer step, summed over all processes.
+        shuffle: Order of the training images: rows (single images at random) or blocks (images at random within
+            blocks that are read one after another, for data that do not fit into memory or on the local disk).
+            blocks:512:4 sets the images per block and the blocks per window (docs/datasets.md).
         micro_batch: Maximum number of images per forward pass in each process; 0 means no limit. The gradients of
             larger batches are accumulated or, if the loss compares the images of a batch with each other,
             computed by gradient caching.
@@ -724,6 +732,7 @@ def localise(
     augment_options: Words = (),
     epochs: int | None = None,
     batch: int = 64,
+    shuffle: Word = 'rows',
     micro_batch: int = 0,
     lr: float | None = None,
     min_lr: float | None = None,
@@ -794,6 +803,9 @@ def localise(
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 30).
         batch: Batch size: images per optimizer step, summed over all processes.
+        shuffle: Order of the training images: rows (single images at random) or blocks (images at random within
+            blocks that are read one after another, for data that do not fit into memory or on the local disk).
+            blocks:512:4 sets the images per block and the blocks per window (docs/datasets.md).
         micro_batch: Maximum number of images per forward pass in each process; 0 means no limit. The gradients of
             larger batches are accumulated or, if the loss compares the images of a batch with each other,
             computed by gradient caching.
@@ -938,6 +950,7 @@ def pretrain(
     augment_options: Words = (),
     epochs: int | None = None,
     batch: int = 256,
+    shuffle: Word = 'rows',
     micro_batch: int = 0,
     lr: float | None = None,
     min_lr: float | None = None,
@@ -1002,6 +1015,9 @@ def pretrain(
         epochs: Training epochs (default: byol 1000; mae 800; mae_unet 800; moco 200; simclr 100; supcon 1000;
             supervised 100; swav 400).
         batch: Batch size: images per optimizer step, summed over all processes.
+        shuffle: Order of the training images: rows (single images at random) or blocks (images at random within
+            blocks that are read one after another, for data that do not fit into memory or on the local disk).
+            blocks:512:4 sets the images per block and the blocks per window (docs/datasets.md).
         micro_batch: Maximum number of images per forward pass in each process; 0 means no limit. The gradients of
             larger batches are accumulated or, if the loss compares the images of a batch with each other,
             computed by gradient caching.

@@ -37,7 +37,7 @@ class BlockShuffle:
         if (
             kind != "blocks"
             or len(sizes) > 2
-            or not all(size.isdecimal() and 0 < int(size) < 1 << 31 for size in sizes)
+            or not all(size.isascii() and size.isdecimal() and 0 < int(size) < 1 << 31 for size in sizes)
         ):
             raise ValueError(
                 f"--shuffle {text!r} must be rows, blocks, blocks:ROWS or blocks:ROWS:WINDOW, such as "

@@ -272,10 +272,11 @@ def open_images(folder: Path, facts: Facts, index: Index) -> ImageStore:
         )
     if addresses.is_remote(folder):
         return ShardStore(lambda number: _remote_shard(folder, facts, number), facts.images_per_shard, shape, dtype)
-    shards = [folder / shard_name(number) for number in range(len(facts.shards))]
-    if missing := [file for file in shards if not file.is_file()]:
-        raise FileNotFoundError(f"{missing[0]} is missing. Import the dataset again.")
-    return ShardStore(shards.__getitem__, facts.images_per_shard, shape, dtype)
+    names = [shard_name(number) for number in range(len(facts.shards))]
+    present = {file.name for file in folder.iterdir()}
+    if missing := [name for name in names if name not in present]:
+        raise FileNotFoundError(f"{folder / missing[0]} is missing. Import the dataset again.")
+    return ShardStore(lambda number: folder / names[number], facts.images_per_shard, shape, dtype)
 
 
 def _remote_shard(folder: Path, facts: Facts, number: int) -> cache.CachedFile:
