@@ -16,6 +16,7 @@ import torch.distributed as dist
 from refusals import has_facts, line
 
 from ribcage import cli
+from ribcage.data import dataset_folder
 from ribcage.runtime import flags, launcher
 from ribcage.training import checkpoint
 
@@ -183,6 +184,27 @@ def test_processes_of_a_launcher_print_an_error_in_the_options_once(tmp_path: Pa
         1,
         0,
     ]
+
+
+def opened(folder: str) -> int:
+    """As a command opens its data, in every process; the exit code."""
+
+    def dispatch(words: list[str]) -> int:
+        with launcher.started():
+            dataset_folder.open(Path(folder.replace("RANK", os.environ["RANK"])))
+        return 0
+
+    cli.dispatch = dispatch
+    return cli.main([])
+
+
+@pytest.mark.parametrize(("name", "printed"), [("none", [1, 0]), ("none-RANK", [1, 1])])
+def test_an_error_in_the_data_is_printed_once_and_each_of_several_is_printed(
+    name: str, printed: list[int], tmp_path: Path
+) -> None:
+    with processes.ranks(opened, str(tmp_path / name), said=tmp_path / "said") as started:
+        ends = [process.end() for process in started]
+    assert [(code, text.count("none")) for code, text in ends] == [(1, count) for count in printed], ends
 
 
 def watching(parent: int) -> None:

@@ -98,12 +98,12 @@ def evaluate_findings(options: Options) -> "ResultWithPage":
     from ribcage.reports.worst_errors import worst_errors
     from ribcage.runtime import distributed, launcher
 
-    model = load_classifier(options.run)
-    test = PlannedTest.of(rules(options), model.spec, options.data)
-    tested_findings(model.spec, test.datasets, test.policy, options.rule)
-    test = test.unseen(model)
-    out, leak = test.folder(), test.leakage(model)
     with launcher.started() as device:
+        model = load_classifier(options.run)
+        test = PlannedTest.of(rules(options), model.spec, options.data)
+        tested_findings(model.spec, test.datasets, test.policy, options.rule)
+        test = test.unseen(model)
+        out, leak = test.folder(), test.leakage(model)
         predicted = predictions.predict(
             model.method.to(device), test.datasets, test.rows, model=model.spec, device=device,
             batch=options.batch, ten_crop=options.ten_crop, label="predict",
@@ -156,10 +156,10 @@ def evaluate_boxes(options: Options) -> "ResultWithPage":
     from ribcage.runtime import distributed, launcher, limits
 
     limits.check_options(options, for_classifiers_only(options))
-    model = load_detector(options.run)
-    test = PlannedTest.of(rules(options), model.spec, options.data).unseen(model)
-    out, leak = test.folder(), test.leakage(model)
     with launcher.started() as device:
+        model = load_detector(options.run)
+        test = PlannedTest.of(rules(options), model.spec, options.data).unseen(model)
+        out, leak = test.folder(), test.leakage(model)
         model.method.to(device)
         detected = detections.detect(
             cam_detector.as_detector(model), test.datasets, test.rows, model=model.spec, device=device,

@@ -4,7 +4,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ def started() -> Iterator[torch.device]:
         yield device
         return
     if active():  # Ray Train has set up the process group, and ends it
-        with lost_process_explained():
+        with lost_process_explained(), equal_errors_once():
             yield device
         return
     os.environ.update(environment)
@@ -45,7 +45,7 @@ def started() -> Iterator[torch.device]:
         _require_address()
         dist.init_process_group(backend)
     try:
-        with lost_process_explained():
+        with lost_process_explained(), equal_errors_once():
             yield device
     finally:
         dist.destroy_process_group()
@@ -61,6 +61,39 @@ def lost_process_explained() -> Iterator[None]:
             raise
         text = "Another process of this run ended or cannot be reached. See its message for the reason."
         raise echoed(ConnectionError(text)) from None
+
+
+@contextmanager
+def equal_errors_once(patience: float = 3.0) -> Iterator[None]:
+    """Mark an error of the user's, such as a missing file, if a process of a lower rank has raised the same: it is
+    printed once. Each process waits up to `patience` seconds for the others, which may still be reading."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if active() and not hasattr(error, "echo") and not isinstance(error, ConnectionError):
+            with suppress(RuntimeError):  # the process that kept the store has ended: the error is printed
+                if _raised_before(f"{type(error).__name__}: {error}", patience):
+                    error.echo = True  # type: ignore[union-attr]
+        raise
+
+
+def _raised_before(text: str, patience: float) -> bool:
+    """Whether a process of a lower rank has raised an error with this text. Rank 0, which may keep the store, stays
+    until the others have compared theirs."""
+    import time
+
+    store, rank, last = dist.distributed_c10d._get_default_store(), dist.get_rank(), time.monotonic() + patience
+    store.set(f"error {rank}", text)
+    others = [f"compared {other}" for other in range(1, dist.get_world_size())] if rank == 0 else []
+    lower, found = [f"error {other}" for other in range(rank)], False
+    while (lower or others) and not found and time.monotonic() < last:
+        here = [name for name in lower if store.check([name])]
+        found = any(store.get(name).decode() == text for name in here)
+        lower = [name for name in lower if name not in here]
+        others = [name for name in others if not store.check([name])]
+        time.sleep(0.02)
+    store.set(f"compared {rank}", "")
+    return found
 
 
 RENDEZVOUS = "RIBCAGE_RENDEZVOUS"
