@@ -1,5 +1,7 @@
 """Checkpoints: a save killed at any moment, a damaged file, a hostile file."""
 
+import errno
+import io
 import json
 import os
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import toys
+from refusals import has_facts
 from trainings import equal
 
 from ribcage.runtime import digest, files
@@ -47,6 +50,38 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, how: s
     assert checkpoint.load_checkpoint(tmp_path / checkpoint.OLDER)["run"]["step"] == 4, (
         "a damaged one replaces no good one"
     )
+
+
+class FailingDisk(io.FileIO):
+    """A file whose content a disk cannot read any more."""
+
+    number = errno.EIO
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize("name", [checkpoint.FILE, f"{checkpoint.FOLDER}/{checkpoint.REST}"])
+def test_a_checkpoint_that_the_disk_cannot_read_gives_way_to_the_one_before(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save_checkpoint(tmp_path / checkpoint.OLDER, {"run": 1})
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes((tmp_path / checkpoint.OLDER).read_bytes())
+    if name != checkpoint.FILE:
+        (tmp_path / checkpoint.FOLDER / digest.SUMS).write_text(f"{'0' * 64}  0.safetensors\n")
+    plain = Path.open
+
+    def opened(file: Path, *how: Any, **more: Any) -> Any:
+        return FailingDisk(file) if file == tmp_path / name else plain(file, *how, **more)
+
+    monkeypatch.setattr(Path, "open", opened)
+    file, warning = checkpoint.newest(tmp_path)
+    assert file == tmp_path / checkpoint.OLDER
+    assert has_facts(warning, str(tmp_path / name.split("/")[0]), os.strerror(errno.EIO), checkpoint.OLDER)
+    monkeypatch.setattr(FailingDisk, "number", errno.EACCES)  # a permission is to be corrected: nothing is damaged
+    with pytest.raises(PermissionError):
+        checkpoint.newest(tmp_path)
 
 
 def test_without_a_good_checkpoint_nothing_goes_on(tmp_path: Path) -> None:

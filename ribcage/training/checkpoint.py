@@ -10,6 +10,7 @@ checkpoint/
 The previous checkpoint is kept, and is used if the newer one is damaged. A file ends with its SHA-256.
 """
 
+import errno
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,8 @@ FOLDER, OLDER_FOLDER, DAMAGED_FOLDER = "checkpoint", "checkpoint.previous", "che
 REST = "run.pt"
 PLACES = {FILE: DAMAGED, FOLDER: DAMAGED_FOLDER, OLDER: "", OLDER_FOLDER: ""}
 """Checkpoints of a run folder from the newest to the oldest → the name of one that is found to be damaged."""
+UNREADABLE = {getattr(errno, name) for name in ("EIO", "EBADMSG", "EUCLEAN") if hasattr(errno, name)}
+"""Errors of a disk or file system that has lost the content of a file."""
 FREE_SPACE = "Free some space; checkpoints that were written before are intact."
 
 
@@ -126,6 +129,10 @@ def newest(folder: Path) -> tuple[Path, str]:
             continue
         except digest.DamagedError as error:
             damaged.append(str(error).strip())
+        except OSError as error:
+            if error.errno not in UNREADABLE:
+                raise
+            damaged.append(f"{folder / name} cannot be read ({error.strerror}): the disk may be failing.")
         else:
             return folder / name, " ".join(
                 [*damaged, f"Resuming from the older checkpoint, {name}."]
