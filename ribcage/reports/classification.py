@@ -138,7 +138,7 @@ def metrics_note(result: ClassificationEvaluation) -> str:
     if has_mean(result) and (others := other_means(result)):
         auroc = count_phrase(result.macro["auroc"].findings, "finding")
         sentences.append(
-            f"The mean AUROC is computed over {auroc}. Other numbers of findings were used for these means: {others}."
+            f"The mean AUROC is over {auroc}. The following means are over other numbers of findings: {others}."
         )
     if len(result.findings) == 1:
         values = [(load_metric(name), result.findings[0].metrics[name]) for name in metrics_of("threshold")]

@@ -99,7 +99,8 @@ def box_metrics_note(result: DetectionEvaluation) -> str:
     return (
         f"mAP is the mean AP over IoU thresholds from {THRESHOLDS[0]:.2f} to {THRESHOLDS[-1]:.2f}, without a score "
         "threshold. The FROC score is the mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per image; "
-        f"a ground-truth box is hit if the centre of a detection lies inside it. {intervals_sentence(result)}"
+        f"a ground-truth box counts as detected if the centre of a detection lies inside it. "
+        f"{intervals_sentence(result)}"
     )
 
 
