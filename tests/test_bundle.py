@@ -179,9 +179,9 @@ def test_the_card_names_teachers_and_those_of_unknown_training_data(tmp_path: Pa
 def test_the_card_says_that_weights_are_averages() -> None:
     _, facts = made()
     averaged = replace(facts, training=replace(COUNTS, options={"ema": 0.999}))
-    assert has_facts(card.model_card(averaged), "moving averages", "0.999")
+    assert has_facts(card.model_card(averaged), "moving average", "0.999")
     plain = replace(facts, training=replace(COUNTS, options={"ema": 0.0}))
-    assert "moving averages" not in card.model_card(plain)
+    assert "moving average" not in card.model_card(plain)
 
 
 def test_the_card_says_that_classes_were_drawn_equally_often() -> None:
