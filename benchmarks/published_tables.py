@@ -57,7 +57,14 @@ def main() -> None:
     for name, index in found:
         for finding in index.findings:
             print(line(name, label_counts(index.table[finding]), finding))
-    columns = ("readings", "readers", "labels that differ from the majority", "boxes", "`readers=majority`", "`readers=any`")
+    columns = (
+        "readings",
+        "readers",
+        "labels that differ from the majority",
+        "boxes",
+        "`readers=majority`",
+        "`readers=any`",
+    )
     print(f"\n| dataset | {' | '.join(columns)} |\n|---{'|---' * len(columns)}|")
     for name, index in found:
         if len(index.readings):
