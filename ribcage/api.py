@@ -10,6 +10,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal
 
 from ribcage.runtime import flags, limits, threads
+from ribcage.runtime.remote import addresses
 from ribcage.runtime.spelling import did_you_mean
 
 
@@ -42,6 +43,8 @@ def verb(name: str) -> Callable[..., Any]:
         if "member" in kinds:
             hints = flags.hints(module.member(given[positional[0]])) if own else {}
             settled["member"] = {key: typed(key, hints.get(key, Any), value) for key, value in own.items()}
+        if wrong := flags.remote_errors(module, settled):
+            raise ValueError("; ".join(wrong) + ".")
         return module.run(module.Options(**settled))
 
     call.__name__, call.__doc__ = name, module.__doc__
@@ -65,7 +68,7 @@ def typed(name: str, kind: Any, value: Any) -> Any:
         several = [value] if isinstance(value, str | Path) or not isinstance(value, Iterable) else value
         return tuple(typed(name, typing.get_args(kind)[0], each) for each in several)
     if Path in kinds or kinds == (str,) or (isinstance(value, str) and str in kinds):
-        return Path(value) if Path in kinds else str(value)
+        return addresses.parse_place(str(value)) if Path in kinds else str(value)
     plain = next((each for each in kinds if each in (bool, int, float)), None)
     if plain is not None and not isinstance(value, (int, float) if plain is float else plain):
         raise ValueError(f"{name} must be of type {plain.__name__}, not {value!r}.")

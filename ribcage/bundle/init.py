@@ -21,12 +21,15 @@ from ribcage.models.backbone import Backbone
 from ribcage.models.catalogue import pretrained_config
 from ribcage.models.pretrained import Weights
 from ribcage.runtime import distributed
+from ribcage.runtime.remote import addresses
 from ribcage.runtime.remote.addresses import address_text
 
 
 def initial_bundle(init: str) -> Path | None:
     """The folder of the bundle that initial weights come from, also when its weights file is named; None for others."""
     place = Path(init)
+    if addresses.is_remote(init):
+        return find_bundle(place)
     if place.name == WEIGHTS_FILE and (place.parent / "model.json").is_file():
         return place.parent
     return find_bundle(place) if init and place.is_dir() else None

@@ -37,6 +37,7 @@ from ribcage.models.backbone import Backbone
 from ribcage.models.detectors.cam import CamBoxes
 from ribcage.models.ensemble import Ensemble
 from ribcage.runtime import digest, distributed, files
+from ribcage.runtime.remote import addresses, cache, objects
 
 WEIGHTS_FILE = "model.safetensors"
 ADVICE = f"Copy the model again from its source. If you changed the file yourself, remove {digest.SUMS}."
@@ -131,7 +132,9 @@ def output_errors(out: Path) -> list[str]:
 
 
 def find_bundle(folder: Path) -> Path:
-    """The bundle of this folder: the folder itself, or the `bundle` of a run."""
+    """The bundle of this folder: the folder itself, or the `bundle` of a run. Of a remote folder, a local copy."""
+    if addresses.is_remote(folder):
+        return cache.local_folder(remote_bundle(folder))
     for place in (folder, folder / "bundle"):
         if (place / "model.json").is_file():
             return place
@@ -144,11 +147,26 @@ def find_bundle(folder: Path) -> Path:
     raise FileNotFoundError(f"{folder} has no model: it contains neither model.json nor bundle/model.json.")
 
 
+def remote_bundle(folder: Path) -> str:
+    """The address of the bundle of a remote folder: the folder itself, or the `bundle` of a run."""
+    here = addresses.address(folder)
+    for place in (here, addresses.child(here, "bundle")):
+        if objects.exists(addresses.child(place, "model.json")):
+            return place
+    raise FileNotFoundError(f"{here} has no model: it contains neither model.json nor bundle/model.json.")
+
+
+def upload_changed(run: Path, folder: Path, name: str) -> None:
+    """Write a changed file of the local copy of a remote bundle back to it; a local bundle has no copy."""
+    if addresses.is_remote(run):
+        objects.upload(folder / name, addresses.child(remote_bundle(run), name))
+
+
 def load_bundle(folder: Path | str) -> Bundle:
     """Open a bundle of any kind, or that of a run. Every weight must be in the file; none is left random."""
     from safetensors.torch import load_file
 
-    folder = find_bundle(Path(folder))
+    folder = find_bundle(addresses.parse_place(str(folder)))
     spec = ModelSpec.load(folder / "model.json")
     _check_shapes(spec, folder)
     seen = Provenance.load(folder / "provenance.npz")

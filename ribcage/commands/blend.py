@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ribcage.training.blending import BlendImages, Blends
 
 POSITIONAL = ("models",)
+REMOTE = ("models",)
 EXAMPLES = (
     "blend runs/a runs/b runs/c --data data/nih --out models/soup",
     "blend runs/a runs/b runs/c --data data/nih --greedy --out models/greedy",

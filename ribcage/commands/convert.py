@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ribcage.methods.supervised import Supervised
 
 POSITIONAL = ("file",)
+REMOTE = ("file",)
 EXAMPLES = (
     "convert model.pth.tar --out models/chexnet --layout chexnet",
     "convert models/chexnet --data data/ours --out models/calibrated",

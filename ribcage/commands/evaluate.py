@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Kind = TypeVar("Kind", ClassificationEvaluation, DetectionEvaluation)
 
 POSITIONAL = ("run",)
+REMOTE = ("run",)
 EXAMPLES = (
     "evaluate runs/chexnet --data data/nih",
     "evaluate runs/chexnet --data data/rsna --split all --resamples 2000",
@@ -75,7 +76,7 @@ def run(options: Options) -> "ResultWithPage":
     from ribcage.bundle.spec import ModelSpec
     from ribcage.runtime import limits
 
-    limits.check_options(options)
+    limits.check_options(options, limits.missing_out_errors(options.run, options.out))
     detector = ModelSpec.load(find_bundle(options.run) / "model.json").detector
     return evaluate_boxes(options) if detector else evaluate_findings(options)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ribcage.bundle.spec import ModelSpec
 
 POSITIONAL = ("model",)
+REMOTE = ("model",)
 EXAMPLES = (
     "export runs/chexnet --out chexnet.onnx",
     "export runs/chexnet --to openvino --int8 --data data/nih --out chexnet-int8.xml",
@@ -120,8 +121,9 @@ def run(options: Options) -> Exported:
 def wrong(options: Options) -> list[str]:
     """What is wrong with the options."""
     from ribcage.bundle.deployment import FILES
+    from ribcage.runtime import limits
 
-    found, ending = [], Path(FILES[options.to]).suffix
+    found, ending = limits.missing_out_errors(options.model, options.out), Path(FILES[options.to]).suffix
     if options.int8 and not options.data:
         found.append("--int8 needs calibration images: pass --data")
     if options.int8 and options.to == "torchscript":

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ribcage.reports.prediction_lines import PredictionLines
 
 POSITIONAL = ("model", "paths")
+REMOTE = ("model",)
 EXAMPLES = ("predict runs/chexnet /data/new --out predictions.csv", "predict runs/chexnet scan.dcm --maps maps")
 GROUPS = {
     "rule": "Prediction",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ribcage.server.served_models import ServedModel
 
 POSITIONAL = ("models",)
+REMOTE = ("models",)
 EXAMPLES = ("serve runs/chexnet", "serve runs/chexnet runs/boxes --port 8080 --token-file token.txt")
 GROUPS = {"batch": "Server", "threads": "Server"}
 NEEDED = {

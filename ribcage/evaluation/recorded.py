@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ribcage.bundle import history
-from ribcage.bundle.io import find_bundle
+from ribcage.bundle.io import find_bundle, upload_changed
 from ribcage.evaluation import leakage
 from ribcage.evaluation.planned_test import PlannedTest, training_splits
 from ribcage.metrics.evaluation import Evaluation
@@ -33,6 +33,7 @@ def recorded_test(test: PlannedTest, result: Evaluation, metric: str) -> Recorde
     before = history.load_tests(folder)
     try:
         past = history.add(folder, past)
+        upload_changed(test.rules.run, folder, history.FILE)
     except OSError as error:
         print(f"The history of tests in {folder} was not updated: {error.strerror or error}.")
         past = replace(past, number=len(before) + 1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ribcage.bundle import card, history
-from ribcage.bundle.io import find_bundle
+from ribcage.bundle.io import find_bundle, upload_changed
 from ribcage.metrics.evaluation import Evaluation
 from ribcage.metrics.evaluation_file import METRICS_FILE, evaluation_json, write_evaluation
 from ribcage.reports.classification import WIDE_ONLY
@@ -42,17 +42,19 @@ class EvaluationFiles:
         write_evaluation(result, out / METRICS_FILE)
         files.write_text(out / "index.html", page)
         print(f"Wrote {out / 'index.html'}, {METRICS_FILE} and {table}.{again}")
-        note_on_card(find_bundle(self.run), result)
+        note_on_card(self.run, result)
         return ResultWithPage(evaluation_json(result), lambda: page)
 
 
-def note_on_card(folder: Path, result: Evaluation) -> None:
-    """Add the tests to the card of a bundle."""
+def note_on_card(run: Path, result: Evaluation) -> None:
+    """Add the tests to the card of a bundle or of that of a run."""
+    folder = find_bundle(run)
     file, tests = folder / "README.md", history.load_tests(folder)
     try:
         text = card.card_with_tests(files.regular(file).read_text(encoding="utf-8", errors="replace"), result, tests)
         with files.atomic(file) as part:
             part.write_text(text, encoding="utf-8", errors="backslashreplace")
+        upload_changed(run, folder, file.name)
     except OSError as error:
         print(f"The card {file} was not updated: {error.strerror or error}.")
 

@@ -2,7 +2,8 @@
 
 A field's default is the option's default, and the string below a field is its help. `POSITIONAL` names the fields that
 are given without an option. A command that works on a dataset or a method has `member(name)`, whose keyword arguments
-become options, too, and `members()`, the available names. All errors of a command line are reported at once.
+become options, too, and `members()`, the available names. `REMOTE` names the options of type Path that may be remote
+addresses. All errors of a command line are reported at once.
 """
 
 import ast
@@ -20,6 +21,7 @@ from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal
 
 from ribcage.runtime import files, limits, recipe
+from ribcage.runtime.remote import addresses
 from ribcage.runtime.spelling import nearest_word
 
 REQUIRED: Any = object()  # the default of a required option
@@ -198,10 +200,25 @@ def parse(name: str, module: ModuleType, flags: list[Flag], words: list[str]) ->
                 wrong.append(str(error))
         elif flag.default is REQUIRED:
             wrong.append(f"{flag.option} is missing")
+    wrong += remote_errors(module, values)
     if wrong:
         raise UsageError(f"{'; '.join(wrong)}. See 'ribcage {name} --help'.")
     member = {flag.name: values.pop(flag.name) for flag in flags if flag.of_member and flag.name in values}
     return module.Options(**values, **({"member": member} if hasattr(module, "member") else {}))
+
+
+def remote_errors(module: ModuleType, values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with remote addresses: only the options in `REMOTE` of a command take them."""
+    wrong = []
+    for name, value in values.items():
+        places = [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, Path)]
+        if name not in getattr(module, "REMOTE", ()):
+            wrong += [
+                f"{option_words(name, True)[0]} must be a local path, not {addresses.address(one)}"
+                for one in places
+                if addresses.is_remote(one)
+            ]
+    return wrong
 
 
 def take_recipe(words: list[str]) -> tuple[list[str], Path | None]:
@@ -347,7 +364,7 @@ def parse_word(option: str, kind: Any, word: str) -> Any:
         if abs(number) < math.inf:
             raise ValueError(f"{option} {word} is out of range: numbers must be below {limits.LARGEST:.2g}")
         raise ValueError(f"{option} takes a {'whole ' if kind is int else ''}number, not {word!r}")
-    return Path(word).expanduser() if kind is Path else word
+    return addresses.parse_place(word).expanduser() if kind is Path else word
 
 
 def option_line(module: ModuleType, options: Any) -> list[str]:

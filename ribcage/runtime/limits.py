@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ribcage.runtime import schedules
+from ribcage.runtime.remote import addresses
 
 Limit = tuple[str, Callable[[float], bool]]
 _COUNT: Limit = ("at least 1", lambda value: value >= 1)
@@ -72,6 +74,12 @@ def failures_errors(name: str, text: str) -> list[str]:
     except ValueError:
         return [f"{name} {text!r} must be a number, a percentage such as 5%, or all"]
     return []
+
+
+def missing_out_errors(model: Path, out: Path | None) -> list[str]:
+    """Errors of a command that writes beside the model unless --out is given: a remote model needs it."""
+    needed = out is None and addresses.is_remote(model)
+    return ["--out is missing: with a remote model, pass a local path for the results"] * needed
 
 
 def check_options(options: Any, more: Sequence[str] = ()) -> None:

@@ -104,6 +104,18 @@ def local_file(folder: Path, name: str) -> Path:
     return local_copy(addresses.child(folder, name)) if addresses.is_remote(folder) else folder / name
 
 
+def local_folder(place: Path | str) -> Path:
+    """Local copies of all files that lie directly in a remote folder. Files that are not there any more are removed."""
+    address = addresses.address(place)
+    found = [one for name, one in objects.list_files(address).items() if "/" not in name]
+    if not found:
+        raise FileNotFoundError(f"{address} contains no files.")
+    copies = [local_copy(one.address) for one in found]
+    for left in set(copies[0].parent.iterdir()) - set(copies):
+        left.unlink(missing_ok=True)
+    return copies[0].parent
+
+
 def release(path: Path) -> None:
     """Allow that a copy which `local_copy` returned is removed."""
     with _kept_lock:
