@@ -28,6 +28,11 @@ class BlockShuffle:
     window: int = 4
     """Blocks among which images are shuffled, in each lane."""
 
+    @property
+    def ahead(self) -> int:
+        """Number of images of a process within which two of its lanes begin a new window."""
+        return 2 * self.rows * self.window
+
     @classmethod
     def parse(cls, text: str) -> "BlockShuffle | None":
         """From `rows` (None), `blocks`, `blocks:ROWS` or `blocks:ROWS:WINDOW`."""

@@ -33,6 +33,7 @@ from ribcage.data.image_store import (
     ArrayStore,
     ImageStore,
     LinkedStore,
+    RemoteStore,
     ShardStore,
     open_array,
     shard_name,
@@ -271,7 +272,7 @@ def open_images(folder: Path, facts: Facts, index: Index) -> ImageStore:
             f"again."
         )
     if addresses.is_remote(folder):
-        return ShardStore(lambda number: _remote_shard(folder, facts, number), facts.images_per_shard, shape, dtype)
+        return RemoteStore(lambda number: _remote_shard(folder, facts, number), facts.images_per_shard, shape, dtype)
     names = [shard_name(number) for number in range(len(facts.shards))]
     present = {file.name for file in folder.iterdir()}
     if missing := [name for name in names if name not in present]:

@@ -1,23 +1,28 @@
-"""Image store: the images of a dataset folder behind one interface, whether they are in one array, in shards, or in
-their original files. Every store may be read by several threads at once."""
+"""Image store: the images of a dataset folder behind one interface, whether they are in one array, in local or remote
+shards, or in their original files. Every store may be read by several threads at once."""
 
+import contextlib
 import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ribcage.runtime import files
+from ribcage.runtime.remote import cache
 from ribcage.runtime.remote.cache import CachedFile, CacheFullError
 
 IMAGES_FILE = "images.npy"
 """The images of a folder without shards."""
 OPEN_SHARDS = 256
 """Maximum number of shards that are memory-mapped at the same time; each map holds an open file."""
+DOWNLOADS = 4
+"""Shards that are downloaded at the same time."""
 Shape = tuple[int, int, int]
 
 
@@ -31,8 +36,13 @@ class ImageStore(ABC):
     def read(self, rows: Sequence[int]) -> list[np.ndarray]:
         """The images of these rows, each of shape (S, S), without a copy where they are memory-mapped."""
 
-    def prefetch(self, rows: np.ndarray) -> None:  # noqa: B027 - a store that is at hand has nothing to do
-        """Announce that these rows will be read soon."""
+    @property
+    def is_remote(self) -> bool:
+        """Whether images are downloaded when they are first read."""
+        return False
+
+    def prefetch(self, rows: np.ndarray) -> None:  # noqa: B027 - local images need no preparation
+        """Prepare for reading these rows, in this order, if that takes long."""
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -67,10 +77,11 @@ class ShardStore(ImageStore):
     """Several files with `each` images, the last possibly with fewer. A shard is memory-mapped when one of its images
     is read; those that were not read for longest are closed once their last image is no longer used."""
 
-    def __init__(self, file: Callable[[int], Path | CachedFile], each: int, shape: Shape, dtype: np.dtype[Any]) -> None:
-        """file: number of a shard → its file, or a copy of it in the cache, which is in use as long as its images."""
+    def __init__(self, file: Callable[[int], Path], each: int, shape: Shape, dtype: np.dtype[Any]) -> None:
+        """file: number of a shard → its file."""
         self.shape, self.dtype, self.each, self._file = shape, dtype, each, file
         self._maps: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._opening: dict[int, Future[np.ndarray]] = {}
         self._lock = threading.Lock()
 
     def read(self, rows: Sequence[int]) -> list[np.ndarray]:
@@ -82,29 +93,86 @@ class ShardStore(ImageStore):
         return images
 
     def _shard(self, number: int) -> np.ndarray:
+        """The images of a shard; of several threads that want the same one, the first opens it."""
         with self._lock:
             if number in self._maps:
                 self._maps.move_to_end(number)
                 return self._maps[number]
+            opening = self._opening.get(number)
+            if opening is None:
+                own = self._opening[number] = Future[np.ndarray]()
+        if opening is not None:
+            return opening.result()
         try:
-            images = self._mapped(number)
-        except CacheFullError:
+            images = self._opened(number)
+        except BaseException as error:
             with self._lock:
-                self._maps.clear()  # copies of shards whose images are not in use any more can be removed now
-            images = self._mapped(number)
+                del self._opening[number]
+            own.set_exception(error)
+            raise
         with self._lock:
             self._maps[number] = images
+            del self._opening[number]
             while len(self._maps) > OPEN_SHARDS:
                 self._maps.popitem(last=False)
+        own.set_result(images)
         return images
 
-    def _mapped(self, number: int) -> np.ndarray:
-        file = self._file(number)
+    def _opened(self, number: int) -> np.ndarray:
+        return np.asarray(self._mapped(number, self._file(number)))
+
+    def _mapped(self, number: int, file: Path) -> np.ndarray:
+        """The memory map of a shard."""
         rows = min(self.each, len(self) - number * self.each)
-        path = file.path if isinstance(file, CachedFile) else file
-        images = open_array(path, (rows, *self.shape[1:]), self.dtype)
-        if isinstance(file, CachedFile):
-            weakref.finalize(images, file.close)
+        return open_array(file, (rows, *self.shape[1:]), self.dtype)
+
+
+class RemoteStore(ShardStore):
+    """Shards at a remote address, of which local copies are kept in the cache. A copy is in use, and therefore not
+    removed, as long as its shard is memory-mapped."""
+
+    def __init__(self, copy: Callable[[int], CachedFile], each: int, shape: Shape, dtype: np.dtype[Any]) -> None:
+        """copy: number of a shard → a copy in the cache."""
+        super().__init__(lambda number: copy(number).path, each, shape, dtype)
+        self._copy = copy
+        self._wanted: dict[int, Future[np.ndarray] | None] = {}
+        self._pool = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="ribcage-prefetch")
+
+    @property
+    def is_remote(self) -> bool:
+        """Yes."""
+        return True
+
+    def prefetch(self, rows: np.ndarray) -> None:
+        """Download the shards of rows that will be read next, in this order. Downloads of other shards that have not
+        begun are cancelled, and the copies of other shards may be removed from the cache."""
+        numbers, first = np.unique(rows // self.each, return_index=True)
+        chosen = numbers[np.argsort(first)][: self._fitting()].tolist()
+        before, self._wanted = self._wanted, {}
+        for number in chosen:
+            self._wanted[number] = before.pop(number, None) or self._pool.submit(self._shard, number)
+        for left in before.values():
+            if left is not None:
+                left.cancel()
+
+    def _fitting(self) -> int:
+        """The number of shards that are downloaded ahead: they take up half of the cache at most."""
+        each = self.each * self.shape[1] * self.shape[2] * self.dtype.itemsize
+        return max(1, cache.cache_limit() // 2 // each)
+
+    def _opened(self, number: int) -> np.ndarray:
+        for kept in (self._wanted, {}):  # if the cache is full, shards that are not wanted soon are closed, then all
+            with contextlib.suppress(CacheFullError):
+                return self._copied(number)
+            with self._lock:
+                for other in [other for other in self._maps if other not in kept]:
+                    del self._maps[other]
+        return self._copied(number)
+
+    def _copied(self, number: int) -> np.ndarray:
+        copy = self._copy(number)
+        images = self._mapped(number, copy.path)
+        weakref.finalize(images, copy.close)
         return np.asarray(images)
 
 

@@ -164,8 +164,11 @@ class Loader(BatchMaker):
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="ribcage-loader")
         waiting: deque[BatchInProgress] = deque()
         side = SideStream(self.device) if self.device.type == "cuda" else None
+        remote = [place for place, one in enumerate(self.data) if one.images.is_remote and self.cached is None]
         try:
             for step in range(start, len(self)):
+                if remote:
+                    self._prefetch(remote, order, step)
                 waiting.append(BatchInProgress(self, pool, epoch, self._mine(order, step)))
                 if len(waiting) > self.prefetch:
                     yield _finished(waiting.popleft(), side)
@@ -173,6 +176,17 @@ class Loader(BatchMaker):
                 yield _finished(waiting.popleft(), side)
         finally:
             pool.shutdown(cancel_futures=True)
+            for place in remote:
+                self.data[place].images.prefetch(np.empty(0, np.int64))
+
+    def _prefetch(self, remote: Sequence[int], order: np.ndarray, step: int) -> None:
+        """Announce the next rows of this rank to the folders at remote addresses."""
+        end = step * self.batch + self.sampler.ahead * self.world
+        rows = sampling.rows_of_addresses(order[step * self.batch : min(end, len(self) * self.batch)])
+        share = np.arange(len(rows)) % self.batch * self.world // self.batch  # the rank of each row
+        own = self.data.own_rows(rows[share == self.rank])
+        for place in remote:
+            self.data[place].images.prefetch(own[place])
 
     def _mine(self, order: np.ndarray, step: int) -> np.ndarray:
         """The addresses of this rank's share of a step."""

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ribcage.data.block_shuffle import BlockOrder
+from ribcage.data.block_shuffle import BlockOrder, BlockShuffle
 from ribcage.data.collection import Datasets
 from ribcage.runtime import rng
 
@@ -80,6 +80,11 @@ class Sampler:
     """(N,) one per row: rows are drawn with replacement."""
     blocks: BlockOrder | None = None
     """If set, the rows are shuffled block by block."""
+
+    @property
+    def ahead(self) -> int:
+        """Number of images of a process whose shards are downloaded in advance."""
+        return (BlockShuffle() if self.blocks is None else self.blocks.shuffle).ahead
 
     def order(self, epoch: int) -> np.ndarray:
         """(N,) int64 addresses."""
