@@ -2,8 +2,9 @@
 
     pip download --no-deps torchxrayvision==1.5.7 && unzip torchxrayvision-1.5.7-*.whl -d xrv
     git clone https://github.com/rajpurkarlab/cheXpert-test-set-labels
+    git clone https://github.com/lindawangg/COVID-Net && mkdir covidx9a && cp COVID-Net/labels/*_COVIDx9A.txt covidx9a
     python benchmarks/published_tables.py xrv/torchxrayvision/data chexpert:cheXpert-test-set-labels \
-      chexpert:cheXpert-test-set-labels:readers=ground-truth
+      chexpert:cheXpert-test-set-labels:readers=ground-truth covidx:covidx9a
 
 The wheel of TorchXRayVision contains the complete tables of several datasets, without their images. Each table is
 linked or unpacked into an empty folder and read by `ribcage.data.datasets.index`. Further arguments of the form

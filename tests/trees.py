@@ -178,6 +178,121 @@ def chexpert_readers(folder: Path) -> Path:
     return root
 
 
+# ---- CheXpert Plus
+
+CHEXPERT_PLUS_HEADER = (
+    "path_to_image,path_to_dcm,frontal_lateral,ap_pa,deid_patient_id,patient_report_date_order,report,section_narrative,"
+    "section_clinical_history,section_history,section_comparison,section_technique,section_procedure_comments,"
+    "section_findings,section_impression,section_end_of_impression,section_summary,section_accession_number,age,sex,race,"
+    "ethnicity,interpreter_needed,insurance_type,recent_bmi,deceased,split"
+)
+
+
+def chexpert_plus(folder: Path) -> Path:
+    """The table, the labels of CheXbert as lines of JSON, PNG files, and the DICOM file of one image."""
+    rows, labels, names = [], [], []
+    for patient in range(1, 11):
+        for number, view in enumerate(("frontal", "lateral"), 1):
+            part = "valid" if patient > 8 else "train"
+            place = f"{part}/patient{patient:05d}/study1/view{number}_{view}"
+            names.append(f"PNG/{place}.png" if patient != 2 else f"DICOM/{place}.dcm")
+            said = "NARR,fever,,none,,,clear\t lungs,1. ok,,SUMMARY,1" if patient != 3 else ",,,,,,,,,,1"
+            report = '"NARRATIVE: x\n\nIMPRESSION: whole"' if patient == 3 else "all"
+            rows.append(
+                f"{place}.jpg,{place}.dcm,{view.title()},{'AP' if number == 1 else ''},patient{patient:05d},1,{report},{said},"
+                f"{50 + patient}.0,{('Male', 'Female')[patient % 2]},Asian,Not Hispanic,No,Medicare,20.1,No,{part}"
+            )
+            values = dict.fromkeys(CHEXPERT_LABELS.split(","))
+            values |= {"Edema": 1.0, "Fracture": 0.0, "Pneumonia": -1.0}
+            labels.append(json.dumps({"path_to_image": f"{place}.jpg", **values}))
+    text(folder / "df_chexpert_plus_240401.csv", CHEXPERT_PLUS_HEADER, *rows)
+    text(folder / "chexbert_labels/impression_fixed.json", *labels)
+    images(folder, names)
+    return folder
+
+
+# ---- MS-CXR
+
+
+def ms_cxr(folder: Path) -> Path:
+    """MIMIC-CXR-JPG with the table, some of whose images have two boxes or two phrases."""
+    root = mimic(folder)
+    rows = []
+    for place, (patient, study, name, view) in enumerate(MIMIC_ROWS):
+        if view == "PA":
+            path = f"files/p10/p{patient}/s{study}/{name}.jpg"
+            for box in range(1 + place % 2):
+                kind = ("Pneumothorax", "Pleural Effusion", "Lung Opacity")[(place + box) % 3]
+                split = ("train", "val", "test")[patient % 3]
+                rows.append(
+                    f'{name},{kind},"small, left {kind.lower()}",{path},{2 + box},3,10,12,{SIDE},{SIDE},{split}'
+                )
+    header = "dicom_id,category_name,label_text,path,x,y,w,h,image_width,image_height,split"
+    text(root / "ms-cxr" / "MS_CXR_Local_Alignment_v1.1.0.csv", header, *rows)
+    return root
+
+
+# ---- object-CXR
+
+OBJECTS = ("", "0 1 2 11 22;1 3 4 13 14", "2 5 6 25 6 15 30", "", "1 0 0 9 9")
+
+
+def object_cxr(folder: Path) -> Path:
+    """Both annotated tables, and the images in a folder of each."""
+    for part, first in (("train", 1), ("dev", 8001)):
+        names = [f"{first + place:05d}.jpg" for place in range(15)]
+        rows = [f"{name},{OBJECTS[place % 5]}" for place, name in enumerate(names)]
+        text(folder / f"{part}.csv", "image_name,annotation", *rows)
+        images(folder / part, names)
+    return folder
+
+
+# ---- COVIDx
+
+
+def covidx(folder: Path) -> Path:
+    """Three lists, with spaces in some identifiers of patients, and the images in a folder of each."""
+    for part, first in (("train", 0), ("val", 20), ("test", 30)):
+        names = [f"COVID({first + place}).png" if place % 4 == 0 else f"img-{first + place}.jpg" for place in range(8)]
+        rows = [
+            f"{'COVID ' * (place % 4 == 0)}{first + place} {name} {('positive', 'negative')[place % 2]} "
+            f"{('cohen', 'bimcv', 'rsna')[place % 3]}"
+            for place, name in enumerate(names)
+        ]
+        text(folder / f"{part}.txt", *rows)
+        images(folder / part, names)
+    return folder
+
+
+# ---- VinDr-PCXR
+
+PCXR_LABELS = (
+    "No finding,Bronchitis,Brocho-pneumonia,Other disease,Bronchiolitis,Situs inversus,Pneumonia,Pleuro-pneumonia,"
+    "Diagphramatic hernia,Tuberculosis,Congenital emphysema,CPAM,Hyaline membrane disease,Mediastinal tumor,Lung tumor"
+)
+PCXR_BOXES = {
+    1: ("Diffuse aveolar opacity,2,3,20,30", "Bronchial thickening,1,2,9.5,8"),
+    2: ("Clavicle fracture,3,3,30,9",),
+}
+
+
+def vindr_pcxr(folder: Path) -> Path:
+    """The download from PhysioNet: four tables, one radiologist for each image, and DICOM files in train and test."""
+    for part, count in (("train", 24), ("test", 6)):
+        ids = [f"{place:032x}" for place in range(100 * (part == "test"), 100 * (part == "test") + count)]
+        labels, boxes = [], []
+        for place, image_id in enumerate(ids):
+            drawn = PCXR_BOXES.get(place % 3, ())
+            positive = ("No finding", "Brocho-pneumonia", "Bronchitis")[place % 3]
+            bits = [str(float(name == positive)) for name in PCXR_LABELS.split(",")]
+            labels.append(f"{image_id},R{place % 3 + 1},{','.join(bits)}")
+            boxes += [f"{image_id},R{place % 3 + 1},{box}" for box in drawn or ("No finding,,,,",)]
+        text(folder / f"image_labels_{part}.csv", "image_id,rad_ID," + PCXR_LABELS, *labels)
+        text(folder / f"annotations_{part}.csv", "image_id,rad_ID,class_name,x_min,y_min,x_max,y_max", *boxes)
+        images(folder / part, [f"{image_id}.dicom" for image_id in ids])
+    return folder
+
+
 # ---- BRAX
 
 BRAX_VIEWS = ("PA", "L", "AP", "AP LLD", "", "RL")
@@ -550,9 +665,13 @@ TREES: dict[str, Callable[[Path], Path]] = {
     "brax": brax,
     "chestxdet": chestxdet,
     "chexpert": chexpert,
+    "chexpert_plus": chexpert_plus,
+    "covidx": covidx,
     "folder": own_csv,
     "medmnist": medmnist,
     "mimic": mimic,
+    "ms_cxr": ms_cxr,
+    "object_cxr": object_cxr,
     "nih": nih,
     "nlm_tb": nlm_tb,
     "openi": openi,
@@ -561,6 +680,7 @@ TREES: dict[str, Callable[[Path], Path]] = {
     "rsna": rsna,
     "siim": siim,
     "vindr": vindr,
+    "vindr_pcxr": vindr_pcxr,
 }
 """A dataset that is not listed here can bring its own tree: a function `example(folder) -> root` in its file."""
 

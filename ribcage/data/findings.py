@@ -82,6 +82,34 @@ CHINESE = {
     "COPD": "慢性阻塞性肺疾病",
     "Lung_Tumor": "肺部肿瘤",
     "Other_Disease": "其他疾病",
+    "Foreign_Object": "异物",
+    # VinDr-PCXR, in children
+    "Bronchitis": "支气管炎",
+    "Bronchopneumonia": "支气管肺炎",
+    "Bronchiolitis": "细支气管炎",
+    "Situs_Inversus": "内脏反位",
+    "Pleuropneumonia": "胸膜肺炎",
+    "Diaphragmatic_Hernia": "先天性膈疝",
+    "Congenital_Emphysema": "先天性肺气肿",
+    "CPAM": "先天性肺气道畸形",
+    "Hyaline_Membrane_Disease": "肺透明膜病",
+    "Mediastinal_Tumor": "纵隔肿瘤",
+    "Boot_Shaped_Heart": "靴形心",
+    "Peribronchovascular_Opacity": "支气管血管周围间质影",
+    "Reticulonodular_Opacity": "网状结节影",
+    "Bronchial_Thickening": "支气管壁增厚",
+    "Diffuse_Alveolar_Opacity": "弥漫性肺泡影",
+    "Other_Opacity": "其他阴影",
+    "Anterior_Mediastinal_Mass": "前纵隔肿块",
+    "Dextrocardia": "右位心",
+    "Right_Sided_Stomach": "右位胃泡",
+    "Hyperinflation": "肺过度充气",
+    "Egg_on_String_Sign": "蛋形心",
+    "Chest_Wall_Mass": "胸壁肿块",
+    "Bronchiectasis": "支气管扩张",
+    "Expanded_Anterior_Ribs": "前肋端膨大",
+    "Paravertebral_Mass": "椎旁肿块",
+    "Intrathoracic_Digestive_Structure": "胸腔内消化道结构",
 }
 FINDINGS = tuple(CHINESE)
 
@@ -125,6 +153,16 @@ DATASET_NAMES = {
     "medmnist": {"pleural": "Pleural_Thickening"},
     "vindr": {"Clavicle fracture": "Fracture", "Enlarged PA": "Enlarged_Pulmonary_Artery",
               "Nodule/Mass": "Nodule_or_Mass", "Other diseases": "Other_Disease"},
+    # with the spelling of the published tables
+    "vindr_pcxr": {"Brocho-pneumonia": "Bronchopneumonia", "Pleuro-pneumonia": "Pleuropneumonia",
+                   "Diagphramatic hernia": "Diaphragmatic_Hernia", "Enlarged PA": "Enlarged_Pulmonary_Artery",
+                   "Peribronchovascular interstitial opacity": "Peribronchovascular_Opacity",
+                   "Diffuse aveolar opacity": "Diffuse_Alveolar_Opacity", "Bronchectasis": "Bronchiectasis",
+                   "Stomach on the right side": "Right_Sided_Stomach", "Lung hyperinflation": "Hyperinflation",
+                   "Interstitial lung disease - ILD": "Interstitial_Lung_Disease",
+                   "Other nodule/mass": "Nodule_or_Mass", "Clavicle fracture": "Fracture",
+                   "Expanded edges of the anterior ribs": "Expanded_Anterior_Ribs",
+                   "Paraveterbral mass": "Paravertebral_Mass"},
 }  # fmt: skip
 
 

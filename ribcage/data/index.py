@@ -57,6 +57,8 @@ SEXES = ("F", "M", "")
 SIDES = ("x", "y", "width", "height")
 """Columns of a box, in pixels of the stored image."""
 BOX_COLUMNS = ("row", "finding", *SIDES)
+BOX_TEXTS = ("reader", "phrase")
+"""Columns that a table of boxes may have, if they are known for any box."""
 UNKNOWN = -128
 """Code of an unknown label in `Index.label_codes`."""
 
@@ -77,7 +79,8 @@ class Index:
     findings: tuple[str, ...] = ()
     boxes: pd.DataFrame = field(default_factory=no_boxes)
     """One row per box: `row` in the table, `finding`, and x, y (top left), width, height in pixels of `box_frame`; and
-    `reader`, who drew it ("" if unknown), if the reader of any box is known."""
+    the columns of BOX_TEXTS that are known for any box: `reader`, who drew it, and `phrase`, the words of the report
+    about it ("" if unknown)."""
     box_frame: tuple[int, int] | None = None
     """(width, height) of the image the boxes were drawn on; None: the file's own pixels."""
     root: Path = Path()
@@ -246,9 +249,12 @@ def index_table(rows: pd.DataFrame, findings: Sequence[str] = ()) -> pd.DataFram
 def box_frame(rows: pd.DataFrame) -> pd.DataFrame:
     """A box table in the form of Index.boxes: typed, in the order of its images."""
     types = {"row": "int64", "finding": "str", **dict.fromkeys(SIDES, "float32")}
-    if "reader" in rows and (rows["reader"] != "").any():
-        types["reader"] = "str"
+    types |= dict.fromkeys(_box_texts(rows), "str")
     return rows[list(types)].astype(types).sort_values("row", kind="stable").reset_index(drop=True)
+
+
+def _box_texts(boxes: pd.DataFrame) -> list[str]:
+    return [name for name in BOX_TEXTS if name in boxes and (boxes[name] != "").any()]
 
 
 def reserved(names: Iterable[str]) -> list[str]:
@@ -294,12 +300,11 @@ def _problems(index: Index) -> list[str]:
 
 
 def _box_lists(boxes: pd.DataFrame, count: int) -> pa.ChunkedArray:
-    """Boxes as one list per image: [{finding, x, y, width, height}, …], and the reader of each, if any is known."""
+    """Boxes as one list per image: [{finding, x, y, width, height}, …], and their BOX_TEXTS, if any are known."""
     rows = boxes["row"].to_numpy()
     offsets = np.searchsorted(rows, np.arange(count + 1)).astype(np.int32)
     kinds = {name: pa.string() if name == "finding" else pa.float32() for name in BOX_COLUMNS[1:]}
-    if "reader" in boxes and (boxes["reader"] != "").any():
-        kinds["reader"] = pa.string()
+    kinds |= dict.fromkeys(_box_texts(boxes), pa.string())
     values = pa.StructArray.from_arrays(
         [pa.array(boxes[name].to_numpy(), kind) for name, kind in kinds.items()], list(kinds)
     )
@@ -312,6 +317,7 @@ def _box_table(lists: pa.ChunkedArray) -> pd.DataFrame:
     values = pa.Table.from_struct_array(pc.list_flatten(lists)).to_pandas()
     parents = pc.list_parent_indices(lists.combine_chunks()).to_numpy()
     values.insert(0, "row", parents.astype(np.int64))
-    if "reader" in values and not all(isinstance(name, str) for name in values["reader"].unique()):
-        raise ValueError("the reader of a box has a name that is not text")
+    for name in BOX_TEXTS:
+        if name in values and not all(isinstance(text, str) for text in values[name].unique()):
+            raise ValueError(f"the {name} of a box is not text")
     return values

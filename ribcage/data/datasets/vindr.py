@@ -41,19 +41,23 @@ def index(root: Path, *, images: str = "") -> Index:
     files = {name: tables.files_named(paths, name) for name in (*_names(), CHALLENGE)}
     there = [split for split in SPLITS if files[LABELS.format(split)]]
     missing = [BOXES.format(split) for split in there if not files[BOXES.format(split)]]
+    refuse_children(root, files[LABELS.format("train")] + files[LABELS.format("test")])
     if missing or not (there or files[CHALLENGE]):
         raise tables.missing_files(root, missing or [f"{', '.join(_names())} (or {CHALLENGE})"], SOURCE)
     if there:
-        labels = pd.concat([_labels(root / files[LABELS.format(split)][0], split) for split in there])
-        boxes = pd.concat([_boxes(root / files[BOXES.format(split)][0]) for split in there])
+        labels = pd.concat([reader_labels(root / files[LABELS.format(split)][0], split) for split in there])
+        boxes = pd.concat([reader_boxes(root / files[BOXES.format(split)][0]) for split in there])
     else:
-        boxes = _boxes(root / files[CHALLENGE][0])
+        boxes = reader_boxes(root / files[CHALLENGE][0])
         labels = _challenge_labels(boxes)
-    return _index(root, labels.reset_index(drop=True), boxes.dropna(subset=list(CORNERS)), paths, images)
+    return index_of_readers(root, labels, boxes, paths, images)
 
 
-def _index(root: Path, labels: pd.DataFrame, boxes: pd.DataFrame, paths: list[str], images: str) -> Index:
+def index_of_readers(
+    root: Path, labels: pd.DataFrame, boxes: pd.DataFrame, paths: list[str], images: str, *, name: str = "vindr"
+) -> Index:
     """The index, from the labels and boxes of each reader."""
+    labels, boxes = labels.reset_index(drop=True), boxes.dropna(subset=list(CORNERS))
     findings = tuple(name for name in labels if name not in ("image_id", "reader", "split"))
     frame = labels.drop_duplicates("image_id", ignore_index=True)
     names, read = frame["image_id"], labels["reader"] != ""
@@ -61,7 +65,7 @@ def _index(root: Path, labels: pd.DataFrame, boxes: pd.DataFrame, paths: list[st
     found = tables.locate(names, paths, images, PREFERRED)
     frame["path"] = found.fillna(frame["split"].replace("", "train") + "/" + names + ".dicom")
     frame["patient"] = frame["study"] = names
-    frame["view"] = "PA"
+    frame["view"] = "PA" if name == "vindr" else ""
     readings = labels[read].assign(row=labels.loc[read, "image_id"].map(row))
     majority = majority_labels(readings, findings, len(frame))
     frame[list(findings)] = np.where((frame["reader"] != "").to_numpy()[:, None], majority, frame[list(findings)])
@@ -72,26 +76,26 @@ def _index(root: Path, labels: pd.DataFrame, boxes: pd.DataFrame, paths: list[st
     drawn = boxes[boxes["image_id"].isin(names)]
     x, y, right, bottom = (drawn[name] for name in CORNERS)
     drawn = drawn.assign(row=drawn["image_id"].map(row), x=x, y=y, width=right - x, height=bottom - y)
-    _warn(found)
+    _warn(found, {"vindr": "VinDr-CXR", "vindr_pcxr": "VinDr-PCXR"}[name])
     table = index_table(frame.drop(columns=["image_id", "reader"]), findings)
-    return Index("vindr", table, findings, box_frame(drawn), None, root, reading_frame(readings, findings))
+    return Index(name, table, findings, box_frame(drawn), None, root, reading_frame(readings, findings))
 
 
-def _labels(file: Path, split: str) -> pd.DataFrame:
+def reader_labels(file: Path, split: str, dataset: str = "vindr") -> pd.DataFrame:
     """One row per image and reader: image_id, reader ("" for the consensus), the findings, split."""
     columns = tables.header(file)
     named = [name for name in columns if name.lower() not in ("image_id", READER)]
     rows = tables.read_table(file, ("image_id", *named), named, _reader(columns))
     # train has 'Other diseases' and test 'Other disease'; clavicle and rib fractures are one finding
-    findings = rows[named].rename(columns={name: canonical(name, "vindr") for name in named})
+    findings = rows[named].rename(columns={name: canonical(name, dataset) for name in named})
     merged = {name: findings[[name]].max(axis=1) for name in dict.fromkeys(findings)}
     return pd.DataFrame({"image_id": rows["image_id"], "reader": _readers(rows), **merged, "split": split})
 
 
-def _boxes(file: Path) -> pd.DataFrame:
+def reader_boxes(file: Path, dataset: str = "vindr") -> pd.DataFrame:
     """One row per box: image_id, reader, finding and corners, which are unknown for 'No finding'."""
     rows = tables.read_table(file, ("image_id", "class_name", *CORNERS), CORNERS, _reader(tables.header(file)))
-    found = {name: canonical(name, "vindr") for name in rows["class_name"].unique()}
+    found = {name: canonical(name, dataset) for name in rows["class_name"].unique()}
     return rows.assign(reader=_readers(rows), finding=rows["class_name"].map(found))
 
 
@@ -104,6 +108,13 @@ def _challenge_labels(rows: pd.DataFrame) -> pd.DataFrame:
     labels[keys.get_indexer(pd.MultiIndex.from_frame(rows[["image_id", "reader"]])),
            pd.Index(findings).get_indexer(rows["finding"])] = 1  # fmt: skip
     return pd.concat([pairs, pd.DataFrame(labels, columns=findings)], axis=1).assign(split="")
+
+
+def refuse_children(root: Path, tables_of_labels: list[str]) -> None:
+    """ValueError if the tables are those of VinDr-PCXR, which have the same names but other labels."""
+    for path in tables_of_labels:
+        if "Bronchiolitis" in tables.header(root / path):
+            raise ValueError(f"{root / path} is a table of VinDr-PCXR. Import it with 'ribcage import vindr_pcxr'.")
 
 
 def _names() -> list[str]:
@@ -120,10 +131,11 @@ def _readers(rows: pd.DataFrame) -> pd.Series:
     return rows[found[0]].str.strip() if found else pd.Series("", rows.index, dtype="str")
 
 
-def _warn(found: pd.Series) -> None:
+def _warn(found: pd.Series, title: str) -> None:
     log.warning(
-        "VinDr-CXR has no patient identifiers: each image counts as a different patient, and images of the same "
-        "person may be in several splits."
+        "%s has no patient identifiers: each image counts as a different patient, and images of the same "
+        "person may be in several splits.",
+        title,
     )
     if count := int((~found.dropna().str.lower().str.endswith((".dicom", ".dcm"))).sum()):
         log.warning(

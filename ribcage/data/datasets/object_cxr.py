@@ -1,0 +1,79 @@
+"""object-CXR: 9,000 frontal radiographs from township hospitals in China, half of them with foreign objects, in boxes.
+
+JF Healthcare 2020, challenge of MIDL 2020. Twelve radiologists marked the foreign objects in the lung field by a box,
+an ellipse or a polygon; support devices were not marked. Of ellipses and polygons, the bounding box is read. The 1,000
+test images have no published annotations.
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ribcage.data import splits
+from ribcage.data.index import Index, box_frame, index_table
+from ribcage.data.readers import tables
+
+CHINESE = "object-CXR：中国乡镇医院的 9,000 张正位胸片，一半带有异物标注框"
+SOURCE = "https://github.com/hlk-1135/object-CXR"
+LICENCE = "none stated by its makers"
+FINDING = "Foreign_Object"
+TABLES = {"train": "train.csv", "test": "dev.csv"}
+"""Our split → table; the annotated validation images of the challenge are the test split."""
+SHAPES = {"0": "box", "1": "ellipse", "2": "polygon"}
+log = logging.getLogger("ribcage")
+
+
+def index(root: Path, *, images: str = "") -> Index:
+    """Read train.csv and dev.csv, anywhere below root.
+
+    images: Folder with the images below ROOT, if there are several.
+    """
+    paths = tables.files_below(root)
+    found = {split: tables.files_named(paths, name) for split, name in TABLES.items()}
+    if not any(found.values()):
+        raise tables.missing_files(root, list(TABLES.values()), SOURCE)
+    rows = pd.concat([_rows(root / files[0], split) for split, files in found.items() if files], ignore_index=True)
+    rows = rows.drop_duplicates("name", ignore_index=True)
+    boxes = pd.DataFrame(
+        [(row, *box) for row, text in enumerate(rows["annotation"]) for box in _boxes(text)],
+        columns=["row", "shape", "x", "y", "width", "height"],
+    )
+    frame = pd.DataFrame(
+        {
+            "path": tables.locate(rows["name"], paths, images).fillna(rows["name"]),
+            "split": rows["split"],
+            FINDING: (rows["annotation"].str.strip() != "").astype("float32"),
+        }
+    )
+    if len(boxes):
+        frame["shapes"] = boxes.groupby("row")["shape"].agg("|".join).reindex(frame.index).fillna("")
+    log.warning("object-CXR has no patient identifiers: images of the same person may be in several splits.")
+    frame["split"] = splits.carve(frame["split"], pd.Series("", frame.index, dtype="str"), frame["path"])
+    return Index(
+        "object_cxr", index_table(frame, (FINDING,)), (FINDING,), box_frame(boxes.assign(finding=FINDING)), root=root
+    )
+
+
+def _rows(file: Path, split: str) -> pd.DataFrame:
+    """File name and annotation of each image; the column of names is image_name or image_path."""
+    column = next((name for name in tables.header(file) if name in ("image_name", "image_path")), "image_name")
+    rows = tables.read_table(file, (column, "annotation"))
+    return rows.assign(name=rows[column].str.replace("\\", "/").str.rpartition("/")[2], split=split)
+
+
+def _boxes(text: str) -> list[tuple[str, float, float, float, float]]:
+    """Shape, x, y, width and height of each object in 'TYPE x1 y1 x2 y2 …;…'."""
+    found = []
+    for part in filter(str.strip, text.split(";")):
+        kind, *words = part.split()
+        try:
+            points = np.array([float(word) for word in words]).reshape(-1, 2)
+            (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+        except ValueError:
+            raise ValueError(f"{part[:60]!r} is not an annotation of object-CXR (TYPE x1 y1 x2 y2 …).") from None
+        if kind not in SHAPES or not np.isfinite(points).all():
+            raise ValueError(f"{part[:60]!r} is not an annotation of object-CXR (TYPE x1 y1 x2 y2 …).")
+        found.append((SHAPES[kind], left, top, right - left, bottom - top))
+    return found
