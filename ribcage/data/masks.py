@@ -146,7 +146,7 @@ def mask_table_problems(masks: pd.DataFrame, count: int) -> list[str]:
     if rows.min() < 0 or rows.max() >= count or (np.diff(rows) < 0).any():
         problems.append("the masks refer to rows that are not in the table, or are not in the order of its rows")
     if not (np.abs(place) < 1e6).all() or (place[:, 2:] < 0).any():
-        problems.append("the place of a mask is not within the stored images")
+        problems.append("the position of a mask is not within the stored images")
     if "" in (names := masks["structure"].unique()) or not all(map(_is_name, (*names, *masks["reader"].unique()))):
         problems.append(f"the name of a structure must be one line of 1 to {LONGEST_NAME} visible characters")
     return problems

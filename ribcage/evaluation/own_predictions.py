@@ -63,7 +63,7 @@ def guessed(rows: pd.DataFrame, file: Path, theirs: Sequence[str] = ()) -> tuple
         lacks = (
             "no column has image names"
             if "path" not in roles
-            else _scale(rows, theirs) or "no column is named like a finding and has probabilities from 0 to 1"
+            else _scale(rows, theirs) or "no column has the name of a finding and contains probabilities from 0 to 1"
         )
         raise ValueError(f"{file}: {lacks}. {columns.among(header)} An example of a valid table is: {example(theirs)}")
     dataset = dataset_column(rows)

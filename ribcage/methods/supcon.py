@@ -147,7 +147,7 @@ def _check(findings: tuple[str, ...], temperature: float | str, dim: int) -> Non
     """Refuse invalid options."""
     refuse_faults(
         {
-            "supcon needs findings; name them with --findings": not findings,
+            "supcon needs findings; specify them with --findings": not findings,
             f"--temperature {temperature} must be above 0": not lowest(temperature) > 0,
             f"--dim {dim} must be at least 1": dim < 1,
         }

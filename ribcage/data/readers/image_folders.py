@@ -62,7 +62,7 @@ def _without_masks(images: list[str]) -> list[str]:
     """The images without those in folders of masks."""
     kept = [path for path in images if not any(step.lower() in MASKS for step in path.split("/")[:-1])]
     if len(kept) < len(images):
-        log.warning("Images in folders named like masks were ignored: %s.", f"{len(images) - len(kept):,}")
+        log.warning("Images in folders whose names suggest masks were ignored: %s.", f"{len(images) - len(kept):,}")
     return kept
 
 

@@ -57,7 +57,7 @@ def read_teacher_table(file: Path) -> TeacherTable:
     header = list(rows)
     roles, chosen = columns.roles(header, {}), _prediction_columns(header)
     if "path" not in roles or not chosen:
-        lacks = "a column with the names of images" if "path" not in roles else "a column named after a finding"
+        lacks = "a column of image names" if "path" not in roles else "a column named after a finding"
         raise ValueError(f"{file} is not a table of predictions: it lacks {lacks}. {columns.among(header)}")
     for finding in dict.fromkeys(chosen.values()):
         if len(both := [name for name in chosen if chosen[name] == finding]) > 1:
