@@ -15,6 +15,7 @@ from trainings import words
 from ribcage import cli
 from ribcage.data import dataset_folder
 from ribcage.data.block_shuffle import LANES, BlockShuffle
+from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.loader import Loader
 from ribcage.imaging.augment import plain_view
@@ -113,3 +114,10 @@ def test_a_training_that_was_stopped_on_s3_equals_a_local_one_bit_for_bit(
     assert cli.main([*line, "--resume"]) == 0
     one, other = ((tmp_path / name / "bundle" / "model.safetensors").read_bytes() for name in ("local", "remote"))
     assert one == other
+
+
+def test_starting_a_training_downloads_no_images(s3: FaultProxy, local: DatasetFolder) -> None:
+    remote = on_s3(local, "start")
+    s3.heal()
+    Datasets.of([remote]).require_intact(np.arange(COUNT))
+    assert not downloads(s3)
