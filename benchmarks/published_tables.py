@@ -44,7 +44,7 @@ NAMES = {
 
 
 def main() -> None:
-    """Print a table of all datasets, one of their labels, one of several readers, and one of reports."""
+    """Print tables of all datasets, their labels, several readers, reports and masks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder data of the wheel")
     parser.add_argument("more", nargs="*", metavar="DATASET:FOLDER", help="further datasets")
@@ -74,6 +74,11 @@ def main() -> None:
     for name, index in found:
         if len(index.reports):
             print(line(name, [int((index.reports[section] != "").sum()) for section in SECTIONS]))
+    print("\n| dataset | structure | images | masks | empty masks |\n|---|---|---|---|---|")
+    for name, index in found:
+        for structure, masks in index.masks.groupby("structure"):
+            empty = int((masks["columns"] == 0).sum())
+            print(line(name, [masks["row"].nunique(), len(masks) - empty, empty], structure))
 
 
 def read_of_wheel(name: str, wheel: Path) -> Index:

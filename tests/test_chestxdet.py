@@ -26,6 +26,15 @@ def test_a_finding_is_present_where_it_has_a_box_and_else_absent(tmp_path: Path)
     assert (found.boxes.loc[found.boxes["row"] == 2, "finding"] == "Nodule").sum() == 2
 
 
+def test_masks_are_drawn_from_polygons_and_empty_where_a_finding_is_absent(tmp_path: Path) -> None:
+    found = datasets.index("chestxdet", trees.chestxdet(tmp_path))
+    masks = found.masks[found.masks["row"] == 1]
+    assert len(masks) == len(found.findings) and (masks["columns"] > 0).sum() == 2
+    effusion = masks[masks["structure"] == "Effusion"].iloc[0]
+    assert effusion[["left", "top", "columns", "lines"]].tolist() == [100, 200, 300, 799]  # the tip contains no centre
+    assert (found.masks["row"] == 2).sum() == len(found.findings) + 1  # two nodules
+
+
 def test_the_test_list_is_the_test_split_and_validation_is_taken_from_training(tmp_path: Path) -> None:
     table = datasets.index("chestxdet", trees.chestxdet(tmp_path)).table
     test = table["path"].str.startswith("test_data/")
@@ -45,10 +54,13 @@ def test_missing_lists_are_named(tmp_path: Path) -> None:
         "{",
         "[1]",
         '[{"file_name": "1.png"}]',
-        '[{"file_name": "1.png", "syms": ["Mass"], "boxes": []}]',
-        '[{"file_name": "1.png", "syms": ["Mass"], "boxes": [[1, 2, 3]]}]',
-        '[{"file_name": "1.png", "syms": ["Mass"], "boxes": [["a", 2, 3, 4]]}]',
-        '[{"file_name": "1.png", "syms": ["No such thing"], "boxes": [[1, 2, 3, 4]]}]',
+        '[{"file_name": "1.png", "syms": ["Mass"], "boxes": [], "polygons": [[[1, 2], [3, 4], [1, 4]]]}]',
+        '[{"file_name": "1.png", "syms": ["Mass"], "boxes": [[1, 2, 3]], "polygons": [[[1, 2], [3, 4], [1, 4]]]}]',
+        '[{"file_name": "1.png", "syms": ["Mass"], "boxes": [["a", 2, 3, 4]], "polygons": [[[1, 2], [3, 4], [1, 4]]]}]',
+        '[{"file_name": "1.png", "syms": ["No such thing"], "boxes": [[1, 2, 3, 4]], "polygons": [[[1, 2], [3, 4], [1, 4]]]}]',
+        '[{"file_name": "1.png", "syms": ["Mass"], "boxes": [[1, 2, 3, 4]], "polygons": [[[1, 2], [3]]]}]',
+        '[{"file_name": "1.png", "syms": ["Mass"], "boxes": [[1, 2, 3, 4]], "polygons": [[1, 2, 3]]}]',
+        '[{"file_name": "1.png", "syms": ["Mass"], "boxes": [[1, 2, 3, 4]], "polygons": [[[1, 2], [3, 1e999]]]}]',
         "[" * 5000,
     ],
 )
@@ -66,4 +78,5 @@ def test_the_published_test_list() -> None:
     assert len(found) == 553 and len(found.boxes) == 1734 and int((found.labels.sum(axis=1) == 0).sum()) == 64
     assert found.labels.sum() == sum(len(set(entry["syms"])) for entry in listed)
     assert {name for entry in listed for name in entry["syms"]} == set(chestxdet.LABELS)
+    assert len(found.masks) == 7751 and (found.masks["columns"] > 0).sum() == 1734
     assert (found.boxes["width"] > 0).all() and (found.boxes["x"] + found.boxes["width"] <= 1024).all()

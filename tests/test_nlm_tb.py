@@ -1,4 +1,4 @@
-"""Shenzhen and Montgomery: labels from file names, sex and age from readings of several forms, no masks."""
+"""Shenzhen and Montgomery: labels from file names, sex and age from readings of several forms, masks by name."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import trees
 from ribcage.data import datasets
 
 
-def test_images_of_both_hospitals_are_read_and_masks_are_not(tmp_path: Path) -> None:
+def test_images_of_both_hospitals_are_read_and_masks_are_no_images(tmp_path: Path) -> None:
     found = datasets.index("nlm_tb", trees.nlm_tb(tmp_path / "结核 TB"))
     assert len(found) == 24 and not found.table["path"].str.contains("ask").any()
     assert found.table["hospital"].value_counts().to_dict() == {"Shenzhen": 12, "Montgomery": 12}
@@ -60,3 +60,13 @@ def test_of_two_copies_one_is_read_and_a_missing_reading_is_unknown(tmp_path: Pa
     assert table["reading"].tolist() == [""] and table["age"].isna().all()
     with pytest.raises(FileNotFoundError, match=r"MCUCXR_\*\.png"):
         datasets.index("nlm_tb", tmp_path, hospital="montgomery")
+
+
+def test_masks_have_the_names_of_the_images(tmp_path: Path) -> None:
+    found = datasets.index("nlm_tb", trees.nlm_tb(tmp_path))
+    masks = found.masks.assign(hospital=found.table["hospital"][found.masks["row"]].to_numpy())
+    counts = masks.groupby(["hospital", "structure"]).size().to_dict()
+    assert counts == {("Montgomery", "Left_Lung"): 12, ("Montgomery", "Right_Lung"): 12, ("Shenzhen", "Lungs"): 1}
+    assert all(Path(file).stem.startswith(Path(found.table["path"][row]).stem) for row, file in
+               zip(masks["row"], masks["file"], strict=True))  # fmt: skip
+    assert len(datasets.index("nlm_tb", tmp_path, hospital="montgomery").masks) == 24

@@ -7,6 +7,7 @@ import pytest
 import trees
 
 from ribcage.data import datasets
+from ribcage.data.masks import mask_of
 
 
 def test_an_image_with_any_mask_has_pneumothorax(tmp_path: Path) -> None:
@@ -14,6 +15,21 @@ def test_an_image_with_any_mask_has_pneumothorax(tmp_path: Path) -> None:
     assert len(found) == 20 and found.labels[:, 0].tolist() == [0, 1, 0, 1] * 5
     assert all(found.file(row).is_file() for row in range(20))
     assert (found.table["patient"] == "").all() and (found.table["split"] == "").all()
+
+
+def test_each_row_is_a_mask_and_minus_one_an_empty_one(tmp_path: Path) -> None:
+    found = datasets.index("siim", trees.siim(tmp_path))
+    counts = found.masks.groupby("row").size()
+    assert counts[:4].tolist() == [1, 1, 1, 2] and set(found.masks["structure"]) == {"Pneumothorax"}
+    areas = [mask_of(found.masks, place).area for place in range(5)]
+    assert areas == [0, 10, 0, 5, 5] and set(found.masks["source_width"]) == {1024}
+
+
+def test_a_mask_that_leaves_the_image_names_image_and_file(tmp_path: Path) -> None:
+    trees.text(tmp_path / "stage_2_train.csv", "ImageId,EncodedPixels", "a,-1", "b,5 1048576")
+    with pytest.raises(ValueError, match=r"stage_2_train\.csv .* b") as error:
+        datasets.index("siim", tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_the_table_of_the_second_stage_comes_first_and_blank_cells_are_unknown(tmp_path: Path) -> None:

@@ -47,6 +47,15 @@ def image(file: Path, seed: int = 0, side: int = SIDE) -> Path:
     return file
 
 
+def mask(file: Path, seed: int = 0, side: int = SIDE) -> Path:
+    """A rectangle as a mask of two gray levels."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros((side, side), np.uint8)
+    pixels[side // 4 : side // 2 + seed % 4, side // 4 :] = 255
+    file.write_bytes(cv2.imencode(file.suffix, pixels)[1].tobytes())
+    return file
+
+
 def dicom(file: Path, pixels: np.ndarray, patient: str = "") -> None:
     """A plain 8-bit chest radiograph in DICOM."""
     import pydicom
@@ -496,7 +505,7 @@ def chestxdet(folder: Path) -> Path:
                 "file_name": f"{first + place}.png",
                 "syms": syms,
                 "boxes": boxes,
-                "polygons": [[[1, 2], [3, 4]]] * len(syms),
+                "polygons": [[[x, y], [right, y], [right, bottom]] for x, y, right, bottom in boxes],
             }
             for place, (syms, boxes) in enumerate(CHESTXDET_ENTRIES * 5)
         ]
@@ -569,12 +578,55 @@ def openi_kaggle(folder: Path) -> Path:
 def siim(folder: Path) -> Path:
     """The archive: DICOM files in a folder of their study and series, a mask in each row of the table."""
     names = [f"1.2.276.0.7230010.3.1.4.8323329.{place}.1517875{place:03d}.43" for place in range(20)]
-    masks = [(" -1",), ("557374 2 1015 8",), ("-1",), ("4 5", "10 3 9 2")]
+    masks = [(" -1",), ("557374 2 1020 8",), ("-1",), ("4 5", "10 3 1021 2")]
     rows = [f"{name},{mask}" for place, name in enumerate(names) for mask in masks[place % 4]]
     text(folder / "train-rle.csv", "ImageId, EncodedPixels", *rows)
     images(
         folder / "dicom-images-train", [f"1.2.3.{place}/1.2.4.{place}/{name}.dcm" for place, name in enumerate(names)]
     )
+    return folder
+
+
+# ---- JSRT
+
+
+def jsrt(folder: Path) -> Path:
+    """Converted images, the two clinical tables, one with joined lines, and masks in two folds."""
+    names = [f"JPC{kind}N{place:03d}" for kind in "LN" for place in range(1, 11)]
+    images(folder / "All247images", [f"{name}.png" for name in names])
+    lines = [
+        f"{name}.IMG\t{1 + place % 5}\t{10 + place}\t{40 + place if place else '?'}\t{('Male', 'Female')[place % 2]}\t"
+        f"{1000 + 10 * place}\t{700 + place}\tmalignant\tl.upper lobe\tlung cancer"
+        for place, name in enumerate(names[:10])
+    ]
+    text(folder / "Clinical_Information" / "CLNDAT_EN.txt", lines[0] + lines[1], *lines[2:])
+    text(
+        folder / "Clinical_Information" / "CNNDAT_EN.TXT", *(f"{name}.IMG\t54\tmale\tnon-nodule" for name in names[10:])
+    )
+    for place, name in enumerate(names):
+        for structure in ("left lung", "heart"):
+            mask(folder / f"scratch/fold{1 + place % 2}/masks/{structure}/{name}.png", place)
+    return folder
+
+
+# ---- CANDID-PTX
+
+
+def candid_ptx(folder: Path) -> Path:
+    """Three tables, with several masks for an image, and DICOM files without an ending."""
+    names = [f"1.2.276.0.7230010.3.1.4.0.{place}.151787{place:04d}.{place % 7}" for place in range(24)]
+    cells = [("-1",), ("557374 2 1020 8",), ("-1",), ("4 5", "10 3 1021 2")]
+    rows = [
+        f'P{place // 2:04d}_{place}.dcm,{name},1.2.{place // 2},{cell},"Chest.\n No, pneumothorax."'
+        for place, name in enumerate(names)
+        for cell in cells[place % 4]
+    ]
+    text(folder / "Pneumothorax_reports.csv", "filename,SOPInstanceUID,StudyInstanceUID,EncodedPixels,Report", *rows)
+    for table, step in (("Rib_fracture_mask_rle.csv", 6), ("chest_tube.csv", 5)):
+        lines = [f"{name},R_{place},{100 + place} 3 1021 4" for place, name in enumerate(names) if place % step == 0]
+        text(folder / table, "anon_SOPUID,annotation_ref,mask_rle", *lines, "1.2.3.4,R_99,7 7")
+    for place, name in enumerate(names):
+        image(folder / "dataset" / "a.dcm", place).rename(folder / "dataset" / name)
     return folder
 
 
@@ -604,10 +656,10 @@ def nlm_tb(folder: Path) -> Path:
             stem = f"{name}_{place + 1:04d}_{int(place % 4 > 1 if name == 'MCUCXR' else place % 4 > 2)}"
             image(folder / home / "CXR_png" / f"{stem}.png", place)
             text(folder / home / "ClinicalReadings" / f"{stem}.txt", readings[place % 4])
-            if name == "MCUCXR":
-                image(folder / home / "ManualMask/leftMask" / f"{stem}.png", place)
+            for side in ("left", "right") if name == "MCUCXR" else ():
+                mask(folder / home / f"ManualMask/{side}Mask" / f"{stem}.png", place)
         text(folder / home / "CXR_png" / "Thumbs.db", "")
-    image(folder / "ChinaSet_AllFiles/mask/CHNCXR_0001_0_mask.png")
+    mask(folder / "ChinaSet_AllFiles/mask/CHNCXR_0001_0_mask.png")
     return folder
 
 
@@ -663,11 +715,13 @@ def phantom(folder: Path) -> Path:
 
 TREES: dict[str, Callable[[Path], Path]] = {
     "brax": brax,
+    "candid_ptx": candid_ptx,
     "chestxdet": chestxdet,
     "chexpert": chexpert,
     "chexpert_plus": chexpert_plus,
     "covidx": covidx,
     "folder": own_csv,
+    "jsrt": jsrt,
     "medmnist": medmnist,
     "mimic": mimic,
     "ms_cxr": ms_cxr,

@@ -6,7 +6,7 @@ header → decoded pixels → one channel → upright → 8 or 16 bits
 import cv2
 import numpy as np
 
-from ribcage.imaging import medical_jpeg
+from ribcage.imaging import gif, medical_jpeg
 from ribcage.imaging.gray_image import CAUTION, Depth, GrayImage, Limits, UnreadableError, to_depth, to_gray, upright
 from ribcage.imaging.headers import JPEG, Header, read_raster_header
 from ribcage.runtime.terminal import quiet_codecs
@@ -49,7 +49,9 @@ def decode_jpeg(data: bytes, name: str, *, min_side: int | None, limits: Limits)
 
 
 def decode_levels(data: bytes, name: str, limits: Limits) -> np.ndarray:
-    """(H, W) uint8 or uint16: the stored gray levels of an image file, upright and not scaled."""
+    """(H, W) uint8 or uint16: the stored gray levels of an image file, which may be a GIF, upright and not scaled."""
+    if data.startswith(gif.START):
+        return gif.decode_gif(data, name, limits)
     header = read_raster_header(data, name, limits)
     pixels, _ = _gray_levels(data, name, header, None, limits)
     return upright(pixels, header.orientation)[0]

@@ -1,22 +1,26 @@
-"""ChestX-Det: 3,578 radiographs from ChestX-ray14 with boxes around 13 findings, drawn by three radiologists.
+"""ChestX-Det: 3,578 radiographs from ChestX-ray14 with boxes and masks of 13 findings, drawn by three radiologists.
 
 Lian et al. 2021, https://arxiv.org/abs/2104.10326. The images have new numbers, so their patients and their names in
 ChestX-ray14 are unknown. The radiologists marked 13 findings in every image: a finding that is not listed for an image
-is absent (0). The polygons of the findings are not read.
+is absent (0) and its mask is empty. Masks are drawn from the polygons in the annotation files.
 """
 
 import logging
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ribcage.data import splits
 from ribcage.data.findings import canonical
 from ribcage.data.index import SIDES, Index, box_frame, index_table
+from ribcage.data.masks import DrawnMask, mask_frame
 from ribcage.data.readers import tables
+from ribcage.imaging.mask import Mask
+from ribcage.imaging.mask_encodings import mask_of_polygons
 from ribcage.runtime import files
 
-CHINESE = "ChestX-Det：取自 ChestX-ray14 的 3,578 张胸片，三名放射科医师绘制了 13 种征象的标注框"
+CHINESE = "ChestX-Det：取自 ChestX-ray14 的 3,578 张胸片，三名放射科医师绘制了 13 种征象的标注框和轮廓"
 SOURCE = "https://github.com/Deepwise-AILab/ChestX-Det-Dataset"
 LICENCE = "Apache-2.0 (annotations); images of the NIH Clinical Center"
 FRAME = (1024, 1024)
@@ -52,8 +56,9 @@ def index(root: Path, *, images: str = "") -> Index:
     entries = [
         (part, *entry) for part, names in lists.items() for entry in (_entries(root / names[0]) if names else [])
     ]
-    frame = pd.DataFrame([(name, part) for part, name, _ in entries], columns=["name", "split"], dtype="str")
-    boxes = [(row, *box) for row, (_, _, drawn) in enumerate(entries) for box in drawn]
+    frame = pd.DataFrame([(name, part) for part, name, *_ in entries], columns=["name", "split"], dtype="str")
+    boxes = [(row, *box) for row, (_, _, drawn, _) in enumerate(entries) for box in drawn]
+    masks = [DrawnMask(row, *mask) for row, (*_, drawn) in enumerate(entries) for mask in drawn]
     drawn = pd.DataFrame(boxes, columns=["row", "finding", *SIDES])
     for finding in FINDINGS:
         frame[finding] = frame.index.isin(drawn.loc[drawn["finding"] == finding, "row"])
@@ -61,7 +66,12 @@ def index(root: Path, *, images: str = "") -> Index:
     log.warning("The patients of ChestX-Det are unknown: images of one person may be in several splits.")
     frame["split"] = splits.carve(frame["split"], pd.Series("", frame.index, dtype="str"), frame["path"])
     table = index_table(frame.drop(columns="name"), FINDINGS)
-    return Index("chestxdet", table, FINDINGS, box_frame(drawn), FRAME, root)
+    masks += [
+        DrawnMask(row, finding, Mask(*FRAME))
+        for finding in FINDINGS
+        for row in np.flatnonzero(table[finding] == 0).tolist()
+    ]
+    return Index("chestxdet", table, FINDINGS, box_frame(drawn), FRAME, root, masks=mask_frame(masks))
 
 
 def _located(frame: pd.DataFrame, paths: list[str], images: str) -> pd.Series:
@@ -73,8 +83,11 @@ def _located(frame: pd.DataFrame, paths: list[str], images: str) -> pd.Series:
     return found
 
 
-def _entries(file: Path) -> list[tuple[str, list[tuple[str, float, float, float, float]]]]:
-    """The file name and the boxes (finding, x, y, width, height) of each image in a list."""
+Entry = tuple[str, list[tuple[str, float, float, float, float]], list[tuple[str, Mask]]]
+
+
+def _entries(file: Path) -> list[Entry]:
+    """The file name, the boxes (finding, x, y, width, height) and the masks of each image in a list."""
     try:
         return [
             (
@@ -82,6 +95,10 @@ def _entries(file: Path) -> list[tuple[str, list[tuple[str, float, float, float,
                 [
                     (canonical(finding, "chestxdet"), float(x), float(y), float(right - x), float(bottom - y))
                     for finding, (x, y, right, bottom) in zip(entry["syms"], entry["boxes"], strict=True)
+                ],
+                [
+                    (canonical(finding, "chestxdet"), mask_of_polygons([np.asarray(points, np.float64)], *FRAME))
+                    for finding, points in zip(entry["syms"], entry["polygons"], strict=True)
                 ],
             )
             for entry in files.read_json(file)

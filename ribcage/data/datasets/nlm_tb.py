@@ -1,8 +1,8 @@
-"""NLM tuberculosis radiographs: 662 from Shenzhen and 138 from Montgomery County, with sex, age and clinical reading.
+"""NLM tuberculosis radiographs: 662 from Shenzhen and 138 from Montgomery County, with readings and lung masks.
 
 Jaeger et al. 2014, https://doi.org/10.3978/j.issn.2223-4292.2014.11.20. The last digit of a file name such as
 CHNCXR_0001_0.png is the label: 0 is normal, 1 is abnormal with manifestations of tuberculosis. All radiographs are PA.
-Lung masks, which lie in folders such as ManualMask beside the images, are not read.
+Masks of the left and the right lung (ManualMask, Montgomery) or of both (mask, Shenzhen) have the names of the images.
 """
 
 import re
@@ -13,17 +13,20 @@ import pandas as pd
 
 from ribcage.data import splits
 from ribcage.data.index import Index, index_table
+from ribcage.data.masks import DrawnMask, MaskFile, mask_frame
 from ribcage.data.readers import tables
 from ribcage.runtime.files import regular
 
-CHINESE = "美国国家医学图书馆（NLM）结核病胸片：深圳 662 张、蒙哥马利县 138 张，附性别、年龄和阅片意见"
+CHINESE = "美国国家医学图书馆（NLM）结核病胸片：深圳 662 张、蒙哥马利县 138 张，附性别、年龄、阅片意见和肺部掩膜"
 SOURCE = "https://lhncbc.nlm.nih.gov/LHC-downloads/downloads.html#tuberculosis-image-data-sets"
 LICENCE = "National Library of Medicine: research with citation of the paper, no redistribution"
 FINDING = "Tuberculosis"
 HOSPITALS = {"CHN": "Shenzhen", "MCU": "Montgomery"}
 NAME = r"((?:CHN|MCU)CXR_\d+)_[01]"
 MASKS = r"(?i:mask)[^/]*/"
-"""Part of the path of a mask: ManualMask/leftMask/MCUCXR_0001_0.png."""
+"""Part of the path of a mask: ManualMask/leftMask/MCUCXR_0001_0.png, mask/CHNCXR_0001_0_mask.png."""
+SIDES = {"leftmask": "Left_Lung", "rightmask": "Right_Lung"}
+"""Folder → structure; masks in other folders are of both lungs."""
 # The first lines are "male 45yrs", "femal 32yrs" or "male 16month" (Shenzhen), or "Patient's Sex: F" and
 # "Patient's Age: 024Y" (Montgomery). The rest is the reading.
 SEX = re.compile(r"(?:sex:|^)\s*(m(?=al|\b)|f(?=em|\b))", re.IGNORECASE)
@@ -56,7 +59,8 @@ def index(root: Path, *, hospital: Literal["all", "shenzhen", "montgomery"] = "a
     )
     frame[FINDING] = rows["stem"].str[-1].astype("float32")
     frame["split"] = splits.assigned(frame["patient"], frame["path"])
-    return Index("nlm_tb", index_table(frame, (FINDING,)), (FINDING,), root=root)
+    table = index_table(frame, (FINDING,))
+    return Index("nlm_tb", table, (FINDING,), root=root, masks=mask_frame(_masks(paths, rows["stem"])))
 
 
 def _images(paths: list[str]) -> pd.DataFrame:
@@ -66,6 +70,17 @@ def _images(paths: list[str]) -> pd.DataFrame:
     found = files.str.extract(rf"(?:^|/)(?P<stem>{NAME})\.\w+$").rename(columns={1: "patient"})
     rows = found.assign(path=files).dropna(subset="stem").drop_duplicates("stem").sort_values("stem")
     return rows.assign(hospital=rows["stem"].str[:3].map(HOSPITALS).astype("str")).reset_index(drop=True)
+
+
+def _masks(paths: list[str], stems: pd.Series) -> list[DrawnMask]:
+    """The masks of the images; of several copies, the one in the highest folder."""
+    row, found = pd.Series(stems.index, index=stems), dict[tuple[int, str], str]()
+    for path in sorted(paths, key=lambda path: (path.count("/"), path)):
+        named = re.search(rf"{MASKS}({NAME})(?:_mask)?\.\w+$", path)
+        if named and named[1] in row and path.lower().endswith(tables.IMAGES):
+            structure = SIDES.get(path.rpartition("/")[0].rpartition("/")[2].lower(), "Lungs")
+            found.setdefault((row[named[1]], structure), path)
+    return [DrawnMask(place, structure, MaskFile(path)) for (place, structure), path in found.items()]
 
 
 def _text(file: Path) -> str:

@@ -1,0 +1,131 @@
+"""JSRT: 247 PA radiographs from Japan, 154 with a marked lung nodule, and SCR masks of lungs, heart and clavicles.
+
+Shiraishi et al. 2000, https://doi.org/10.2214/ajr.174.1.1740071; masks: van Ginneken et al. 2006,
+https://doi.org/10.1016/j.media.2005.02.002. The images are raw files of 2048 x 2048 pixels with 12 bits, big-endian and
+white where the radiograph is dark, or conversions of them. JPCLN001 shows a nodule, JPCNN001 does not.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from ribcage.data import splits
+from ribcage.data.index import Index, index_table
+from ribcage.data.masks import DrawnMask, MaskFile, mask_frame
+from ribcage.data.points import no_points, point_frame
+from ribcage.data.readers import tables
+from ribcage.imaging import image_file
+from ribcage.imaging.gray_image import Limits, to_depth
+from ribcage.runtime.files import regular
+
+CHINESE = "JSRT：日本的 247 张后前位胸片，其中 154 张标有肺结节；附 SCR 的肺、心脏和锁骨掩膜"
+SOURCE = "http://db.jsrt.or.jp/eng.php, masks: https://www.isi.uu.nl/Research/Databases/SCR/"
+LICENCE = "JSRT: research with citation; SCR masks: research and education, no redistribution, no commercial use"
+FINDING = "Nodule"
+FRAME = (2048, 2048)
+NAME = re.compile(r"(?:^|/)(JPC[LN]N\d{3})\.(?:img|\w+)$", re.IGNORECASE)
+RAW = ".img"
+STRUCTURES = {"left lung": "Left_Lung", "right lung": "Right_Lung", "heart": "Heart",
+              "left clavicle": "Left_Clavicle", "right clavicle": "Right_Clavicle"}  # fmt: skip
+"""Folder of the masks, such as fold1/masks/left lung, also written left_lung → structure."""
+CLINICAL = ("CLNDAT_EN.txt", "CNNDAT_EN.txt")
+LARGEST_TABLE = 1 << 20
+"""Limit on the bytes of a table."""
+
+
+def index(root: Path) -> Index:
+    """Read the names of the images, the masks, and CLNDAT_EN.txt and CNNDAT_EN.txt, if present, anywhere below root."""
+    paths = tables.files_below(root)
+    named = [(path, found[1].upper()) for path in paths if (found := NAME.search(path))]
+    masks = {path: _structure(path) for path, _ in named}
+    images = {name: path for path, name in reversed(named) if not masks[path] and _is_image(path)}
+    if not images:
+        raise tables.missing_files(root, ["JPCLN*.IMG or JPCLN*.png"], SOURCE)
+    frame = pd.DataFrame({"patient": sorted(images)}, dtype="str")
+    place = pd.Series(frame.index, index=frame["patient"])
+    clinical = pd.DataFrame(
+        [_facts(line) for file in tables.files_named(paths, *CLINICAL) for line in _lines(root / file)]
+    )
+    if len(clinical):
+        frame = frame.join(clinical.drop_duplicates("name").set_index("name"), on="patient")
+    frame["path"], frame["view"] = frame["patient"].map(images), "PA"
+    frame[FINDING] = (frame["patient"].str[3] == "L").astype("float32")
+    frame["split"] = splits.assigned(frame["patient"], frame["path"])
+    drawn = {(place[name], masks[path]): path for path, name in reversed(named) if masks[path] and name in place}
+    marked = frame[frame["x"].notna()] if len(clinical) else frame[:0]
+    points = pd.DataFrame({"row": marked.index, "structure": FINDING, "x": marked.get("x"), "y": marked.get("y")})
+    return Index(
+        "jsrt", index_table(frame.drop(columns=["x", "y"], errors="ignore"), (FINDING,)), (FINDING,), box_frame=FRAME,
+        root=root, points=point_frame(points) if len(points) else no_points(),
+        masks=mask_frame(DrawnMask(*key, MaskFile(path)) for key, path in drawn.items()),
+    )  # fmt: skip
+
+
+def images(
+    index: Index, *, size: int | None = None, depth: Literal[8, 16] = 8
+) -> Callable[[int], image_file.GrayImage] | None:
+    """Row → image, if the images are raw files; else None, as each row is an ordinary file."""
+    if not index.table["path"].str.lower().str.endswith(RAW).any():
+        return None
+    how: Any = {"depth": depth, "min_side": size}
+    return lambda row: (
+        _raw(index.file(row), depth) if _is_raw(index.file(row)) else image_file.read_image(index.file(row), **how)
+    )
+
+
+def _raw(file: Path, depth: Literal[8, 16]) -> image_file.GrayImage:
+    """An image in a file without a header."""
+    data = image_file.file_content(file, Limits(max_bytes=2 * FRAME[0] * FRAME[1]))
+    if len(data) != 2 * FRAME[0] * FRAME[1]:
+        raise image_file.UnreadableError(
+            f"{file} has {len(data):,} bytes; 2048 x 2048 pixels of 16 bits were expected."
+        )
+    stored = np.frombuffer(data, ">u2").reshape(FRAME[::-1])
+    if (most := int(stored.max())) > 4095:
+        raise image_file.UnreadableError(f"{file} has a pixel value of {most}, but the maximum for 12 bits is 4095.")
+    pixels, notes = to_depth((4095 - stored).astype(np.uint16), depth, 12)
+    return image_file.GrayImage(pixels, *FRAME, ("raw file, inverted (white is zero)", *notes))
+
+
+def _structure(path: str) -> str:
+    """The structure of a mask, by its folder; "" for an image."""
+    return STRUCTURES.get(path.rpartition("/")[0].rpartition("/")[2].lower().replace("_", " "), "")
+
+
+def _is_image(path: str) -> bool:
+    return path.lower().endswith((*tables.IMAGES, RAW)) and "mask" not in path.rpartition("/")[0].lower()
+
+
+def _is_raw(file: Path) -> bool:
+    return file.suffix.lower() == RAW
+
+
+def _lines(file: Path) -> list[str]:
+    """One text for each image, as some lines of the published table are joined."""
+    with regular(file).open("rb") as stream:
+        text = stream.read(LARGEST_TABLE).decode("utf-8-sig", "replace")
+    return re.split(r"(?=JPC[LN]N\d{3})", text)[1:]
+
+
+def _facts(line: str) -> dict[str, object]:
+    """Name, age and sex of an image and, with a nodule, its subtlety, size in mm, x, y, kind and description."""
+    name, *words = line.split(None, 8)
+    nodule = name[3] == "L" and len(words) == 8
+    age, sex = (words[2:4] if nodule else words[:2]) if len(words) >= 2 else ("", "")
+    found: dict[str, object] = {
+        "name": name[:8],
+        "age": float(age) if age.isdigit() else np.nan,
+        "sex": tables.SEX.get(sex.lower(), ""),
+        "x": np.nan,
+        "y": np.nan,
+        "nodule": "",
+    }
+    if nodule and all(words[place].isdigit() for place in (4, 5)):
+        x, y, kind = words[4:7]
+        described = f"{kind}, {words[1]} mm, subtlety {words[0]}: {' '.join(words[7].split())}"
+        found |= {"x": float(x), "y": float(y), "nodule": described}
+    return found
