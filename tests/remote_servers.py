@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import time
+import urllib.parse
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -53,6 +54,19 @@ class FaultProxy:
         """No more faults; forget the requests."""
         with self._lock:
             self._faults, self.requests = [], []
+
+    def store(self, folder: Path, address: str) -> None:
+        """Put all files of a local folder on the server, without the client that is tested."""
+        bucket, _, key = address.removeprefix("s3://").partition("/")
+        server = http.client.HTTPConnection("127.0.0.1", self.behind, timeout=30)
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                name = f"{key}/{file.relative_to(folder).as_posix()}".lstrip("/")
+                server.request("PUT", f"/{bucket}/{urllib.parse.quote(name)}", file.read_bytes())
+                reply = server.getresponse()
+                reply.read()
+                assert reply.status == 200
+        server.close()
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         line = f"{request.command} {request.path}"

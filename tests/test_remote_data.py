@@ -1,14 +1,17 @@
 """Dataset folders and sources of images at remote addresses, on a real S3 server on loopback."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import trees
 from remote_servers import FaultProxy
 from trainings import words
 
 from ribcage import cli
-from ribcage.data import dataset_folder
+from ribcage.data import dataset_folder, datasets
 from ribcage.runtime.remote import cache, objects
 
 
@@ -93,3 +96,55 @@ def test_a_shard_that_was_written_in_part_is_refused(s3: FaultProxy, phantom: Pa
     assert found.image(3).shape == (32, 32)
     with pytest.raises(ValueError, match=r"images-00001\.npy is damaged"):
         found.image(45)
+
+
+# ---- sources of an import
+
+
+LAYOUTS = [(name, build) for name in datasets.dataset_names() if name != "phantom" and (build := trees.builder(name))]
+
+
+@pytest.mark.parametrize(("name", "build"), LAYOUTS, ids=[name for name, _ in LAYOUTS])
+def test_the_index_of_a_remote_dataset_is_that_of_the_local_one(
+    name: str, build: Callable[[Path], Path], s3: FaultProxy, tmp_path: Path
+) -> None:
+    root = build(tmp_path / "病人 data")
+    inside = root.relative_to(tmp_path / "病人 data").as_posix().removeprefix(".")
+    s3.store(tmp_path / "病人 data", "s3://xray/source/病人 data")
+    local, remote = datasets.index(name, root), datasets.index(name, f"s3://xray/source/病人 data/{inside}")
+    assert remote.table.equals(local.table) and remote.boxes.equals(local.boxes)
+    assert (remote.name, remote.findings) == (local.name, local.findings)
+    assert str(remote.root).startswith("s3:/xray/source/病人 data")
+
+
+@pytest.mark.parametrize("name", ["nih", "folder"])
+def test_an_import_from_an_address_equals_that_of_the_local_files(name: str, s3: FaultProxy, tmp_path: Path) -> None:
+    root = trees.nih(tmp_path / "nih") if name == "nih" else trees.class_folders(tmp_path / "ours")
+    broken = next(file for file in sorted(root.rglob("*")) if file.suffix in (".png", ".jpg", ".jpeg"))
+    broken.write_bytes(broken.read_bytes()[:40])
+    s3.store(root, f"s3://xray/source/{root.name}")
+    s3.heal()
+    s3.fault("cut", where=broken.suffix, times=2)
+    for out, place in (("local", str(root)), ("remote", f"s3://xray/source/{root.name}")):
+        assert cli.main(["import", name, place, "--out", str(tmp_path / out), "--size", "32"]) == 0
+    for file in ("images.npy", "fingerprints.parquet", "rejected.csv"):
+        assert (tmp_path / "remote" / file).read_bytes() == (tmp_path / "local" / file).read_bytes()
+    local, remote = dataset_folder.open(tmp_path / "local"), dataset_folder.open(tmp_path / "remote")
+    assert remote.index.table.equals(local.index.table) and remote.index.boxes.equals(local.index.boxes)
+    assert replace(remote.facts, root="", plan="", tables={}) == replace(local.facts, root="", plan="", tables={})
+    assert remote.facts.root == f"s3://xray/source/{root.name}" and remote.facts.rejected == 1
+    assert sum("list-type=2" in line for line in s3.requests) == 1 and cache.used_bytes() == 0
+    images = sum(line.startswith("GET") and broken.suffix in line for line in s3.requests)
+    assert images == remote.facts.images + 1 + 2  # each once, and those that were cut again
+
+
+def test_an_import_stops_where_the_connection_fails_and_resumes(s3: FaultProxy, tmp_path: Path) -> None:
+    root = trees.nih(tmp_path / "nih")
+    s3.store(root, "s3://xray/source/nih")
+    line = ["import", "nih", "s3://xray/source/nih", "--out", str(tmp_path / "out"), "--size", "32"]
+    s3.fault("expired", where=".png", times=1000)
+    assert cli.main(line) == 1
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    s3.heal()
+    assert cli.main(line) == 0
+    assert dataset_folder.open(tmp_path / "out").facts.rejected == 0

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ribcage.data.index import Index
 
 POSITIONAL = ("dataset", "root")
+REMOTE = ("root",)
+WAITING_THREADS = 16
+"""Minimum number of threads that read images from a server."""
 EXAMPLES = (
     "import nih /data/ChestX-ray14 --out data/nih",
     "import folder /data/ours --out data/ours --size 512",
@@ -38,7 +41,8 @@ class Options:
     dataset: str
     """Name of the dataset; `folder` for your own files."""
     root: Path | None = None
-    """Downloaded folder or file of the dataset (not needed for phantom)."""
+    """Downloaded folder or file of the dataset, also at a remote address such as s3://bucket/nih (not needed for
+    phantom)."""
     out: Path | None = None
     """Dataset folder to write (required)."""
     size: int | None = None
@@ -95,11 +99,12 @@ def run(options: Options) -> "DatasetFolder | None":
     imported."""
     from ribcage.data import dataset_folder
     from ribcage.data.importer import parts, writer
+    from ribcage.runtime.remote import addresses
 
     check(options)
     assert options.out is not None
     index, facts = describe(options)
-    threads = options.threads or cores()
+    threads = options.threads or cores(remote=addresses.is_remote(index.root))
     if options.part:
         part = parts.Part.parse(options.part)
         if options.redo:
@@ -153,6 +158,7 @@ def check(options: Options) -> None:
     from ribcage.data.importer import tables as importer_tables
     from ribcage.imaging.dicom import value_of_interest
     from ribcage.runtime import limits
+    from ribcage.runtime.remote import addresses
 
     wrong = []
     if options.out is None:
@@ -175,6 +181,8 @@ def check(options: Options) -> None:
             parse(text)
         except ValueError as error:
             wrong.append(str(error).rstrip("."))
+    if options.link and options.root is not None and addresses.is_remote(options.root):
+        wrong.append("--link needs a local ROOT, because the images are read again whenever they are used")
     if options.part and options.link:
         wrong.append("--part and --link exclude each other, because a linked folder stores no images")
     if options.images_per_shard and options.link:
@@ -188,10 +196,12 @@ def check(options: Options) -> None:
 def describe(options: Options) -> "tuple[Index, Facts]":
     """The Index, and the facts of the folder to be."""
     from ribcage.data import dataset_facts, dataset_folder, datasets, splits
+    from ribcage.runtime.remote import addresses
 
     module = datasets.load_dataset(options.dataset)
     index = datasets.index(options.dataset, options.root, **options.member)
-    root = index.root.absolute() if datasets.needs_root(options.dataset) else index.root
+    local = datasets.needs_root(options.dataset) and not addresses.is_remote(index.root)
+    root = index.root.absolute() if local else index.root
     index = replace(index, name=options.name or index.name, root=root)
     if options.split_list:
         listed = splits.from_lists(options.split_list, index.table["patient"], index.table["path"])
@@ -211,7 +221,7 @@ def describe(options: Options) -> "tuple[Index, Facts]":
         mean=0.0,
         std=1.0,
         findings=index.findings,
-        root=str(index.root),
+        root=addresses.address_text(index.root),
         options=options.member,
         linked=options.link,
         window=options.window,
@@ -283,9 +293,10 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores(*, remote: bool = False) -> int:
+    """Number of threads: one per core, or more if they mostly wait for a server."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(count, WAITING_THREADS) if remote else count
 
 
 def summary(opened: "DatasetFolder") -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ribcage.imaging import codecs, headers
 from ribcage.imaging.gray_image import CAUTION, Depth, GrayImage, Limits, UnreadableError
+from ribcage.runtime.remote import addresses, objects
 
 __all__ = [
     "CAUTION",
@@ -161,6 +162,8 @@ def _shrunk(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 
 def file_content(file: Path, limits: Limits) -> bytes:
     """All bytes of a regular file that is not too large. (OpenCV itself cannot open every name on every system.)"""
+    if addresses.is_remote(file):
+        return objects.read_source_file(file, lambda size: limits.check_bytes(str(file), size))
     try:
         found = file.stat()
         if stat.S_ISDIR(found.st_mode):

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from ribcage.runtime.remote import addresses
 from ribcage.runtime.spelling import did_you_mean, nearest_word
 
 if typing.TYPE_CHECKING:  # names and help must not import pandas
@@ -59,7 +60,12 @@ def index(name: str, root: Path | str | None = None, **options: object) -> "Inde
                 f"The dataset {name!r} is generated, not read from a folder. Leave out the argument {str(root)!r}."
             )
         return module.index(**options)
-    return module.index(Path(root or "").expanduser(), **options)
+    place = addresses.parse_place(str(root or "")).expanduser()
+    if addresses.is_remote(place):
+        from ribcage.data.remote_source import remote_index
+
+        return remote_index(place, lambda folder: module.index(folder, **options))
+    return module.index(place, **options)
 
 
 def images(name: str, index: "Index", **options: object) -> "Callable[[int], np.ndarray | GrayImage] | None":

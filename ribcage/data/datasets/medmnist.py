@@ -21,6 +21,7 @@ import pandas as pd
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.data.index import Index, index_table
 from ribcage.runtime import files
+from ribcage.runtime.remote.cache import local_place
 
 CHINESE = "MedMNIST：PneumoniaMNIST（5,856 张）与 ChestMNIST（112,120 张，取自 ChestX-ray14），28 至 224 像素"
 SOURCE = "https://medmnist.com"
@@ -123,7 +124,7 @@ def _read(file: Path, name: str) -> np.ndarray:
 def _member(file: Path, name: str) -> Iterator[IO[bytes]]:
     """Stream of one array in an npz file; errors are one line."""
     try:
-        with zipfile.ZipFile(files.regular(file)) as archive, archive.open(f"{name}.npy") as stream:
+        with zipfile.ZipFile(files.regular(local_place(file))) as archive, archive.open(f"{name}.npy") as stream:
             yield stream
     except KeyError:
         raise ValueError(

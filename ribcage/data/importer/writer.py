@@ -28,6 +28,7 @@ from ribcage.data.importer.pixel_files import HEADER, PixelFiles, is_pixel_file,
 from ribcage.data.index import Index
 from ribcage.imaging import fingerprint, image_file
 from ribcage.runtime import files, spreadsheet
+from ribcage.runtime.remote import addresses, objects
 
 log = logging.getLogger("ribcage")
 
@@ -208,6 +209,8 @@ class Writer:
             try:
                 image = read(row)
                 masks += self._masks.read(row, image.width, image.height)
+            except objects.UnreadableSourceError:  # the image itself may be intact
+                raise
             except (ValueError, OSError, MemoryError) as error:
                 reason = " ".join(str(error).split()).removeprefix(f"{self.index.file(row)} ")
                 rejected.append((row, reason))
@@ -355,6 +358,9 @@ def in_order(work: Callable[[range], Chunk], tasks: Iterator[range], workers: in
 def _state(file: Path) -> list[int] | None:
     """Size and modification time of a file; None if it does not exist."""
     try:
+        if addresses.is_remote(file):
+            there = objects.remembered(file)
+            return [there.size, int.from_bytes(hashlib.blake2b(there.version.encode(), digest_size=7).digest())]
         found = file.stat()
     except (OSError, ValueError):
         return None

@@ -99,6 +99,11 @@ def local_copy(place: Path | str, *, size: int | None = None, sha256: str | None
     return copy.path
 
 
+def local_place(place: Path) -> Path:
+    """A local file, or a local copy of a remote one."""
+    return local_copy(place) if addresses.is_remote(place) else place
+
+
 def local_file(folder: Path, name: str) -> Path:
     """A file of a local or remote folder; of a remote one, a local copy."""
     return local_copy(addresses.child(folder, name)) if addresses.is_remote(folder) else folder / name

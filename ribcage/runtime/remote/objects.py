@@ -10,7 +10,7 @@ import functools
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +40,37 @@ class RemoteFile:
     """Bytes."""
     version: str
     """Changes when the object is replaced."""
+
+
+class UnreadableSourceError(OSError):
+    """The connection to a source of many files has failed, as opposed to one of the files."""
+
+
+_remembered: dict[str, RemoteFile] = {}
+
+
+def remember(found: Iterable[RemoteFile]) -> None:
+    """Remember objects from a listing instead of those before, so that `remembered` needs no request for each."""
+    global _remembered
+    _remembered = {one.address: one for one in found}
+
+
+def remembered(place: Path | str) -> RemoteFile:
+    """An object from the last listing that was remembered, or as it is now; FileNotFoundError if there is none."""
+    return _remembered.get(addresses.address(place)) or describe(place)
+
+
+def read_source_file(place: Path | str, limit: Callable[[int], None]) -> bytes:
+    """The content of one of many files; UnreadableSourceError if the connection failed. `limit` is called with the size
+    first."""
+    try:
+        found = remembered(place)
+        limit(found.size)
+        return read_file(found)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{place} does not exist.") from None
+    except OSError as error:
+        raise UnreadableSourceError(str(error)) from error
 
 
 def describe(place: Path | str) -> RemoteFile:
@@ -84,7 +115,7 @@ def read_bytes(place: Path | str, limit: int | None = None) -> bytes:
 
 def read_file(found: RemoteFile) -> bytes:
     """The content of an object whose size is known; raises unless all bytes arrived."""
-    return _repeated(found.address, functools.partial(_read_range, found, 0, found.size))
+    return _repeated(found.address, functools.partial(read_range, found, 0, found.size))
 
 
 def download(found: RemoteFile, part: Path) -> str:
@@ -94,7 +125,7 @@ def download(found: RemoteFile, part: Path) -> str:
     with files.open_regular(part, "r+b") as stream:
         for start in range(0, found.size, BLOCK):
             end = min(found.size, start + BLOCK)
-            block = _repeated(found.address, functools.partial(_read_range, found, start, end))
+            block = _repeated(found.address, functools.partial(read_range, found, start, end))
             hashed.update(block)
             stream.write(block)
         stream.truncate(found.size)
@@ -103,7 +134,8 @@ def download(found: RemoteFile, part: Path) -> str:
     return hashed.hexdigest()
 
 
-def _read_range(found: RemoteFile, start: int, end: int) -> bytes:
+def read_range(found: RemoteFile, start: int, end: int) -> bytes:
+    """The bytes of an object from `start` to before `end`, without repeating the request."""
     if start == end:
         return b""
     block: bytes = _once(found.address, "cat_file", start=start, end=end, bytes_moved=max(0, end - start - BLOCK))
