@@ -657,7 +657,8 @@ def import_(
 
     Args:
         dataset: Name of the dataset; `folder` for your own files.
-        root: Downloaded folder or file of the dataset (not needed for phantom).
+        root: Downloaded folder or file of the dataset, also at a remote address such as s3://bucket/nih (not
+            needed for phantom).
         out: Dataset folder to write (required).
         size: Side length of the stored images in pixels; smaller images are enlarged (default: 256, or less if
             all images are smaller).
