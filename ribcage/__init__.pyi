@@ -290,9 +290,10 @@ def distil(
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 10).
         batch: Batch size: images per optimizer step, summed over all processes.
-        shuffle: Order of the training images: rows (single images at random) or blocks (images at random within
-            blocks that are read one after another, for data that do not fit into memory or on the local disk).
-            blocks:512:4 sets the images per block and the blocks per window (docs/datasets.md).
+        shuffle: Order of the training images: rows (all images are shuffled), or blocks (blocks of consecutive
+            images are shuffled, and images are shuffled among a few blocks at a time; for data that do not fit
+            into memory or on the local disk). blocks:512:4 sets the number of images per block and the number of
+            blocks among which images are shuffled (docs/datasets.md).
         micro_batch: Maximum number of images per forward pass in each process; 0 means no limit. The gradients of
             larger batches are accumulated or, if the loss compares the images of a batch with each other,
             computed by gradient caching.
@@ -564,9 +565,10 @@ def finetune(
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 10).
         batch: Batch size: images per optimizer step, summed over all processes.
-        shuffle: Order of the training images: rows (single images at random) or blocks (images at random within
-            blocks that are read one after another, for data that do not fit into memory or on the local disk).
-            blocks:512:4 sets the images per block and the blocks per window (docs/datasets.md).
+        shuffle: Order of the training images: rows (all images are shuffled), or blocks (blocks of consecutive
+            images are shuffled, and images are shuffled among a few blocks at a time; for data that do not fit
+            into memory or on the local disk). blocks:512:4 sets the number of images per block and the number of
+            blocks among which images are shuffled (docs/datasets.md).
         micro_batch: Maximum number of images per forward pass in each process; 0 means no limit. The gradients of
             larger batches are accumulated or, if the loss compares the images of a batch with each other,
             computed by gradient caching.
@@ -675,8 +677,8 @@ def import_(
         part: Import only part K of N, written as K/N, such as 3/16; 'ribcage merge OUT' joins all parts. Each
             part can be imported on a different machine, provided that all machines share the folder --out
             (default: import everything).
-        images_per_shard: Number of images per file; 0 means one file. Large datasets and datasets in object
-            stores should be divided into such shards (see docs/datasets.md).
+        images_per_shard: Number of images per file (shard); 0 means that all images are in one file. Shards are
+            recommended for large datasets and for datasets in object stores (docs/datasets.md).
         link: Store only the table, not the images; the images are decoded from the original files whenever they
             are used.
         split_list: Files with image names, one per line, that define the splits: train=FILE test=FILE.
@@ -804,9 +806,10 @@ def localise(
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 30).
         batch: Batch size: images per optimizer step, summed over all processes.
-        shuffle: Order of the training images: rows (single images at random) or blocks (images at random within
-            blocks that are read one after another, for data that do not fit into memory or on the local disk).
-            blocks:512:4 sets the images per block and the blocks per window (docs/datasets.md).
+        shuffle: Order of the training images: rows (all images are shuffled), or blocks (blocks of consecutive
+            images are shuffled, and images are shuffled among a few blocks at a time; for data that do not fit
+            into memory or on the local disk). blocks:512:4 sets the number of images per block and the number of
+            blocks among which images are shuffled (docs/datasets.md).
         micro_batch: Maximum number of images per forward pass in each process; 0 means no limit. The gradients of
             larger batches are accumulated or, if the loss compares the images of a batch with each other,
             computed by gradient caching.
@@ -1016,9 +1019,10 @@ def pretrain(
         epochs: Training epochs (default: byol 1000; mae 800; mae_unet 800; moco 200; simclr 100; supcon 1000;
             supervised 100; swav 400).
         batch: Batch size: images per optimizer step, summed over all processes.
-        shuffle: Order of the training images: rows (single images at random) or blocks (images at random within
-            blocks that are read one after another, for data that do not fit into memory or on the local disk).
-            blocks:512:4 sets the images per block and the blocks per window (docs/datasets.md).
+        shuffle: Order of the training images: rows (all images are shuffled), or blocks (blocks of consecutive
+            images are shuffled, and images are shuffled among a few blocks at a time; for data that do not fit
+            into memory or on the local disk). blocks:512:4 sets the number of images per block and the number of
+            blocks among which images are shuffled (docs/datasets.md).
         micro_batch: Maximum number of images per forward pass in each process; 0 means no limit. The gradients of
             larger batches are accumulated or, if the loss compares the images of a batch with each other,
             computed by gradient caching.

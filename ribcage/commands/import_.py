@@ -68,8 +68,8 @@ class Options:
     """Import only part K of N, written as K/N, such as 3/16; 'ribcage merge OUT' joins all parts. Each part can be
     imported on a different machine, provided that all machines share the folder --out (default: import everything)."""
     images_per_shard: int = 0
-    """Number of images per file; 0 means one file. Large datasets and datasets in object stores should be divided into
-    such shards (see docs/datasets.md)."""
+    """Number of images per file (shard); 0 means that all images are in one file. Shards are recommended for large
+    datasets and for datasets in object stores (docs/datasets.md)."""
     link: bool = False
     """Store only the table, not the images; the images are decoded from the original files whenever they are used."""
     split_list: tuple[str, ...] = ()

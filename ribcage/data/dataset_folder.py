@@ -268,7 +268,8 @@ def open_images(folder: Path, facts: Facts, index: Index) -> ImageStore:
         return ArrayStore(open_array(local_file(folder, IMAGES_FILE), shape, dtype))
     if [one.images for one in facts.shards] != shard_sizes(facts.images, facts.images_per_shard):
         raise ValueError(
-            f"{folder / 'dataset.json'} is damaged: its shards do not have {facts.images:,} images. Import the dataset "
+            f"{folder / 'dataset.json'} is damaged: the shards that it lists do not contain {facts.images:,} images. "
+            f"Import the dataset "
             f"again."
         )
     if addresses.is_remote(folder):

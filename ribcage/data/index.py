@@ -179,7 +179,7 @@ class Index:
         try:
             columns = parquet.read_parquet(file)
         except parquet.UnreadableTableError as error:
-            raise ValueError(f"{file} is damaged or not a Parquet file ({error}).") from None
+            raise ValueError(f"{file} is damaged or is not a Parquet file ({error}).") from None
         try:
             found = cls._of(columns)
         except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError, pa.ArrowException) as error:

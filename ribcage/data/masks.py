@@ -167,7 +167,7 @@ def load_masks(file: Path, count: int) -> pd.DataFrame:
     try:
         columns = parquet.read_parquet(file, most_bytes=MAX_BYTES)
     except parquet.UnreadableTableError as error:
-        raise ValueError(f"{file} is damaged or not a Parquet file ({error}).") from None
+        raise ValueError(f"{file} is damaged or is not a Parquet file ({error}).") from None
     kinds = {one.name: one.type for one in columns.schema}
     if kinds.get("runs") == pa.binary():
         kinds["runs"] = _arrow("runs")

@@ -71,7 +71,7 @@ def load_points(file: Path, count: int) -> pd.DataFrame:
     try:
         columns = parquet.read_parquet(file)
     except parquet.UnreadableTableError as error:
-        raise ValueError(f"{file} is damaged or not a Parquet file ({error}).") from None
+        raise ValueError(f"{file} is damaged or is not a Parquet file ({error}).") from None
     if [(one.name, one.type) for one in columns.schema] != list(zip(TYPES, ARROW, strict=True)) or any(
         column.null_count for column in columns.columns
     ):

@@ -127,7 +127,7 @@ def load_reports(file: Path, count: int) -> pd.DataFrame:
     try:
         columns = parquet.read_parquet(file)
     except parquet.UnreadableTableError as error:
-        raise ValueError(f"{file} is damaged or not a Parquet file ({error}).") from None
+        raise ValueError(f"{file} is damaged or is not a Parquet file ({error}).") from None
     kinds = {one.name: one.type for one in columns.schema}
     rows, texts = kinds.get("rows", pa.null()), [kinds.get(name, pa.null()) for name in COLUMNS[1:]]
     if not (

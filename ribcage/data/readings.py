@@ -83,7 +83,7 @@ def load_readings(file: Path, boxes: pd.DataFrame, count: int, findings: Sequenc
     try:
         columns = parquet.read_parquet(file)
     except parquet.UnreadableTableError as error:
-        raise ValueError(f"{file} is damaged or not a Parquet file ({error}).") from None
+        raise ValueError(f"{file} is damaged or is not a Parquet file ({error}).") from None
     kinds = {one.name: one.type for one in columns.schema}
     fits = list(kinds)[:2] == ["row", "reader"] and pa.types.is_integer(kinds.pop("row"))
     text = kinds.pop("reader") if fits else pa.null()

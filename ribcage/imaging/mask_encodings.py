@@ -73,7 +73,7 @@ def _numbers(text: str) -> np.ndarray:
     try:
         return np.array(words, np.int64).reshape(-1)
     except (ValueError, OverflowError):
-        raise ValueError("the run lengths contain something that is not a whole number.") from None
+        raise ValueError("the run lengths contain a value that is not a whole number.") from None
 
 
 def _compressed(text: str) -> np.ndarray:
@@ -101,7 +101,7 @@ def _spans_of_polygon(points: np.ndarray, width: int, height: int) -> np.ndarray
     low, high = (np.ceil(each(y, to_y) - 0.5).clip(0, height).astype(np.int64) for each in (np.minimum, np.maximum))
     counts = high - low  # lines whose centres the edge crosses
     if counts.sum() > MOST_CROSSINGS:
-        raise ValueError(f"a polygon of {len(points):,} points crosses the lines of its image too often.")
+        raise ValueError(f"a polygon of {len(points):,} points crosses too many pixel rows of its image.")
     edge = np.repeat(np.arange(len(points)), counts)
     line = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts) + low[edge]
     slope = (to_x - x)[edge] / (to_y - y)[edge]

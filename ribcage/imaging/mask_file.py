@@ -22,5 +22,5 @@ def read_mask(file: Path, value: int = 0, limits: Limits = Limits()) -> Mask:  #
     between = (levels > 0.1 * top) & (levels < 0.9 * top)
     if np.count_nonzero(between) > MOST_BETWEEN * levels.size:
         count = len(np.unique(levels))
-        raise UnreadableError(f"{file} has {count:,} gray levels and is no binary mask: two levels were expected.")
+        raise UnreadableError(f"{file} has {count:,} grey levels; a binary mask with two levels was expected.")
     return Mask.of_pixels(2 * levels.astype(np.int64) > top) if top else Mask(levels.shape[1], levels.shape[0])

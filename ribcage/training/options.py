@@ -57,9 +57,10 @@ class TrainingOptions:
     batch: int
     """Batch size: images per optimizer step, summed over all processes."""
     shuffle: str = "rows"
-    """Order of the training images: rows (single images at random) or blocks (images at random within blocks that are
-    read one after another, for data that do not fit into memory or on the local disk). blocks:512:4 sets the images per
-    block and the blocks per window (docs/datasets.md)."""
+    """Order of the training images: rows (all images are shuffled), or blocks (blocks of consecutive images are
+    shuffled, and images are shuffled among a few blocks at a time; for data that do not fit into memory or on the local
+    disk). blocks:512:4 sets the number of images per block and the number of blocks among which images are shuffled
+    (docs/datasets.md)."""
     micro_batch: int = 0
     """Maximum number of images per forward pass in each process; 0 means no limit. The gradients of larger batches are
     accumulated or, if the loss compares the images of a batch with each other, computed by gradient caching."""

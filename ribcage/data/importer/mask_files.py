@@ -58,7 +58,8 @@ class MaskReader:
                 (wide, high), what = self.sizes[place].tolist(), "its mask"
             if abs(wide * height / (high * width) - 1) > SAME_SHAPE:
                 raise UnreadableError(
-                    f"{what} has {wide} x {high} pixels, but the image has {width} x {height}: the shapes differ."
+                    f"{what} has {wide} x {high} pixels, but the image has {width} x {height}: the aspect ratios "
+                    f"differ."
                 )
         return records
 

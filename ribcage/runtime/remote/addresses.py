@@ -36,8 +36,8 @@ def parse_place(word: str) -> Path:
     found = FORM.fullmatch(word)
     if found and "://" in word and found[1] not in SCHEMES:
         raise ValueError(
-            f"Addresses that begin with {found[1]}:// are not supported; supported are file://, "
-            f"{', '.join(f'{name}://' for name in SCHEMES if name != 'memory')}"
+            f"Addresses that begin with {found[1]}:// are not supported. Supported: file://, "
+            f"{', '.join(f'{name}://' for name in SCHEMES if name != 'memory')}."
         )
     return Path(address(word)) if found and found[1] in SCHEMES else Path(word)
 
@@ -57,7 +57,7 @@ def address(place: Path | str) -> str:
     if not rest or any(part in ("", ".", "..") for part in parts) or any(ord(letter) < 32 for letter in rest):
         raise ValueError(
             f"{scheme}://{rest!r} is not a valid address: write it as {scheme}://BUCKET/FOLDER, without empty parts, "
-            f"'.', '..' and control characters."
+            f"'.', '..' or control characters."
         )
     if len(rest.encode("utf-8", "surrogateescape")) > LONGEST:
         raise ValueError(f"An address that begins with {scheme}:// has more than {LONGEST} bytes.")

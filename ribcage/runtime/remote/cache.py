@@ -138,7 +138,7 @@ def open_copy(place: Path | str, *, size: int | None = None, sha256: str | None 
     if size is not None and found.size != size:
         raise digest.DamagedError(
             f"{found.address} has {found.size:,} bytes instead of {size:,}: it was written only in part, or was "
-            f"replaced. Write it again."
+            f"replaced. Upload it again."
         )
     for _ in range(2):  # again if a transfer was damaged
         copy = entry.opened(lambda facts: facts.version == found.version) or entry.filled(found)
@@ -146,7 +146,7 @@ def open_copy(place: Path | str, *, size: int | None = None, sha256: str | None 
             return copy
         copy.path.unlink(missing_ok=True)
         copy.close()
-    raise digest.DamagedError(f"{found.address} is damaged: its SHA-256 does not match. Write it again.")
+    raise digest.DamagedError(f"{found.address} is damaged: its SHA-256 digest does not match. Upload it again.")
 
 
 def cache_folder() -> Path:
@@ -278,7 +278,8 @@ def _make_room(root: Path, needed: int, address: str, reserve: Callable[[], None
     limit = cache_limit()
     if needed > limit:
         raise OSError(
-            f"{address} has {files.format_bytes(needed)}, but the cache may hold {files.format_bytes(limit)}. Set "
+            f"{address} has a size of {files.format_bytes(needed)}, but the cache is limited to "
+            f"{files.format_bytes(limit)}. Set "
             f"{SIZE_VARIABLE} to a larger size."
         )
     with _locked_cache(root):
@@ -291,8 +292,10 @@ def _make_room(root: Path, needed: int, address: str, reserve: Callable[[], None
                 excess -= size
         if excess > 0:
             raise CacheFullError(
-                f"{address} has {files.format_bytes(needed)} and does not fit into the cache, because too many of the "
-                f"other files in it are in use. Set {SIZE_VARIABLE} (now {files.format_bytes(limit)}) to a larger size."
+                f"{address} has a size of {files.format_bytes(needed)} and does not fit into the cache, because too "
+                f"many of the "
+                f"other files in it are in use. Set {SIZE_VARIABLE} (currently {files.format_bytes(limit)}) to a "
+                f"larger size."
             )
         if shutil.disk_usage(root).free < needed:
             raise OSError(errno.ENOSPC, "the disk is full")

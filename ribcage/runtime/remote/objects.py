@@ -253,7 +253,9 @@ def _within(seconds: float, system: Any, method: str, *words: Any, **options: An
 def _require_size(address: str, size: int) -> RemoteFile:
     there = describe(address)
     if there.size != size:
-        raise DamagedError(f"{address} has {there.size:,} bytes after {size:,} bytes were written. Write it again.")
+        raise DamagedError(
+            f"{address} has {there.size:,} bytes, but {size:,} bytes were written. Run the same command again."
+        )
     return there
 
 
