@@ -34,6 +34,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("moco", {"accumulate": 2, "kind": "sgd", "recompute": True}),
         ("simclr", {"kind": "lars"}),
         ("supcon", {"accumulate": 2, "kind": "sgd"}),
+        ("byol", {"kind": "lars", "recompute": True}),
+        ("swav", {"kind": "lars"}),
+        ("distil", {}),
     ],
 )
 def test_a_sharded_run_is_the_run_of_one_process(folder: str, tmp_path: Path, name: str, how: dict[str, Any]) -> None:
@@ -124,7 +127,8 @@ def test_a_sharded_run_that_was_stopped_is_resumed_by_one_process(folder: str, t
 @pytest.mark.parametrize(
     ("more", "fact"),
     [
-        (["pretrain", "byol", "--model", "test_vit"], "BYOL"),
+        (["pretrain", "byol", "--model", "test_resnet"], "test_resnet"),
+        (["pretrain", "mae_unet", "--model", "test_resnet"], "MAEUNet"),
         (["finetune", "--model", "test_resnet"], "test_resnet"),
         (["finetune", "--model", "test_vit", "--compile"], "--compile"),
     ],

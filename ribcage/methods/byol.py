@@ -47,6 +47,7 @@ class BYOL(Method):
     """
 
     same_patient = True
+    shardable = True
     hyperparameters = (
         _lars(epochs=40, lr=0.45, momentum=0.97),
         _lars(epochs=100, lr=0.45, momentum=0.99),

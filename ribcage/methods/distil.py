@@ -71,7 +71,7 @@ class Distil(Supervised):
     """
 
     command: ClassVar[str] = "distil"
-    shardable = False
+    shardable = True
 
     temperature: float | Tensor
 

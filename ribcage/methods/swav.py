@@ -61,6 +61,7 @@ class SwAV(ContrastiveMethod):
         ),
     )  # fmt: skip
     not_averaged = ("queue", "progress")
+    shardable = True
     temperature: float | Tensor
     queue: Tensor
     progress: Tensor

@@ -11,7 +11,7 @@ from ribcage.runtime.distributed import _Sum, active, total
 def synchronise_norms(module: nn.Module, device: torch.device) -> nn.Module:
     """Let batch norms take their statistics over all processes, so that several train as one would. Names of weights
     stay."""
-    if not active():
+    if not active() or any(isinstance(part, nn.SyncBatchNorm) for part in module.modules()):
         return module
     if device.type == "cuda":
         from timm.layers import convert_sync_batchnorm

@@ -18,7 +18,7 @@ from ribcage.methods import Method
 from ribcage.models.recomputation import blocks
 from ribcage.runtime import distributed
 from ribcage.runtime.distributed import is_divided, own_part
-from ribcage.runtime.synchronised_norms import has_batch_norms
+from ribcage.runtime.synchronised_norms import has_batch_norms, synchronise_norms
 from ribcage.training.shards import SavedTensor, rows, whole
 
 Network = TypeVar("Network", bound=Method)
@@ -29,8 +29,11 @@ def refuse_unsharded(method: Method, name: str, *, compile: bool) -> None:
     if compile:
         raise ValueError("--shard and --compile cannot be combined. Leave out one of them.")
     if not method.shardable:
-        raise ValueError(f"--shard is not supported by {type(method).__name__}. Leave the option out.")
-    if not any(True for _ in blocks(method)) or has_batch_norms(method):
+        raise ValueError(
+            f"--shard is not supported, because it has not been tested with {type(method).__name__}. Leave the option "
+            f"out."
+        )
+    if not any(True for _ in blocks(method)) or has_batch_norms(method.backbone):
         raise ValueError(
             f"--shard supports only transformers without batch normalisation, not {name}. Leave the option out."
         )
@@ -43,6 +46,8 @@ def sharded(method: Network, device: torch.device) -> Network:
 
     method.to(memory_format=torch.contiguous_format)
     complete = copy.deepcopy(method).requires_grad_(False)
+    if not method.own_norms:  # before the weights are divided: on a GPU, other modules take the place of the norms
+        synchronise_norms(method, device)
     mesh = init_device_mesh(device.type, (distributed.world_size(),))
     for block in blocks(method):
         fully_shard(block, mesh=mesh)
