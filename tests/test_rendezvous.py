@@ -88,21 +88,39 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+def restarted(command: Sequence[str], out: Path) -> None:
+    """Run a command by an agent of two processes, one of which is killed and started again."""
+    config = {"min_nodes": 1, "max_nodes": 1, "nproc_per_node": 2, "max_restarts": 1, "rdzv_backend": "c10d"}
+    config["rdzv_endpoint"] = f"127.0.0.1:{processes.free_port()}"
+    with processes.Forked(agent, "alone", config, command, said=out.parent / "said.txt", env=ENV) as started:
+        processes.until(lambda: len(logged(out)) >= 4, started)
+        os.kill(int((out.parent / "alone-1").read_text()), signal.SIGKILL)
+        code, said = started.end()
+    assert code == 0, said
+    assert said.count("(2 processes)") == 2
+
+
 @pytest.mark.slow
 def test_a_lost_process_is_restarted_and_the_run_ends_with_the_same_weights(
     data: Path, whole: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    command = words(data, out, "--save-minutes", "0", "--resume", "auto")
-    config = {"min_nodes": 1, "max_nodes": 1, "nproc_per_node": 2, "max_restarts": 1, "rdzv_backend": "c10d"}
-    config["rdzv_endpoint"] = f"127.0.0.1:{processes.free_port()}"
-    with processes.Forked(agent, "alone", config, command, said=tmp_path / "said.txt", env=ENV) as started:
-        processes.until(lambda: len(logged(out)) >= 4, started)
-        os.kill(int((tmp_path / "alone-1").read_text()), signal.SIGKILL)
-        code, said = started.end()
-    assert code == 0, said
-    assert said.count("(2 processes)") == 2 and logged(out) == logged(whole)
-    assert equal(weights(out), weights(whole))
+    restarted(words(data, out, "--save-minutes", "0", "--resume", "auto"), out)
+    assert logged(out) == logged(whole) and equal(weights(out), weights(whole))
+
+
+@pytest.mark.integration
+def test_a_lost_process_of_a_sharded_run_is_restarted_and_the_run_ends_with_the_same_weights(
+    data: Path, tmp_path: Path
+) -> None:
+    """The killed process has a part of the weights that only a checkpoint still has."""
+    shard = ("--model", "test_vit", "--shard")
+    one, two = (tmp_path / name / "run" for name in ("one", "two"))
+    two.parent.mkdir()
+    restarted(words(data, two, "--save-minutes", "0", "--resume", "auto", *shard), two)
+    assert (two / checkpoint.FOLDER).is_dir()
+    processes.together(processes.command, words(data, one, *shard), said=tmp_path)
+    assert logged(two) == logged(one) and equal(weights(two), weights(one))
 
 
 @pytest.mark.slow
