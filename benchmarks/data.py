@@ -34,6 +34,7 @@ from ribcage.data.index import Index
 from ribcage.data.loader import Loader
 from ribcage.imaging import augment, image_file
 from ribcage.runtime import rng
+from ribcage.runtime.engines import Threads
 
 SIDE = 224  # of a view
 STORED = 256
@@ -98,7 +99,7 @@ def make_folder(files: list[Path], folder: Path, *, link: bool) -> dataset_folde
     if link:
         writer.link(index, facts, folder, sample=8)
     else:
-        with writer.Writer(index, facts, folder, workers=cores()) as work:
+        with writer.Writer(index, facts, folder, engine=Threads(cores())) as work:
             list(work.run())
     return dataset_folder.open(folder)
 

@@ -401,6 +401,7 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 0,
     batch: int = 64,
+    engine: Literal['local', 'ray'] = 'local',
     worst: int = 24,
 ) -> ResultWithPage:
     """Evaluate a model: metrics with 95 % intervals, a table of predictions, and a report with plots.
@@ -433,6 +434,8 @@ def evaluate(
         resamples: Number of bootstrap resamples of patients.
         seed: Random seed for the bootstrap.
         batch: Batch size: images per forward pass.
+        engine: Where predictions are computed: local, in this process (or in those of torchrun and srun), or ray,
+            on all machines of a Ray cluster.
         worst: Number of worst errors shown in the report.
     """
 
@@ -639,6 +642,7 @@ def import_(
     fit: Literal['pad', 'crop', 'squash'] = 'pad',
     depth: Literal[8, 16] = 8,
     threads: int = 0,
+    engine: Literal['local', 'ray'] = 'local',
     window: Word = '',
     allow_rejected: Word = '50%',
     limit: int = 0,
@@ -668,6 +672,8 @@ def import_(
             changes).
         depth: Bit depth of the stored images.
         threads: Number of threads that decode images; 0 means one per core.
+        engine: Where images are decoded: local, in threads of this process, or ray, on all machines of a Ray
+            cluster.
         window: DICOM window: the name of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window
             of the file; see docs/datasets.md).
         allow_rejected: Maximum number of rejected images: a number, a percentage such as 5%, or all. If more
@@ -900,6 +906,7 @@ def predict(
     window: Word = '',
     allow_unread: Word = '0',
     batch: int = 16,
+    engine: Literal['local', 'ray'] = 'local',
 ) -> pd.DataFrame:
     """Predict findings in image files: PNG, JPEG, TIFF, BMP or DICOM.
 
@@ -933,6 +940,7 @@ def predict(
         allow_unread: Maximum number of unreadable files: a number, a percentage such as 5%, or all. If more files
             are unreadable, the exit code is 3.
         batch: Batch size: images per forward pass.
+        engine: Where predictions are computed: local, in this process, or ray, on all machines of a Ray cluster.
     """
 
 def pretrain(

@@ -11,6 +11,7 @@ from ribcage.data import dataset_facts, dataset_folder
 from ribcage.data import index as indexes
 from ribcage.data.importer import writer
 from ribcage.data.index import Index
+from ribcage.runtime.engines import Threads
 
 SIZE = 32
 
@@ -41,7 +42,7 @@ def images(root: Path, count: int, side: int = 48) -> Index:
 
 
 def imported(index: Index, out: Path, workers: int = 1, **changes: object) -> dataset_folder.DatasetFolder:
-    with writer.Writer(index, facts(index.root, **changes), out, workers=workers) as work:
+    with writer.Writer(index, facts(index.root, **changes), out, engine=Threads(workers)) as work:
         for _ in work.run():
             pass
     return dataset_folder.open(out)

@@ -28,6 +28,7 @@ from ribcage.data.importer import writer
 from ribcage.data.index import Index
 from ribcage.imaging import image_file
 from ribcage.runtime import files
+from ribcage.runtime.engines import Threads
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -76,7 +77,7 @@ def importing(index: Path, out: Path, limit: int = 0) -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     writer.SYNC_SECONDS, writer.CHUNK = 0.0, 8
     read = Index.load(index)
-    with writer.Writer(read, facts(read.root), out, workers=2) as work:
+    with writer.Writer(read, facts(read.root), out, engine=Threads(2)) as work:
         print(work.done, flush=True)
         for _ in work.run():
             pass

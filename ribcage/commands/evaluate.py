@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from ribcage.runtime.engines import EngineName
+
 if TYPE_CHECKING:
     from ribcage.evaluation.planned_test import Rules
     from ribcage.metrics.classification_evaluation import ClassificationEvaluation
@@ -23,8 +25,9 @@ REMOTE = ("run",)
 EXAMPLES = (
     "evaluate runs/chexnet --data data/nih",
     "evaluate runs/chexnet --data data/rsna --split all --resamples 2000",
+    "evaluate runs/chexnet --data data/mimic --engine ray",
 )
-GROUPS = {"batch": "Run"}
+GROUPS = {"batch": "Run", "engine": "Run"}
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,9 @@ class Options:
     """Random seed for the bootstrap."""
     batch: int = 64
     """Batch size: images per forward pass."""
+    engine: EngineName = "local"
+    """Where predictions are computed: local, in this process (or in those of torchrun and srun), or ray, on all
+    machines of a Ray cluster."""
     worst: int = 24
     """Number of worst errors shown in the report."""
 
@@ -76,7 +82,7 @@ def run(options: Options) -> "ResultWithPage":
     from ribcage.bundle.spec import ModelSpec
     from ribcage.runtime import limits
 
-    limits.check_options(options, limits.missing_out_errors(options.run, options.out))
+    limits.check_options(options, [*limits.missing_out_errors(options.run, options.out), *unsuitable(options)])
     detector = ModelSpec.load(find_bundle(options.run) / "model.json").detector
     return evaluate_boxes(options) if detector else evaluate_findings(options)
 
@@ -91,24 +97,30 @@ def evaluate_findings(options: Options) -> "ResultWithPage":
     from ribcage.evaluation.labelled import labelled_predictions, tested_findings
     from ribcage.evaluation.planned_test import PlannedTest
     from ribcage.evaluation.recorded import recorded_test
-    from ribcage.inference import gradcam, predictions
+    from ribcage.inference import blocks, gradcam, predictions
     from ribcage.inference.prediction_table import PREDICTIONS_FILE
     from ribcage.reports.classification import chexnet_lines, classification_page, metric_table, metrics_note
     from ribcage.reports.evaluation_files import EvaluationFiles, print_evaluation
     from ribcage.reports.html import ResultWithPage
     from ribcage.reports.worst_errors import worst_errors
-    from ribcage.runtime import distributed, launcher
+    from ribcage.runtime import distributed, engines, launcher
 
+    engine = engines.engine(options.engine, gpus=True)
     with launcher.started() as device:
         model = load_classifier(options.run)
         test = PlannedTest.of(rules(options), model.spec, options.data)
         tested_findings(model.spec, test.datasets, test.policy, options.rule)
         test = test.unseen(model)
         out, leak = test.folder(), test.leakage(model)
-        predicted = predictions.predict(
-            model.method.to(device), test.datasets, test.rows, model=model.spec, device=device,
-            batch=options.batch, ten_crop=options.ten_crop, label="predict",
-        )  # fmt: skip
+        if options.engine == "local":
+            predicted = predictions.predict(
+                model.method.to(device), test.datasets, test.rows, model=model.spec, device=device,
+                batch=options.batch, ten_crop=options.ten_crop, label="predict",
+            )  # fmt: skip
+        else:
+            predicted = blocks.predicted_rows(
+                engine, model, test.datasets, test.rows, batch=options.batch, ten_crop=options.ten_crop
+            )
         if distributed.rank():
             return ResultWithPage({}, str)
     data = labelled_predictions(predicted, test.datasets, model.spec, test.policy)
@@ -148,24 +160,28 @@ def evaluate_boxes(options: Options) -> "ResultWithPage":
     from ribcage.evaluation.labelled_detections import labelled_detections
     from ribcage.evaluation.planned_test import PlannedTest
     from ribcage.evaluation.recorded import recorded_test
-    from ribcage.inference import cam_detector, detections
+    from ribcage.inference import blocks, cam_detector, detections
     from ribcage.inference.detections import DETECTIONS_FILE
     from ribcage.reports.detection import box_metric_table, box_metrics_note, detection_page
     from ribcage.reports.detection_errors import detection_figures
     from ribcage.reports.evaluation_files import EvaluationFiles, print_evaluation
     from ribcage.reports.html import ResultWithPage
-    from ribcage.runtime import distributed, launcher, limits
+    from ribcage.runtime import distributed, engines, launcher, limits
 
     limits.check_options(options, for_classifiers_only(options))
+    engine = engines.engine(options.engine, gpus=True)
     with launcher.started() as device:
         model = load_detector(options.run)
         test = PlannedTest.of(rules(options), model.spec, options.data).unseen(model)
         out, leak = test.folder(), test.leakage(model)
-        model.method.to(device)
-        detected = detections.detect(
-            cam_detector.as_detector(model), test.datasets, test.rows, model=model.spec, device=device,
-            batch=options.batch, label="detect",
-        )  # fmt: skip
+        if options.engine == "local":
+            model.method.to(device)
+            detected = detections.detect(
+                cam_detector.as_detector(model), test.datasets, test.rows, model=model.spec, device=device,
+                batch=options.batch, label="detect",
+            )  # fmt: skip
+        else:
+            detected = blocks.detected_rows(engine, model, test.datasets, test.rows, batch=options.batch)
         if distributed.rank():
             return ResultWithPage({}, str)
     thresholds = model.spec.thresholds.get(DETECTION_RULE)
@@ -189,6 +205,15 @@ def with_test(result: "Kind", test: "RecordedTest") -> "Kind":
     return replace(
         result, context=replace(result.context, test=test), notes=(*result.notes, *[test.text] * (test.use > 1))
     )
+
+
+def unsuitable(options: Options) -> list[str]:
+    """What is wrong with --engine."""
+    from ribcage.runtime import launcher
+
+    if options.engine == "local" or not launcher.launched():
+        return []
+    return [f"--engine {options.engine} starts its own processes: start the command without torchrun or srun"]
 
 
 def for_classifiers_only(options: Options) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
+from ribcage.runtime.engines import EngineName
 from ribcage.runtime.spelling import count_phrase
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ EXAMPLES = (
     "import nih /data/ChestX-ray14 --out data/nih",
     "import folder /data/ours --out data/ours --size 512",
     "import mimic /data/mimic-cxr-jpg --out data/mimic --part 3/16",
+    "import mimic /data/mimic-cxr-jpg --out data/mimic --engine ray",
 )
 
 
@@ -54,6 +56,8 @@ class Options:
     """Bit depth of the stored images."""
     threads: int = 0
     """Number of threads that decode images; 0 means one per core."""
+    engine: EngineName = "local"
+    """Where images are decoded: local, in threads of this process, or ray, on all machines of a Ray cluster."""
     window: str = ""
     """DICOM window: the name of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window of the
     file; see docs/datasets.md)."""
@@ -99,18 +103,20 @@ def run(options: Options) -> "DatasetFolder | None":
     imported."""
     from ribcage.data import dataset_folder
     from ribcage.data.importer import parts, writer
+    from ribcage.runtime import engines
     from ribcage.runtime.remote import addresses
 
     check(options)
     assert options.out is not None
     index, facts = describe(options)
     threads = options.threads or cores(remote=addresses.is_remote(index.root))
+    engine = engines.engine(options.engine, threads)
     if options.part:
         part = parts.Part.parse(options.part)
         if options.redo:
             parts.clear_part(options.out, part)
         if not finished(options.out, index, facts):
-            write(parts.PartWriter(index, facts, options.out, part, workers=threads), f"{index.name} {part}")
+            write(parts.PartWriter(index, facts, options.out, part, engine=engine), f"{index.name} {part}")
             print(
                 f"Part {part} of {options.out} is finished. When all parts are finished, run "
                 f"'ribcage merge {options.out}'."
@@ -123,7 +129,7 @@ def run(options: Options) -> "DatasetFolder | None":
     elif options.link:
         writer.link(index, facts, options.out)
     else:
-        write(writer.Writer(index, facts, options.out, workers=threads), index.name)
+        write(writer.Writer(index, facts, options.out, engine=engine), index.name)
     opened = dataset_folder.open(options.out)
     print(summary(opened))
     print_rejections(options.allow_rejected, opened)
@@ -152,7 +158,8 @@ def print_rejections(allowed: str, opened: "DatasetFolder") -> None:
 
 
 def check(options: Options) -> None:
-    """Raise one ValueError with everything that is wrong with the options."""
+    """Raise one ValueError with everything that is wrong with the options; ImportError if the engine is not
+    installed."""
     from ribcage.data import datasets
     from ribcage.data.importer import parts
     from ribcage.data.importer import tables as importer_tables
@@ -176,6 +183,10 @@ def check(options: Options) -> None:
     wrong += [f"--{key.replace('_', '-')} cannot be {getattr(options, key)}"
               for key in ("threads", "limit", "images_per_shard") if getattr(options, key) < 0]  # fmt: skip
     wrong += limits.failures_errors("--allow-rejected", options.allow_rejected)
+    if options.engine == "ray" and options.threads:
+        wrong.append("--threads applies to --engine local only; on Ray, each process decodes images in one thread")
+    if options.engine == "ray" and options.link:
+        wrong.append("--engine ray and --link exclude each other, because --link decodes only a sample of the images")
     for parse, text in ((value_of_interest.parse_window, options.window), (parts.Part.parse, options.part or "1/1")):
         try:
             parse(text)

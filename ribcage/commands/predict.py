@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ribcage.runtime.engines import EngineName
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -19,13 +21,18 @@ if TYPE_CHECKING:
 
 POSITIONAL = ("model", "paths")
 REMOTE = ("model",)
-EXAMPLES = ("predict runs/chexnet /data/new --out predictions.csv", "predict runs/chexnet scan.dcm --maps maps")
+EXAMPLES = (
+    "predict runs/chexnet /data/new --out predictions.csv",
+    "predict runs/chexnet scan.dcm --maps maps",
+    "predict runs/chexnet /data/new --out predictions.csv --engine ray",
+)
 GROUPS = {
     "rule": "Prediction",
     "min_score": "Prediction",
     "ten_crop": "Prediction",
     "window": "Prediction",
     "batch": "Run",
+    "engine": "Run",
 }
 
 
@@ -70,6 +77,8 @@ class Options:
     exit code is 3."""
     batch: int = 16
     """Batch size: images per forward pass."""
+    engine: EngineName = "local"
+    """Where predictions are computed: local, in this process, or ray, on all machines of a Ray cluster."""
 
 
 def run(options: Options) -> "pd.DataFrame":
@@ -77,11 +86,12 @@ def run(options: Options) -> "pd.DataFrame":
     from ribcage.bundle import ood
     from ribcage.bundle.io import find_bundle, load_classifier, load_detector
     from ribcage.bundle.spec import ModelSpec
-    from ribcage.inference import image_files
+    from ribcage.inference import blocks, image_files
     from ribcage.reports.map_files import MapFiles
     from ribcage.reports.prediction_lines import PredictionLines, skipped_line
-    from ribcage.runtime import limits
+    from ribcage.runtime import engines, limits
 
+    engine = engines.engine(options.engine)
     model = ModelSpec.load(find_bundle(options.model) / "model.json")
     files = image_files.image_files(options.paths, [place for place in (options.maps, options.sheet) if place])
     limits.check_options(options, [*wrong(options, len(files.images)), *unsuitable(options, model)])
@@ -90,10 +100,16 @@ def run(options: Options) -> "pd.DataFrame":
     opened = load_detector(options.model) if model.detector else load_classifier(options.model)
     mapped = options.maps or options.sheet or options.check_maps
     decoded = image_files.DecodedImages(options.window)
-    found = image_files.predicted(
-        opened, files.images, rule=options.rule, min_score=options.min_score, ten_crop=options.ten_crop,
-        batch=options.batch, window=options.window, decoded=decoded if mapped else None,
-    )  # fmt: skip
+    if options.engine == "local":
+        found = image_files.predicted(
+            opened, files.images, rule=options.rule, min_score=options.min_score, ten_crop=options.ten_crop,
+            batch=options.batch, window=options.window, decoded=decoded if mapped else None,
+        )  # fmt: skip
+    else:
+        found = blocks.predicted_files(
+            engine, opened, files.images, rule=options.rule, min_score=options.min_score,
+            ten_crop=options.ten_crop, batch=options.batch, window=options.window,
+        )  # fmt: skip
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         found.save(options.out)

@@ -212,20 +212,31 @@ def predicted(
     rule: of a classifier's thresholds. min_score: of a detector's boxes (default: each finding's threshold from
     validation). decoded: keeps the images for saliency maps.
     """
-    label = "predict" if len(paths) > batch else ""
-    if isinstance(opened, Detector):
-        least = least_scores(opened.spec) if min_score is None else [min_score] * len(opened.spec.findings)
-        if none := [name for name, score in zip(opened.spec.findings, least, strict=True) if score == float("inf")]:
-            print(
-                f"No boxes for {', '.join(none)} are shown, because no threshold was chosen in validation. Pass "
-                "--min-score X."
-            )
-        return detected_files(opened, paths, least=least, batch=batch, label=label, window=window, decoded=decoded)
-    thresholds = cuts(opened.spec, rule)
-    return classified_files(
-        opened, paths, batch=batch, ten_crop=ten_crop, thresholds=thresholds, label=label, window=window,
-        decoded=decoded,
-    )  # fmt: skip
+    found = predictor(opened, rule=rule, min_score=min_score, ten_crop=ten_crop, batch=batch, window=window)
+    return found(paths, label="predict" if len(paths) > batch else "", decoded=decoded)
+
+
+def predictor(
+    opened: Classifier | Detector,
+    *,
+    rule: str = "",
+    min_score: float | None = None,
+    ten_crop: bool = False,
+    batch: int = 16,
+    window: str = "",
+) -> Callable[..., FilePredictions]:
+    """`classified_files` or `detected_files` with these options, which are those of `predicted`."""
+    if not isinstance(opened, Detector):
+        return partial(
+            classified_files, opened, batch=batch, ten_crop=ten_crop, thresholds=cuts(opened.spec, rule), window=window
+        )
+    least = least_scores(opened.spec) if min_score is None else [min_score] * len(opened.spec.findings)
+    if none := [name for name, score in zip(opened.spec.findings, least, strict=True) if score == float("inf")]:
+        print(
+            f"No boxes for {', '.join(none)} are shown, because no threshold was chosen in validation. Pass "
+            "--min-score X."
+        )
+    return partial(detected_files, opened, least=least, batch=batch, window=window)
 
 
 def classified_files(

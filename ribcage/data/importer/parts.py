@@ -14,10 +14,12 @@ import numpy as np
 
 from ribcage.data import dataset_facts, dataset_folder
 from ribcage.data.importer import writer
+from ribcage.data.importer.chunks import Chunk, JournalLine
 from ribcage.data.importer.pixel_files import PixelFiles, pixel_files_in
 from ribcage.data.index import Index
 from ribcage.imaging import fingerprint
 from ribcage.runtime import files
+from ribcage.runtime.engines import ONE_THREAD, Engine
 from ribcage.runtime.spelling import count_phrase
 
 TABLE, FACTS = "source.parquet", "facts.json"
@@ -60,8 +62,10 @@ class Part:
 class PartWriter(writer.Writer):
     """The import of one part."""
 
-    def __init__(self, index: Index, facts: dataset_facts.Facts, out: Path, part: Part, *, workers: int = 1) -> None:
-        super().__init__(index, facts, part.folder(out), workers=workers)
+    def __init__(
+        self, index: Index, facts: dataset_facts.Facts, out: Path, part: Part, *, engine: Engine = ONE_THREAD
+    ) -> None:
+        super().__init__(index, facts, part.folder(out), engine=engine)
         self.part, self.rows = part, part.rows(len(index))
         self.images = PixelFiles(self.folder, facts, first=self.rows.start)
 
@@ -94,11 +98,11 @@ class Merger(writer.Writer):
                 f"The parts below {out} do not contain every image exactly once. Import them again with --redo."
             )
 
-    def _changed(self, line: writer.JournalLine) -> list[int]:
+    def _changed(self, line: JournalLine) -> list[int]:
         """None: the images come from the parts; the original files may be on other machines."""
         return []
 
-    def _chunks(self) -> Generator[writer.Chunk]:
+    def _chunks(self) -> Generator[Chunk]:
         """The images of all parts, after those that an interrupted merge has written."""
         skipped = 0
         for part in self.parts:
@@ -108,10 +112,10 @@ class Merger(writer.Writer):
                 if skipped < self.done:
                     skipped += len(_rows(line))
                 else:
-                    yield writer.Chunk(self._checked(images.read(start, count), line, part), line)
+                    yield Chunk(self._checked(images.read(start, count), line, part), line)
                 start += count
 
-    def _checked(self, images: np.ndarray, line: writer.JournalLine, part: Part) -> np.ndarray:
+    def _checked(self, images: np.ndarray, line: JournalLine, part: Part) -> np.ndarray:
         """The images of a line of the journal; ValueError if they differ from what the journal says."""
         if [fingerprint.pixel_hash(image) for image in images] == line["pixels"]:
             return images
@@ -201,12 +205,12 @@ def _names(place: Path) -> Iterator[str]:
         yield from sorted(entry.name for entry in place.iterdir() if entry.is_dir() and not entry.is_symlink())
 
 
-def _rows(line: writer.JournalLine) -> list[int]:
+def _rows(line: JournalLine) -> list[int]:
     """The rows of a line of the journal, imported and rejected."""
     return sorted([*line["rows"], *(row for row, _ in line["rejected"])])
 
 
-def _finished_lines(part: Part, out: Path) -> list[writer.JournalLine]:
+def _finished_lines(part: Part, out: Path) -> list[JournalLine]:
     """The lines of a part's journal; ValueError if the part is unfinished."""
     folder = part.folder(out)
     head, lines = writer.read_journal(folder / "journal.part")

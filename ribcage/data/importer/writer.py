@@ -13,10 +13,8 @@ import json
 import logging
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,11 +22,12 @@ import numpy as np
 
 from ribcage.data import dataset_facts, dataset_folder, fingerprint_table
 from ribcage.data.importer import mask_files, tables
+from ribcage.data.importer.chunks import Chunk, ChunkReading, JournalLine
 from ribcage.data.importer.pixel_files import HEADER, PixelFiles, is_pixel_file, pixel_files_in
 from ribcage.data.index import Index
-from ribcage.imaging import fingerprint, image_file
+from ribcage.imaging import fingerprint
 from ribcage.runtime import files, spreadsheet
-from ribcage.runtime.remote import addresses, objects
+from ribcage.runtime.engines import ONE_THREAD, Engine
 
 log = logging.getLogger("ribcage")
 
@@ -47,29 +46,6 @@ PLACE = "parts"
 ADVICE = "Free space and run the same command again to resume."
 
 
-class JournalLine(tables.ImageRecords):
-    """A line of the journal: the images of a chunk, and its files."""
-
-    rejected: list[tuple[int, str]]
-    """(row, reason)."""
-    files: list[tuple[int, list[int] | None]]
-    """(row, state) of each file, with the files of its masks, when it was read."""
-    masks: list[mask_files.MaskRecord]
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Some finished images: their pixels, and a line for the journal."""
-
-    pixels: np.ndarray
-    line: JournalLine
-
-    @property
-    def done(self) -> int:
-        """Number of rows in it, imported or rejected."""
-        return len(self.line["rows"]) + len(self.line["rejected"])
-
-
 class Writer:
     """One import: `with Writer(…) as work: for count in work.run(): …`; afterwards the folder is complete.
 
@@ -77,8 +53,9 @@ class Writer:
     finished in each step.
     """
 
-    def __init__(self, index: Index, facts: dataset_facts.Facts, folder: Path, *, workers: int = 1) -> None:
-        self.index, self.folder, self.workers, self._masks = index, folder, workers, mask_files.MaskReader(index)
+    def __init__(self, index: Index, facts: dataset_facts.Facts, folder: Path, *, engine: Engine = ONE_THREAD) -> None:
+        self.index, self.folder, self.engine = index, folder, engine
+        self.reading = ChunkReading.of(index, facts)
         self.rows = range(len(index))
         """The rows to import."""
         self.facts = replace(facts, plan=plan(index, facts))
@@ -165,12 +142,7 @@ class Writer:
 
     def _changed(self, line: JournalLine) -> list[int]:
         """Rows whose files are not as they were when this line of the journal was written."""
-        return [row for row, was in line["files"] if self._state(row) != was]
-
-    def _state(self, row: int) -> list[int] | None:
-        """Sizes and modification times of the image's file and of those of its masks; None if one does not exist."""
-        states = [_state(file) for file in (self.index.file(row), *self._masks.files(row))]
-        return [number for state in states if state for number in state] if all(states) else None
+        return [row for row, was in line["files"] if self.reading.state(row) != was]
 
     def _append(self, chunks: Iterator[Chunk]) -> Generator[Chunk]:
         """Write chunks; a journal line is written only once its pixels are on disk."""
@@ -197,30 +169,9 @@ class Writer:
     # ---- the images
 
     def _chunks(self) -> Generator[Chunk]:
-        read = dataset_folder.source(self.index, self.facts)
         starts = range(self.rows.start + self.done, self.rows.stop, CHUNK)
-        tasks = (range(start, min(start + CHUNK, self.rows.stop)) for start in starts)
-        yield from in_order(lambda rows: self._chunk(read, rows), tasks, self.workers)
-
-    def _chunk(self, read: Callable[[int], image_file.GrayImage], rows: range) -> Chunk:
-        pixels, records, rejected, states, masks = [], [], [], [], []
-        for row in rows:
-            states.append((row, self._state(row)))
-            try:
-                image = read(row)
-                masks += self._masks.read(row, image.width, image.height)
-            except objects.UnreadableSourceError:  # the image itself may be intact
-                raise
-            except (ValueError, OSError, MemoryError) as error:
-                reason = " ".join(str(error).split()).removeprefix(f"{self.index.file(row)} ")
-                rejected.append((row, reason))
-                continue
-            square = dataset_folder.square_image(image, self.facts)
-            pixels.append(square)
-            records.append(tables.image_record(row, image, square))
-        empty = np.empty((0, self.facts.size, self.facts.size), f"uint{self.facts.depth}")
-        line: JournalLine = {**tables.join(records), "rejected": rejected, "files": states, "masks": masks}
-        return Chunk(np.stack(pixels) if pixels else empty, line)
+        tasks = [range(start, min(start + CHUNK, self.rows.stop)) for start in starts]
+        yield from self.engine.map(self.reading.prepared, tasks)
 
     # ---- the end
 
@@ -338,33 +289,6 @@ def plan(index: Index, facts: dataset_facts.Facts) -> str:
     wanted |= {"drop_shared": facts.drop_shared} if facts.drop_shared else {}
     text = json.dumps(wanted, sort_keys=True, default=str)
     return hashlib.blake2b(table.getvalue() + text.encode(), digest_size=16).hexdigest()
-
-
-def in_order(work: Callable[[range], Chunk], tasks: Iterator[range], workers: int) -> Iterator[Chunk]:
-    """Run the work in threads and yield the results in the order of the tasks; few are ahead, to limit memory."""
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="import")
-    waiting: deque[Future[Chunk]] = deque()
-    try:
-        for task in tasks:
-            waiting.append(pool.submit(work, task))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _state(file: Path) -> list[int] | None:
-    """Size and modification time of a file; None if it does not exist."""
-    try:
-        if addresses.is_remote(file):
-            there = objects.remembered(file)
-            return [there.size, int.from_bytes(hashlib.blake2b(there.version.encode(), digest_size=7).digest())]
-        found = file.stat()
-    except (OSError, ValueError):
-        return None
-    return [found.st_size, found.st_mtime_ns]
 
 
 def _json_line(line: Mapping[str, object]) -> str:
