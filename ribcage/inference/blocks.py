@@ -142,7 +142,7 @@ class RowBlocks:
     @classmethod
     def of(cls, opened: Classifier | Detector, data: Datasets, batch: int, ten_crop: bool = False) -> "RowBlocks":
         """For the dataset folders that are opened here."""
-        folders = tuple(each.folder.absolute() for each in data)
+        folders = tuple(each.folder for each in data)
         return cls(opened, folders, tuple(each.facts.plan for each in data), batch, ten_crop)
 
     def classify(self) -> Callable[[np.ndarray], np.ndarray]:
