@@ -27,7 +27,7 @@ EXAMPLES = (
     "evaluate runs/chexnet --data data/rsna --split all --resamples 2000",
     "evaluate runs/chexnet --data data/mimic --engine ray",
 )
-GROUPS = {"batch": "Run", "engine": "Run"}
+GROUPS = {"batch": "Run"}
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,6 @@ GROUPS = {
     "ten_crop": "Prediction",
     "window": "Prediction",
     "batch": "Run",
-    "engine": "Run",
 }
 
 
