@@ -107,6 +107,7 @@ GROUPS = {
             "resume",
             "devices",
             "threads",
+            "engine",
             "seed",
             "save_minutes",
             "compile",
