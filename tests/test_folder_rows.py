@@ -54,7 +54,7 @@ def test_ways_on_from_conflicts(folder: Path) -> None:
 
 
 def test_rows_that_differ_in_other_columns_only_are_no_conflict(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert len(trees.read_table(folder, "path,Mass,reader", "1.png,1,a", "1.png,1,b")) == 1
+    assert len(trees.read_table(folder, "path,Mass,station", "1.png,1,a", "1.png,1,b")) == 1
     assert has_facts(caplog.text, "1 image", "first")
     with pytest.raises(ValueError, match="--boxes"):
         trees.read_table(folder, "path,Mass,x,y,width,height", "1.png,1,1,1,2,2", "1.png,1,5,5,2,2")

@@ -16,7 +16,7 @@ from ribcage.data.readers import tables
 
 CHINESE = "COVIDx：汇集多个公开数据集的胸片，标注是否为新冠肺炎（CXR-4：84,818 张）"
 SOURCE = "https://www.kaggle.com/datasets/andyczhao/covidx-cxr2"
-LICENCE = "those of its sources (github.com/lindawangg/COVID-Net), among them CC BY-NC-SA and research only"
+LICENCE = "those of its sources, which are listed at https://github.com/lindawangg/COVID-Net"
 FINDINGS = ("COVID_19", "Pneumonia", "No_Finding")
 CLASSES = {  # COVID_19, Pneumonia, No_Finding
     "positive": (1, np.nan, 0),

@@ -19,8 +19,9 @@ from ribcage.data.index import LONGEST, Index, index_table, no_boxes, reserved
 from ribcage.data.index import box_frame as boxes_of
 from ribcage.data.readers import box_list, columns, tables
 from ribcage.data.readers.image_folders import NEUTRAL, folder_rows, may_be_dicom
-from ribcage.data.readers.image_rows import csv_rows, without_slices
+from ribcage.data.readers.image_rows import Given, ImageRows, csv_rows, without_slices
 from ribcage.data.readers.path_patients import patients_in_paths, proposed_pattern
+from ribcage.data.readings import reading_frame
 from ribcage.imaging import image_file
 from ribcage.imaging.dicom import terms
 from ribcage.runtime import terminal
@@ -47,6 +48,9 @@ def index(
     sex_column: str = "",
     age_column: str = "",
     label_columns: tuple[str, ...] = (),
+    report_columns: tuple[str, ...] = (),
+    language: str = "",
+    reader_column: str = "",
     patient_pattern: str = "",
     classes: Literal["auto", "yes", "no"] = "auto",
     conflicts: Literal["stop", "first", "drop", "merge"] = "stop",
@@ -70,6 +74,11 @@ def index(
     age_column: Column with the age in years.
     label_columns: Columns with labels (default: all that are named after findings, or one with lists such as
         Effusion|Mass).
+    report_columns: Columns with the text of reports, as COLUMN or SECTION=COLUMN (default: all that are named after
+        sections or contain sentences); none: there are no such columns.
+    language: Language of the reports as a code of two letters, such as en.
+    reader_column: Column with the reader of each row, if several readers labelled the same images (default: recognised
+        by its name); none: there is no such column.
     patient_pattern: Regular expression whose group matches the patient in the path, such as (person\\d+)_.
     classes: Whether folder names are class labels; auto: yes if all images lie in a few sibling folders.
     conflicts: Treatment of images with several differing rows: stop, keep the first row, drop the image,
@@ -87,6 +96,7 @@ def index(
     file = _csv(root, csv, drawn)
     if file is None:
         (frame, found), header = folder_rows(root, tables.files_below(root), classes), []
+        read = ImageRows(frame, found)
     else:
         given = {"path": path_column, "patient": patient_column, "study": study_column, "view": view_column}
         given |= {"split": split_column, "sex": sex_column, "age": age_column}
@@ -94,7 +104,8 @@ def index(
         header = list(rows.columns)
         if slices == "drop":
             rows = without_slices(rows, columns.roles(header, given).get("view", ""))
-        frame, found = csv_rows(rows, root, given, label_columns, conflicts)
+        read = csv_rows(rows, root, Given(given, label_columns, report_columns, reader_column, language, conflicts))
+        frame, found = read.table, read.labels
     if not allow_outside:
         _check_inside(frame["path"], root)
     if patient_pattern and "patient" not in frame:
@@ -110,7 +121,14 @@ def index(
     found, placed = _with_boxes(found, frame["path"], drawn, encoding) if drawn else (found, no_boxes())
     names = tuple(str(name) for name in found.columns)
     _check_names(names)
-    return Index(_name(root), index_table(frame.join(found), names), names, placed, root=root)
+    readings = read.readings
+    if len(readings):  # a finding that only occurs in boxes has the label of the image
+        added = {name: found[name].to_numpy()[readings["row"]] for name in names if name not in readings}
+        readings = reading_frame(readings.assign(**added), names)
+    return Index(
+        _name(root), index_table(frame.join(found), names), names, placed,
+        root=root, readings=readings, reports=read.reports,
+    )  # fmt: skip
 
 
 def images(

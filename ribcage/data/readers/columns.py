@@ -164,6 +164,11 @@ def listed_labels(cells: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(known.reshape(len(sets), len(names))[codes], columns=names, index=cells.index)
 
 
+def is_one_list(chosen: Sequence[str], found: pd.DataFrame) -> bool:
+    """Whether the labels were read from one column with lists of findings."""
+    return len(chosen) == 1 and list(found.columns) != [vocabulary_name(chosen[0])]
+
+
 def vocabulary_name(name: str) -> str:
     """The vocabulary's name, or the name itself in letters, digits and '_', as findings may be custom. A number before
     a known name is removed: '0_normal' is normal."""

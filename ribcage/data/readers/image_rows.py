@@ -1,32 +1,59 @@
-"""Rows of a user's CSV: one row per image with its columns by role, its labels and its file."""
+"""Rows of a user's CSV: one row per image with its columns by role, its labels, file, readers and report."""
 
 import logging
 import os
 import posixpath
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from ribcage.data.index import reserved
-from ribcage.data.readers import box_list, columns, tables
+from ribcage.data.radiology_reports import no_reports
+from ribcage.data.readers import box_list, columns, reader_rows, report_columns, tables
+from ribcage.data.readings import no_readings
 from ribcage.runtime.spelling import count_phrase
 
 log = logging.getLogger("ribcage")
 
 
-def csv_rows(
-    rows: pd.DataFrame, root: Path, given: dict[str, str], label_columns: tuple[str, ...], conflicts: str
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of a CSV by role, and their labels; other columns are preserved."""
+@dataclass(frozen=True)
+class Given:
+    """Columns and treatments that the user gave; empty where they are to be recognised."""
+
+    roles: dict[str, str] = field(default_factory=dict)
+    """Role → column."""
+    labels: tuple[str, ...] = ()
+    reports: tuple[str, ...] = ()
+    reader: str = ""
+    language: str = ""
+    conflicts: str = "stop"
+
+
+@dataclass(frozen=True)
+class ImageRows:
+    """One row per image."""
+
+    table: pd.DataFrame
+    labels: pd.DataFrame
+    readings: pd.DataFrame = field(default_factory=no_readings)
+    """`row`, `reader` and the reader's labels."""
+    reports: pd.DataFrame = field(default_factory=no_reports, repr=False)
+
+
+def csv_rows(rows: pd.DataFrame, root: Path, given: Given) -> ImageRows:
+    """The rows of a CSV by role, with their labels, readings and reports; other columns are preserved."""
     header = list(rows.columns)
-    role = columns.roles(header, given)
+    role = columns.roles(header, given.roles)
     if "path" not in role:
         raise ValueError(
             f"The column with the image files was not recognised. Specify it with --path-column. "
             f"{columns.among(header)}"
         )
     rows = _with_image(rows, role["path"]).drop_duplicates()
-    chosen = columns.label_columns(header, list(role.values()), label_columns)
+    texts = report_columns.report_columns(rows, [*role.values(), *given.labels], given.reports)
+    taken = [*role.values(), *texts]
+    chosen = columns.label_columns(header, taken, given.labels)
     found = columns.labels(rows, chosen)
     if not chosen:
         log.warning(
@@ -43,10 +70,25 @@ def csv_rows(
         "age": tables.years,
     }
     frame = pd.DataFrame({name: meaning.get(name, lambda column: column)(column) for name, column in text.items()})
-    others = [name for name in header if name and name not in (*role.values(), *chosen)]
-    frame, found = _one_row_each(frame, found, rows[others], conflicts)
+    reader = reader_rows.reader_column(rows, frame["path"], [*taken, *chosen], given.reader)
+    others = [name for name in header if name and name not in (*taken, *chosen, reader)]
+    readings = no_readings()
+    if reader:
+        merge = given.conflicts == "merge" or columns.is_one_list(chosen, found)
+        found, readings = reader_rows.readings_of_rows(found, frame["path"], rows[reader], merge)
+    frame, found = _one_row_each(frame, found, rows[[*others, *texts]], given.conflicts)
+    keys = _report_keys(frame)
+    reports = report_columns.reports_in_columns(rows.loc[frame.index], keys, texts, given.language)
+    readings = reader_rows.placed_readings(readings, frame["path"]) if reader else readings
     frame = frame.join(rows[others].rename(columns=_apart(others, list(found.columns))))
-    return frame.reset_index(drop=True), found.reset_index(drop=True)
+    return ImageRows(frame.reset_index(drop=True), found.reset_index(drop=True), readings, reports)
+
+
+def _report_keys(frame: pd.DataFrame) -> pd.Series:
+    """Equal for images that may share a report: those of a study or, if it is unknown, of a patient."""
+    blank = pd.Series("", frame.index, dtype="str")
+    patient, study = frame.get("patient", blank), frame.get("study", blank)
+    return (patient + "\0" + study).where((patient != "") | (study != ""), frame["path"])
 
 
 def _one_row_each(
@@ -61,23 +103,28 @@ def _one_row_each(
     differing = {str(name): int(count) for name, count in apart.sum().items() if count}
     first = ~frame["path"].duplicated()
     if not differing and not box_list.has_boxes(list(others.columns)):
-        log.warning(
-            "%s several rows that differ in other columns only: the first one is used.",
-            count_phrase(len(apart), "image has", "images have"),
-        )
+        unlike = (others[twice].groupby(frame["path"][twice]).nunique() > 1).any()
+        if unlike.any():  # else only their readers differ
+            log.warning(
+                "%s several rows that differ in other columns only (%s): the first one is used.",
+                count_phrase(len(apart), "image has", "images have"),
+                ", ".join(map(repr, unlike.index[unlike][:5])),
+            )
         return frame[first], found[first]
     by = apart[apart.any(axis=1)]
     said = ", ".join(f"{count:,} in {name}" for name, count in differing.items()) or "in other columns only"
     stands = (
         f"{count_phrase(len(by) or len(apart), 'image has', 'images have')} several rows that differ ({said}), such as "
     )
+    candidate = reader_rows.candidate_column(others, frame["path"])
     stands += ", ".join(tables.printable_text(path) for path in list((by if len(by) else apart).index)[:5])
     labels_only = all(name.startswith("label ") for name in differing)
     if conflicts == "stop" or (conflicts == "merge" and not labels_only):
         ways = "--conflicts drop removes these images, first uses the first row"
         ways += ", merge combines their labels" if labels_only and differing else ""
         boxes = " If the rows are boxes, use --boxes FILE." * box_list.has_boxes(list(others.columns))
-        raise ValueError(f"{stands}. {ways}.{boxes}")
+        readers = f" If {candidate!r} names the reader of each row, use --reader-column {candidate}." * bool(candidate)
+        raise ValueError(f"{stands}. {ways}.{boxes}{readers}")
     log.warning(
         "%s: %s.", stands, {"first": "the first row is used", "drop": "removed", "merge": "labels combined"}[conflicts]
     )
