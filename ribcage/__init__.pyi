@@ -652,6 +652,7 @@ def import_(
     link: bool = False,
     split_list: Words = (),
     drop_shared: Words = (),
+    masks: Words = (),
     name: Word = '',
     **options: Any,
 ) -> DatasetFolder | None:
@@ -690,6 +691,7 @@ def import_(
         split_list: Files with image names, one per line, that define the splits: train=FILE test=FILE.
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
+        masks: Files with masks of the images: CSV files of CheXmask, or JSON files in the format of COCO.
         name: Name of the dataset in reports; identical patient identifiers count as the same patient only in
             datasets of the same name (default: the published name).
         options: its own, as `ribcage … --help` lists them.

@@ -80,6 +80,8 @@ class Options:
     """Files with image names, one per line, that define the splits: train=FILE test=FILE."""
     drop_shared: tuple[str, ...] = ()
     """Splits from which an image is dropped if its patient, or a copy of the image, is also in another split."""
+    masks: tuple[Path, ...] = ()
+    """Files with masks of the images: CSV files of CheXmask, or JSON files in the format of COCO."""
     name: str = ""
     """Name of the dataset in reports; identical patient identifiers count as the same patient only in datasets of the
     same name (default: the published name)."""
@@ -207,6 +209,7 @@ def check(options: Options) -> None:
 def describe(options: Options) -> "tuple[Index, Facts]":
     """The Index, and the facts of the folder to be."""
     from ribcage.data import dataset_facts, dataset_folder, datasets, splits
+    from ribcage.data.readers.mask_tables import with_masks
     from ribcage.runtime.remote import addresses
 
     module = datasets.load_dataset(options.dataset)
@@ -214,6 +217,8 @@ def describe(options: Options) -> "tuple[Index, Facts]":
     local = datasets.needs_root(options.dataset) and not addresses.is_remote(index.root)
     root = index.root.absolute() if local else index.root
     index = replace(index, name=options.name or index.name, root=root)
+    for file in options.masks:
+        index = with_masks(index, file)
     if options.split_list:
         listed = splits.from_lists(options.split_list, index.table["patient"], index.table["path"])
         index = replace(index, table=index.table.assign(split=listed))
@@ -323,7 +328,7 @@ def summary(opened: "DatasetFolder") -> str:
     people = f"from {count_phrase(patients, 'patient')}" if patients else "without patient identifiers"
     lines = [
         f"{out}: {images} ({kind}) {people}; {splits}.",
-        *filter(None, [importer_tables.enlarged(table, facts), described_reports(opened)]),
+        *filter(None, [importer_tables.enlarged(table, facts), described_reports(opened), described_masks(opened)]),
         *notes,
         f"{count_phrase(facts.rejected, 'image')} rejected{': ' + reasons(out) if facts.rejected else '.'}",
     ]
@@ -334,6 +339,14 @@ def described_reports(opened: "DatasetFolder") -> str:
     """The number of radiology reports and of the images that they describe; "" if there are none."""
     rows = opened.reports["rows"]
     return f"{count_phrase(len(rows), 'report')} on {count_phrase(sum(map(len, rows)), 'image')}." if len(rows) else ""
+
+
+def described_masks(opened: "DatasetFolder") -> str:
+    """The number of masks and points, and of the images on which they were drawn; "" if there are none."""
+    tables = (("mask", opened.masks), ("point", opened.points))
+    said = [f"{count_phrase(len(table), name)} on {count_phrase(table['row'].nunique(), 'image')}"
+            for name, table in tables if len(table)]  # fmt: skip
+    return ", ".join(said) + "." if said else ""
 
 
 def reasons(out: Path, most: int = 3) -> str:

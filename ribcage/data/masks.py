@@ -89,6 +89,15 @@ def mask_frame(drawn: Iterable[DrawnMask]) -> pd.DataFrame:
     return found if (found["file"] != "").any() else found.drop(columns=list(FILE))
 
 
+def joined_masks(*parts: pd.DataFrame) -> pd.DataFrame:
+    """Several tables of masks of the same images as one."""
+    parts = tuple(part for part in parts if len(part))
+    if any("file" in part for part in parts):
+        parts = tuple(part if "file" in part else part.assign(file="", value=np.int32(0)) for part in parts)
+    found = pd.concat(parts, ignore_index=True) if parts else no_masks()
+    return found.sort_values("row", kind="stable", ignore_index=True)
+
+
 def masks_in_files(masks: pd.DataFrame) -> np.ndarray:
     """Positions in the table of the masks that are still in files."""
     return np.flatnonzero(masks["file"] != "") if "file" in masks else np.empty(0, np.int64)

@@ -1,6 +1,7 @@
 """Tables as datasets ship them: found below a folder, plain or compressed, with their columns checked by name."""
 
 import codecs
+import contextlib
 import csv
 import gzip
 import io
@@ -11,7 +12,7 @@ import warnings
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,18 @@ def read_table(
     if rows.empty:
         raise ValueError(f"{file} has a header, but no rows.")
     return rows.fillna({name: "" for name in kept if name not in numbers})
+
+
+def read_in_chunks(file: Path, columns: Sequence[str], count: int) -> Iterator[pd.DataFrame]:
+    """These columns of a large table as text, "" where empty, in parts of so many rows."""
+    with contextlib.closing(_read(file, file, usecols=list(columns), dtype=str, chunksize=count)) as parts:
+        while True:
+            try:
+                yield next(parts)[list(columns)].fillna("")
+            except StopIteration:
+                return
+            except (pd.errors.ParserError, ValueError, EOFError, zlib.error, OSError) as error:
+                raise ValueError(f"{file} cannot be read as a table: {' '.join(str(error).split())}") from None
 
 
 def headerless(

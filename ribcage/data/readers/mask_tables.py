@@ -1,0 +1,141 @@
+"""Mask tables: files with masks for the images of any dataset, by the names of the images.
+
+- CheXmask (https://physionet.org/content/chexmask-cxr-segmentation-data/): a CSV file for each of five datasets, with
+  run lengths of the left lung, the right lung and the heart, which were segmented by a network.
+- COCO: a JSON file with categories, images and annotations, whose segmentations are polygons or run lengths.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ribcage.data.index import Index
+from ribcage.data.masks import DrawnMask, joined_masks, mask_frame
+from ribcage.data.readers import tables
+from ribcage.data.readers.mask_cells import named_mask_errors
+from ribcage.data.structures import structure_name
+from ribcage.imaging.mask import Mask, check_mask_size
+from ribcage.imaging.mask_encodings import mask_of_counts, mask_of_pairs, mask_of_polygons
+from ribcage.runtime import files
+
+NAMES = ("Image Index", "Path", "dicom_id", "ImageID", "image_id", "Image ID")
+"""Columns with the image in the files of CheXmask."""
+STRUCTURES = ("Left Lung", "Right Lung", "Heart")
+QUALITY = "Dice RCA (Mean)"
+LEAST_QUALITY = 0.7
+"""Masks of CheXmask with a lower estimated Dice coefficient are left out, as its authors recommend."""
+READER = "CheXmask"
+"""Name of the reader of masks that no person drew."""
+ROWS = 1000
+"""Rows of a CSV file that are read at once."""
+
+log = logging.getLogger("ribcage")
+
+
+def with_masks(index: Index, file: Path) -> Index:
+    """The index with the masks in a CSV file of CheXmask or a JSON file of COCO."""
+    read = _coco if file.suffix.lower() == ".json" else _chexmask
+    named = list(read(file))
+    row = {path: place for place, path in enumerate(index.table["path"])}
+    names = list(dict.fromkeys(name for name, _ in named))
+    matched = dict(zip(names, _matched(names, list(row)), strict=True))
+    found = [replace(mask, row=row[matched[name]]) for name, mask in named if matched[name] in row]
+    if not found:
+        raise ValueError(f"{file} has no masks of images of this dataset; it lists {len(named):,} masks.")
+    images = len({mask.row for mask in found})
+    if lost := len(names) - images:
+        log.warning("%s also has masks of %s other images, which are not in this dataset.", file, f"{lost:,}")
+    log.warning("%s has masks of %s of %s images.", file, f"{images:,}", f"{len(index):,}")
+    return replace(index, masks=joined_masks(index.masks, mask_frame(found)))
+
+
+def _matched(names: list[str], paths: list[str]) -> list[str]:
+    """The path of each named image, as `matched_files`, or the only one with the same folders at its end."""
+    found, there = tables.matched_files(names, paths)[0], set(paths)
+    for depth in (4, 3, 2):  # train/patient00003/study1/view1_frontal
+        tails = [_tail(path, depth) for path in paths]
+        counts = Counter(tails)
+        only = {tail: path for tail, path in zip(tails, paths, strict=True) if counts[tail] == 1}
+        found = [path if path in there else only.get(_tail(path, depth), path) for path in found]
+    return found
+
+
+def _tail(path: str, depth: int) -> str:
+    """The last folders and the name of a file, without its ending."""
+    return "/".join(tables.SUFFIX.sub("", path).split("/")[-depth:])
+
+
+def _chexmask(file: Path) -> Iterator[tuple[str, DrawnMask]]:
+    """(name of the image, mask), without masks of low quality."""
+    columns = tables.header(file)
+    name = next((name for name in NAMES if name in columns), "")
+    absent = [each for each in (QUALITY, *STRUCTURES, "Height", "Width") if each not in columns]
+    if not name or absent:
+        missing = " and no column ".join(absent) or " or ".join(NAMES)
+        raise ValueError(
+            f"{file} is not from CheXmask: it has no column {missing}. Pass one from its folder OriginalResolution."
+        )
+    kept = [name, QUALITY, "Height", "Width", *STRUCTURES]
+    poor = 0
+    for rows in tables.read_in_chunks(file, kept, ROWS):
+        good = pd.to_numeric(rows[QUALITY], errors="coerce") >= LEAST_QUALITY
+        poor += int((~good).sum())
+        for row in rows[good].itertuples(index=False, name=None):
+            image, _, height, width, *cells = row
+            with named_mask_errors(file, image):
+                size = _whole(width), _whole(height)
+                masks = [mask_of_pairs(cell, *size, first=1) for cell in cells]
+            yield from (
+                (image, DrawnMask(0, structure_name(structure), mask, READER))
+                for structure, mask in zip(STRUCTURES, masks, strict=True)
+            )
+    if poor:
+        log.warning(
+            "Masks of %s images were left out, because their %s is below %g.", f"{poor:,}", QUALITY, LEAST_QUALITY
+        )
+
+
+def _coco(file: Path) -> Iterator[tuple[str, DrawnMask]]:
+    """(name of the image, mask) of each annotation."""
+    content = files.read_json(file)
+    try:
+        names = {each["id"]: structure_name(str(each["name"])) for each in content["categories"]}
+        images = {each["id"]: (str(each["file_name"]), each["width"], each["height"]) for each in content["images"]}
+        annotations = [(each["image_id"], each["category_id"], each["segmentation"]) for each in content["annotations"]]
+        listed = [(*images[image], names[category], shape) for image, category, shape in annotations]
+    except (TypeError, KeyError, AttributeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(f"{file} is not a valid COCO file ({type(error).__name__}: {said}).") from None
+    for image, width, height, name, shape in listed:
+        with named_mask_errors(file, image):
+            yield image, DrawnMask(0, name, _coco_mask(shape, _whole(width), _whole(height)))
+
+
+def _coco_mask(shape: Any, width: int, height: int) -> Mask:
+    check_mask_size(width, height)
+    if isinstance(shape, Mapping):
+        if shape.get("size") != [height, width] or not isinstance(shape.get("counts"), list | str):
+            raise ValueError(f"its run lengths do not have the size of the image, {width} x {height} pixels")
+        return mask_of_counts(shape["counts"], width, height)
+    try:
+        polygons = [np.asarray(one, np.float64).reshape(-1, 2) for one in shape]
+    except (TypeError, ValueError):
+        raise ValueError("a segmentation is neither run lengths nor a list of polygons") from None
+    return mask_of_polygons(polygons, width, height)
+
+
+def _whole(value: object) -> int:
+    """A width or height."""
+    try:
+        number = float(str(value))
+        if number == int(number):
+            return int(number)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"its size {tables.printable_text(str(value))} is not a whole number")
