@@ -26,7 +26,7 @@ import torch
 from benchmarks import boxplot, trials
 from ribcage.bundle.io import load_detector
 from ribcage.data.collection import Datasets
-from ribcage.data.findings import IGNORE
+from ribcage.data.label_policy import IGNORE
 from ribcage.evaluation import labelled_detections
 from ribcage.inference import cam_detector, detections
 from ribcage.metrics import detection

@@ -21,7 +21,7 @@ TYPES = (
     "data.index.Index",
     "data.dataset_folder.DatasetFolder",
     "data.collection.Datasets",
-    "data.findings.Policy",
+    "data.label_policy.Policy",
     "imaging.augment.View",
     "data.loader.Loader",
     "data.batch.Batch",

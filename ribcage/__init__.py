@@ -19,7 +19,7 @@ _PLACES = {
     "Loader": "data.loader",
     "View": "imaging.augment",
     "gentle_view": "imaging.augment",
-    "Policy": "data.findings",
+    "Policy": "data.label_policy",
 }
 
 

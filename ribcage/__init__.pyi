@@ -13,8 +13,8 @@ from ribcage.bundle.spec import ModelSpec
 from ribcage.commands.export import Exported
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.dataset_folder import open as open
-from ribcage.data.findings import Policy as Policy
 from ribcage.data.index import Index as Index
+from ribcage.data.label_policy import Policy as Policy
 from ribcage.data.loader import Loader as Loader
 from ribcage.imaging.augment import View as View
 from ribcage.imaging.augment import gentle_view as gentle_view

@@ -14,7 +14,7 @@ from ranks import SIZE, doubled, made
 
 from ribcage.data.batch import Batch
 from ribcage.data.collection import Datasets
-from ribcage.data.findings import Policy
+from ribcage.data.label_policy import Policy
 from ribcage.data.loader import Loader
 from ribcage.imaging.augment import gentle_view
 from ribcage.models.recomputation import recompute_blocks

@@ -15,7 +15,7 @@ from ribcage import cli
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
-from ribcage.data.findings import Policy
+from ribcage.data.label_policy import Policy
 from ribcage.evaluation.classifier_validation import ClassifierValidation
 
 

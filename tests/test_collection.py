@@ -11,9 +11,9 @@ from ribcage.data import index as indexes
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_facts import Facts
 from ribcage.data.dataset_folder import DatasetFolder
-from ribcage.data.findings import Policy
 from ribcage.data.image_store import ArrayStore
 from ribcage.data.index import Index
+from ribcage.data.label_policy import Policy
 
 NAN = float("nan")
 

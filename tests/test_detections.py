@@ -16,7 +16,7 @@ from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_facts import Fit
 from ribcage.data.dataset_folder import DatasetFolder
-from ribcage.data.findings import Policy
+from ribcage.data.label_policy import Policy
 from ribcage.data.loader import Loader
 from ribcage.evaluation.detector_validation import DetectorValidation, best_f1_threshold
 from ribcage.imaging import augment, image_file

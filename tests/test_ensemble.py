@@ -22,7 +22,7 @@ from ribcage.bundle.onnx_export import Network
 from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.training_record import BlendRecord
 from ribcage.data.collection import Datasets
-from ribcage.data.findings import IGNORE
+from ribcage.data.label_policy import IGNORE
 from ribcage.data.provenance import Provenance
 from ribcage.evaluation.classifier_validation import ClassifierValidation
 from ribcage.inference import gradcam

@@ -19,7 +19,7 @@ from ribcage.bundle.io import load_classifier
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
-from ribcage.data.findings import Policy
+from ribcage.data.label_policy import Policy
 from ribcage.evaluation import leakage
 from ribcage.evaluation.labelled import labelled_predictions
 from ribcage.evaluation.planned_test import PlannedTest, Rules

@@ -19,7 +19,7 @@ from ribcage import cli
 from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
-from ribcage.data.findings import Policy
+from ribcage.data.label_policy import Policy
 from ribcage.evaluation import detection_baselines, detection_errors
 from ribcage.evaluation.detection import detection_subgroups, evaluate_detector
 from ribcage.evaluation.detection_baselines import BoxBaselineData

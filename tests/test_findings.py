@@ -7,7 +7,8 @@ import pytest
 from refusals import has_facts
 
 from ribcage.data import findings
-from ribcage.data.findings import CHESTXRAY14, CHEXPERT5, CHEXPERT14, FINDINGS, TREATMENTS, Policy, canonical
+from ribcage.data.findings import CHESTXRAY14, CHEXPERT5, CHEXPERT14, FINDINGS, canonical
+from ribcage.data.label_policy import TREATMENTS, Policy
 
 NAN = np.nan
 

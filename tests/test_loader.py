@@ -16,8 +16,8 @@ from dataset_folders import make_store
 from ribcage.data.batch import BatchInProgress
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
-from ribcage.data.findings import Policy
 from ribcage.data.image_store import ArrayStore
+from ribcage.data.label_policy import Policy
 from ribcage.data.loader import Loader
 from ribcage.imaging import augment
 from ribcage.imaging.augment import View, gentle_view, plain_view, strong_view

@@ -10,7 +10,7 @@ import torch
 
 from ribcage import cli, metrics
 from ribcage.data import dataset_folder
-from ribcage.data.findings import Policy
+from ribcage.data.label_policy import Policy
 from ribcage.data.loader import Loader
 from ribcage.imaging import augment
 from ribcage.methods.supervised import Supervised

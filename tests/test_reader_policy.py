@@ -13,8 +13,8 @@ from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data import reader_policy
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
-from ribcage.data.findings import Policy
 from ribcage.data.index import SIDES, Index, box_frame, index_table
+from ribcage.data.label_policy import Policy
 from ribcage.data.loader import Loader
 from ribcage.data.readings import reading_frame
 from ribcage.evaluation.planned_test import PlannedTest, Rules

@@ -181,7 +181,7 @@ def opened_images(options: Options, members: "Sequence[Classifier]") -> "BlendIm
     from ribcage.bundle import blend
     from ribcage.data import selection
     from ribcage.data.collection import Datasets
-    from ribcage.data.findings import Policy
+    from ribcage.data.label_policy import Policy
     from ribcage.training import run_folder
     from ribcage.training.blending import BlendImages
 

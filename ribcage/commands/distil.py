@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ribcage.bundle.spec import ModelSpec
     from ribcage.data.collection import Datasets
-    from ribcage.data.findings import Policy
+    from ribcage.data.label_policy import Policy
     from ribcage.evaluation.classifier_validation import ClassifierValidation
     from ribcage.imaging.augment import View
     from ribcage.methods.distil import Distil

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ribcage.bundle.spec import ModelSpec
     from ribcage.data.collection import Datasets
-    from ribcage.data.findings import Policy
+    from ribcage.data.label_policy import Policy
     from ribcage.evaluation.classifier_validation import ClassifierValidation
     from ribcage.methods.supervised import Supervised
     from ribcage.training.run import Run
@@ -147,7 +147,7 @@ def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.nd
 
 def policy_of(options: Options, data: "Datasets") -> "Policy":
     """The policy for uncertain and blank labels, in training and, without smoothing, in validation."""
-    from ribcage.data.findings import Policy
+    from ribcage.data.label_policy import Policy
 
     return Policy.parse(options.policy, [name for one in data for name in one.index.findings])
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ribcage.bundle.spec import DetectorSpec, ModelSpec
     from ribcage.data.collection import Datasets
-    from ribcage.data.findings import Policy
+    from ribcage.data.label_policy import Policy
     from ribcage.evaluation.detector_validation import DetectorValidation
     from ribcage.methods.detect import Detect
     from ribcage.training.run import Run
@@ -227,7 +227,7 @@ def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.nd
 
 def policy_of(options: Options, data: "Datasets") -> "Policy":
     """The policy for uncertain and blank labels."""
-    from ribcage.data.findings import Policy
+    from ribcage.data.label_policy import Policy
 
     return Policy.parse(options.policy, [name for one in data for name in one.index.findings])
 

@@ -251,7 +251,7 @@ def loader_of(
     options: Options, data: "Datasets", rows: "np.ndarray", model: "ModelSpec", method: "Method", device: "torch.device"
 ) -> "Loader":
     """The loader; without --init, each dataset is normalised by its own mean and standard deviation."""
-    from ribcage.data.findings import Policy
+    from ribcage.data.label_policy import Policy
     from ribcage.imaging import augment
     from ribcage.training import setup
 

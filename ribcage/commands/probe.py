@@ -196,7 +196,7 @@ def subject(options: Options, data: "Datasets") -> tuple["ModelSpec", "Backbone"
 
 def loader(options: Options, data: "Datasets", rows: "np.ndarray", model: "ModelSpec") -> "Loader":
     """What shows the images of some rows."""
-    from ribcage.data.findings import Policy
+    from ribcage.data.label_policy import Policy
     from ribcage.training import probe
 
     policy = Policy.parse(options.policy, [name for each in data for name in each.index.findings])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ribcage.data import sampling
 from ribcage.data.collection import Datasets, LabelTable
-from ribcage.data.findings import Policy
+from ribcage.data.label_policy import Policy
 from ribcage.data.row_masks import NOT_ANNOTATED
 from ribcage.data.sampling import SamePatient
 from ribcage.imaging import augment

@@ -12,8 +12,8 @@ import pandas as pd
 
 from ribcage.data import dataset_folder, reader_policy, splits
 from ribcage.data.dataset_folder import DatasetFolder
-from ribcage.data.findings import IGNORE, Policy
 from ribcage.data.index import SIDES, UNKNOWN
+from ribcage.data.label_policy import IGNORE, Policy
 from ribcage.data.radiology_reports import Report
 from ribcage.data.reader_policy import RowReadings
 from ribcage.data.readings import numbers_of_readings

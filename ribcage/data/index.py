@@ -2,8 +2,8 @@
 and its report.
 
 Label columns hold 1 (present), 0 (absent), -1 (uncertain) and NaN (unknown) exactly as in the source; how an uncertain
-label is used for training is decided when a batch is made (`findings.Policy`). If several readers labelled the images,
-the label columns hold their majority, and `readings` the labels of each reader.
+label is used for training is decided when a batch is made (`label_policy.Policy`). If several readers labelled the
+images, the label columns hold their majority, and `readings` the labels of each reader.
 """
 
 import re

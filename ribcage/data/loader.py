@@ -24,7 +24,7 @@ from ribcage.data.batch import Batch, BatchInProgress, BatchMaker
 from ribcage.data.block_shuffle import BlockOrder, BlockShuffle
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
-from ribcage.data.findings import Policy
+from ribcage.data.label_policy import Policy
 from ribcage.data.sampling import SamePatient, Sampler
 from ribcage.imaging import augment
 from ribcage.imaging.augment import View

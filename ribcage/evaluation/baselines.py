@@ -7,7 +7,7 @@ import numpy as np
 
 from ribcage import metrics
 from ribcage.data.collection import Datasets
-from ribcage.data.findings import Policy
+from ribcage.data.label_policy import Policy
 from ribcage.evaluation.labelled import LabelledPredictions
 from ribcage.inference import predictions as inference
 from ribcage.metrics.classification_evaluation import ClassificationBaselines, ConstantRow, ShuffledLabels

@@ -9,7 +9,7 @@ import torch
 from ribcage import metrics
 from ribcage.bundle.spec import EXCLUSIVE, ModelSpec
 from ribcage.data.collection import Datasets
-from ribcage.data.findings import IGNORE, Policy
+from ribcage.data.label_policy import IGNORE, Policy
 from ribcage.evaluation.calibration import class_numbers, fit_on_validation
 from ribcage.evaluation.labelled import patient_names
 from ribcage.evaluation.validation import DIVERGED

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ribcage.data.collection import Datasets
-from ribcage.data.findings import IGNORE, Policy
+from ribcage.data.label_policy import IGNORE, Policy
 from ribcage.evaluation.classification import LEVEL
 from ribcage.evaluation.labelled_detections import LabelledDetections
 from ribcage.inference import detections

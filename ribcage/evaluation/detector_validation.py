@@ -9,8 +9,8 @@ import torch
 from ribcage.bundle.spec import DETECTION_RULE, ModelSpec
 from ribcage.data.batch import CachedMaps
 from ribcage.data.collection import Datasets
-from ribcage.data.findings import IGNORE, Policy
 from ribcage.data.index import SIDES
+from ribcage.data.label_policy import IGNORE, Policy
 from ribcage.data.loader import Loader
 from ribcage.evaluation.validation import DIVERGED
 from ribcage.imaging.augment import plain_view

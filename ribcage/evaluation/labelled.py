@@ -8,7 +8,7 @@ import pandas as pd
 
 from ribcage.bundle.spec import DEFAULT_RULE, EXCLUSIVE, HALF, ModelSpec
 from ribcage.data.collection import Datasets
-from ribcage.data.findings import Policy
+from ribcage.data.label_policy import Policy
 from ribcage.evaluation.calibration import RULES
 from ribcage.inference.prediction_table import PredictionTable
 from ribcage.inference.predictions import Predictions, row_context

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data.collection import Datasets
-from ribcage.data.findings import Policy
+from ribcage.data.label_policy import Policy
 from ribcage.evaluation.labelled import patient_names
 from ribcage.inference import detections
 from ribcage.inference.detections import Detections

@@ -14,7 +14,7 @@ from ribcage.bundle.io import Bundle, find_bundle
 from ribcage.bundle.spec import DEFAULT_RULE, ModelSpec
 from ribcage.data import dataset_folder, selection
 from ribcage.data.collection import Datasets
-from ribcage.data.findings import Policy
+from ribcage.data.label_policy import Policy
 from ribcage.evaluation import leakage
 from ribcage.metrics.evaluation import Protocol
 from ribcage.metrics.evaluation_context import EvaluatedData, EvaluatedModel, EvaluationContext, LeakageCheck, LeftOut

@@ -20,8 +20,8 @@ from ribcage.bundle.spec import ModelSpec
 from ribcage.data.batch import Batch, CachedMaps
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_facts import Fit
-from ribcage.data.findings import IGNORE, Policy
 from ribcage.data.index import SIDES
+from ribcage.data.label_policy import IGNORE, Policy
 from ribcage.data.loader import Loader
 from ribcage.imaging import augment, image_file
 from ribcage.inference import predictions

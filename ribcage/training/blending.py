@@ -10,7 +10,7 @@ from ribcage.bundle.blend import Mean, batch_norms, mean_predictions, mean_weigh
 from ribcage.bundle.io import Classifier
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data.collection import Datasets
-from ribcage.data.findings import Policy
+from ribcage.data.label_policy import Policy
 from ribcage.evaluation.classifier_validation import ClassifierValidation
 from ribcage.methods.supervised import Supervised
 from ribcage.training.batch_statistics import StatisticsImages, common_augmentation, recompute_statistics

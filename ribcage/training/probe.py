@@ -19,7 +19,7 @@ from ribcage import metrics
 from ribcage.data import selection
 from ribcage.data.batch import Batch
 from ribcage.data.collection import Datasets
-from ribcage.data.findings import Policy
+from ribcage.data.label_policy import Policy
 from ribcage.data.loader import Loader
 from ribcage.imaging.augment import plain_view
 from ribcage.inference.forward_pass import batch_outputs

@@ -18,7 +18,7 @@ from ribcage.bundle.spec import ModelSpec
 from ribcage.data import sampling
 from ribcage.data.block_shuffle import BlockShuffle
 from ribcage.data.collection import Datasets
-from ribcage.data.findings import Policy
+from ribcage.data.label_policy import Policy
 from ribcage.data.loader import Loader
 from ribcage.data.provenance import Provenance
 from ribcage.imaging.augment import View

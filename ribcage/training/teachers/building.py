@@ -9,7 +9,7 @@ import torch
 from ribcage.bundle.io import Classifier
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data.collection import Datasets
-from ribcage.data.findings import Policy
+from ribcage.data.label_policy import Policy
 from ribcage.methods.distil import Teacher
 from ribcage.training.run_folder import say
 from ribcage.training.teachers.live import LiveTeacher

@@ -10,7 +10,7 @@ from torch import Tensor
 from ribcage import metrics
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data.collection import Datasets
-from ribcage.data.findings import IGNORE, Policy
+from ribcage.data.label_policy import IGNORE, Policy
 
 Weigh = Literal["mean", "auroc"]
 
