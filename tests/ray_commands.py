@@ -85,4 +85,17 @@ other = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
 assert run("evaluate", "detector", *sys.argv[1:], "--out", "detector-ray") == 0
 files = ("in", "--out", "ray.csv", "--batch", "4", "--allow-unread", "1")
 assert run("predict", "classifier", *files, after_1=kill_an_actor, after_3=remove_a_machine) == 0
+
+
+def ending() -> Callable[[int], int]:
+    """A function that kills its process, as happens when memory runs out."""
+    return lambda task: os._exit(task)
+
+
+try:
+    list(mapped(ray_engine.RayCluster(attempts=2), ending, [9]))
+except RuntimeError as error:
+    assert "2 processes" in str(error), error
+else:
+    raise AssertionError
 cluster.shutdown()

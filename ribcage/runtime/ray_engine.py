@@ -35,8 +35,8 @@ BLOCKS = 2000
 """Largest number of blocks: each takes Ray Data some milliseconds. If there are more tasks, a block has several, which
 are repeated together."""
 ATTEMPTS = 20
-"""How often a task is begun. Ray would repeat a task that always kills its process, for example because it needs too
-much memory, without end."""
+"""Limit on how often a task is begun. Without it, Ray would repeat a task that always kills its process, for example
+because it needs too much memory, for ever."""
 LIBRARIES = ("numpy", "torch", "torchvision", "timm", "opencv-python-headless", "pydicom", "pyjpegls",
              "pylibjpeg-openjpeg")  # fmt: skip
 """Their versions must be the same on all machines, because the results depend on them."""
@@ -48,6 +48,8 @@ class RayCluster:
 
     gpus: bool = False
     """Whether every actor uses a GPU, if the cluster has any; else every actor uses a CPU."""
+    attempts: int = ATTEMPTS
+    """How often a task is begun."""
 
     def map(self, prepare: Callable[[], Callable[[Task], Result]], tasks: Sequence[Task]) -> Iterator[Result]:
         """Yield the result of every task, in the order of the tasks."""
@@ -56,7 +58,7 @@ class RayCluster:
         import ray
 
         with _connected():
-            begun = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
+            begun = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote(self.attempts)
             job = ray.put(Job(prepare, tuple(tasks), begun))
             try:
                 yield from map(_result, self._answers(job, len(tasks)))
@@ -101,13 +103,16 @@ class Job(Generic[Task, Result]):
 class Attempts:
     """An actor: how often each task was begun."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self.counts: Counter[int] = Counter()
 
     def begin(self, number: int) -> int:
-        """The number of this attempt, from 1."""
+        """How many processes have ended in this task, if that is the limit; else 0, and another attempt is counted."""
+        if self.counts[number] >= self.limit:
+            return self.limit
         self.counts[number] += 1
-        return self.counts[number]
+        return 0
 
 
 class TaskActor(Generic[Task, Result]):
@@ -136,9 +141,10 @@ class TaskActor(Generic[Task, Result]):
         import ray
 
         task = self.job.tasks[number]
-        if ray.get(self.job.attempts.begin.remote(number)) > ATTEMPTS:
+        if lost := ray.get(self.job.attempts.begin.remote(number)):
             raise RuntimeError(
-                f"{ATTEMPTS} processes have ended while computing {str(task)[:80]}, as happens when memory runs out."
+                f"{count_phrase(lost, 'process', 'processes')} ended during the same task ({str(task)[:80]}), as "
+                "happens when memory runs out."
             )
         return compute(task)
 
