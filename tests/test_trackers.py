@@ -11,10 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+import trees
 
 from ribcage import cli
+from ribcage.reports import tracked_images
 from ribcage.training import trackers
 from ribcage.training.metrics_log import TrackedNumbers
 from ribcage.training.trackers.base import TrackedImage, TrackedRun
@@ -206,3 +209,24 @@ def test_fine_tuning_logs_the_worst_errors_without_patient_data(tmp_path: Path) 
     shown = re.compile(r"\d\. (Infiltration|Effusion): \S* ?\d+ % \(false (negative|positive)\)")
     assert all(shown.fullmatch(caption) for caption in captions), captions
     assert all(found.Images(name)[0].width == 32 for name in images)
+
+
+@pytest.mark.slow
+def test_training_a_detector_logs_the_worst_errors_with_their_boxes(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    data, out = str(tmp_path / "data"), str(tmp_path / "run")
+    assert cli.main(["import", "rsna", str(trees.rsna(tmp_path / "rsna")), "--out", data, "--size", "48"]) == 0
+    small = ["--model", "test_resnet", "--size", "64", "--epochs", "1", "--batch", "4", "--threads", "1"]
+    small += ["--head-width", "16", "--head-depth", "1"]
+    assert cli.main(["localise", "--data", data, "--out", out, *small, "--track", "tensorboard"]) == 0
+    found = EventAccumulator(str(tmp_path / "run" / "tensorboard"), {"images": 0, "tensors": 0})
+    found.Reload()
+    images = [name for name in found.Tags()["images"] if name.startswith("worst_errors/")]
+    (one,) = found.Tensors("worst_errors/captions/text_summary")
+    captions = one.tensor_proto.string_val[0].decode().splitlines()
+    assert 1 <= len(images) == len(captions) <= 8
+    shown = re.compile(r"\d\. Lung Opacity, size \d+ %: .* \(false (negative|positive)\)")
+    assert all(shown.fullmatch(caption) for caption in captions), captions
+    pixels = cv2.imdecode(np.frombuffer(found.Images(images[0])[0].encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
+    assert pixels is not None and (pixels == tracked_images.ORANGE[::-1]).all(axis=2).any()

@@ -41,7 +41,7 @@ class DetectorValidation:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.method, self.data, self.rows, self.model = method, data, np.unique(rows), model
-        self.device, self.batch, self.threads, self.dtype = device, batch, threads, dtype
+        self.device, self.batch, self.threads, self.dtype, self.policy = device, batch, threads, dtype, policy
         self.ground_truth = {name: detections.truth(data, self.rows, name, policy) for name in model.findings}
         known = detections.drawn(data, self.rows, model.findings, policy).T
         self.known = dict(zip(model.findings, known, strict=True))

@@ -76,7 +76,7 @@ def _with_sides(boxes: np.ndarray) -> list[Box]:
 
 def box_caption(data: LabelledDetections, image: int, error: Error | None) -> str:
     """Lung Opacity, size 21 %: first detected at 3.2 false positives per image · PA F 51"""
-    what = _labels(data, image) if error is None else _error(data, error)
+    what = _labels(data, image) if error is None else error_text(data, error)
     return " · ".join(part for part in (what, person(data.about.iloc[image])) if part)
 
 
@@ -86,7 +86,8 @@ def _labels(data: LabelledDetections, image: int) -> str:
     return ", ".join(f"{finding_name(name)} × {count}" for name, count in counts if count)
 
 
-def _error(data: LabelledDetections, error: Error) -> str:
+def error_text(data: LabelledDetections, error: Error) -> str:
+    """Lung Opacity, size 21 %: score 0.83"""
     name = f"{finding_name(data.findings[error.finding])}, size {100 * error.size:.0f} %"
     if not np.isfinite(error.false):
         return f"{name}: not detected"

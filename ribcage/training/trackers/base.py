@@ -31,7 +31,7 @@ class TrackedRun:
 
 @dataclass(frozen=True)
 class TrackedImage:
-    """A gray image, (H, W) uint8, with a caption."""
+    """A gray image, (H, W) uint8, or one in colour, (H, W, 3) uint8 with red first, with a caption."""
 
     pixels: np.ndarray
     caption: str

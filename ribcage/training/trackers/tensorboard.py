@@ -31,7 +31,8 @@ class TensorBoard(Tracker):
     def show(self, name: str, images: Sequence[TrackedImage], step: int) -> None:
         """One tag for each image, and a text with all captions, as images have none."""
         for number, image in enumerate(images):
-            self.writer.add_image(f"{name}/{number:02}", image.pixels, step, dataformats="HW")
+            kind = "HW" if image.pixels.ndim == 2 else "HWC"
+            self.writer.add_image(f"{name}/{number:02}", image.pixels, step, dataformats=kind)
         captions = "\n".join(f"{number}. {image.caption}" for number, image in enumerate(images))
         self.writer.add_text(f"{name}/captions", captions, step)
 
