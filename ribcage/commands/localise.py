@@ -169,7 +169,10 @@ def train(options: Options, device: "torch.device") -> Path:
             detector_maps.remove_maps(options.out)
             which = "Best" if options.keep == "best" else "Last"
             report(options, f"{which} validation, after step {run.standing.best_step:,}")
-            show_errors(run, validation)
+            if run.tracking.wants_images:
+                from ribcage.reports.tracked_images import tracked_box_errors
+
+                run.tracking.show("worst_errors", tracked_box_errors(validation), run.trainer.step)
     return options.out
 
 
@@ -342,14 +345,6 @@ def fit(options: Options, run: "Run", validation: "DetectorValidation") -> None:
         return f"loss {log.loss:.4f}{score}"
 
     show_progress(run, options.batch, note)
-
-
-def show_errors(run: "Run", validation: "DetectorValidation") -> None:
-    """Pass the worst errors of the last validation to the trackers."""
-    if run.tracking.wants_images:
-        from ribcage.reports.tracked_images import tracked_box_errors
-
-        run.tracking.show("worst_errors", tracked_box_errors(validation), run.trainer.step)
 
 
 def build_cam(options: Options, data: "Datasets", device: "torch.device") -> Path:
