@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ribcage.runtime import flags, limits, threads
 from ribcage.runtime.remote import addresses
+from ribcage.runtime.remote.run_command import run_command
 from ribcage.runtime.spelling import did_you_mean
 
 
@@ -45,7 +46,7 @@ def verb(name: str) -> Callable[..., Any]:
             settled["member"] = {key: typed(key, hints.get(key, Any), value) for key, value in own.items()}
         if wrong := flags.remote_errors(module, settled):
             raise ValueError("; ".join(wrong) + ".")
-        return module.run(module.Options(**settled))
+        return run_command(module, module.Options(**settled))
 
     call.__name__, call.__doc__ = name, module.__doc__
     return call

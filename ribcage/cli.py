@@ -11,6 +11,7 @@ from types import ModuleType
 from ribcage import __version__
 from ribcage.runtime import help_pages, resuming, terminal, threads
 from ribcage.runtime.flags import UsageError, parse, read_flags
+from ribcage.runtime.remote.run_command import run_command
 from ribcage.runtime.spelling import did_you_mean
 
 SYNONYMS = {
@@ -131,7 +132,7 @@ def dispatch(words: list[str]) -> int:
         return 0
     _refuse_several_processes(words[0])
     options = parse(words[0], module, read_flags(module, words[1:]), words[1:])
-    result = module.run(options)
+    result = run_command(module, options)
     if hasattr(module, "exit_code"):
         return int(module.exit_code(options, result))
     return result if isinstance(result, int) else 0

@@ -68,6 +68,14 @@ class FaultProxy:
                 assert reply.status == 200
         server.close()
 
+    def listing(self, bucket: str) -> str:
+        """The server's own listing of a bucket, as XML."""
+        server = http.client.HTTPConnection("127.0.0.1", self.behind, timeout=30)
+        server.request("GET", f"/{bucket}?list-type=2")
+        text = server.getresponse().read().decode()
+        server.close()
+        return text
+
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         line = f"{request.command} {request.path}"
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))

@@ -53,8 +53,6 @@ def _is_file(root: Path) -> bool:
 def _copied(found: objects.RemoteFile, local: Path, name: str) -> None:
     """A table, the beginning of a file without an ending, or an empty file."""
     steps = name.split("/")
-    if any(step in ("", ".", "..") for step in steps):
-        return
     file = local.joinpath(*steps)
     file.parent.mkdir(parents=True, exist_ok=True)
     lower = name.lower()

@@ -53,8 +53,7 @@ def address(place: Path | str) -> str:
             f"An address that begins with {scheme}:// contains a user name or password before @. Remove it, and pass "
             f"credentials by environment variables or configuration files (docs/remote.md)."
         )
-    parts = rest.split("/")
-    if not rest or any(part in ("", ".", "..") for part in parts) or any(ord(letter) < 32 for letter in rest):
+    if not is_plain(rest):
         raise ValueError(
             f"{scheme}://{rest!r} is not a valid address: write it as {scheme}://BUCKET/FOLDER, without empty parts, "
             f"'.', '..' or control characters."
@@ -62,6 +61,11 @@ def address(place: Path | str) -> str:
     if len(rest.encode("utf-8", "surrogateescape")) > LONGEST:
         raise ValueError(f"An address that begins with {scheme}:// has more than {LONGEST} bytes.")
     return f"{scheme}://{rest}"
+
+
+def is_plain(path: str) -> bool:
+    """Whether a path has no empty parts, '.', '..' or control characters, so that it stays within its folder."""
+    return not any(step in ("", ".", "..") for step in path.split("/")) and all(ord(letter) >= 32 for letter in path)
 
 
 def scheme_of(place: Path | str) -> str:

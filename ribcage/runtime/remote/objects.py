@@ -102,7 +102,7 @@ def list_files(place: Path | str) -> dict[str, RemoteFile]:
     }
     if not below:
         raise FileNotFoundError(f"{folder} does not exist or contains no files.")
-    return {name: _remote_file(f"{folder}/{name}", below[name]) for name in sorted(below) if name}
+    return {name: _remote_file(f"{folder}/{name}", below[name]) for name in sorted(below) if addresses.is_plain(name)}
 
 
 def read_bytes(place: Path | str, limit: int | None = None) -> bytes:

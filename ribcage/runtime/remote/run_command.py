@@ -1,0 +1,30 @@
+"""Run command: the result of a command, whose --out may be a remote address."""
+
+import dataclasses
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ribcage.runtime.remote import addresses
+
+
+def run_command(module: ModuleType, options: Any) -> Any:
+    """The result of `module.run(options)`; with a remote --out, of the run in a local folder that is mirrored there."""
+    out = getattr(options, "out", None)
+    if not (isinstance(out, Path) and addresses.is_remote(out)):
+        return module.run(options)
+    if int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1:
+        raise ValueError(
+            "--out must be a local path if several processes are started by torchrun or srun. Use --devices, or a "
+            "shared folder."
+        )
+    if getattr(options, "shard", False):
+        raise ValueError("--out must be a local path with --shard.")
+    from ribcage.runtime.remote.mirror import Mirror
+
+    mirror = Mirror(out)
+    with mirror.running():
+        result = module.run(dataclasses.replace(options, out=mirror.folder))
+    print(f"Copied {mirror.folder} to {mirror.address}.")
+    return result
