@@ -268,7 +268,7 @@ def distil(
 
     Args:
         data: Dataset folders.
-        out: Run folder to write.
+        out: Run folder to write; also a remote address (docs/remote.md).
         teacher: Teachers: run folders, bundles, or tables of predictions (.parquet or .csv).
         model: Architecture of the student: a timm model, such as resnet18, or one of Ribcage's own, such as
             eeea_net_c2. 'ribcage profile --list' lists them all.
@@ -548,7 +548,7 @@ def finetune(
 
     Args:
         data: Dataset folders.
-        out: Run folder to write.
+        out: Run folder to write; also a remote address (docs/remote.md).
         model: Architecture: a timm model, such as resnet18 or densenet121, or one of Ribcage's own, such as
             eeea_net_c2 or, for images of up to 64 px, resnet18_small. 'ribcage profile --list' lists them all.
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
@@ -794,7 +794,7 @@ def localise(
 
     Args:
         data: Dataset folders.
-        out: Run folder to write.
+        out: Run folder to write; also a remote address (docs/remote.md).
         model: Architecture: a timm model, such as resnet50, or one of Ribcage's own; 'ribcage profile --list'
             lists them all (default: that of --init, else resnet50).
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
@@ -1007,7 +1007,7 @@ def pretrain(
     Args:
         method: Pretraining method.
         data: Dataset folders.
-        out: Run folder to write.
+        out: Run folder to write; also a remote address (docs/remote.md).
         model: Architecture: a timm model, such as resnet18 or densenet121, or one of Ribcage's own, such as
             eeea_net_c2 or, for images of up to 64 px, resnet18_small. 'ribcage profile --list' lists them all.
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).

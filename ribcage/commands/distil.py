@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ribcage.training.trainer import Trainer
 
 POSITIONAL = ()
-REMOTE = ("out",)
 EXAMPLES = ("distil --teacher runs/chexnet --data data/nih --model eeea_net_c2 --out runs/small",)
 
 

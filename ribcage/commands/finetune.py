@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ribcage.training.trainer import Trainer
 
 POSITIONAL = ()
-REMOTE = ("out",)
 EXAMPLES = (
     "finetune --data data/nih --model densenet121 --init imagenet --out runs/nih",
     "finetune --data data/ours --init runs/moco --labels 0.1 --out runs/ours",

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ribcage.training.trainer import Trainer
 
 POSITIONAL = ()
-REMOTE = ("out",)
 UNAVAILABLE = ("export_as",)
 """Inherited options that detectors do not have; the help does not list them."""
 EXAMPLES = ("localise --data data/rsna --model resnet50 --init runs/moco --freeze backbone --out runs/boxes",)

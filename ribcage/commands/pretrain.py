@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ribcage.training.trainer import Trainer
 
 POSITIONAL = ("method",)
-REMOTE = ("out",)
 EXAMPLES = (
     "pretrain moco --data data/nih --model resnet50 --out runs/moco",
     "pretrain mae --data data/nih data/chexpert --model vit_base_patch16_224 --out runs/mae",

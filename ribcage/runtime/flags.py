@@ -2,8 +2,8 @@
 
 A field's default is the option's default, and the string below a field is its help. `POSITIONAL` names the fields that
 are given without an option. A command that works on a dataset or a method has `member(name)`, whose keyword arguments
-become options, too, and `members()`, the available names. `REMOTE` names the options of type Path that may be remote
-addresses. All errors of a command line are reported at once.
+become options, too, and `members()`, the available names. `REMOTE`, of the command or its Options, names the
+options of type Path that may be remote addresses. All errors of a command line are reported at once.
 """
 
 import ast
@@ -212,7 +212,7 @@ def remote_errors(module: ModuleType, values: Mapping[str, Any]) -> list[str]:
     wrong = []
     for name, value in values.items():
         places = [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, Path)]
-        if name not in getattr(module, "REMOTE", ()):
+        if name not in getattr(module, "REMOTE", getattr(module.Options, "REMOTE", ())):
             wrong += [
                 f"{option_words(name, True)[0]} must be a local path, not {addresses.address(one)}"
                 for one in places

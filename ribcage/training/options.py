@@ -18,12 +18,13 @@ from ribcage.runtime.schedules import SizeStage
 class TrainingOptions:
     """Options of all commands that train."""
 
+    REMOTE: ClassVar[tuple[str, ...]] = ("out",)
     usual: ClassVar[Hyperparameters]
     """Hyperparameters for options that are left open."""
     data: tuple[str, ...]
     """Dataset folders."""
     out: Path
-    """Run folder to write."""
+    """Run folder to write; also a remote address (docs/remote.md)."""
     model: str
     """Architecture: a timm model, such as resnet18 or densenet121, or one of Ribcage's own, such as eeea_net_c2 or, for
     images of up to 64 px, resnet18_small. 'ribcage profile --list' lists them all."""

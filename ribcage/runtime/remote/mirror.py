@@ -249,9 +249,11 @@ def _manifests_of(names: list[str], known: dict[str, Copied]) -> list[str]:
 
 
 def _order(name: str) -> tuple[int, int, str]:
-    """Logs first, since a log must not be shorter than the checkpoint says; manifests last."""
+    """Logs first, since a log must not be shorter than the checkpoint says; then bundles, with their manifests last;
+    then the checkpoint and all other files of the folder itself, so that a checkpoint is never without its bundle."""
     last = PurePosixPath(name).name
-    return (0 if fnmatch.fnmatch(last, LOGS) else 1, MANIFESTS.index(last) + 1 if last in MANIFESTS else 0, name)
+    part = 0 if fnmatch.fnmatch(last, LOGS) else 1 if "/" in name else 2
+    return part, MANIFESTS.index(last) + 1 if last in MANIFESTS else 0, name
 
 
 def _read_known(file: Path) -> dict[str, Copied] | None:

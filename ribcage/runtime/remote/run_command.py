@@ -4,12 +4,12 @@ import dataclasses
 import os
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from ribcage.runtime.remote import addresses
 
 
-def run_command(module: ModuleType, options: Any) -> Any:
+def run_command(module: ModuleType, options: object) -> object:
     """The result of `module.run(options)`; with a remote --out, of the run in a local folder that is mirrored there."""
     out = getattr(options, "out", None)
     if not (isinstance(out, Path) and addresses.is_remote(out)):
@@ -25,6 +25,6 @@ def run_command(module: ModuleType, options: Any) -> Any:
 
     mirror = Mirror(out)
     with mirror.running():
-        result = module.run(dataclasses.replace(options, out=mirror.folder))
+        result = module.run(dataclasses.replace(cast(Any, options), out=mirror.folder))
     print(f"Copied {mirror.folder} to {mirror.address}.")
     return result
