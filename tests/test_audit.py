@@ -21,7 +21,10 @@ from ribcage.data.collection import Datasets
 from ribcage.data.importer import tables as importer_tables
 from ribcage.data.importer import writer
 from ribcage.data.index import Index
+from ribcage.data.masks import DrawnMask, mask_frame
+from ribcage.data.points import point_frame
 from ribcage.data.readings import reading_frame
+from ribcage.imaging.mask import Mask
 from ribcage.reports import audit as datasheet
 
 REAL = os.environ.get("RIBCAGE_REAL_DATA")
@@ -324,3 +327,24 @@ def test_the_duplicates_of_pneumoniamnist_are_found(tmp_path: Path) -> None:
     found = copies.identical([audited.member(str(tmp_path / "pm"))])
     places = {(place["one"][1], place["other"][1]): place["groups"] for place in found["places"]}
     assert places == {("train", "val"): 8, ("train", "train"): 18, ("test", "test"): 3}
+
+
+def test_masks_and_points_are_counted_and_outlined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gray = {f"{place}.png": np.full((128, 128), 40 * place, np.uint8) for place in range(3)}
+    index = audited.member(str(folder(tmp_path / "a", gray, {"split": ["train"] * 3}).dataset.folder)).index  # type: ignore[union-attr]
+    drawn = [DrawnMask(0, "Heart", Mask.of_pixels(np.eye(128))), DrawnMask(0, "Left_Lung", Mask(128, 128)),
+             DrawnMask(2, "Heart", Mask.of_pixels(np.ones((128, 128))))]  # fmt: skip
+    points = pd.DataFrame({"row": [1], "structure": "Nodule", "x": [3.0], "y": [4.0]})
+    index = replace(index, masks=mask_frame(drawn), points=point_frame(points), root=tmp_path / "a" / "in")
+    described = counts.describe(Member("a", index))
+    assert described["masks"] == {"Heart": {"masks": 2, "empty": 0}, "Left_Lung": {"masks": 0, "empty": 1}}
+    assert described["masked_images"] == 2 and described["points"] == {"Nodule": 1}
+    facts = dataset_facts.Facts("a", "nih", "", "", 0, 0, 64, "pad", 8, 0.0, 1.0, (), str(index.root))
+    with writer.Writer(index, facts, tmp_path / "out") as work:
+        list(work.run())
+    opened = dataset_folder.open(tmp_path / "out")
+    assert opened.masks_of(2)["Heart"].all() and not opened.masks_of(1) and set(opened.masks_of(0)) == {"Heart"}
+    assert cli.main(["inspect", str(tmp_path / "out"), "--html", str(tmp_path / "a.html")]) == 0
+    page, printed = (tmp_path / "a.html").read_text(encoding="utf-8"), capsys.readouterr().out
+    assert has_facts(printed, "Heart 2", "Left_Lung 0", "1 empty") and has_facts(page, "Heart 2")
+    assert opened._repr_html_() != dataset_folder.open(tmp_path / "a" / "out")._repr_html_()

@@ -40,7 +40,7 @@ from ribcage.data.image_store import (
     shard_sizes,
 )
 from ribcage.data.index import SIDES, Index
-from ribcage.data.masks import MASKS_FILE, load_masks, no_masks
+from ribcage.data.masks import MASKS_FILE, load_masks, no_masks, stored_masks_of
 from ribcage.data.points import POINTS_FILE, load_points, no_points
 from ribcage.data.radiology_reports import REPORTS_FILE, Report, load_reports, no_reports, report_at, report_numbers
 from ribcage.data.readings import READINGS_FILE
@@ -104,9 +104,8 @@ class DatasetFolder:
             boxes = self.index.boxes[self.index.boxes["row"] == row][list(SIDES)]
             with contextlib.suppress(ValueError, OSError):  # a missing linked file
                 pixels = np.asarray(self.image(row))
-                figures.append(
-                    html.gray_figure(pixels, ", ".join(found), list(boxes.itertuples(index=False, name=None)))
-                )
+                drawn = list(boxes.itertuples(index=False, name=None))
+                figures.append(html.gray_figure(pixels, ", ".join(found), drawn, masks=self.masks_of(row)))
         return html.notebook_page(self.facts.name, said, figures)
 
     def damaged(self, rows: np.ndarray | None = None) -> np.ndarray:
@@ -157,16 +156,22 @@ class DatasetFolder:
         """One row per mask, with its place in the stored image (see `data.masks`); read on first use."""
         if MASKS_FILE not in self.facts.tables:
             return no_masks()
-        _require(self.folder / MASKS_FILE, self.facts)
-        return load_masks(self.folder / MASKS_FILE, len(self))
+        file = local_file(self.folder, MASKS_FILE)
+        _require(file, self.facts)
+        return load_masks(file, len(self))
 
     @cached_property
     def points(self) -> pd.DataFrame:
         """One row per point, in pixels of the stored image (see `data.points`); read on first use."""
         if POINTS_FILE not in self.facts.tables:
             return no_points()
-        _require(self.folder / POINTS_FILE, self.facts)
-        return load_points(self.folder / POINTS_FILE, len(self))
+        file = local_file(self.folder, POINTS_FILE)
+        _require(file, self.facts)
+        return load_points(file, len(self))
+
+    def masks_of(self, row: int) -> dict[str, np.ndarray]:
+        """Structure → (S, S) uint8: 1 where any of its masks covers a pixel of the stored image."""
+        return stored_masks_of(self.masks, row, self.size)
 
     def report_of(self, row: int) -> Report | None:
         """The radiology report on an image; None if there is none."""

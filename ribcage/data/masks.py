@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ribcage.imaging.augment import warp_mask
 from ribcage.imaging.mask import Mask, mask_problems
 from ribcage.runtime import parquet, terminal
 
@@ -136,6 +137,19 @@ def mask_of(masks: pd.DataFrame, place: int) -> Mask:
     """The mask at this position of the table."""
     one = masks.iloc[place]
     return Mask.of_sizes([one[name] for name in SIZES], one["runs"])
+
+
+def stored_masks_of(masks: pd.DataFrame, row: int, size: int) -> dict[str, np.ndarray]:
+    """Structure → (S, S) uint8 mask of an image in a dataset folder, from all of its masks that have pixels."""
+    first, end = (int(np.searchsorted(masks["row"].to_numpy(), row, side=side)) for side in ("left", "right"))
+    found: dict[str, np.ndarray] = {}
+    for at in range(first, end):
+        if len(masks["runs"].iloc[at]):
+            place = masks[list(PLACE)].iloc[at].to_numpy(np.float64)
+            mask = warp_mask(mask_of(masks, at).pixels(), place, np.eye(2, 3), (size, size))
+            name = str(masks["structure"].iloc[at])
+            found[name] = np.maximum(found[name], mask) if name in found else mask
+    return found
 
 
 def taken_masks(masks: pd.DataFrame, place: np.ndarray) -> pd.DataFrame:

@@ -63,6 +63,8 @@ def dataset_facts(described: DatasetCounts) -> list[tuple[str, str]]:
         ("age", age_summary(described["ages"])),
         ("readers", reader_counts(described)),
         ("boxes", box_counts(described)),
+        ("masks", mask_counts(described)),
+        ("points", listed_counts(described["points"])),
         ("reports", report_counts(described)),
         ("rejected", f"{described['rejected']:,}"),
         ("source", described["source"]),
@@ -83,6 +85,17 @@ def box_counts(described: DatasetCounts) -> str:
         return ""
     of_readers = " from all readers" * bool(described["readers"])
     return f"{sum(boxes.values()):,}{of_readers} on {described['boxed_images']:,} images ({listed_counts(boxes)})"
+
+
+def mask_counts(described: DatasetCounts) -> str:
+    """Number of masks, of images with masks, and for each structure the masks with and without pixels."""
+    masks = described["masks"]
+    if not masks:
+        return ""
+    total = sum(count["masks"] + count["empty"] for count in masks.values())
+    listed = (f"{name} {count['masks']:,}" + f" and {count['empty']:,} empty" * bool(count["empty"])
+              for name, count in masks.items())  # fmt: skip
+    return f"{total:,} on {described['masked_images']:,} images ({', '.join(listed)})"
 
 
 def reader_counts(described: DatasetCounts) -> str:
@@ -153,7 +166,8 @@ def sample_figures(member: Member, samples: int) -> list[Figure]:
             continue
         boxes = member.index.boxes[member.index.boxes["row"] == row][list(SIDES)]
         drawn = list(boxes.itertuples(index=False, name=None))
-        figures.append(html.gray_figure(np.asarray(pixels), sample_caption(member, row), drawn))
+        masks = member.dataset.masks_of(row)
+        figures.append(html.gray_figure(np.asarray(pixels), sample_caption(member, row), drawn, masks=masks))
     return figures
 
 

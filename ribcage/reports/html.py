@@ -8,6 +8,7 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 Box = tuple[float, float, float, float]
 """x, y, width, height."""
+OUTLINES = ((80, 175, 255), (255, 190, 80), (120, 220, 120), (220, 130, 255), (230, 230, 100), (110, 110, 255))
+"""Colours of the outlines of masks, blue first."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +140,33 @@ def thousands(value: object) -> str:
 # ---- images
 
 
-def gray_figure(pixels: np.ndarray, caption: str, boxes: Sequence[Box] = (), other_boxes: Sequence[Box] = ()) -> Figure:
-    """A gray image, (H, W) uint8 or uint16."""
+def gray_figure(
+    pixels: np.ndarray,
+    caption: str,
+    boxes: Sequence[Box] = (),
+    other_boxes: Sequence[Box] = (),
+    *,
+    masks: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> Figure:
+    """A gray image, (H, W) uint8 or uint16, with the outlines of (H, W) masks."""
     gray = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
-    return Figure(data_uri(gray), gray.shape[1], gray.shape[0], caption, tuple(boxes), tuple(other_boxes))
+    return Figure(
+        data_uri(outlined(gray, masks) if masks else gray),
+        gray.shape[1],
+        gray.shape[0],
+        caption,
+        tuple(boxes),
+        tuple(other_boxes),
+    )
+
+
+def outlined(gray: np.ndarray, masks: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(H, W, 3) uint8, blue first: a gray image with the outlines of masks, one colour for each structure."""
+    drawn = cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
+    for place, name in enumerate(sorted(masks)):
+        contours, _ = cv2.findContours(masks[name], cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(drawn, contours, -1, OUTLINES[place % len(OUTLINES)], max(1, len(gray) // 256))
+    return drawn
 
 
 def colour_figure(pixels: np.ndarray, caption: str) -> Figure:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ribcage.data import dataset_facts, splits
 from ribcage.data.audit.audited import Member
-from ribcage.data.audit.result import Ages, DatasetCounts, FindingCount
+from ribcage.data.audit.result import Ages, DatasetCounts, FindingCount, MaskCount
 from ribcage.data.importer import tables as importer_tables
 from ribcage.data.index import SPLITS, Index
 from ribcage.data.radiology_reports import SECTIONS
@@ -19,6 +19,7 @@ def describe(member: Member) -> DatasetCounts:
     """The counts of one dataset."""
     index, table = member.index, member.index.table
     facts = member.dataset.facts if member.dataset is not None else None
+    masks = index.masks if member.dataset is None else member.dataset.masks
     return {
         "label": member.label,
         "bare": member.bare,
@@ -53,8 +54,18 @@ def describe(member: Member) -> DatasetCounts:
         "readers": int(index.readings["reader"].nunique()),
         "readings": len(index.readings),
         "read_images": int(index.readings["row"].nunique()),
+        "masks": mask_counts(masks),
+        "masked_images": int(masks["row"].nunique()),
+        "points": value_counts((index if member.dataset is None else member.dataset).points["structure"]),
         "reports": report_counts(index.reports if member.dataset is None else member.dataset.reports),
     }
+
+
+def mask_counts(masks: pd.DataFrame) -> dict[str, MaskCount]:
+    """For each structure the number of masks with pixels and without, most frequent first."""
+    empty = (masks["columns"] == 0) & (masks["file"] == "" if "file" in masks else True)
+    drawn, without = value_counts(masks["structure"][~empty]), value_counts(masks["structure"][empty])
+    return {name: {"masks": drawn.get(name, 0), "empty": without.get(name, 0)} for name in {**drawn, **without}}
 
 
 def report_counts(reports: pd.DataFrame) -> dict[str, int]:

@@ -29,6 +29,13 @@ class Ages(TypedDict):
     decades: NotRequired[dict[str, int]]
 
 
+class MaskCount(TypedDict):
+    """Number of masks of a structure with pixels and without."""
+
+    masks: int
+    empty: int
+
+
 class DatasetCounts(TypedDict):
     """The counts of one dataset."""
 
@@ -69,6 +76,11 @@ class DatasetCounts(TypedDict):
     readings: int
     """Pairs of an image and a reader."""
     read_images: int
+    masks: dict[str, MaskCount]
+    """For each structure."""
+    masked_images: int
+    points: dict[str, int]
+    """Number of points of each structure."""
     reports: dict[str, int]
     """Number of reports, of their images, and of reports with each section; empty if there are no reports."""
 

@@ -7,6 +7,7 @@ import.
 import logging
 import os
 import posixpath
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +18,11 @@ import pandas as pd
 from ribcage.data import findings, splits
 from ribcage.data.index import LONGEST, Index, index_table, no_boxes, reserved
 from ribcage.data.index import box_frame as boxes_of
+from ribcage.data.masks import mask_frame, no_masks
 from ribcage.data.readers import box_list, columns, tables
 from ribcage.data.readers.image_folders import NEUTRAL, folder_rows, may_be_dicom
 from ribcage.data.readers.image_rows import Given, ImageRows, csv_rows, without_slices
+from ribcage.data.readers.mask_folders import masks_in_folders, without_masks
 from ribcage.data.readers.path_patients import patients_in_paths, proposed_pattern
 from ribcage.data.readings import reading_frame
 from ribcage.imaging import image_file
@@ -59,6 +62,8 @@ def index(
     published_patients: bool = False,
     encoding: str = "auto",
     bits: int = 0,
+    mask_files: Literal["auto", "no"] = "auto",
+    mask_structure: str = "",
 ) -> Index:
     """Read the CSV in root, or the names of its folders when there is none.
 
@@ -88,10 +93,14 @@ def index(
     published_patients: State that the patient identifiers are public, so that bundles hash them without the site key.
     encoding: Encoding of the CSV; auto tries UTF-8, GB 18030 and Latin-1.
     bits: Number of bits used in 16-bit PNG and TIFF files, such as 12; their highest value is white; 0 means 16.
+    mask_files: Whether image files are read as masks of the images with the same names, if they are in a folder such as
+        masks or have the suffix _mask.
+    mask_structure: Structure in masks whose names say nothing about it, such as Lungs (default: Mask).
     """
     if bits and not 8 <= bits <= 16:
         raise ValueError(f"--bits {bits} must be from 8 to 16.")
-    root, csv = (root.parent, root.name) if root.is_file() else (root, csv)
+    if root.is_file():  # the other files of its folder are not listed
+        root, csv, mask_files = root.parent, root.name, "no"
     drawn = _within(root, boxes) if boxes else None
     file = _csv(root, csv, drawn)
     if file is None:
@@ -126,9 +135,25 @@ def index(
         added = {name: found[name].to_numpy()[readings["row"]] for name in names if name not in readings}
         readings = reading_frame(readings.assign(**added), names)
     return Index(
-        _name(root), index_table(frame.join(found), names), names, placed,
-        root=root, readings=readings, reports=read.reports,
+        _name(root), index_table(frame.join(found), names), names, placed, root=root, readings=readings,
+        reports=read.reports, masks=_masks(root, frame["path"], mask_structure) if mask_files == "auto" else no_masks(),
     )  # fmt: skip
+
+
+def _masks(root: Path, images: pd.Series, structure: str) -> pd.DataFrame:
+    """The masks of these images that are in files beside them."""
+    files = tables.files_below(root)
+    drawn = masks_in_folders(files, images.tolist(), structure)
+    if drawn:
+        counts = Counter(mask.structure for mask in drawn)
+        said = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
+        log.warning("Image files were read as masks of the images with the same names: %s.", said)
+    rest = len(files) - len(without_masks(files)) - len(drawn)
+    if rest > 0:
+        log.warning(
+            "Files whose names suggest masks were ignored, because no image has the same name: %s.", f"{rest:,}"
+        )
+    return mask_frame(drawn)
 
 
 def images(

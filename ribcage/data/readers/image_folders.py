@@ -9,6 +9,7 @@ import pandas as pd
 
 from ribcage.data import findings
 from ribcage.data.readers import columns, tables
+from ribcage.data.readers.mask_folders import without_masks
 from ribcage.runtime.spelling import count_phrase
 
 log = logging.getLogger("ribcage")
@@ -20,17 +21,13 @@ NEUTRAL = (
     *("data", "dataset", "datasets", "image", "images", "img", "imgs", "picture", "pictures", "图像", "图片"),
     *("png", "jpg", "jpeg", "dcm", "dicom", "dicoms"),
 )
-MASKS = (
-    *("mask", "masks", "leftmask", "rightmask", "manualmask", "seg", "segs", "segmentation", "segmentations"),
-    *("annotation", "annotations"),
-)
 RASTER = tuple(ending for ending in tables.IMAGES if ending not in (".dcm", ".dicom"))
 UNREAD = (".webp", ".gif", ".jp2", ".j2k", ".heic", ".avif", ".nii", ".nii.gz", ".nrrd", ".mha", ".npy")
 
 
 def folder_rows(root: Path, paths: list[str], classes: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Splits and classes from folder names; a class 'normal' is a row without findings."""
-    images = _without_masks([path for path in paths if _is_image(root / path)])
+    images = without_masks([path for path in paths if _is_image(root / path)])
     if not images:
         raise FileNotFoundError(f"{root} contains no images ({', '.join(tables.IMAGES)}) and no CSV file.")
     unread = Counter(ending for path in paths for ending in UNREAD if path.lower().endswith(ending))
@@ -56,14 +53,6 @@ def _named(classes: list[str]) -> list[str]:
     new = {findings.plain_letters(name) for name in bare.values() if not findings.is_known_finding(name)}
     distinct = len(new) == sum(not findings.is_known_finding(name) for name in bare.values())
     return [bare[name] for name in classes] if distinct and all(a != b for a, b in bare.items()) else classes
-
-
-def _without_masks(images: list[str]) -> list[str]:
-    """The images without those in folders of masks."""
-    kept = [path for path in images if not any(step.lower() in MASKS for step in path.split("/")[:-1])]
-    if len(kept) < len(images):
-        log.warning("Images in folders whose names suggest masks were ignored: %s.", f"{len(images) - len(kept):,}")
-    return kept
 
 
 def _are_classes(folders: list[list[str]], images: list[str]) -> bool:
