@@ -4,10 +4,12 @@
 
 Three dataset folders are made once: 14 labels of four values, patients with 1 to 8 images, paths as in CheXpert, random
 fingerprints, and images of 8 × 8 pixels. Then `ribcage finetune` is started, step by step, up to its first batch, in
-one process and in several processes of one machine; and the order of an epoch is drawn in every way that there is. Each
-line of the table is printed when it is known. Seconds are wall-clock time since the step before. `own` is the anonymous
-memory of the process, which it shares with no other (pages of memory-mapped files are shared); `peak` is the highest
-value until then, sampled every 20 ms. Both are given without the memory after the imports, which has a line of its own.
+one process and in several processes of one machine; and the order of an epoch is drawn in every way that there is. The
+first start writes the tables to the cache folder (RIBCAGE_INDEX_CACHE); the others map them. Each line of the table is
+printed when it is known. Seconds are those since the step before: wall-clock time, and processor time, which depends
+less on other load. `own` is the anonymous memory of the process, which it shares with no other (pages of memory-mapped
+files are shared); `peak` is the highest value until then, sampled every 20 ms. Both are given without the memory after
+the imports, which has a line of its own.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import threading
 import time
 from pathlib import Path
 
-FINDINGS = 14
+START = time.perf_counter()
 SHARES = (0.5, 0.3, 0.2)
 """Shares of the rows in the three folders."""
 SIDE = 8
@@ -107,7 +109,7 @@ class Steps:
 
     def __init__(self, label: str) -> None:
         self.label, self.base, self.peak = label, 0.0, 0.0
-        self.began = self.before = time.perf_counter()
+        self.began = self.before = (0.0, 0.0)
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
@@ -117,14 +119,14 @@ class Steps:
 
     def done(self, name: str, *, whole: bool = False) -> None:
         """The step that has just ended; whole: the time since the beginning."""
-        now, own = time.perf_counter(), own_memory()
+        now, own = (time.perf_counter() - START, time.process_time()), own_memory()
         self.peak = max(self.peak, own)
-        seconds = now - (self.began if whole else self.before)
+        seconds, processor = (end - start for end, start in zip(now, self.began if whole else self.before, strict=True))
         memory = f"{own - self.base:,.0f} MB | {self.peak - self.base:,.0f} MB"
-        print(f"| {self.label} | {name} | {seconds:.2f} s | {memory} |", flush=True)
+        print(f"| {self.label} | {name} | {seconds:.2f} s | {processor:.2f} s | {memory} |", flush=True)
         if not self.base:
-            self.base = self.peak = own
-        self.before = time.perf_counter()
+            self.base, self.peak, self.began = own, own, now
+        self.before = now
 
 
 # ---- what is measured
@@ -167,7 +169,7 @@ def start(folders: list[str], out: Path, label: str, resume: str = "images") -> 
         for _ in range(10):
             next(batches)
         steps.done("ten batches")
-        steps.done("from the start to here", whole=True)
+        steps.done("all steps after the imports", whole=True)
         os._exit(0)  # without waiting for the batches that are made ahead
 
 
@@ -217,8 +219,12 @@ def main() -> None:
         what, label = given.child
         orders(folders, label) if what == "orders" else start(folders, out, label, what)
         return
-    print(f"{given.rows:,} images in {len(folders)} folders\n", "| process | step | time | own | peak |", sep="\n")
-    print("|---|---|---|---|---|", flush=True)
+    print(
+        f"{given.rows:,} images in {len(folders)} folders\n",
+        "| process | step | time | processor | own | peak |",
+        sep="\n",
+    )
+    print("|---|---|---|---|---|---|", flush=True)
     for what in ("images", "classes", "orders", "processes"):
         if given.only in ("", what):
             _run(given, what)

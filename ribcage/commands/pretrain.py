@@ -331,16 +331,14 @@ def keeper(
     monitor: "Monitor",
 ) -> Callable[[], None]:
     """A function that saves the backbone."""
-    from ribcage.bundle.init import initial_provenance
     from ribcage.bundle.io import save_bundle
-    from ribcage.data.provenance import Provenance
-    from ribcage.training import run_folder
+    from ribcage.training import run_folder, setup
 
-    provenance = Provenance.of(data, rows, rows[:0]) | initial_provenance(options.init)
+    provenance = setup.lazy_provenance(options, data, rows, rows[:0])
 
     def keep() -> None:
         found = dataclasses.replace(model, metrics={"features": monitor.found[-1]})
-        save_bundle(options.out / "bundle", trainer.result, run_folder.with_history(found, options.out), provenance)
+        save_bundle(options.out / "bundle", trainer.result, run_folder.with_history(found, options.out), provenance())
 
     return keep
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from ribcage.data import sampling
 from ribcage.data.collection import Datasets, LabelTable
 from ribcage.data.label_policy import Policy
+from ribcage.data.pixel_check import PixelCheck
 from ribcage.data.row_masks import NOT_ANNOTATED
 from ribcage.data.sampling import SamePatient
 from ribcage.imaging import augment
@@ -100,6 +101,8 @@ class BatchMaker:
         self.threads, self.channels, self.normalise, self.device = threads, channels, normalise, device
         self.cached: CachedMaps | None = None
         """If set, no image is loaded: batches have these feature maps of the first view, and its boxes."""
+        self.check: PixelCheck | None = None
+        """If set, it checks the images when they are first read."""
         self._labels = LabelTable.of(data, self.findings, policy.settled.readers)
         self._asked, self._boxes = data.asked(self.findings), data.boxes(self.findings, policy.readers)
         self._readings = data.readings(self.findings) if policy.readers == "each" else None
@@ -166,7 +169,10 @@ class BatchMaker:
 
     def images(self, source: int, rows: np.ndarray) -> list[np.ndarray]:
         """Stored images of a dataset, by its own rows."""
-        return self.data[source].images.read(rows.tolist())
+        images = self.data[source].images.read(rows.tolist())
+        if self.check is not None:
+            self.check(source, rows, images)
+        return images
 
 
 class BatchInProgress:

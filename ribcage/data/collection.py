@@ -14,12 +14,17 @@ from ribcage.data import dataset_folder, reader_policy, splits
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.index import SIDES, UNKNOWN
 from ribcage.data.label_policy import IGNORE, Policy
+from ribcage.data.mapped_index import LARGE
 from ribcage.data.radiology_reports import Report
 from ribcage.data.reader_policy import RowReadings
 from ribcage.data.readings import numbers_of_readings
 from ribcage.data.row_masks import RowMasks, RowPoints
 from ribcage.runtime.spelling import count_phrase, did_you_mean
 
+CHANGED = (
+    "The pixel hashes of some images differ from those computed at the import, so these images have changed: {}. "
+    "Import the dataset again."
+)
 FRONTAL = ("PA", "AP")
 """The views of a frontal image."""
 LABELS = np.arange(-128, 128).astype(np.float32)
@@ -85,7 +90,10 @@ class Datasets(Sequence[DatasetFolder]):
 
     def own_rows(self, rows: np.ndarray) -> list[np.ndarray]:
         """For each folder, those of the rows that are in it, numbered within the folder."""
-        ranges = zip(self.starts, self.starts[1:], strict=False)
+        ranges = list(zip(self.starts, self.starts[1:], strict=False))
+        if bool((rows[1:] >= rows[:-1]).all()):  # the usual case, in which each folder has one part of the rows
+            ends = np.searchsorted(rows, self.starts)
+            return [rows[ends[place] : ends[place + 1]] - start for place, (start, _) in enumerate(ranges)]
         return [rows[(rows >= start) & (rows < end)] - start for start, end in ranges]
 
     def rows_of(self, *splits: str, frontal: bool = False) -> np.ndarray:
@@ -169,6 +177,14 @@ class Datasets(Sequence[DatasetFolder]):
         numbers = np.where(unknown, -1, pd.factorize(patients)[0])
         return np.split(numbers.astype(np.int64), ends[:-1])
 
+    def patients_present(self, rows: np.ndarray) -> np.ndarray:
+        """(patient_count,) bool: the known patients of these rows, by their codes."""
+        present = np.zeros(self.patient_count, bool)
+        for one, own, numbers in zip(self.folders, self.own_rows(rows), self._numbers, strict=True):
+            codes = numbers[one.index.patient_codes.present(own)]
+            present[codes[codes >= 0]] = True
+        return present
+
     @property
     def patient_count(self) -> int:
         """All known patients have codes below this number."""
@@ -185,12 +201,10 @@ class Datasets(Sequence[DatasetFolder]):
             found[places] = values(source, rows[places] - self.starts[source])
         return found
 
-    @cached_property
+    @property
     def image_hashes(self) -> np.ndarray:
         """(N,) uint64 hashes of the stored pixels; 0 in linked folders, which store none."""
-        return np.concatenate(
-            [np.zeros(len(one), np.uint64) if one.facts.linked else one.fingerprints.pixels for one in self.folders]
-        )
+        return np.concatenate([one.pixel_hashes for one in self.folders])
 
     # ---- labels and boxes
 
@@ -303,7 +317,10 @@ class Datasets(Sequence[DatasetFolder]):
 
     def require_intact(self, rows: np.ndarray) -> None:
         """ValueError if the pixels of one of these images have changed since the import. Remote shards are not read for
-        this, because their hashes are checked after each download."""
+        this, because their hashes are checked after each download. Of more than LARGE images, each is checked when it
+        is first read instead (`PixelCheck`)."""
+        if len(rows) > LARGE:
+            return
         wrong = []
         for one, own in zip(self.folders, self.own_rows(rows), strict=True):
             if one.images.is_remote:
@@ -312,11 +329,7 @@ class Datasets(Sequence[DatasetFolder]):
             if len(damaged):
                 wrong.append(f"{count_phrase(len(damaged), 'image')} of {one.folder} (first: row {damaged[0]})")
         if wrong:
-            raise ValueError(
-                f"The pixel hashes of some images differ from those computed at the import, so these images have "
-                f"changed: "
-                f"{', '.join(wrong)}. Import the dataset again."
-            )
+            raise ValueError(CHANGED.format(", ".join(wrong)))
 
 
 @dataclass(frozen=True)

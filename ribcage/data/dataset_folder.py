@@ -25,9 +25,9 @@ import numpy as np
 import pandas as pd
 
 from ribcage import __version__
-from ribcage.data import datasets
+from ribcage.data import datasets, mapped_index
 from ribcage.data.dataset_facts import Facts
-from ribcage.data.fingerprint_table import Fingerprints, patient_hashes
+from ribcage.data.fingerprint_table import Fingerprints, patient_hashes, pixel_column
 from ribcage.data.image_store import (
     IMAGES_FILE,
     ArrayStore,
@@ -50,13 +50,16 @@ from ribcage.runtime import files
 from ribcage.runtime.remote import addresses, cache
 from ribcage.runtime.remote.cache import local_file
 
+_BLOCK = 256
+"""Images whose hashes are computed by one thread at a time."""
 SHOWN = 12
 """Images shown in a notebook."""
 BESIDE = (READINGS_FILE, REPORTS_FILE, MASKS_FILE, POINTS_FILE)
 """Tables beside index.parquet, each of which is written only if it is not empty."""
 EAGER = (READINGS_FILE,)
 """Those of them that are read when a folder is opened; the others are read on first use."""
-TABLES = ("index.parquet", *BESIDE, "fingerprints.parquet")
+INDEX_FILE, FINGERPRINTS_FILE = "index.parquet", "fingerprints.parquet"
+TABLES = (INDEX_FILE, *BESIDE, FINGERPRINTS_FILE)
 
 
 @dataclass(frozen=True)
@@ -113,10 +116,15 @@ class DatasetFolder:
         second and core. Empty for a linked folder, which stores neither pixels nor hashes."""
         if self.facts.linked:
             return np.empty(0, np.int64)
-        chosen, hashes, images = np.arange(len(self)) if rows is None else rows, self.fingerprints.pixels, self.images
+        chosen = np.arange(len(self)) if rows is None else rows
+        starts = range(0, len(chosen), _BLOCK)
         with ThreadPoolExecutor() as pool:
-            whole = list(pool.map(lambda row: fingerprint.pixel_hash(images[row]) == hashes[row], chosen.tolist()))
-        return chosen[~np.array(whole, bool)]
+            found = list(pool.map(lambda start: self._damaged(chosen[start : start + _BLOCK]), starts))
+        return np.concatenate([chosen[:0], *found])
+
+    def _damaged(self, rows: np.ndarray) -> np.ndarray:
+        images = self.images.read(rows.tolist())
+        return rows[np.array([fingerprint.pixel_hash(image) for image in images], np.uint64) != self.pixel_hashes[rows]]
 
     def image(self, row: int) -> np.ndarray:
         """(S, S): one stored image."""
@@ -128,7 +136,7 @@ class DatasetFolder:
         patients."""
         if self.facts.linked:
             return Fingerprints.of_patients(self.index, private=self.private)
-        file = local_file(self.folder, "fingerprints.parquet")
+        file = local_file(self.folder, FINGERPRINTS_FILE)
         _require(file, self.facts)
         of_patients = {
             "patients": patient_hashes(self.index, private=self.private),
@@ -141,6 +149,27 @@ class DatasetFolder:
                 f"again."
             )
         return replace(found, **of_patients)
+
+    @cached_property
+    def pixel_hashes(self) -> np.ndarray:
+        """(N,) uint64 hashes of the stored pixels, without reading the other fingerprints; 0 in a linked folder, which
+        stores none. Those of a large folder are memory-mapped."""
+        if self.facts.linked:
+            return np.zeros(len(self), np.uint64)
+        file, mapped = local_file(self.folder, FINGERPRINTS_FILE), None
+
+        def read() -> np.ndarray:
+            _require(file, self.facts)
+            return pixel_column(file)
+
+        if len(self) > mapped_index.LARGE:
+            mapped = mapped_index.open_pixel_hashes(self.facts.tables.get(file.name, ""), read)
+        hashes = read() if mapped is None else mapped
+        if len(hashes) != len(self):
+            raise ValueError(
+                f"{file} has {len(hashes):,} rows, but the dataset has {len(self):,} images. Import the dataset again."
+            )
+        return hashes
 
     @cached_property
     def reports(self) -> pd.DataFrame:
@@ -184,7 +213,7 @@ class DatasetFolder:
     @property
     def tables_with_labels(self) -> list[str]:
         """Hashes of index.parquet and, if there is one, readings.parquet."""
-        return [self.facts.tables[name] for name in ("index.parquet", READINGS_FILE) if name in self.facts.tables]
+        return [self.facts.tables[name] for name in (INDEX_FILE, READINGS_FILE) if name in self.facts.tables]
 
     @property
     def private(self) -> bool:
@@ -198,12 +227,10 @@ def open(folder: Path | str) -> DatasetFolder:
     if not addresses.is_remote(folder) and not (folder / "dataset.json").is_file():
         raise FileNotFoundError(_why_not(folder))
     facts = Facts.load(local_file(folder, "dataset.json"))
-    table = local_file(folder, "index.parquet")
-    _require(table, facts)
     beside = [name for name in EAGER if name in facts.tables]
     for name in beside:
         _require(local_file(folder, name), facts)
-    index = Index.load(table, beside)
+    index = _open_index(local_file(folder, INDEX_FILE), facts, beside)
     images = open_images(folder, facts, index)
     if len(index) != facts.images:
         raise ValueError(
@@ -211,6 +238,16 @@ def open(folder: Path | str) -> DatasetFolder:
             f"dataset again."
         )
     return DatasetFolder(folder, facts, index, images)
+
+
+def _open_index(file: Path, facts: Facts, beside: list[str]) -> Index:
+    """The index with these tables beside it; that of a large folder is memory-mapped."""
+    if facts.images > mapped_index.LARGE and not beside:
+        mapped = mapped_index.open_index(file, facts.tables.get(file.name, ""), lambda: _require(file, facts))
+        if mapped is not None:
+            return mapped
+    _require(file, facts)
+    return Index.load(file, beside)
 
 
 def save_index(index: Index, file: Path) -> None:

@@ -14,6 +14,9 @@ from ribcage.data.index import Index
 from ribcage.imaging import fingerprint
 from ribcage.runtime import parquet
 
+MAX_ROWS = 1_000_000_000
+"""Limit on the rows of a table."""
+
 
 @dataclass(frozen=True)
 class Fingerprints:
@@ -78,6 +81,18 @@ class Fingerprints:
                 f"{file} is damaged: its fingerprints have an unexpected format. Import the dataset again."
             )
         return cls(prints, pixels, np.zeros(len(columns), np.uint64))
+
+
+def pixel_column(file: Path) -> np.ndarray:
+    """(N,) uint64: the hashes of the stored pixels in a file that `Fingerprints.save` wrote, without its other
+    columns."""
+    try:
+        pixels: np.ndarray = parquet.read_parquet(file, ["pixels"], max_cells=MAX_ROWS)["pixels"].to_numpy()
+    except (ValueError, KeyError, pa.ArrowException):
+        raise ValueError(f"{file} is damaged: it has no fingerprints. Import the dataset again.") from None
+    if pixels.dtype != np.uint64:
+        raise ValueError(f"{file} is damaged: its fingerprints have an unexpected format. Import the dataset again.")
+    return pixels
 
 
 def patient_hashes(index: Index, *, private: bool = False) -> np.ndarray:

@@ -59,6 +59,8 @@ SIDES = ("x", "y", "width", "height")
 BOX_COLUMNS = ("row", "finding", *SIDES)
 BOX_TEXTS = ("reader", "phrase")
 """Columns that a table of boxes may have, if they are known for any box."""
+MAX_CELLS = 1_000_000_000
+"""Limit on rows × columns of an index that is read into memory."""
 UNKNOWN = -128
 """Code of an unknown label in `Index.label_codes`."""
 
@@ -124,7 +126,7 @@ class Index:
     @cached_property
     def has_repeated_paths(self) -> bool:
         """Whether two images have the same path."""
-        return bool(self.table["path"].duplicated().any())
+        return bool(pc.count_distinct(pa.array(self.table["path"])).as_py() < len(self))
 
     def file(self, row: int) -> Path:
         """Path of the image in this row."""
@@ -177,7 +179,7 @@ class Index:
     def load(cls, file: Path, beside: Collection[str] = ()) -> "Index":
         """Read what `save` wrote, with these tables beside it."""
         try:
-            columns = parquet.read_parquet(file)
+            columns = parquet.read_parquet(file, max_cells=MAX_CELLS)
         except parquet.UnreadableTableError as error:
             raise ValueError(f"{file} is damaged or is not a Parquet file ({error}).") from None
         try:
@@ -199,23 +201,49 @@ class Index:
     @classmethod
     def _of(cls, columns: pa.Table) -> "Index":
         """The index in an Arrow table."""
-        meta = {key.decode(): value.decode() for key, value in (columns.schema.metadata or {}).items()}
-        if "ribcage.name" not in meta or "boxes" not in columns.column_names:
-            raise ValueError("the metadata entry ribcage.name or the column boxes is missing")
-        if strange := _strange_columns(columns):
+        if "boxes" not in columns.column_names:
+            raise ValueError("the column boxes is missing")
+        if strange := strange_columns(columns):
             raise ValueError(f"the column {strange[0]!r} has an unexpected type")
-        frame = tuple(int(side) for side in meta["ribcage.box_frame"].split())
+        about = IndexMetadata.of(columns)
         return cls(
-            name=meta["ribcage.name"],
-            table=parquet.frame(columns.drop_columns("boxes")),
-            findings=tuple(meta["ribcage.findings"].split("\n")) if meta["ribcage.findings"] else (),
-            boxes=_box_table(columns["boxes"]),
-            box_frame=(frame[0], frame[1]) if frame else None,
-            root=Path(meta["ribcage.root"]),
+            about.name,
+            parquet.frame(columns.drop_columns("boxes")),
+            about.findings,
+            box_table(columns["boxes"]),
+            about.box_frame,
+            about.root,
         )
 
+    @classmethod
+    def unchecked(cls, about: "IndexMetadata", table: pd.DataFrame, boxes: pd.DataFrame) -> "Index":
+        """An index of tables that were checked before."""
+        index = object.__new__(cls)
+        vars(index).update(vars(about), table=table, boxes=boxes, readings=no_readings(), reports=no_reports())
+        return index
 
-def _strange_columns(columns: pa.Table) -> list[str]:
+
+@dataclass(frozen=True)
+class IndexMetadata:
+    """What `Index.save` writes beside the columns."""
+
+    name: str
+    findings: tuple[str, ...]
+    box_frame: tuple[int, int] | None
+    root: Path
+
+    @classmethod
+    def of(cls, columns: pa.Table) -> "IndexMetadata":
+        """From the metadata of an Arrow table."""
+        meta = {key.decode(): value.decode() for key, value in (columns.schema.metadata or {}).items()}
+        if "ribcage.name" not in meta:
+            raise ValueError("the metadata entry ribcage.name is missing")
+        frame = tuple(int(side) for side in meta["ribcage.box_frame"].split())
+        findings = tuple(meta["ribcage.findings"].split("\n")) if meta["ribcage.findings"] else ()
+        return cls(meta["ribcage.name"], findings, (frame[0], frame[1]) if frame else None, Path(meta["ribcage.root"]))
+
+
+def strange_columns(columns: pa.Table) -> list[str]:
     """Columns that are not of the types that `save` writes: texts, ages, boxes, and scalars in all others."""
 
     def fits(name: str, kind: pa.DataType) -> bool:
@@ -311,7 +339,8 @@ def _box_lists(boxes: pd.DataFrame, count: int) -> pa.ChunkedArray:
     return pa.chunked_array([pa.ListArray.from_arrays(pa.array(offsets), values)])
 
 
-def _box_table(lists: pa.ChunkedArray) -> pd.DataFrame:
+def box_table(lists: pa.ChunkedArray) -> pd.DataFrame:
+    """The boxes that `Index.save` wrote as one list per image."""
     if pc.sum(pc.list_value_length(lists)).as_py() in (None, 0):
         return no_boxes()
     values = pa.Table.from_struct_array(pc.list_flatten(lists)).to_pandas()

@@ -34,8 +34,12 @@ class PatientCodes:
         """(n,) int32: the number of each row's patient, independent of spelling."""
         return self.canonical[self.spelt[rows]]
 
+    def present(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) int32: the numbers of the patients of these rows; one may occur in several spellings."""
+        spelt = np.zeros(len(self.canonical), bool)
+        spelt[self.spelt[rows]] = True
+        return self.canonical[spelt]
+
     def count_spelt(self, rows: np.ndarray) -> int:
         """Number of known patients of these rows; two spellings of an identifier are two patients."""
-        present = np.zeros(len(self.canonical), bool)
-        present[self.spelt[rows]] = True
-        return int((present & (self.keys != "").to_numpy(bool)[self.canonical]).sum())
+        return int((self.keys != "").to_numpy(bool)[self.present(rows)].sum())

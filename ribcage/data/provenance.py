@@ -43,10 +43,15 @@ class Provenance:
             np.concatenate([getattr(part, name) for part in found])[rows] for name in ("prints", "pixels", "patients")
         )
         known = np.unique(patients[patients > 0])
-        private = any(one.private and (one.index.table["patient"] != "").any() for one in data)
-        keys = np.array([site_key.identity()] if private else [], np.str_)
+        keys = np.array(cls.check_key(data), np.str_)
         selected = np.setdiff1d(known, patients[role == 0])
         return cls(known, pixels, prints, role, selected, np.empty(0, np.str_), keys)
+
+    @staticmethod
+    def check_key(data: Datasets) -> list[str]:
+        """The name of the site key if it is needed for the patients of these data; raises if there is no valid one."""
+        private = any(one.private and (one.index.patient_codes.keys != "").any() for one in data)
+        return [site_key.identity()] if private else []
 
     @classmethod
     def nothing(cls, *unknown: str) -> "Provenance":

@@ -115,9 +115,11 @@ def repeats(rows: np.ndarray) -> np.ndarray:
     """(N,) int64: how often each row occurred before."""
     ordered, order = _grouped(rows)
     places = np.arange(len(rows))
-    first = np.maximum.accumulate(np.where(np.diff(ordered, prepend=-1) > 0, places, 0))
+    first = np.where(np.diff(ordered, prepend=-1) > 0, places, 0)
+    np.maximum.accumulate(first, out=first)
+    places -= first
     found = np.empty_like(rows)
-    found[order] = places - first
+    found[order] = places
     return found
 
 
@@ -128,9 +130,12 @@ def _grouped(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     bits = max(len(groups) - 1, 1).bit_length()
     both = groups << bits
-    both |= np.arange(len(groups))
+    for start in range(0, len(both), _BLOCK):
+        both[start : start + _BLOCK] |= np.arange(start, min(start + _BLOCK, len(both)))
     both.sort()
-    return both >> bits, both & ((1 << bits) - 1)
+    order = both & ((1 << bits) - 1)
+    both >>= bits
+    return both, order
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ribcage.data import datasets, splits
 from ribcage.data.collection import Datasets
@@ -133,11 +135,7 @@ def split_overlap(data: Datasets, learning: np.ndarray, choosing: np.ndarray) ->
 
 def _common_patients(data: Datasets, rows: np.ndarray, others: np.ndarray) -> int:
     """Number of known patients that occur in both."""
-    present = np.zeros((2, data.patient_count), bool)
-    for place, each in enumerate((rows, others)):
-        codes = data.patient_codes_of(each)
-        present[place, codes[codes >= 0]] = True
-    return int(present.all(axis=0).sum())
+    return int((data.patients_present(rows) & data.patients_present(others)).sum())
 
 
 def _common_hashes(hashes: np.ndarray, others: np.ndarray) -> int:
@@ -195,8 +193,9 @@ def shared_codes(data: Datasets) -> list[str]:
 
 def _common_identifiers(a: DatasetFolder, b: DatasetFolder) -> int:
     """Number of patient identifiers, in their canonical spelling, that occur in both."""
-    own, other = a.index.patient_codes.keys, b.index.patient_codes.keys
-    return int(own[~own.isin(["", KNOWN])].isin(other).sum())
+    own, other = (pa.array(one.index.patient_codes.keys, pa.large_string()) for one in (a, b))
+    both = own.filter(pc.is_in(own, other))
+    return len(both) - sum(pc.sum(pc.equal(both, key)).as_py() or 0 for key in ("", KNOWN))
 
 
 def _unknown(data: Datasets, learning: np.ndarray, choosing: np.ndarray, splits: tuple[str, str]) -> str:
@@ -215,13 +214,18 @@ def _unknown(data: Datasets, learning: np.ndarray, choosing: np.ndarray, splits:
 
 
 def without_copies(data: Datasets, rows: np.ndarray, *splits: str) -> np.ndarray:
-    """The rows of these splits without images that are bit-identical to one in another split.
+    """The rows of these splits without images that are bit-identical to one in another split."""
+    return rows[~copied_elsewhere(data, rows, *splits)]
+
+
+def copied_elsewhere(data: Datasets, rows: np.ndarray, *splits: str) -> np.ndarray:
+    """(n,) bool: which of these rows of these splits are bit-identical to an image in another split.
 
     Linked folders have no pixels to compare.
     """
     if all(dataset.facts.linked for dataset in data):
-        return rows
+        return np.zeros(len(rows), bool)
     comparable = np.repeat([not dataset.facts.linked for dataset in data], [len(dataset) for dataset in data])
     hashes = data.image_hashes
     elsewhere = ~data.where("split", *splits, "") & comparable
-    return rows[~(hash_in(hashes[rows], hashes[elsewhere]) & comparable[rows])]
+    return hash_in(hashes[rows], hashes[elsewhere]) & comparable[rows]

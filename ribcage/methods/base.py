@@ -140,6 +140,11 @@ class Method(nn.Module):
         """The views of each image: the paper's augmentation, or one for radiographs."""
         return [gentle_view(size)]
 
+    @property
+    def counts_labels(self) -> bool:
+        """Whether `count` is to be called: counting millions of labels takes seconds."""
+        return False
+
     def count(self, labels: LabelCounts) -> None:
         """Set what depends on the labels of all training images."""
 

@@ -74,6 +74,11 @@ class SupCon(ContrastiveMethod):
         """Two views, drawn alike."""
         return [published_view(size) if augment == "paper" else strong_view(size)] * 2
 
+    @property
+    def counts_labels(self) -> bool:
+        """Labels that are equal in all images contrast nothing."""
+        return True
+
     def count(self, labels: LabelCounts) -> None:
         """Refuse labels that are all unknown or equal in all images, as there is nothing to contrast."""
         if not (labels.positive + labels.negative).any():

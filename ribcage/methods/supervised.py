@@ -114,6 +114,11 @@ class Supervised(Method):
             self.backbone.eval()
         return self
 
+    @property
+    def counts_labels(self) -> bool:
+        """`balanced` and `prior` depend on the number of positive labels."""
+        return bool(self.balanced or self.prior)
+
     def count(self, labels: LabelCounts) -> None:
         """Compute the weights of `balanced` and the bias of `prior` from the training labels."""
         if self.balanced:

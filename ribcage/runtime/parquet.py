@@ -26,16 +26,27 @@ class UnreadableTableError(ValueError):
     """A file is not a Parquet file that can be read."""
 
 
-def read_parquet(file: Path, columns: Sequence[str] | None = None, most_bytes: int = MAX_TEXT_BYTES) -> pa.Table:
+def column_names(file: Path) -> list[str]:
+    """The names of the columns in a file; UnreadableTableError says what is wrong with it."""
+    try:
+        with files.regular(file).open("rb") as stream:
+            return [str(name) for name in pq.read_schema(stream).names]
+    except (pa.ArrowException, RecursionError, UnicodeError, TypeError, AttributeError, LookupError) as error:
+        raise UnreadableTableError(" ".join(str(error).split())[:200].rstrip(".") or type(error).__name__) from None
+
+
+def read_parquet(
+    file: Path, columns: Sequence[str] | None = None, most_bytes: int = MAX_TEXT_BYTES, max_cells: int = MAX_CELLS
+) -> pa.Table:
     """The table in a file; UnreadableTableError says what is wrong with it.
 
-    most_bytes: limit on the bytes of a text or binary column.
+    most_bytes: limit on the bytes of a text or binary column; max_cells: limit on rows × columns.
     """
     try:
         with files.regular(file).open("rb") as stream:
             meta = pq.read_metadata(stream)
             texts = [one.name for one in meta.schema.to_arrow_schema() if _is_text(one.type)]
-        if meta.num_rows * meta.num_columns > MAX_CELLS:
+        if meta.num_rows * meta.num_columns > max_cells:
             raise UnreadableTableError(
                 f"the table has {meta.num_rows:,} rows and {meta.num_columns:,} columns, which exceeds the size limit"
             )

@@ -62,14 +62,21 @@ def generator(chance: int, stream: int) -> np.random.Generator:
 def permutation(seed: int, epoch: int, count: int, stream: int = ORDER) -> np.ndarray:
     """(count,) int64: the permutation of 0 … count-1 for this epoch."""
     bits = np.uint64(max(count - 1, 1).bit_length())
-    keys = _long_words(seed, epoch, count, stream)
-    keys >>= bits
-    keys <<= bits
-    keys |= np.arange(count, dtype=np.uint64)
     # the low bits hold the position: no two keys are equal, so the order does not depend on the sorting algorithm
+    keys = _with_positions(_long_words(seed, epoch, count, stream), bits)
     keys.sort()
     keys &= (np.uint64(1) << bits) - np.uint64(1)
     return keys.view(np.int64)
+
+
+def _with_positions(words: np.ndarray, bits: np.uint64) -> np.ndarray:
+    """The words, of which the lowest bits are replaced by the position."""
+    for start in range(0, len(words), _CHUNK):
+        part = words[start : start + _CHUNK]
+        part >>= bits
+        part <<= bits
+        part |= np.arange(start, start + len(part), dtype=np.uint64)
+    return words
 
 
 def permutation_within(seed: int, epoch: int, spans: np.ndarray, stream: int) -> np.ndarray:
@@ -111,8 +118,7 @@ def choices(seed: int, epoch: int, weights: np.ndarray, count: int) -> np.ndarra
     # Shares in ascending order are found many times faster, because the edges are then read in order. The order need
     # not be exact: the low bits hold the position.
     bits = np.uint64(max(count - 1, 1).bit_length())
-    order = share << np.uint64(11) >> bits << bits
-    order |= np.arange(count, dtype=np.uint64)
+    order = _with_positions(share << np.uint64(11), bits)
     order.sort()
     order &= (np.uint64(1) << bits) - np.uint64(1)
     found = np.empty(count, np.int64)

@@ -3,6 +3,8 @@
 Only rank 0 reads the fingerprints of the images; the other processes receive its result.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ribcage.bundle.init import initial_provenance
@@ -34,19 +36,22 @@ def training_rows(options: TrainingOptions, data: Datasets, *splits: str) -> tup
 def without_copies(data: Datasets, rows: np.ndarray, *splits: str) -> np.ndarray:
     """The rows without copies of images in other splits."""
 
-    def copies() -> np.ndarray:
-        return np.setdiff1d(rows, selection.without_copies(data, rows, *splits), assume_unique=True)
+    copied = _mask_of_first(lambda: selection.copied_elsewhere(data, rows, *splits), len(rows))
+    return rows[~copied] if copied.any() else rows
 
-    gone = distributed.run_on_first(copies)
-    return rows[~np.isin(rows, gone)] if len(gone) else rows
+
+def _mask_of_first(mask: Callable[[], np.ndarray], count: int) -> np.ndarray:
+    """(count,) bool: the mask that rank 0 computes; the others receive its bits."""
+    packed = distributed.run_on_first(lambda: np.packbits(mask()))
+    return np.unpackbits(packed, count=count).view(bool)
 
 
 def usable_rows(options: TrainingOptions, data: Datasets, rows: np.ndarray) -> np.ndarray:
     """These rows without those of --drop-shared; raise where a stored image has changed since its import."""
     left = rows
     if options.drop_shared:
-        found = distributed.run_on_first(lambda: np.packbits(selection.rows_that_give_way(data, options.drop_shared)))
-        left = rows[~np.unpackbits(found, count=data.total).astype(bool)[rows]]
+        gone = _mask_of_first(lambda: selection.rows_that_give_way(data, options.drop_shared), data.total)
+        left = rows[~gone[rows]]
     if not len(left):
         raise ValueError(
             f"--drop-shared {' '.join(options.drop_shared)} leaves no images for training or none for validation. "

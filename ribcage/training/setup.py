@@ -1,7 +1,9 @@
 """Setup: from training options to processes, a loader, a trainer, and the exported layout."""
 
 import dataclasses
+import functools
 import math
+import operator
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +22,8 @@ from ribcage.data.block_shuffle import BlockShuffle
 from ribcage.data.collection import Datasets
 from ribcage.data.label_policy import Policy
 from ribcage.data.loader import Loader
+from ribcage.data.mapped_index import LARGE
+from ribcage.data.pixel_check import PixelCheck
 from ribcage.data.provenance import Provenance
 from ribcage.imaging.augment import View
 from ribcage.methods import Method
@@ -126,7 +130,7 @@ def build_loader(
     if warning := enlargement_warning(spec.size, [one.size for one in data]):
         say(warning)
     *early, _ = options.size_stages
-    return Loader(
+    loader = Loader(
         data,
         views(spec.size),
         earlier=[(stage.end, views(stage.size)) for stage in early],
@@ -149,10 +153,15 @@ def build_loader(
         normalise=None if per_dataset else (spec.mean, spec.std),
         device=device,
     )
+    if len(rows) > LARGE:  # fewer were checked before
+        loader.check = PixelCheck(data)
+    return loader
 
 
 def count_labels(method: Method, loader: Loader) -> None:
-    """Set what a method derives from the labels of all training images."""
+    """Set what a method derives from the labels of all training images, if anything."""
+    if not method.counts_labels:
+        return
     blocks = (torch.from_numpy(labels) for labels in loader.label_blocks(loader.rows))
     method.count(LabelCounts.of(blocks, len(loader.findings)))
 
@@ -347,13 +356,25 @@ def bundle_saver(
 ) -> Callable[[], None]:
     """A function that saves the bundle of a run: the current model, the provenance of its training and validation rows,
     initial weights and teachers, and an OOD check, which is fitted once."""
-    provenance = Provenance.of(data, train_rows, val_rows) | initial_provenance(options.init)
-    for teacher in teachers:
-        provenance |= teacher
+    provenance = lazy_provenance(options, data, train_rows, val_rows, teachers)
     check = ood.lazy_check(data, train_rows, val_rows)
 
     def save() -> None:
         method, spec = result()
-        save_bundle(options.out / "bundle", method, with_history(spec, options.out), provenance, check())
+        save_bundle(options.out / "bundle", method, with_history(spec, options.out), provenance(), check())
 
     return save
+
+
+def lazy_provenance(
+    options: TrainingOptions,
+    data: Datasets,
+    train_rows: np.ndarray,
+    val_rows: np.ndarray,
+    teachers: Sequence[Provenance] = (),
+) -> Callable[[], Provenance]:
+    """A function that returns the provenance of a run, and reads the fingerprints on its first call: only the process
+    that saves the bundle needs them. Errors of the site key and of the initial weights are raised at once."""
+    Provenance.check_key(data)
+    before = functools.reduce(operator.or_, teachers, initial_provenance(options.init))
+    return functools.cache(lambda: Provenance.of(data, train_rows, val_rows) | before)

@@ -1,0 +1,85 @@
+"""Cache folder: where a user keeps files that can be derived from others, and are removed when nobody uses them.
+
+It is the folder RIBCAGE_INDEX_CACHE, else `ribcage/tables` in the user's cache folder. An entry is written by one
+process and read by all. It has the name of a hash of what it is derived from, so that it never has to be updated.
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ribcage.runtime import files
+
+VARIABLE = "RIBCAGE_INDEX_CACHE"
+DAYS = 30
+"""Days after its last use for which an entry is kept."""
+
+
+def cache_folder() -> Path:
+    """The folder, which may not exist yet."""
+    own, home = os.environ.get(VARIABLE, ""), os.environ.get("XDG_CACHE_HOME", "")
+    if own:
+        return Path(own)
+    try:
+        return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "ribcage" / "tables"
+    except RuntimeError:
+        raise OSError(f"there is no home folder; set {VARIABLE} to a folder") from None
+
+
+def cache_entry(kind: str, name: str, write: Callable[[Path], None]) -> Path:
+    """The folder of an entry, which `write` fills in if it does not exist; OSError if it can be neither read nor
+    written."""
+    place = cache_folder() / kind
+    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    entry = place / name
+    if not entry.is_dir():
+        with _turn(place / f"{name}.lock"):
+            if not entry.is_dir():
+                _remove_unused(place)
+                _written(entry, write)
+    if hasattr(os, "getuid") and entry.stat().st_uid != os.getuid():
+        raise PermissionError(f"{entry} belongs to another user")
+    with contextlib.suppress(OSError):
+        os.utime(entry)
+    return entry
+
+
+def _written(entry: Path, write: Callable[[Path], None]) -> None:
+    """Write an entry under another name first, so that it is complete if it exists."""
+    part = Path(tempfile.mkdtemp(prefix=f"{entry.name}.", suffix=".part", dir=entry.parent))
+    try:
+        write(part)
+        part.replace(entry)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _remove_unused(place: Path) -> None:
+    """Remove the entries that were not used for DAYS days, and what was left by processes that were killed."""
+    os.utime(place)
+    now = place.stat().st_mtime  # by the clock of the file system
+    for one in place.iterdir():
+        with contextlib.suppress(OSError):
+            if one.is_dir() and now - one.stat().st_mtime > DAYS * 86400:
+                shutil.rmtree(one, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _turn(file: Path) -> Iterator[None]:
+    """Wait until no other process of this machine is in this block; the lock is released when its process ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock: several processes may write the same entry
+        yield
+        return
+    with files.open_regular(file, "a", rights=0o600) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in files.LOCKLESS:
+                raise
+        yield

@@ -1,0 +1,169 @@
+"""Mapped index: the tables of a large folder as memory-mapped files."""
+
+import json
+import logging
+import os
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ribcage.data import dataset_folder, mapped_index
+from ribcage.data import index as indexes
+from ribcage.data.collection import Datasets
+from ribcage.data.dataset_facts import Facts
+from ribcage.data.fingerprint_table import Fingerprints
+from ribcage.data.index import Index
+from ribcage.data.pixel_check import PixelCheck
+from ribcage.imaging import fingerprint
+from ribcage.runtime import cache_folder
+
+ROWS, SIDE = 1000, 4
+
+
+@pytest.fixture()
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that counts as large, and an empty cache."""
+    monkeypatch.setenv("RIBCAGE_INDEX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(mapped_index, "LARGE", 100)
+    chance = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        {
+            "path": [f"images/{row}.png" for row in range(ROWS)],
+            "patient": chance.choice(["", "7", "007", "p1"], ROWS),
+            "split": chance.choice(["train", "val"], ROWS),
+            "age": chance.choice([50.0, np.nan], ROWS),
+            "Mass": chance.choice([1, 0, -1, np.nan], ROWS),
+            "width": np.int32(9),
+            "notes": chance.choice(["", "inverted", None], ROWS),
+            "checked": chance.choice([True, False], ROWS),
+        }
+    )
+    boxes = indexes.box_frame(pd.DataFrame([(3, "Mass", 1, 1, 2, 2)], columns=list(indexes.BOX_COLUMNS)))
+    index = Index("large", indexes.index_table(rows, ["Mass"]), ("Mass",), boxes, (SIDE, SIDE))
+    place = tmp_path / "large"
+    place.mkdir()
+    dataset_folder.save_index(index, place / "index.parquet")
+    images = chance.integers(0, 256, (ROWS, SIDE, SIDE), np.uint8)
+    np.save(place / "images.npy", images)
+    hashes = np.array([fingerprint.pixel_hash(image) for image in images], np.uint64)
+    prints = np.zeros((ROWS, fingerprint.VARIANTS, 4), np.uint64)
+    Fingerprints(prints, hashes, np.zeros(ROWS, np.uint64)).save(place / "fingerprints.parquet")
+    facts = Facts("large", "folder", "", "", ROWS, 0, SIDE, "pad", 8, 0.5, 0.2, ("Mass",), "")
+    dataset_folder.write_facts(place, facts)
+    return place
+
+
+def is_mapped(address: int, folder: Path) -> bool:
+    """Whether an address lies in a memory-mapped file of a folder."""
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    spans = [line[0].split("-") for line in lines if line[-1].startswith(str(folder))]
+    return any(int(start, 16) <= address < int(end, 16) for start, end in spans)
+
+
+def test_a_large_folder_is_what_it_is_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mapped = dataset_folder.open(folder)
+    monkeypatch.setattr(mapped_index, "LARGE", ROWS)
+    plain = dataset_folder.open(folder)
+    assert len(list((folder.parent / "cache" / "index").glob("*-*"))) == 2, "an entry and its lock"
+    for name in ("table", "boxes", "readings", "reports"):
+        pd.testing.assert_frame_equal(getattr(mapped.index, name), getattr(plain.index, name))
+    for name in ("name", "findings", "box_frame", "root", "has_repeated_paths"):
+        assert getattr(mapped.index, name) == getattr(plain.index, name)
+    assert np.array_equal(mapped.index.label_codes, plain.index.label_codes)
+    one, other = Datasets.of([mapped]), Datasets.of([plain])
+    assert np.array_equal(one.patient_codes, other.patient_codes)
+    assert np.array_equal(one.image_hashes, other.image_hashes)
+    assert np.array_equal(plain.fingerprints.pixels, mapped.pixel_hashes)
+    assert len(mapped.index.take(np.arange(5))) == 5
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_the_columns_of_a_large_folder_are_views_of_the_files(folder: Path) -> None:
+    """Pages of files are shared by all processes; copies are not."""
+    opened = dataset_folder.open(folder)
+    codes, table, cache = opened.index.patient_codes, opened.index.table, folder.parent / "cache"
+    columns = [table[name].to_numpy() for name in ("age", "Mass", "width")]
+    for array in (*columns, opened.index.label_codes, codes.spelt, codes.canonical, opened.pixel_hashes):
+        assert is_mapped(array.ctypes.data, cache)
+    text = table["path"].array.__arrow_array__().chunks[0].buffers()[2]  # type: ignore[attr-defined]
+    assert is_mapped(text.address, cache)
+    assert not is_mapped(columns[0].copy().ctypes.data, cache)
+
+
+def test_a_second_start_reads_no_parquet_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = dataset_folder.open(folder)
+    assert len(first.pixel_hashes) == ROWS
+    for name in ("index.parquet", "fingerprints.parquet"):
+        (folder / name).write_bytes(b"")
+    again = dataset_folder.open(folder)
+    pd.testing.assert_frame_equal(again.index.table, first.index.table)
+    assert np.array_equal(again.pixel_hashes, first.pixel_hashes)
+
+
+def test_a_table_that_was_not_imported_is_neither_cached_nor_used(folder: Path) -> None:
+    other = Index.load(folder / "index.parquet").take(np.arange(ROWS)[::-1])
+    with (folder / "index.parquet").open("wb"):
+        other.save(folder / "index.parquet")
+    with pytest.raises(ValueError, match=r"index\.parquet"):
+        dataset_folder.open(folder)
+    assert not [one for one in (folder.parent / "cache" / "index").iterdir() if one.is_dir()]
+
+
+@pytest.mark.parametrize("hash_", ["../../elsewhere", "", "0" * 32])
+def test_a_hash_that_is_not_that_of_the_table_leaves_the_cache(folder: Path, hash_: str) -> None:
+    facts = json.loads((folder / "dataset.json").read_text())
+    facts["tables"]["index.parquet"] = hash_
+    (folder / "dataset.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match=r"index\.parquet"):
+        dataset_folder.open(folder)
+
+
+def test_without_a_cache_the_tables_are_read_into_memory(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder.parent / "cache").write_text("not a folder")
+    with caplog.at_level(logging.WARNING, "ribcage"):
+        opened = dataset_folder.open(folder)
+    assert len(opened) == ROWS and "RIBCAGE_INDEX_CACHE" in caplog.text
+
+
+def test_a_damaged_entry_is_not_used(folder: Path) -> None:
+    wanted = dataset_folder.open(folder).index.table.copy()
+    (entry,) = (one for one in (folder.parent / "cache" / "index").iterdir() if one.is_dir())
+    (entry / "0.arrow").unlink()  # the first index still maps the old file
+    (entry / "0.arrow").write_bytes(b"damaged")
+    pd.testing.assert_frame_equal(dataset_folder.open(folder).index.table, wanted)
+
+
+def test_unused_entries_are_removed(folder: Path) -> None:
+    dataset_folder.open(folder)
+    (entry,) = (one for one in (folder.parent / "cache" / "index").iterdir() if one.is_dir())
+    old = entry.with_name("unused")
+    shutil.copytree(entry, old)
+    long_ago = time.time() - (cache_folder.DAYS + 1) * 86400
+    os.utime(old, (long_ago, long_ago))
+    cache_folder.cache_entry("index", "new", lambda part: None)
+    assert entry.exists() and not old.exists()
+
+
+def test_each_image_is_checked_when_it_is_first_read(folder: Path) -> None:
+    opened = dataset_folder.open(folder)
+    images = np.load(folder / "images.npy")
+    rows, changed = np.array([5, 9]), images[[5, 9]].copy()
+    changed[1, 0, 0] ^= 1
+    check = PixelCheck(Datasets.of([opened]))
+    with pytest.raises(ValueError, match=r"row 9 of .*large"):
+        check(0, rows, list(changed))
+    check(0, rows, list(images[rows]))
+    check(0, rows, list(changed))  # was checked before
+
+
+def test_changing_a_mapped_index_changes_what_is_derived_from_it(folder: Path) -> None:
+    index = dataset_folder.open(folder).index
+    renamed = replace(index, table=index.table.assign(patient="one", Mass=np.float32(1)))
+    assert len(renamed.patient_codes.keys) == 1 and (renamed.label_codes == 1).all()
+    with pytest.raises(ValueError, match="labels must be"):
+        replace(index, table=index.table.assign(Mass=np.float32(0.5)))
