@@ -23,6 +23,7 @@ from ribcage.imaging import fingerprint
 from ribcage.runtime import cache_folder
 
 ROWS, SIDE = 1000, 4
+TABLES_BESIDE = ("readings", "reports", "masks", "points")
 
 
 @pytest.fixture()
@@ -70,7 +71,7 @@ def test_a_large_folder_is_what_it_is_in_memory(folder: Path, monkeypatch: pytes
     monkeypatch.setattr(mapped_index, "LARGE", ROWS)
     plain = dataset_folder.open(folder)
     assert len(list((folder.parent / "cache" / "index").glob("*-*"))) == 2, "an entry and its lock"
-    for name in ("table", "boxes", "readings", "reports"):
+    for name in ("table", "boxes", *TABLES_BESIDE):
         pd.testing.assert_frame_equal(getattr(mapped.index, name), getattr(plain.index, name))
     for name in ("name", "findings", "box_frame", "root", "has_repeated_paths"):
         assert getattr(mapped.index, name) == getattr(plain.index, name)

@@ -9,7 +9,7 @@ images, the label columns hold their majority, and `readings` the labels of each
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -219,7 +219,10 @@ class Index:
     def unchecked(cls, about: "IndexMetadata", table: pd.DataFrame, boxes: pd.DataFrame) -> "Index":
         """An index of tables that were checked before."""
         index = object.__new__(cls)
-        vars(index).update(vars(about), table=table, boxes=boxes, readings=no_readings(), reports=no_reports())
+        for one in fields(cls):  # the tables beside them are empty
+            if one.default_factory is not MISSING:
+                vars(index)[one.name] = one.default_factory()
+        vars(index).update(vars(about), table=table, boxes=boxes)
         return index
 
 
