@@ -1,6 +1,6 @@
 """Soups and ensembles against their best member, on synthetic radiographs; prints a table of test AUROCs.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.blending --work DIR [--seeds 5] [--first 0] [--images 1000] [--tests 2000]
+    OMP_NUM_THREADS=1 python -m benchmarks.blending --work DIR [--seeds 4] [--first 0] [--images 2000] [--tests 1500]
 
 For each seed, one model is trained from random weights on a first dataset. From its weights, three models are
 fine-tuned on a second dataset, with other seeds, learning rates and augmentations. `ribcage blend` combines them; the
@@ -70,7 +70,14 @@ class Bench:
     def trained(self, name: str, data: str, **more: Any) -> Path:
         """The run folder of a model."""
         out = self.work / name
-        asked = {"size": self.options.size, "batch": 32, "threads": 1, "resume": "auto", **more}
+        asked = {
+            "size": self.options.size,
+            "batch": 32,
+            "threads": 1,
+            "resume": "auto",
+            "augment_options": "crop=0.85,1.0",
+            **more,
+        }
         run = ribcage.finetune(
             data=self.work / data, out=out, model=self.options.model, findings=self.findings, **asked
         )
@@ -146,25 +153,25 @@ def main() -> None:
     """Train, blend, test and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--first", type=int, default=0, help="first seed, of the models and of the first dataset")
-    parser.add_argument("--images", type=int, default=1000, help="of the first and of the second dataset")
-    parser.add_argument("--tests", type=int, default=2000, help="images of the third dataset")
+    parser.add_argument("--images", type=int, default=2000, help="of the first and of the second dataset")
+    parser.add_argument("--tests", type=int, default=1500, help="images of the third dataset")
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--model", default="regnetx_002")
-    parser.add_argument("--start-epochs", type=int, default=4)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--least", type=int, default=20, help="least number of positives of a finding")
+    parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--start-epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--least", type=int, default=40, help="least number of positives of a finding")
     options = parser.parse_args()
     torch.set_num_threads(1)
     seeds, began = range(options.first, options.first + options.seeds), time.process_time()
     with contextlib.redirect_stdout(sys.stderr):
         bench = Bench(options)
-        starts = {seed: bench.start(seed) for seed in seeds}
         tuned = [
             bench.group(f"tuned {seed}", [bench.member(seed, number) for number in range(len(MEMBERS))], "second")
             for seed in seeds
         ]
+        starts = {seed: bench.start(seed) for seed in seeds}
         others = [[starts[seeds[(place + step) % len(seeds)]] for step in range(3)] for place in range(len(seeds))]
         apart = [
             bench.group(f"apart {seed}", members, "first")
