@@ -114,7 +114,7 @@ def test_the_commands_of_the_page_about_clusters_are_understood(tmp_path: Path) 
         for line in lines
         if "--data" in line or "import" in line
     ]
-    assert len(commands) >= 8 and {name for name, *_ in commands} == {"finetune", "pretrain", "import"}
+    assert len(commands) >= 8 and {name for name, *_ in commands} == {"finetune", "pretrain", "import", "evaluate"}
     for name, *rest in commands:
         module = cli.command(name)
         flags.parse(name, module, flags.read_flags(module, rest), rest)
