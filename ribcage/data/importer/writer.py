@@ -104,7 +104,8 @@ class Writer:
 
     def _begin(self) -> None:
         refuse_strangers(self.folder, self._known())
-        files.require_space(self.folder, len(self.rows) * (self.images.bytes_each + 600) + HEADER)
+        written = len(self.rows) - len(self.images.ready) * self.facts.images_per_shard
+        files.require_space(self.folder, len(self.rows) * 600 + written * self.images.bytes_each + HEADER)
         self.images.cut(0)
         with files.atomic(self.journal) as part:
             part.write_text(_json_line(self._head()), encoding="utf-8")
