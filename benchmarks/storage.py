@@ -267,7 +267,7 @@ def measured(name: str, place: str, cache: Path) -> dict[str, float]:
 
 def serve(port: int) -> None:
     """An S3 server that counts the bytes it sends."""
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import run_simple
 
     inner, sent = DomainDispatcherApplication(create_backend_app), [0]
