@@ -106,6 +106,28 @@ def test_without_credentials_the_error_says_so(s3: FaultProxy, monkeypatch: pyte
     objects.forget_connections()
 
 
+def test_other_file_systems_of_fsspec_work_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIBCAGE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "a").write_bytes(DATA)
+    objects.upload(tmp_path / "a", "memory://xray/nih/a")
+    objects.write_bytes(b"b", "memory://xray/nih/deep/b")
+    assert list(objects.list_files("memory://xray/nih")) == ["a", "deep/b"]
+    assert cache.local_copy("memory://xray/nih/a").read_bytes() == objects.read_bytes("memory://xray/nih/a") == DATA
+    objects.write_bytes(b"new", "memory://xray/nih/a")
+    assert cache.local_copy("memory://xray/nih/a").read_bytes() == b"new"
+    objects.remove("memory://xray/nih/a")
+    with pytest.raises(FileNotFoundError, match="memory://xray/nih/a"):
+        cache.local_copy("memory://xray/nih/a")
+
+
+def test_a_large_object_is_read_in_blocks_at_the_same_time(s3: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "BLOCK", 1000)
+    objects.write_bytes(DATA, AT)
+    s3.fault("cut", times=3)
+    assert cache.local_copy(AT, sha256=hashlib.sha256(DATA).hexdigest()).read_bytes() == DATA
+    assert sum(line.startswith("GET") for line in s3.requests) == 11 + 3
+
+
 # ---- faults
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trees
+from refusals import has_facts
 from remote_servers import FaultProxy
 from trainings import words
 
@@ -148,3 +149,22 @@ def test_an_import_stops_where_the_connection_fails_and_resumes(s3: FaultProxy, 
     s3.heal()
     assert cli.main(line) == 0
     assert dataset_folder.open(tmp_path / "out").facts.rejected == 0
+
+
+def test_a_dataset_folder_is_written_to_an_address(
+    s3: FaultProxy, phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["import", "nih", str(trees.nih(tmp_path / "nih")), "--size", "32", "--images-per-shard", "16", "--out"]
+    assert cli.main([*line, str(tmp_path / "local")]) == 0
+    s3.heal()
+    for _ in range(2):  # the second import finds that the folder is complete
+        assert cli.main([*line, "s3://xray/data/nih"]) == 0
+    written = [one.split("/")[-1].partition("?")[0] for one in s3.requests if one.startswith("PUT")]
+    assert written.index("dataset.json") == max(written.index(name) for name in written if name != "writer.json")
+    assert written.count("dataset.json") == 1
+    found = objects.list_files("s3://xray/data/nih")
+    local = {file.name: file for file in (tmp_path / "local").iterdir() if not file.name.startswith(".")}
+    assert found.keys() == local.keys() and "images-00001.npy" in found
+    assert all(objects.read_file(found[name]) == local[name].read_bytes() for name in local)
+    assert cli.main([*line, "s3://xray/data/nih", "--part", "1/2"]) == 2
+    assert has_facts(capsys.readouterr().err, "--out", "--part")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ribcage.data.index import Index
 
 POSITIONAL = ("dataset", "root")
-REMOTE = ("root",)
+REMOTE = ("root", "out")
 WAITING_THREADS = 16
 """Minimum number of threads that read images from a server."""
 EXAMPLES = (
@@ -46,7 +46,7 @@ class Options:
     """Downloaded folder or file of the dataset, also at a remote address such as s3://bucket/nih (not needed for
     phantom)."""
     out: Path | None = None
-    """Dataset folder to write (required)."""
+    """Dataset folder to write; also a remote address (required; docs/remote.md)."""
     size: int | None = None
     """Side length of the stored images in pixels; smaller images are enlarged (default: 256, or less if all images
     are smaller)."""

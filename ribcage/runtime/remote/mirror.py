@@ -1,9 +1,9 @@
-"""Mirror: a run whose folder is at a remote address works in a local folder, which is copied to the address.
+"""Mirror: a command whose --out is a remote address works in a local folder, which is copied to the address.
 
 At the start, the local folder becomes a copy of the remote one. During the run, a thread copies changes as a snapshot
 of one moment: the files are linked or copied into a separate folder, which is used only if none of the files was
-replaced meanwhile. Within a folder, the manifest (model.json) is removed first and written last. At the end, all
-remaining changes are copied. A snapshot is a state that the run folder had at one moment, so the run can be resumed
+replaced meanwhile. Within a folder, the manifest (such as model.json) is removed first and written last. At the end,
+all remaining changes are copied. A snapshot is a state that the run folder had at one moment, so the run can be resumed
 from it on any machine.
 
 Only one process may write to an address: each puts its name into the file WRITER there, and stops copying when it finds
@@ -30,13 +30,13 @@ from ribcage.runtime.remote import addresses, cache, objects
 
 WRITER = "writer.json"
 """The file at the address that names the process which writes there."""
-KNOWN = ".mirror.json"
-"""The file in the local folder that lists what has been copied, with the versions at the address."""
+KNOWN = "copied.json"
+"""The file beside the local folder that lists what has been copied, with the versions at the address."""
 EVERY = 30.0
 """Seconds between two looks for changes."""
 LEFT_OUT = (".*", "*.part", "*.previous", "*.previous.pt", "*.damaged", "*.damaged.pt", "features", WRITER)
 """Files and folders that are not copied: unfinished files, older checkpoints, and caches."""
-MANIFESTS = ("SHA256SUMS", "model.json")
+MANIFESTS = ("SHA256SUMS", "model.json", "dataset.json")
 """Files that complete a folder, in the order in which they are written."""
 LOGS = "*.jsonl"
 """Files to which lines are appended. A log may be longer than a checkpoint says, but not shorter."""
@@ -122,7 +122,7 @@ class Mirror:
         except FileNotFoundError:
             there = {}
         there = {name: found for name, found in there.items() if _is_wanted(name)}
-        known = _read_known(self.folder / KNOWN)
+        known = _read_known(self.folder.parent / KNOWN)
         if known is not None and {name: one.version for name, one in known.items()} == {
             name: found.version for name, found in there.items()
         }:
@@ -211,7 +211,7 @@ class Mirror:
 
     def _save_known(self) -> None:
         text = json.dumps({name: dataclasses.asdict(one) for name, one in self.copied.items()})
-        files.write_text(self.folder / KNOWN, text + "\n")
+        files.write_text(self.folder.parent / KNOWN, text + "\n")
 
     def _at(self, name: str) -> str:
         return addresses.child(self.address, name)

@@ -11,6 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +26,8 @@ TIMEOUT = 60.0
 """Seconds that a request may take; longer transfers may take as many seconds for each BLOCK."""
 BLOCK = 8 << 20
 """Bytes read by one request."""
+CONNECTIONS = 4
+"""Blocks of an object that are read at the same time."""
 PAUSES = (0.5, 2.0, 8.0)
 """Seconds before a failed request is repeated."""
 VERSION_KEYS = ("ETag", "etag", "generation", "blob_id", "oid", "md5Hash", "mtime", "LastModified", "created")
@@ -121,17 +124,22 @@ def read_file(found: RemoteFile) -> bytes:
 def download(found: RemoteFile, part: Path) -> str:
     """Write an object into an existing file in blocks; returns its SHA-256. Raises unless all bytes of one version
     arrived."""
-    hashed = hashlib.sha256()
-    with files.open_regular(part, "r+b") as stream:
-        for start in range(0, found.size, BLOCK):
-            end = min(found.size, start + BLOCK)
-            block = _repeated(found.address, functools.partial(read_range, found, start, end))
-            hashed.update(block)
-            stream.write(block)
+    hashed, at_once = hashlib.sha256(), BLOCK * CONNECTIONS
+    with files.open_regular(part, "r+b") as stream, ThreadPoolExecutor(CONNECTIONS) as pool:
+        for start in range(0, found.size, at_once):
+            starts = range(start, min(found.size, start + at_once), BLOCK)
+            for block in pool.map(functools.partial(_read_block, found), starts):
+                hashed.update(block)
+                stream.write(block)
         stream.truncate(found.size)
     if describe(found.address) != found:
         raise ConnectionError(f"{found.address} was replaced while it was being read. Run the same command again.")
     return hashed.hexdigest()
+
+
+def _read_block(found: RemoteFile, start: int) -> bytes:
+    end = min(found.size, start + BLOCK)
+    return _repeated(found.address, functools.partial(read_range, found, start, end))
 
 
 def read_range(found: RemoteFile, start: int, end: int) -> bytes:

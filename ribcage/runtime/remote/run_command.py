@@ -8,6 +8,9 @@ from typing import Any, cast
 
 from ribcage.runtime.remote import addresses
 
+SHARED = ("shard", "part")
+"""Options with which several processes write to a folder."""
+
 
 def run_command(module: ModuleType, options: object) -> object:
     """The result of `module.run(options)`; with a remote --out, of the run in a local folder that is mirrored there."""
@@ -19,8 +22,8 @@ def run_command(module: ModuleType, options: object) -> object:
             "--out must be a local path if several processes are started by torchrun or srun. Use --devices, or a "
             "shared folder."
         )
-    if getattr(options, "shard", False):
-        raise ValueError("--out must be a local path with --shard.")
+    if others := [name for name in SHARED if getattr(options, name, None)]:
+        raise ValueError(f"--out must be a local path with --{others[0]}, because several processes write to it.")
     from ribcage.runtime.remote.mirror import Mirror
 
     mirror = Mirror(out)
