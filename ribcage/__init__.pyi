@@ -666,7 +666,7 @@ def import_(
         dataset: Name of the dataset; `folder` for your own files.
         root: Downloaded folder or file of the dataset, also at a remote address such as s3://bucket/nih (not
             needed for phantom).
-        out: Dataset folder to write (required).
+        out: Dataset folder to write; also a remote address (required; docs/remote.md).
         size: Side length of the stored images in pixels; smaller images are enlarged (default: 256, or less if
             all images are smaller).
         fit: Method of making images square: pad with black, crop at the centre, or squash (the aspect ratio
