@@ -55,5 +55,7 @@ def test_a_folder_with_masks_is_imported_with_them(tmp_path: Path, caplog: pytes
     ]  # fmt: skip
     assert "Lungs 2" in caplog.text and "ignored" in caplog.text
     assert not len(datasets.index("folder", tmp_path, mask_files="no").masks)
-    table = trees.read_table(tmp_path, "path,Mass", "images/a.png,1", "images/b.png,0")
+    lines = ("path,Mass", "images/a.png,1", "images/b.png,0")
+    assert not len(trees.read_table(tmp_path, *lines).masks)
+    table = trees.read_table(tmp_path, *lines, mask_files="yes")
     assert table.masks["structure"].tolist().count("Heart") == 1 and len(table.masks) == 3

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from dataset_folders import make_store
+from test_setup import options
 
 from ribcage.data.batch import Batch
 from ribcage.data.dataset_folder import DatasetFolder
@@ -17,6 +18,9 @@ from ribcage.data.points import point_frame
 from ribcage.data.row_masks import NOT_ANNOTATED
 from ribcage.imaging.augment import View, plain_view
 from ribcage.imaging.mask import Mask
+from ribcage.methods import Method, Step
+from ribcage.models.backbone import Backbone
+from ribcage.training import setup
 from ribcage.training.micro_batches import micro_batches
 
 SIDE = 64
@@ -161,3 +165,32 @@ def test_masks_do_not_depend_on_threads_and_follow_their_images_into_micro_batch
     assert torch.equal(one.masks[0], several.masks[0]) and torch.equal(one.views[0], several.views[0])
     parts = list(micro_batches(one, 3))
     assert torch.equal(torch.cat([part.masks[0] for part in parts]), one.masks[0])
+
+
+def test_masks_are_equal_where_the_images_are_not_made_on_the_cpu(painted: DatasetFolder) -> None:
+    class Maps:
+        def take(self, rows: np.ndarray, flipped: np.ndarray) -> list[torch.Tensor]:
+            return []
+
+    batches = []
+    for cached in (None, Maps()):
+        loader = Loader([painted], [RANDOM, plain_view(32)], batch=24, structures=["Left_Lung"])
+        loader.cached = cached
+        batches.append(next(loader.epoch(1)))
+    assert all(torch.equal(*pair) for pair in zip(*(batch.masks for batch in batches), strict=True))
+
+
+def test_a_method_requests_the_masks_that_it_needs(painted: DatasetFolder) -> None:
+    class Outlines(Method):
+        structures = ("Right_Lung", "Heart")
+
+        def forward(self, batch: Batch) -> Step:
+            shapes.append((*batch.masks[0].shape[1:], int((batch.masks[0][:, 1] == NOT_ANNOTATED).all())))
+            return Step(self.backbone(batch.views[0]).mean())
+
+    shapes: list[tuple[int, ...]] = []
+    asked = options(size=(32,), batch=8, epochs=1, optimizer="sgd", lr=0.1, min_lr=0.0, weight_decay=0.0, warmup=0.0)
+    loader = Loader([painted], [plain_view(32)], batch=8)
+    trainer = setup.build_trainer(asked, Outlines(Backbone("test_resnet", size=(32, 32))), loader, torch.device("cpu"))
+    next(iter(trainer.fit()))
+    assert shapes[0] == (2, 32, 32, 1)

@@ -107,9 +107,13 @@ class BatchMaker:
         self._asked, self._boxes = data.asked(self.findings), data.boxes(self.findings, policy.readers)
         self._readings = data.readings(self.findings) if policy.readers == "each" else None
         self._known = np.isin(np.arange(data.total), labelled) if labelled is not None else None
+        self.request_structures(structures)
+
+    def request_structures(self, structures: Sequence[str]) -> None:
+        """Let batches have the masks and points of these structures and findings."""
         self.structures = tuple(structures)
-        self._masks = data.masks(self.structures, policy.readers) if structures else None
-        self._points = data.points(self.structures) if structures else None
+        self._masks = self.data.masks(self.structures, self.policy.readers) if structures else None
+        self._points = self.data.points(self.structures) if structures else None
 
     def labels(self, epoch: int, addresses: np.ndarray) -> np.ndarray:
         """(N, F) float32: labels of these images under the policy."""

@@ -116,7 +116,6 @@ def build_loader(
     same_patient: bool = False,
     together: bool = False,
     labelled: np.ndarray | None = None,
-    structures: Sequence[str] = (),
 ) -> Loader:
     """Batches of these rows, as the options and the model need them.
 
@@ -125,7 +124,7 @@ def build_loader(
         findings: those of the model where not given.
         drop_last: where not given, an incomplete last batch is dropped unless it is the only one.
         per_dataset: normalise each dataset by its own mean and standard deviation, not by the model's.
-        weights, same_patient, together, labelled, structures: as for a Loader.
+        weights, same_patient, together, labelled: as for a Loader.
     """
     if warning := enlargement_warning(spec.size, [one.size for one in data]):
         say(warning)
@@ -143,7 +142,6 @@ def build_loader(
         weights=weights,
         together=together,
         labelled=labelled,
-        structures=structures,
         same_patient=same_patient,
         drop_last=len(rows) >= options.batch if drop_last is None else drop_last,
         threads=options.threads or None,
@@ -202,6 +200,7 @@ def enlargement_warning(size: tuple[int, int], stored: Sequence[int]) -> str:
 def build_trainer(options: TrainingOptions, method: M, loader: Loader, device: torch.device) -> Trainer[M]:
     """The trainer of a method on a loader, with the optimizer and the learning rate schedule of the options."""
     accept_sizes(options, method)
+    loader.request_structures(method.structures)
     method.to(device).to(memory_format=torch.channels_last)
     if options.checkpoint_activations:
         save_memory(options, method)

@@ -62,7 +62,7 @@ def index(
     published_patients: bool = False,
     encoding: str = "auto",
     bits: int = 0,
-    mask_files: Literal["auto", "no"] = "auto",
+    mask_files: Literal["auto", "yes", "no"] = "auto",
     mask_structure: str = "",
 ) -> Index:
     """Read the CSV in root, or the names of its folders when there is none.
@@ -94,13 +94,12 @@ def index(
     encoding: Encoding of the CSV; auto tries UTF-8, GB 18030 and Latin-1.
     bits: Number of bits used in 16-bit PNG and TIFF files, such as 12; their highest value is white; 0 means 16.
     mask_files: Whether image files are read as masks of the images with the same names, if they are in a folder such as
-        masks or have the suffix _mask.
+        masks or have the suffix _mask; auto: yes if there is no CSV, since all files below ROOT have to be listed.
     mask_structure: Structure in masks whose names say nothing about it, such as Lungs (default: Mask).
     """
     if bits and not 8 <= bits <= 16:
         raise ValueError(f"--bits {bits} must be from 8 to 16.")
-    if root.is_file():  # the other files of its folder are not listed
-        root, csv, mask_files = root.parent, root.name, "no"
+    root, csv = (root.parent, root.name) if root.is_file() else (root, csv)
     drawn = _within(root, boxes) if boxes else None
     file = _csv(root, csv, drawn)
     if file is None:
@@ -130,13 +129,14 @@ def index(
     found, placed = _with_boxes(found, frame["path"], drawn, encoding) if drawn else (found, no_boxes())
     names = tuple(str(name) for name in found.columns)
     _check_names(names)
+    wanted = mask_files == "yes" or (mask_files == "auto" and file is None)
     readings = read.readings
     if len(readings):  # a finding that only occurs in boxes has the label of the image
         added = {name: found[name].to_numpy()[readings["row"]] for name in names if name not in readings}
         readings = reading_frame(readings.assign(**added), names)
     return Index(
         _name(root), index_table(frame.join(found), names), names, placed, root=root, readings=readings,
-        reports=read.reports, masks=_masks(root, frame["path"], mask_structure) if mask_files == "auto" else no_masks(),
+        reports=read.reports, masks=_masks(root, frame["path"], mask_structure) if wanted else no_masks(),
     )  # fmt: skip
 
 
