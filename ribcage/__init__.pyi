@@ -67,9 +67,9 @@ def blend(
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
         policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the
-            policy for single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
-            (readers=any) (default: the policy used when the models were validated, if it is the same for all
-            models, otherwise ignore).
+            policy for single findings (Edema=zeros), blank labels (blank=zeros), single datasets (chexpert:zeros,
+            chexpert:Edema=ones) and disagreement between readers (readers=any) (default: the policy used when the
+            models were validated, if it is the same for all models, otherwise ignore).
         allow_leak: Continue even if a model was trained on images of the --val split; the leakage is stated in
             the model card.
         batch: Batch size: images per forward pass.
@@ -281,8 +281,8 @@ def distil(
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
         policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the
-            policy for single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
-            (readers=any); see docs/datasets.md.
+            policy for single findings (Edema=zeros), blank labels (blank=zeros), single datasets (chexpert:zeros,
+            chexpert:Edema=ones) and disagreement between readers (readers=any); see docs/datasets.md.
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
@@ -424,8 +424,9 @@ def evaluate(
         table: Format of the printed table: full, or chexnet (one line per finding, such as 'The AUROC of Mass is
             0.86').
         policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the
-            policy for single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
-            (readers=any) (default: the policy used when the model was validated, otherwise ignore).
+            policy for single findings (Edema=zeros), blank labels (blank=zeros), single datasets (chexpert:zeros,
+            chexpert:Edema=ones) and disagreement between readers (readers=any) (default: the policy used when the
+            model was validated, otherwise ignore).
         rule: Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5).
         drop_shared: Drop images from the tested split if the model was trained on the same patient or on a copy
             of the image. The value must be the split given by --split (default: as in training).
@@ -559,8 +560,8 @@ def finetune(
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
         policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the
-            policy for single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
-            (readers=any); see docs/datasets.md.
+            policy for single findings (Edema=zeros), blank labels (blank=zeros), single datasets (chexpert:zeros,
+            chexpert:Edema=ones) and disagreement between readers (readers=any); see docs/datasets.md.
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
@@ -805,8 +806,8 @@ def localise(
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
         policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the
-            policy for single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
-            (readers=any); see docs/datasets.md.
+            policy for single findings (Edema=zeros), blank labels (blank=zeros), single datasets (chexpert:zeros,
+            chexpert:Edema=ones) and disagreement between readers (readers=any); see docs/datasets.md.
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
@@ -1018,8 +1019,8 @@ def pretrain(
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
         policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the
-            policy for single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
-            (readers=any); see docs/datasets.md.
+            policy for single findings (Edema=zeros), blank labels (blank=zeros), single datasets (chexpert:zeros,
+            chexpert:Edema=ones) and disagreement between readers (readers=any); see docs/datasets.md.
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
@@ -1138,8 +1139,8 @@ def probe(
             another split. From the evaluated split, images are also dropped if the patient or a copy is in the
             training data of the model.
         policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the
-            policy for single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers
-            (readers=any); see docs/datasets.md.
+            policy for single findings (Edema=zeros), blank labels (blank=zeros), single datasets (chexpert:zeros,
+            chexpert:Edema=ones) and disagreement between readers (readers=any); see docs/datasets.md.
         size: Input height and width in pixels, or one number for both (default: the input size of the bundle,
             else 224).
         channels: Number of input channels, if MODEL is an architecture; 3 repeats the greyscale image.

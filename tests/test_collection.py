@@ -92,6 +92,13 @@ def test_a_policy_decides_uncertain_and_blank_labels_but_not_what_was_never_labe
     np.testing.assert_array_equal(data.known_labels(rows, findings, smooth), [[1, 1], [NAN, 1], [NAN, 0]])
 
 
+def test_a_policy_for_one_dataset_leaves_the_others_unchanged(data: Datasets) -> None:
+    rows, findings = np.arange(6), ("Edema", "Mass")
+    found = data.known_labels(rows, findings, Policy.parse("one:ones,one:blank=zeros,two:Edema=zeros"))
+    np.testing.assert_array_equal(found, [[NAN, 1], [NAN, 1], [NAN, 0], [0, 0], [1, 0], [0, 1]])
+    assert data.names == ["one", "two"]
+
+
 def test_boxes_are_found_by_row_in_the_order_of_the_question(data: Datasets) -> None:
     boxes = data.boxes(("Edema", "Mass"))
     assert boxes.rows.tolist() == [0, 2, 4, 5]

@@ -150,3 +150,42 @@ def test_a_policy_with_a_repeated_or_empty_rule_is_refused(text: str) -> None:
 def test_a_policy_built_by_hand_is_checked_too() -> None:
     with pytest.raises(ValueError, match=r"treatment 'one', blank='ones'"):
         Policy("one", blank="ones")
+
+
+@pytest.mark.parametrize(
+    ("text", "dataset", "wanted"),
+    [
+        ("ones,a:zeros", "a", [0, 0, NAN]),
+        ("ones,a:zeros", "b", [1, 1, NAN]),
+        ("ones,a:Edema=zeros", "a", [1, 0, NAN]),
+        ("zeros,Edema=ones,a:Mass=ones", "a", [1, 1, NAN]),
+        ("zeros,Edema=ones,a:ignore", "a", [NAN, NAN, NAN]),
+        ("a:blank=zeros", "a", [NAN, NAN, 0]),
+        ("a:blank=zeros,blank=zeros,a:ones", "b", [NAN, NAN, 0]),
+        ("blank=zeros,a:blank=ignore", "a", [NAN, NAN, NAN]),
+        ("a:competition", "a", [NAN, 1, 0]),
+        ("my data (2):水肿=ones", "my data (2)", [NAN, 1, NAN]),
+    ],
+)
+def test_a_policy_may_have_parts_for_single_datasets(text: str, dataset: str, wanted: list[float]) -> None:
+    policy = Policy.parse(text, datasets=["a", "b", "my data (2)"])
+    assert Policy.parse(str(policy)) == policy and Policy.parse(str(policy.settled)) == policy.settled
+    labels = np.array([[-1, -1, np.nan]], np.float32)
+    found = policy.of_dataset(dataset).apply(labels, ("Mass", "Edema", "Effusion"))
+    np.testing.assert_array_equal(found[0], np.array(wanted, np.float32))
+
+
+@pytest.mark.parametrize(
+    "text", ["c:ones", "a:", "a:ones,a:zeros", "a:Edema=ones,a:Edema=zeros", "a:readers=any", ":ones"]
+)
+def test_an_impossible_part_for_a_dataset_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="label policy") as error:
+        Policy.parse(text, datasets=["a", "nih"])
+    assert repr(text) in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="'nih'"):
+        Policy.parse("nhi:ones", datasets=["a", "nih"])
+
+
+def test_smoothing_in_one_dataset_draws() -> None:
+    policy = Policy.parse("ones,a:ones+lsr")
+    assert policy.draws and not policy.settled.draws and not policy.of_dataset("b").draws

@@ -123,6 +123,18 @@ def test_one_normalisation_can_serve_all_sets(dataset: DatasetFolder) -> None:
     np.testing.assert_allclose(batch.views[0][:, 0], dataset.images[:4] / 255, atol=1e-6)
 
 
+def test_a_policy_for_one_dataset_applies_to_its_images(dataset: DatasetFolder, other: DatasetFolder) -> None:
+    second = replace(other, index=replace(other.index, name="second"))
+
+    def labels(policy: str) -> np.ndarray:
+        loader = Loader([dataset, second], [plain_view(48)], batch=80, shuffle=False, policy=policy)
+        return next(loader.epoch(0)).labels.numpy()
+
+    named, plain, ones = (labels(text) for text in ("ignore,second:ones+lsr", "ignore", "ones+lsr"))
+    np.testing.assert_array_equal(named[: len(dataset)], plain[: len(dataset)])
+    np.testing.assert_array_equal(named[len(dataset) :], ones[len(dataset) :])
+
+
 def test_a_set_without_a_finding_gives_nan_whatever_the_policy(dataset: DatasetFolder, other: DatasetFolder) -> None:
     loader = Loader([dataset, other], [plain_view(48)], batch=80, shuffle=False, policy=Policy("ones", blank="zeros"))
     labels = next(loader.epoch(0)).labels.numpy()

@@ -56,7 +56,8 @@ class Options:
     """Splits from which an image is dropped if its patient, or a copy of the image, is also in another split."""
     policy: str = ""
     """Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the policy for
-    single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers (readers=any)
+    single findings (Edema=zeros), blank labels (blank=zeros), single datasets (chexpert:zeros,
+    chexpert:Edema=ones) and disagreement between readers (readers=any)
     (default: the policy used when the models were validated, if it is the same for all models, otherwise ignore)."""
     allow_leak: bool = False
     """Continue even if a model was trained on images of the --val split; the leakage is stated in the model card."""
@@ -200,9 +201,10 @@ def opened_images(options: Options, members: "Sequence[Classifier]") -> "BlendIm
     val_rows, train_rows = rows[0], rows[-1] if needed else rows[0][:0]
     if needed and (warning := selection.apart(data, train_rows, val_rows, (options.train, options.val))):
         run_folder.say(warning)
-    policy = options.policy or same_policy(members) or "ignore"
+    text = options.policy or same_policy(members) or "ignore"
+    policy = Policy.parse(text, [*members[0].spec.findings, *data.findings], data.names if options.policy else None)
     return BlendImages(
-        data, train_rows, val_rows, Policy.parse(policy, [*members[0].spec.findings, *data.findings]),
+        data, train_rows, val_rows, policy,
         torch.device("cuda" if torch.cuda.is_available() else "cpu"), options.batch, options.threads or None,
     )  # fmt: skip
 

@@ -54,7 +54,8 @@ class Options:
     """Format of the printed table: full, or chexnet (one line per finding, such as 'The AUROC of Mass is 0.86')."""
     policy: str = ""
     """Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the policy for
-    single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers (readers=any)
+    single findings (Edema=zeros), blank labels (blank=zeros), single datasets (chexpert:zeros,
+    chexpert:Edema=ones) and disagreement between readers (readers=any)
     (default: the policy used when the model was validated, otherwise ignore)."""
     rule: str = "youden"
     """Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5)."""

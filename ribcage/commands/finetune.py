@@ -149,7 +149,7 @@ def policy_of(options: Options, data: "Datasets") -> "Policy":
     """The policy for uncertain and blank labels, in training and, without smoothing, in validation."""
     from ribcage.data.label_policy import Policy
 
-    return Policy.parse(options.policy, [name for one in data for name in one.index.findings])
+    return Policy.parse(options.policy, [name for one in data for name in one.index.findings], data.names)
 
 
 def describe(

@@ -233,7 +233,7 @@ def policy_of(options: Options, data: "Datasets") -> "Policy":
     """The policy for uncertain and blank labels."""
     from ribcage.data.label_policy import Policy
 
-    return Policy.parse(options.policy, [name for one in data for name in one.index.findings])
+    return Policy.parse(options.policy, [name for one in data for name in one.index.findings], data.names)
 
 
 def describe(

@@ -266,7 +266,7 @@ def loader_of(
         model,
         device,
         findings=method.findings,
-        policy=Policy.parse(options.policy, method.findings),
+        policy=Policy.parse(options.policy, method.findings, data.names),
         weights=options.data_weights or None,
         same_patient=bool(options.member.get("patient_aware")) and method.same_patient,
         drop_last=True,

@@ -57,7 +57,8 @@ class Options:
     evaluated split, images are also dropped if the patient or a copy is in the training data of the model."""
     policy: str = "ignore"
     """Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the policy for
-    single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers (readers=any); see
+    single findings (Edema=zeros), blank labels (blank=zeros), single datasets (chexpert:zeros,
+    chexpert:Edema=ones) and disagreement between readers (readers=any); see
     docs/datasets.md."""
     size: tuple[int, ...] = ()
     """Input height and width in pixels, or one number for both (default: the input size of the bundle, else 224)."""
@@ -199,7 +200,7 @@ def loader(options: Options, data: "Datasets", rows: "np.ndarray", model: "Model
     from ribcage.data.label_policy import Policy
     from ribcage.training import probe
 
-    policy = Policy.parse(options.policy, [name for each in data for name in each.index.findings])
+    policy = Policy.parse(options.policy, [name for each in data for name in each.index.findings], data.names)
     if policy.draws:
         raise ValueError(
             f"The label policy {str(policy)!r} gives uncertain labels a value between 0 and 1, but a probe needs "

@@ -104,7 +104,7 @@ class BatchMaker:
         self.check: PixelCheck | None = None
         """If set, it checks the images when they are first read."""
         self._labels = LabelTable.of(data, self.findings, policy.settled.readers)
-        self._asked, self._boxes = data.asked(self.findings), data.boxes(self.findings, policy.readers)
+        self._boxes = data.boxes(self.findings, policy.readers)
         self._readings = data.readings(self.findings) if policy.readers == "each" else None
         self._known = np.isin(np.arange(data.total), labelled) if labelled is not None else None
         self.request_structures(structures)
@@ -124,10 +124,7 @@ class BatchMaker:
         source, drawn = self._labels.labels(rows), self._drawn(rows, epoch, addresses)
         if self._readings is not None and drawn is not None:
             source[drawn >= 0] = self._readings.labels[drawn[drawn >= 0]]
-        known = self.policy.apply(source, self.findings, chance)
-        known[~self._asked[self.data.source(rows)]] = (
-            np.nan
-        )  # no policy applies where a dataset does not label the finding
+        known = self.data.targets(rows, source, self.findings, self.policy, chance)
         if self._known is not None:
             known[~self._known[rows]] = np.nan
         return known

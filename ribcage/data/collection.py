@@ -243,9 +243,34 @@ class Datasets(Sequence[DatasetFolder]):
         NaN, too, where a dataset does not label a finding: no policy applies there.
         """
         policy = policy.settled
-        labels = policy.apply(self.labels_of(rows, findings, policy.readers), findings)
-        labels[~self.asked(findings)[self.source(rows)]] = np.nan
-        return labels
+        return self.targets(rows, self.labels_of(rows, findings, policy.readers), findings, policy)
+
+    def targets(
+        self,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        findings: Sequence[str],
+        policy: Policy,
+        draws: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """(N, F) float32 targets of these rows, whose labels are `labels`, under the policy for their dataset.
+
+        NaN where a dataset does not label a finding: no policy applies there.
+        """
+        sources = self.source(rows)
+        targets = np.empty((len(rows), len(findings)), np.float32)
+        for source, folder in enumerate(self.folders):
+            own = sources == source
+            if own.any():
+                chosen = policy.of_dataset(folder.index.name) if policy.datasets else policy
+                targets[own] = chosen.apply(labels[own], findings, None if draws is None else draws[own])
+        targets[~self.asked(findings)[sources]] = np.nan
+        return targets
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the datasets, without repetition."""
+        return list(dict.fromkeys(one.index.name for one in self.folders))
 
     def boxes(self, findings: Sequence[str], readers: str = "majority") -> "RowBoxes":
         """The ground-truth boxes of these findings in pixels of the stored images. Boxes of several readers are

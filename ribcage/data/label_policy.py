@@ -1,7 +1,11 @@
-"""Label policy: turns uncertain and blank labels into training targets, when a batch is made."""
+"""Label policy: turns uncertain and blank labels into training targets, when a batch is made.
+
+A policy has a treatment for all findings, exceptions for single findings, and the same again for single datasets. What
+is more specific takes precedence: a dataset's finding, a dataset, a finding, all.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,8 +31,8 @@ class Policy:
     """Targets for labels of -1 (uncertain), blank ones (not mentioned) and those of several readers, applied when a
     batch is made.
 
-    As text: `ones`, `zeros+lsr,blank=zeros`, `ignore,Edema=ones`, `ignore,readers=any`, or a preset such as
-    `competition`.
+    As text: `ones`, `zeros+lsr,blank=zeros`, `ignore,Edema=ones`, `ignore,readers=any`, `ones,chexpert:Edema=zeros`, or
+    a preset such as `competition`.
     """
 
     uncertain: str = "ignore"
@@ -38,10 +42,13 @@ class Policy:
     """(finding, treatment) where it differs from `uncertain`."""
     readers: str = "majority"
     """One of READERS."""
+    datasets: tuple[tuple[str, str, str], ...] = ()
+    """(dataset, what, treatment), where `what` is a finding, `blank`, or "" for uncertain labels of all findings."""
 
     def __post_init__(self) -> None:
         problems = [f"treatment {each!r}" for each in self._treatments() if each not in TREATMENTS]
-        problems += [] if self.blank in BLANKS else [f"blank={self.blank!r}"]
+        blanks = [self.blank, *(treatment for _, what, treatment in self.datasets if what == "blank")]
+        problems += [f"blank={each!r}" for each in blanks if each not in BLANKS]
         problems += [] if self.readers in READERS else [f"readers={self.readers!r}"]
         if problems:
             raise ValueError(
@@ -53,15 +60,48 @@ class Policy:
     def __str__(self) -> str:
         parts = [self.uncertain, *(f"{finding}={treatment}" for finding, treatment in self.exceptions)]
         parts += [f"blank={self.blank}"] if self.blank != "ignore" else []
-        return ",".join(parts + ([f"readers={self.readers}"] if self.readers != "majority" else []))
+        parts += [f"readers={self.readers}"] if self.readers != "majority" else []
+        return ",".join(
+            parts + [f"{dataset}:{what}{'=' * bool(what)}{treatment}" for dataset, what, treatment in self.datasets]
+        )
 
     @classmethod
-    def parse(cls, text: str, own: Sequence[str] = ()) -> "Policy":
-        """Parse the text form; `own` are findings of a dataset outside the vocabulary."""
+    def parse(cls, text: str, own: Sequence[str] = (), datasets: Sequence[str] | None = None) -> "Policy":
+        """Parse the text form; `own` are findings of a dataset outside the vocabulary. With `datasets`, the policy may
+        name no others."""
+        parts = [part.strip() for part in PRESETS.get(text.strip(), text).split(",")]
+        of_one = [part for part in parts if ":" in part and part.partition("=")[0].strip() not in own]
+        of_all = cls._of_all(text, [part for part in parts if part not in of_one] or ["ignore"], own)
+        entries: dict[tuple[str, str], str] = {}
+        problems: list[str] = []
+        for part in of_one:
+            name, _, rest = (piece.strip() for piece in part.partition(":"))
+            rest = PRESETS.get(rest, rest)
+            one = cls._of_all(text, rest.split(","), own)
+            said = [("", one.uncertain)] * (rest.split(",")[0].strip() in TREATMENTS)
+            said += [("blank", one.blank)] * ("blank" in rest) + [*one.exceptions]
+            if datasets is not None and name not in datasets:
+                near = nearest_word(name, datasets)
+                hint = f"; did you mean {near!r}?" if near else ""
+                problems.append(f"{part!r} (no dataset has this name{hint})")
+            elif not said or any((name, what) in entries for what, _ in said):
+                problems.append(repr(part))
+            entries |= {(name, what): treatment for what, treatment in said}
+        if problems:
+            known = f" Datasets: {', '.join(datasets)}." if datasets else ""
+            raise ValueError(
+                f"The label policy {text!r} has invalid parts: {', '.join(problems)}. A part for one dataset has the "
+                f"form DATASET:TREATMENT, DATASET:FINDING=TREATMENT or DATASET:blank=zeros, each at most once.{known}"
+            )
+        return replace(of_all, datasets=tuple((*key, treatment) for key, treatment in entries.items()))
+
+    @classmethod
+    def _of_all(cls, text: str, parts: Sequence[str], own: Sequence[str]) -> "Policy":
+        """The policy in the parts for all datasets; `text` is the whole policy, for the message."""
         uncertain, blank, readers = "", "", ""
         exceptions: dict[str, str] = {}
         problems: list[str] = []
-        for part in (part.strip() for part in PRESETS.get(text.strip(), text).split(",")):
+        for part in (part.strip() for part in parts):
             name, equals, treatment = (piece.strip() for piece in part.partition("="))
             if equals and name == "blank" and not blank and treatment in BLANKS:
                 blank = treatment
@@ -82,6 +122,14 @@ class Policy:
             )
         return cls(uncertain or "ignore", blank or "ignore", tuple(exceptions.items()), readers or "majority")
 
+    def of_dataset(self, dataset: str) -> "Policy":
+        """The policy for the labels of one dataset."""
+        said = {what: treatment for name, what, treatment in self.datasets if name == dataset}
+        exceptions = {} if "" in said else dict(self.exceptions)
+        exceptions |= {what: treatment for what, treatment in said.items() if what not in ("", "blank")}
+        uncertain, blank = said.get("", self.uncertain), said.get("blank", self.blank)
+        return Policy(uncertain, blank, tuple(exceptions.items()), self.readers)
+
     def treatment(self, finding: str) -> str:
         """Treatment of an uncertain label of this finding."""
         return dict(self.exceptions).get(finding, self.uncertain)
@@ -97,10 +145,12 @@ class Policy:
         readers=majority."""
         plain = tuple((finding, treatment.removesuffix("+lsr")) for finding, treatment in self.exceptions)
         readers = "majority" if self.readers == "each" else self.readers
-        return Policy(self.uncertain.removesuffix("+lsr"), self.blank, plain, readers)
+        datasets = tuple((name, what, treatment.removesuffix("+lsr")) for name, what, treatment in self.datasets)
+        return Policy(self.uncertain.removesuffix("+lsr"), self.blank, plain, readers, datasets)
 
     def apply(self, labels: np.ndarray, findings: Sequence[str], draws: np.ndarray | None = None) -> np.ndarray:
-        """Targets (N, F) float32, NaN = unknown, from labels 1, 0, -1, NaN and uniform draws of the same shape."""
+        """Targets (N, F) float32, NaN = unknown, from labels 1, 0, -1, NaN and uniform draws of the same shape; the
+        parts for single datasets are not applied (`of_dataset`)."""
         if draws is None and self.draws:
             raise ValueError(
                 f"The label policy {str(self)!r} draws the targets of uncertain labels at random and needs `draws`, "
@@ -112,7 +162,8 @@ class Policy:
         return np.where(np.isnan(labels), np.float32(0), targets) if self.blank == "zeros" else targets
 
     def _treatments(self) -> list[str]:
-        return [self.uncertain, *(treatment for _, treatment in self.exceptions)]
+        of_datasets = [treatment for _, what, treatment in self.datasets if what != "blank"]
+        return [self.uncertain, *(treatment for _, treatment in self.exceptions), *of_datasets]
 
 
 IGNORE = Policy()

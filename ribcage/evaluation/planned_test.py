@@ -77,7 +77,9 @@ class PlannedTest:
         selection.distinct(datasets)
         rows = split_rows(datasets, rules.split, rules.frontal)
         known = [*spec.findings, *(name for each in datasets for name in each.index.findings)]
-        policy = Policy.parse(rules.policy or validation_policy(spec) or "ignore", known)
+        policy = Policy.parse(
+            rules.policy or validation_policy(spec) or "ignore", known, datasets.names if rules.policy else None
+        )
         return cls(rules, spec, datasets, rows, replace(policy, readers=policy.settled.readers))
 
     def unseen(self, model: Bundle) -> "PlannedTest":

@@ -42,7 +42,8 @@ class TrainingOptions:
     """Splits from which an image is dropped if its patient, or a copy of the image, is also in another split."""
     policy: str = "ignore"
     """Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the policy for
-    single findings (Edema=zeros), blank labels (blank=zeros) and disagreement between readers (readers=any); see
+    single findings (Edema=zeros), blank labels (blank=zeros), single datasets (chexpert:zeros,
+    chexpert:Edema=ones) and disagreement between readers (readers=any); see
     docs/datasets.md."""
     size: tuple[int | str, ...] = (224,)
     """Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on images of 128
