@@ -18,6 +18,7 @@ from ribcage.data.mapped_index import LARGE
 from ribcage.data.radiology_reports import Report
 from ribcage.data.reader_policy import RowReadings
 from ribcage.data.readings import numbers_of_readings
+from ribcage.data.row_boxes import RowBoxes
 from ribcage.data.row_masks import RowMasks, RowPoints
 from ribcage.runtime.spelling import count_phrase, did_you_mean
 
@@ -258,12 +259,8 @@ class Datasets(Sequence[DatasetFolder]):
         NaN where a dataset does not label a finding: no policy applies there.
         """
         sources = self.source(rows)
-        targets = np.empty((len(rows), len(findings)), np.float32)
-        for source, folder in enumerate(self.folders):
-            own = sources == source
-            if own.any():
-                chosen = policy.of_dataset(folder.index.name) if policy.datasets else policy
-                targets[own] = chosen.apply(labels[own], findings, None if draws is None else draws[own])
+        names = [one.index.name for one in self.folders]
+        targets = policy.apply_by_dataset(labels, findings, sources, names, draws)
         targets[~self.asked(findings)[sources]] = np.nan
         return targets
 
@@ -272,7 +269,7 @@ class Datasets(Sequence[DatasetFolder]):
         """The names of the datasets, without repetition."""
         return list(dict.fromkeys(one.index.name for one in self.folders))
 
-    def boxes(self, findings: Sequence[str], readers: str = "majority") -> "RowBoxes":
+    def boxes(self, findings: Sequence[str], readers: str = "majority") -> RowBoxes:
         """The ground-truth boxes of these findings in pixels of the stored images. Boxes of several readers are
         combined by `majority` or `any`; with `each`, all are returned with the number of their reading."""
         parts, readings, offset = [np.empty((0, 6))], [np.empty(0, np.int64)], 0
@@ -398,25 +395,3 @@ class LabelTable:
             found = read[place] == rows
             labels[found] = combined[place[found]]
         return labels
-
-
-@dataclass(frozen=True)
-class RowBoxes:
-    """Boxes of images."""
-
-    rows: np.ndarray
-    """(M,) int64, ascending."""
-    values: np.ndarray
-    """(M, 5) float64: finding, x0, y0, x1, y1."""
-    readings: np.ndarray
-    """(M,) int64: number of each box's reading in `Datasets.readings`; -1 if it belongs to no single reader."""
-
-    def of_rows(self, rows: np.ndarray, drawn: np.ndarray | None = None) -> np.ndarray:
-        """(M, 6): boxes of some images, with the position of the image in `rows` first; with `drawn`, the number of one
-        reading per image, without the boxes of other readers."""
-        first, end = (np.searchsorted(self.rows, rows, side=side) for side in ("left", "right"))
-        count = end - first
-        n = np.repeat(np.arange(len(rows)), count)
-        at = np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())
-        found = np.concatenate([n[:, None], self.values[at]], axis=1)
-        return found if drawn is None else found[(self.readings[at] < 0) | (self.readings[at] == drawn[n])]

@@ -161,6 +161,23 @@ class Policy:
         targets = np.where(labels == -1, low + spread, labels).astype(np.float32)
         return np.where(np.isnan(labels), np.float32(0), targets) if self.blank == "zeros" else targets
 
+    def apply_by_dataset(
+        self,
+        labels: np.ndarray,
+        findings: Sequence[str],
+        sources: np.ndarray,
+        names: Sequence[str],
+        draws: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """`apply` with the policy for each label's dataset, whose place in `names` is in `sources` (N,)."""
+        if not self.datasets:
+            return self.apply(labels, findings, draws)
+        targets = np.empty(labels.shape, np.float32)
+        for place, name in enumerate(names):
+            own = sources == place
+            targets[own] = self.of_dataset(name).apply(labels[own], findings, None if draws is None else draws[own])
+        return targets
+
     def _treatments(self) -> list[str]:
         of_datasets = [treatment for _, what, treatment in self.datasets if what != "blank"]
         return [self.uncertain, *(treatment for _, treatment in self.exceptions), *of_datasets]
