@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,9 +30,11 @@ PAGES = [
 ]
 
 
-def dataset_table() -> str:
-    rows = [f"| `{name}` | {datasets.description(name).rstrip('.')} |" for name in datasets.dataset_names()]
-    return "\n".join(["| `ribcage import …` | data |", "|---|---|", *rows])
+def dataset_list() -> str:
+    """The public datasets, by their names."""
+    public = [name for name in datasets.dataset_names() if name not in ("folder", "phantom")]
+    names = ", ".join(f"{datasets.description(name).partition(':')[0]} (`{name}`)" for name in public)
+    return textwrap.fill(f"Importers for public datasets: {names}.", 128, break_long_words=False, break_on_hyphens=False)
 
 
 def method_table() -> str:
@@ -106,7 +109,7 @@ def metric_cells(name: str, one: Metric) -> tuple[str, ...]:
 
 TABLES = {
     "metrics": metric_table,
-    "datasets": dataset_table,
+    "datasets": dataset_list,
     "methods": method_table,
     "fitting": fitting.table,
     "formats": convert.table,
@@ -168,7 +171,7 @@ def test_the_tables_are_the_programs(name: str) -> None:
 
 def test_the_readme_is_short_and_the_first_code_comes_early() -> None:
     lines = README.read_text(encoding="utf-8").splitlines()
-    assert sum(not line.startswith("|") for line in lines) < 160  # tables grow with methods and datasets
+    assert len(lines) < 200
     assert (
         next(number for number, line in enumerate(lines, 1) if line.startswith("    ") or line.startswith("```")) < 25
     )
@@ -219,8 +222,9 @@ def code(page: Path) -> list[str]:
 
 
 def outline(page: Path) -> list[str]:
-    """The levels of headings, and the columns of every row of a table."""
-    lines = page.read_text(encoding="utf-8").splitlines()
+    """The levels of headings, and the columns of every row of a table, but for the datasets: the Chinese page describes
+    them, since docs/datasets.md is in English."""
+    lines = re.sub("<!-- datasets -->.*<!-- /datasets -->", "", page.read_text(encoding="utf-8"), flags=re.S).splitlines()
     return [
         f"{line.split(' ')[0]}" if line[0] == "#" else f"{line.count('|')} bars"
         for line in lines
