@@ -34,7 +34,9 @@ def dataset_list() -> str:
     """The public datasets, by their names."""
     public = [name for name in datasets.dataset_names() if name not in ("folder", "phantom")]
     names = ", ".join(f"{datasets.description(name).partition(':')[0]} (`{name}`)" for name in public)
-    return textwrap.fill(f"Importers for public datasets: {names}.", 128, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(
+        f"Importers for public datasets: {names}.", 128, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def method_table() -> str:
@@ -224,7 +226,9 @@ def code(page: Path) -> list[str]:
 def outline(page: Path) -> list[str]:
     """The levels of headings, and the columns of every row of a table, but for the datasets: the Chinese page describes
     them, since docs/datasets.md is in English."""
-    lines = re.sub("<!-- datasets -->.*<!-- /datasets -->", "", page.read_text(encoding="utf-8"), flags=re.S).splitlines()
+    lines = re.sub(
+        "<!-- datasets -->.*<!-- /datasets -->", "", page.read_text(encoding="utf-8"), flags=re.S
+    ).splitlines()
     return [
         f"{line.split(' ')[0]}" if line[0] == "#" else f"{line.count('|')} bars"
         for line in lines
