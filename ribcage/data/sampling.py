@@ -114,12 +114,12 @@ def _ascending(rows: np.ndarray) -> bool:
 def repeats(rows: np.ndarray) -> np.ndarray:
     """(N,) int64: how often each row occurred before."""
     ordered, order = _grouped(rows)
-    places = np.arange(len(rows))
-    first = np.where(np.diff(ordered, prepend=-1) > 0, places, 0)
+    first = np.arange(len(rows))
+    first[1:][ordered[1:] == ordered[:-1]] = 0
+    del ordered
     np.maximum.accumulate(first, out=first)
-    places -= first
     found = np.empty_like(rows)
-    found[order] = places
+    found[order] = np.arange(len(rows)) - first
     return found
 
 

@@ -111,21 +111,21 @@ def choices(seed: int, epoch: int, weights: np.ndarray, count: int) -> np.ndarra
     weights = np.asarray(weights, np.float64)
     if not len(weights) or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() <= 0:
         raise ValueError("Weights must be finite and non-negative, and at least one must be above 0.")
-    share = _long_words(seed, epoch, count, SAMPLE)
-    share >>= np.uint64(11)
+    words = _long_words(seed, epoch, count, SAMPLE)
     edges = np.cumsum(weights)
     last = len(weights) - 1 - int(np.argmax(weights[::-1] > 0))  # where share · total rounds up to the total
     # Shares in ascending order are found many times faster, because the edges are then read in order. The order need
     # not be exact: the low bits hold the position.
     bits = np.uint64(max(count - 1, 1).bit_length())
-    order = _with_positions(share << np.uint64(11), bits)
+    order = _with_positions(words.copy(), bits)
     order.sort()
     order &= (np.uint64(1) << bits) - np.uint64(1)
     found = np.empty(count, np.int64)
-    for start in range(0, count, _BLOCK):
-        places = order[start : start + _BLOCK].view(np.int64)
-        drawn = share[places] * 2.0**-53
-        found[places] = np.minimum(np.searchsorted(edges, drawn * edges[-1], side="right"), last)
+    for start in range(0, count, _CHUNK):
+        places = order[start : start + _CHUNK].view(np.int64)
+        share = (words[places] >> np.uint64(11)) * 2.0**-53 * edges[-1]
+        first, end = np.searchsorted(edges, (share.min(), share.max()), side="right").tolist()
+        found[places] = np.minimum(first + np.searchsorted(edges[first:end], share, side="right"), last)
     return found
 
 
