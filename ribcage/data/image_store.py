@@ -49,10 +49,9 @@ class ImageStore(ABC):
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         """One image by its number, or several stacked, as with an array."""
-        if isinstance(rows, int | np.integer):
+        if hasattr(rows, "__index__") and np.ndim(rows) == 0:
             return self.read([range(len(self))[rows]])[0]
-        chosen = range(len(self))[rows] if isinstance(rows, slice) else np.arange(len(self))[rows].tolist()
-        images = self.read(chosen)
+        images = self.read(range(len(self))[rows] if isinstance(rows, slice) else np.arange(len(self))[rows].tolist())
         return np.stack(images) if images else np.empty((0, *self.shape[1:]), self.dtype)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
