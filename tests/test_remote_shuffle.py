@@ -20,6 +20,7 @@ from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.loader import Loader
 from ribcage.imaging.augment import plain_view
 from ribcage.runtime.remote import cache, objects
+from ribcage.training import setup
 
 EACH, COUNT = 4, 128
 SHARD = EACH * 32 * 32 + 128
@@ -121,3 +122,15 @@ def test_starting_a_training_downloads_no_images(s3: FaultProxy, local: DatasetF
     s3.heal()
     Datasets.of([remote]).require_intact(np.arange(COUNT))
     assert not downloads(s3)
+
+
+def test_who_reads_at_random_from_more_shards_than_fit_into_the_cache_is_told(
+    s3: FaultProxy, local: DatasetFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = on_s3(local, "warned")
+    for size, shuffle, data, said in (
+        (10 * SHARD, "rows", remote, True), (10 * SHARD, "blocks", remote, False), (99 * SHARD, "rows", remote, False),
+        (10 * SHARD, "rows", local, False),
+    ):  # fmt: skip
+        monkeypatch.setenv(cache.SIZE_VARIABLE, str(size))
+        assert ("--shuffle blocks" in setup.download_warning(shuffle, Datasets.of([data]))) == said

@@ -37,6 +37,11 @@ class ImageStore(ABC):
         """The images of these rows, each of shape (S, S), without a copy where they are memory-mapped."""
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of all pixels."""
+        return self.shape[0] * self.shape[1] * self.shape[2] * self.dtype.itemsize
+
+    @property
     def is_remote(self) -> bool:
         """Whether images are downloaded when they are first read."""
         return False

@@ -30,7 +30,8 @@ from ribcage.methods import Method
 from ribcage.methods.base import ContrastiveMethod, LabelCounts
 from ribcage.models.backbone import Backbone
 from ribcage.models.recomputation import recompute_blocks
-from ribcage.runtime import devices, distributed, flags, launcher, limits, schedules
+from ribcage.runtime import devices, distributed, files, flags, launcher, limits, schedules
+from ribcage.runtime.remote import cache
 from ribcage.runtime.spelling import count_phrase
 from ribcage.training import micro_batches, optim, run_folder, sharding
 from ribcage.training.options import TrainingOptions
@@ -128,6 +129,8 @@ def build_loader(
     """
     if warning := enlargement_warning(spec.size, [one.size for one in data]):
         say(warning)
+    if warning := download_warning(options.shuffle, data):
+        say(warning)
     *early, _ = options.size_stages
     loader = Loader(
         data,
@@ -173,6 +176,19 @@ def sample_by_class(loader: Loader) -> None:
         f"Class-aware sampling: the classes ({count_phrase(found, 'finding')}, and the images without any finding) are "
         f"drawn with equal probability. "
         f"The probabilities before calibration do not correspond to the prevalence in the training data."
+    )
+
+
+def download_warning(shuffle: str, data: Datasets) -> str:
+    """A warning where single images are read at random from remote shards that do not fit into the cache; else ""."""
+    remote = [one for one in data if one.images.is_remote]
+    size, limit = sum(one.images.nbytes for one in remote), cache.cache_limit() if remote else 0
+    if shuffle != "rows" or size <= limit:
+        return ""
+    return (
+        f"WARNING: The remote images ({files.format_bytes(size)}) do not fit into the cache "
+        f"({files.format_bytes(limit)}), so that with --shuffle rows, shards are downloaded many times per epoch. Use "
+        f"--shuffle blocks, or set {cache.SIZE_VARIABLE} to a larger size."
     )
 
 
