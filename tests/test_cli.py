@@ -26,6 +26,13 @@ def test_help_lists_every_command_without_importing_torch() -> None:
     assert all(name in result.stdout for name in cli.command_names())
 
 
+def test_the_help_of_a_dataset_imports_no_torch() -> None:
+    code = (
+        "import sys; from ribcage.cli import main; main(['import', 'nih', '--help']); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
 @pytest.mark.parametrize("name", cli.command_names())
 def test_every_command_explains_each_of_its_options_without_torch(name: str) -> None:
     code = f"import sys; from ribcage.cli import main; main(['{name}', '--help']); sys.exit('torch' in sys.modules)"

@@ -16,7 +16,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ribcage.imaging.augment import warp_mask
 from ribcage.imaging.mask import Mask, mask_problems
 from ribcage.runtime import parquet, terminal
 
@@ -141,6 +140,8 @@ def mask_of(masks: pd.DataFrame, place: int) -> Mask:
 
 def stored_masks_of(masks: pd.DataFrame, row: int, size: int) -> dict[str, np.ndarray]:
     """Structure → (S, S) uint8 mask of an image in a dataset folder, from all of its masks that have pixels."""
+    from ribcage.imaging.augment import warp_mask  # imports torch, which an import does not need
+
     first, end = (int(np.searchsorted(masks["row"].to_numpy(), row, side=side)) for side in ("left", "right"))
     found: dict[str, np.ndarray] = {}
     for at in range(first, end):

@@ -5,14 +5,17 @@ In a mirrored view the left lung looks like a right one. Masks and points theref
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from ribcage.data.masks import PLACE
 from ribcage.data.structures import WHOLES, mirrored_name
-from ribcage.imaging.augment import Numbers, move_points, warp_mask
 from ribcage.imaging.mask import Mask
+
+if TYPE_CHECKING:  # imports torch, which an import does not need
+    from ribcage.imaging.augment import Numbers
 
 NOT_ANNOTATED = 255
 """Value of all pixels of a structure for which an image was not annotated."""
@@ -64,7 +67,7 @@ class RowMasks:
             runs=found["runs"].to_numpy(object),
         )
 
-    def views(self, rows: np.ndarray, numbers: Numbers, chance: np.ndarray) -> np.ndarray:
+    def views(self, rows: np.ndarray, numbers: "Numbers", chance: np.ndarray) -> np.ndarray:
         """(N, K, H, W) uint8 masks in a view of these rows: 1, 0 or NOT_ANNOTATED.
 
         chance: (N,) numbers in [0, 1) that draw a reader, for the policy `each`.
@@ -103,6 +106,8 @@ class RowMasks:
         return (votes > least).view(np.uint8)
 
     def _warped(self, place: int, affine: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        from ribcage.imaging.augment import warp_mask
+
         columns, lines = self.sides[place].tolist()
         if not columns * lines:
             return np.zeros(size, np.uint8)
@@ -136,8 +141,10 @@ class RowPoints:
             values.append(np.stack(columns, axis=1)[kept])
         return cls(tuple(structures), np.concatenate(rows), np.concatenate(values))
 
-    def views(self, rows: np.ndarray, numbers: Numbers) -> np.ndarray:
+    def views(self, rows: np.ndarray, numbers: "Numbers") -> np.ndarray:
         """(M, 5) float32 points in a view of these rows: n, structure, number, x, y."""
+        from ribcage.imaging.augment import move_points
+
         first, end = (np.searchsorted(self.rows, rows, side=side) for side in ("left", "right"))
         count = end - first
         n = np.repeat(np.arange(len(rows)), count)
