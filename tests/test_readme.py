@@ -13,7 +13,7 @@ from ranks import CNNS_ONLY, TRANSFORMERS_ONLY
 
 from ribcage import cli, methods
 from ribcage.commands import convert
-from ribcage.data import datasets
+from ribcage.data import datasets, vocabulary
 from ribcage.methods.base import ContrastiveMethod, Method
 from ribcage.metrics import definitions
 from ribcage.metrics.definitions.base import Metric
@@ -118,6 +118,9 @@ TABLES = {
     "pretraining": pretraining_table,
     "training": training_table,
     "sources": datasets.dataset_table,
+    "findings": vocabulary.finding_table,
+    "views": vocabulary.view_table,
+    "vocabulary_sources": vocabulary.source_table,
 }
 CHINESE_TABLES: dict[str, Callable[[], str]] = {
     "datasets": lambda: chinese_table(
@@ -150,6 +153,9 @@ PLACES = {
     "training": ROOT / "docs" / "pretraining.md",
     "fitting": ROOT / "docs" / "pretraining.md",
     "sources": ROOT / "docs" / "datasets.md",
+    "findings": ROOT / "docs" / "vocabulary.md",
+    "views": ROOT / "docs" / "vocabulary.md",
+    "vocabulary_sources": ROOT / "docs" / "vocabulary.md",
 }
 """Of tables that are not in the README."""
 

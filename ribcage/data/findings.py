@@ -1,6 +1,7 @@
 """Findings: one vocabulary for every dataset."""
 
 import re
+from collections.abc import Iterable
 
 # ChestX-ray14, in the order of its published lists; the underscore is theirs, too.
 CHESTXRAY14 = (
@@ -168,6 +169,15 @@ def canonical(name: str, dataset: str | None = None) -> str:
     if found is None:
         hint = f" Did you mean {closest_finding(name)!r}?" if closest_finding(name) else ""
         raise ValueError(f"Unknown finding {name!r}.{hint} Findings: {', '.join(FINDINGS)}.")
+    return found
+
+
+def names_of(dataset: str, words: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Finding → its names in a dataset, from all names in its tables."""
+    found: dict[str, tuple[str, ...]] = {}
+    for word in words:
+        finding = canonical(word, dataset)
+        found[finding] = (*found.get(finding, ()), word)
     return found
 
 

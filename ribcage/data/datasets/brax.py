@@ -11,7 +11,7 @@ import pandas as pd
 
 from ribcage.data import splits
 from ribcage.data.datasets.chexpert import LABELS
-from ribcage.data.findings import CHEXPERT14, canonical
+from ribcage.data.findings import CHEXPERT14, canonical, names_of
 from ribcage.data.index import Index, index_table
 from ribcage.data.readers import tables
 
@@ -21,6 +21,8 @@ LICENCE = "PhysioNet, credentialed access"
 TABLES = ("master_spreadsheet_update.csv", "master_spreadsheet.csv")
 COLUMNS = ("PngPath", "PatientID", "PatientSex", "PatientAge", "AccessionNumber", "ViewPosition")
 VIEWS = {"pa": "PA", "ap": "AP", "l": "LATERAL", "ll": "LATERAL", "rl": "LATERAL"}
+NAMES = names_of("brax", LABELS)
+"""Finding → its names in the tables."""
 
 
 def index(root: Path) -> Index:

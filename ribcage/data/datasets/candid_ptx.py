@@ -30,6 +30,8 @@ OTHERS = {
 """Table → structure of its masks, and finding."""
 SIDE = 1024
 """Width and height of the images."""
+NAMES = {"Pneumothorax": ("pneumothorax",), "Fracture": ("acute rib fracture",), "Support_Devices": ("chest tube",)}
+"""Finding → its names in the tables."""
 
 
 def index(root: Path, *, images: str = "") -> Index:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data import splits
-from ribcage.data.findings import canonical
+from ribcage.data.findings import canonical, names_of
 from ribcage.data.index import SIDES, Index, box_frame, index_table
 from ribcage.data.masks import DrawnMask, mask_frame
 from ribcage.data.readers import tables
@@ -42,6 +42,8 @@ LABELS = (
 )
 FINDINGS = tuple(canonical(name, "chestxdet") for name in LABELS)
 log = logging.getLogger("ribcage")
+NAMES = names_of("chestxdet", LABELS)
+"""Finding → its names in the tables."""
 
 
 def index(root: Path, *, images: str = "") -> Index:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data import splits
-from ribcage.data.findings import CHEXPERT14, canonical
+from ribcage.data.findings import CHEXPERT14, canonical, names_of
 from ribcage.data.index import Index, index_table
 from ribcage.data.readers import tables
 from ribcage.data.readings import no_readings, reading_frame
@@ -49,6 +49,9 @@ READERS, READER = "radiologists", re.compile(r"(?P<truth>groundtruth/)?(?P<name>
 """Folder and tables of https://github.com/rajpurkarlab/cheXpert-test-set-labels, one table for each radiologist."""
 STUDY = r"/(patient\d+/study\d+)"
 PART = re.compile(r"(train|valid|val|test)/patient")
+VIEWS = {"ap": "AP", "pa": "PA", "lateral": "LATERAL"}
+NAMES = names_of("chexpert", LABELS)
+"""Finding → its names in the tables."""
 
 
 def index(
@@ -73,7 +76,7 @@ def index(
             "path": _in_batches(base, rows["path"] if base == root else root.name + "/" + rows["path"]),
             "patient": rows["study"].str.replace(r"/.*", "", regex=True),
             "study": rows["study"],
-            "view": tables.translated(rows["AP/PA"], {"ap": "AP", "pa": "PA"}).mask(_lateral(rows), "LATERAL"),
+            "view": tables.translated(rows["AP/PA"], VIEWS).mask(_lateral(rows), "LATERAL"),
             "split": rows["split"],
             "sex": tables.translated(rows["Sex"], tables.SEX),
             "age": rows["Age"].where(rows["Age"] <= 120),

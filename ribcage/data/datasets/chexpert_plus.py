@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data import splits
-from ribcage.data.datasets.chexpert import LABELS
-from ribcage.data.findings import CHEXPERT14, canonical
+from ribcage.data.datasets.chexpert import LABELS, VIEWS
+from ribcage.data.findings import CHEXPERT14, canonical, names_of
 from ribcage.data.index import Index, index_table
 from ribcage.data.radiology_reports import SECTIONS, reports_of_images
 from ribcage.data.readers import report_text, tables
@@ -44,6 +44,8 @@ PARTS = {  # section → columns of the table
 INSIDE = r"((?:train|valid)/patient\d+/study\d+/[^/]+?)(?:\.\w+)?$"
 """Path of an image without the folders above it and without its extension."""
 log = logging.getLogger("ribcage")
+NAMES = names_of("chexpert", LABELS)
+"""Finding → its names in the tables."""
 
 
 def index(
@@ -74,7 +76,7 @@ def index(
             "path": _located(rows, paths, images),
             "patient": rows["deid_patient_id"],
             "study": study,
-            "view": tables.translated(rows["ap_pa"], {"ap": "AP", "pa": "PA"}).mask(
+            "view": tables.translated(rows["ap_pa"], VIEWS).mask(
                 rows["frontal_lateral"].str.lower() == "lateral", "LATERAL"
             ),
             "split": tables.translated(rows["split"], {"train": "train", "valid": "val"}),

@@ -29,6 +29,8 @@ SPLITS = {"train": "train", "val": "val", "test": "test"}
 LINE = r"^(?P<patient>.+) (?P<name>\S+\.\w{3,5}) (?P<label>[\w-]+)(?: (?P<source>\S+))?$"
 """A line such as `4 bcc4.jpg positive cohen`. Patient identifiers may contain spaces."""
 log = logging.getLogger("ribcage")
+NAMES = {"COVID_19": ("positive", "COVID-19"), "Pneumonia": ("pneumonia",), "No_Finding": ("normal",)}
+"""Finding → its names in the tables."""
 
 
 def index(root: Path, *, images: str = "") -> Index:

@@ -35,6 +35,8 @@ STRUCTURES = {"left lung": "Left_Lung", "right lung": "Right_Lung", "heart": "He
 CLINICAL = ("CLNDAT_EN.txt", "CNNDAT_EN.txt")
 LARGEST_TABLE = 1 << 20
 """Limit on the bytes of a table."""
+NAMES = {FINDING: ("nodule",)}
+"""Finding → its names in the tables."""
 
 
 def index(root: Path) -> Index:

@@ -29,6 +29,8 @@ LICENCE = "CC BY 4.0"
 FINDINGS = {"pneumonia": ("Pneumonia",), "chest": CHESTXRAY14}
 PARTS = ("train", "val", "test")
 LARGEST = 64 << 30  # bytes of one array: a header may declare any size
+NAMES = {name: (name,) for names in FINDINGS.values() for name in names}
+"""Finding → its names in the tables."""
 
 
 def index(root: Path, *, flavour: Literal["auto", "pneumonia", "chest"] = "auto") -> Index:

@@ -11,7 +11,7 @@ from typing import Literal
 import pandas as pd
 
 from ribcage.data.datasets.chexpert import LABELS
-from ribcage.data.findings import CHEXPERT14, canonical
+from ribcage.data.findings import CHEXPERT14, canonical, names_of
 from ribcage.data.index import Index, index_table
 from ribcage.data.radiology_reports import no_reports, reports_of_images
 from ribcage.data.readers import columns, report_text, tables
@@ -25,6 +25,8 @@ READ_BY_RADIOLOGISTS = "mimic-cxr-2.1.0-test-set-labeled.csv"
 REPORTS = "mimic-cxr-reports.zip"
 
 log = logging.getLogger("ribcage")
+NAMES = names_of("mimic", LABELS)
+"""Finding → its names in the tables."""
 
 
 def index(

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from ribcage.data.findings import canonical
+from ribcage.data.findings import canonical, names_of
 from ribcage.data.index import Index, box_frame, index_table
 from ribcage.data.readers import tables
 
@@ -22,11 +22,12 @@ LICENCE = "PhysioNet Credentialed Health Data License 1.5.0"
 TABLES = tuple(f"MS_CXR_Local_Alignment_v1.{number}.0.csv" for number in (1, 0))
 """The tables of the versions, newest first."""
 COLUMNS = ("category_name", "label_text", "path", "x", "y", "w", "h")
-FINDINGS = tuple(
-    canonical(name)
-    for name in ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Lung Opacity", "Pleural Effusion",
-                 "Pneumonia", "Pneumothorax")
-)  # fmt: skip
+NAMES = names_of("ms_cxr", (
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Lung Opacity", "Pleural Effusion", "Pneumonia",
+    "Pneumothorax",
+))  # fmt: skip
+"""Finding → its names in the tables."""
+FINDINGS = tuple(NAMES)
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 IDENTIFIERS = r"p\d\d/p(?P<patient>\d+)/s(?P<study>\d+)/"
 log = logging.getLogger("ribcage")

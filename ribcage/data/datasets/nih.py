@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data import splits
-from ribcage.data.findings import CHESTXRAY14, canonical
+from ribcage.data.findings import CHESTXRAY14, canonical, names_of
 from ribcage.data.index import Index, box_frame, index_table, no_boxes
 from ribcage.data.readers import tables
 
@@ -36,6 +36,9 @@ LISTS = {
     "train_list_224.txt": "train",
     "test_list_224.txt": "test",
 }
+VIEWS = {"pa": "PA", "ap": "AP"}
+NAMES = names_of("nih", (*CHESTXRAY14, "Infiltrate"))
+"""Finding → its names in the tables."""
 
 
 def index(
@@ -63,7 +66,7 @@ def index(
             "path": tables.locate(names, paths, images, PREFERRED).fillna(names),
             "patient": rows["Patient ID"],
             "study": rows["Patient ID"] + "-" + rows["Follow-up #"],
-            "view": tables.translated(rows["View Position"], {"pa": "PA", "ap": "AP"}),
+            "view": tables.translated(rows["View Position"], VIEWS),
             "sex": tables.translated(rows[next(name for name in SEX_COLUMNS if name in rows)], tables.SEX),
             "age": tables.years(rows["Patient Age"]),
             **_findings(rows["Finding Labels"]),

@@ -35,6 +35,8 @@ FIRST_LINES = re.compile(r"patient's (?:sex|age):[^\n]*|^\s*(?:fe)?male?[\s,]*\d
 SAME = re.compile(rf"same pt as {NAME}")
 LARGEST_READING = 1 << 16
 """Limit on the bytes of a reading."""
+NAMES = {FINDING: ("abnormal",)}
+"""Finding → its names in the tables."""
 
 
 def index(root: Path, *, hospital: Literal["all", "shenzhen", "montgomery"] = "all") -> Index:

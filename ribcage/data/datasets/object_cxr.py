@@ -23,6 +23,8 @@ TABLES = {"train": "train.csv", "test": "dev.csv"}
 """Our split → table; the annotated validation images of the challenge are the test split."""
 SHAPES = {"0": "box", "1": "ellipse", "2": "polygon"}
 log = logging.getLogger("ribcage")
+NAMES = {FINDING: ("foreign object",)}
+"""Finding → its names in the tables."""
 
 
 def index(root: Path, *, images: str = "") -> Index:

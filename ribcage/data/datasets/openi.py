@@ -52,6 +52,7 @@ IMAGE = re.compile(r"(\d+_IM-[\d-]+)(\.dcm)?(\.\w+)?$")
 LARGEST_REPORT = 1 << 20
 """Limit on the bytes of a report."""
 log = logging.getLogger("ribcage")
+NAMES = FINDINGS
 
 
 def index(root: Path) -> Index:

@@ -62,6 +62,7 @@ VIEWS = {"pa": "PA", "ap": "AP", "ap_horizontal": "AP", "l": "LATERAL"}
 COLUMNS = ("ImageID", "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "PatientBirth", "PatientSex_DICOM",
            "Projection", "MethodLabel", "Labels")  # fmt: skip
 PLACES, REPORT = "LabelsLocalizationsBySentence", "Report"
+NAMES = FINDINGS
 
 
 def index(root: Path, *, images: str = "", labels: Literal["all", "physician"] = "all") -> Index:

@@ -28,6 +28,8 @@ PREFERRED = (r"(^|/)stage_2_train_images/", r"\.dcm$")
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
 """Published by the RSNA: the ChestX-ray14 name of each image."""
 LOVT = {"train.csv": "train", "validation.csv": "val", "test.csv": "test"}
+NAMES = {FINDING: ("Target",)}
+"""Finding → its names in the tables."""
 
 
 def index(root: Path, *, split: Literal["auto", "lovt", "patient"] = "auto", images: str = "") -> Index:

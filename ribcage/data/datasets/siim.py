@@ -26,6 +26,8 @@ MASKS = ("EncodedPixels", " EncodedPixels")
 """Name of the column: train-rle.csv has it with a space."""
 SIDE = 1024
 """Width and height of the images."""
+NAMES = {FINDING: ("Pneumothorax",)}
+"""Finding → its names in the tables."""
 
 
 def index(root: Path, *, images: str = "") -> Index:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data import splits
-from ribcage.data.findings import canonical
+from ribcage.data.findings import canonical, names_of
 from ribcage.data.index import Index, box_frame, index_table
 from ribcage.data.reader_policy import majority_labels
 from ribcage.data.readers import tables
@@ -30,6 +30,13 @@ CHALLENGE_NAMES = ("Aortic enlargement", "Atelectasis", "Calcification", "Cardio
                    "Infiltration", "Lung Opacity", "Nodule/Mass", "Other lesion", "Pleural effusion",
                    "Pleural thickening", "Pneumothorax", "Pulmonary fibrosis", "No finding")  # fmt: skip
 PREFERRED = (r"(^|/)(train|test)/", r"\.(dicom|dcm)$")
+NAMES = names_of("vindr", (
+    "Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Clavicle fracture", "Consolidation", "Edema",
+    "Emphysema", "Enlarged PA", "ILD", "Infiltration", "Lung Opacity", "Lung cavity", "Lung cyst", "Mediastinal shift",
+    "Nodule/Mass", "Pleural effusion", "Pleural thickening", "Pneumothorax", "Pulmonary fibrosis", "Rib fracture",
+    "Other lesion", "COPD", "Lung tumor", "Pneumonia", "Tuberculosis", "Other diseases", "No finding",
+))  # fmt: skip
+"""Finding → its names in the tables."""
 
 
 def index(root: Path, *, images: str = "") -> Index:

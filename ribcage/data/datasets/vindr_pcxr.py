@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ribcage.data.datasets.vindr import BOXES, LABELS, SPLITS, index_of_readers, reader_boxes, reader_labels
-from ribcage.data.findings import canonical
+from ribcage.data.findings import canonical, names_of
 from ribcage.data.index import Index
 from ribcage.data.readers import tables
 
@@ -27,6 +27,13 @@ LOCAL = (
     "Intrathoracic digestive structure",
 )  # fmt: skip
 """The findings that were drawn as boxes, as they are spelt in the tables."""
+DISEASES = (
+    "No finding", "Bronchitis", "Brocho-pneumonia", "Other disease", "Bronchiolitis", "Situs inversus", "Pneumonia",
+    "Pleuro-pneumonia", "Diagphramatic hernia", "Tuberculosis", "Congenital emphysema", "CPAM",
+    "Hyaline membrane disease", "Mediastinal tumor", "Lung tumor",
+)  # fmt: skip
+NAMES = names_of("vindr_pcxr", (*DISEASES, *LOCAL))
+"""Finding → its names in the tables."""
 
 
 def index(root: Path, *, images: str = "") -> Index:
