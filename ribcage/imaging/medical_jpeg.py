@@ -5,61 +5,22 @@ Decoded in compiled loops that stay within their arrays for any input and releas
 
 import re
 import struct
-from dataclasses import dataclass
 
 import numpy as np
 
-from ribcage.imaging import jpeg_markers
+from ribcage.imaging.jpeg_scan import LOSSLESS, JpegScan, read_scan, repaired
 from ribcage.runtime.compiling import compiled
 
-SEQUENTIAL, LOSSLESS = (0xC0, 0xC1), 0xC3
-SCAN_END = bytes((0, 63, 0))
-"""First and last frequency and dropped bits of a sequential scan: all and none."""
 ZIGZAG = np.array([y * 8 + x for y, x in sorted(np.ndindex(8, 8), key=lambda p: (sum(p), p[sum(p) % 2 == 0]))])
 # T.81 A.3.3: rows are the cosines of one frequency, so that block = COSINES.T @ coefficients @ COSINES.
 COSINES = np.cos(np.outer(np.arange(8), 2 * np.arange(8) + 1) * np.pi / 16) / 2
 COSINES[0] /= np.sqrt(2)
 
 
-class UnsupportedError(ValueError):
-    """A kind of JPEG that is not supported here, though it may be valid."""
-
-
-@dataclass(frozen=True)
-class _Scan:
-    kind: int
-    bits: int
-    height: int
-    width: int
-    first: int
-    """Ss of the scan header: the first frequency, or the predictor of a lossless JPEG."""
-    shift: int
-    """Al: the number of low bits dropped before coding."""
-    quantisers: np.ndarray
-    dc: np.ndarray
-    """(C, 65536): the codes of each component."""
-    ac: np.ndarray
-    interval: int
-    """Blocks or pixels between restarts; 0: all."""
-    start: int
-
-
-def repaired(data: bytes) -> tuple[bytes, list[str]]:
-    """The JPEG with the only scan header that is valid in a sequential one (T.81 table B.3), and a note if it was
-    replaced: some writers leave it empty, and other decoders ignore it."""
-    sequential = False
-    for marker, body, at in jpeg_markers.segments(data):
-        sequential |= marker in SEQUENTIAL
-        if marker == 0xDA and sequential and body[-3:] != SCAN_END:
-            end = at + 4 + len(body)
-            return data[: end - 3] + SCAN_END + data[end:], ["the JPEG's invalid scan header was ignored"]
-    return data, []
-
-
 def is_medical_jpeg(data: bytes) -> bool:
     """Whether this is a kind of JPEG that `decode_medical_jpeg` reads, judged by its header."""
     try:
-        _scan(repaired(data)[0])
+        read_scan(repaired(data)[0])
     except (ValueError, struct.error, IndexError):
         return False
     return True
@@ -67,79 +28,11 @@ def is_medical_jpeg(data: bytes) -> bool:
 
 def decode_medical_jpeg(data: bytes) -> np.ndarray:
     """(H, W) uint16 of a JPEG with one component; (H, W, C) of a lossless one with several."""
-    scan = _scan(data)
+    scan = read_scan(data)
     parts = _parts(data, scan.start)
     if scan.kind == LOSSLESS:
         return _lossless(scan, parts)
     return _sequential(scan, parts)
-
-
-def _scan(data: bytes) -> _Scan:
-    frame, header, interval = b"", b"", 0
-    quantisers: dict[int, np.ndarray] = {}
-    tables: dict[tuple[int, int], np.ndarray] = {}
-    start, kind = 0, 0
-    for marker, body, at in jpeg_markers.segments(data):
-        if marker in (*SEQUENTIAL, LOSSLESS):
-            kind, frame = marker, body
-        elif 0xC0 <= marker <= 0xCF and marker != 0xC4:
-            raise UnsupportedError("the JPEG is arithmetic-coded, or neither sequential nor lossless")
-        elif marker == 0xDB:
-            quantisers |= _quantisers(body)
-        elif marker == 0xC4:
-            tables |= _huffman_tables(body)
-        elif marker == 0xDD:
-            (interval,) = struct.unpack(">H", body)
-        elif marker == 0xDA:
-            header, start = body, at + 4 + len(body)
-    bits, height, width, components = struct.unpack_from(">BHHB", frame)
-    lossless = kind == LOSSLESS
-    if components not in ((1, 3) if lossless else (1,)) or len(header) != 4 + 2 * components or header[0] != components:
-        raise UnsupportedError(
-            f"the JPEG must have one component{', or three components in one scan' if lossless else ''}"
-        )
-    first, _, shift = header[-3:]
-    if not 2 <= bits <= 16 or (not lossless and (bits > 12 or header[-3:] != SCAN_END)):
-        raise ValueError("the scan header is invalid for a sequential JPEG")
-    if lossless and (not 1 <= first <= 7 or not shift < bits or (components > 1 and set(frame[7::3]) != {0x11})):
-        raise ValueError("the scan header is invalid for a lossless JPEG")
-    chosen, table = header[2 : 2 + 2 * components : 2], frame[8]
-    dc, ac = [tables.get((0, each >> 4)) for each in chosen], tables.get((1, chosen[0] & 15))
-    if any(each is None for each in dc) or (not lossless and (ac is None or table not in quantisers)):
-        raise ValueError("a Huffman or quantisation table is missing")
-    codes = np.stack([each for each in dc if each is not None])
-    quantiser = quantisers.get(table, np.ones(64))
-    ac = codes[0] if ac is None else ac
-    return _Scan(kind, bits, height, width, first, shift & 15, quantiser, codes, ac, interval, start)
-
-
-def _quantisers(body: bytes) -> dict[int, np.ndarray]:
-    """(64,) quantisation steps in zigzag order of each table in this segment."""
-    found = {}
-    while body:
-        size = 1 + (body[0] >> 4 != 0)
-        found[body[0] & 15] = np.frombuffer(body, f">u{size}", 64, 1).astype(np.float64)
-        body = body[1 + 64 * size :]
-    return found
-
-
-def _huffman_tables(body: bytes) -> dict[tuple[int, int], np.ndarray]:
-    """For each table and each value of the next 16 bits: code length * 256 + symbol."""
-    found = {}
-    while body:
-        counts, symbols = np.frombuffer(body, np.uint8, 16, 1), body[17:]
-        table, at, used = np.zeros(65536, np.int32), 0, 0
-        for length, count in enumerate(counts.tolist(), 1):
-            for symbol in symbols[used : used + count]:
-                span = 1 << (16 - length)
-                table[at : at + span] = length << 8 | symbol
-                at += span
-            used += count
-        if at > 65536 or len(symbols) < used:
-            raise ValueError("a Huffman table has too many codes")
-        found[body[0] >> 4, body[0] & 15] = table
-        body = symbols[used:]
-    return found
 
 
 def _parts(data: bytes, start: int) -> list[np.ndarray]:
@@ -149,7 +42,7 @@ def _parts(data: bytes, start: int) -> list[np.ndarray]:
     return [np.frombuffer(part.replace(b"\xff\x00", b"\xff") + bytes(16), np.uint8) for part in parts]
 
 
-def _lossless(scan: _Scan, parts: list[np.ndarray]) -> np.ndarray:
+def _lossless(scan: JpegScan, parts: list[np.ndarray]) -> np.ndarray:
     pixels = np.zeros((scan.height, scan.width, len(scan.dc)), np.uint16)
     rows = scan.interval // scan.width if scan.interval else scan.height
     if scan.interval % scan.width or len(parts) != -(-scan.height // rows):
@@ -163,7 +56,7 @@ def _lossless(scan: _Scan, parts: list[np.ndarray]) -> np.ndarray:
     return pixels if len(scan.dc) > 1 else pixels[..., 0]
 
 
-def _sequential(scan: _Scan, parts: list[np.ndarray]) -> np.ndarray:
+def _sequential(scan: JpegScan, parts: list[np.ndarray]) -> np.ndarray:
     down, across = -(-scan.height // 8), -(-scan.width // 8)
     pixels = np.zeros((down * 8, across * 8), np.uint16)
     count = scan.interval or down * across

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ribcage.imaging import codecs, medical_jpeg
+from ribcage.imaging import codecs, jpeg_scan, medical_jpeg
 from ribcage.imaging.dicom.layout import Layout
 from ribcage.imaging.dicom.streams import ITEM, Stream, frame_bytes
 from ribcage.imaging.dicom.transfer_syntaxes import BIG_ENDIAN, PLUGINS, RLE, syntax_name
@@ -82,7 +82,7 @@ def decode_stream(
             pixels = _jpeg2000(frame, layout, name)
     except (UnreadableError, MemoryError):
         raise
-    except medical_jpeg.UnsupportedError as error:
+    except jpeg_scan.UnsupportedError as error:
         raise UnreadableError(f"{name} has an unsupported kind of JPEG: {error}.") from None
     except Exception as error:
         what = f"{stream.kind} pixels cannot be decoded: {short_error(error)}"

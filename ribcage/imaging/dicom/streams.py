@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ribcage.imaging import jpeg_markers, medical_jpeg
+from ribcage.imaging import jpeg_markers, jpeg_scan
 from ribcage.imaging.dicom.layout import Layout
 from ribcage.imaging.dicom.transfer_syntaxes import (
     JPEG_BASELINE,
@@ -80,7 +80,7 @@ def read_stream(dataset: "Dataset", layout: Layout, name: str) -> tuple[bytes, S
         [] if stream.kind in expected else [f"{CAUTION}a {stream.kind} stream, but the header declares {expected[0]}"]
     )
     if stream.kind in ("JPEG", "12-bit JPEG"):
-        frame, odd = medical_jpeg.repaired(frame)
+        frame, odd = jpeg_scan.repaired(frame)
         notes += [f"{CAUTION}{each}" for each in odd]
     return frame, stream, notes
 
