@@ -88,6 +88,21 @@ def test_a_remote_folder_without_its_last_file_is_not_opened(s3: FaultProxy, pha
         dataset_folder.open("s3://xray/data/whole")
 
 
+def test_an_array_that_was_written_in_part_is_refused(s3: FaultProxy, phantom: Path) -> None:
+    uploaded(phantom / "whole", "s3://xray/data/whole")
+    objects.write_bytes((phantom / "whole" / "images.npy").read_bytes()[:-100], "s3://xray/data/whole/images.npy")
+    with pytest.raises(ValueError, match=r"images\.npy is damaged"):
+        dataset_folder.open("s3://xray/data/whole")
+    uploaded(phantom / "whole", "s3://xray/data/whole")
+    assert dataset_folder.open("s3://xray/data/whole").images.shape == (200, 32, 32)
+
+
+def test_inspect_reads_remote_folders(s3: FaultProxy, phantom: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uploaded(phantom / "whole", "s3://xray/data/whole")
+    assert cli.main(["inspect", "s3://xray/data/whole"]) == 0
+    assert "200" in capsys.readouterr().out
+
+
 def test_a_shard_that_was_written_in_part_is_refused(s3: FaultProxy, phantom: Path) -> None:
     uploaded(phantom / "shards", "s3://xray/data/shards")
     objects.write_bytes(

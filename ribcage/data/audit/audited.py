@@ -12,6 +12,7 @@ from ribcage.data import dataset_folder, fingerprint_table, splits
 from ribcage.data.index import Index
 from ribcage.data.index import index_table as table_of
 from ribcage.data.readers import tables
+from ribcage.runtime.remote import addresses
 
 EXAMPLES = 20  # pairs listed individually; the rest is counted
 
@@ -74,6 +75,8 @@ def _bare(lists: Sequence[str]) -> Member:
 
 def not_imported(word: str) -> tuple[str, str] | None:
     """The dataset and root in NAME:ROOT; None for a dataset folder."""
+    if addresses.is_remote(word):
+        return None
     name, colon, root = word.partition(":")
     meant = colon and not Path(word).exists() and name.isidentifier() and len(name) > 1  # C:/data is not a dataset
     return (name, root) if meant else None
