@@ -152,6 +152,44 @@ def convert(
         formats: List the layouts that can be read and written, then exit.
     """
 
+def curate(
+    data: Word,
+    *,
+    features: Word,
+    out: Word | None = None,
+    share: float = 0.25,
+    balance: float = 0.5,
+    prototypes: int = 0,
+    train: Word = 'train',
+    near_duplicates: bool = True,
+    seed: int = 0,
+    batch: int = 64,
+    threads: int = 0,
+) -> DatasetFolder:
+    """Select a subset of the training images that has no near-duplicates, balanced labels, and diverse features.
+
+    The features are those of a pretrained model. The result is a dataset folder with the same images and tables, in which
+    the training images that were not selected are in no split. Its column `curation` contains, for every training image,
+    whether it was selected, is a near-duplicate of another image, or was left out; 'ribcage inspect' counts them.
+
+    Args:
+        data: Dataset folder.
+        features: Run folder or bundle of the model that computes features, for example of a self-supervised
+            pretraining.
+        out: Dataset folder to write (required).
+        share: Fraction of the training images to select.
+        balance: Part of the selection, from 0 to 1, that is divided equally among the positive images of all
+            findings.
+        prototypes: Number of clusters of features; 0 means a tenth of the number of selected images, but at least
+            10 and at most 1,000.
+        train: Split from which images are selected.
+        near_duplicates: Select at most one of several near-duplicates (re-encoded, resized, cropped, mirrored or
+            rotated images).
+        seed: Random seed for the clusters.
+        batch: Batch size: images per forward pass.
+        threads: Number of threads that load images; 0 means one per core.
+    """
+
 def demo(
     *,
     out: Word = 'demo',

@@ -57,6 +57,7 @@ def dataset_facts(described: DatasetCounts) -> list[tuple[str, str]]:
         ("images", f"{described['images']:,} ({listed_counts(described['splits'], 'no split')})"),
         ("patients", f"{described['patients']:,} known ({people})" * bool(described["patients"])),
         ("studies", f"{described['studies']:,}" * bool(described["studies"])),
+        ("curation", listed_counts(described["curation"])),
         ("stored", described["stored"]),
         ("views", listed_counts(described["views"])),
         ("sex", listed_counts(described["sexes"])),

@@ -36,6 +36,10 @@ GROUPS = {
             "sampling",
             "shuffle",
             "drop_copies",
+            "share",
+            "balance",
+            "prototypes",
+            "features",
         ),
         *(
             "drop_shared",

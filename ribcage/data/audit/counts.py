@@ -8,6 +8,7 @@ import pandas as pd
 from ribcage.data import dataset_facts, splits
 from ribcage.data.audit.audited import Member
 from ribcage.data.audit.result import Ages, DatasetCounts, FindingCount, MaskCount
+from ribcage.data.curation import COLUMN, DUPLICATE, LEFT_OUT, SELECTED
 from ribcage.data.importer import tables as importer_tables
 from ribcage.data.index import SPLITS, Index
 from ribcage.data.radiology_reports import SECTIONS
@@ -40,6 +41,7 @@ def describe(member: Member) -> DatasetCounts:
             table.loc[table["patient"] != "", ["split", "patient"]].drop_duplicates()["split"], SPLITS
         ),
         "findings": finding_counts(index),
+        "curation": curation_counts(table),
         "views": value_counts(table["view"]),
         "sexes": value_counts(table["sex"]),
         "ages": ages(table["age"]),
@@ -66,6 +68,14 @@ def mask_counts(masks: pd.DataFrame) -> dict[str, MaskCount]:
     empty = (masks["columns"] == 0) & (masks["file"] == "" if "file" in masks else True)
     drawn, without = value_counts(masks["structure"][~empty]), value_counts(masks["structure"][empty])
     return {name: {"masks": drawn.get(name, 0), "empty": without.get(name, 0)} for name in {**drawn, **without}}
+
+
+def curation_counts(table: pd.DataFrame) -> dict[str, int]:
+    """Number of images that `curate` selected, and of those that it did not select; empty if there was none."""
+    if COLUMN not in table:
+        return {}
+    counts = value_counts(table[COLUMN].astype(str), (SELECTED, DUPLICATE, LEFT_OUT))
+    return {name: count for name, count in counts.items() if name}
 
 
 def report_counts(reports: pd.DataFrame) -> dict[str, int]:

@@ -58,6 +58,8 @@ class DatasetCounts(TypedDict):
     splits: dict[str, int]
     split_patients: dict[str, int]
     findings: list[FindingCount]
+    curation: dict[str, int]
+    """Number of training images that `curate` selected or did not select, by reason; empty without a selection."""
     views: dict[str, int]
     sexes: dict[str, int]
     ages: Ages

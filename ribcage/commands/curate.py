@@ -1,0 +1,158 @@
+"""Select a subset of the training images that has no near-duplicates, balanced labels, and diverse features.
+
+The features are those of a pretrained model. The result is a dataset folder with the same images and tables, in which
+the training images that were not selected are in no split. Its column `curation` contains, for every training image,
+whether it was selected, is a near-duplicate of another image, or was left out; 'ribcage inspect' counts them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ribcage.data.collection import Datasets
+    from ribcage.data.dataset_folder import DatasetFolder
+
+POSITIONAL = ("data",)
+EXAMPLES = ("curate data/nih --features runs/moco --share 0.25 --out data/nih-quarter",)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is selected, and how."""
+
+    data: Path
+    """Dataset folder."""
+    features: Path
+    """Run folder or bundle of the model that computes features, for example of a self-supervised pretraining."""
+    out: Path | None = None
+    """Dataset folder to write (required)."""
+    share: float = 0.25
+    """Fraction of the training images to select."""
+    balance: float = 0.5
+    """Part of the selection, from 0 to 1, that is divided equally among the positive images of all findings."""
+    prototypes: int = 0
+    """Number of clusters of features; 0 means a tenth of the number of selected images, but at least 10 and at most
+    1,000."""
+    train: str = "train"
+    """Split from which images are selected."""
+    near_duplicates: bool = True
+    """Select at most one of several near-duplicates (re-encoded, resized, cropped, mirrored or rotated images)."""
+    seed: int = 0
+    """Random seed for the clusters."""
+    batch: int = 64
+    """Batch size: images per forward pass."""
+    threads: int = 0
+    """Number of threads that load images; 0 means one per core."""
+
+
+def run(options: Options) -> "DatasetFolder":
+    """Compute features, select, write, print; return the new dataset folder."""
+    import numpy as np
+
+    from ribcage.data import curation, dataset_folder
+    from ribcage.data.collection import Datasets
+    from ribcage.runtime.spelling import count_phrase
+
+    check(options)
+    assert options.out is not None
+    opened = dataset_folder.open(options.data)
+    data = Datasets.of([opened])
+    rows = data.rows_of(options.train)
+    count = max(1, round(options.share * len(rows)))
+    clusters = curation.cluster(
+        features(options, data, rows),
+        options.prototypes or min(curation.MOST, max(curation.LEAST, count // 10)),
+        options.seed,
+    )
+    single = curation.representatives(duplicate_groups(opened, rows)) if options.near_duplicates else rows >= 0
+    chosen = curation.selected(clusters, opened.index.labels[rows], count, candidates=single, balance=options.balance)
+    reasons = np.where(chosen, curation.SELECTED, np.where(single, curation.LEFT_OUT, curation.DUPLICATE))
+    write(options, opened, rows, reasons)
+    print(
+        f"{options.out}: {chosen.sum():,} of {count_phrase(len(rows), f'{options.train} image')} selected; "
+        f"{count_phrase(int((~single).sum()), 'near-duplicate')}; {count_phrase(clusters.count, 'cluster')}."
+    )
+    return dataset_folder.open(options.out)
+
+
+def check(options: Options) -> None:
+    """Raise one ValueError with everything that is wrong with the options."""
+    from ribcage.runtime import limits
+    from ribcage.runtime.remote import addresses
+
+    wrong = ["--out is missing: pass the dataset folder to write"] * (options.out is None)
+    wrong += [f"--out {options.out} exists: pass a new folder"] * (options.out is not None and options.out.exists())
+    wrong += [f"{place} is a remote address: copy the dataset folder to a local disk"
+              for place in (options.data, options.out) if place and addresses.is_remote(place)]  # fmt: skip
+    wrong += [f"--share {options.share:g} must be more than 0 and at most 1"] * (not 0 < options.share <= 1)
+    wrong += [f"--balance {options.balance:g} must be from 0 to 1"] * (not 0 <= options.balance <= 1)
+    wrong += [f"--prototypes {options.prototypes} must be 0 or more"] * (options.prototypes < 0)
+    limits.check_options(options, wrong)
+
+
+def features(options: Options, data: "Datasets", rows: "np.ndarray") -> "np.ndarray":
+    """(N, D) features of these rows."""
+    import torch
+
+    from ribcage.bundle.init import initial_backbone
+    from ribcage.bundle.io import load_bundle
+    from ribcage.training import probe
+
+    model = load_bundle(options.features).spec
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loader = probe.plain_loader(
+        data, rows, model.size, (), batch=options.batch, threads=options.threads or None, channels=model.channels,
+        normalise=(model.mean, model.std), device=device,
+    )  # fmt: skip
+    return probe.extract(initial_backbone(model, str(options.features), 0.0), loader, device, "features").features
+
+
+def duplicate_groups(opened: "DatasetFolder", rows: "np.ndarray") -> "np.ndarray":
+    """(N,) a number for each of these rows, equal for near-duplicates."""
+    from ribcage.data.audit import copies
+    from ribcage.imaging import duplicates
+
+    if opened.facts.linked:
+        raise ValueError(
+            f"{opened.folder} is linked and has no fingerprints. Import it without --link, or pass "
+            "--no-near-duplicates."
+        )
+    found = duplicates.duplicates_within(
+        opened.fingerprints.prints[rows], images=lambda place: opened.image(int(rows[place]))
+    )
+    return copies.components(len(rows), found.first, found.second)
+
+
+def write(options: Options, opened: "DatasetFolder", rows: "np.ndarray", reasons: "np.ndarray") -> None:
+    """The dataset folder with the new column and split; its images are hard links to those of the other folder."""
+    import hashlib
+    import os
+    import shutil
+    from dataclasses import replace
+
+    import numpy as np
+
+    from ribcage.data import curation, dataset_folder
+    from ribcage.runtime import files
+
+    assert options.out is not None
+    table = opened.index.table.copy()
+    column, split = np.full(len(table), "", object), table["split"].to_numpy(object)
+    column[rows] = reasons
+    split[rows[reasons != curation.SELECTED]] = ""
+    index = replace(opened.index, table=table.assign(split=split, **{curation.COLUMN: column}))
+    options.out.mkdir(parents=True)
+    with files.explained(options.out, "Free space first."):
+        for file in sorted(options.data.iterdir()):
+            if file.name not in ("index.parquet", "dataset.json", files.LOCK) and file.is_file():
+                try:
+                    os.link(file, options.out / file.name)
+                except OSError:  # another file system
+                    shutil.copyfile(file, options.out / file.name)
+        with files.atomic(options.out / "index.parquet") as part:
+            index.save(part)
+        plan = hashlib.blake2b(f"{opened.facts.plan} {','.join(split)}".encode(), digest_size=16).hexdigest()
+        dataset_folder.write_facts(options.out, replace(opened.facts, plan=plan))
