@@ -24,7 +24,7 @@ test-fast: .venv/installed
 test: .venv/installed
 	$(PYTEST) -m "not integration"
 
-test-integration: .venv/installed .venv/extras browser slurm .venv/skypilot/installed
+test-integration: .venv/installed .venv/extras browser slurm .venv/skypilot/installed .venv/s3rver/installed
 	CI=true $(PYTEST) -m integration
 
 .venv/extras: .venv/installed
@@ -35,6 +35,13 @@ test-integration: .venv/installed .venv/extras browser slurm .venv/skypilot/inst
 .venv/skypilot/installed: .venv/installed
 	$(BIN)/uv venv --quiet --clear .venv/skypilot
 	$(BIN)/uv pip install --quiet --python .venv/skypilot/bin/python skypilot
+	@touch $@
+
+# A second S3 server; where there is no npm, its test is skipped.
+.venv/s3rver/installed: .venv/installed
+	@mkdir -p .venv/s3rver
+	@npm install --silent --no-audit --no-fund --prefix .venv/s3rver s3rver@3.7.1 || \
+	  echo "s3rver cannot be installed here: npm is missing or offline"
 	@touch $@
 
 # The tests of the viewer need a browser; it is installed where there is none.

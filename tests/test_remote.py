@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -301,3 +303,45 @@ def test_an_invalid_limit_is_refused(text: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv(cache.SIZE_VARIABLE, text)
     with pytest.raises(ValueError, match=cache.SIZE_VARIABLE):
         cache.cache_limit()
+
+
+# ---- another server
+
+
+@pytest.fixture
+def s3rver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An S3 server of another kind, which `make test-integration` installs."""
+    program = Path(__file__).parents[1] / ".venv" / "s3rver" / "node_modules" / ".bin" / "s3rver"
+    if not program.exists():
+        pytest.skip("s3rver is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["-a", "127.0.0.1", "-p", str(port), "-d", str(tmp_path / "s3rver"), "--configure-bucket", "xray"]
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen([str(program), *words], **quiet)  # type: ignore[call-overload]
+    try:
+        values = {"ENDPOINT_URL": f"http://127.0.0.1:{port}", "ACCESS_KEY_ID": "S3RVER", "SECRET_ACCESS_KEY": "S3RVER"}
+        for name, value in {**values, "DEFAULT_REGION": "us-east-1"}.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("RIBCAGE_CACHE", str(tmp_path / "cache"))
+        objects.forget_connections()
+        yield
+    finally:
+        server.kill()
+        server.wait()
+        objects.forget_connections()
+
+
+@pytest.mark.integration
+def test_another_s3_server_works_as_well(s3rver: None, tmp_path: Path) -> None:
+    objects.write_bytes(DATA, AT)
+    assert cache.local_copy(AT, sha256=hashlib.sha256(DATA).hexdigest()).read_bytes() == DATA
+    (tmp_path / "large").write_bytes(os.urandom(101 << 20))  # is uploaded in several parts
+    objects.upload(tmp_path / "large", "s3://xray/nih/large ü")
+    assert cache.local_copy("s3://xray/nih/large ü").read_bytes() == (tmp_path / "large").read_bytes()
+    assert list(objects.list_files("s3://xray/nih")) == ["images.npy", "large ü"]
+    objects.remove(AT)
+    for place in (AT, "s3://nowhere/x"):
+        with pytest.raises(FileNotFoundError):
+            objects.describe(place)
