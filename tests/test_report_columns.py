@@ -72,6 +72,12 @@ def test_columns_are_chosen_by_an_option(tmp_path: Path) -> None:
         assert "effusion" not in str(error.value)
 
 
+def test_text_in_a_column_of_labels_is_refused_without_the_text(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"one has a text of 33 characters in line 2") as error:
+        read(tmp_path, "one,Mass", f"{CLEAR},0", "1,1", label_columns=("one", "Mass"))
+    assert "lungs" not in str(error.value)
+
+
 def test_several_reports_of_an_image_are_a_warning_without_text(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

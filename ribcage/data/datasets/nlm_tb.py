@@ -14,6 +14,7 @@ import pandas as pd
 from ribcage.data import splits
 from ribcage.data.index import Index, index_table
 from ribcage.data.masks import DrawnMask, MaskFile, mask_frame
+from ribcage.data.radiology_reports import reports_of_images
 from ribcage.data.readers import tables
 from ribcage.runtime.files import regular
 
@@ -57,12 +58,14 @@ def index(root: Path, *, hospital: Literal["all", "shenzhen", "montgomery"] = "a
         view="PA",
         sex=texts.str.extract(SEX, expand=False).str.upper(),
         age=tables.years(texts.str.extract(AGE).fillna("").agg("".join, axis=1).str.upper()),
-        reading=texts.str.replace(FIRST_LINES, "", regex=True).str.split().str.join(" ").astype("str"),
     )
+    read = pd.DataFrame({"impression": texts.str.replace(FIRST_LINES, "", regex=True).str.split().str.join(" ")})
+    reports = reports_of_images(rows["stem"], read.set_axis(rows["stem"]), "en")
     frame[FINDING] = rows["stem"].str[-1].astype("float32")
     frame["split"] = splits.assigned(frame["patient"], frame["path"])
     table = index_table(frame, (FINDING,))
-    return Index("nlm_tb", table, (FINDING,), root=root, masks=mask_frame(_masks(paths, rows["stem"])))
+    masks = mask_frame(_masks(paths, rows["stem"]))
+    return Index("nlm_tb", table, (FINDING,), root=root, reports=reports, masks=masks)
 
 
 def _images(paths: list[str]) -> pd.DataFrame:

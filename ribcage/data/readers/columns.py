@@ -90,6 +90,8 @@ LABELS = {
 STRANGE = 9.0
 # In a list; a letter or a sign could mean anything there.
 NOTHING = ("0", *(word for word in LABELS[0.0] if len(word) > 1 or not word.isascii()))
+LONGEST_SHOWN = 30
+"""Limit on the characters of a cell that is shown in a message."""
 MOST_SPLITS = 5
 """Maximum number of custom split names; with more, the column is something else."""
 SPLIT_WORDS = {word: part for part, known in SPLITS.items() for word in known}
@@ -139,7 +141,9 @@ def labels(rows: pd.DataFrame, chosen: Sequence[str]) -> pd.DataFrame:
         name: int((found == STRANGE).to_numpy().argmax()) for name, found in values.items() if STRANGE in set(found)
     }
     if strange:
-        said = [f"{name} has {rows[name].iloc[at]!r} in line {rows.index[at] + 2}" for name, at in strange.items()]
+        said = [
+            f"{name} has {_shown(rows[name].iloc[at])} in line {rows.index[at] + 2}" for name, at in strange.items()
+        ]
         raise ValueError(
             f"Labels must be 1, 0, -1 (uncertain), yes, no or blank: {'; '.join(said)}. "
             "Correct them, or choose the columns with --label-columns."
@@ -162,6 +166,11 @@ def listed_labels(cells: pd.Series) -> pd.DataFrame:
     names = sorted(set().union(*sets) - {"No_Finding"}, key=_in_order)
     known = np.array([[float(name in each) if each else np.nan for name in names] for each in sets], np.float32)
     return pd.DataFrame(known.reshape(len(sets), len(names))[codes], columns=names, index=cells.index)
+
+
+def _shown(cell: str) -> str:
+    """A cell for a message. A long one may be the text of a report, which is patient data."""
+    return repr(cell) if len(cell) <= LONGEST_SHOWN else f"a text of {len(cell):,} characters"
 
 
 def is_one_list(chosen: Sequence[str], found: pd.DataFrame) -> bool:
@@ -240,7 +249,7 @@ def splits(column: pd.Series, name: str) -> pd.Series:
         return usual.where(usual.notna(), words).astype("str")
     if len(strange):
         raise ValueError(
-            f"The column {name!r} contains {strange.iloc[0]!r}, which is not a split (train, val or test). "
+            f"The column {name!r} contains {_shown(strange.iloc[0])}, which is not a split (train, val or test). "
             f"Choose another column with --split-column, or pass --split-column none."
         )
     return usual.fillna("").astype("str")
