@@ -1,15 +1,18 @@
 """Mapped index: the tables of a large folder as memory-mapped files."""
 
+import gc
 import json
 import logging
 import os
 import shutil
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from ribcage.data import dataset_folder, mapped_index
@@ -18,9 +21,12 @@ from ribcage.data.collection import Datasets
 from ribcage.data.dataset_facts import Facts
 from ribcage.data.fingerprint_table import Fingerprints
 from ribcage.data.index import Index
+from ribcage.data.loader import Loader
 from ribcage.data.pixel_check import PixelCheck
 from ribcage.imaging import fingerprint
-from ribcage.runtime import cache_folder
+from ribcage.imaging.augment import plain_view
+from ribcage.runtime import cache_folder, distributed
+from ribcage.training import chosen_rows
 
 ROWS, SIDE = 1000, 4
 TABLES_BESIDE = ("readings", "reports", "masks", "points")
@@ -31,30 +37,34 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that counts as large, and an empty cache."""
     monkeypatch.setenv("RIBCAGE_INDEX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(mapped_index, "LARGE", 100)
+    return written(tmp_path / "large", ROWS)
+
+
+def written(place: Path, count: int) -> Path:
+    """A dataset folder with so many images."""
     chance = np.random.default_rng(0)
     rows = pd.DataFrame(
         {
-            "path": [f"images/{row}.png" for row in range(ROWS)],
-            "patient": chance.choice(["", "7", "007", "p1"], ROWS),
-            "split": chance.choice(["train", "val"], ROWS),
-            "age": chance.choice([50.0, np.nan], ROWS),
-            "Mass": chance.choice([1, 0, -1, np.nan], ROWS),
+            "path": [f"images/{row}.png" for row in range(count)],
+            "patient": chance.choice(["", "7", "007", "p1"], count),
+            "split": chance.choice(["train", "val"], count),
+            "age": chance.choice([50.0, np.nan], count),
+            "Mass": chance.choice([1, 0, -1, np.nan], count),
             "width": np.int32(9),
-            "notes": chance.choice(["", "inverted", None], ROWS),
-            "checked": chance.choice([True, False], ROWS),
+            "notes": chance.choice(["", "inverted", None], count),
+            "checked": chance.choice([True, False], count),
         }
     )
     boxes = indexes.box_frame(pd.DataFrame([(3, "Mass", 1, 1, 2, 2)], columns=list(indexes.BOX_COLUMNS)))
     index = Index("large", indexes.index_table(rows, ["Mass"]), ("Mass",), boxes, (SIDE, SIDE))
-    place = tmp_path / "large"
     place.mkdir()
     dataset_folder.save_index(index, place / "index.parquet")
-    images = chance.integers(0, 256, (ROWS, SIDE, SIDE), np.uint8)
+    images = chance.integers(0, 256, (count, SIDE, SIDE), np.uint8)
     np.save(place / "images.npy", images)
     hashes = np.array([fingerprint.pixel_hash(image) for image in images], np.uint64)
-    prints = np.zeros((ROWS, fingerprint.VARIANTS, 4), np.uint64)
-    Fingerprints(prints, hashes, np.zeros(ROWS, np.uint64)).save(place / "fingerprints.parquet")
-    facts = Facts("large", "folder", "", "", ROWS, 0, SIDE, "pad", 8, 0.5, 0.2, ("Mass",), "")
+    prints = np.zeros((count, fingerprint.VARIANTS, 4), np.uint64)
+    Fingerprints(prints, hashes, np.zeros(count, np.uint64)).save(place / "fingerprints.parquet")
+    facts = Facts("large", "folder", "", "", count, 0, SIDE, "pad", 8, 0.5, 0.2, ("Mass",), "")
     dataset_folder.write_facts(place, facts)
     return place
 
@@ -168,3 +178,43 @@ def test_changing_a_mapped_index_changes_what_is_derived_from_it(folder: Path) -
     assert len(renamed.patient_codes.keys) == 1 and (renamed.label_codes == 1).all()
     with pytest.raises(ValueError, match="labels must be"):
         replace(index, table=index.table.assign(Mass=np.float32(0.5)))
+
+
+def memory(place: Path) -> int:
+    """Bytes that a process allocates until the first batch of a training."""
+    gc.collect()
+    before = pa.total_allocated_bytes()
+    tracemalloc.start()
+    try:
+        data = Datasets.open([place])
+        loader = Loader(data, [plain_view(8)], batch=4, rows=data.rows_of("train"), threads=1, prefetch=0)
+        batches = loader.epoch(0)
+        next(batches)
+        return tracemalloc.get_traced_memory()[0] + pa.total_allocated_bytes() - before
+    finally:
+        tracemalloc.stop()
+        batches.close()  # type: ignore[attr-defined]
+
+
+def test_memory_grows_by_a_few_bytes_per_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row number and a place in the order for each image of the training split, which is half of them."""
+    monkeypatch.setenv("RIBCAGE_INDEX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(mapped_index, "LARGE", 100)
+    few, many = written(tmp_path / "few", 1000), written(tmp_path / "many", 6000)
+    for place in (few, many):  # the first start writes the cache
+        dataset_folder.open(place)
+    assert (memory(many) - memory(few)) / 5000 < 20
+    monkeypatch.setattr(mapped_index, "LARGE", 100_000)
+    assert (memory(many) - memory(few)) / 5000 > 60, "in memory, there is a copy of the tables"
+
+
+def test_only_the_first_process_reads_fingerprints(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the second process, which receives the result of the first."""
+    (folder / "fingerprints.parquet").unlink()
+    data = Datasets.open([folder])
+    train = data.rows_of("train")
+    copied = np.arange(len(train)) < 3
+    with pytest.raises(FileNotFoundError, match="fingerprints"):
+        chosen_rows.without_copies(data, train, "train")
+    monkeypatch.setattr(distributed, "run_on_first", lambda work: np.packbits(copied))
+    assert np.array_equal(chosen_rows.without_copies(data, train, "train"), train[3:])
