@@ -44,6 +44,7 @@ GROUPS = {
         *(
             "drop_shared",
             "split_list",
+            "masks",
             "size",
             "fit",
             "depth",
