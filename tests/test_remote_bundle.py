@@ -61,6 +61,8 @@ def test_commands_that_write_beside_the_model_need_a_local_out(
     for line in (["evaluate", run, "--data", str(local / "data")], ["export", run]):
         assert cli.main(line) == 2
         assert has_facts(capsys.readouterr().err, "--out", "local")
+    assert cli.main(["predict", run, "s3://xray/x.png"]) == 2
+    assert has_facts(capsys.readouterr().err, "PATHS", "local", "s3://xray/x.png")
     assert cli.main(["predict", run, "x.png", "--out", "s3://xray/out.csv"]) == 2
     assert has_facts(capsys.readouterr().err, "--out", "local", "s3://xray/out.csv")
 

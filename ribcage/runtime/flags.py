@@ -209,12 +209,13 @@ def parse(name: str, module: ModuleType, flags: list[Flag], words: list[str]) ->
 
 def remote_errors(module: ModuleType, values: Mapping[str, Any]) -> list[str]:
     """What is wrong with remote addresses: only the options in `REMOTE` of a command take them."""
-    wrong = []
+    wrong, placed = [], getattr(module, "POSITIONAL", ())
     for name, value in values.items():
         places = [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, Path)]
         if name not in getattr(module, "REMOTE", getattr(module.Options, "REMOTE", ())):
             wrong += [
-                f"{option_words(name, True)[0]} must be a local path, not {addresses.address(one)}"
+                f"{name.upper() if name in placed else option_words(name, True)[0]} must be a local path, not "
+                f"{addresses.address(one)}"
                 for one in places
                 if addresses.is_remote(one)
             ]

@@ -141,7 +141,7 @@ def open_copy(place: Path | str, *, size: int | None = None, sha256: str | None 
             f"replaced. Upload it again."
         )
     for _ in range(2):  # again if a transfer was damaged
-        copy = entry.opened(lambda facts: facts.version == found.version) or entry.filled(found)
+        copy = entry.opened(lambda facts: _is_of(facts, found)) or entry.filled(found)
         if not sha256 or copy.facts.sha256 == sha256:
             return copy
         copy.path.unlink(missing_ok=True)
@@ -227,7 +227,7 @@ class _Entry:
                     if not files.has_name(handle, self.part):
                         os.close(handle)
                         continue
-                    if copy := self.opened(lambda facts: facts.version == found.version):
+                    if copy := self.opened(lambda facts: _is_of(facts, found)):
                         self.part.unlink()
                         os.close(handle)
                         return copy
@@ -255,6 +255,11 @@ class _Entry:
             return CachedFile(self.copy, handle, facts)
         os.close(handle)
         return None
+
+
+def _is_of(facts: CopyFacts, found: RemoteFile) -> bool:
+    """Whether a copy is of this version of an object; never if the file system does not tell versions."""
+    return bool(found.version) and (facts.version, facts.size) == (found.version, found.size)
 
 
 def _matches(handle: int, facts: CopyFacts) -> bool:
