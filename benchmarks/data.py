@@ -32,7 +32,7 @@ from ribcage.data.datasets.chexpert import LABELS
 from ribcage.data.importer import pixel_files, writer
 from ribcage.data.index import Index
 from ribcage.data.loader import Loader
-from ribcage.imaging import augment, image_file
+from ribcage.imaging import augment, image_file, jpeg_block_means
 from ribcage.runtime import rng
 from ribcage.runtime.engines import Threads
 
@@ -208,9 +208,12 @@ def training_batches(kind: Kind, folder: Path, count: int, rounds: int) -> list[
 
 
 def floors(folder: Path) -> list[str]:
-    """What single calls of OpenCV cost, below which no pipeline made of them can go."""
+    """What single steps cost, below which no pipeline made of them can go."""
     files = make_files(KINDS[0], folder, 32)
     coded = [np.fromfile(file, np.uint8) for file in files]
+    large = [np.fromfile(file, np.uint8) for file in make_files(KINDS[2], folder, 4)]
+    plain = [data.tobytes() for data in large]
+    grain = np.random.default_rng(0).normal(size=(SIDE, SIDE)).astype(np.float32)
     gray = [cv2.resize(np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)), (STORED, STORED)) for data in coded]
     wide, table = gray[0].astype(np.float32), np.linspace(-2, 2, 256, dtype=np.float32)
     matrix, flags = cv2.getRotationMatrix2D((128, 128), 5, 1.1), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -224,6 +227,13 @@ def floors(folder: Path) -> list[str]:
             ),
             "warp 256² to 224², 8 bit": lambda: len(
                 [cv2.warpAffine(one, matrix, (SIDE, SIDE), outs[1], flags) for one in gray]
+            ),
+            "add noise, 224²": lambda: len([cv2.scaleAdd(grain, 0.01, outs[0], outs[0]) for _ in gray]),
+            "decode a MIMIC JPEG at 1/8, OpenCV": lambda: len(
+                [cv2.imdecode(data, cv2.IMREAD_REDUCED_GRAYSCALE_8) for data in large]
+            ),
+            "decode a MIMIC JPEG at 1/8, block means": lambda: len(
+                [jpeg_block_means.decode_block_means(data) for data in plain]
             ),
         },
         rounds=15,
@@ -319,7 +329,7 @@ def chexpert_csv(folder: Path, count: int = 223_414) -> str:
 def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--floors", action="store_true", help="only the single calls")
+    parser.add_argument("--floors", action="store_true", help="only the single steps")
     parser.add_argument("--quick", action="store_true", help="fewer images and rounds, for a rough impression")
     options = parser.parse_args()
     quick = options.quick
@@ -340,7 +350,7 @@ def main() -> None:
                 print(line, flush=True)
         print()
         (Path(place) / "floors").mkdir()
-        print("single OpenCV calls", *floors(Path(place) / "floors"), "", sep="\n", flush=True)
+        print("single steps", *floors(Path(place) / "floors"), "", sep="\n", flush=True)
         print(million(Path(place) / "million"), flush=True)
         print(memory_by_threads(Path(place) / "0" / "stored"), flush=True)
         print(chexpert_csv(Path(place) / "csv"))

@@ -1,9 +1,15 @@
 """Lossless and 12-bit JPEG, decoded by our own loops."""
 
+import hashlib
+import os
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 from dicoms import RAMP, deep_jpeg, encapsulated, lossless_jpeg, read
+from pydicom import dcmread
+from pydicom.encaps import generate_frames
 from pydicom.uid import (
     JPEGExtended12Bit,
     JPEGLosslessSV1,
@@ -11,6 +17,8 @@ from pydicom.uid import (
 
 from ribcage.imaging import medical_jpeg
 from ribcage.imaging.image_file import UnreadableError
+
+REAL = os.environ.get("RIBCAGE_REAL_DATA")
 
 
 def test_the_order_and_the_cosines_are_those_of_the_standard() -> None:
@@ -71,6 +79,13 @@ def test_12_bit_jpeg_is_decoded_to_its_rounding(blocks: int) -> None:
     assert np.abs(medical_jpeg.decode_medical_jpeg(deep_jpeg(pixels, blocks)).astype(int) - pixels).max() <= 2
     made = encapsulated(deep_jpeg(pixels), JPEGExtended12Bit, pixels, 12, WindowCenter="2048", WindowWidth="4096")
     assert np.abs(read(made).pixels / 16.0 - pixels).max() <= 3
+
+
+@pytest.mark.skipif(not REAL, reason="RIBCAGE_REAL_DATA names no folder of real radiographs")
+def test_pixels_of_a_12_bit_radiograph_do_not_change() -> None:
+    dataset = dcmread(Path(REAL or "") / "dicom/RG2_JPLY_fixed.dcm")
+    pixels = medical_jpeg.decode_medical_jpeg(next(generate_frames(dataset.PixelData, number_of_frames=1)))
+    assert hashlib.sha256(pixels.tobytes()).hexdigest().startswith("7ac3c5bd88a592c3")
 
 
 def test_our_own_jpeg_decoder_survives_any_bytes() -> None:

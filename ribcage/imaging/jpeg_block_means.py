@@ -47,7 +47,7 @@ def _skips(ac: np.ndarray) -> np.ndarray:
     """(8192,) uint16: for each value of the next 13 bits, how many bits the coefficients take that lie in them in
     whole, + 32 * the number of coefficients, + LAST if the block ends with them."""
     values = np.arange(1 << AHEAD)
-    code = ac[values << (16 - AHEAD)]
+    code = ac[values << (16 - AHEAD)].astype(np.int64)
     length, run, size = code >> 8, (code & 255) >> 4, code & 15
     ends = (size == 0) & (run < 15)
     taken, passed = length + size, np.where(ends, 0, run + 1)

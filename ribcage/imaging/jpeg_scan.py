@@ -106,7 +106,7 @@ def _huffman_tables(body: bytes) -> dict[tuple[int, int], np.ndarray]:
     found = {}
     while body:
         counts, symbols = np.frombuffer(body, np.uint8, 16, 1), body[17:]
-        table, at, used = np.zeros(65536, np.int32), 0, 0
+        table, at, used = np.zeros(65536, np.uint16), 0, 0
         for length, count in enumerate(counts.tolist(), 1):
             for symbol in symbols[used : used + count]:
                 span = 1 << (16 - length)

@@ -15,6 +15,7 @@ ZIGZAG = np.array([y * 8 + x for y, x in sorted(np.ndindex(8, 8), key=lambda p: 
 # T.81 A.3.3: rows are the cosines of one frequency, so that block = COSINES.T @ coefficients @ COSINES.
 COSINES = np.cos(np.outer(np.arange(8), 2 * np.arange(8) + 1) * np.pi / 16) / 2
 COSINES[0] /= np.sqrt(2)
+RESTARTS = range(0xD0, 0xD8)
 
 
 def is_medical_jpeg(data: bytes) -> bool:
@@ -37,8 +38,16 @@ def decode_medical_jpeg(data: bytes) -> np.ndarray:
 
 def _parts(data: bytes, start: int) -> list[np.ndarray]:
     """The coded bits between restarts, without byte stuffing and padded for reads past the end."""
-    end = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]").search(data, start)
-    parts = re.split(rb"\xff+[\xd0-\xd7]", data[start : end.start() if end else len(data)])
+    coded = np.frombuffer(data, np.uint8)[start:]
+    places = np.flatnonzero(coded[:-1] == 0xFF)
+    markers = coded[places + 1]  # 0: no marker but a stuffed byte
+    first = next(iter(np.flatnonzero(markers)), None)
+    if first is None or not (markers[first] == 0xFF or int(markers[first]) in RESTARTS):
+        end = len(coded) if first is None else places[first]
+        stuffed = places[:first] + 1
+        return [np.concatenate([np.delete(coded[:end], stuffed), np.zeros(16, np.uint8)])]
+    found = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]").search(data, start)
+    parts = re.split(rb"\xff+[\xd0-\xd7]", data[start : found.start() if found else len(data)])
     return [np.frombuffer(part.replace(b"\xff\x00", b"\xff") + bytes(16), np.uint8) for part in parts]
 
 
@@ -78,29 +87,28 @@ def _decode_rows(
     """T.81 H.1.2: each pixel is a prediction from its neighbours plus a coded difference, modulo 65,536."""
     height, width, components = pixels.shape
     end = (len(coded) - 16) * 8
-    at = 0
+    word, at = np.int64(0), np.int64(0)  # `word` ends in the next `have` bits, which begin in bit `at`
+    have: int | np.int64 = 0
     for y in range(height):
         for x in range(width):
             for c in range(components):
-                byte = at >> 3
-                word = np.int64(0)
-                for k in range(5):
-                    word = word << 8 | np.int64(coded[byte + k])
-                found = tables[c, (word >> (24 - (at & 7))) & 0xFFFF]
+                if have < 32:
+                    byte = (at + have) >> 3
+                    for k in range(4):
+                        word = word << 8 | np.int64(coded[byte + k])
+                    have += 32
+                found = np.int64(tables[c, (word >> (have - 16)) & 0xFFFF])
                 length, size = found >> 8, found & 255
                 if length == 0 or size > 16:
                     return False
-                difference = np.int64(0)
-                if size == 16:
-                    difference = np.int64(32768)
-                elif size > 0:
-                    difference = (word >> (40 - (at & 7) - length - size)) & ((1 << size) - 1)
-                    if difference < 1 << (size - 1):
-                        difference -= (1 << size) - 1
-                    at += size
-                at += length
+                extra = size & 15  # a difference of 16 bits is always 32,768
+                have -= length + extra
+                at += length + extra
                 if at > end:
                     return False
+                difference = np.int64(32768) if size == 16 else (word >> have) & ((1 << extra) - 1)
+                if extra > 0 and difference < 1 << (extra - 1):
+                    difference -= (1 << extra) - 1
                 left = np.int64(pixels[y, x - 1, c]) if x > 0 else 0
                 above = np.int64(pixels[y - 1, x, c]) if y > 0 else 0
                 corner = np.int64(pixels[y - 1, x - 1, c]) if x > 0 and y > 0 else 0
@@ -141,51 +149,55 @@ def _decode_blocks(
     end = (len(coded) - 16) * 8
     top = float((1 << bits) - 1)
     middle = float(1 << (bits - 1))
-    block, half = np.zeros((8, 8)), np.zeros((8, 8))
-    at, direct = 0, np.int64(0)
+    half, rows, used = np.zeros((8, 8)), np.zeros((8, 8)), np.zeros(8, np.bool_)
+    word, at, direct = (
+        np.int64(0),
+        np.int64(0),
+        np.int64(0),
+    )  # `word` ends in the next `have` bits, which begin in bit `at`
+    have: int | np.int64 = 0
     for number in range(first, last):
-        block[:] = 0
-        k = 0
+        half[:], used[:] = 0.0, False
+        k: int | np.int64 = 0
         while k < 64:
-            byte = at >> 3
-            word = np.int64(0)
-            for n in range(5):
-                word = word << 8 | np.int64(coded[byte + n])
-            ahead = (word >> (24 - (at & 7))) & 0xFFFF
-            found = dc[ahead] if k == 0 else ac[ahead]
+            if have < 32:
+                byte = (at + have) >> 3
+                for n in range(4):
+                    word = word << 8 | np.int64(coded[byte + n])
+                have += 32
+            ahead = (word >> (have - 16)) & 0xFFFF
+            found = np.int64(dc[ahead] if k == 0 else ac[ahead])
             length, run, size = found >> 8, (found & 255) >> 4, found & 15
             if length == 0 or (k == 0 and run > 0):
                 return False
-            value = np.int64(0)
-            if size > 0:
-                value = (word >> (40 - (at & 7) - length - size)) & ((1 << size) - 1)
-                if value < 1 << (size - 1):
-                    value -= (1 << size) - 1
+            have -= length + size
             at += length + size
             if at > end:
                 return False
+            value = (word >> have) & ((1 << size) - 1)
+            if size > 0 and value < 1 << (size - 1):
+                value -= (1 << size) - 1
             if k == 0:
                 direct += value
-                block[0, 0] = direct * steps[0]
-                k = 1
-                continue
-            if size == 0 and run < 15:  # the rest of the block is zero
+                value = direct
+            elif size == 0 and run < 15:  # the rest of the block is zero
                 break
             k += run
             if k > 63:
                 return False
-            block[zigzag[k] >> 3, zigzag[k] & 7] = value * steps[k]
-            k += 1
-        for u in range(8):
+            u, v, scaled = zigzag[k] >> 3, zigzag[k] & 7, value * steps[k]
+            used[u] = True
             for x in range(8):
-                half[u, x] = 0.0
-                for v in range(8):
-                    half[u, x] += block[u, v] * cosines[v, x]
+                half[u, x] += scaled * cosines[v, x]
+            k += 1
+        rows[:] = middle
+        for u in range(8):
+            if used[u]:  # the others are zero
+                for y in range(8):
+                    for x in range(8):
+                        rows[y, x] += half[u, x] * cosines[u, y]
         y0, x0 = number // across * 8, number % across * 8
         for y in range(8):
             for x in range(8):
-                value_here = middle
-                for u in range(8):
-                    value_here += half[u, x] * cosines[u, y]
-                pixels[y0 + y, x0 + x] = np.uint16(min(max(value_here + 0.5, 0.0), top))
+                pixels[y0 + y, x0 + x] = np.uint16(min(max(rows[y, x] + 0.5, 0.0), top))
     return True
