@@ -11,7 +11,7 @@ import pytest
 from image_folders import SIZE, facts, images, imported
 from test_writer import digest
 
-from ribcage.commands import import_
+from ribcage.commands import import_, reshard
 from ribcage.data import dataset_folder, image_store
 from ribcage.data.image_store import ShardStore
 from ribcage.data.importer import parts, writer
@@ -208,3 +208,33 @@ def test_the_command_divides_the_images(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob("images-*.npy"))
     with pytest.raises(ValueError, match=r"--images-per-shard.*--images-per-shard"):
         import_.check(options(-1, link=True))
+
+
+@pytest.mark.parametrize("each", [0, 64])
+def test_a_resharded_copy_is_that_of_an_import(
+    sharded: dataset_folder.DatasetFolder, index: Index, tmp_path: Path, each: int
+) -> None:
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "images-00000.npy.part").write_bytes(b"a copy that was interrupted")
+    copy = reshard.run(reshard.Options(sharded.folder, tmp_path / "copy", each))
+    assert copy.facts.contents == sharded.facts.contents
+    assert digest(copy.folder) == digest(imported(index, tmp_path / "import", images_per_shard=each).folder)
+    with pytest.raises(FileExistsError, match="--out"):
+        reshard.run(reshard.Options(sharded.folder, copy.folder, each))
+
+
+def test_what_cannot_be_resharded_is_refused(
+    sharded: dataset_folder.DatasetFolder, index: Index, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"DATA.*--out.*--images-per-shard"):
+        reshard.run(reshard.Options(images_per_shard=-1))
+    writer.link(index, facts(index.root), tmp_path / "linked")
+    with pytest.raises(ValueError, match=r"linked.*--link"):
+        reshard.run(reshard.Options(tmp_path / "linked", tmp_path / "out"))
+    for file in sharded.folder.iterdir():
+        os.link(file, tmp_path / file.name)
+    (tmp_path / "images-00001.npy").unlink()
+    np.save(tmp_path / "images-00001.npy", np.zeros((EACH, SIZE, SIZE), np.uint8))
+    with pytest.raises(ValueError, match=r"image 40\b"):
+        reshard.run(reshard.Options(tmp_path, tmp_path / "out"))
+    assert not (tmp_path / "out" / "dataset.json").exists()

@@ -1,0 +1,63 @@
+"""Resharding: a copy of a dataset folder whose images are divided among other files, without a new import."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ribcage.data import dataset_folder
+from ribcage.data.dataset_folder import DatasetFolder
+from ribcage.data.importer import writer
+from ribcage.data.importer.pixel_files import HEADER, PixelFiles
+from ribcage.imaging import fingerprint
+from ribcage.runtime import files
+
+REJECTED = "rejected.csv"
+
+
+def reshard(opened: DatasetFolder, out: Path, images_per_shard: int) -> Iterator[int]:
+    """Write the copy, which equals an import with this number of images per shard; yields the number of images written
+    in each step. A copy that was interrupted begins again."""
+    if opened.facts.linked:
+        raise ValueError(f"{opened.folder} is a linked folder, which stores no images. Import it without --link.")
+    if (out / "dataset.json").exists():
+        raise FileExistsError(f"{out} is a dataset folder already. Choose another --out.")
+    facts = replace(opened.facts, images_per_shard=images_per_shard, shards=())
+    images = PixelFiles(out, facts)
+    with files.explained(out, "Free space and run the same command again."):
+        out.mkdir(parents=True, exist_ok=True)
+        with files.only_writer(out):
+            writer.refuse_strangers(out, writer.OURS)
+            files.require_space(out, len(opened) * images.bytes_each + HEADER)
+            images.cut(0)
+            for start in range(0, len(opened), writer.CHUNK):
+                rows = range(start, min(start + writer.CHUNK, len(opened)))
+                images.append(_intact(opened, rows))
+                yield len(rows)
+            shards = images.finish()
+            for name in opened.facts.tables:
+                _copy(opened.folder, name, out)
+            with contextlib.suppress(FileNotFoundError):  # it may not have been uploaded
+                _copy(opened.folder, REJECTED, out)
+            dataset_folder.write_facts(out, replace(facts, shards=shards))
+
+
+def _intact(opened: DatasetFolder, rows: range) -> np.ndarray:
+    """(n, S, S): these images; ValueError if their pixels have changed since the import."""
+    images, hashes = np.stack(opened.images.read(rows)), opened.fingerprints.pixels
+    wrong = [row for row, image in zip(rows, images, strict=True) if fingerprint.pixel_hash(image) != hashes[row]]
+    if wrong:
+        raise ValueError(
+            f"The pixels of image {wrong[0]:,} of {opened.folder} have changed since the import. Import the dataset "
+            f"again."
+        )
+    return images
+
+
+def _copy(folder: Path, name: str, out: Path) -> None:
+    source = dataset_folder.local_file(folder, name)
+    with files.atomic(out / name) as part:
+        shutil.copyfile(source, part)
