@@ -1241,6 +1241,23 @@ def recipes(
         json: Write the list to this JSON file.
     """
 
+def reshard(
+    data: Word | None = None,
+    *,
+    out: Word | None = None,
+    images_per_shard: int = 512,
+) -> DatasetFolder:
+    """Copy a dataset folder and divide its images among another number of files, without a new import.
+
+    The copy is byte-identical to the result of an import with the same --images-per-shard. A copy that was interrupted
+    begins again when the same command is run again.
+
+    Args:
+        data: Dataset folder to copy (required).
+        out: Dataset folder to write (required).
+        images_per_shard: Number of images per file; 0 means one file (docs/datasets.md).
+    """
+
 def run(
     name: Word,
     *,

@@ -134,3 +134,11 @@ def test_who_reads_at_random_from_more_shards_than_fit_into_the_cache_is_told(
     ):  # fmt: skip
         monkeypatch.setenv(cache.SIZE_VARIABLE, str(size))
         assert ("--shuffle blocks" in setup.download_warning(shuffle, Datasets.of([data]))) == said
+
+
+def test_a_remote_folder_is_resharded_to_a_local_one(s3: FaultProxy, local: DatasetFolder, tmp_path: Path) -> None:
+    remote = on_s3(local, "resharded")
+    words = ["reshard", "s3://xray/resharded", "--out", str(tmp_path / "out"), "--images-per-shard", "0"]
+    assert cli.main(words) == 0 and cli.main([*words[:3], "s3://xray/out"]) == 2
+    whole = dataset_folder.open(tmp_path / "out")
+    assert np.array_equal(whole.images[:], local.images[:]) and whole.facts.tables == remote.facts.tables

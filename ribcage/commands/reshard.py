@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ribcage.data.dataset_folder import DatasetFolder
 
 POSITIONAL = ("data",)
+REMOTE = ("data",)
 EXAMPLES = ("reshard data/nih --out data/nih-shards --images-per-shard 512",)
 
 

@@ -14,6 +14,7 @@ from ribcage.data.importer import writer
 from ribcage.data.importer.pixel_files import HEADER, PixelFiles
 from ribcage.imaging import fingerprint
 from ribcage.runtime import files
+from ribcage.runtime.remote import cache
 
 REJECTED = "rejected.csv"
 
@@ -58,6 +59,6 @@ def _intact(opened: DatasetFolder, rows: range) -> np.ndarray:
 
 
 def _copy(folder: Path, name: str, out: Path) -> None:
-    source = dataset_folder.local_file(folder, name)
+    source = cache.local_file(folder, name)
     with files.atomic(out / name) as part:
         shutil.copyfile(source, part)
