@@ -49,6 +49,7 @@ ELSEWHERE = {
     "cluster": "test_launcher.py plays srun",
     "extending": "test_docs_examples.py",
     "index": "the same lines as README",
+    "remote": "test_remote_data.py and test_remote_bundle.py, on servers of this machine",
     "tuning": "test_tune.py",
 }
 
