@@ -1,7 +1,7 @@
 """Linear layers in float32 on CPUs on which oneDNN multiplies matrices faster than MKL.
 
 torch uses MKL for products in float32, and MKL does not use AVX-512 on processors by AMD: on an EPYC of the Zen 5
-generation, oneDNN is 2.2 times as fast. Results are equal up to rounding; weights and their names do not change.
+generation, oneDNN is more than twice as fast. Results are equal up to rounding; weights and their names do not change.
 """
 
 import functools
