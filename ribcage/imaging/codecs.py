@@ -84,7 +84,7 @@ def _reduction(header: Header, min_side: int | None) -> int:
 
 
 def _block_means(data: bytes, header: Header) -> np.ndarray | None:
-    """A grey JPEG at 1/8 of its size, if that can be decoded without OpenCV, which takes more than twice as long."""
+    """A grey JPEG at 1/8 of its size, if that can be decoded without OpenCV, which takes about twice as long."""
     worthwhile = header.what == "gray" and jpeg_block_means.is_worthwhile()
     return jpeg_block_means.decode_block_means(data) if worthwhile else None
 
