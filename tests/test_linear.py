@@ -105,3 +105,31 @@ def test_operations_are_counted() -> None:
     with FlopCounterMode(display=False) as counter:
         linear(numbers(256, 96), numbers(64, 96)).sum().backward()
     assert counter.get_total_flops() == 3 * 2 * 256 * 96 * 64
+
+
+def test_a_bias_in_any_layout_and_a_wrong_shape_are_treated_as_by_torch() -> None:
+    values, weight = numbers(256, 96, trained=False), numbers(64, 96, trained=False)
+    for bias in (torch.ones(1).expand(64), torch.randn(128)[::2]):
+        torch.testing.assert_close(linear(values, weight, bias), F.linear(values, weight, bias), rtol=1e-5, atol=2e-5)
+    with pytest.raises(RuntimeError, match="95"):
+        linear(values[:, :95], weight)
+
+
+def test_the_input_of_a_frozen_layer_may_change_afterwards() -> None:
+    values, weight = numbers(256, 96), numbers(64, 96, trained=False)
+    scaled = values * 2
+    found = linear(scaled, weight)
+    scaled.mul_(2)
+    found.sum().backward()
+    assert values.grad is not None
+
+
+def test_gradients_can_be_differentiated_and_transformed() -> None:
+    values, weight = numbers(256, 96), numbers(64, 96)
+    gradients = []
+    for layer in (linear, F.linear):
+        (first,) = torch.autograd.grad((layer(values, weight) ** 2).sum(), values, create_graph=True)
+        gradients.append(torch.autograd.grad((first**2).sum(), weight)[0])
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-2)
+    found = torch.func.grad(lambda one: linear(values, one).sum())(weight)
+    torch.testing.assert_close(found, values.sum(0).expand(64, -1), rtol=1e-4, atol=1e-4)

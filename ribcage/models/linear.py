@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 – the usual name
 
 SMALL = 2**20
@@ -34,21 +33,33 @@ class FasterLinear(nn.Linear):
 
 def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The same as `F.linear`, by oneDNN where that is faster."""
-    if torch.compiler.is_compiling() or not _is_faster(values, weight):
+    if _is_transformed() or not _is_faster(values, weight, bias):
         return F.linear(values, weight, bias)
     return _OneDnn.apply(values.reshape(-1, values.shape[-1]), weight, bias).unflatten(0, values.shape[:-1])
 
 
-def _is_faster(values: Tensor, weight: Tensor) -> bool:
+def _is_faster(values: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether oneDNN computes this product faster."""
+    tensors = (values, weight) if bias is None else (values, weight, bias)
     return (
-        values.dtype == weight.dtype == torch.float32
-        and values.device.type == weight.device.type == "cpu"
+        all(one.dtype == torch.float32 and one.device.type == "cpu" for one in tensors)
         and values.ndim > 1
+        and weight.ndim == 2
+        and values.shape[-1] == weight.shape[1]
+        and (bias is None or (bias.shape == weight.shape[:1] and bias.is_contiguous()))
         and math.prod(values.shape) * weight.shape[0] >= SMALL
         and not torch.is_autocast_enabled("cpu")
         and bool(torch.backends.mkldnn.enabled)
         and onednn_is_faster()
+    )
+
+
+def _is_transformed() -> bool:
+    """Whether the computation is compiled, traced or transformed by `torch.func`, which need torch's own operation."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._functorch.peek_interpreter_stack() is not None
     )
 
 
@@ -79,17 +90,18 @@ class _OneDnn(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        by_x, by_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if by_weight else None, weight if by_x else None)
         return _product(x, weight, bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         by_x, by_weight, by_bias = ctx.needs_input_grad
+        product = F.linear if torch.is_grad_enabled() else _product  # enabled if the gradient is differentiated again
         return (
-            _product(gradient, weight.t()) if by_x else None,
-            _product(gradient.t(), x.t()) if by_weight else None,
+            product(gradient, weight.t()) if by_x else None,
+            product(gradient.t(), x.t()) if by_weight else None,
             gradient.sum(0) if by_bias else None,
         )
 
