@@ -166,22 +166,22 @@ def curate(
     batch: int = 64,
     threads: int = 0,
 ) -> DatasetFolder:
-    """Select a subset of the training images that has no near-duplicates, balanced labels, and diverse features.
+    """Select training images with balanced labels and diverse features, and without near-duplicates.
 
-    The features are those of a pretrained model. The result is a dataset folder with the same images and tables, in which
-    the training images that were not selected are in no split. Its column `curation` contains, for every training image,
-    whether it was selected, is a near-duplicate of another image, or was left out; 'ribcage inspect' counts them.
+    The features are computed by a pretrained model. The result is a dataset folder with the same images and tables, in
+    which the training images that were not selected are in no split. The column `curation` states for every training image
+    whether it was selected, is a near-duplicate of another image, or was left out; 'ribcage inspect' prints the counts.
 
     Args:
         data: Dataset folder.
-        features: Run folder or bundle of the model that computes features, for example of a self-supervised
-            pretraining.
+        features: Run folder or bundle of the model that computes the features, for example a self-supervised
+            model.
         out: Dataset folder to write (required).
         share: Fraction of the training images to select.
-        balance: Part of the selection, from 0 to 1, that is divided equally among the positive images of all
+        balance: Fraction of the selection (0 to 1) that is divided equally among the positive images of all
             findings.
-        prototypes: Number of clusters of features; 0 means a tenth of the number of selected images, but at least
-            10 and at most 1,000.
+        prototypes: Number of clusters; 0 means a tenth of the number of selected images, but at least 10 and at
+            most 1,000.
         train: Split from which images are selected.
         near_duplicates: Select at most one of several near-duplicates (re-encoded, resized, cropped, mirrored or
             rotated images).
@@ -306,7 +306,7 @@ def distil(
 
     Args:
         data: Dataset folders.
-        out: Run folder to write; also a remote address (docs/remote.md).
+        out: Run folder to write; it may be at a remote address (docs/remote.md).
         teacher: Teachers: run folders, bundles, or tables of predictions (.parquet or .csv).
         model: Architecture of the student: a timm model, such as resnet18, or one of Ribcage's own, such as
             eeea_net_c2. 'ribcage profile --list' lists them all.
@@ -328,10 +328,10 @@ def distil(
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 10).
         batch: Batch size: images per optimizer step, summed over all processes.
-        shuffle: Order of the training images: rows (all images are shuffled), or blocks (blocks of consecutive
-            images are shuffled, and images are shuffled among a few blocks at a time; for data that do not fit
-            into memory or on the local disk). blocks:512:4 sets the number of images per block and the number of
-            blocks among which images are shuffled (docs/datasets.md).
+        shuffle: Order of the training images: rows (all images are shuffled) or blocks (blocks of consecutive
+            images are shuffled, and images are shuffled within a few blocks at a time; for data that fit neither
+            into memory nor on the local disk). blocks:512:4 sets the number of images per block and the number of
+            blocks within which images are shuffled (docs/datasets.md).
         micro_batch: Maximum number of images per forward pass in each process; 0 means no limit. The gradients of
             larger batches are accumulated or, if the loss compares the images of a batch with each other,
             computed by gradient caching.
@@ -473,8 +473,8 @@ def evaluate(
         resamples: Number of bootstrap resamples of patients.
         seed: Random seed for the bootstrap.
         batch: Batch size: images per forward pass.
-        engine: Where predictions are computed: local, in this process (or in those of torchrun and srun), or ray,
-            on all machines of a Ray cluster.
+        engine: Where predictions are computed: local (in this process, or in the processes of torchrun or srun)
+            or ray (on all machines of a Ray cluster).
         worst: Number of worst errors shown in the report.
     """
 
@@ -587,7 +587,7 @@ def finetune(
 
     Args:
         data: Dataset folders.
-        out: Run folder to write; also a remote address (docs/remote.md).
+        out: Run folder to write; it may be at a remote address (docs/remote.md).
         model: Architecture: a timm model, such as resnet18 or densenet121, or one of Ribcage's own, such as
             eeea_net_c2 or, for images of up to 64 px, resnet18_small. 'ribcage profile --list' lists them all.
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
@@ -607,10 +607,10 @@ def finetune(
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 10).
         batch: Batch size: images per optimizer step, summed over all processes.
-        shuffle: Order of the training images: rows (all images are shuffled), or blocks (blocks of consecutive
-            images are shuffled, and images are shuffled among a few blocks at a time; for data that do not fit
-            into memory or on the local disk). blocks:512:4 sets the number of images per block and the number of
-            blocks among which images are shuffled (docs/datasets.md).
+        shuffle: Order of the training images: rows (all images are shuffled) or blocks (blocks of consecutive
+            images are shuffled, and images are shuffled within a few blocks at a time; for data that fit neither
+            into memory nor on the local disk). blocks:512:4 sets the number of images per block and the number of
+            blocks within which images are shuffled (docs/datasets.md).
         micro_batch: Maximum number of images per forward pass in each process; 0 means no limit. The gradients of
             larger batches are accumulated or, if the loss compares the images of a batch with each other,
             computed by gradient caching.
@@ -703,17 +703,17 @@ def import_(
 
     Args:
         dataset: Name of the dataset; `folder` for your own files.
-        root: Downloaded folder or file of the dataset, also at a remote address such as s3://bucket/nih (not
-            needed for phantom).
-        out: Dataset folder to write; also a remote address (required; docs/remote.md).
+        root: Folder or file to which the dataset was downloaded, or its remote address, such as s3://bucket/nih
+            (not needed for phantom).
+        out: Dataset folder to write (required); it may be at a remote address (docs/remote.md).
         size: Side length of the stored images in pixels; smaller images are enlarged (default: 256, or less if
             all images are smaller).
         fit: Method of making images square: pad with black, crop at the centre, or squash (the aspect ratio
             changes).
         depth: Bit depth of the stored images.
         threads: Number of threads that decode images; 0 means one per core.
-        engine: Where images are decoded: local, in threads of this process, or ray, on all machines of a Ray
-            cluster.
+        engine: Where images are decoded: local (in threads of this process) or ray (on all machines of a Ray
+            cluster).
         window: DICOM window: the name of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window
             of the file; see docs/datasets.md).
         allow_rejected: Maximum number of rejected images: a number, a percentage such as 5%, or all. If more
@@ -730,7 +730,7 @@ def import_(
         split_list: Files with image names, one per line, that define the splits: train=FILE test=FILE.
         drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
             another split.
-        masks: Files with masks of the images: CSV files of CheXmask, or JSON files in the format of COCO.
+        masks: Files with masks of the images: CSV files of CheXmask, or JSON files in COCO format.
         name: Name of the dataset in reports; identical patient identifiers count as the same patient only in
             datasets of the same name (default: the published name).
         options: its own, as `ribcage … --help` lists them.
@@ -833,7 +833,7 @@ def localise(
 
     Args:
         data: Dataset folders.
-        out: Run folder to write; also a remote address (docs/remote.md).
+        out: Run folder to write; it may be at a remote address (docs/remote.md).
         model: Architecture: a timm model, such as resnet50, or one of Ribcage's own; 'ribcage profile --list'
             lists them all (default: that of --init, else resnet50).
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
@@ -853,10 +853,10 @@ def localise(
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 30).
         batch: Batch size: images per optimizer step, summed over all processes.
-        shuffle: Order of the training images: rows (all images are shuffled), or blocks (blocks of consecutive
-            images are shuffled, and images are shuffled among a few blocks at a time; for data that do not fit
-            into memory or on the local disk). blocks:512:4 sets the number of images per block and the number of
-            blocks among which images are shuffled (docs/datasets.md).
+        shuffle: Order of the training images: rows (all images are shuffled) or blocks (blocks of consecutive
+            images are shuffled, and images are shuffled within a few blocks at a time; for data that fit neither
+            into memory nor on the local disk). blocks:512:4 sets the number of images per block and the number of
+            blocks within which images are shuffled (docs/datasets.md).
         micro_batch: Maximum number of images per forward pass in each process; 0 means no limit. The gradients of
             larger batches are accumulated or, if the loss compares the images of a batch with each other,
             computed by gradient caching.
@@ -981,7 +981,7 @@ def predict(
         allow_unread: Maximum number of unreadable files: a number, a percentage such as 5%, or all. If more files
             are unreadable, the exit code is 3.
         batch: Batch size: images per forward pass.
-        engine: Where predictions are computed: local, in this process, or ray, on all machines of a Ray cluster.
+        engine: Where predictions are computed: local (in this process) or ray (on all machines of a Ray cluster).
     """
 
 def pretrain(
@@ -1046,7 +1046,7 @@ def pretrain(
     Args:
         method: Pretraining method.
         data: Dataset folders.
-        out: Run folder to write; also a remote address (docs/remote.md).
+        out: Run folder to write; it may be at a remote address (docs/remote.md).
         model: Architecture: a timm model, such as resnet18 or densenet121, or one of Ribcage's own, such as
             eeea_net_c2 or, for images of up to 64 px, resnet18_small. 'ribcage profile --list' lists them all.
         init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
@@ -1068,10 +1068,10 @@ def pretrain(
         epochs: Training epochs (default: byol 1000; mae 800; mae_unet 800; moco 200; simclr 100; supcon 1000;
             supervised 100; swav 400).
         batch: Batch size: images per optimizer step, summed over all processes.
-        shuffle: Order of the training images: rows (all images are shuffled), or blocks (blocks of consecutive
-            images are shuffled, and images are shuffled among a few blocks at a time; for data that do not fit
-            into memory or on the local disk). blocks:512:4 sets the number of images per block and the number of
-            blocks among which images are shuffled (docs/datasets.md).
+        shuffle: Order of the training images: rows (all images are shuffled) or blocks (blocks of consecutive
+            images are shuffled, and images are shuffled within a few blocks at a time; for data that fit neither
+            into memory nor on the local disk). blocks:512:4 sets the number of images per block and the number of
+            blocks within which images are shuffled (docs/datasets.md).
         micro_batch: Maximum number of images per forward pass in each process; 0 means no limit. The gradients of
             larger batches are accumulated or, if the loss compares the images of a batch with each other,
             computed by gradient caching.
@@ -1247,10 +1247,10 @@ def reshard(
     out: Word | None = None,
     images_per_shard: int = 512,
 ) -> DatasetFolder:
-    """Copy a dataset folder and divide its images among another number of files, without a new import.
+    """Copy a dataset folder and divide its images into a different number of files, without a new import.
 
-    The copy is byte-identical to the result of an import with the same --images-per-shard. A copy that was interrupted
-    begins again when the same command is run again.
+    The copy is byte-identical to the result of an import with the same --images-per-shard. If copying is
+    interrupted, run the same command again; it then starts from the beginning.
 
     Args:
         data: Dataset folder to copy (required).

@@ -1,4 +1,4 @@
-"""A curated subset has no near-duplicates, balanced labels and diverse features, and its folder trains like any other."""
+"""A curated subset has balanced labels, diverse features and no near-duplicates, and its folder trains like any other."""
 
 from dataclasses import replace
 from pathlib import Path

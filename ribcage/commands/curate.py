@@ -1,8 +1,8 @@
-"""Select a subset of the training images that has no near-duplicates, balanced labels, and diverse features.
+"""Select training images with balanced labels and diverse features, and without near-duplicates.
 
-The features are those of a pretrained model. The result is a dataset folder with the same images and tables, in which
-the training images that were not selected are in no split. Its column `curation` contains, for every training image,
-whether it was selected, is a near-duplicate of another image, or was left out; 'ribcage inspect' counts them.
+The features are computed by a pretrained model. The result is a dataset folder with the same images and tables, in
+which the training images that were not selected are in no split. The column `curation` states for every training image
+whether it was selected, is a near-duplicate of another image, or was left out; 'ribcage inspect' prints the counts.
 """
 
 from dataclasses import dataclass
@@ -26,15 +26,15 @@ class Options:
     data: Path
     """Dataset folder."""
     features: Path
-    """Run folder or bundle of the model that computes features, for example of a self-supervised pretraining."""
+    """Run folder or bundle of the model that computes the features, for example a self-supervised model."""
     out: Path | None = None
     """Dataset folder to write (required)."""
     share: float = 0.25
     """Fraction of the training images to select."""
     balance: float = 0.5
-    """Part of the selection, from 0 to 1, that is divided equally among the positive images of all findings."""
+    """Fraction of the selection (0 to 1) that is divided equally among the positive images of all findings."""
     prototypes: int = 0
-    """Number of clusters of features; 0 means a tenth of the number of selected images, but at least 10 and at most
+    """Number of clusters; 0 means a tenth of the number of selected images, but at least 10 and at most
     1,000."""
     train: str = "train"
     """Split from which images are selected."""

@@ -71,8 +71,8 @@ class Options:
     batch: int = 64
     """Batch size: images per forward pass."""
     engine: EngineName = "local"
-    """Where predictions are computed: local, in this process (or in those of torchrun and srun), or ray, on all
-    machines of a Ray cluster."""
+    """Where predictions are computed: local (in this process, or in the processes of torchrun or srun) or ray (on all
+    machines of a Ray cluster)."""
     worst: int = 24
     """Number of worst errors shown in the report."""
 

@@ -43,10 +43,10 @@ class Options:
     dataset: str
     """Name of the dataset; `folder` for your own files."""
     root: Path | None = None
-    """Downloaded folder or file of the dataset, also at a remote address such as s3://bucket/nih (not needed for
-    phantom)."""
+    """Folder or file to which the dataset was downloaded, or its remote address, such as s3://bucket/nih (not needed
+    for phantom)."""
     out: Path | None = None
-    """Dataset folder to write; also a remote address (required; docs/remote.md)."""
+    """Dataset folder to write (required); it may be at a remote address (docs/remote.md)."""
     size: int | None = None
     """Side length of the stored images in pixels; smaller images are enlarged (default: 256, or less if all images
     are smaller)."""
@@ -57,7 +57,7 @@ class Options:
     threads: int = 0
     """Number of threads that decode images; 0 means one per core."""
     engine: EngineName = "local"
-    """Where images are decoded: local, in threads of this process, or ray, on all machines of a Ray cluster."""
+    """Where images are decoded: local (in threads of this process) or ray (on all machines of a Ray cluster)."""
     window: str = ""
     """DICOM window: the name of a window in the file, such as LUNG, or CENTRE,WIDTH (default: the window of the
     file; see docs/datasets.md)."""
@@ -81,7 +81,7 @@ class Options:
     drop_shared: tuple[str, ...] = ()
     """Splits from which an image is dropped if its patient, or a copy of the image, is also in another split."""
     masks: tuple[Path, ...] = ()
-    """Files with masks of the images: CSV files of CheXmask, or JSON files in the format of COCO."""
+    """Files with masks of the images: CSV files of CheXmask, or JSON files in COCO format."""
     name: str = ""
     """Name of the dataset in reports; identical patient identifiers count as the same patient only in datasets of the
     same name (default: the published name)."""

@@ -77,7 +77,7 @@ class Options:
     batch: int = 16
     """Batch size: images per forward pass."""
     engine: EngineName = "local"
-    """Where predictions are computed: local, in this process, or ray, on all machines of a Ray cluster."""
+    """Where predictions are computed: local (in this process) or ray (on all machines of a Ray cluster)."""
 
 
 def run(options: Options) -> "pd.DataFrame":

@@ -1,7 +1,7 @@
-"""Copy a dataset folder and divide its images among another number of files, without a new import.
+"""Copy a dataset folder and divide its images into a different number of files, without a new import.
 
-The copy is byte-identical to the result of an import with the same --images-per-shard. A copy that was interrupted
-begins again when the same command is run again.
+The copy is byte-identical to the result of an import with the same --images-per-shard. If copying is
+interrupted, run the same command again; it then starts from the beginning.
 """
 
 from dataclasses import dataclass

@@ -33,7 +33,10 @@ def _first_image(data: bytes, name: str, limits: Limits) -> np.ndarray:
     left, top, width, height, flags = struct.unpack_from("<HHHHB", data, at + 1)
     limits.check_size(name, width, height)
     if (left, top, width, height) != (0, 0, *struct.unpack_from("<HH", data, 6)) or flags & 0x40:
-        raise UnreadableError(f"{name} is an interlaced GIF, or one with several parts; a plain one was expected.")
+        raise UnreadableError(
+            f"{name} is a GIF that is interlaced or whose image does not fill the frame, which is not supported. "
+            f"Convert it to PNG."
+        )
     at += 10
     if flags & 0x80:
         palette = data[at : at + 3 * (2 << (flags & 7))]

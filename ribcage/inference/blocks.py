@@ -57,7 +57,7 @@ def predicted_files(
     found = list(_tracked(engine, FileBlocks(compute, batch).prepared, tasks, "files"))
     for path in (path for one in found for path in one.absent if path.exists()):
         raise FileNotFoundError(
-            f"{path} exists here, but not on another machine. All machines need the files at the same path."
+            f"{path} exists on this machine, but not on another one. The files must have the same path on all machines."
         )
     files = tuple(each for one in found for each in one.files)
     return FilePredictions(opened.spec.findings, isinstance(opened, Detector), files, opened.spec.warning)
@@ -178,7 +178,7 @@ class RowBlocks:
         data = Datasets.open(self.folders)
         for folder, plan, each in zip(self.folders, self.plans, data, strict=True):
             if each.facts.plan != plan:
-                raise ValueError(f"{folder} has another content on another machine. Copy the dataset folder again.")
+                raise ValueError(f"The content of {folder} differs on another machine. Copy the dataset folder again.")
         return data
 
     def _device(self) -> torch.device:

@@ -33,7 +33,7 @@ def detection_figures(data: LabelledDetections, datasets: Datasets, most: int) -
     """Examples, false negatives and false positives, half of `most` each."""
     late = (
         f"These ground-truth boxes were missed (no detection has an IoU of {HIT:g} or more with the box), or were "
-        f"detected only with lower scores than those of many false positives."
+        f"detected only with a score below the scores of many false positives."
     )
     sure = "These are the highest-scoring detections that match no ground-truth box."
     drawn = np.unique(np.concatenate([boxes.true.images for boxes in data.boxes]))

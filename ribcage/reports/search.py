@@ -50,7 +50,7 @@ def search_facts(result: SearchResult, best: TrialRecord | None) -> list[tuple[s
         facts += [("best trial", f"{best.folder}: {values_text(best.values)}"), ("its result", score_text(best.score))]
     if result.deleted:
         names = ", ".join(f"{one.folder} ({score_text(one.score)})" for one in result.deleted)
-        facts.append(("better, but deleted", names))
+        facts.append(("better trials with deleted models", names))
     return facts
 
 

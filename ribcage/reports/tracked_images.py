@@ -1,4 +1,4 @@
-"""Images as trackers get them: those of a page, and the worst errors of a classifier or a detector."""
+"""Images for trackers: the images of a report page, and the worst errors of a classifier or a detector."""
 
 import base64
 from collections.abc import Sequence

@@ -28,7 +28,7 @@ def training_rows(options: TrainingOptions, data: Datasets, *splits: str) -> tup
     notes = [f"{options.labels:g} of the patients"] if options.labels < 1 else []
     notes += [f"without {count_phrase(copies, 'copy', 'copies')} of images in other splits"] if copies else []
     images = count_phrase(shared, "image")
-    notes += [f"without {images} of which the patient or a copy is in another split"] if shared else []
+    notes += [f"without {images} whose patient or copy is in another split"] if shared else []
     training = f"Training on {len(chosen):,} of {count_phrase(len(every), 'image')}"
     return chosen, training + (f" ({'; '.join(notes)})" if notes else "")
 

@@ -24,7 +24,7 @@ class TrainingOptions:
     data: tuple[str, ...]
     """Dataset folders."""
     out: Path
-    """Run folder to write; also a remote address (docs/remote.md)."""
+    """Run folder to write; it may be at a remote address (docs/remote.md)."""
     model: str
     """Architecture: a timm model, such as resnet18 or densenet121, or one of Ribcage's own, such as eeea_net_c2 or, for
     images of up to 64 px, resnet18_small. 'ribcage profile --list' lists them all."""
@@ -59,10 +59,10 @@ class TrainingOptions:
     batch: int
     """Batch size: images per optimizer step, summed over all processes."""
     shuffle: str = "rows"
-    """Order of the training images: rows (all images are shuffled), or blocks (blocks of consecutive images are
-    shuffled, and images are shuffled among a few blocks at a time; for data that do not fit into memory or on the local
-    disk). blocks:512:4 sets the number of images per block and the number of blocks among which images are shuffled
-    (docs/datasets.md)."""
+    """Order of the training images: rows (all images are shuffled) or blocks (blocks of consecutive images are
+    shuffled, and images are shuffled within a few blocks at a time; for data that fit neither into memory nor on the
+    local disk). blocks:512:4 sets the number of images per block and the number of blocks within which images are
+    shuffled (docs/datasets.md)."""
     micro_batch: int = 0
     """Maximum number of images per forward pass in each process; 0 means no limit. The gradients of larger batches are
     accumulated or, if the loss compares the images of a batch with each other, computed by gradient caching."""

@@ -87,7 +87,9 @@ def index(
     )
     found_labels = tables.files_named(paths, f"{labels}_fixed.json")
     if not found_labels:
-        log.warning("The labels of CheXbert (%s_fixed.json) are not below %s: all labels are unknown.", labels, root)
+        log.warning(
+            "The labels of CheXbert (%s_fixed.json) were not found in %s, so all labels are unknown.", labels, root
+        )
     known = _labels(root / found_labels[0]).reindex(rows[PATHS[0]]) if found_labels else pd.DataFrame(index=rows.index)
     for name in LABELS:
         frame[canonical(name, "chexpert")] = known[name].to_numpy() if name in known else np.nan
@@ -121,7 +123,9 @@ def _labels(file: Path) -> pd.DataFrame:
                 values = [np.nan if line[name] is None else float(line[name]) for name in LABELS]
                 lines.append((str(line[PATHS[0]]), *values))
             except (ValueError, TypeError, KeyError, RecursionError) as error:
-                raise ValueError(f"{file}, line {number}: no object with 14 labels ({type(error).__name__}).") from None
+                raise ValueError(
+                    f"{file}, line {number}: expected an object with 14 labels ({type(error).__name__})."
+                ) from None
     found = pd.DataFrame(lines, columns=[PATHS[0], *LABELS]).drop_duplicates(PATHS[0]).set_index(PATHS[0])
     return found.astype("float32")
 

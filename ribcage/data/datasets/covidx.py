@@ -1,4 +1,4 @@
-"""COVIDx: radiographs of several public datasets, labelled with COVID-19 or not (COVIDx CXR-4: 84,818 images).
+"""COVIDx: radiographs from several public datasets with labels for COVID-19 (COVIDx CXR-4: 84,818 images).
 
 Wang et al. 2020, https://doi.org/10.1038/s41598-020-76550-z. In the lists with two classes, `negative` only says that
 an image does not show COVID-19; older lists distinguish normal, pneumonia and COVID-19. Other findings are unknown.
@@ -66,7 +66,7 @@ def index(root: Path, *, images: str = "") -> Index:
     frame = frame.drop_duplicates("path", ignore_index=True)
     if "val" not in set(frame["split"]):
         frame["split"] = splits.carve(frame["split"], frame["patient"], frame["path"])
-    log.warning("COVIDx contains images of other public datasets, such as ChestX-ray14 (RSNA) and PadChest (BIMCV).")
+    log.warning("COVIDx contains images from other public datasets, such as ChestX-ray14 (RSNA) and PadChest (BIMCV).")
     return Index("covidx", index_table(frame, FINDINGS), FINDINGS, root=root)
 
 

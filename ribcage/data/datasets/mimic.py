@@ -98,7 +98,9 @@ def _reports(frame: pd.DataFrame, root: Path, place: str) -> pd.DataFrame:
     if found is None and place == "auto":
         return no_reports()
     if found is None:
-        raise FileNotFoundError(f"--reports: {root / place} is no archive or folder with reports such as {names[0]}.")
+        raise FileNotFoundError(
+            f"--reports: {root / place} is not an archive or folder that contains reports such as {names[0]}."
+        )
     texts = pd.DataFrame(map(report_text.report_sections, report_text.texts_of(found, names)), studies["study"])
     return reports_of_images(frame["study"], texts, "en")
 

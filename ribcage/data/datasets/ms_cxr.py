@@ -1,4 +1,4 @@
-"""MS-CXR: 1,162 phrases of reports with boxes on images of MIMIC-CXR, for 8 findings, checked by radiologists.
+"""MS-CXR: 1,162 phrases from reports and their boxes on MIMIC-CXR images, for 8 findings, checked by radiologists.
 
 Boecking et al. 2022, https://arxiv.org/abs/2204.09817. A finding with a box is present; all others are unknown, since
 they were not looked for. The phrase of a box is in the column `phrase`. Patients and studies have the identifiers of
@@ -57,7 +57,7 @@ def index(root: Path, *, images: str = "files", suffix: Literal["jpg", "png", "d
     if "split" in rows:
         frame["split"] = tables.translated(rows.drop_duplicates("path")["split"], SPLITS).to_numpy()
     else:
-        log.warning("%s has no split: all images are in the test split.", found[0])
+        log.warning("%s has no split, so all images are in the test split.", found[0])
         frame["split"] = "test"
     labels = np.full((len(frame), len(FINDINGS)), np.nan, np.float32)
     labels[rows["row"], rows["finding"].map(FINDINGS.index)] = 1

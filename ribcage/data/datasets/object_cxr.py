@@ -1,4 +1,4 @@
-"""object-CXR: 9,000 frontal radiographs from township hospitals in China, half of them with foreign objects, in boxes.
+"""object-CXR: 9,000 frontal radiographs from township hospitals in China, half with boxes around foreign objects.
 
 JF Healthcare 2020, challenge of MIDL 2020. Twelve radiologists marked the foreign objects in the lung field by a box,
 an ellipse or a polygon; support devices were not marked. Of ellipses and polygons, the bounding box is read. The 1,000
@@ -17,7 +17,7 @@ from ribcage.data.readers import tables
 
 CHINESE = "object-CXR：中国乡镇医院的 9,000 张正位胸片，一半带有异物标注框"
 SOURCE = "https://github.com/hlk-1135/object-CXR"
-LICENCE = "none stated by its makers"
+LICENCE = "none stated by the authors"
 FINDING = "Foreign_Object"
 TABLES = {"train": "train.csv", "test": "dev.csv"}
 """Our split → table; the annotated validation images of the challenge are the test split."""
@@ -51,7 +51,7 @@ def index(root: Path, *, images: str = "") -> Index:
     )
     if len(boxes):
         frame["shapes"] = boxes.groupby("row")["shape"].agg("|".join).reindex(frame.index).fillna("")
-    log.warning("object-CXR has no patient identifiers: images of the same person may be in several splits.")
+    log.warning("object-CXR has no patient identifiers, so images of the same person may be in several splits.")
     frame["split"] = splits.carve(frame["split"], pd.Series("", frame.index, dtype="str"), frame["path"])
     return Index(
         "object_cxr", index_table(frame, (FINDING,)), (FINDING,), box_frame(boxes.assign(finding=FINDING)), root=root

@@ -60,7 +60,8 @@ class ChunkReading:
         """A function that reads the images of these rows."""
         if self.found and not self.index.root.exists():
             raise FileNotFoundError(
-                f"{self.index.root} does not exist on {platform.node()}. All machines need the images at the same path."
+                f"{self.index.root} does not exist on {platform.node()}. The images must have the same path on all "
+                "machines."
             )
         return partial(self._chunk, dataset_folder.source(self.index, self.facts))
 

@@ -106,7 +106,7 @@ def _one_row_each(
         unlike = (others[twice].groupby(frame["path"][twice]).nunique() > 1).any()
         if unlike.any():  # else only their readers differ
             log.warning(
-                "%s several rows that differ in other columns only (%s): the first one is used.",
+                "%s several rows that differ only in other columns (%s). The first row is used.",
                 count_phrase(len(apart), "image has", "images have"),
                 ", ".join(map(repr, unlike.index[unlike][:5])),
             )

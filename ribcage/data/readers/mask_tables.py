@@ -47,11 +47,11 @@ def with_masks(index: Index, file: Path) -> Index:
     matched = dict(zip(names, _matched(names, list(row)), strict=True))
     found = [replace(mask, row=row[matched[name]]) for name, mask in named if matched[name] in row]
     if not found:
-        raise ValueError(f"{file} has no masks of images of this dataset; it lists {len(named):,} masks.")
+        raise ValueError(f"None of the {len(named):,} masks in {file} is for an image of this dataset.")
     images = len({mask.row for mask in found})
     if lost := len(names) - images:
-        log.warning("%s also has masks of %s other images, which are not in this dataset.", file, f"{lost:,}")
-    log.warning("%s has masks of %s of %s images.", file, f"{images:,}", f"{len(index):,}")
+        log.warning("%s also contains masks for %s images that are not in this dataset.", file, f"{lost:,}")
+    log.warning("%s contains masks for %s of %s images.", file, f"{images:,}", f"{len(index):,}")
     return replace(index, masks=joined_masks(index.masks, mask_frame(found)))
 
 
@@ -79,7 +79,8 @@ def _chexmask(file: Path) -> Iterator[tuple[str, DrawnMask]]:
     if not name or absent:
         missing = " and no column ".join(absent) or " or ".join(NAMES)
         raise ValueError(
-            f"{file} is not from CheXmask: it has no column {missing}. Pass one from its folder OriginalResolution."
+            f"{file} is not from CheXmask: it has no column {missing}. Pass a CSV file from the folder "
+            "OriginalResolution of CheXmask."
         )
     kept = [name, QUALITY, "Height", "Width", *STRUCTURES]
     poor = 0

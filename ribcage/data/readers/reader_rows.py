@@ -73,8 +73,8 @@ def readings_of_rows(
     labels = pd.DataFrame(majority, images, found.columns).loc[paths.to_numpy()].set_axis(found.index)
     disagreeing = int((pd.DataFrame(majority) == -1).any(axis=1).sum())
     log.warning(
-        "%s by %s (column %r). The labels of an image are those of most of its readers; without a majority (%s), they "
-        "are uncertain. If the column does not name readers, pass --reader-column none.",
+        "%s by %s (column %r). The label of an image is the majority label of its readers; labels without a majority "
+        "(%s) are uncertain. If the column does not name readers, pass --reader-column none.",
         count_phrase(len(each), "reading"), count_phrase(each["reader"].nunique(), "reader"), readers.name,
         count_phrase(disagreeing, "image"),
     )  # fmt: skip

@@ -49,8 +49,8 @@ def report_columns(rows: pd.DataFrame, taken: Sequence[str], given: Sequence[str
     if found:
         said = ", ".join(f"{column!r} ({section or 'divided by headings'})" for column, section in found.items())
         log.warning(
-            "Columns recognised as radiology reports: %s. To choose other columns, pass --report-columns; with "
-            "--report-columns none, they are ordinary columns.",
+            "Columns recognised as radiology reports: %s. To choose other columns, pass --report-columns. With "
+            "--report-columns none, these columns are imported as ordinary text.",
             said,
         )
     return found
@@ -87,7 +87,7 @@ def _given(header: list[str], given: Sequence[str]) -> dict[str, str]:
         if column not in header or section not in (*SECTIONS, ""):
             hint = did_you_mean(column, header) if section in (*SECTIONS, "") else f" Sections: {', '.join(SECTIONS)}."
             raise ValueError(
-                f"--report-columns {word!r}: neither a column nor of the form SECTION=COLUMN.{hint} {among(header)}"
+                f"--report-columns {word!r} is neither a column nor of the form SECTION=COLUMN.{hint} {among(header)}"
             )
         found[column] = section
     return found

@@ -51,7 +51,7 @@ def address(place: Path | str) -> str:
     if "@" in rest.partition("/")[0]:  # hf://datasets/user/name@revision is allowed
         raise ValueError(
             f"An address that begins with {scheme}:// contains a user name or password before @. Remove it, and pass "
-            f"credentials by environment variables or configuration files (docs/remote.md)."
+            f"credentials through environment variables or configuration files (docs/remote.md)."
         )
     if not is_plain(rest):
         raise ValueError(

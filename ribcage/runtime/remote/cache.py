@@ -158,7 +158,7 @@ def cache_folder() -> Path:
             return Path(said).expanduser().absolute()
         return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "ribcage" / "remote"
     except RuntimeError:
-        raise OSError(f"There is no home folder for the cache of remote files. Set {FOLDER_VARIABLE}.") from None
+        raise OSError(f"No home folder for the cache of remote files was found. Set {FOLDER_VARIABLE}.") from None
 
 
 def cache_limit() -> int:

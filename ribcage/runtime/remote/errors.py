@@ -44,7 +44,7 @@ def explained(error: BaseException, address: str) -> OSError:
         return PermissionError(f"The credentials for {address} were rejected as invalid. Check them (docs/remote.md).")
     if found & MISSING:
         return PermissionError(
-            f"No credentials were found for {address}. Pass them by environment variables or configuration files "
+            f"No credentials were found for {address}. Pass them through environment variables or configuration files "
             f"(docs/remote.md)."
         )
     if found & NO_BUCKET:

@@ -207,7 +207,7 @@ class Mirror:
         except (FileNotFoundError, ValueError):
             owner = {}
         if owner != {"writer": self.name}:
-            raise OSError(f"Another process writes to {self.address}, so that nothing more is copied there.")
+            raise OSError(f"Another process is writing to {self.address}, so this process stops copying to it.")
 
     def _save_known(self) -> None:
         text = json.dumps({name: dataclasses.asdict(one) for name, one in self.copied.items()})
