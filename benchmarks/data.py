@@ -32,7 +32,7 @@ from ribcage.data.datasets.chexpert import LABELS
 from ribcage.data.importer import pixel_files, writer
 from ribcage.data.index import Index
 from ribcage.data.loader import Loader
-from ribcage.imaging import augment, image_file, jpeg_block_means
+from ribcage.imaging import augment, image_file, jpeg_block_means, png_rows
 from ribcage.runtime import rng
 from ribcage.runtime.engines import Threads
 
@@ -213,6 +213,8 @@ def floors(folder: Path) -> list[str]:
     coded = [np.fromfile(file, np.uint8) for file in files]
     large = [np.fromfile(file, np.uint8) for file in make_files(KINDS[2], folder, 4)]
     plain = [data.tobytes() for data in large]
+    lossless = [np.fromfile(file, np.uint8) for file in make_files(KINDS[1], folder, 8)]
+    checked = [data.tobytes() for data in lossless]
     grain = np.random.default_rng(0).normal(size=(SIDE, SIDE)).astype(np.float32)
     gray = [cv2.resize(np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)), (STORED, STORED)) for data in coded]
     wide, table = gray[0].astype(np.float32), np.linspace(-2, 2, 256, dtype=np.float32)
@@ -235,6 +237,10 @@ def floors(folder: Path) -> list[str]:
             "decode a MIMIC JPEG at 1/8, block means": lambda: len(
                 [jpeg_block_means.decode_block_means(data) for data in plain]
             ),
+            "decode an NIH PNG, OpenCV, unchecked": lambda: len(
+                [cv2.imdecode(data, cv2.IMREAD_UNCHANGED) for data in lossless]
+            ),
+            "decode an NIH PNG, ribcage, checked": lambda: len([image_file.decode_image(data, "") for data in checked]),
         },
         rounds=15,
     )
@@ -336,7 +342,8 @@ def main() -> None:
     quick = options.quick
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    jpeg_block_means.OPENCV_FIRST = 0  # as in any longer import: with few images, most would be decoded before that
+    # as in any longer import: with few images, most would be decoded before that
+    jpeg_block_means.OPENCV_FIRST = png_rows.OPENCV_FIRST = 0
     versions = f"torch {torch.__version__}, OpenCV {cv2.__version__}, Pillow {Image.__version__}"
     print(f"{os.cpu_count()} cores, {versions}; one thread\n")
     if options.floors:

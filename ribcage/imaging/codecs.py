@@ -91,6 +91,8 @@ def _block_means(data: bytes, header: Header) -> np.ndarray | None:
 
 def _decoded(data: bytes, name: str, header: Header, factor: int) -> np.ndarray:
     """Pixels and channels as stored (OpenCV applies the orientation of a TIFF), at 1/factor of their size."""
+    if header.pixels is not None:
+        return header.pixels
     reduced = {2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
     flags = header.flags | reduced.get(factor, 0)
     if header.file is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ribcage.imaging import jpeg_markers
+from ribcage.imaging import jpeg_markers, png_rows
 from ribcage.imaging.gray_image import Limits, UnreadableError
 
 PNG, JPEG, BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
@@ -51,6 +51,8 @@ class Header:
     """Flags for OpenCV's decoder."""
     file: bytes | None = None
     """Bytes to decode, if not the file itself."""
+    pixels: np.ndarray | None = None
+    """Decoded pixels, if the check of the file already decoded them."""
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -122,7 +124,11 @@ def _png(data: bytes, name: str, limits: Limits) -> Header:
     what = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGBA"}[colour]
     notes = ("transparent colour ignored",) if b"tRNS" in seen and colour in (0, 2) else ()
     limits.check_size(name, width, height)
-    return Header(width, height, what, orientation, notes=notes, file=_plain_png(seen, name))
+    rows = _png_rows(seen, name)
+    if what == "gray" and bits >= 8 and not interlaced and png_rows.is_worthwhile(width * height):
+        pixels = png_rows.gray_levels(rows, width, height, bits)
+        return Header(width, height, what, orientation, notes=notes, pixels=pixels)
+    return Header(width, height, what, orientation, notes=notes, file=_plain_png(seen, rows, name))
 
 
 _PNG_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
@@ -130,10 +136,9 @@ _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
-def _plain_png(seen: dict[bytes, list[bytes]], name: str) -> bytes:
-    """A PNG of the checked pixels alone: on any other oddity, libpng would print to stderr."""
-    head = seen[b"IHDR"][0]
-    width, height, bits, colour, *_, interlaced = struct.unpack(">IIBBBBB", head[:13])
+def _png_rows(seen: dict[bytes, list[bytes]], name: str) -> bytes:
+    """The inflated rows of pixels, checked: none is missing, and each begins with a valid filter."""
+    width, height, bits, colour, *_, interlaced = struct.unpack(">IIBBBBB", seen[b"IHDR"][0][:13])
     passes = _PASSES if interlaced else ((0, 0, 1, 1),)
     sizes = [(-(-(width - x) // across), -(-(height - y) // down)) for x, y, across, down in passes]
     rows = [((wide * bits * _PNG_CHANNELS[colour] + 7) // 8 + 1, high) for wide, high in sizes if wide > 0 < high]
@@ -146,9 +151,16 @@ def _plain_png(seen: dict[bytes, list[bytes]], name: str) -> bytes:
         raise UnreadableError(f"{name} is damaged: its pixels cannot be decoded.") from None
     at, flat = 0, np.frombuffer(pixels, np.uint8)
     for length, high in rows:
-        if len(flat) < expected or flat[at : at + length * high : length].max() > 4:  # each row begins with its filter
+        if len(flat) < expected or flat[at : at + length * high : length].max() > 4:
             raise UnreadableError(f"{name} is damaged: rows of pixels are missing or invalid.")
         at += length * high
+    return pixels
+
+
+def _plain_png(seen: dict[bytes, list[bytes]], rows: bytes, name: str) -> bytes:
+    """A PNG of the checked rows of pixels alone: on any other oddity, libpng would print to stderr."""
+    head = seen[b"IHDR"][0]
+    bits, colour = head[8:10]
     parts = [(b"IHDR", head[:13])]
     if colour == 3:
         palette = seen.get(b"PLTE", [b""])[0]
@@ -156,7 +168,7 @@ def _plain_png(seen: dict[bytes, list[bytes]], name: str) -> bytes:
             raise UnreadableError(f"{name} is damaged: it has no palette.")
         parts.append((b"PLTE", palette.ljust(3 << bits, b"\0")[: 3 << bits]))
         parts += [(b"tRNS", each[: 1 << bits]) for each in seen.get(b"tRNS", [])[:1] if each]
-    parts += [(b"IDAT", zlib.compress(pixels, 0)), (b"IEND", b"")]
+    parts += [(b"IDAT", zlib.compress(rows, 0)), (b"IEND", b"")]
     return PNG + b"".join(_chunk(kind, body) for kind, body in parts)
 
 

@@ -11,7 +11,7 @@ import struct
 import numpy as np
 
 from ribcage.imaging.jpeg_scan import SEQUENTIAL, read_scan
-from ribcage.runtime.compiling import compiled
+from ribcage.runtime.compiling import compiled, is_numba_installed
 
 AHEAD = 13
 """Bits that are looked up together; the table of 16 kB stays in the fastest cache of the processor."""
@@ -24,7 +24,7 @@ _number = itertools.count()
 
 def is_worthwhile() -> bool:
     """Whether this process has decoded so many JPEGs that the compiled loop should be loaded; counts this one."""
-    return next(_number) >= OPENCV_FIRST
+    return next(_number) >= OPENCV_FIRST and is_numba_installed()
 
 
 def decode_block_means(data: bytes) -> np.ndarray | None:

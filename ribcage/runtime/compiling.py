@@ -1,6 +1,7 @@
 """Compiling: numba-compiled loops, cached on disk where possible."""
 
 import functools
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -24,3 +25,9 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
             return uncached(*arguments)
 
     return run
+
+
+@functools.cache
+def is_numba_installed() -> bool:
+    """Whether `compiled` can be used; training also works without numba."""
+    return importlib.util.find_spec("numba") is not None
