@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import trees
 
@@ -35,6 +36,88 @@ def test_a_comma_parts_findings_where_one_of_them_is_known(
     found = trees.read_table(folder, "path;label", f"1.png;{cell}", "2.png;Mass", "3.png;Own", "4.png;Other")
     assert {name for name in found.findings if found.table[name].iloc[0] == 1} == wanted
     assert cell in caplog.text, "what a comma was taken for is said"
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "no effusion", "Effusion absent", "possible effusion", "uncertain effusion", "not assessed",
+        "Effusion?", "Effusion (-)", "Effusion: 0", "r/o effusion", "r/o effusion/mass", "Mass|no effusion", "-",
+        "Mass, without effusion", "rule out effusion", "No_Effusion", "non-effusion", "No Finding?",
+        "未见胸腔积液", "无胸腔积液", "疑似肺炎", "胸腔积液待排", "胸腔积液阴性",
+    ],
+)  # fmt: skip
+def test_an_item_that_is_negated_or_uncertain_is_no_finding(folder: Path, cell: str) -> None:
+    with pytest.raises(ValueError, match=r"'label'.* line 3") as error:
+        trees.read_table(folder, "path;label", "1.png;Effusion", f"2.png;{cell}", "3.png;Mass", "4.png;Normal")
+    assert all(fact in str(error.value) for fact in ("1, 0, -1", "--label-columns", "No Finding"))
+
+
+@pytest.mark.parametrize("cell", ["uncertain", "?", "可疑"])
+def test_uncertain_without_a_finding_is_refused_in_a_list(folder: Path, cell: str) -> None:
+    with pytest.raises(ValueError, match="--label-columns"):
+        trees.read_table(folder, "path;label", "1.png;Effusion", f"2.png;{cell}", "3.png;Mass")
+
+
+@pytest.mark.parametrize(
+    "cell", ["无气肺", "动脉导管未闭", "异物", "No Significant Abnormality", "Nodule or Mass", "COVID-19"]
+)
+def test_names_with_such_words_are_findings(folder: Path, cell: str) -> None:
+    found = trees.read_table(folder, "path;label", "1.png;Effusion", f"2.png;{cell}")
+    assert found.labels[1, found.findings.index("Effusion")] == 0
+
+
+@pytest.mark.parametrize(
+    ("present", "absent"),
+    [("COVID", "non-COVID"), ("effusion", "no effusion"), ("COVID positive", "COVID negative"), ("气胸", "无气胸")],
+)
+def test_a_class_and_its_opposite_are_one_finding(folder: Path, present: str, absent: str) -> None:
+    found = trees.read_table(folder, "path;label", f"1.png;{present}", f"2.png;{absent}", "3.png;Normal", "4.png;")
+    assert len(found.findings) == 1 and found.labels[:3, 0].tolist() == [1, 0, 0] and np.isnan(found.labels[3, 0])
+
+
+def test_a_sentence_in_a_list_is_refused_and_not_printed(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = "Mrs Miller with a large effusion of the left side"
+    for said in (
+        text,
+        "Mrs Miller has effusion.",
+        "Mass, Mrs Miller has a large effusion since Monday, she coughs a lot",
+    ):
+        with pytest.raises(ValueError, match="line 3") as error:
+            trees.read_table(folder, "path;findings", "1.png;Mass", f"2.png;{said}", "3.png;Edema")
+        if len(said) > columns.LONGEST_SHOWN:
+            assert "Miller" not in f"{error.value} {caplog.text}"
+        assert "--report-columns findings" in str(error.value)
+
+
+def test_a_class_folder_that_names_an_absent_finding_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"possible_mass.*--classes no"):
+        columns.listed_labels(pd.Series(["Mass", "possible_mass", "normal"]))
+
+
+def test_text_in_the_view_column_is_not_printed(caplog: pytest.LogCaptureFixture) -> None:
+    assert columns.views(pd.Series(["PA", "Mrs Miller with effusion, known since 2019"])).tolist() == ["PA", ""]
+    assert "Miller" not in caplog.text and "characters" in caplog.text
+
+
+# ---- patients
+
+
+@pytest.mark.parametrize(
+    ("cells", "wanted"),
+    [
+        (["1", "01", "1.0", "", "2"], ["1", "01", "1", "", "2"]),
+        (["1.0", "2.0"], ["1", "2"]),
+        (["1.0", "1.1", "1"], ["1.0", "1.1", "1"]),  # text with points, not numbers
+        (["1.0", "A1", "1"], ["1.0", "A1", "1"]),
+    ],
+)
+def test_whole_numbers_lose_the_decimal_that_programs_append(folder: Path, cells: list[str], wanted: list[str]) -> None:
+    found = trees.read_table(folder, "path,patient,Mass", *(f"{row}.png,{cell},1" for row, cell in enumerate(cells)))
+    assert found.table["patient"].tolist() == wanted
+    same = found.table["split"][[name.lstrip("0") == "1" for name in wanted]]
+    assert same.nunique() == 1
+    assert (found.patient_codes.keys != "").sum() == len({name.lstrip("0") for name in wanted} - {""})
 
 
 def test_words_of_a_view_are_no_findings(folder: Path) -> None:

@@ -85,3 +85,8 @@ def test_several_reports_of_an_image_are_a_warning_without_text(
     found = trees.read_table(tmp_path, "path,report,Mass", f"a.png,{CLEAR},0", f"a.png,{SICK},0")
     assert found.reports["other"].tolist() == [CLEAR] and "1 image has several rows" in caplog.text
     assert "'report'" in caplog.text and "effusion" not in caplog.text.lower()
+
+
+def test_a_language_that_is_no_code_is_refused_by_the_name_of_its_option(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--language 'english'"):
+        read(tmp_path, "report,Mass", "None.,0", language="english")

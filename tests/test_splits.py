@@ -88,6 +88,7 @@ def test_lists_make_a_split_and_shared_images_are_refused_or_reported(
     (tmp_path / "a.txt").write_text("\n".join(f"{number}.png" for number in range(15)))
     (tmp_path / "b.txt").write_text("15.jpg\n16\nnone.png")
     words = [f"train={tmp_path / 'a.txt'}", f"test={tmp_path / 'b.txt'}"]
+    patients[14] = "007"  # and image 15 has '7'
     found = splits.from_lists(words, patients, paths)
     assert set(found[:15]) <= {"train", "val"} and found[15:17].tolist() == ["test"] * 2 and set(found[17:]) == {""}
     for fact in ("1 of 3 entries", "1 patient is in several", "3 images are in no list"):

@@ -323,7 +323,7 @@ def summary(opened: "DatasetFolder") -> str:
     splits = ", ".join(f"{split or 'no split'} {count:,}" for split, count in table["split"].value_counts().items())
     kind = "linked" if facts.linked else f"{facts.size}×{facts.size}, {facts.depth} bit, {facts.fit}"
     notes = [f"  {count:,} × {note}" for note, count in facts.notes.items()]
-    patients = int((table["patient"].unique() != "").sum())
+    patients = int((opened.index.patient_codes.keys != "").sum())
     images = count_phrase(facts.images, "image")
     people = f"from {count_phrase(patients, 'patient')}" if patients else "without patient identifiers"
     lines = [

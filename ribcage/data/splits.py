@@ -132,7 +132,7 @@ def from_lists(words: Sequence[str], patients: pd.Series, paths: pd.Series) -> p
             )
     for name, rows in found.items():
         split[rows] = name
-    known = patients[(patients != "") & (split != "")]
+    known = spelt(patients[(patients != "") & (split != "")])
     crossing = int((split[known.index].groupby(known).nunique() > 1).sum())
     if crossing:
         people = count_phrase(crossing, "patient is", "patients are")

@@ -7,6 +7,7 @@ import.
 import logging
 import os
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +100,8 @@ def index(
     """
     if bits and not 8 <= bits <= 16:
         raise ValueError(f"--bits {bits} must be from 8 to 16.")
+    if language and not re.fullmatch("[a-z]{2}", language):
+        raise ValueError(f"--language {language!r} is not a code of two lower-case letters, such as en or zh.")
     root, csv = (root.parent, root.name) if root.is_file() else (root, csv)
     drawn = _within(root, boxes) if boxes else None
     file = _csv(root, csv, drawn)

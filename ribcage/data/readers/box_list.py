@@ -50,6 +50,13 @@ def read_boxes(file: Path, encoding: str = "auto") -> pd.DataFrame:
     said = [f"{what} in line {int(there.to_numpy().argmax()) + 2}" for what, there in wrong.items() if there.any()]
     if said:
         raise ValueError(f"{file} has {'; '.join(said)}.")
+    for name in found["finding"][drawn].unique():
+        if columns.unnamed(name):
+            line = int((drawn & (found["finding"] == name)).to_numpy().argmax()) + 2
+            raise ValueError(
+                f"{file} has {columns.shown(name)} in line {line} as the finding of a box, which does not name a "
+                "finding that is present. Rename it, or remove the box."
+            )
     meant = {name: columns.vocabulary_name(name) for name in found["finding"][drawn].unique()}
     return found.assign(finding=found["finding"].where(drawn, "").map({"": "", **meant}))
 

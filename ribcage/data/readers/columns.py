@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data import findings
-from ribcage.data.readers import tables
+from ribcage.data.readers import finding_phrases, tables
 from ribcage.runtime.spelling import did_you_mean
 
 log = logging.getLogger("ribcage")
@@ -141,9 +141,7 @@ def labels(rows: pd.DataFrame, chosen: Sequence[str]) -> pd.DataFrame:
         name: int((found == STRANGE).to_numpy().argmax()) for name, found in values.items() if STRANGE in set(found)
     }
     if strange:
-        said = [
-            f"{name} has {_shown(rows[name].iloc[at])} in line {rows.index[at] + 2}" for name, at in strange.items()
-        ]
+        said = [f"{name} has {shown(rows[name].iloc[at])} in line {rows.index[at] + 2}" for name, at in strange.items()]
         raise ValueError(
             f"Labels must be 1, 0, -1 (uncertain), yes, no or blank: {'; '.join(said)}. "
             "Correct them, or choose the columns with --label-columns."
@@ -161,14 +159,56 @@ def listed_labels(cells: pd.Series) -> pd.DataFrame:
     codes, unique = pd.factorize(cells.str.strip())
     alone = {findings.plain_letters(cell) for cell in unique}
     parts = [_parts(cell, alone) for cell in unique]
+    items = {word for cell in parts for word in cell if not _is_nothing(word)}
+    absent = finding_phrases.negated_class(items)
+    _check_items(cells, codes, parts, absent)
     _say_commas(unique.tolist(), parts)
-    sets = [{"No_Finding" if word.lower() in NOTHING else vocabulary_name(word) for word in cell} for cell in parts]
+    if absent:
+        log.warning("%r was read as the absence of %s.", absent, ", ".join(map(vocabulary_name, items - {absent})))
+    sets = [
+        {"No_Finding" if _is_nothing(word) or word == absent else vocabulary_name(word) for word in cell}
+        for cell in parts
+    ]
     names = sorted(set().union(*sets) - {"No_Finding"}, key=_in_order)
     known = np.array([[float(name in each) if each else np.nan for name in names] for each in sets], np.float32)
     return pd.DataFrame(known.reshape(len(sets), len(names))[codes], columns=names, index=cells.index)
 
 
-def _shown(cell: str) -> str:
+def unnamed(item: str) -> bool:
+    """Whether an item of a list does not name a finding that is present."""
+    if finding_phrases.SIGNS.search(item):
+        return True
+    known = findings.is_known_finding(unnumbered(item))
+    return not known and (finding_phrases.is_unclear(item) or finding_phrases.is_text(item))
+
+
+def _check_items(cells: pd.Series, codes: np.ndarray, parts: Sequence[Sequence[str]], absent: str) -> None:
+    """Raise for the first cell with an item that is negated, uncertain, not assessed or a text."""
+    for number, words in enumerate(parts):
+        wrong = [word for word in words if not _is_nothing(word) and word != absent and unnamed(word)]
+        if not wrong:
+            continue
+        if cells.name is None:
+            raise ValueError(
+                f"The class folder {shown(wrong[0])} does not name a finding that is present. Rename the folder, use "
+                "'normal' for images without findings, or pass --classes no."
+            )
+        line = cells.index[int((codes == number).argmax())] + 2
+        text = finding_phrases.is_text(wrong[0])
+        reports = f" If the column contains reports, pass --report-columns {cells.name}." if text else ""
+        raise ValueError(
+            f"The column {cells.name!r} has {shown(wrong[0])} in line {line}, but a list may only contain the names of "
+            "findings that are present, or 'No Finding'. Use one column per finding instead, with 1, 0, -1 (uncertain) "
+            f"or blank, and choose these with --label-columns.{reports}"
+        )
+
+
+def _is_nothing(item: str) -> bool:
+    """Whether an item of a list means that there are no findings: 'No Finding', 'negative', '0'."""
+    return item.lower() in NOTHING or (vocabulary_name(item) == "No_Finding" and not finding_phrases.SIGNS.search(item))
+
+
+def shown(cell: str) -> str:
     """A cell for a message. A long one may be the text of a report, which is patient data."""
     return repr(cell) if len(cell) <= LONGEST_SHOWN else f"a text of {len(cell):,} characters"
 
@@ -202,7 +242,7 @@ def views(column: pd.Series) -> pd.Series:
     found = column.map(meant).astype("str")
     odd = column[(found == "") & ~column.str.strip().str.lower().isin(["", "nan", "na", "n/a", "none", "unknown"])]
     if len(odd):
-        counts = [f"{count:,} × {str(cell).strip()[:40]!r}" for cell, count in odd.value_counts().head(8).items()]
+        counts = [f"{count:,} × {shown(str(cell).strip())}" for cell, count in odd.value_counts().head(8).items()]
         more = ", …" if odd.nunique() > len(counts) else ""
         log.warning("Views that are neither PA, AP nor lateral are left blank: %s%s.", ", ".join(counts), more)
     return found
@@ -249,7 +289,7 @@ def splits(column: pd.Series, name: str) -> pd.Series:
         return usual.where(usual.notna(), words).astype("str")
     if len(strange):
         raise ValueError(
-            f"The column {name!r} contains {_shown(strange.iloc[0])}, which is not a split (train, val or test). "
+            f"The column {name!r} contains {shown(strange.iloc[0])}, which is not a split (train, val or test). "
             f"Choose another column with --split-column, or pass --split-column none."
         )
     return usual.fillna("").astype("str")
@@ -285,7 +325,7 @@ def _parts(cell: str, alone: Collection[str] = ()) -> list[str]:
     a known finding, or is the whole of another cell (`alone`)."""
     parts = []
     for part in re.split(r"[|;；、]", cell):
-        pieces = [piece.strip() for piece in re.split(r"[,，/]", part) if piece.strip()]
+        pieces = [piece.strip() for piece in re.split(r"[,，]|(?<!\b[rwRW])/", part) if piece.strip()]
         known = [
             piece
             for piece in pieces
@@ -312,6 +352,15 @@ def _say_commas(cells: Sequence[str], parts: Sequence[Sequence[str]]) -> None:
         said = [f"{cell[:60]!r} as {' and '.join(words)[:80]}" for cell, words in list(doubtful.items())[:5]]
         more = ", …" if len(doubtful) > len(said) else ""
         log.warning("Read %s%s. Use '|' between findings to avoid ambiguity.", ", ".join(said), more)
+
+
+def whole_numbers(patients: pd.Series) -> pd.Series:
+    """Identifiers without the '.0' that programs append to a column of numbers with blank cells. If any identifier is
+    not a whole number, all are unchanged."""
+    unique = [name for name in patients.unique() if name]
+    if not all(re.fullmatch(r"\d+(\.0+)?", name) for name in unique):
+        return patients
+    return patients.str.partition(".")[0].astype("str")
 
 
 def _in_order(name: str) -> tuple[int, str]:

@@ -64,6 +64,7 @@ def csv_rows(rows: pd.DataFrame, root: Path, given: Given) -> ImageRows:
     text = {name: rows[column].str.strip() for name, column in role.items()}
     text["path"] = _located(text["path"], root)
     meaning = {
+        "patient": columns.whole_numbers,
         "view": columns.views,
         "sex": lambda column: tables.translated(column, tables.SEX),
         "split": lambda column: columns.splits(column, role["split"]),
