@@ -11,7 +11,7 @@ well: those of each seed with those of the next two. All models are tested on a 
 The confidence intervals are those of the mean over seeds, from a bootstrap over patients and seeds; gains over the best
 member are paired within each seed. The runs of a seed that are already in DIR are reused.
 
-Development runs with --first 100 used larger models. The published settings, with a smaller model, were chosen only to
+Development runs with --first 100 used larger models. The published settings, with a smaller model, were chosen to
 reduce the running time and were never run on a development seed. The number of seeds was reduced from six to four for
 the same reason, after validation results had been seen, but before any test result was computed."""
 

@@ -65,8 +65,8 @@ def _cached(kind: str, digest: str, write: Callable[[Path], None], mapped: Calla
         return mapped(cache_folder.cache_entry(kind, f"{digest}-{VERSION}", write))
     except (OSError, ValueError, TypeError, AttributeError, ArithmeticError, LookupError, pa.ArrowException) as error:
         log.warning(
-            "Each process keeps a copy of the tables of this large dataset in memory, because they cannot be cached: "
-            "%s. Set %s to a folder on a disk of this machine.",
+            "The tables of this large dataset cannot be cached (%s), so each process keeps a copy of them in memory. "
+            "Set %s to a folder on a local disk.",
             " ".join(str(error).split())[:300].rstrip("."),
             cache_folder.VARIABLE,
         )

@@ -143,8 +143,8 @@ class TaskActor(Generic[Task, Result]):
         task = self.job.tasks[number]
         if lost := ray.get(self.job.attempts.begin.remote(number)):
             raise RuntimeError(
-                f"{count_phrase(lost, 'process', 'processes')} ended during the same task ({str(task)[:80]}), as "
-                "happens when memory runs out."
+                f"{count_phrase(lost, 'process', 'processes')} ended during the same task ({str(task)[:80]}). "
+                "A possible cause is a lack of memory."
             )
         return compute(task)
 
@@ -154,7 +154,8 @@ class TaskActor(Generic[Task, Result]):
         if other := sorted(name for name, version in self.job.versions.items() if found.get(name) != version):
             listed = ", ".join(f"{name} {found.get(name, 'none')}, not {self.job.versions[name]}" for name in other)
             raise ValueError(
-                f"The machine {self.machine} of the Ray cluster has other versions than this one: {listed}."
+                f"The package versions on the machine {self.machine} of the Ray cluster differ from those on this one: "
+                f"{listed}."
             )
         try:
             os.chdir(self.job.folder)

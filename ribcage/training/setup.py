@@ -187,7 +187,7 @@ def download_warning(shuffle: str, data: Datasets) -> str:
         return ""
     return (
         f"WARNING: The remote images ({files.format_bytes(size)}) do not fit into the cache "
-        f"({files.format_bytes(limit)}), so that with --shuffle rows, shards are downloaded many times per epoch. Use "
+        f"({files.format_bytes(limit)}), so shards are downloaded many times per epoch with --shuffle rows. Use "
         f"--shuffle blocks, or set {cache.SIZE_VARIABLE} to a larger size."
     )
 
