@@ -466,8 +466,9 @@ def evaluate(
             chexpert:Edema=ones) and disagreement between readers (readers=any) (default: the policy used when the
             model was validated, otherwise ignore).
         rule: Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5).
-        drop_shared: Drop images from the tested split if the model was trained on the same patient or on a copy
-            of the image. The value must be the split given by --split (default: as in training).
+        drop_shared: Split from which to drop images of patients that the model was trained on, and copies of its
+            training images. It must be the split given by --split (default: the value of --drop-shared in
+            training).
         allow_leak: Evaluate even if the model was trained on these patients or images; the leakage is stated in
             the report.
         resamples: Number of bootstrap resamples of patients.

@@ -60,8 +60,8 @@ class Options:
     rule: str = "youden"
     """Threshold rule: youden, midpoint, f1, sensitivity_95, specificity_95, or half (0.5)."""
     drop_shared: tuple[str, ...] = ()
-    """Drop images from the tested split if the model was trained on the same patient or on a copy of the image. The
-    value must be the split given by --split (default: as in training)."""
+    """Split from which to drop images of patients that the model was trained on, and copies of its training images. It
+    must be the split given by --split (default: the value of --drop-shared in training)."""
     allow_leak: bool = False
     """Evaluate even if the model was trained on these patients or images; the leakage is stated in the report."""
     resamples: int = 1000
