@@ -113,3 +113,10 @@ def test_two_copies_of_chexpert_side_by_side_are_not_guessed_between(folder: Pat
     trees.chexpert(folder, "CheXpert-v1.0")
     with pytest.raises(ValueError, match="several copies"):
         datasets.index("chexpert", folder)
+
+
+def test_an_image_in_two_rows_that_differ_is_refused(folder: Path) -> None:
+    lines = [f"train/patient1/study1/a.jpg,,,,{label}{',' * 13}" for label in ("1.0", "0.0")]
+    trees.text(folder / "train.csv", trees.CHEXPERT_HEADER, *lines)
+    with pytest.raises(ValueError, match=r"train\.csv.*1 of 1.*'Path'"):
+        datasets.index("chexpert", folder)

@@ -141,12 +141,25 @@ def test_without_a_cache_the_tables_are_read_into_memory(folder: Path, caplog: p
     assert len(opened) == ROWS and "RIBCAGE_INDEX_CACHE" in caplog.text
 
 
-def test_a_damaged_entry_is_not_used(folder: Path) -> None:
-    wanted = dataset_folder.open(folder).index.table.copy()
+@pytest.mark.parametrize("damage", ["truncated", "missing", "changed", "contents"])
+@pytest.mark.parametrize("name", ["0.arrow", "labels.npy", "about.json"])
+def test_a_damaged_entry_is_written_again(
+    folder: Path, name: str, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = dataset_folder.open(folder).index
+    wanted, codes = first.table.copy(), first.label_codes.copy()
     (entry,) = (one for one in (folder.parent / "cache" / "index").iterdir() if one.is_dir())
-    (entry / "0.arrow").unlink()  # the first index still maps the old file
-    (entry / "0.arrow").write_bytes(b"damaged")
-    pd.testing.assert_frame_equal(dataset_folder.open(folder).index.table, wanted)
+    file = entry / (cache_folder.CONTENTS if damage == "contents" else name)
+    content = file.read_bytes()
+    file.unlink()  # the first index still maps the old file
+    if damage != "missing":
+        file.write_bytes(content[: len(content) // 2] if damage != "changed" else content[:-20] + bytes(20))
+    for _ in range(2):
+        again = dataset_folder.open(folder).index
+        pd.testing.assert_frame_equal(again.table, wanted)
+        assert np.array_equal(again.label_codes, codes)
+    assert (entry / name).stat().st_size > 0 and not caplog.text
+    assert [one for one in entry.parent.iterdir() if one.is_dir()] == [entry]
 
 
 def test_unused_entries_are_removed(folder: Path) -> None:

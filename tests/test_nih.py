@@ -104,6 +104,23 @@ def test_an_unknown_label_in_the_table_is_named(folder: Path) -> None:
         datasets.index("nih", folder)
 
 
+def test_a_table_with_contradicting_rows_or_an_incomplete_last_row_is_refused(folder: Path) -> None:
+    trees.nih_table(folder / "Data_Entry_2017.csv", trees.NIH_ROWS)
+    table = folder / "Data_Entry_2017.csv"
+    lines = table.read_text().strip().split("\n")
+    first = lines[1].split(",")
+    wrong = {
+        "Image Index": [*lines, ",".join([first[0], "Mass|Hernia|Nodule", *first[2:]])],
+        "incomplete": [*lines[:-1], ",".join(lines[-1].split(",")[:2])],
+    }
+    for said, rows in wrong.items():
+        table.write_text("\n".join(rows))
+        with pytest.raises(ValueError, match=f"{table.name}.*{said}"):
+            datasets.index("nih", folder)
+    table.write_text("\n".join([*lines, lines[1]]))
+    assert len(datasets.index("nih", folder)) == len(lines) - 1
+
+
 @pytest.fixture
 def real() -> Path:
     folder = os.environ.get("RIBCAGE_REAL_DATA")

@@ -5,6 +5,7 @@ process and read by all. It has the name of a hash of what it is derived from, s
 """
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -16,6 +17,8 @@ from ribcage.runtime import files
 VARIABLE = "RIBCAGE_INDEX_CACHE"
 DAYS = 30
 """Days after its last use for which an entry is kept."""
+CONTENTS = "contents.json"
+"""File of an entry with the size and the modification time of each other file."""
 
 
 def cache_folder() -> Path:
@@ -30,15 +33,16 @@ def cache_folder() -> Path:
 
 
 def cache_entry(kind: str, name: str, write: Callable[[Path], None]) -> Path:
-    """The folder of an entry, which `write` fills in if it does not exist; OSError if it can be neither read nor
-    written."""
+    """The folder of an entry, which `write` fills in if it does not exist, or if one of its files is missing or was
+    changed; OSError if it can be neither read nor written."""
     place = cache_folder() / kind
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     entry = place / name
-    if not entry.is_dir():
+    if not _is_intact(entry):
         with _turn(place / f"{name}.lock"):
-            if not entry.is_dir():
+            if not _is_intact(entry):
                 _remove_unused(place)
+                _remove(entry)
                 _written(entry, write)
     if hasattr(os, "getuid") and entry.stat().st_uid != os.getuid():
         raise PermissionError(f"{entry} belongs to another user")
@@ -52,10 +56,33 @@ def _written(entry: Path, write: Callable[[Path], None]) -> None:
     part = Path(tempfile.mkdtemp(prefix=f"{entry.name}.", suffix=".part", dir=entry.parent))
     try:
         write(part)
+        (part / CONTENTS).write_text(json.dumps(_contents(part)), encoding="utf-8")
         part.replace(entry)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+def _contents(entry: Path) -> dict[str, list[int]]:
+    """Size and modification time of each file of an entry."""
+    found = {one.name: one.stat() for one in entry.iterdir() if one.name != CONTENTS}
+    return {name: [status.st_size, status.st_mtime_ns] for name, status in found.items()}
+
+
+def _is_intact(entry: Path) -> bool:
+    """Whether an entry exists and its files are as they were written."""
+    try:
+        return files.read_json(entry / CONTENTS) == _contents(entry)
+    except (OSError, ValueError):
+        return False
+
+
+def _remove(entry: Path) -> None:
+    """Remove an entry; processes that have mapped its files can still use them."""
+    if entry.is_dir():
+        old = Path(tempfile.mkdtemp(prefix=f"{entry.name}.", suffix=".part", dir=entry.parent))
+        entry.replace(old / "damaged")
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _remove_unused(place: Path) -> None:

@@ -138,9 +138,12 @@ def _tables(root: Path, train: str) -> dict[str, str]:
 def _rows(root: Path, path: str, part: str) -> pd.DataFrame:
     """One csv: paths below root, 'patient/study', and all columns of the training csv, empty where it lacks them."""
     per_study = "Study" in tables.header(root / path)
-    rows = tables.read_table(root / path, ["Study" if per_study else "Path", *LABELS], ("Age", *LABELS), OTHERS)
+    key = "Study" if per_study else "Path"
+    rows = tables.one_row_each(
+        tables.read_table(root / path, [key, *LABELS], ("Age", *LABELS), OTHERS), key, root / path
+    )
     home = path.rpartition("/")[0]
-    listed = rows["Study" if per_study else "Path"]
+    listed = rows[key]
     start = PART.search(listed.iloc[0] if len(listed) else "")
     rows["study"] = listed.str.extract(STUDY, expand=False)
     if start is None or rows["study"].isna().any() or not listed.str.startswith(listed.iloc[0][: start.end()]).all():

@@ -57,9 +57,9 @@ def index(
     found = tables.files_named(paths, *TABLES)
     if not found:
         raise tables.missing_files(root, [" (or ".join(TABLES) + ")"], SOURCE)
-    rows = tables.read_table(root / found[0], COLUMNS, wanted=SEX_COLUMNS).drop_duplicates(
-        "Image Index", ignore_index=True
-    )
+    file = root / found[0]
+    rows = tables.without_blanks(tables.read_table(file, COLUMNS, wanted=SEX_COLUMNS), "Patient ID", file)
+    rows = tables.one_row_each(rows, "Image Index", file)
     names = rows["Image Index"]
     frame = pd.DataFrame(
         {

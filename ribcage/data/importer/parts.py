@@ -157,7 +157,7 @@ def parts_below(out: Path) -> list[Part]:
     wanted = [Part(counts[0], number) for number in range(1, counts[0] + 1)]
     missing = [str(part) for part in wanted if part not in found]
     if missing:
-        shown = ", ".join(missing[:10]) + ", …" * (len(missing) > 10)
+        shown = ", ".join(missing[:10]) + f" and {len(missing) - 10:,} more" * (len(missing) > 10)
         raise ValueError(
             f"{out} contains {len(wanted) - len(missing)} of {count_phrase(len(wanted), 'part')}. The following are "
             f"missing: {shown}. Import them, beginning with --part {missing[0]}, and merge again."

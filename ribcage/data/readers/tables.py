@@ -144,8 +144,10 @@ def read_table(
     names = header(file)
     absent = [name for name in needed if name not in names]
     if absent:
+        more = f" and {len(absent) - 5} others" * (len(absent) > 5)
         raise ValueError(
-            f"{file} has no column {' and no column '.join(absent)}. Its columns are {', '.join(names[:30])}."
+            f"{file} has no column {' and no column '.join(absent[:5])}{more}. Its columns are "
+            f"{printable_text(', '.join(names[:30]), 400)}."
         )
     kept = [name for name in names if name in (*needed, *wanted)]
     types = {name: np.float32 if name in numbers else str for name in kept}
@@ -154,6 +156,30 @@ def read_table(
     if rows.empty:
         raise ValueError(f"{file} has a header, but no rows.")
     return rows.fillna({name: "" for name in kept if name not in numbers})
+
+
+def without_blanks(rows: pd.DataFrame, key: str, file: Path) -> pd.DataFrame:
+    """The rows of a published table; ValueError if a cell of this column is blank, as in an incomplete last line."""
+    blank = (rows[key].str.strip() == "").to_numpy()
+    if blank.any():
+        raise ValueError(
+            f"{file} has no {key!r} in row {int(blank.argmax()) + 1:,} of {len(rows):,}; the file may be incomplete. "
+            "Download it again."
+        )
+    return rows
+
+
+def one_row_each(rows: pd.DataFrame, key: str, file: Path) -> pd.DataFrame:
+    """The rows of a published table, each once; ValueError if rows with the same key differ."""
+    rows = rows.drop_duplicates(ignore_index=True)
+    twice = rows[key].duplicated(keep=False)
+    if twice.any():
+        raise ValueError(
+            f"{file} has several rows that differ for {rows[key][twice].nunique():,} of {rows[key].nunique():,} values "
+            f"of {key!r}, such as {printable_text(rows[key][twice].iloc[0])}. The published table has one row each. "
+            "Download it again."
+        )
+    return rows
 
 
 def read_in_chunks(file: Path, columns: Sequence[str], count: int) -> Iterator[pd.DataFrame]:
@@ -343,5 +369,7 @@ def _read(source: Path | io.StringIO, file: Path, **options: Any) -> pd.DataFram
             return pd.read_csv(source, index_col=False, keep_default_na=False, encoding="utf-8-sig", **options)
     except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{file} is damaged: {error}. Download it again.") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is not UTF-8 text. Download it again.") from None
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, ValueError) as error:
         raise ValueError(f"{file} cannot be read as a table: {' '.join(str(error).split())}") from None
