@@ -35,6 +35,14 @@ def test_masks_are_drawn_from_polygons_and_empty_where_a_finding_is_absent(tmp_p
     assert (found.masks["row"] == 2).sum() == len(found.findings) + 1  # two nodules
 
 
+def test_a_polygon_without_pixels_is_no_empty_mask(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    entry = {"file_name": "1.png", "syms": ["Mass"], "boxes": [[1, 2, 3, 4]], "polygons": [[[1, 2], [3, 2], [2, 2]]]}
+    trees.text(tmp_path / "ChestX_Det_test.json", json.dumps([entry]))
+    found = datasets.index("chestxdet", tmp_path)
+    assert "Mass" not in found.masks["structure"].tolist() and len(found.masks) == len(found.findings) - 1
+    assert any(line.endswith(" 1.") for line in caplog.messages)
+
+
 def test_the_test_list_is_the_test_split_and_validation_is_taken_from_training(tmp_path: Path) -> None:
     table = datasets.index("chestxdet", trees.chestxdet(tmp_path)).table
     test = table["path"].str.startswith("test_data/")

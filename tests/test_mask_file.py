@@ -42,6 +42,30 @@ def test_one_level_of_several_is_a_structure(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("levels", [(1, 2), (2, 3), (3, 2), (128, 255), (1, 255), (10, 11), (9, 10), (10, 200)])
+@pytest.mark.parametrize("side", [2, 3, 12])
+def test_a_file_with_two_structures_is_refused(tmp_path: Path, levels: tuple[int, int], side: int) -> None:
+    pixels = np.zeros((90, 120), np.uint8)
+    pixels[20 : 20 + side, 5:45] = levels[0]
+    pixels[20:50, 80:110] = levels[1]
+    with pytest.raises(ValueError, match=r"a\.png has 3 "):
+        read_mask(written(tmp_path / "a.png", pixels))
+
+
+def test_a_file_of_one_bright_level_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a\.png"):
+        read_mask(written(tmp_path / "a.png", np.full((6, 9), 255, np.uint8)))
+
+
+@pytest.mark.parametrize("quality", [50, 75, 95])
+def test_compressed_and_enlarged_masks_are_read(tmp_path: Path, quality: int) -> None:
+    large = cv2.circle(np.zeros((300, 300), np.uint8), (120, 140), 70, 255, -1)
+    (tmp_path / "a.jpg").write_bytes(cv2.imencode(".jpg", large, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())
+    assert read_mask(tmp_path / "a.jpg").area == pytest.approx(np.count_nonzero(large), rel=0.005)
+    smooth = cv2.resize(large, (600, 600), interpolation=cv2.INTER_LINEAR)
+    assert read_mask(written(tmp_path / "b.png", smooth)) == Mask.of_pixels(smooth >= 128)
+
+
 def test_a_black_file_is_an_empty_mask(tmp_path: Path) -> None:
     assert read_mask(written(tmp_path / "a.png", np.zeros((6, 9), np.uint8))) == Mask(9, 6)
 

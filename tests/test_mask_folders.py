@@ -8,7 +8,7 @@ import trees
 
 from ribcage.data import datasets
 from ribcage.data.masks import MaskFile
-from ribcage.data.readers.mask_folders import masks_in_folders, without_masks
+from ribcage.data.readers.mask_folders import likely_mask_files, masks_in_folders, without_masks
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from ribcage.data.readers.mask_folders import masks_in_folders, without_masks
         ("a_left_lung_mask.png", "a.png", "Left_Lung"),
         ("mask/a_mask.png", "a.dcm", "Mask"),
         ("masks/Pneumothorax/a.png", "a.png", "Pneumothorax"),
-        ("masks/my thing/a.png", "a.png", "my thing"),
+        ("masks/a.png", "x/a.png", "Mask"),
     ],
 )
 def test_a_mask_is_matched_to_its_image(mask: str, image: str, structure: str) -> None:
@@ -35,12 +35,41 @@ def test_a_mask_is_matched_to_its_image(mask: str, image: str, structure: str) -
     assert without_masks([image, mask, "other.png"]) == [image, "other.png"]
 
 
+@pytest.mark.parametrize(
+    ("files", "images"),
+    [
+        (["a_2_mask.png", "a_10_mask.png", "a_b_mask.png", "a_normal_mask.png"], ["a.png", "a_1.png"]),
+        (["masks/pat2/1.png", "masks/pat9/3.png"], ["pat1/1.png", "pat2/2.png", "pat3/3.png"]),
+        (["masks/pat2/1.png"], ["1.png"]),
+        (["masks/x/1.png", "masks/1.png"], ["x/y/1.png"]),
+        (["masks/my thing/a.png"], ["a.png"]),
+        (["masks/heart/a_left_lung_mask.png", "leftMask/heart/a.png"], ["x/a.png"]),
+        (["a_left_lung_mask.png"], ["a.png", "a_left.png"]),
+        (["masks/a.png"], ["train/a.png", "test/a.png"]),
+    ],
+)
+def test_a_mask_that_may_be_of_another_image_or_structure_is_ignored(files: list[str], images: list[str]) -> None:
+    assert not masks_in_folders([*files, *images], images)
+    assert without_masks([*images, *files]) == images and likely_mask_files([*files, *images], images) == files
+
+
+def test_the_mask_of_an_absent_image_leaves_the_others_in_place() -> None:
+    images = ["pat1/1.png", "pat2/2.png"]
+    found = masks_in_folders(["masks/pat1/1.png", "masks/pat2/1.png"], images)
+    assert [(one.row, one.mask) for one in found] == [(0, MaskFile("masks/pat1/1.png"))]
+
+
+def test_a_structure_outside_the_vocabulary_can_be_given() -> None:
+    for path in ("masks/my thing/a.png", "a_my-thing_mask.png"):
+        assert [one.structure for one in masks_in_folders([path], ["a.png"], "my thing")] == ["my thing"]
+
+
 def test_names_that_only_look_like_masks_stay_images() -> None:
-    images = ["b_mask.png", "c.png", "masked/d.png"]
+    images = ["b_mask.png", "masked/d_mask.png"]
     assert without_masks(images) == images and not masks_in_folders(images, images)
+    assert without_masks(["masked/d.png", "unmask.png"]) == ["masked/d.png", "unmask.png"]
     both = ["train/a.png", "test/a.png"]
     assert [one.row for one in masks_in_folders(["test/masks/a.png", *both], both)] == [1]
-    assert not masks_in_folders(["masks/a.png", *both], both)  # of which image?
 
 
 def test_a_folder_with_masks_is_imported_with_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -34,16 +34,18 @@ def test_masks_of_chexmask_are_matched_by_name_and_poor_ones_left_out(
         '00000001_001.png,0.9,0.7,"1,2",12 1,1 1,,3,4',
         "00000001_002.png,0.9,0.69,,1 1,1 1,1 1,3,4",
         "00000099_000.png,0.9,0.9,,1 1,1 1,1 1,3,4",
+        "00000001_000.png,0.9,0.9,,1 1,1 1,1 1,3,4",
+        "00000001_000.png,0.9,0.9,,1 2,1 1,1 1,3,4",
     ]
     with caplog.at_level(logging.WARNING):
         found = with_masks(index, chexmask(tmp_path / "ChestX-Ray8.csv", *rows))
     names = found.table["path"].str.rpartition("/")[2].to_numpy()
     assert {names[row] for row in found.masks["row"]} == {"00000001_001.png", "00000002_000.png"}
-    assert found.masks["structure"].tolist() == ["Left_Lung", "Right_Lung", "Heart"] * 2
+    assert found.masks["structure"].tolist() == ["Left_Lung", "Right_Lung", "Left_Lung", "Heart"]
     assert set(found.masks["reader"]) == {"CheXmask"} and "0.7" in caplog.text
     first = int(np.flatnonzero(names[found.masks["row"]] == "00000002_000.png")[0])
     assert mask_of(found.masks, first).full().tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
-    assert [mask_of(found.masks, first + n).area for n in range(3)] == [4, 0, 1]
+    assert [mask_of(found.masks, first + n).area for n in range(2)] == [4, 1]
 
 
 def test_paths_of_chexpert_are_matched_by_their_ends(tmp_path: Path) -> None:
@@ -71,6 +73,44 @@ def test_polygons_and_run_lengths_of_coco(index: Index, tmp_path: Path) -> None:
     assert found.masks["structure"].tolist() == ["Left_Lung", "Device"] and found.masks["row"].nunique() == 1
     assert mask_of(found.masks, 0).full().tolist() == [[1, 0, 0, 0, 0], [0, 1, 1, 1, 0], [0, 1, 1, 1, 0]]
     assert mask_of(found.masks, 1).area == 7
+
+
+def test_annotations_without_an_outline_are_ignored(
+    index: Index, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    outlines = [
+        [],
+        None,
+        {},
+        [[1, 1, 1, 1, 1, 1]],
+        [[9, 1, 20, 1, 20, 3]],
+        [[1, 1, 4, 1]],
+        {"size": [3, 5], "counts": [15]},
+    ]
+    listed = [{**ANNOTATION, "segmentation": one} for one in ([[1, 1, 4, 1, 4, 3, 1, 3]], *outlines)]
+    with caplog.at_level(logging.WARNING):
+        found = with_masks(
+            index, coco(tmp_path / "a.json", annotations=[*listed, {**ANNOTATION, "bbox": [0, 0, 2, 2]}])
+        )
+    assert [mask_of(found.masks, n).area for n in range(len(found.masks))] == [6]
+    assert any("a.json" in line and "8" in line.split()[-1] for line in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("names", "rows"),
+    [
+        (["pat1/1.png", "pat2/1.png"], [0]),
+        (["pat9/3.png", "pat2/2.png"], [1]),
+        (["x/1.png", "y/pat1/1.png", "3.png"], [2]),
+        (["C:\\data\\pat1\\1.png"], [0]),
+    ],
+)
+def test_masks_of_images_in_other_folders_are_ignored(tmp_path: Path, names: list[str], rows: list[int]) -> None:
+    trees.images(tmp_path / "in", ["pat1/1.png", "pat2/2.png", "pat3/3.png"])
+    index = datasets.index("folder", tmp_path / "in", classes="no")
+    listed = [{"id": at, "file_name": name, "width": 5, "height": 3} for at, name in enumerate(names)]
+    drawn = [{"image_id": at, "category_id": 1, "segmentation": [[1, 1, 4, 1, 4, 3]]} for at in range(len(names))]
+    assert with_masks(index, coco(tmp_path / "a.json", images=listed, annotations=drawn)).masks["row"].tolist() == rows
 
 
 ANNOTATION = {"image_id": 7, "category_id": 1}
@@ -118,7 +158,7 @@ def test_a_damaged_chexmask_file_is_one_line(index: Index, tmp_path: Path, lines
 
 
 def test_the_import_adds_masks_and_says_how_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root, row = trees.nih(tmp_path / "nih"), "00000001_001.png,1,1,,1 16,,,32,32"
+    root, row = trees.nih(tmp_path / "nih"), "00000001_001.png,1,1,,1 16,40 2,50 1,32,32"
     masks = (chexmask(tmp_path / "m.csv", row),)
     opened = import_.run(import_.Options("nih", root, tmp_path / "out", size=32, masks=masks))
     assert opened is not None and len(opened.masks) == 3

@@ -60,7 +60,10 @@ def index(root: Path, *, images: str = "") -> Index:
     ]
     frame = pd.DataFrame([(name, part) for part, name, *_ in entries], columns=["name", "split"], dtype="str")
     boxes = [(row, *box) for row, (_, _, drawn, _) in enumerate(entries) for box in drawn]
-    masks = [DrawnMask(row, *mask) for row, (*_, drawn) in enumerate(entries) for mask in drawn]
+    outlined = [DrawnMask(row, *mask) for row, (*_, drawn) in enumerate(entries) for mask in drawn]
+    masks = [mask for mask in outlined if isinstance(mask.mask, Mask) and mask.mask.area]
+    if lost := len(outlined) - len(masks):
+        log.warning("Polygons of ChestX-Det were ignored, because they contain no pixel of the image: %s.", f"{lost:,}")
     drawn = pd.DataFrame(boxes, columns=["row", "finding", *SIDES])
     for finding in FINDINGS:
         frame[finding] = frame.index.isin(drawn.loc[drawn["finding"] == finding, "row"])

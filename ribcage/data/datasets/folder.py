@@ -23,7 +23,7 @@ from ribcage.data.masks import mask_frame, no_masks
 from ribcage.data.readers import box_list, columns, tables
 from ribcage.data.readers.image_folders import NEUTRAL, folder_rows, may_be_dicom
 from ribcage.data.readers.image_rows import Given, ImageRows, csv_rows, without_slices
-from ribcage.data.readers.mask_folders import masks_in_folders, without_masks
+from ribcage.data.readers.mask_folders import likely_mask_files, masks_in_folders
 from ribcage.data.readers.path_patients import patients_in_paths, proposed_pattern
 from ribcage.data.readings import reading_frame
 from ribcage.imaging import image_file
@@ -151,10 +151,12 @@ def _masks(root: Path, images: pd.Series, structure: str) -> pd.DataFrame:
         counts = Counter(mask.structure for mask in drawn)
         said = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
         log.warning("Image files were read as masks of the images with the same names: %s.", said)
-    rest = len(files) - len(without_masks(files)) - len(drawn)
+    rest = len(likely_mask_files(files, images.tolist())) - len(drawn)
     if rest > 0:
         log.warning(
-            "Files whose names suggest masks were ignored, because no image has the same name: %s.", f"{rest:,}"
+            "Files whose names suggest masks were ignored, because no image, or more than one, has the same name in "
+            "the same folders, or because the structure in the name is unknown (see --mask-structure): %s.",
+            f"{rest:,}",
         )
     return mask_frame(drawn)
 

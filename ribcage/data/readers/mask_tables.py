@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from posixpath import commonpath
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ribcage.data.index import Index
 from ribcage.data.masks import DrawnMask, joined_masks, mask_frame
 from ribcage.data.readers import tables
 from ribcage.data.readers.mask_cells import named_mask_errors
+from ribcage.data.readers.mask_folders import are_among, meaningful_folders
 from ribcage.data.structures import structure_name
 from ribcage.imaging.mask import Mask, check_mask_size
 from ribcage.imaging.mask_encodings import mask_of_counts, mask_of_pairs, mask_of_polygons
@@ -42,14 +44,16 @@ def with_masks(index: Index, file: Path) -> Index:
     """The index with the masks in a CSV file of CheXmask or a JSON file of COCO."""
     read = _coco if file.suffix.lower() == ".json" else _chexmask
     named = list(read(file))
+    if read is _chexmask:
+        named = _without_repeated(named, file)
     row = {path: place for place, path in enumerate(index.table["path"])}
     names = list(dict.fromkeys(name for name, _ in named))
-    matched = dict(zip(names, _matched(names, list(row)), strict=True))
-    found = [replace(mask, row=row[matched[name]]) for name, mask in named if matched[name] in row]
+    matched = _without_doubtful(dict(zip(names, _matched(names, list(row)), strict=True)), list(row), file)
+    found = [replace(mask, row=row[matched[name]]) for name, mask in named if matched.get(name) in row]
     if not found:
         raise ValueError(f"None of the {len(named):,} masks in {file} is for an image of this dataset.")
     images = len({mask.row for mask in found})
-    if lost := len(names) - images:
+    if lost := sum(path not in row for path in matched.values()):
         log.warning("%s also contains masks for %s images that are not in this dataset.", file, f"{lost:,}")
     log.warning("%s contains masks for %s of %s images.", file, f"{images:,}", f"{len(index):,}")
     return replace(index, masks=joined_masks(index.masks, mask_frame(found)))
@@ -64,6 +68,46 @@ def _matched(names: list[str], paths: list[str]) -> list[str]:
         only = {tail: path for tail, path in zip(tails, paths, strict=True) if counts[tail] == 1}
         found = [path if path in there else only.get(_tail(path, depth), path) for path in found]
     return found
+
+
+def _without_repeated(named: list[tuple[str, DrawnMask]], file: Path) -> list[tuple[str, DrawnMask]]:
+    """The masks without those of images that have several rows, which would be instances of a structure."""
+    counts = Counter((name, mask.structure) for name, mask in named)
+    repeated = {name for (name, _), count in counts.items() if count > 1}
+    if repeated:
+        log.warning("Images with several rows in %s were ignored: %s.", file, f"{len(repeated):,}")
+    return [(name, mask) for name, mask in named if name not in repeated]
+
+
+def _without_doubtful(matched: dict[str, str], paths: list[str], file: Path) -> dict[str, str]:
+    """The names and their paths without those whose folders contradict those of the image, and without several names
+    for one image, unless one is its path."""
+    counts = Counter(matched.values())
+    known = set(paths)
+    shared = commonpath([path.lstrip("/") for path in paths]) if len(paths) > 1 else ""  # such as CheXpert-v1.0-small
+    certain = {
+        name: path
+        for name, path in matched.items()
+        if path not in known
+        or name == path
+        or (counts[path] == 1 and _have_like_folders(name, path.lstrip("/").removeprefix(shared)))
+    }
+    if lost := len(matched) - len(certain):
+        log.warning(
+            "Images listed in %s were ignored, because the image with the same name is in other folders, or because "
+            "several of them have the name of one image: %s.",
+            file,
+            f"{lost:,}",
+        )
+    return certain
+
+
+def _have_like_folders(name: str, path: str) -> bool:
+    """Whether the folders of one are among those of the other."""
+    listed, there = (
+        [step for step in meaningful_folders(each.replace("\\", "/")) if step not in ("", ".")] for each in (name, path)
+    )
+    return are_among(listed, there) or are_among(there, listed)
 
 
 def _tail(path: str, depth: int) -> str:
@@ -83,7 +127,7 @@ def _chexmask(file: Path) -> Iterator[tuple[str, DrawnMask]]:
             "OriginalResolution of CheXmask."
         )
     kept = [name, QUALITY, "Height", "Width", *STRUCTURES]
-    poor = 0
+    poor = blank = 0
     for rows in tables.read_in_chunks(file, kept, ROWS):
         good = pd.to_numeric(rows[QUALITY], errors="coerce") >= LEAST_QUALITY
         poor += int((~good).sum())
@@ -92,14 +136,15 @@ def _chexmask(file: Path) -> Iterator[tuple[str, DrawnMask]]:
             with named_mask_errors(file, image):
                 size = _whole(width), _whole(height)
                 masks = [mask_of_pairs(cell, *size, first=1) for cell in cells]
-            yield from (
-                (image, DrawnMask(0, structure_name(structure), mask, READER))
-                for structure, mask in zip(STRUCTURES, masks, strict=True)
-            )
+            drawn = [(name, mask) for name, mask in zip(STRUCTURES, masks, strict=True) if mask.area]
+            blank += len(masks) - len(drawn)
+            yield from ((image, DrawnMask(0, structure_name(name), mask, READER)) for name, mask in drawn)
     if poor:
         log.warning(
             "Masks of %s images were left out, because their %s is below %g.", f"{poor:,}", QUALITY, LEAST_QUALITY
         )
+    if blank:
+        log.warning("Masks without pixels in %s were ignored: %s.", file, f"{blank:,}")
 
 
 def _coco(file: Path) -> Iterator[tuple[str, DrawnMask]]:
@@ -108,14 +153,28 @@ def _coco(file: Path) -> Iterator[tuple[str, DrawnMask]]:
     try:
         names = {each["id"]: structure_name(str(each["name"])) for each in content["categories"]}
         images = {each["id"]: (str(each["file_name"]), each["width"], each["height"]) for each in content["images"]}
-        annotations = [(each["image_id"], each["category_id"], each["segmentation"]) for each in content["annotations"]]
+        annotations = [
+            (each["image_id"], each["category_id"], each.get("segmentation")) for each in content["annotations"]
+        ]
         listed = [(*images[image], names[category], shape) for image, category, shape in annotations]
     except (TypeError, KeyError, AttributeError) as error:
         said = " ".join(str(error).split())[:200]
         raise ValueError(f"{file} is not a valid COCO file ({type(error).__name__}: {said}).") from None
+    empty = 0
     for image, width, height, name, shape in listed:
         with named_mask_errors(file, image):
-            yield image, DrawnMask(0, name, _coco_mask(shape, _whole(width), _whole(height)))
+            mask = _coco_mask(shape or [], _whole(width), _whole(height))
+        if mask.area:
+            yield image, DrawnMask(0, name, mask)
+        else:  # an annotation states that the structure is there
+            empty += 1
+    if empty:
+        log.warning(
+            "Annotations in %s were ignored, because the segmentation is missing or contains no pixel of the image: "
+            "%s.",
+            file,
+            f"{empty:,}",
+        )
 
 
 def _coco_mask(shape: Any, width: int, height: int) -> Mask:
