@@ -74,6 +74,7 @@ def test_labels_of_a_table_stay_and_contradicting_boxes_are_reported(
         ("file,finding,x,y,width,height", "x0.png,Mass,1,1,inf,5", "'inf' in line 2"),
         ("file,finding,x,y,width,height", "x0.png,Mass,1,1,,5", "coordinates in line 2"),
         ("file,finding,x,y,width,height", "x0.png,,1,1,5,5", "without a finding in line 2"),
+        ("file,finding,xmin,ymin,xmax,ymax", "x0.png,Mass,0.1,0.1,0.5,1", "0 to 1 .*pixels"),
         ("file,finding,x,y,width,height", "x0.png,no mass,1,1,5,5", "'no mass' in line 2"),
         ("file,finding,x,y,width,height", ",Mass,1,1,5,5", "without an image in line 2"),
         ("file,finding,x,y,width,height", "x0.png,Mass,1,1,0,5", "width or height .*line 2"),

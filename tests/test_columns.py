@@ -8,6 +8,7 @@ import pytest
 import trees
 
 from ribcage.data import findings
+from ribcage.data.label_policy import Policy
 from ribcage.data.readers import columns
 
 
@@ -90,9 +91,10 @@ def test_a_sentence_in_a_list_is_refused_and_not_printed(folder: Path, caplog: p
         assert "--report-columns findings" in str(error.value)
 
 
-def test_a_class_folder_that_names_an_absent_finding_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"possible_mass.*--classes no"):
-        columns.listed_labels(pd.Series(["Mass", "possible_mass", "normal"]))
+@pytest.mark.parametrize("name", ["possible_mass", "unlabeled", "uncertain"])
+def test_a_class_folder_that_does_not_name_a_present_finding_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name}.*--classes no"):
+        columns.listed_labels(pd.Series(["Mass", name, "normal"]))
 
 
 def test_text_in_the_view_column_is_not_printed(caplog: pytest.LogCaptureFixture) -> None:
@@ -169,3 +171,8 @@ def test_slices_of_ct_are_left_out_and_counted(folder: Path, header: str, caplog
     assert trees.read_table(folder, *lines).table["path"].tolist() == ["1.png"]
     assert "1 CT or MR slice " in caplog.text and "--slices keep" in caplog.text
     assert len(trees.read_table(folder, *lines, slices="keep")) == 2
+
+
+def test_a_policy_of_a_dataset_without_a_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="':ones'"):
+        Policy.parse(":ones")

@@ -84,7 +84,7 @@ class Policy:
                 near = nearest_word(name, datasets)
                 hint = f"; did you mean {near!r}?" if near else ""
                 problems.append(f"{part!r} (no dataset has this name{hint})")
-            elif not said or any((name, what) in entries for what, _ in said):
+            elif not name or not said or any((name, what) in entries for what, _ in said):
                 problems.append(repr(part))
             entries |= {(name, what): treatment for what, treatment in said}
         if problems:

@@ -50,6 +50,11 @@ def read_boxes(file: Path, encoding: str = "auto") -> pd.DataFrame:
     said = [f"{what} in line {int(there.to_numpy().argmax()) + 2}" for what, there in wrong.items() if there.any()]
     if said:
         raise ValueError(f"{file} has {'; '.join(said)}.")
+    if drawn.any() and found["x"][drawn].add(found["width"]).max() <= 1 >= found["y"][drawn].add(found["height"]).max():
+        raise ValueError(
+            f"{file} has coordinates from 0 to 1 only, but boxes must be in pixels. Multiply the coordinates by the "
+            "width and height of each image."
+        )
     for name in found["finding"][drawn].unique():
         if columns.unnamed(name):
             line = int((drawn & (found["finding"] == name)).to_numpy().argmax()) + 2
