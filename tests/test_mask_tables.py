@@ -101,7 +101,7 @@ def test_annotations_without_an_outline_are_ignored(
     [
         (["pat1/1.png", "pat2/1.png"], [0]),
         (["pat9/3.png", "pat2/2.png"], [1]),
-        (["x/1.png", "y/pat1/1.png", "3.png"], [2]),
+        (["x/1.png", "y/pat1/1.png", "3.png"], [0, 2]),
         (["C:\\data\\pat1\\1.png"], [0]),
     ],
 )

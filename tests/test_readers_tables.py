@@ -188,3 +188,10 @@ def test_a_pipe_in_place_of_a_list_or_an_archive_does_not_hang(folder: Path) -> 
         splits.from_lists([f"train={folder / 'train.txt'}"], pd.Series(["p"]), pd.Series(["a.png"]))
     with pytest.raises(OSError, match=r"chestmnist\.npz"):
         datasets.index("medmnist", folder)
+
+
+def test_names_in_different_folders_never_match_the_same_file() -> None:
+    names = ["b.png", "sub/b.png", "b.png", "d1/c.png", "d2/c.png"]
+    found, other = tables.matched_files(names, ["b.png", "c.png", "a.png"])
+    assert (found, other) == (names, 0)
+    assert tables.matched_files(["d1/c.png", "d1/c.png"], ["c.png"]) == (["c.png", "c.png"], 0)

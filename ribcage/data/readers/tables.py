@@ -69,28 +69,42 @@ def matched_files(names: Sequence[str], paths: Sequence[str]) -> tuple[list[str]
     """The files that a table written elsewhere refers to, and how many have another ending here (.png for .jpg).
 
     Leading folders of a name may differ; else the only file with that name, or the only one with that stem, is taken. A
-    name that matches no file, or several, is unchanged.
+    name that matches no file, or several, is unchanged. Of names with different folders that match the same file, only
+    its path does, since the others are probably names of files that are missing here.
     """
     there = set(paths)
     files = [path for path in paths if path.lower().endswith(IMAGES)]
     inside = _only([SUFFIX.sub("", path) for path in files], files)
     last = [path.rpartition("/")[2] for path in files]
     exact, stems = _only(last, files), _only([SUFFIX.sub("", name) for name in last], files)
-    other = 0
 
     def located(name: str) -> str:
-        nonlocal other
-        steps = [step for step in name.replace("\\", "/").split("/") if step not in ("", ".")]
+        steps = _steps(name)
         tails = ["/".join(steps[start:]) for start in range(len(steps))]
         found = next((tail for tail in tails if tail in there), None) or exact.get(steps[-1] if steps else "")
         if found or not steps:
             return found or name
         bare = [SUFFIX.sub("", tail) for tail in tails]
-        found = next((inside[tail] for tail in bare if tail in inside), None) or stems.get(bare[-1])
-        other += found is not None and bool(SUFFIX.search(steps[-1]))
-        return found or name
+        return next((inside[tail] for tail in bare if tail in inside), None) or stems.get(bare[-1]) or name
 
-    return [located(name) for name in names], other
+    found = {name: located(name) for name in dict.fromkeys(names)}
+    spelt: dict[str, set[str]] = {}
+    for name, path in found.items():
+        spelt.setdefault(path, set()).add(SUFFIX.sub("", "/".join(_steps(name))))
+    for name, path in found.items():
+        if len(spelt[path]) > 1 and "/".join(_steps(name)) != path:
+            found[name] = name
+    located_names = [found[name] for name in names]
+    renamed = [
+        path in there and bool(SUFFIX.search(name)) and _steps(name)[-1] != path.rpartition("/")[2]
+        for name, path in zip(names, located_names, strict=True)
+    ]
+    return located_names, sum(renamed)
+
+
+def _steps(name: str) -> list[str]:
+    """The folders and the file of a path."""
+    return [step for step in name.replace("\\", "/").split("/") if step not in ("", ".")]
 
 
 def _only(names: list[str], files: list[str]) -> dict[str, str]:
