@@ -5,6 +5,7 @@ import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from refusals import has_facts
@@ -33,6 +34,16 @@ def test_a_start_that_came_to_no_step_leaves_the_folder_free(tmp_path: Path) -> 
     (asked.out / "checkpoint.pt").touch()
     with pytest.raises(ValueError, match="--resume"):
         run_folder.create("finetune", asked, [])
+
+
+@pytest.mark.parametrize(("resume", "fact"), [(False, "--resume"), (True, "options.json"), ("auto", "options.json")])
+def test_checkpoints_without_options_are_neither_resumed_nor_replaced(
+    tmp_path: Path, resume: Literal["auto"] | bool, fact: str
+) -> None:
+    (tmp_path / "checkpoint.pt").touch()
+    asked = finetune.Options(data=("set",), out=tmp_path, resume=resume)
+    with pytest.raises((ValueError, FileNotFoundError), match=fact):
+        run_folder.check_free(run_folder.with_resume(asked))
 
 
 @pytest.mark.parametrize("file", ["dataset.json", "model.json", "tune.json"])

@@ -43,11 +43,16 @@ def check_free(options: TrainingOptions) -> None:
     foreign = [name for name in FOREIGN if (options.out / name).exists()]
     if foreign:
         raise ValueError(f"{options.out} is not a run folder: it contains {foreign[0]}. Choose another --out.")
-    if (options.out / "options.json").exists() and not options.resume and not failed(options.out):
+    if has_begun(options.out) and not options.resume:
         raise ValueError(f"{options.out} already contains a run. Continue it with --resume, or choose another --out.")
     if options.resume and not unsaved(options.out) and not checkpoint.has_checkpoint(options.out):
         raise FileNotFoundError(
             f"{options.out} has no checkpoint to resume from. Leave out --resume to start a run there."
+        )
+    if options.resume and not (options.out / "options.json").exists():
+        raise FileNotFoundError(
+            f"{options.out} contains checkpoints but no options.json, so the options of the run are unknown. Restore "
+            "the file, or choose another --out."
         )
 
 
@@ -55,7 +60,7 @@ def with_resume(options: AnyOptions) -> AnyOptions:
     """--resume auto is --resume where a run has begun in the folder, and no option where none has."""
     if options.resume != "auto":
         return options
-    return replace(options, resume=(options.out / "options.json").exists() and not failed(options.out))
+    return replace(options, resume=has_begun(options.out))
 
 
 @contextlib.contextmanager
@@ -157,6 +162,11 @@ def _described(changes: Changes) -> str:
     parts = [f"{_words([name], {name: now})} (was {was})" for name, (was, now) in changes.items()]
     longer = "; the learning rate schedule is now that of the longer run" if "epochs" in changes else ""
     return ", ".join(parts) + longer
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a run was started here that another one may not replace."""
+    return ((folder / "options.json").exists() and not failed(folder)) or checkpoint.has_checkpoint(folder)
 
 
 def unsaved(folder: Path) -> bool:

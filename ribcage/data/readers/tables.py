@@ -91,9 +91,7 @@ def matched_files(names: Sequence[str], paths: Sequence[str]) -> tuple[list[str]
     spelt: dict[str, set[str]] = {}
     for name, path in found.items():
         spelt.setdefault(path, set()).add(SUFFIX.sub("", "/".join(_steps(name))))
-    for name, path in found.items():
-        if len(spelt[path]) > 1 and "/".join(_steps(name)) != path:
-            found[name] = name
+    found |= {name: name for name, path in found.items() if len(spelt[path]) > 1 and "/".join(_steps(name)) != path}
     located_names = [found[name] for name in names]
     renamed = [
         path in there and bool(SUFFIX.search(name)) and _steps(name)[-1] != path.rpartition("/")[2]
