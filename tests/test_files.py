@@ -147,6 +147,7 @@ def by_itself(call: ast.Call) -> bool:
     modes = [one.value for one in call.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
     opens = called == "open" and any(set(mode) & set("wax+") for mode in modes if len(mode) < 4)
     saves = called in WRITERS and (called not in ("save", "truncate") or whose in ("torch", "np", "os"))
+    saves = saves and whose not in ("objects", "writer")  # objects at an address appear whole
     names = {node.id for node in ast.walk(call) if isinstance(node, ast.Name)}
     return (opens or (saves and whose != "files" and bool(call.args))) and not names & {
         "part",

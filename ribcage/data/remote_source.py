@@ -56,9 +56,10 @@ def _copied(found: objects.RemoteFile, local: Path, name: str) -> None:
     file = local.joinpath(*steps)
     file.parent.mkdir(parents=True, exist_ok=True)
     lower = name.lower()
+    content = b""
     if "." not in steps[-1]:
-        file.write_bytes(objects.read_range(found, 0, min(HEAD, found.size)))
-    elif lower.endswith(IMAGES) or found.size > LARGEST or steps[-1].startswith("."):
-        file.touch()
-    else:
-        file.write_bytes(objects.read_file(found))
+        content = objects.read_range(found, 0, min(HEAD, found.size))
+    elif not (lower.endswith(IMAGES) or found.size > LARGEST or steps[-1].startswith(".")):
+        content = objects.read_file(found)
+    with files.open_regular(file, "xb") as stream:
+        stream.write(content)

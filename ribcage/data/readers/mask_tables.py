@@ -42,6 +42,7 @@ log = logging.getLogger("ribcage")
 
 def with_masks(index: Index, file: Path) -> Index:
     """The index with the masks in a CSV file of CheXmask or a JSON file of COCO."""
+    files.open_regular(file, "rb").close()  # of a pipe, a reader would wait for content
     read = _coco if file.suffix.lower() == ".json" else _chexmask
     named = list(read(file))
     if read is _chexmask:
