@@ -33,7 +33,7 @@ from ribcage.training.metrics_log import read_log, validations
 from ribcage.training.options import as_json, with_defaults, written_options
 from ribcage.training.run import DiscontinuedRun, Plan, Run, observed_validations
 from ribcage.training.runs import run_rows
-from ribcage.training.search import claims, study, trials
+from ribcage.training.search import claims, record, study, trials
 from ribcage.training.search.result import SearchResult
 from ribcage.training.search.space import FIXED, read_space
 
@@ -505,3 +505,13 @@ def test_from_python_the_trials_are_returned(searched: tuple[Path, Seen], data: 
     assert found.best and found.best.score == max(one.score or 0 for one in found.trials)
     recorded = json.loads((out / "tune.json").read_text(encoding="utf-8"))
     assert recorded["space"] == ["lr=0.0001..0.01:log", "augment=gentle,plain"]
+
+
+def test_a_process_that_begins_the_same_search_leaves_the_journal_of_the_other(tmp_path: Path) -> None:
+    asked = {"command": "finetune", "seed": 1}
+    record.begin_or_continue(tmp_path, asked)
+    (tmp_path / "journal.log").write_text("{}\n")
+    record.begin_or_continue(tmp_path, asked)
+    assert (tmp_path / "journal.log").exists()
+    record.begin_or_continue(tmp_path, {**asked, "seed": 2})
+    assert not (tmp_path / "journal.log").exists()

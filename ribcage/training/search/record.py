@@ -27,19 +27,20 @@ def check_folder(folder: Path) -> None:
 def begin_or_continue(folder: Path, asked: Mapping[str, object]) -> None:
     """Record the options of a new search, also in place of one in which no trial took a step; ValueError if the folder
     has another search."""
-    file = folder / RECORD_FILE
+    file, now = folder / RECORD_FILE, json.loads(json.dumps(asked))
+    try:
+        before = files.read_json(file)
+    except (ValueError, FileNotFoundError):
+        before = None
     if not begun(folder):
+        if before == now and not any(folder.glob("trial-*")):
+            return  # another process may just be opening the journal
         for one in (folder / JOURNAL_FILE, *folder.glob("trial-*/options.json")):
             one.unlink(missing_ok=True)
         files.write_text(file, json.dumps(asked, indent=1, ensure_ascii=False) + "\n")
         return
-    try:
-        before = files.read_json(file)
-    except ValueError:
-        before = None
     if not isinstance(before, dict):
         raise ValueError(f"{file} is damaged. Choose another --out.")
-    now = json.loads(json.dumps(asked))
     if changed := [
         name for name in dict.fromkeys([*before, *now]) if name not in MAY_CHANGE and before.get(name) != now.get(name)
     ]:
