@@ -11,12 +11,14 @@ import pytest
 from image_folders import SIZE, facts, images, imported
 from test_writer import digest
 
-from ribcage.commands import import_, reshard
+from ribcage.commands import curate, import_, reshard
 from ribcage.data import dataset_folder, image_store
 from ribcage.data.image_store import ShardStore
 from ribcage.data.importer import parts, writer
 from ribcage.data.importer.parts import Part
 from ribcage.data.index import Index
+from ribcage.data.masks import MASKS_FILE, DrawnMask, mask_frame, save_masks
+from ribcage.imaging.mask import Mask
 from ribcage.runtime.digest import file_digest
 
 EACH = 40  # not a multiple of writer.CHUNK: chunks cross the borders of shards
@@ -238,3 +240,21 @@ def test_what_cannot_be_resharded_is_refused(
     with pytest.raises(ValueError, match=r"image 40\b"):
         reshard.run(reshard.Options(tmp_path, tmp_path / "out"))
     assert not (tmp_path / "out" / "dataset.json").exists()
+
+
+def test_a_copy_has_only_tables_that_were_imported_with_the_images(index: Index, tmp_path: Path) -> None:
+    opened = imported(index.take(range(6)), tmp_path / "in" / "data")
+    dataset = opened.folder / "dataset.json"
+    told = json.loads(dataset.read_text("utf-8"))
+    dataset.write_text(json.dumps({**told, "tables": {**told["tables"], "../outside": ""}}), "utf-8")
+    (tmp_path / "in" / "outside").touch()
+    assert reshard.run(reshard.Options(opened.folder, tmp_path / "out" / "copy", 4)).facts.tables == told["tables"]
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["copy"]
+    dataset.write_text(json.dumps({**told, "tables": {**told["tables"], MASKS_FILE: "0" * 32}}), "utf-8")
+    save_masks(mask_frame([DrawnMask(0, "Heart", Mask(48, 48))]), opened.folder / MASKS_FILE)
+    with pytest.raises(ValueError, match=MASKS_FILE):
+        reshard.run(reshard.Options(opened.folder, tmp_path / "other", 4))
+    changed, none = dataset_folder.open(opened.folder), np.empty(0, np.int64)
+    with pytest.raises(ValueError, match=MASKS_FILE):
+        curate.write(curate.Options(opened.folder, Path(), tmp_path / "other"), changed, none, none)
+    assert not (tmp_path / "other").exists()

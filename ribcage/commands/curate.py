@@ -139,6 +139,7 @@ def write(options: Options, opened: "DatasetFolder", rows: "np.ndarray", reasons
     from ribcage.runtime import files
 
     assert options.out is not None
+    opened.require_tables()
     table = opened.index.table.copy()
     column, split = np.full(len(table), "", object), table["split"].to_numpy(object)
     column[rows] = reasons

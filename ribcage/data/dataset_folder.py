@@ -138,17 +138,14 @@ class DatasetFolder:
             return Fingerprints.of_patients(self.index, private=self.private)
         file = local_file(self.folder, FINGERPRINTS_FILE)
         _require(file, self.facts)
-        of_patients = {
-            "patients": patient_hashes(self.index, private=self.private),
-            "unkeyed": patient_hashes(self.index),
-        }
         found = Fingerprints.load(file)
         if len(found.pixels) != len(self):
             raise ValueError(
                 f"{file} has {len(found.pixels):,} rows, but the dataset has {len(self):,} images. Import the dataset "
                 f"again."
             )
-        return replace(found, **of_patients)
+        keyed, unkeyed = patient_hashes(self.index, private=self.private), patient_hashes(self.index)
+        return replace(found, patients=keyed, unkeyed=unkeyed)
 
     @cached_property
     def pixel_hashes(self) -> np.ndarray:
@@ -174,29 +171,27 @@ class DatasetFolder:
     @cached_property
     def reports(self) -> pd.DataFrame:
         """One row per radiology report: the `rows` of its images, its sections and its language; read on first use."""
-        if REPORTS_FILE not in self.facts.tables:
-            return no_reports()
-        file = local_file(self.folder, REPORTS_FILE)
-        _require(file, self.facts)
-        return load_reports(file, len(self))
+        return self._table(REPORTS_FILE, no_reports, load_reports)
 
     @cached_property
     def masks(self) -> pd.DataFrame:
         """One row per mask, with its place in the stored image (see `data.masks`); read on first use."""
-        if MASKS_FILE not in self.facts.tables:
-            return no_masks()
-        file = local_file(self.folder, MASKS_FILE)
-        _require(file, self.facts)
-        return load_masks(file, len(self))
+        return self._table(MASKS_FILE, no_masks, load_masks)
 
     @cached_property
     def points(self) -> pd.DataFrame:
         """One row per point, in pixels of the stored image (see `data.points`); read on first use."""
-        if POINTS_FILE not in self.facts.tables:
-            return no_points()
-        file = local_file(self.folder, POINTS_FILE)
+        return self._table(POINTS_FILE, no_points, load_points)
+
+    def _table(
+        self, name: str, empty: Callable[[], pd.DataFrame], load: Callable[[Path, int], pd.DataFrame]
+    ) -> pd.DataFrame:
+        """A table beside the index; the empty one if the folder has none."""
+        if name not in self.facts.tables:
+            return empty()
+        file = local_file(self.folder, name)
         _require(file, self.facts)
-        return load_points(file, len(self))
+        return load(file, len(self))
 
     def masks_of(self, row: int) -> dict[str, np.ndarray]:
         """Structure → (S, S) uint8: 1 where any of its masks covers a pixel of the stored image."""
@@ -209,6 +204,17 @@ class DatasetFolder:
     @cached_property
     def _report_numbers(self) -> np.ndarray:
         return report_numbers(self.reports, len(self))
+
+    @property
+    def table_files(self) -> list[str]:
+        """Names of the Parquet files of the folder."""
+        return [name for name in TABLES if name in self.facts.tables]
+
+    def require_tables(self) -> None:
+        """ValueError if a table, read or not, has changed since the import. A copy of the folder records new hashes,
+        so it would make such a table valid."""
+        for name in self.table_files:
+            _require(local_file(self.folder, name), self.facts)
 
     @property
     def tables_with_labels(self) -> list[str]:
@@ -311,8 +317,7 @@ def open_images(folder: Path, facts: Facts, index: Index) -> ImageStore:
     if [one.images for one in facts.shards] != shard_sizes(facts.images, facts.images_per_shard):
         raise ValueError(
             f"{folder / 'dataset.json'} is damaged: the shards that it lists do not contain {facts.images:,} images. "
-            f"Import the dataset "
-            f"again."
+            f"Import the dataset again."
         )
     if addresses.is_remote(folder):
         return RemoteStore(lambda number: _remote_shard(folder, facts, number), facts.images_per_shard, shape, dtype)
@@ -388,8 +393,6 @@ def versions() -> dict[str, str]:
 
 
 def _as_image(pixels: "np.ndarray | image_file.GrayImage") -> "image_file.GrayImage":
-    return (
-        pixels
-        if isinstance(pixels, image_file.GrayImage)
-        else image_file.GrayImage(pixels, pixels.shape[1], pixels.shape[0])
-    )
+    if isinstance(pixels, image_file.GrayImage):
+        return pixels
+    return image_file.GrayImage(pixels, pixels.shape[1], pixels.shape[0])

@@ -26,6 +26,7 @@ def reshard(opened: DatasetFolder, out: Path, images_per_shard: int) -> Iterator
         raise ValueError(f"{opened.folder} is a linked folder, which stores no images. Import it without --link.")
     if (out / "dataset.json").exists():
         raise FileExistsError(f"{out} is a dataset folder already. Choose another --out.")
+    opened.require_tables()
     facts = replace(opened.facts, images_per_shard=images_per_shard, shards=())
     images = PixelFiles(out, facts)
     with files.explained(out, "Free space and run the same command again."):
@@ -39,7 +40,7 @@ def reshard(opened: DatasetFolder, out: Path, images_per_shard: int) -> Iterator
                 images.append(_intact(opened, rows))
                 yield len(rows)
             shards = images.finish()
-            for name in opened.facts.tables:
+            for name in opened.table_files:
                 _copy(opened.folder, name, out)
             with contextlib.suppress(FileNotFoundError):  # it may not have been uploaded
                 _copy(opened.folder, REJECTED, out)
@@ -48,7 +49,7 @@ def reshard(opened: DatasetFolder, out: Path, images_per_shard: int) -> Iterator
 
 def _intact(opened: DatasetFolder, rows: range) -> np.ndarray:
     """(n, S, S): these images; ValueError if their pixels have changed since the import."""
-    images, hashes = np.stack(opened.images.read(rows)), opened.fingerprints.pixels
+    images, hashes = np.stack(opened.images.read(rows)), opened.pixel_hashes
     wrong = [row for row, image in zip(rows, images, strict=True) if fingerprint.pixel_hash(image) != hashes[row]]
     if wrong:
         raise ValueError(
