@@ -131,6 +131,16 @@ def test_reports_are_read_from_a_folder_or_an_archive(tmp_path: Path, packed: bo
         list(texts_of(place, ["big.txt"]))
 
 
+def test_reports_in_an_archive_are_those_of_the_patient(tmp_path: Path) -> None:
+    """Two folders may contain the same study number, and an archive may contain a report twice."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("files/p10/p1/s5.txt", "files/p10/p2/s5.txt", "files/p10/p3/s6.txt", "old/p10/p3/s6.txt"):
+            archive.writestr(name, name)
+    names = ["p10/p1/s5.txt", "p10/p2/s5.txt", "p10/p3/s6.txt", "p10/p4/s5.txt", "files/p10/p3/s6.txt"]
+    found = ["files/p10/p1/s5.txt", "files/p10/p2/s5.txt", "", "", "files/p10/p3/s6.txt"]
+    assert list(texts_of(tmp_path / "a.zip", names)) == found
+
+
 def test_a_damaged_archive_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 no")
     with pytest.raises(ValueError, match=r"a\.zip") as error:

@@ -67,7 +67,7 @@ def masks_in_folders(paths: Sequence[str], images: Sequence[str], structure: str
     structure: that of masks whose names say nothing about it.
     """
     row = {path: place for place, path in enumerate(images)}
-    by_key, by_stem = (_only([key(path) for path in images], images) for key in (_key, _stem))
+    by_key, by_stem = (tables.unique_files([key(path) for path in images], images) for key in (_key, _stem))
     files = {path: list(dict.fromkeys(_guesses(path, structure))) for path in likely_mask_files(paths, images)}
     counts = Counter(pair for found in files.values() for pair in {(one.stem, one.structure) for one in found})
     drawn = []
@@ -145,9 +145,3 @@ def _without_ending(path: str) -> str:
 
 def _in_mask_folder(path: str) -> bool:
     return any(step.lower() in FOLDERS for step in path.split("/")[:-1])
-
-
-def _only(keys: list[str], images: Sequence[str]) -> dict[str, str]:
-    """Key → image, for keys that only one image has."""
-    counts = Counter(keys)
-    return {key: path for key, path in zip(keys, images, strict=True) if counts[key] == 1}

@@ -64,9 +64,7 @@ def _matched(names: list[str], paths: list[str]) -> list[str]:
     """The path of each named image, as `matched_files`, or the only one with the same folders at its end."""
     found, there = tables.matched_files(names, paths)[0], set(paths)
     for depth in (4, 3, 2):  # train/patient00003/study1/view1_frontal
-        tails = [_tail(path, depth) for path in paths]
-        counts = Counter(tails)
-        only = {tail: path for tail, path in zip(tails, paths, strict=True) if counts[tail] == 1}
+        only = tables.unique_files([_tail(path, depth) for path in paths], paths)
         found = [path if path in there else only.get(_tail(path, depth), path) for path in found]
     return found
 

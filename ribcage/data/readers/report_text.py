@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from ribcage.data.radiology_reports import SECTIONS
+from ribcage.data.readers.tables import unique_files
 from ribcage.runtime.files import regular
 
 HEADINGS = {
@@ -95,7 +96,8 @@ def decoded(data: bytes) -> str:
 def texts_of(place: Path, names: Iterable[str]) -> Iterator[str]:
     """The text of each of these files in a folder or a zip archive, "" for those that are not there.
 
-    Names are relative paths; the archive may have them below another folder.
+    Names are relative paths. The archive may have them below another folder; if it has several files with the folders
+    and the name of a report at the end of their paths, the report is unknown, and its text is "".
     """
     if place.is_dir():
         for name in names:
@@ -104,12 +106,21 @@ def texts_of(place: Path, names: Iterable[str]) -> Iterator[str]:
         return
     try:
         with zipfile.ZipFile(regular(place)) as archive:
-            there = {name.rpartition("/")[2]: name for name in archive.namelist()}
+            there = archive.namelist()
+            files: dict[int, dict[str, str]] = {}  # number of folders → folders and name → file
             for name in names:
-                found = there.get(name.rpartition("/")[2])
+                above = name.count("/")
+                if above not in files:
+                    files[above] = unique_files([_tail(path, above) for path in there], there)
+                found = files[above].get(name)
                 yield _read(archive.open(found), place / found) if found else ""
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{place} is not a readable zip archive ({' '.join(str(error).split())[:200]}).") from None
+
+
+def _tail(path: str, above: int) -> str:
+    """The name of a file and so many folders above it."""
+    return "/".join(path.split("/")[-above - 1 :])
 
 
 def _read(stream: IO[bytes], file: Path) -> str:

@@ -74,9 +74,9 @@ def matched_files(names: Sequence[str], paths: Sequence[str]) -> tuple[list[str]
     """
     there = set(paths)
     files = [path for path in paths if path.lower().endswith(IMAGES)]
-    inside = _only([SUFFIX.sub("", path) for path in files], files)
+    inside = unique_files([SUFFIX.sub("", path) for path in files], files)
     last = [path.rpartition("/")[2] for path in files]
-    exact, stems = _only(last, files), _only([SUFFIX.sub("", name) for name in last], files)
+    exact, stems = unique_files(last, files), unique_files([SUFFIX.sub("", name) for name in last], files)
 
     def located(name: str) -> str:
         steps = _steps(name)
@@ -105,7 +105,7 @@ def _steps(name: str) -> list[str]:
     return [step for step in name.replace("\\", "/").split("/") if step not in ("", ".")]
 
 
-def _only(names: list[str], files: list[str]) -> dict[str, str]:
+def unique_files(names: Sequence[str], files: Sequence[str]) -> dict[str, str]:
     """Name → file, for names that only one file has."""
     counts = Counter(names)
     return {name: file for name, file in zip(names, files, strict=True) if counts[name] == 1}
