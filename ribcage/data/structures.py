@@ -3,8 +3,7 @@
 Left and right are those of the patient: Left_Lung is on the right side of a frontal image.
 """
 
-from ribcage.data import findings
-from ribcage.data.findings import plain_letters
+from ribcage.data.findings import plain_letters, vocabulary_finding
 
 CHINESE = {
     "Left_Lung": "左肺",
@@ -36,14 +35,9 @@ WHOLES = {"Lungs": ("Left_Lung", "Right_Lung"), "Clavicles": ("Left_Clavicle", "
 _WORDS = {plain_letters(word): name for name in STRUCTURES for word in (name, CHINESE[name], *SYNONYMS.get(name, ()))}
 
 
-def structure_name(name: str, dataset: str | None = None) -> str:
+def structure_name(name: str) -> str:
     """The vocabulary's name of a structure or finding; a name outside the vocabulary is unchanged."""
-    if found := _WORDS.get(plain_letters(name)):
-        return found
-    try:
-        return findings.canonical(name, dataset)
-    except ValueError:
-        return name
+    return _WORDS.get(plain_letters(name)) or vocabulary_finding(name) or name
 
 
 def mirrored_name(name: str) -> str:
