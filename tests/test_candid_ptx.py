@@ -23,6 +23,14 @@ def test_listed_findings_are_present_and_others_unknown_except_pneumothorax(tmp_
     assert sorted(zip(rows.tolist(), columns.tolist(), strict=True)) == sorted(pixels)
 
 
+def test_images_without_an_ending_are_read_from_the_folder_that_is_given(tmp_path: Path) -> None:
+    trees.text(tmp_path / "Pneumothorax_reports.csv", "SOPInstanceUID,EncodedPixels", "1.2.3,-1", "1.2.4,-1")
+    for name in ("data/1.2.3", "data_small/1.2.3"):
+        trees.text(tmp_path / name)
+    found = datasets.index("candid_ptx", tmp_path, images="data")
+    assert found.table["path"].tolist() == ["data/1.2.3", "dataset/1.2.4"]
+
+
 def test_a_missing_table_and_an_invalid_mask_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"Pneumothorax_reports\.csv"):
         datasets.index("candid_ptx", tmp_path)

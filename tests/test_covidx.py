@@ -25,6 +25,16 @@ def test_lists_of_three_classes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.labels, [[0, 1, 0], [0, 0, 1], [1, NAN, 0]])
 
 
+def test_a_missing_image_is_not_the_one_with_its_name_in_another_split(tmp_path: Path) -> None:
+    trees.text(tmp_path / "train.txt", "1 a.png positive x", "2 b.png positive x", "3 c.png negative x")
+    trees.text(tmp_path / "test.txt", "4 a.png negative x", "5 b.png negative x")
+    for name in ("test/a.png", "train/b.png", "test/b.png", "test/c.png"):
+        trees.text(tmp_path / name)
+    table = datasets.index("covidx", tmp_path).table
+    assert table["path"].tolist() == ["train/a.png", "train/b.png", "test/c.png", "test/a.png", "test/b.png"]
+    assert table["patient"].tolist() == ["x-1", "x-2", "x-3", "x-4", "x-5"]
+
+
 @pytest.mark.parametrize("line", ["1 a.png", "1 a.png perhaps x", "a.png positive", "1 a positive x"])
 def test_a_line_that_is_not_understood_is_named(tmp_path: Path, line: str) -> None:
     trees.text(tmp_path / "train.txt", "1 a.png positive x", line)

@@ -79,9 +79,11 @@ def _rows(file: Path, name: str, cell: str, structure: str, finding: str) -> pd.
 
 def _located(names: pd.Series, paths: list[str], images: str) -> pd.Series:
     """Paths of the images, whose names may have no ending: dataset/1.2.276…"""
-    bare = {path.rpartition("/")[2]: path for path in paths if path.startswith(images)}
+    below = images.strip("/") + "/" if images.strip("/.") else ""
+    bare = {path.rpartition("/")[2]: path for path in reversed(paths) if path.startswith(below)}
     found = names.map(bare)
-    return found.fillna(tables.locate(names + ".dcm", paths, images)).fillna("dataset/" + names)
+    found = found if found.notna().any() else tables.locate(names + ".dcm", paths, images)
+    return found.fillna("dataset/" + names)
 
 
 def _mask(one: Any) -> DrawnMask:

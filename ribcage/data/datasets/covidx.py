@@ -53,6 +53,10 @@ def index(root: Path, *, images: str = "") -> Index:
         own = rows["split"] == split
         prefer = [rf"(^|/){split}/"]
         files[own] = tables.locate(rows["name"][own], paths, images, prefer).fillna(f"{split}/" + rows["name"][own])
+    home = files.str.extract(r"(?:.*/|^)(train|val|test)/", expand=False)
+    # the name occurs in several lists, but the file is missing in the folder of this split
+    other = files.duplicated(keep=False) & home.notna() & (home != rows["split"])
+    files = files.mask(other, rows["split"] + "/" + rows["name"])
     frame = pd.DataFrame(
         {
             "path": files,
