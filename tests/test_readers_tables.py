@@ -128,6 +128,13 @@ def test_an_image_is_located_by_name_then_stem_and_in_the_preferred_folder_first
         tables.locate(names, paths, "large")
 
 
+def test_a_mask_is_never_located_in_place_of_its_image() -> None:
+    names = pd.Series(["1.png", "2.png"], dtype="str")
+    paths = ["masks/1.png", "train/1.png", "masks/2.png"]
+    assert tables.locate(names, paths).fillna("").tolist() == ["train/1.png", ""]
+    assert tables.locate(names, paths, "masks").fillna("").tolist() == ["masks/1.png", "masks/2.png"]
+
+
 def test_an_encoding_given_is_used_and_a_wrong_one_is_one_line(folder: Path) -> None:
     file = trees.text(folder / "a.csv", "path,患者", "1.png,镕", encoding="gbk")
     assert tables.sniffed(file, "gbk")["患者"].tolist() == ["镕"]

@@ -18,11 +18,6 @@ from ribcage.data.masks import DrawnMask, MaskFile
 from ribcage.data.readers import tables
 from ribcage.data.structures import STRUCTURES, structure_name
 
-FOLDERS = (
-    *("mask", "masks", "leftmask", "rightmask", "manualmask", "seg", "segs", "segmentation", "segmentations"),
-    *("annotation", "annotations"),
-)
-"""Names of folders of masks."""
 SUFFIX = re.compile(r"^(.+)[_-](?:mask|seg|segmentation)$", re.IGNORECASE)
 LIKE_MASK = re.compile(r".[_-](?:masks?(?:[_-]?\d+)?|segs?|segmentations?)$", re.IGNORECASE)
 """End of the names of files that are no images; SUFFIX also tells to which image they belong."""
@@ -45,7 +40,7 @@ class Guess(NamedTuple):
 def without_masks(images: Sequence[str]) -> list[str]:
     """The image files that are no masks: neither in a folder of masks nor with the name of a mask, unless all have such
     names."""
-    outside = [path for path in images if not _in_mask_folder(path)]
+    outside = [path for path in images if not tables.in_mask_folder(path)]
     return [path for path in outside if not LIKE_MASK.search(_stem(path))] or outside
 
 
@@ -57,7 +52,7 @@ def likely_mask_files(paths: Sequence[str], images: Sequence[str]) -> list[str]:
         for path in paths
         if path not in known
         and path.lower().endswith(tables.IMAGES)
-        and (_in_mask_folder(path) or LIKE_MASK.search(_stem(path)))
+        and (tables.in_mask_folder(path) or LIKE_MASK.search(_stem(path)))
     ]
 
 
@@ -91,7 +86,7 @@ def _guesses(path: str, structure: str) -> Iterator[Guess]:
     each other, there is no guess."""
     folders = meaningful_folders(path)
     sides = {SIDES[step.lower()] for step in path.split("/")[:-1] if step.lower() in SIDES}
-    names = [*_split_suffix(path, structure), *([(_stem(path), "")] * _in_mask_folder(path))]
+    names = [*_split_suffix(path, structure), *([(_stem(path), "")] * tables.in_mask_folder(path))]
     steps = [(at, name) for at, step in enumerate(folders) if (name := _known_structure(step, structure))]
     for stem, word in names:
         for at, name in ((len(folders), ""), *steps):
@@ -132,7 +127,7 @@ def _key(path: str) -> str:
 
 def meaningful_folders(path: str) -> list[str]:
     """The folders in a path without those such as images and masks."""
-    return [step for step in path.split("/")[:-1] if step.lower() not in (*NEUTRAL, *FOLDERS)]
+    return [step for step in path.split("/")[:-1] if step.lower() not in (*NEUTRAL, *tables.MASK_FOLDERS)]
 
 
 def _stem(path: str) -> str:
@@ -141,7 +136,3 @@ def _stem(path: str) -> str:
 
 def _without_ending(path: str) -> str:
     return tables.SUFFIX.sub("", path)
-
-
-def _in_mask_folder(path: str) -> bool:
-    return any(step.lower() in FOLDERS for step in path.split("/")[:-1])

@@ -24,6 +24,11 @@ from ribcage.runtime.files import regular
 IMAGES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp")
 SUFFIX = re.compile(r"\.[A-Za-z]{3,5}$")
 COMPRESSED = ("", ".gz", ".zip")
+MASK_FOLDERS = (
+    *("mask", "masks", "leftmask", "rightmask", "manualmask", "seg", "segs", "segmentation", "segmentations"),
+    *("annotation", "annotations"),
+)
+"""Names of folders of masks."""
 MOST_COLUMNS = 10_000
 LARGEST = 1 << 30
 """Limit on the bytes of a table, decompressed."""
@@ -121,7 +126,8 @@ def files_named(paths: Iterable[str], *names: str) -> list[str]:
 def locate(names: pd.Series, paths: Sequence[str], folder: str = "", prefer: Sequence[str] = ()) -> pd.Series:
     """The path of the image with each name: the same name, else the same stem (re-encoded), else missing.
 
-    Of several matches, those that match the first patterns of `prefer` come first, then those in higher folders.
+    Files in folders of masks, which often have the names of the images, are left out. Of several matches, those that
+    match the first patterns of `prefer` come first, then those in higher folders.
     """
     below = folder.strip("/") + "/" if folder.strip("/.") else ""
     images = [path for path in paths if path.startswith(below) and path.lower().endswith(IMAGES)]
@@ -129,6 +135,7 @@ def locate(names: pd.Series, paths: Sequence[str], folder: str = "", prefer: Seq
         raise FileNotFoundError(
             f"The folder {folder} contains no images. Pass a path relative to the folder of the dataset."
         )
+    images = [path for path in images if not in_mask_folder(path.removeprefix(below))]
     patterns = [re.compile(pattern) for pattern in prefer]
     images.sort(
         key=lambda path: ([not pattern.search(path) for pattern in patterns], path.count("/"), path), reverse=True
@@ -137,6 +144,11 @@ def locate(names: pd.Series, paths: Sequence[str], folder: str = "", prefer: Seq
     stems = {SUFFIX.sub("", path.rpartition("/")[2]): path for path in images}
     found = [exact.get(name) or stems.get(SUFFIX.sub("", name)) for name in names]
     return pd.Series(found, index=names.index, dtype="str")
+
+
+def in_mask_folder(path: str) -> bool:
+    """Whether a file is in a folder of masks, or below one."""
+    return any(step.lower() in MASK_FOLDERS for step in path.split("/")[:-1])
 
 
 def missing_files(root: Path, names: Sequence[str], source: str) -> FileNotFoundError:
