@@ -47,6 +47,23 @@ def test_a_compressed_gif_of_another_encoder() -> None:
     assert np.array_equal(decoded(stream.getvalue()), pixels)
 
 
+def test_bytes_after_the_last_pixel_are_not_decoded() -> None:
+    """Decoding them kept all of their bits, which took 19 s for 512 kB."""
+    pixels = np.arange(64).reshape(8, 8) % 4
+    data = gif(pixels, 2)
+    more = data[:-2] + (b"\xff" * 256) * 20_000 + data[-2:]
+    assert np.array_equal(decoded(more), 85 * pixels)
+
+
+def test_the_code_that_ends_an_image_ends_its_pixels() -> None:
+    """Bytes after it would be decoded as the missing pixels."""
+    data = bytearray(gif(np.zeros((8, 8), np.uint8), 2))
+    place = data.index(b",\0\0\0\0")
+    data[6:10] = data[place + 5 : place + 9] = struct.pack("<HH", 8, 9)
+    with pytest.raises(ValueError, match=r"a\.gif.*64 of 72"):
+        decoded(bytes(data[:-2]) + b"\x04" + bytes(4) + bytes(data[-2:]))
+
+
 WHOLE = gif(np.arange(64).reshape(8, 8) % 4, 2)
 HUGE = WHOLE[:6] + b"\xff\xff\xff\xff" + WHOLE[10:]
 HUGE = HUGE.replace(b",\0\0\0\0\x08\0\x08\0", b",\0\0\0\0\xff\xff\xff\xff")

@@ -5,13 +5,14 @@ versions.
 """
 
 import struct
+from collections.abc import Iterator
 
 import numpy as np
 
 from ribcage.imaging.gray_image import Limits, UnreadableError
 
 START = b"GIF8"
-END_OF_IMAGE, EXTENSION, IMAGE = 0x3B, 0x21, 0x2C
+EXTENSION, IMAGE = 0x21, 0x2C
 
 
 def decode_gif(data: bytes, name: str, limits: Limits) -> np.ndarray:
@@ -57,7 +58,20 @@ def _decompressed(data: bytes, size: int, count: int, name: str) -> np.ndarray:
     """(count,) uint8 palette indices from the LZW codes of an image."""
     if not 2 <= size <= 8:
         raise UnreadableError(f"{name} is damaged: the GIF has an invalid code size.")
-    clear, found, length = 1 << size, list[bytes](), 0
+    found, length = list[bytes](), 0
+    for sequence in _sequences(data, size, name):
+        found.append(sequence)
+        length += len(sequence)
+        if length >= count:
+            break
+    if length < count:
+        raise UnreadableError(f"{name} is truncated: the GIF has {length:,} of {count:,} pixels.")
+    return np.frombuffer(b"".join(found)[:count], np.uint8)
+
+
+def _sequences(data: bytes, size: int, name: str) -> Iterator[bytes]:
+    """The palette indices of each LZW code, until the code that ends the image."""
+    clear = 1 << size
     table, bits, previous = _start_table(clear), size + 1, b""
     buffer, filled = 0, 0
     for byte in data:
@@ -70,20 +84,16 @@ def _decompressed(data: bytes, size: int, count: int, name: str) -> np.ndarray:
             if code == clear:
                 table, bits, previous = _start_table(clear), size + 1, b""
                 continue
-            if code == clear + 1 or length >= count:
-                break
+            if code == clear + 1:
+                return
             if code > len(table) or (code == len(table) and not previous):
                 raise UnreadableError(f"{name} is damaged: the GIF has an invalid code.")
             entry = table[code] if code < len(table) else previous + previous[:1]
-            found.append(entry)
-            length += len(entry)
+            yield entry
             if previous and len(table) < 4096:
                 table.append(previous + entry[:1])
                 bits += len(table) == 1 << bits and bits < 12
             previous = entry
-    if length < count:
-        raise UnreadableError(f"{name} is truncated: the GIF has {length:,} of {count:,} pixels.")
-    return np.frombuffer(b"".join(found)[:count], np.uint8)
 
 
 def _start_table(clear: int) -> list[bytes]:
