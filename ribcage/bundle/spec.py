@@ -12,7 +12,7 @@ from typing import Any
 
 from ribcage import __version__
 from ribcage.bundle.training_record import CONVERTED, TrainingRecord, read_training_record
-from ribcage.data import dataset_facts, index, phantom
+from ribcage.data import dataset_facts, phantom
 from ribcage.metrics.evaluation_context import TrainingData
 from ribcage.metrics.reliability import FindingReliability, is_reliability
 from ribcage.models import losses
@@ -210,11 +210,6 @@ def _list_of(kind: Any, count: int | None = None) -> Callable[[Any], bool]:
     )
 
 
-def _printable_name(value: Any) -> bool:
-    """Whether a JSON value is one line of text that is safe to print in a terminal and on a page."""
-    return isinstance(value, str) and 0 < len(value) <= index.LONGEST and terminal.is_plain(value)
-
-
 def _finite(value: Any) -> bool:
     """Whether a JSON value is a finite number."""
     return type(value) in (int, float) and math.isfinite(value)
@@ -274,7 +269,7 @@ SPEC_CHECKS: dict[str, Callable[[Any], bool]] = {
     "findings": lambda value: (
         _list_of(str)(value)
         and len(value) <= MOST_FINDINGS
-        and all(map(_printable_name, value))
+        and all(map(terminal.is_name, value))
         and len(value) == len(set(value))
     ),
     "size": lambda value: _list_of(int, 2)(value) and all(map(_side, value)),

@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ribcage.data.masks import MASKS_FILE, load_masks, mask_table_problems, no_masks, save_masks, taken_masks
+from ribcage.data.annotation_tables import taken_annotations
+from ribcage.data.masks import MASKS_FILE, load_masks, mask_table_problems, no_masks, save_masks
 from ribcage.data.patient_codes import PatientCodes
-from ribcage.data.points import POINTS_FILE, load_points, no_points, point_problems, save_points, taken_points
+from ribcage.data.points import POINTS_FILE, load_points, no_points, point_problems, save_points
 from ribcage.data.radiology_reports import (
     REPORTS_FILE,
     load_reports,
@@ -50,8 +51,6 @@ SPLITS = ("train", "val", "test", "")
 """The usual splits; others have custom names, such as one reserved for later."""
 OWN_SPLIT = re.compile(r"(?!all$)\w[\w .+-]{0,39}")
 """Pattern of a custom split name; `all` means the whole dataset."""
-LONGEST = 200
-"""Limit on the characters of a finding's name."""
 VIEWS = ("PA", "AP", "LATERAL", "")
 SEXES = ("F", "M", "")
 SIDES = ("x", "y", "width", "height")
@@ -139,16 +138,14 @@ class Index:
             chosen = np.flatnonzero(chosen)
         place = np.full(len(self), -1, np.int64)
         place[chosen] = np.arange(len(chosen))
-        boxes = self.boxes[place[self.boxes["row"].to_numpy()] >= 0] if len(self.boxes) else self.boxes
-        boxes = boxes.assign(row=place[boxes["row"].to_numpy()]).sort_values("row", kind="stable")
         return replace(
             self,
             table=self.table.iloc[chosen].reset_index(drop=True),
-            boxes=boxes.reset_index(drop=True),
+            boxes=taken_annotations(self.boxes, place),
             readings=taken_readings(self.readings, place),
             reports=taken_reports(self.reports, place),
-            masks=taken_masks(self.masks, place),
-            points=taken_points(self.points, place),
+            masks=taken_annotations(self.masks, place),
+            points=taken_annotations(self.points, place),
         )
 
     def save(self, part: Path) -> None:
@@ -178,10 +175,7 @@ class Index:
     @classmethod
     def load(cls, file: Path, beside: Collection[str] = ()) -> "Index":
         """Read what `save` wrote, with these tables beside it."""
-        try:
-            columns = parquet.read_parquet(file, max_cells=MAX_CELLS)
-        except parquet.UnreadableTableError as error:
-            raise ValueError(f"{file} is damaged or is not a Parquet file ({error}).") from None
+        columns = parquet.read_own_table(file, max_cells=MAX_CELLS)
         try:
             found = cls._of(columns)
         except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError, pa.ArrowException) as error:
@@ -300,12 +294,13 @@ def _problems(index: Index) -> list[str]:
         f"a finding cannot be named {name!r}, which is a reserved column name" for name in reserved(index.findings)
     ]
     clashes += [f"{name} occurs twice" for name, count in Counter(index.findings).items() if count > 1]
-    if len(index.name) > LONGEST or not terminal.is_plain(index.name):
-        clashes.append(f"a name must be one line of at most {LONGEST} visible characters")
+    if len(index.name) > terminal.LONGEST_NAME or not terminal.is_plain(index.name):
+        clashes.append(f"a name must be one line of at most {terminal.LONGEST_NAME} visible characters")
     clashes += [
-        f"a finding cannot be named {name[:40]!r}: a name must be one line of 1 to {LONGEST} visible characters"
+        f"a finding cannot be named {name[:40]!r}: a name must be one line of 1 to {terminal.LONGEST_NAME} visible "
+        f"characters"
         for name in index.findings
-        if not (0 < len(name) <= LONGEST and terminal.is_plain(name))
+        if not terminal.is_name(name)
     ]
     if missing or clashes:
         return [f"no column {name}" for name in missing] + clashes

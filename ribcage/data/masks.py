@@ -16,13 +16,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ribcage.data.annotation_tables import row_problems
 from ribcage.imaging.mask import Mask, mask_problems
 from ribcage.runtime import parquet, terminal
 
 MASKS_FILE = "masks.parquet"
 """Name of the table beside index.parquet."""
-LONGEST_NAME = 200
-"""Limit on the characters of the name of a structure or reader."""
 MAX_BYTES = 1 << 35
 """Limit on the bytes of all masks of a dataset."""
 SIZES = ("source_width", "source_height", "left", "top", "columns", "lines")
@@ -153,12 +152,6 @@ def stored_masks_of(masks: pd.DataFrame, row: int, size: int) -> dict[str, np.nd
     return found
 
 
-def taken_masks(masks: pd.DataFrame, place: np.ndarray) -> pd.DataFrame:
-    """The masks of some images; `place` is the new row of each old row, -1 for images that are left out."""
-    moved = place[masks["row"].to_numpy()]
-    return masks.assign(row=moved)[moved >= 0].sort_values("row", kind="stable", ignore_index=True)
-
-
 def mask_table_problems(masks: pd.DataFrame, count: int) -> list[str]:
     """What is wrong with the table of the masks of `count` images; their run lengths are not checked."""
     if not len(masks):
@@ -166,13 +159,13 @@ def mask_table_problems(masks: pd.DataFrame, count: int) -> list[str]:
     if list(masks) not in ([*TYPES], [*TYPES, *FILE]):
         return [f"the masks must have the columns {', '.join(TYPES)}, in this order"]
     rows, place = masks["row"].to_numpy(), masks[list(PLACE)].to_numpy()
-    problems = []
-    if rows.min() < 0 or rows.max() >= count or (np.diff(rows) < 0).any():
-        problems.append("the masks refer to rows that are not in the table, or are not in the order of its rows")
+    problems = row_problems("masks", rows, count)
     if not (np.abs(place) < 1e6).all() or (place[:, 2:] < 0).any():
         problems.append("the position of a mask is not within the stored images")
-    if "" in (names := masks["structure"].unique()) or not all(map(_is_name, (*names, *masks["reader"].unique()))):
-        problems.append(f"the name of a structure must be one line of 1 to {LONGEST_NAME} visible characters")
+    if "" in (names := masks["structure"].unique()) or not all(
+        name == "" or terminal.is_name(name) for name in (*names, *masks["reader"].unique())
+    ):
+        problems.append(f"the name of a structure must be one line of 1 to {terminal.LONGEST_NAME} visible characters")
     return problems
 
 
@@ -188,10 +181,7 @@ def save_masks(masks: pd.DataFrame, part: Path) -> None:
 
 def load_masks(file: Path, count: int) -> pd.DataFrame:
     """Read the masks of `count` images; ValueError if `save_masks` did not write them for such a dataset."""
-    try:
-        columns = parquet.read_parquet(file, most_bytes=MAX_BYTES)
-    except parquet.UnreadableTableError as error:
-        raise ValueError(f"{file} is damaged or is not a Parquet file ({error}).") from None
+    columns = parquet.read_own_table(file, most_bytes=MAX_BYTES)
     kinds = {one.name: one.type for one in columns.schema}
     if kinds.get("runs") == pa.binary():
         kinds["runs"] = _arrow("runs")
@@ -200,7 +190,7 @@ def load_masks(file: Path, count: int) -> pd.DataFrame:
     found = parquet.frame(columns)
     wrong = mask_problems(found[list(SIZES)].to_numpy(), found["runs"].tolist())
     if wrong := wrong + mask_table_problems(found, count):
-        raise ValueError(f"{file} does not belong to an index of {count:,} images: {'; '.join(wrong)}.")
+        raise ValueError(f"{file} does not belong to this dataset: {'; '.join(wrong)}.")
     return found
 
 
@@ -230,7 +220,3 @@ def _runs(mask: Mask | MaskFile) -> bytes:
 
 def _file(mask: Mask | MaskFile) -> tuple[str, int]:
     return (mask.path, mask.value) if isinstance(mask, MaskFile) else ("", 0)
-
-
-def _is_name(name: object) -> bool:
-    return isinstance(name, str) and len(name) <= LONGEST_NAME and (terminal.is_plain(name) or not name)

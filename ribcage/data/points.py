@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ribcage.data.masks import LONGEST_NAME
+from ribcage.data.annotation_tables import row_problems
 from ribcage.runtime import parquet, terminal
 
 POINTS_FILE = "points.parquet"
@@ -34,12 +34,6 @@ def point_frame(rows: pd.DataFrame) -> pd.DataFrame:
     return found[list(TYPES)].astype(TYPES)
 
 
-def taken_points(points: pd.DataFrame, place: np.ndarray) -> pd.DataFrame:
-    """The points of some images; `place` is the new row of each old row, -1 for images that are left out."""
-    moved = place[points["row"].to_numpy()]
-    return points.assign(row=moved)[moved >= 0].sort_values("row", kind="stable", ignore_index=True)
-
-
 def point_problems(points: pd.DataFrame, count: int) -> list[str]:
     """What is wrong with the points of `count` images."""
     if not len(points):
@@ -47,15 +41,11 @@ def point_problems(points: pd.DataFrame, count: int) -> list[str]:
     if list(points) != [*TYPES]:
         return [f"the points must have the columns {', '.join(TYPES)}, in this order"]
     rows, names = points["row"].to_numpy(), (*points["structure"].unique(), *points["reader"].unique())
-    problems = []
-    if rows.min() < 0 or rows.max() >= count or (np.diff(rows) < 0).any():
-        problems.append("the points refer to rows that are not in the table, or are not in the order of its rows")
+    problems = row_problems("points", rows, count)
     if not (np.abs(points[["x", "y"]].to_numpy()) < 1e6).all():
         problems.append("a point is not within the images")
-    if (points["structure"] == "").any() or not all(
-        isinstance(name, str) and len(name) <= LONGEST_NAME and (terminal.is_plain(name) or not name) for name in names
-    ):
-        problems.append(f"the structure of a point must be one line of 1 to {LONGEST_NAME} visible characters")
+    if (points["structure"] == "").any() or not all(name == "" or terminal.is_name(name) for name in names):
+        problems.append(f"the structure of a point must be one line of 1 to {terminal.LONGEST_NAME} visible characters")
     return problems
 
 
@@ -68,15 +58,12 @@ def save_points(points: pd.DataFrame, part: Path) -> None:
 
 def load_points(file: Path, count: int) -> pd.DataFrame:
     """Read the points of `count` images; ValueError if `save_points` did not write them for such a dataset."""
-    try:
-        columns = parquet.read_parquet(file)
-    except parquet.UnreadableTableError as error:
-        raise ValueError(f"{file} is damaged or is not a Parquet file ({error}).") from None
+    columns = parquet.read_own_table(file)
     if [(one.name, one.type) for one in columns.schema] != list(zip(TYPES, ARROW, strict=True)) or any(
         column.null_count for column in columns.columns
     ):
         raise ValueError(f"{file} is a Parquet file, but not a table of points written by Ribcage.")
     found = parquet.frame(columns)
     if wrong := point_problems(found, count):
-        raise ValueError(f"{file} does not belong to an index of {count:,} images: {'; '.join(wrong)}.")
+        raise ValueError(f"{file} does not belong to this dataset: {'; '.join(wrong)}.")
     return found

@@ -124,10 +124,7 @@ def save_reports(reports: pd.DataFrame, part: Path) -> None:
 
 def load_reports(file: Path, count: int) -> pd.DataFrame:
     """Read what `save_reports` wrote for `count` images; ValueError if it is something else."""
-    try:
-        columns = parquet.read_parquet(file)
-    except parquet.UnreadableTableError as error:
-        raise ValueError(f"{file} is damaged or is not a Parquet file ({error}).") from None
+    columns = parquet.read_own_table(file)
     kinds = {one.name: one.type for one in columns.schema}
     rows, texts = kinds.get("rows", pa.null()), [kinds.get(name, pa.null()) for name in COLUMNS[1:]]
     if not (

@@ -12,12 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ribcage.data.annotation_tables import row_problems, taken_annotations
 from ribcage.runtime import parquet, terminal
 
 READINGS_FILE = "readings.parquet"
 """Name of the table beside index.parquet."""
-LONGEST_READER = 200
-"""Limit on the characters of a reader's name."""
 
 
 def no_readings() -> pd.DataFrame:
@@ -36,9 +35,8 @@ def reading_frame(rows: pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame:
 
 def taken_readings(readings: pd.DataFrame, place: np.ndarray) -> pd.DataFrame:
     """The readings of some images; `place` is the new row of each old row, -1 for images that are left out."""
-    moved = place[readings["row"].to_numpy()]
-    kept = readings.assign(row=moved)[moved >= 0].sort_values(["row", "reader"], kind="stable")
-    return kept.reset_index(drop=True) if len(kept) else no_readings()
+    kept = taken_annotations(readings, place, ("row", "reader"))
+    return kept if len(kept) else no_readings()
 
 
 def reading_problems(readings: pd.DataFrame, boxes: pd.DataFrame, count: int, findings: Sequence[str]) -> list[str]:
@@ -48,11 +46,9 @@ def reading_problems(readings: pd.DataFrame, boxes: pd.DataFrame, count: int, fi
     if list(readings) != ["row", "reader", *findings] or "reader" in findings:
         return ["the readings must have the columns row, reader and one for each finding, in this order"]
     labels, rows = readings[list(findings)].to_numpy(np.float32), readings["row"].to_numpy()
-    problems = []
-    if rows.min() < 0 or rows.max() >= count or (np.diff(rows) < 0).any():
-        problems.append("the readings refer to rows that are not in the table, or are not in the order of its rows")
-    if not all(isinstance(name, str) and _is_name(name) for name in readings["reader"].unique()):
-        problems.append(f"the name of a reader must be one line of 1 to {LONGEST_READER} visible characters")
+    problems = row_problems("readings", rows, count)
+    if not all(map(terminal.is_name, readings["reader"].unique())):
+        problems.append(f"the name of a reader must be one line of 1 to {terminal.LONGEST_NAME} visible characters")
     if not (np.isnan(labels) | np.isin(labels, (1, 0, -1))).all():
         problems.append("a reader's labels must be 1, 0, -1 or empty")
     if readings.duplicated(["row", "reader"]).any():
@@ -80,10 +76,7 @@ def save_readings(readings: pd.DataFrame, part: Path) -> None:
 
 def load_readings(file: Path, boxes: pd.DataFrame, count: int, findings: Sequence[str]) -> pd.DataFrame:
     """Read what `save_readings` wrote for `count` images and their boxes; ValueError if it is something else."""
-    try:
-        columns = parquet.read_parquet(file)
-    except parquet.UnreadableTableError as error:
-        raise ValueError(f"{file} is damaged or is not a Parquet file ({error}).") from None
+    columns = parquet.read_own_table(file)
     kinds = {one.name: one.type for one in columns.schema}
     fits = list(kinds)[:2] == ["row", "reader"] and pa.types.is_integer(kinds.pop("row"))
     text = kinds.pop("reader") if fits else pa.null()
@@ -97,7 +90,3 @@ def load_readings(file: Path, boxes: pd.DataFrame, count: int, findings: Sequenc
     if wrong := reading_problems(found, boxes, count, findings):
         raise ValueError(f"{file} does not belong to this dataset: {'; '.join(wrong)}.")
     return found
-
-
-def _is_name(name: str) -> bool:
-    return 0 < len(name) <= LONGEST_READER and terminal.is_plain(name)

@@ -74,10 +74,7 @@ class Detections:
 
 def read_detections(file: Path) -> Detections:
     """Read what `save` wrote; ValueError says in one line why it cannot be read."""
-    try:
-        columns = parquet.read_parquet(file)
-    except parquet.UnreadableTableError as error:
-        raise ValueError(f"{file} is damaged or is not a Parquet file ({error}).") from None
+    columns = parquet.read_own_table(file)
     named = (columns.schema.metadata or {}).get(b"ribcage.looked_for")
     if named is None or "boxes" not in columns.column_names:
         raise ValueError(f"{file} is not a table of detections: it has no list of boxes.")

@@ -63,6 +63,14 @@ def read_parquet(
         raise UnreadableTableError(" ".join(str(error).split())[:200].rstrip(".") or type(error).__name__) from None
 
 
+def read_own_table(file: Path, most_bytes: int = MAX_TEXT_BYTES, max_cells: int = MAX_CELLS) -> pa.Table:
+    """The table in a file that Ribcage wrote; the ValueError if it cannot be read is a sentence that names the file."""
+    try:
+        return read_parquet(file, most_bytes=most_bytes, max_cells=max_cells)
+    except UnreadableTableError as error:
+        raise ValueError(f"{file} is damaged or is not a Parquet file ({error}).") from None
+
+
 def frame(table: pa.Table) -> pd.DataFrame:
     """The table as a pandas DataFrame; an index or dtypes requested by the file are ignored."""
     return table.replace_schema_metadata().to_pandas(split_blocks=True)

@@ -26,6 +26,8 @@ ACTING = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
     "\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff"
 )
+LONGEST_NAME = 200
+"""Limit on the characters of a name, such as that of a finding or a reader."""
 _ACTING = re.compile(f"[{ACTING}]")
 _MORE = re.compile(f"[{ACTING}\t\n]")
 
@@ -43,6 +45,11 @@ def plain_line(text: str) -> str:
 def is_plain(text: str) -> bool:
     """Whether a text is one line without control or invisible characters."""
     return _MORE.search(text) is None
+
+
+def is_name(value: object) -> bool:
+    """Whether a value is a text of 1 to LONGEST_NAME characters that `is_plain`."""
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and is_plain(value)
 
 
 def _escape(found: re.Match[str]) -> str:

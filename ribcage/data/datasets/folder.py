@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data import findings, splits
-from ribcage.data.index import LONGEST, Index, index_table, no_boxes, reserved
+from ribcage.data.index import Index, index_table, no_boxes, reserved
 from ribcage.data.index import box_frame as boxes_of
 from ribcage.data.masks import mask_frame, no_masks
 from ribcage.data.readers import box_list, columns, tables
@@ -194,7 +194,7 @@ def _name(root: Path) -> str:
     """Name of the folder, as the namespace of its patients: patient 7 of two hospitals are two people."""
     folder = root.absolute()
     named = (each.name for each in (folder, *folder.parents) if each.name.lower() not in ("", *NEUTRAL))
-    return terminal.plain_line(next(named, "folder"))[:LONGEST]
+    return terminal.plain_line(next(named, "folder"))[: terminal.LONGEST_NAME]
 
 
 def _check_names(names: tuple[str, ...]) -> None:
