@@ -103,9 +103,10 @@ def test_files_are_predicted_elsewhere_as_here(tmp_path: Path, kind: str) -> Non
     files[3].write_bytes(b"not an image")
     files[5].unlink()
     engine = Elsewhere()
-    found = blocks.predicted_files(engine, opened, files, batch=2)
+    compute = image_files.predictor(opened, batch=2)
+    found = blocks.predicted_files(engine, compute, files, batch=2)
     assert engine.count == 6
-    wanted = image_files.predicted(opened, files, batch=2)
+    wanted = compute(files)
     assert wanted.files == found.files
     pd.testing.assert_frame_equal(found.frame(), wanted.frame(), check_exact=True)
 
@@ -121,8 +122,9 @@ def test_a_file_that_another_machine_lacks_is_an_error(tmp_path: Path) -> None:
             file.write_bytes(content)
             yield from found
 
+    compute = image_files.predictor(load_classifier(made(tmp_path / "m")))
     with pytest.raises(FileNotFoundError, match=r"0\.png"):
-        blocks.predicted_files(Restored(), load_classifier(made(tmp_path / "m")), [file])
+        blocks.predicted_files(Restored(), compute, [file])
 
 
 def test_rows_are_predicted_elsewhere_as_here(tmp_path: Path) -> None:

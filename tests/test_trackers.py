@@ -192,41 +192,40 @@ def test_a_tracker_that_cannot_be_used_is_refused_before_anything_is_read(
     assert not (tmp_path / "run").exists()
 
 
-def test_fine_tuning_logs_the_worst_errors_without_patient_data(tmp_path: Path) -> None:
+def logged_errors(run: Path) -> tuple[list[np.ndarray], list[str]]:
+    """The worst errors in the TensorBoard files of a run: images (H, W, 3), blue first, and their captions."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    found = EventAccumulator(str(run / "tensorboard"), {"images": 0, "tensors": 0})
+    found.Reload()
+    names = [name for name in found.Tags()["images"] if name.startswith("worst_errors/")]
+    data = [np.frombuffer(found.Images(name)[0].encoded_image_string, np.uint8) for name in names]
+    (one,) = found.Tensors("worst_errors/captions/text_summary")
+    captions = one.tensor_proto.string_val[0].decode().splitlines()
+    assert 1 <= len(names) == len(captions) <= 8
+    return [cv2.imdecode(each, cv2.IMREAD_COLOR) for each in data], captions
+
+
+def test_fine_tuning_logs_the_worst_errors_without_patient_data(tmp_path: Path) -> None:
     data, out = str(tmp_path / "data"), str(tmp_path / "run")
     assert cli.main(["import", "phantom", "--out", data, "--images", "120", "--size", "32"]) == 0
     small = ["--model", "test_resnet", "--size", "32", "--epochs", "1", "--batch", "32", "--threads", "1"]
     findings = ["--findings", "Infiltration", "Effusion"]
     assert cli.main(["finetune", "--data", data, "--out", out, *small, *findings, "--track", "tensorboard"]) == 0
-    found = EventAccumulator(str(tmp_path / "run" / "tensorboard"), {"images": 0, "tensors": 0})
-    found.Reload()
-    images = [name for name in found.Tags()["images"] if name.startswith("worst_errors/")]
-    (one,) = found.Tensors("worst_errors/captions/text_summary")
-    captions = one.tensor_proto.string_val[0].decode().splitlines()
-    assert 1 <= len(images) == len(captions) <= 8
+    images, captions = logged_errors(tmp_path / "run")
     shown = re.compile(r"\d\. (Infiltration|Effusion): \S* ?\d+ % \(false (negative|positive)\)")
     assert all(shown.fullmatch(caption) for caption in captions), captions
-    assert all(found.Images(name)[0].width == 32 for name in images)
+    assert all(image.shape[:2] == (32, 32) for image in images)
 
 
 @pytest.mark.slow
 def test_training_a_detector_logs_the_worst_errors_with_their_boxes(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     data, out = str(tmp_path / "data"), str(tmp_path / "run")
     assert cli.main(["import", "rsna", str(trees.rsna(tmp_path / "rsna")), "--out", data, "--size", "48"]) == 0
     small = ["--model", "test_resnet", "--size", "64", "--epochs", "1", "--batch", "4", "--threads", "1"]
     small += ["--head-width", "16", "--head-depth", "1"]
     assert cli.main(["localise", "--data", data, "--out", out, *small, "--track", "tensorboard"]) == 0
-    found = EventAccumulator(str(tmp_path / "run" / "tensorboard"), {"images": 0, "tensors": 0})
-    found.Reload()
-    images = [name for name in found.Tags()["images"] if name.startswith("worst_errors/")]
-    (one,) = found.Tensors("worst_errors/captions/text_summary")
-    captions = one.tensor_proto.string_val[0].decode().splitlines()
-    assert 1 <= len(images) == len(captions) <= 8
+    images, captions = logged_errors(tmp_path / "run")
     shown = re.compile(r"\d\. Lung Opacity, size \d+ %: .* \(false (negative|positive)\)")
     assert all(shown.fullmatch(caption) for caption in captions), captions
-    pixels = cv2.imdecode(np.frombuffer(found.Images(images[0])[0].encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
-    assert pixels is not None and (pixels == tracked_images.ORANGE[::-1]).all(axis=2).any()
+    assert (images[0] == tracked_images.ORANGE[::-1]).all(axis=2).any()

@@ -99,16 +99,15 @@ def run(options: Options) -> "pd.DataFrame":
     opened = load_detector(options.model) if model.detector else load_classifier(options.model)
     mapped = options.maps or options.sheet or options.check_maps
     decoded = image_files.DecodedImages(options.window)
+    compute = image_files.predictor(
+        opened, rule=options.rule, min_score=options.min_score, ten_crop=options.ten_crop, batch=options.batch,
+        window=options.window,
+    )  # fmt: skip
     if options.engine == "local":
-        found = image_files.predicted(
-            opened, files.images, rule=options.rule, min_score=options.min_score, ten_crop=options.ten_crop,
-            batch=options.batch, window=options.window, decoded=decoded if mapped else None,
-        )  # fmt: skip
+        label = "predict" if len(files.images) > options.batch else ""
+        found = compute(files.images, label=label, decoded=decoded if mapped else None)
     else:
-        found = blocks.predicted_files(
-            engine, opened, files.images, rule=options.rule, min_score=options.min_score,
-            ten_crop=options.ten_crop, batch=options.batch, window=options.window,
-        )  # fmt: skip
+        found = blocks.predicted_files(engine, compute, files.images, batch=options.batch)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         found.save(options.out)

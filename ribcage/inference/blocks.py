@@ -6,7 +6,7 @@ same processor the results are identical to the last bit.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ import torch
 
 from ribcage.bundle.io import Classifier, Detector
 from ribcage.data.collection import Datasets
-from ribcage.inference import cam_detector, detections, image_files, predictions
+from ribcage.inference import cam_detector, detections, predictions
 from ribcage.inference.detections import Detections
 from ribcage.inference.file_predictions import FilePrediction, FilePredictions
 from ribcage.inference.predictions import Predictions
@@ -38,21 +38,10 @@ def blocks(count: int, batch: int) -> list[slice]:
 
 
 def predicted_files(
-    engine: Engine,
-    opened: Classifier | Detector,
-    paths: Sequence[Path],
-    *,
-    rule: str = "",
-    min_score: float | None = None,
-    ten_crop: bool = False,
-    batch: int = 16,
-    window: str = "",
+    engine: Engine, compute: Callable[..., FilePredictions], paths: Sequence[Path], *, batch: int = 16
 ) -> FilePredictions:
-    """The predictions that `image_files.predicted` returns for these files."""
-    opened.ood  # noqa: B018 – read here, not by every process
-    compute = image_files.predictor(
-        opened, rule=rule, min_score=min_score, ten_crop=ten_crop, batch=batch, window=window
-    )
+    """The predictions that `compute` returns for these files; it is made by `image_files.predictor` with this batch."""
+    found_none = compute([])  # reads the out-of-distribution check, so that not every process has to
     tasks = [paths[block] for block in blocks(len(paths), batch)]
     found = list(_tracked(engine, FileBlocks(compute, batch).prepared, tasks, "files"))
     for path in (path for one in found for path in one.absent if path.exists()):
@@ -60,7 +49,7 @@ def predicted_files(
             f"{path} exists on this machine, but not on another one. The files must have the same path on all machines."
         )
     files = tuple(each for one in found for each in one.files)
-    return FilePredictions(opened.spec.findings, isinstance(opened, Detector), files, opened.spec.warning)
+    return replace(found_none, files=files)
 
 
 def predicted_rows(

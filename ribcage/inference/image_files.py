@@ -196,26 +196,6 @@ def show(
 # ---- predictions
 
 
-def predicted(
-    opened: Classifier | Detector,
-    paths: Sequence[Path],
-    *,
-    rule: str = "",
-    min_score: float | None = None,
-    ten_crop: bool = False,
-    batch: int = 16,
-    window: str = "",
-    decoded: DecodedImages | None = None,
-) -> FilePredictions:
-    """Predictions of a classifier or a detector for these files, with a progress line for many files.
-
-    rule: of a classifier's thresholds. min_score: of a detector's boxes (default: each finding's threshold from
-    validation). decoded: keeps the images for saliency maps.
-    """
-    found = predictor(opened, rule=rule, min_score=min_score, ten_crop=ten_crop, batch=batch, window=window)
-    return found(paths, label="predict" if len(paths) > batch else "", decoded=decoded)
-
-
 def predictor(
     opened: Classifier | Detector,
     *,
@@ -225,7 +205,11 @@ def predictor(
     batch: int = 16,
     window: str = "",
 ) -> Callable[..., FilePredictions]:
-    """`classified_files` or `detected_files` with these options, which are those of `predicted`."""
+    """A function: files → their predictions, which is `classified_files` or `detected_files` with these options.
+
+    rule: of a classifier's thresholds. min_score: of a detector's boxes (default: each finding's threshold from
+    validation).
+    """
     if not isinstance(opened, Detector):
         return partial(
             classified_files, opened, batch=batch, ten_crop=ten_crop, thresholds=cuts(opened.spec, rule), window=window
@@ -255,6 +239,7 @@ def classified_files(
     ten_crop: mean probability over ten views of each image.
     label: of the progress line; "" shows none.
     window: DICOM window that replaces the one in the files.
+    decoded: keeps the images for saliency maps.
     """
     seen = augment.ten_crops(opened.spec.size) if ten_crop else ()
     predict = partial(_classified, opened, thresholds=thresholds or _unknown(opened.spec))
