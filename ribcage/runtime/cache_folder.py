@@ -1,7 +1,7 @@
-"""Cache folder: where a user keeps files that can be derived from others, and are removed when nobody uses them.
+"""Cache folder: files that are derived from others, and removed when they have not been used for some time.
 
 It is the folder RIBCAGE_INDEX_CACHE, else `ribcage/tables` in the user's cache folder. An entry is written by one
-process and read by all. It has the name of a hash of what it is derived from, so that it never has to be updated.
+process and read by all. Its name is a hash of what it is derived from, so it never has to be updated.
 """
 
 import contextlib
@@ -21,21 +21,21 @@ CONTENTS = "contents.json"
 """File of an entry with the size and the modification time of each other file."""
 
 
-def cache_folder() -> Path:
-    """The folder, which may not exist yet."""
-    own, home = os.environ.get(VARIABLE, ""), os.environ.get("XDG_CACHE_HOME", "")
-    if own:
-        return Path(own)
+def user_cache_folder(variable: str, name: str) -> Path:
+    """The folder in an environment variable, else `ribcage/NAME` in the user's cache folder; it may not exist yet."""
+    own, home = os.environ.get(variable, ""), os.environ.get("XDG_CACHE_HOME", "")
     try:
-        return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "ribcage" / "tables"
+        if own:
+            return Path(own).expanduser().absolute()
+        return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "ribcage" / name
     except RuntimeError:
-        raise OSError(f"there is no home folder; set {VARIABLE} to a folder") from None
+        raise OSError(f"No home folder was found for the cache. Set {variable} to a folder.") from None
 
 
 def cache_entry(kind: str, name: str, write: Callable[[Path], None]) -> Path:
     """The folder of an entry, which `write` fills in if it does not exist, or if one of its files is missing or was
     changed; OSError if it can be neither read nor written."""
-    place = cache_folder() / kind
+    place = user_cache_folder(VARIABLE, "tables") / kind
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     entry = place / name
     if not _is_intact(entry):
@@ -97,16 +97,8 @@ def _remove_unused(place: Path) -> None:
 
 @contextlib.contextmanager
 def _turn(file: Path) -> Iterator[None]:
-    """Wait until no other process of this machine is in this block; the lock is released when its process ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such lock: several processes may write the same entry
-        yield
-        return
-    with files.open_regular(file, "a", rights=0o600) as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in files.LOCKLESS:
-                raise
+    """Wait until no other process of this machine is in this block; the lock is released when its process ends. On
+    systems without locks, several processes may write the same entry."""
+    with files.open_regular(file, "a", rights=0o600) as stream:
+        files.lock(stream.fileno())
         yield

@@ -151,6 +151,23 @@ def only_writer(folder: Path) -> Iterator[None]:
             file.unlink(missing_ok=True)
 
 
+def lock(handle: int, *, shared: bool = False, wait: bool = True) -> bool:
+    """Lock an open file, or return False if others hold it; True on systems without locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock
+        return True
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno in LOCKLESS:
+            return True
+        if error.errno in (errno.EAGAIN, errno.EACCES) and not wait:
+            return False
+        raise
+    return True
+
+
 def has_name(handle: int, file: Path) -> bool:
     """Whether an open lock file still exists under its name; if its last owner removed it meanwhile, its lock is
     void."""

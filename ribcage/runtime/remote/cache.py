@@ -26,6 +26,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ribcage.runtime import digest, files, typed_json
+from ribcage.runtime.cache_folder import user_cache_folder
 from ribcage.runtime.remote import addresses, objects
 from ribcage.runtime.remote.objects import RemoteFile
 
@@ -151,14 +152,7 @@ def open_copy(place: Path | str, *, size: int | None = None, sha256: str | None 
 
 def cache_folder() -> Path:
     """The folder of the cache."""
-    said = os.environ.get(FOLDER_VARIABLE, "")
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        if said:
-            return Path(said).expanduser().absolute()
-        return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "ribcage" / "remote"
-    except RuntimeError:
-        raise OSError(f"No home folder for the cache of remote files was found. Set {FOLDER_VARIABLE}.") from None
+    return user_cache_folder(FOLDER_VARIABLE, "remote")
 
 
 def cache_limit() -> int:
@@ -202,7 +196,7 @@ class _Entry:
                 handle = os.open(self.copy, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
             except FileNotFoundError:
                 return None
-            _lock(handle, shared=True)
+            files.lock(handle, shared=True)
             if files.has_name(handle, self.copy):  # it may have been removed or replaced meanwhile
                 facts = _read_facts(self.facts)
                 if facts and facts.address == self.address and _matches(handle, facts) and wanted(facts):
@@ -222,7 +216,7 @@ class _Entry:
                 handle = os.open(self.part, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
                 try:
                     # Whoever downloads the same object keeps the lock when the part has become the copy.
-                    while not _lock(handle, wait=False) and files.has_name(handle, self.part):
+                    while not files.lock(handle, wait=False) and files.has_name(handle, self.part):
                         time.sleep(WAIT)
                     if not files.has_name(handle, self.part):
                         os.close(handle)
@@ -250,7 +244,7 @@ class _Entry:
             self.copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             files.write_text(self.facts, json.dumps(dataclasses.asdict(facts), indent=1) + "\n")
             self.part.replace(self.copy)
-        _lock(handle, shared=True)
+        files.lock(handle, shared=True)
         if files.has_name(handle, self.copy):
             return CachedFile(self.copy, handle, facts)
         os.close(handle)
@@ -284,8 +278,7 @@ def _make_room(root: Path, needed: int, address: str, reserve: Callable[[], None
     if needed > limit:
         raise OSError(
             f"{address} has a size of {files.format_bytes(needed)}, but the cache is limited to "
-            f"{files.format_bytes(limit)}. Set "
-            f"{SIZE_VARIABLE} to a larger size."
+            f"{files.format_bytes(limit)}. Set {SIZE_VARIABLE} to a larger size."
         )
     with _locked_cache(root):
         stored = sorted(_stored(root), key=lambda one: one[2])
@@ -298,9 +291,8 @@ def _make_room(root: Path, needed: int, address: str, reserve: Callable[[], None
         if excess > 0:
             raise CacheFullError(
                 f"{address} has a size of {files.format_bytes(needed)} and does not fit into the cache, because too "
-                f"many of the "
-                f"other files in it are in use. Set {SIZE_VARIABLE} (currently {files.format_bytes(limit)}) to a "
-                f"larger size."
+                f"many of the other files in it are in use. Set {SIZE_VARIABLE} (currently "
+                f"{files.format_bytes(limit)}) to a larger size."
             )
         if shutil.disk_usage(root).free < needed:
             raise OSError(errno.ENOSPC, "the disk is full")
@@ -311,7 +303,7 @@ def _make_room(root: Path, needed: int, address: str, reserve: Callable[[], None
 def _locked_cache(root: Path) -> Iterator[None]:
     handle = os.open(root / files.LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
     try:
-        _lock(handle)
+        files.lock(handle)
         yield
     finally:
         os.close(handle)
@@ -339,7 +331,7 @@ def _removed(root: Path, file: Path) -> bool:
     except OSError:
         return False
     try:
-        if not _lock(handle, wait=False) or not files.has_name(handle, file):
+        if not files.lock(handle, wait=False) or not files.has_name(handle, file):
             return False
         file.unlink()
     finally:
@@ -349,21 +341,4 @@ def _removed(root: Path, file: Path) -> bool:
             _facts_file(root, file).unlink(missing_ok=True)
             file.parent.rmdir()
             file.parent.parent.rmdir()
-    return True
-
-
-def _lock(handle: int, *, shared: bool = False, wait: bool = True) -> bool:
-    """Lock an open file, or return False if others hold it; True on systems without locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such lock
-        return True
-    try:
-        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-    except OSError as error:
-        if error.errno in files.LOCKLESS:
-            return True
-        if error.errno in (errno.EAGAIN, errno.EACCES) and not wait:
-            return False
-        raise
     return True
