@@ -76,6 +76,7 @@ def test_a_run_of_several_machines_needs_a_shared_folder(
 ) -> None:
     if not more:
         monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", "0")
     assert cli.main(words(data, RUN, *more)) == 2  # type: ignore[arg-type]
     assert has_facts(capsys.readouterr().err, "--out", "local")
 

@@ -73,7 +73,7 @@ def equal_errors_once(patience: float = 3.0) -> Iterator[None]:
         if active() and not hasattr(error, "echo") and not isinstance(error, ConnectionError):
             with suppress(RuntimeError):  # the process that kept the store has ended: the error is printed
                 if _raised_before(f"{type(error).__name__}: {error}", patience):
-                    error.echo = True  # type: ignore[union-attr]
+                    echoed(error)
         raise
 
 

@@ -1,7 +1,6 @@
 """Run command: the result of a command, whose --out may be a remote address."""
 
 import dataclasses
-import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -17,7 +16,9 @@ def run_command(module: ModuleType, options: object) -> object:
     out = getattr(options, "out", None)
     if not (isinstance(out, Path) and addresses.is_remote(out)):
         return module.run(options)
-    if int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1:
+    from ribcage.runtime import launcher
+
+    if launcher.launched():
         raise ValueError(
             "--out must be a local path if several processes are started by torchrun or srun. Use --devices, or a "
             "shared folder."
