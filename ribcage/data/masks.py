@@ -181,7 +181,7 @@ def save_masks(masks: pd.DataFrame, part: Path) -> None:
 
 def load_masks(file: Path, count: int) -> pd.DataFrame:
     """Read the masks of `count` images; ValueError if `save_masks` did not write them for such a dataset."""
-    columns = parquet.read_own_table(file, most_bytes=MAX_BYTES)
+    columns = parquet.read_own_table(file, max_bytes=MAX_BYTES)
     kinds = {one.name: one.type for one in columns.schema}
     if kinds.get("runs") == pa.binary():
         kinds["runs"] = _arrow("runs")

@@ -3,7 +3,8 @@
 A small file can expand to a very large table: its size in memory is computed before it is decompressed.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,8 +18,6 @@ MAX_CELLS = 200_000_000
 """Limit on rows × columns of a table; the largest public dataset has 20 million."""
 MAX_TEXT_BYTES = 1 << 31
 """Limit on the bytes of a text column."""
-
-
 TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
 
 
@@ -28,21 +27,18 @@ class UnreadableTableError(ValueError):
 
 def column_names(file: Path) -> list[str]:
     """The names of the columns in a file; UnreadableTableError says what is wrong with it."""
-    try:
-        with files.regular(file).open("rb") as stream:
-            return [str(name) for name in pq.read_schema(stream).names]
-    except (pa.ArrowException, RecursionError, UnicodeError, TypeError, AttributeError, LookupError) as error:
-        raise UnreadableTableError(" ".join(str(error).split())[:200].rstrip(".") or type(error).__name__) from None
+    with _explained(), files.regular(file).open("rb") as stream:
+        return [str(name) for name in pq.read_schema(stream).names]
 
 
 def read_parquet(
-    file: Path, columns: Sequence[str] | None = None, most_bytes: int = MAX_TEXT_BYTES, max_cells: int = MAX_CELLS
+    file: Path, columns: Sequence[str] | None = None, max_bytes: int = MAX_TEXT_BYTES, max_cells: int = MAX_CELLS
 ) -> pa.Table:
     """The table in a file; UnreadableTableError says what is wrong with it.
 
-    most_bytes: limit on the bytes of a text or binary column; max_cells: limit on rows × columns.
+    max_bytes: limit on the bytes of a text or binary column; max_cells: limit on rows × columns.
     """
-    try:
+    with _explained():
         with files.regular(file).open("rb") as stream:
             meta = pq.read_metadata(stream)
             texts = [one.name for one in meta.schema.to_arrow_schema() if _is_text(one.type)]
@@ -56,17 +52,24 @@ def read_parquet(
                 raise UnreadableTableError("two columns have the same name")
             chosen = [name for name in names if columns is None or name in columns]
             # one column and one thread at a time: the least memory beside the table itself
-            parts = [_decoded(content.read([name], use_threads=False).select([name]), most_bytes) for name in chosen]
+            parts = [_decoded(content.read([name], use_threads=False).select([name]), max_bytes) for name in chosen]
             schema = pa.schema([part.schema.field(0) for part in parts], content.schema_arrow.metadata)
             return pa.Table.from_arrays([part.column(0) for part in parts], schema=schema)
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Turn the errors of pyarrow into an UnreadableTableError."""
+    try:
+        yield
     except (pa.ArrowException, RecursionError, UnicodeError, TypeError, AttributeError, LookupError) as error:
         raise UnreadableTableError(" ".join(str(error).split())[:200].rstrip(".") or type(error).__name__) from None
 
 
-def read_own_table(file: Path, most_bytes: int = MAX_TEXT_BYTES, max_cells: int = MAX_CELLS) -> pa.Table:
+def read_own_table(file: Path, max_bytes: int = MAX_TEXT_BYTES, max_cells: int = MAX_CELLS) -> pa.Table:
     """The table in a file that Ribcage wrote; the ValueError if it cannot be read is a sentence that names the file."""
     try:
-        return read_parquet(file, most_bytes=most_bytes, max_cells=max_cells)
+        return read_parquet(file, max_bytes=max_bytes, max_cells=max_cells)
     except UnreadableTableError as error:
         raise ValueError(f"{file} is damaged or is not a Parquet file ({error}).") from None
 
@@ -80,7 +83,7 @@ def _is_text(kind: pa.DataType) -> bool:
     return any(test(kind) for test in TEXTS)
 
 
-def _decoded(table: pa.Table, most_bytes: int) -> pa.Table:
+def _decoded(table: pa.Table, max_bytes: int) -> pa.Table:
     """A table of one column without a dictionary; raises if decoding takes too much memory."""
     own = table.schema.field(0)
     if not pa.types.is_dictionary(own.type):
@@ -89,7 +92,7 @@ def _decoded(table: pa.Table, most_bytes: int) -> pa.Table:
     for part in table.column(0).chunks:
         if _is_text(part.dictionary.type):
             total += pc.sum(pc.binary_length(part.dictionary).take(part.indices)).as_py() or 0
-    if total > most_bytes:
+    if total > max_bytes:
         raise UnreadableTableError(
             f"the strings in column {own.name[:40]!r} take {total:,} bytes, which exceeds the limit"
         )
