@@ -93,7 +93,7 @@ def read_predictions(file: Path) -> PredictionTable:
     missing = [name for name in REQUIRED if name not in table]
     if missing or not predicted_findings(list(table)):
         lacks = missing or ["a finding with its _label column"]
-        raise ValueError(f"{file} is not a table of predictions: it has no {' and no '.join(lacks)}.")
+        raise ValueError(f"{file} is not a table of predictions: it lacks {' and '.join(lacks)}.")
     if not len(table):
         raise ValueError(f"{file} is a table of predictions without rows.")
     if wrong := _invalid(table):

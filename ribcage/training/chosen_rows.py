@@ -35,7 +35,6 @@ def training_rows(options: TrainingOptions, data: Datasets, *splits: str) -> tup
 
 def without_copies(data: Datasets, rows: np.ndarray, *splits: str) -> np.ndarray:
     """The rows without copies of images in other splits."""
-
     copied = _mask_of_first(lambda: selection.copied_elsewhere(data, rows, *splits), len(rows))
     return rows[~copied] if copied.any() else rows
 

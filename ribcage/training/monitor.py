@@ -81,10 +81,7 @@ class Monitor:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         if images < 2:
-            raise ValueError(
-                f"Monitoring the features needs at least 2 images, but {images} {'is' if images == 1 else 'are'} "
-                f"available."
-            )
+            raise ValueError(f"Monitoring the features needs at least 2 images, not {images}.")
         self.method, self.data, self.rows = method, data, sample(rows, images)
         self.size, self.device, self.labelled, self.dtype = size, device, labelled, dtype
         if labelled is not None:

@@ -81,16 +81,20 @@ def run_processes(
 
 def loader_faults(options: TrainingOptions) -> list[str]:
     """Errors in --shuffle, and in a batch that cannot be divided equally among the processes."""
+    wrong = []
     try:
         BlockShuffle.parse(options.shuffle)
     except ValueError as error:
-        return [str(error)]
+        wrong.append(str(error))
     world = launcher.number_of_processes(options.devices)
     if options.batch < 1 or world < 1 or options.batch % world == 0:
-        return []
+        return wrong
     lower = options.batch // world * world
     use = " or ".join(f"--batch {size}" for size in (lower, lower + world) if size)
-    return [f"--batch {options.batch} must be a multiple of the number of processes, which is {world}: use {use}"]
+    return [
+        *wrong,
+        f"--batch {options.batch} must be a multiple of the number of processes, which is {world}: use {use}",
+    ]
 
 
 def findings_of(options: TrainingOptions, data: Datasets) -> tuple[str, ...]:

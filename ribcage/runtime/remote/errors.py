@@ -26,7 +26,7 @@ CUT = frozenset(
 )  # fmt: skip
 BUSY = frozenset(
     ("SlowDown", "InternalError", "ServiceUnavailable", "OperationAborted", "TooManyRequests", "BadDigest",
-      "XAmzContentSHA256Mismatch", "FlexibleChecksumError", "IncompleteBody", "429", "500", "502", "503", "504")
+     "XAmzContentSHA256Mismatch", "FlexibleChecksumError", "IncompleteBody", "429", "500", "502", "503", "504")
 )  # fmt: skip
 PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 
@@ -101,6 +101,6 @@ def _code(error: BaseException) -> str:
 
 
 def _named(error: BaseException) -> str:
-    """The type of the first error and the server's code, in brackets."""
+    """The type of the first error and the server's code, in parentheses."""
     names = [type(error).__name__, *filter(None, [_code(error) or _code(error.__cause__ or error)])]
     return f" ({', '.join(dict.fromkeys(names))})"

@@ -40,7 +40,7 @@ def begin_or_continue(folder: Path, asked: Mapping[str, object]) -> None:
         files.write_text(file, json.dumps(asked, indent=1, ensure_ascii=False) + "\n")
         return
     if not isinstance(before, dict):
-        raise ValueError(f"{file} is damaged. Choose another --out.")
+        raise ValueError(f"{file} is missing or damaged. Choose another --out.")
     if changed := [
         name for name in dict.fromkeys([*before, *now]) if name not in MAY_CHANGE and before.get(name) != now.get(name)
     ]:
