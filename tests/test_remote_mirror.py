@@ -2,7 +2,9 @@
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from refusals import has_facts
@@ -11,8 +13,9 @@ from trainings import stopped, words
 
 from ribcage import cli
 from ribcage.bundle.io import load_bundle
-from ribcage.runtime.remote import mirror, objects
+from ribcage.runtime.remote import addresses, mirror, objects
 from ribcage.runtime.remote.mirror import Mirror
+from ribcage.runtime.remote.run_command import run_command
 
 RUN = "s3://xray/runs/small"
 
@@ -79,6 +82,19 @@ def test_a_run_of_several_machines_needs_a_shared_folder(
         monkeypatch.setenv("RANK", "0")
     assert cli.main(words(data, RUN, *more)) == 2  # type: ignore[arg-type]
     assert has_facts(capsys.readouterr().err, "--out", "local")
+
+
+@dataclass(frozen=True)
+class OutOptions:
+    out: Path
+
+
+def test_a_batch_script_without_srun_is_one_process(s3: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "16")
+    command = ModuleType("command")
+    command.run = lambda options: write(options.out, notes_txt="1")  # type: ignore[attr-defined]
+    run_command(command, OutOptions(addresses.parse_place(RUN)))
+    assert there() == {"notes.txt": "1"}
 
 
 # ---- the mirror
