@@ -76,7 +76,13 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
         _ = dataset_folder.open(opened.folder).fingerprints
 
 
-@pytest.mark.parametrize("change", [{"size": "x"}, {"findings": None}, {"depth": 12}, {"mean": "x"}, {"size": None}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"size": "x"}, {"findings": None}, {"depth": 12}, {"mean": "x"}, {"size": None}, {"fit": "x"}),
+        *({"findings": [1]}, {"notes": {"x": "1"}}, {"tables": {"index.parquet": 1}}),
+    ],
+)
 def test_a_dataset_json_that_somebody_edited_wrongly_is_named(tmp_path: Path, change: dict[str, object]) -> None:
     imported(images(tmp_path / "in", 5), tmp_path / "out")
     file = tmp_path / "out" / "dataset.json"

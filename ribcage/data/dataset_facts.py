@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ribcage.runtime import files, format_1, typed_json
 
@@ -22,6 +22,8 @@ KINDS |= {
     "drop_shared": list,
     "shards": list,
 }
+KINDS_INSIDE: dict[str, type] = {"notes": int, "tables": str, "findings": str, "drop_shared": str}
+"""Types of the values in some of the lists and objects."""
 WITHOUT_SHARDS: dict[str, Any] = {"images_per_shard": 0, "shards": []}
 """Values of the keys that folders from before the shards lack."""
 
@@ -95,16 +97,25 @@ class Facts:
         if not isinstance(values, dict) or values.get("format") != FORMAT or known != set(values):
             raise ValueError(f"{file} was written by another version of Ribcage. Import the dataset again.")
         strange = [name for name, kinds in KINDS.items() if not isinstance(values[name], kinds)]
-        if not strange and not all(type(count) is int for count in values["notes"].values()):
-            strange = ["notes"]
+        strange = strange or [name for name, kind in KINDS_INSIDE.items() if not _all_are(kind, values[name])]
         shards: list[Shard] = []
         try:
             shards = [typed_json.from_json(Shard, one) for one in (values["shards"] if not strange else [])]
         except ValueError:
             strange = ["shards"]
-        if strange or values["depth"] not in (8, 16) or values["size"] < 1:
-            raise ValueError(
-                f"{file} is damaged: its {(strange or ['depth or size'])[0]} is invalid. Import the dataset again."
-            )
+        if not strange:
+            fits = {
+                "depth": values["depth"] in (8, 16),
+                "size": values["size"] > 0,
+                "fit": values["fit"] in get_args(Fit),
+            }
+            strange = [name for name, valid in fits.items() if not valid]
+        if strange:
+            raise ValueError(f"{file} is damaged: its {strange[0]} is invalid. Import the dataset again.")
         lists = {name: tuple(values[name]) for name in ("findings", "drop_shared")}
         return cls(**{**values, **lists, "shards": tuple(shards)})
+
+
+def _all_are(kind: type, values: list[Any] | dict[str, Any]) -> bool:
+    """Whether all values are of this type."""
+    return all(type(one) is kind for one in (values.values() if isinstance(values, dict) else values))
