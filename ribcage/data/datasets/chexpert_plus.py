@@ -102,7 +102,8 @@ def index(
 def _located(rows: pd.DataFrame, paths: list[str], images: str) -> pd.Series:
     """The file of each image: PNG/train/… or DICOM/train/…, whatever its extension."""
     kinds = tables.IMAGES if images == "auto" else (f".{images}",)
-    files = pd.Series([path for path in paths if path.lower().endswith(kinds)], dtype="str")
+    own = [path for path in paths if path.lower().endswith(kinds) and not tables.in_mask_folder(path)]
+    files = pd.Series(own, dtype="str")
     files = files[np.argsort(files.str.lower().str.endswith((".dcm", ".dicom")), kind="stable")]
     inside = files.str.extract(INSIDE, expand=False)
     place = pd.Series(files.to_numpy(), inside)[(inside.notna() & ~inside.duplicated()).to_numpy()]

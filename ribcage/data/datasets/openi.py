@@ -67,7 +67,7 @@ def index(root: Path) -> Index:
     files = {
         match[1]: path
         for path in reversed(paths)
-        if path.lower().endswith(tables.IMAGES) and (match := IMAGE.search(path))
+        if path.lower().endswith(tables.IMAGES) and not tables.in_mask_folder(path) and (match := IMAGE.search(path))
     }
     views = _views(root, paths)
     frame = pd.DataFrame(

@@ -73,15 +73,16 @@ def _spelt(paths: list[str], root: Path) -> list[str]:
 def matched_files(names: Sequence[str], paths: Sequence[str]) -> tuple[list[str], int]:
     """The files that a table written elsewhere refers to, and how many have another ending here (.png for .jpg).
 
-    Leading folders of a name may differ; else the only file with that name, or the only one with that stem, is taken. A
-    name that matches no file, or several, is unchanged. Of names with different folders that match the same file, only
+    Leading folders of a name may differ; else the only file with that name, or the only one with that stem, is taken,
+    but not from a folder of masks beside other images. A name that matches no file, or several, is unchanged. Of names with different folders that match the same file, only
     its path does, since the others are probably names of files that are missing here.
     """
     there = set(paths)
     files = [path for path in paths if path.lower().endswith(IMAGES)]
     inside = unique_files([SUFFIX.sub("", path) for path in files], files)
-    last = [path.rpartition("/")[2] for path in files]
-    exact, stems = unique_files(last, files), unique_files([SUFFIX.sub("", name) for name in last], files)
+    outside = [path for path in files if not in_mask_folder(path)] or files
+    last = [path.rpartition("/")[2] for path in outside]
+    exact, stems = unique_files(last, outside), unique_files([SUFFIX.sub("", name) for name in last], outside)
 
     def located(name: str) -> str:
         steps = _steps(name)
