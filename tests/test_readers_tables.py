@@ -133,7 +133,10 @@ def test_a_mask_is_never_located_in_place_of_its_image() -> None:
     paths = ["masks/1.png", "train/1.png", "masks/2.png"]
     assert tables.locate(names, paths).fillna("").tolist() == ["train/1.png", ""]
     assert tables.locate(names, paths, "masks").fillna("").tolist() == ["masks/1.png", "masks/2.png"]
-    assert tables.matched_files(["1.png", "2.jpg", "masks/2.png"], paths) == (["train/1.png", "2.jpg", "masks/2.png"], 0)
+    assert tables.matched_files(["1.png", "2.jpg", "masks/2.png"], paths) == (
+        ["train/1.png", "2.jpg", "masks/2.png"],
+        0,
+    )
 
 
 def test_an_encoding_given_is_used_and_a_wrong_one_is_one_line(folder: Path) -> None:

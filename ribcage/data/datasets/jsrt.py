@@ -5,6 +5,7 @@ https://doi.org/10.1016/j.media.2005.02.002. The images are raw files of 2048 x 
 white where the radiograph is dark, or conversions of them. JPCLN001 shows a nodule, JPCNN001 does not.
 """
 
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,7 @@ STRUCTURES = {"left lung": "Left_Lung", "right lung": "Right_Lung", "heart": "He
               "left clavicle": "Left_Clavicle", "right clavicle": "Right_Clavicle"}  # fmt: skip
 """Folder of the masks, such as fold1/masks/left lung, also written left_lung → structure."""
 CLINICAL = ("CLNDAT_EN.txt", "CNNDAT_EN.txt")
+log = logging.getLogger("ribcage")
 LARGEST_TABLE = 1 << 20
 """Limit on the bytes of a table."""
 NAMES = {FINDING: ("nodule",)}
@@ -44,7 +46,7 @@ def index(root: Path) -> Index:
     paths = tables.files_below(root)
     named = [(path, found[1].upper()) for path in paths if (found := NAME.search(path))]
     masks = {path: _structure(path) for path, _ in named}
-    images = {name: path for path, name in reversed(named) if not masks[path] and _is_image(path)}
+    images = _images([(name, path) for path, name in named if not masks[path] and _is_image(path)])
     if not images:
         raise tables.missing_files(root, ["JPCLN*.IMG or JPCLN*.png"], SOURCE)
     frame = pd.DataFrame({"patient": sorted(images)}, dtype="str")
@@ -91,6 +93,25 @@ def _raw(file: Path, depth: Literal[8, 16]) -> image_file.GrayImage:
         raise image_file.UnreadableError(f"{file} has a pixel value of {most}, but the maximum for 12 bits is 4095.")
     pixels, notes = to_depth((4095 - stored).astype(np.uint16), depth, 12)
     return image_file.GrayImage(pixels, *FRAME, ("raw file, inverted (white is zero)", *notes))
+
+
+def _images(named: list[tuple[str, str]]) -> dict[str, str]:
+    """Name → file; of several copies, the raw file or else the one in the highest folder."""
+    found: dict[str, str] = {}
+    others: dict[str, str] = {}
+    for name, path in sorted(named, key=lambda each: (not each[1].lower().endswith(RAW), each[1].count("/"), each[1])):
+        if found.setdefault(name, path) != path:
+            others.setdefault(name, path)
+    for name, path in list(others.items())[:1]:  # images with suppressed bones are published under the same names
+        log.warning(
+            "%s of %s images of JSRT have several files, such as %s and %s. The first of these is read; to read the "
+            "other one, remove the first.",
+            f"{len(others):,}",
+            f"{len(found):,}",
+            found[name],
+            path,
+        )
+    return found
 
 
 def _structure(path: str) -> str:
