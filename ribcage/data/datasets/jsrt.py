@@ -102,7 +102,8 @@ def _images(named: list[tuple[str, str]]) -> dict[str, str]:
     for name, path in sorted(named, key=lambda each: (not each[1].lower().endswith(RAW), each[1].count("/"), each[1])):
         if found.setdefault(name, path) != path:
             others.setdefault(name, path)
-    for name, path in list(others.items())[:1]:  # images with suppressed bones are published under the same names
+    if others:  # images with suppressed bones are published under the same names
+        name, path = next(iter(others.items()))
         log.warning(
             "%s of %s images of JSRT have several files, such as %s and %s. The first of these is read; to read the "
             "other one, remove the first.",

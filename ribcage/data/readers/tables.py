@@ -74,8 +74,8 @@ def matched_files(names: Sequence[str], paths: Sequence[str]) -> tuple[list[str]
     """The files that a table written elsewhere refers to, and how many have another ending here (.png for .jpg).
 
     Leading folders of a name may differ; else the only file with that name, or the only one with that stem, is taken,
-    but not from a folder of masks beside other images. A name that matches no file, or several, is unchanged. Of names with different folders that match the same file, only
-    its path does, since the others are probably names of files that are missing here.
+    but not from a folder of masks beside other images. A name that matches no file, or several, is unchanged. Of names
+    with different folders that match the same file, only its path does: the others are probably missing here.
     """
     there = set(paths)
     files = [path for path in paths if path.lower().endswith(IMAGES)]
@@ -349,8 +349,6 @@ def translated(column: pd.Series, ours: dict[str, str]) -> pd.Series:
 
 
 SEX = {"f": "F", "female": "F", "m": "M", "male": "M", "女": "F", "男": "M", "女性": "F", "男性": "M", "w": "F"}
-
-
 CHINESE_UNITS = {"岁": 1.0, "月": 12.0, "个月": 12.0, "周": 52.18, "天": 365.25, "日": 365.25}
 
 
