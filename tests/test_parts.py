@@ -179,3 +179,10 @@ def test_a_link_among_the_parts_is_not_followed(index: Index, tmp_path: Path) ->
         parts.Merger(out)
     parts.remove_parts(out)
     assert (tmp_path / "elsewhere").is_dir()
+
+
+def test_a_damaged_table_of_a_part_is_named(index: Index, tmp_path: Path) -> None:
+    out = in_parts(index, tmp_path / "out", 2)
+    (Part(2, 2).folder(out) / parts.TABLE).write_bytes(b"no table")
+    with pytest.raises(ValueError, match=r"2-of-2.*source\.parquet"):
+        parts.Merger(out)

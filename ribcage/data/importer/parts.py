@@ -18,7 +18,7 @@ from ribcage.data.importer.chunks import Chunk, JournalLine
 from ribcage.data.importer.pixel_files import PixelFiles, pixel_files_in
 from ribcage.data.index import Index
 from ribcage.imaging import fingerprint
-from ribcage.runtime import files
+from ribcage.runtime import files, parquet
 from ribcage.runtime.engines import ONE_THREAD, Engine
 from ribcage.runtime.spelling import count_phrase
 
@@ -217,7 +217,7 @@ def _finished_lines(part: Part, out: Path) -> list[JournalLine]:
     if files.is_written(folder):
         raise ValueError(f"Part {part} is being imported by another process. Merge when it has finished.")
     try:
-        total = len(Index.load(folder / TABLE))
+        total = parquet.own_row_count(folder / TABLE)
         done = sum(len(_rows(line)) for line in lines)
     except (OSError, LookupError, TypeError):
         total, done = 1, 0
