@@ -150,11 +150,8 @@ def _decode_blocks(
     top = float((1 << bits) - 1)
     middle = float(1 << (bits - 1))
     half, rows, used = np.zeros((8, 8)), np.zeros((8, 8)), np.zeros(8, np.bool_)
-    word, at, direct = (
-        np.int64(0),
-        np.int64(0),
-        np.int64(0),
-    )  # `word` ends in the next `have` bits, which begin in bit `at`
+    # `word` ends in the next `have` bits, which begin in bit `at`
+    word, at, direct = np.int64(0), np.int64(0), np.int64(0)
     have: int | np.int64 = 0
     for number in range(first, last):
         half[:], used[:] = 0.0, False
