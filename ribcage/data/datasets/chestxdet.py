@@ -16,6 +16,7 @@ from ribcage.data.findings import canonical, names_of
 from ribcage.data.index import SIDES, Index, box_frame, index_table
 from ribcage.data.masks import DrawnMask, mask_frame
 from ribcage.data.readers import tables
+from ribcage.data.readers.image_folders import located_in_splits
 from ribcage.imaging.mask import Mask
 from ribcage.imaging.mask_encodings import mask_of_polygons
 from ribcage.runtime import files
@@ -67,7 +68,7 @@ def index(root: Path, *, images: str = "") -> Index:
     drawn = pd.DataFrame(boxes, columns=["row", "finding", *SIDES])
     for finding in FINDINGS:
         frame[finding] = frame.index.isin(drawn.loc[drawn["finding"] == finding, "row"])
-    frame["path"] = _located(frame, paths, images)
+    frame["path"] = located_in_splits(frame["name"], frame["split"], paths, images)
     log.warning("The patients of ChestX-Det are unknown: images of one person may be in several splits.")
     frame["split"] = splits.carve(frame["split"], pd.Series("", frame.index, dtype="str"), frame["path"])
     table = index_table(frame.drop(columns="name"), FINDINGS)
@@ -77,15 +78,6 @@ def index(root: Path, *, images: str = "") -> Index:
         for row in np.flatnonzero(table[finding] == 0).tolist()
     ]
     return Index("chestxdet", table, FINDINGS, box_frame(drawn), FRAME, root, masks=mask_frame(masks))
-
-
-def _located(frame: pd.DataFrame, paths: list[str], images: str) -> pd.Series:
-    """Paths of the images, which are in a folder 'train' or 'train_data', and 'test' or 'test_data'."""
-    found = pd.Series("", frame.index, dtype="str")
-    for part in LISTS.values():
-        names = frame.loc[frame["split"] == part, "name"]
-        found[names.index] = tables.locate(names, paths, images, (rf"(^|/){part}(_data)?/",)).fillna(f"{part}/" + names)
-    return found
 
 
 Entry = tuple[str, list[tuple[str, float, float, float, float]], list[tuple[str, Mask]]]

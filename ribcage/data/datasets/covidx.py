@@ -13,6 +13,7 @@ import pandas as pd
 from ribcage.data import splits
 from ribcage.data.index import Index, index_table
 from ribcage.data.readers import tables
+from ribcage.data.readers.image_folders import located_in_splits
 
 CHINESE = "COVIDx：汇集多个公开数据集的胸片，标注是否为新冠肺炎（CXR-4：84,818 张）"
 SOURCE = "https://www.kaggle.com/datasets/andyczhao/covidx-cxr2"
@@ -48,18 +49,9 @@ def index(root: Path, *, images: str = "") -> Index:
         raise ValueError(f"{root} contains several lists of one split: {', '.join(twice[0])}. Keep one of them.")
     rows = pd.concat([_rows(root / each[0], split) for split, each in found.items() if each], ignore_index=True)
     rows = rows.drop_duplicates(["split", "name"], ignore_index=True)
-    files = pd.Series("", rows.index, dtype="str")
-    for split in rows["split"].unique():
-        own = rows["split"] == split
-        prefer = [rf"(^|/){split}/"]
-        files[own] = tables.locate(rows["name"][own], paths, images, prefer).fillna(f"{split}/" + rows["name"][own])
-    home = files.str.extract(r"(?:.*/|^)(train|val|test)/", expand=False)
-    # the name occurs in several lists, but the file is missing in the folder of this split
-    other = files.duplicated(keep=False) & home.notna() & (home != rows["split"])
-    files = files.mask(other, rows["split"] + "/" + rows["name"])
     frame = pd.DataFrame(
         {
-            "path": files,
+            "path": located_in_splits(rows["name"], rows["split"], paths, images),
             # identifiers of different sources may coincide
             "patient": (rows["source"] + "-" + rows["patient"]).where(rows["patient"] != "", ""),
             "split": rows["split"],

@@ -1,4 +1,4 @@
-"""Folders of images without a table: the image files, and the splits and classes that folders are named after."""
+"""Folders of images: the image files, and the splits and classes that folders are named after."""
 
 import logging
 import re
@@ -45,6 +45,22 @@ def folder_rows(root: Path, paths: list[str], classes: str) -> tuple[pd.DataFram
     if not all(inner):
         raise ValueError(f"{images[inner.index([])]} is not in a class folder. Move it, or pass --classes no.")
     return frame, columns.listed_labels(pd.Series(_named([steps[0] for steps in inner]), dtype="str"))
+
+
+def located_in_splits(names: pd.Series, splits: pd.Series, paths: list[str], folder: str) -> pd.Series:
+    """The path of the image with each name, in the folder of its split (train or train_data) if it is there.
+
+    A name in the lists of several splits is never that of the image in the folder of another split. For a missing
+    image, the path is that in the folder of its split.
+    """
+    found = pd.Series("", names.index, dtype="str")
+    for split in splits.unique():
+        own = names[splits == split]
+        prefer = [rf"(^|/){split}(_data)?/"]
+        found[own.index] = tables.locate(own, paths, folder, prefer).fillna(f"{split}/" + own)
+    home = found.str.extract(r"(?:.*/|^)(train|val|test)(?:_data)?/", expand=False)
+    other = found.duplicated(keep=False) & home.notna() & (home != splits)
+    return found.mask(other, splits + "/" + names)
 
 
 def _named(classes: list[str]) -> list[str]:
