@@ -33,7 +33,7 @@ def test_rates_agree_with_sklearn(seed: int) -> None:
             "npv": sklearn.precision_score(y, called, pos_label=0, sample_weight=w, zero_division=NAN),
             "mcc": sklearn.matthews_corrcoef(y, called, sample_weight=w) if 0 < y.mean() < 1 else NAN,
         }
-        assert {name: values[f] for name, values in found.items()} == pytest.approx(peers, nan_ok=True)
+        assert {name: found[name][f] for name in peers} == pytest.approx(peers, nan_ok=True)
     assert tuple(found) == metrics_of("threshold")
 
 
