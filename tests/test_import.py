@@ -47,7 +47,9 @@ def test_an_interrupted_import_ends_with_the_code_of_the_signal_and_continues(
 
     with monkeypatch.context() as patch:
         patch.setattr(writer.Writer, "run", stopped)
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for jobs in the background
+        before = signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        )  # a shell ignores it for jobs in the background
         try:
             assert cli.main(words) == code
         finally:
