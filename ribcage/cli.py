@@ -1,6 +1,7 @@
 """The command line: `ribcage x` runs `commands/x.py`; a mistake is one line, `--debug` shows where an error arose."""
 
 import ast
+import contextlib
 import importlib
 import os
 import sys
@@ -9,8 +10,9 @@ from pathlib import Path
 from types import ModuleType
 
 from ribcage import __version__
-from ribcage.runtime import help_pages, resuming, terminal, threads
-from ribcage.runtime.flags import UsageError, parse, read_flags
+from ribcage.runtime import help_pages, resuming, signals, terminal, threads
+from ribcage.runtime.flags import parse, read_flags
+from ribcage.runtime.limits import UsageError
 from ribcage.runtime.remote.run_command import run_command
 from ribcage.runtime.spelling import did_you_mean
 
@@ -28,7 +30,9 @@ SYNONYMS = {
     "search": "tune", "sweep": "tune", "hpo": "tune", "optimise": "tune", "optimize": "tune",
 }  # fmt: skip
 """What others call a command."""
-PARALLEL = ("distil", "evaluate", "finetune", "localise", "pretrain")
+TRAINING = ("distil", "finetune", "localise", "pretrain")
+"""Commands that train a model."""
+PARALLEL = (*TRAINING, "evaluate")
 """Commands that may be started as several processes by torchrun, srun or Ray Train. All others would write the same
 files once per process, and are refused; `tune` refuses it itself, with advice of its own."""
 COMMANDS = Path(__file__).parent / "commands"
@@ -39,7 +43,7 @@ LONGEST = 1200
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; return its exit code: 0 done, 1 failed, 2 not understood, 3 done but for inputs that could
-    not be read, 130 interrupted."""
+    not be read, 75 stopped by SIGTERM or SIGUSR1, 130 stopped by Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     threads.calm()
     _open_streams()
@@ -64,21 +68,30 @@ def _open_streams() -> None:
 
 def answered(words: list[str]) -> int:
     """Run a command line; its exit code."""
+    own = [word for word in words if word != "--debug"]
     try:
-        return dispatch([word for word in words if word != "--debug"])
+        with _stoppable(own):
+            return dispatch(own)
     except BrokenPipeError:  # `ribcage … | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt as stop:
-        if os.environ.get("RANK", "0") == "0":  # of many processes one speaks for all
+        if not _is_later_process():  # of several processes, the first prints it for all
             print(f"ribcage: stopped. {stop}".rstrip() + resume_line(stop), file=sys.stderr)
         return getattr(stop, "code", 130)
     except Exception as error:
         if "--debug" in words:
             raise
-        if not hasattr(error, "echo"):  # of many processes one says what all raise
+        same = hasattr(error, "echo") or (isinstance(error, UsageError) and _is_later_process())
+        if not same:  # of several processes that raise the same error, one prints it
             print(f"ribcage: {error_line(error)}{resume_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
+
+
+def _stoppable(words: list[str]) -> contextlib.AbstractContextManager[None]:
+    """For a command that can be resumed: signals stop it with the exit code that asks for a restart, from its beginning
+    on."""
+    return signals.stoppable() if {*words[:1]} & {*TRAINING, "import", "tune", "run"} else contextlib.nullcontext()
 
 
 def resume_line(error: BaseException) -> str:
@@ -139,20 +152,32 @@ def dispatch(words: list[str]) -> int:
 
 
 def _refuse_several_processes(name: str) -> None:
-    """UsageError if a launcher has started a command that runs as one process; of several processes, one prints it."""
-    if name in (*PARALLEL, "tune") or not {"WORLD_SIZE", "SLURM_STEP_NUM_TASKS"} & set(os.environ):
+    """UsageError if a launcher has started a command that runs as one process."""
+    if name in (*PARALLEL, "tune") or not _is_launched():
         return
     from ribcage.runtime import launcher
 
-    processes, rank = launcher.number_of_processes(1), launcher.rank_before_start()
-    if processes > 1:
-        error = UsageError(
+    if (processes := launcher.number_of_processes(1)) > 1:
+        raise UsageError(
             f"A launcher started {processes} processes, but 'ribcage {name}' runs as one process. Run it without "
             f"torchrun or srun; only the commands {', '.join(PARALLEL)} can use several processes."
         )
-        if rank > 0:
-            error.echo = True  # type: ignore[attr-defined]
-        raise error
+
+
+def _is_launched() -> bool:
+    """Whether there are variables of torchrun or srun; `launcher` reads them, but needs torch."""
+    return bool({"WORLD_SIZE", "SLURM_STEP_NUM_TASKS"} & set(os.environ))
+
+
+def _is_later_process() -> bool:
+    """Whether a launcher has started this process, and it is not the first."""
+    if not _is_launched():
+        return False
+    from ribcage.runtime import launcher
+
+    with contextlib.suppress(ValueError):  # invalid variables are reported elsewhere
+        return launcher.rank_before_start() > 0
+    return False
 
 
 def command_names() -> list[str]:

@@ -12,7 +12,7 @@ from refusals import has_facts
 
 from ribcage import cli
 from ribcage.commands import serve
-from ribcage.runtime import flags, help_pages
+from ribcage.runtime import flags, help_pages, limits
 
 
 def answer(*words: str) -> subprocess.CompletedProcess[str]:
@@ -151,7 +151,7 @@ def test_defaults_stay_when_nothing_is_given(made_up: ModuleType) -> None:
 
 
 def test_a_missing_argument_a_bad_choice_and_an_unexpected_word_are_named_together(made_up: ModuleType) -> None:
-    with pytest.raises(flags.UsageError) as error:
+    with pytest.raises(limits.UsageError) as error:
         parsed(made_up, "--mode", "fst", "--rate")
     for part in (
         "WHAT is missing",
@@ -162,7 +162,7 @@ def test_a_missing_argument_a_bad_choice_and_an_unexpected_word_are_named_togeth
 
 
 def test_the_values_of_an_unknown_flag_are_no_mistakes_of_their_own(made_up: ModuleType) -> None:
-    with pytest.raises(flags.UsageError) as error:
+    with pytest.raises(limits.UsageError) as error:
         parsed(made_up, "it", "--quue", "1", "2")
     assert has_facts(str(error.value), "--quue", "--queue")
 

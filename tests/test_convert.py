@@ -326,7 +326,7 @@ def test_findings_inferred_from_the_number_of_rows_are_reported_as_inferred(
 def test_what_was_learnt_from_a_file_keeps_its_licence_and_its_unknown_history(folder: Path) -> None:
     data = folder / "small data"
     assert cli.main(["import", "phantom", "--out", str(data), "--images", "120", "--size", "32"]) == 0
-    words = ["finetune", "--data", str(data), "--val", "test", "--model", "resnet18", "--size", "32", "--epochs", "1"]
+    words = ["finetune", "--data", str(data), "--model", "resnet18", "--size", "32", "--epochs", "1"]
     words += ["--init", str(written(folder, "first.pth")), "--out", str(folder / "run")]
     assert cli.main(words) == 0
     opened = load_classifier(folder / "run")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pytest
 
 from ribcage import cli
-from ribcage.runtime import flags
+from ribcage.runtime import flags, limits
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "ribcage" / "recipes").glob("*.toml"))
@@ -196,7 +196,7 @@ def test_what_is_typed_goes_before_the_recipe(made_up: ModuleType, tmp_path: Pat
     ],
 )
 def test_a_wrong_recipe_is_one_line(made_up: ModuleType, tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises(flags.UsageError) as error:
+    with pytest.raises(limits.UsageError) as error:
         read("x", made_up, ["it", "--recipe", recipe(tmp_path, text)])
     assert re.search(says, str(error.value)) and "\n" not in str(error.value)
 
@@ -210,7 +210,7 @@ def test_a_recipe_that_is_missing_or_no_text_is_one_line(made_up: ModuleType, tm
         (["--recipe", str(tmp_path / "b.toml")], "cannot be read"),
         (["--recipe", "a.toml", "--recipe", "b.toml"], "--recipe can be given only once"),
     ):
-        with pytest.raises(flags.UsageError, match=says):
+        with pytest.raises(limits.UsageError, match=says):
             read("x", made_up, ["it", *words])
 
 
@@ -255,5 +255,5 @@ def test_a_switch_may_have_a_word(said: list[str], value: object) -> None:
 def test_a_switch_with_another_word_is_refused() -> None:
     from ribcage.commands import finetune
 
-    with pytest.raises(flags.UsageError, match="--resume"):
+    with pytest.raises(limits.UsageError, match="--resume"):
         read("finetune", finetune, ["--data", "a", "--out", "b", "--resume=later"])

@@ -164,7 +164,7 @@ def test_the_commands_refuse_it_in_a_line(
     file, marker, data, out = tmp_path / "坏 w.pth", tmp_path / "mark", tmp_path / "data", tmp_path / "out"
     assert cli.main(["import", "phantom", "--out", str(data), "--images", "40", "--size", "32"]) == 0
     FORMS[form](PLACES["before"](PAYLOADS[payload](marker)), file)
-    tuned = ["finetune", "--model", "resnet18", "--val", "test", "--size", "32", "--epochs", "1", "--batch", "8"]
+    tuned = ["finetune", "--model", "resnet18", "--size", "32", "--epochs", "1", "--batch", "8"]
     tuned += ["--data", str(data), "--init", str(file)]
     capsys.readouterr()
     for words in (["convert", str(file)], ["convert", str(file), "--model", "resnet18", "--partial"], tuned):

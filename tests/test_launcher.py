@@ -207,6 +207,14 @@ def test_an_error_in_the_data_is_printed_once_and_each_of_several_is_printed(
     assert [(code, text.count("none")) for code, text in ends] == [(1, count) for count in printed], ends
 
 
+@pytest.mark.parametrize("more", [[], ["--resamples", "-1"]], ids=["without a model", "invalid option"])
+def test_an_evaluation_that_cannot_begin_is_explained_once(more: list[str], tmp_path: Path) -> None:
+    asked = ["evaluate", str(tmp_path), "--data", "set", *more]
+    with processes.ranks(processes.command, asked, said=tmp_path / "said") as started:
+        ends = [process.end() for process in started]
+    assert [text.count("ribcage:") for _, text in ends] == [1, 0], ends
+
+
 def watching(parent: int) -> None:
     launcher.end_with_parent(parent, every=0.01)
     time.sleep(60)

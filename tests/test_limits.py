@@ -1,5 +1,6 @@
 """Limits of options: a number out of range is named with its value, and all faults stand in one line."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from refusals import has_facts, line
 
 from ribcage import cli
 from ribcage.commands import finetune, pretrain
-from ribcage.runtime import limits
+from ribcage.runtime import flags, limits
 
 
 def options(**more: object) -> finetune.Options:
@@ -73,3 +74,45 @@ def test_numbers_that_are_too_large_or_too_small_to_compute_with_are_refused(
 def test_pretraining_asks_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["pretrain", "mae", "--data", "set", "--out", "run", "--lr", "-1", "--clip", "-1"]) == 2
     assert has_facts(capsys.readouterr().err, "--lr -1", "--clip -1")
+
+
+SELECTING = {
+    "blend": ["a", "b", "--data", "set", "--out", "run"],
+    "convert": ["weights.pth", "--data", "set", "--out", "run"],
+    "curate": ["set", "--features", "run", "--out", "other"],
+    "distil": ["--data", "set", "--out", "run", "--teacher", "a"],
+    "export": ["run", "--data", "set"],
+    "finetune": ["--data", "set", "--out", "run"],
+    "localise": ["--data", "set", "--out", "run"],
+    "probe": ["run", "--data", "set"],
+    "tune": ["finetune", "--data", "set", "--out", "run", "--space", "lr=1,2"],
+}
+"""Commands that fit or select something on a split, with the options that they require."""
+
+
+def test_every_command_with_a_training_or_validation_split_is_among_those_tested() -> None:
+    own = {
+        name
+        for name in cli.command_names()
+        for field in dataclasses.fields(cli.command(name).Options)
+        if field.name in ("train", "val") and field.default == field.name
+    }
+    assert own | {"tune"} == set(SELECTING)  # tune passes the options of another command on
+
+
+@pytest.mark.parametrize("name", SELECTING)
+def test_nothing_is_trained_selected_or_calibrated_on_the_test_split(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    splits = [one for one in ("train", "val") if f"--{one}" in help_options(name)]
+    asked = [word for one in splits for word in (f"--{one}", "test")]
+    said = line([name, *SELECTING[name], *asked], capsys)
+    assert splits and all(has_facts(said, f"--{one} test") for one in splits)
+    assert not list(tmp_path.iterdir())
+
+
+def help_options(name: str) -> set[str]:
+    """The options of a command, and of the one whose options it passes on."""
+    module = cli.command(name)
+    return {f"--{one.name.replace('_', '-')}" for one in flags.read_flags(module, SELECTING[name])}

@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.flop_counter import FlopCounterMode
 
 from ribcage.models import linear as layers
-from ribcage.models.linear import FasterLinear, count_products, linear, use_faster_products
+from ribcage.models.linear import FasterLinear, count_products, linear, onednn_is_faster, use_faster_products
 
 pytestmark = pytest.mark.skipif(
     not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")),
@@ -86,6 +86,29 @@ def test_a_compiled_step_has_a_plain_linear_layer_for_the_compiler_to_choose() -
 def test_torch_is_used_where_it_is_as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "onednn_is_faster", lambda: False)
     assert not used_onednn(numbers(256, 96), numbers(64, 96))
+
+
+EPYC = {"architecture": "x86_64", "avx512_f": True, "cpu_name": "AMD EPYC 9655"}
+
+
+@pytest.mark.parametrize(
+    ("known", "mkl", "faster"),
+    [
+        (EPYC, True, True),
+        (EPYC, False, False),
+        ({**EPYC, "avx512_f": False}, True, False),
+        ({**EPYC, "cpu_name": "Intel(R) Xeon(R) Platinum 8480+"}, True, False),
+        ({"architecture": "aarch64", "neon": True}, False, False),
+        ({}, False, False),
+    ],
+    ids=["AMD with MKL", "AMD with OpenBLAS", "AMD without AVX-512", "Intel", "ARM", "unknown"],
+)
+def test_onednn_is_used_only_beside_an_mkl_without_avx_512(
+    known: dict[str, Any], mkl: bool, faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: mkl)
+    assert onednn_is_faster.__wrapped__() is faster
 
 
 def test_layers_of_a_model_keep_their_names_and_derived_classes() -> None:

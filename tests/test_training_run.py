@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ import pytest
 import torch
 import toys
 from disks import full_disk
+from refusals import has_facts
 from trainings import equal, words
 
 from ribcage import cli
@@ -32,7 +34,7 @@ from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Optimizer
 from ribcage.runtime import resuming
 from ribcage.runtime.schedules import Ramp
-from ribcage.training import checkpoint, optim, options, run_folder, step_log, trainer
+from ribcage.training import checkpoint, metrics_log, optim, options, run_folder, step_log, trainer
 from ribcage.training.run import InterruptedRun, Plan, Run, opened_run
 
 CPU = torch.device("cpu")
@@ -386,3 +388,104 @@ def test_a_run_of_one_step_is_validated_and_kept(tmp_path: Path) -> None:
     work = Run(toys.run([(1.0, 1.0)]), tmp_path, Plan(), lambda: {"auroc": 0.5}, lambda: kept.append("it"))
     list(work.steps())
     assert kept == ["it"] and (work.standing.validated, work.standing.best_step) == (1, 1)
+
+
+def in_folder(out: Path, scores: Iterator[float], kept: list[int], *, resume: bool = False, **plan: Any) -> Run:
+    """A run of three steps, one per epoch, to its end; each model is written to bundle/model.json."""
+    made = toys.run([(1.0, 2.0)], epochs=3)
+
+    def keep() -> None:
+        kept.append(made.step)
+        (out / "bundle").mkdir(exist_ok=True)
+        (out / "bundle" / "model.json").write_text("{}")
+
+    work = Run(made, out, Plan(**plan), lambda: {"auroc": next(scores)}, keep)
+    asked = finetune.Options(data=("set",), out=out, epochs=3, resume=resume)
+    with opened_run("finetune", asked, work, []):
+        list(work.steps())
+    return work
+
+
+@pytest.mark.parametrize(
+    ("scores", "plan", "again", "warned"),
+    [
+        ([0.5, 0.6, 0.7], {}, 3, False),
+        ([0.5, 0.7, 0.6], {}, 3, True),
+        ([0.7, 0.6, 0.6], {"patience": 1}, 2, True),
+        ([0.7, 0.6, 0.5], {"score": ""}, 3, False),
+    ],
+    ids=["the last is the best", "the best is lost", "early stopping", "the last is kept"],
+)
+def test_a_deleted_bundle_of_a_finished_run_is_written_again(
+    scores: list[float],
+    plan: dict[str, Any],
+    again: int,
+    warned: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, kept, found = tmp_path / "run", list[int](), iter(scores + [0.55] * 2)
+    first = in_folder(out, found, kept, **plan)
+    log = (out / "metrics.jsonl").read_text()
+    shutil.rmtree(out / "bundle")
+    kept.clear()
+    capsys.readouterr()
+    for times in (1, 1):  # the second time, nothing is missing
+        work = in_folder(out, found, kept, resume=True, **plan)
+        assert kept == [again] * times and work.trainer.step == first.trainer.step == again
+        assert work.standing.best_step == again and run_folder.read_state(out).name == run_folder.FINISHED
+    said = capsys.readouterr().out
+    assert has_facts(said, str(out / "bundle")) and ("WARNING" in said) is warned
+    assert (out / "metrics.jsonl").read_text() == log
+
+
+def test_a_bundle_deleted_between_two_validations_gives_way_to_the_next_one(tmp_path: Path) -> None:
+    kept: list[int] = []
+    work = toy(tmp_path, lambda run: {"auroc": 0.5})
+    for log in work.steps():
+        if log.step == 3:
+            work.save()
+            break
+    again = toy(tmp_path, lambda run: {"auroc": 0.1})
+    again.keep = lambda: kept.append(again.trainer.step)
+    again.resume()
+    assert has_facts(again.replace_model(), "WARNING", 3, 2)
+    list(again.steps())
+    assert kept == [4]
+
+
+def test_a_finished_run_without_checkpoint_says_why_its_bundle_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    in_folder(out, iter([0.5, 0.6, 0.7]), [])
+    for name in (checkpoint.FILE, checkpoint.OLDER, "metrics.jsonl"):
+        (out / name).unlink()
+    for resume in ("--resume", "--no-resume"):
+        said = failing(["finetune", "--data", "set", "--out", str(out), *resume.split()], capsys)
+        assert has_facts(said, str(out), "--out")
+    assert (out / "bundle" / "model.json").exists()
+
+
+def failing(asked: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert cli.main(asked) in (1, 2)
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("left", "missing"), [(0, 3), (2, 2), (None, 3)], ids=["empty", "shortened", "deleted"])
+def test_lines_that_are_missing_from_the_log_are_noted_once(
+    left: int | None, missing: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, file = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
+    in_folder(out, iter([0.5, 0.6, 0.7]), [])
+    lines = file.read_text().splitlines(keepends=True)  # of a step and a validation in turn
+    file.unlink() if left is None else file.write_text("".join(lines[:left]))
+    capsys.readouterr()
+    for warnings in (1, 0):
+        in_folder(out, iter([]), [], resume=True)
+        said = capsys.readouterr().out
+        assert said.count("WARNING") == warnings
+        assert not warnings or has_facts(said, str(file), missing, 3)
+    notes = [line for line in map(json.loads, file.read_text().splitlines()) if "missing" in line]
+    assert notes == [{"step": 3, "epoch": 3, "missing": missing}]
+    assert [line.step for line in metrics_log.read_log(file)] == [1, 1][: left or 0]

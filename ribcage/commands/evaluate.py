@@ -7,19 +7,27 @@ detector), metrics.json and index.html.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from ribcage.runtime.engines import EngineName
 
 if TYPE_CHECKING:
-    from ribcage.evaluation.planned_test import Rules
+    import torch
+
+    from ribcage.bundle.io import Classifier, Detector
+    from ribcage.evaluation.planned_test import PlannedTest, Rules
+    from ribcage.inference.detections import Detections
+    from ribcage.inference.predictions import Predictions
     from ribcage.metrics.classification_evaluation import ClassificationEvaluation
     from ribcage.metrics.detection_evaluation import DetectionEvaluation
-    from ribcage.metrics.evaluation_context import RecordedTest
+    from ribcage.metrics.evaluation_context import LeakageCheck, RecordedTest
     from ribcage.reports.html import ResultWithPage
+    from ribcage.runtime.engines import Engine
 
     Kind = TypeVar("Kind", ClassificationEvaluation, DetectionEvaluation)
 
+Opened = TypeVar("Opened")
+Outputs = TypeVar("Outputs")
 POSITIONAL = ("run",)
 REMOTE = ("run",)
 EXAMPLES = (
@@ -79,52 +87,99 @@ class Options:
 
 def run(options: Options) -> "ResultWithPage":
     """Evaluate a classifier or a detector; return the numbers (none but in the first of several processes)."""
+    from functools import partial
+
     from ribcage.bundle.io import find_bundle
     from ribcage.bundle.spec import ModelSpec
-    from ribcage.runtime import limits
+    from ribcage.reports.html import ResultWithPage
+    from ribcage.runtime import distributed, engines, launcher, limits
 
     limits.check_options(options, [*limits.missing_out_errors(options.run, options.out), *unsuitable(options)])
-    detector = ModelSpec.load(find_bundle(options.run) / "model.json").detector
-    return evaluate_boxes(options) if detector else evaluate_findings(options)
+    engine = engines.engine(options.engine, gpus=True)
+    with launcher.started() as device:
+        if ModelSpec.load(find_bundle(options.run) / "model.json").detector:
+            judge = partial(evaluate_boxes, options, detected(options, engine, device))
+        else:
+            judge = partial(evaluate_findings, options, predicted(options, engine, device))
+        if distributed.rank():
+            return ResultWithPage({}, str)
+    return judge()
 
 
-def evaluate_findings(options: Options) -> "ResultWithPage":
-    """Check for leakage, predict, measure, print, write."""
+@dataclass(frozen=True)
+class Tested(Generic[Opened, Outputs]):
+    """The outputs of a model for the images of a test."""
+
+    model: Opened
+    test: "PlannedTest"
+    outputs: Outputs
+    out: Path
+    """Folder of the results."""
+    leak: "LeakageCheck"
+
+
+def predicted(options: Options, engine: "Engine", device: "torch.device") -> "Tested[Classifier, Predictions]":
+    """Check for leakage, and predict."""
     from ribcage.bundle.io import load_classifier
+    from ribcage.evaluation.labelled import tested_findings
+    from ribcage.evaluation.planned_test import PlannedTest
+    from ribcage.inference import blocks, predictions
+
+    model = load_classifier(options.run)
+    test = PlannedTest.of(rules(options), model.spec, options.data)
+    tested_findings(model.spec, test.datasets, test.policy, options.rule)
+    test = test.unseen(model)
+    out, leak = test.folder(), test.leakage(model)
+    if options.engine == "local":
+        outputs = predictions.predict(
+            model.method.to(device), test.datasets, test.rows, model=model.spec, device=device,
+            batch=options.batch, ten_crop=options.ten_crop, label="predict",
+        )  # fmt: skip
+    else:
+        outputs = blocks.predicted_rows(
+            engine, model, test.datasets, test.rows, batch=options.batch, ten_crop=options.ten_crop
+        )
+    return Tested(model, test, outputs, out, leak)
+
+
+def detected(options: Options, engine: "Engine", device: "torch.device") -> "Tested[Detector, Detections]":
+    """The same for a detector."""
+    from ribcage.bundle.io import load_detector
+    from ribcage.evaluation.planned_test import PlannedTest
+    from ribcage.inference import blocks, cam_detector, detections
+    from ribcage.runtime import limits
+
+    limits.check_options(options, for_classifiers_only(options))
+    model = load_detector(options.run)
+    test = PlannedTest.of(rules(options), model.spec, options.data).unseen(model)
+    out, leak = test.folder(), test.leakage(model)
+    if options.engine == "local":
+        model.method.to(device)
+        outputs = detections.detect(
+            cam_detector.as_detector(model), test.datasets, test.rows, model=model.spec, device=device,
+            batch=options.batch, label="detect",
+        )  # fmt: skip
+    else:
+        outputs = blocks.detected_rows(engine, model, test.datasets, test.rows, batch=options.batch)
+    return Tested(model, test, outputs, out, leak)
+
+
+def evaluate_findings(options: Options, tested: "Tested[Classifier, Predictions]") -> "ResultWithPage":
+    """Measure, print, write."""
     from ribcage.data import selection
     from ribcage.evaluation import leakage, notes
     from ribcage.evaluation.baselines import BaselineData
     from ribcage.evaluation.classification import evaluate_classifier
-    from ribcage.evaluation.labelled import labelled_predictions, tested_findings
-    from ribcage.evaluation.planned_test import PlannedTest
+    from ribcage.evaluation.labelled import labelled_predictions
     from ribcage.evaluation.recorded import recorded_test
-    from ribcage.inference import blocks, gradcam, predictions
+    from ribcage.inference import gradcam
     from ribcage.inference.prediction_table import PREDICTIONS_FILE
     from ribcage.reports.classification import chexnet_lines, classification_page, metric_table, metrics_note
     from ribcage.reports.evaluation_files import EvaluationFiles, print_evaluation
-    from ribcage.reports.html import ResultWithPage
     from ribcage.reports.worst_errors import worst_errors
-    from ribcage.runtime import distributed, engines, launcher
 
-    engine = engines.engine(options.engine, gpus=True)
-    with launcher.started() as device:
-        model = load_classifier(options.run)
-        test = PlannedTest.of(rules(options), model.spec, options.data)
-        tested_findings(model.spec, test.datasets, test.policy, options.rule)
-        test = test.unseen(model)
-        out, leak = test.folder(), test.leakage(model)
-        if options.engine == "local":
-            predicted = predictions.predict(
-                model.method.to(device), test.datasets, test.rows, model=model.spec, device=device,
-                batch=options.batch, ten_crop=options.ten_crop, label="predict",
-            )  # fmt: skip
-        else:
-            predicted = blocks.predicted_rows(
-                engine, model, test.datasets, test.rows, batch=options.batch, ten_crop=options.ten_crop
-            )
-        if distributed.rank():
-            return ResultWithPage({}, str)
-    data = labelled_predictions(predicted, test.datasets, model.spec, test.policy)
+    model, test = tested.model, tested.test
+    data = labelled_predictions(tested.outputs, test.datasets, model.spec, test.policy)
     named, rows = test.baseline_rows()
     fitting = BaselineData.of(named, test.datasets, rows, data.findings, test.policy) if named else None
     result = evaluate_classifier(
@@ -133,7 +188,7 @@ def evaluate_findings(options: Options) -> "ResultWithPage":
     )  # fmt: skip
     context = test.context(data.findings, command_line(options))
     maps = gradcam.map_grid_note(model.method.backbone, model.spec.size)
-    result = replace(result, context=replace(context, leak=leak, maps=maps))
+    result = replace(result, context=replace(context, leak=tested.leak, maps=maps))
     own = (
         *notes.shift_notes(result, model.spec.reliability, model.spec, str(options.run)),
         *leakage.left_out_note(test.left),
@@ -147,58 +202,38 @@ def evaluate_findings(options: Options) -> "ResultWithPage":
     else:
         print_evaluation(result, metric_table(result), metrics_note(result))
     page = classification_page(result, data, worst_errors(data, test.datasets, options.worst, result.rule))
-    return EvaluationFiles(options.run, out).write(result, page, PREDICTIONS_FILE, data.table().save)
+    return EvaluationFiles(options.run, tested.out).write(result, page, PREDICTIONS_FILE, data.table().save)
 
 
-def evaluate_boxes(options: Options) -> "ResultWithPage":
+def evaluate_boxes(options: Options, tested: "Tested[Detector, Detections]") -> "ResultWithPage":
     """The same for a detector."""
-    from ribcage.bundle.io import load_detector
     from ribcage.bundle.spec import DETECTION_RULE
     from ribcage.data import selection
     from ribcage.evaluation import leakage, notes
     from ribcage.evaluation.detection import evaluate_detector
     from ribcage.evaluation.detection_baselines import BoxBaselineData
     from ribcage.evaluation.labelled_detections import labelled_detections
-    from ribcage.evaluation.planned_test import PlannedTest
     from ribcage.evaluation.recorded import recorded_test
-    from ribcage.inference import blocks, cam_detector, detections
     from ribcage.inference.detections import DETECTIONS_FILE
     from ribcage.reports.detection import box_metric_table, box_metrics_note, detection_page
     from ribcage.reports.detection_errors import detection_figures
     from ribcage.reports.evaluation_files import EvaluationFiles, print_evaluation
-    from ribcage.reports.html import ResultWithPage
-    from ribcage.runtime import distributed, engines, launcher, limits
 
-    limits.check_options(options, for_classifiers_only(options))
-    engine = engines.engine(options.engine, gpus=True)
-    with launcher.started() as device:
-        model = load_detector(options.run)
-        test = PlannedTest.of(rules(options), model.spec, options.data).unseen(model)
-        out, leak = test.folder(), test.leakage(model)
-        if options.engine == "local":
-            model.method.to(device)
-            detected = detections.detect(
-                cam_detector.as_detector(model), test.datasets, test.rows, model=model.spec, device=device,
-                batch=options.batch, label="detect",
-            )  # fmt: skip
-        else:
-            detected = blocks.detected_rows(engine, model, test.datasets, test.rows, batch=options.batch)
-        if distributed.rank():
-            return ResultWithPage({}, str)
+    model, test = tested.model, tested.test
     thresholds = model.spec.thresholds.get(DETECTION_RULE)
-    data = labelled_detections(detected, test.datasets, test.rows, test.policy, thresholds)
+    data = labelled_detections(tested.outputs, test.datasets, test.rows, test.policy, thresholds)
     named, rows = test.baseline_rows()
     fitting = BoxBaselineData.of(named, test.datasets, rows, data.findings, test.policy) if named else None
     result = evaluate_detector(
         data, protocol=options.protocol, fitting=fitting, resamples=options.resamples, seed=options.seed
     )
-    result = replace(result, context=replace(test.context(data.findings, command_line(options)), leak=leak))
+    result = replace(result, context=replace(test.context(data.findings, command_line(options)), leak=tested.leak))
     own = (*leakage.left_out_note(test.left), *selection.shared_codes(test.datasets))
     result = replace(result, warnings=tuple(notes.detection_warnings(result)), notes=(*result.notes, *own))
     result = with_test(result, recorded_test(test, result, "map"))
     print_evaluation(result, box_metric_table(result), box_metrics_note(result))
     page = detection_page(result, data, detection_figures(data, test.datasets, options.worst))
-    return EvaluationFiles(options.run, out).write(result, page, DETECTIONS_FILE, detected.save)
+    return EvaluationFiles(options.run, tested.out).write(result, page, DETECTIONS_FILE, tested.outputs.save)
 
 
 def with_test(result: "Kind", test: "RecordedTest") -> "Kind":

@@ -5,14 +5,10 @@ the labels as they are in the source. 'ribcage import DATASET --help' shows the 
 import continues when the same command is run again.
 """
 
-import contextlib
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 from ribcage.runtime.engines import EngineName
@@ -271,42 +267,17 @@ def finished(out: Path, index: "Index", facts: "Facts") -> bool:
 
 def write(writer: "Writer", name: str) -> None:
     """Import with a progress bar; Ctrl-C, SIGTERM and SIGUSR1 stop it cleanly."""
-    from ribcage.runtime import progress
+    from ribcage.runtime import progress, signals
 
     total = len(writer.rows)
     try:
-        with stoppable(), writer:
+        with signals.stoppable(), writer:
             if writer.done:
                 print(f"Resuming after {writer.done:,} of {count_phrase(total, 'image')}.")
             for _ in progress.track(writer.run(), total, f"import {name}", "images", writer.done):
                 pass
     except KeyboardInterrupt as stop:
-        raise type(stop)("Run the same command again to continue from here.") from None
-
-
-class InterruptedImport(KeyboardInterrupt):
-    """SIGTERM or SIGUSR1 stopped the import; `code` is the exit code by which a scheduler knows to start it again."""
-
-    code = 75
-
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """While it lasts, SIGTERM and SIGUSR1 stop as cleanly as Ctrl-C does (only the main thread can arrange that)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise InterruptedImport
-
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        raise type(stop)(f"{stop} Run the same command again to continue from here.".lstrip()) from None
 
 
 def cores(*, remote: bool = False) -> int:

@@ -60,7 +60,7 @@ def training_module(name: str) -> ModuleType:
     """The module of a training command."""
     import importlib
 
-    from ribcage.runtime.flags import UsageError
+    from ribcage.runtime.limits import UsageError
     from ribcage.runtime.spelling import did_you_mean
 
     if name not in METRICS:
@@ -139,8 +139,6 @@ def checked(options: Options, module: ModuleType) -> "tuple[list[Dimension], Tra
 
     varied = {one.flag.name: one.option_value(one.extremes()[0]) for one in dimensions}
     wrong += faults(varied) + space.space_faults(dimensions, faults)
-    wrong += [f"--{name} test: a search does not use the test split" for name in ("train", "val")
-              if getattr(training, name) == "test"]  # fmt: skip
     if options.trials < 1:
         wrong.append(f"--trials {options.trials} must be at least 1")
     if launcher.launched():

@@ -1,7 +1,8 @@
 """Linear layers in float32 on CPUs on which oneDNN multiplies matrices faster than MKL.
 
-torch uses MKL for products in float32, and MKL does not use AVX-512 on processors by AMD: on an EPYC of the Zen 5
-generation, oneDNN is more than twice as fast. Results are equal up to rounding; weights and their names do not change.
+Where torch was built with MKL, it uses MKL for products in float32, and MKL does not use AVX-512 on processors by AMD:
+on an EPYC of the Zen 5 generation, oneDNN is more than twice as fast. Results are equal up to rounding; weights and
+their names do not change. Builds with another library (OpenBLAS, Accelerate on a Mac, ArmPL) are left as they are.
 """
 
 import functools
@@ -65,11 +66,13 @@ def _is_transformed() -> bool:
 
 @functools.cache
 def onednn_is_faster() -> bool:
-    """Whether oneDNN uses AVX-512 on this processor and MKL does not."""
+    """Whether torch has both libraries, and oneDNN uses AVX-512 on this processor, but MKL does not. Nothing is
+    measured, so that two runs on the same machine compute the same."""
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return (
         bool(known.get("avx512_f"))
         and str(known.get("cpu_name", "")).startswith("AMD")
+        and torch.backends.mkl.is_available()
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )

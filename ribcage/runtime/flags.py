@@ -21,15 +21,12 @@ from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal
 
 from ribcage.runtime import files, limits, recipe
+from ribcage.runtime.limits import UsageError
 from ribcage.runtime.remote import addresses
 from ribcage.runtime.spelling import nearest_word
 
 REQUIRED: Any = object()  # the default of a required option
 UNIONS = (UnionType, typing.Union)  # the types of `int | None` and `Literal[1, 3] | None`
-
-
-class UsageError(ValueError):
-    """The command line is invalid; the message is one line."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ribcage.runtime import rendezvous
+from ribcage.runtime import rendezvous, signals
 from ribcage.runtime.distributed import active, echoed
 
 
@@ -33,9 +33,19 @@ def started() -> Iterator[torch.device]:
     os.environ.update(environment)
     if PARENT in os.environ:
         end_with_parent(int(os.environ[PARENT]))
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    with signals.ended_while_waiting():
+        _join("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        with lost_process_explained(), equal_errors_once():
+            yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    """Wait for the other processes, and form a process group with them."""
     if RENDEZVOUS in os.environ:
-        rank, world_size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         store = dist.FileStore(os.environ[RENDEZVOUS], world_size)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     elif rendezvous.from_torchrun():
@@ -44,11 +54,6 @@ def started() -> Iterator[torch.device]:
     else:
         _require_address()
         dist.init_process_group(backend)
-    try:
-        with lost_process_explained(), equal_errors_once():
-            yield device
-    finally:
-        dist.destroy_process_group()
 
 
 @contextmanager
@@ -194,7 +199,7 @@ def _outcome(ranks: list[Any], asked: Sequence[float] = (), grace: float = GRACE
     import time
 
     failed, last = 0, math.inf
-    while None in (codes := [process.poll() for process in ranks]):
+    while None in (codes := [_exit_code(process, asked) for process in ranks]):
         if not failed and any(codes):
             failed, last = _first_failure(codes), time.monotonic() + grace
         if asked:
@@ -207,6 +212,13 @@ def _outcome(ranks: list[Any], asked: Sequence[float] = (), grace: float = GRACE
         print("ribcage: the processes did not end on request and were killed.", file=sys.stderr)
     code = failed or next((code for code in codes if code), 0)
     return code if code >= 0 else 128 - code
+
+
+def _exit_code(process: Any, asked: Sequence[float]) -> int | None:
+    """The exit code of a process, None while it runs. One that was killed by a forwarded signal, because it had not
+    yet begun to handle signals, can be started again like the others."""
+    code: int | None = process.poll()
+    return signals.REQUEUE if asked and code is not None and -code in signals.STOPPING else code
 
 
 def _first_failure(codes: Sequence[int | None]) -> int:

@@ -38,8 +38,14 @@ LONG = 1000
 """Epochs of a run in which a sequence of image sizes is checked as long as the number of epochs is not known."""
 SCHEDULED = ("weight_decay", "temperature")
 """Options that may be given as START:END."""
+TEST = "test"
+"""The split on which finished models are evaluated."""
 MAX_INTEGER_DIGITS = 18
 """Limit on the digits of an integer in a JSON file from outside."""
+
+
+class UsageError(ValueError):
+    """Options of a command are invalid; the message is one line."""
 
 
 def json_integer(text: str) -> int:
@@ -83,13 +89,13 @@ def missing_out_errors(model: Path, out: Path | None) -> list[str]:
 
 
 def check_options(options: Any, more: Sequence[str] = ()) -> None:
-    """Raise one ValueError with all errors in the options, and those in `more`."""
+    """Raise one UsageError with all errors in the options, and those in `more`."""
     if wrong := [*faults(options), *more]:
-        raise ValueError("; ".join(wrong) + ".")
+        raise UsageError("; ".join(wrong) + ".")
 
 
 def faults(options: Any) -> list[str]:
-    """Errors in numbers and findings."""
+    """Errors in numbers, findings and splits."""
     wrong: list[str] = []
     for name, (words, holds) in LIMITS.items():
         given = getattr(options, name, ())
@@ -104,6 +110,7 @@ def faults(options: Any) -> list[str]:
     if len(getattr(options, "betas", ())) not in (0, 2):
         wrong.append(f"--betas takes two numbers, not {len(options.betas)}")
     wrong += _crossed(options) if hasattr(options, "schedule") else []
+    wrong += _test_split_faults(options)
     findings = getattr(options, "findings", ())
     # '-' marks an output to ignore and may repeat
     twice = [name for name in dict.fromkeys(findings) if findings.count(name) > 1 and name != "-"]
@@ -135,6 +142,15 @@ def _size_faults(size: Sequence[int | str], epochs: int | None) -> list[str]:
         except ValueError as error:
             return [str(error)]
     return [f"--size takes one or two numbers, not {len(size)}"] * (len(size) > 2)
+
+
+def _test_split_faults(options: Any) -> list[str]:
+    """Errors in the splits of a command that fits, selects or calibrates something on them."""
+    return [
+        f"--{name} {TEST}: the test split must not be used to train, select or calibrate a model"
+        for name in ("train", "val")
+        if getattr(options, name, "") == TEST
+    ]
 
 
 def _crossed(options: Any) -> list[str]:

@@ -1,4 +1,5 @@
-"""The log of a run, `metrics.jsonl`: one line per step and per validation, each a JSON object."""
+"""The log of a run, `metrics.jsonl`: one line per step and per validation, each a JSON object. Where lines of earlier
+steps were missing when the run was resumed, a line with `missing`, their number, says so."""
 
 import contextlib
 import json
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from ribcage.training.step_log import StepLog
 
 LOG_FILE = "metrics.jsonl"
-OF_THE_LOOP = ("step", "epoch", "lr", "seconds", "waited", "validation")
+MISSING = "missing"
+OF_THE_LOOP = ("step", "epoch", "lr", "seconds", "waited", "validation", MISSING)
 """What a line has beside the loss and the method's own numbers."""
 
 
@@ -29,6 +31,8 @@ class LogLine:
     """The loss and the method's own numbers."""
     validation: dict[str, float] | None = None
     """The numbers of a validation; None in the line of a step."""
+    missing: int = 0
+    """Steps before this one whose lines are missing; the line has nothing else."""
 
     @property
     def all_numbers(self) -> dict[str, float]:
@@ -82,8 +86,8 @@ def tracked_numbers(values: Mapping[str, object], time: float) -> TrackedNumbers
 
 
 def read_log(file: Path) -> list[LogLine]:
-    """The lines of a log; invalid ones, as an incomplete last one is, are left out."""
-    return [line for text in _texts(file) if (line := _line(text)) is not None]
+    """The lines of steps and validations; invalid ones, as an incomplete last one is, are left out."""
+    return [line for line in map(_line, _texts(file)) if line is not None and not line.missing]
 
 
 def validations(log: Sequence[LogLine]) -> list[dict[str, float]]:
@@ -91,11 +95,18 @@ def validations(log: Sequence[LogLine]) -> list[dict[str, float]]:
     return [line.validation for line in log if line.validation is not None]
 
 
-def cut_log(file: Path, step: int) -> None:
-    """Remove the lines of a log after this step, and invalid ones."""
-    if file.exists():
-        kept = (text for text in _texts(file) if (line := _line(text)) is not None and line.step <= step)
-        files.write_text(file, "".join(text + "\n" for text in kept))
+def cut_log(file: Path, step: int, epoch: int) -> int:
+    """Remove the lines of a log after this step, of which `epoch` epochs were complete, and invalid ones. Returns the
+    number of steps whose lines are missing, which a new line records."""
+    kept = [(text, line) for text in _texts(file) if (line := _line(text)) is not None and line.step <= step]
+    steps = {line.step for _, line in kept if line.validation is None and not line.missing}
+    missing = step - len(steps) - sum(line.missing for _, line in kept)
+    texts = [text for text, _ in kept]
+    if missing > 0:
+        texts.append(json.dumps({"step": step, "epoch": epoch, MISSING: missing}))
+    if texts or file.exists():
+        files.write_text(file, "".join(text + "\n" for text in texts))
+    return max(0, missing)
 
 
 def _texts(file: Path) -> list[str]:
@@ -109,12 +120,13 @@ def _line(text: str) -> LogLine | None:
         values = json.loads(text)
     if not isinstance(values, dict) or not isinstance(values.get("step"), int):
         return None
-    epoch, found = values.get("epoch"), values.get("validation")
+    epoch, found, missing = (values.get(name) for name in ("epoch", "validation", MISSING))
     return LogLine(
         values["step"],
         epoch if isinstance(epoch, int) else 0,
         _numbers({name: value for name, value in values.items() if name not in OF_THE_LOOP}),
         _numbers(found) if isinstance(found, dict) else None,
+        missing if isinstance(missing, int) else 0,
     )
 
 

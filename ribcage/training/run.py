@@ -16,22 +16,22 @@ import json
 import math
 import signal
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO
 
 from ribcage.data.collection import Datasets
-from ribcage.runtime import distributed, files, launcher, progress, resuming, threads
+from ribcage.runtime import distributed, files, launcher, progress, resuming, signals, threads
+from ribcage.runtime.spelling import count_phrase
 from ribcage.runtime.synchronised_norms import has_batch_norms
 from ribcage.training import checkpoint, metrics_log, run_folder
 from ribcage.training.options import TrainingOptions
 from ribcage.training.saving import Saver
+from ribcage.training.standing import Standing
 from ribcage.training.step_log import StepLog
 from ribcage.training.tracking import Tracking, tracked
 from ribcage.training.trainer import DivergedError, Trainer
@@ -46,12 +46,8 @@ RISK = 1.0
 """Minutes of training that may be lost if the run is killed during validation."""
 
 
-class InterruptedRun(KeyboardInterrupt):
-    """A signal stopped the run after it saved a checkpoint; `code` is the exit code."""
-
-    def __init__(self, reason: str, code: int) -> None:
-        super().__init__(reason)
-        self.code = code
+class InterruptedRun(signals.Interruption):
+    """A signal stopped the run after it saved a checkpoint."""
 
 
 class DiscontinuedRun(InterruptedRun):
@@ -81,27 +77,6 @@ class Plan:
     """Validations without improvement before the run ends; 0: no early stopping."""
 
 
-@dataclass
-class Standing:
-    """The state of the selection of the best epoch."""
-
-    best: float = -math.inf
-    best_loss: float = math.inf
-    """The validation loss of the best epoch: of equal scores the lower loss is better."""
-    best_step: int = 0
-    waiting: int = 0
-    """Validations since the best one."""
-    validated: int = 0
-    """The step of the last validation."""
-
-    @classmethod
-    def of(cls, values: dict[str, float]) -> "Standing":
-        """From a checkpoint; TypeError for a value that is not a number."""
-        if invalid := [name for name, value in values.items() if not isinstance(value, int | float)]:
-            raise TypeError(f"the value of {invalid[0]} is not a number")
-        return cls(**values)  # type: ignore[arg-type]
-
-
 class Run:
     """A training run in a folder, which this process has locked (`opened_run`).
 
@@ -119,10 +94,11 @@ class Run:
         self._saver = Saver(folder)
         self._saved_at, self._saved_step = time.monotonic(), -1
         self._unwritten: deque[StepLog] = deque()
+        self._replacing = False
 
-    def resume(self) -> str:
-        """Continue from the newest intact checkpoint of the folder; later lines of the log are removed. A warning if
-        that is not the last one written."""
+    def resume(self) -> list[str]:
+        """Continue from the newest intact checkpoint of the folder; later lines of the log are removed. Returns
+        warnings if that is not the last one written, or if lines of earlier steps are missing from the log."""
         name, warning = distributed.run_on_first(lambda: _newest(self.folder))
         saved = checkpoint.load_checkpoint(self.folder / name)
         try:
@@ -136,46 +112,71 @@ class Run:
                 f"{self.folder / name} was saved at step {self.trainer.step:,}, which is beyond the end of this run."
             )
         self._saved_step = self.trainer.step
-        distributed.run_on_first(lambda: self._settle(name))
-        return str(warning)
+        missing = distributed.run_on_first(lambda: self._settle(name))
+        return [text for text in (warning, missing) if text]
+
+    def replace_model(self) -> str:
+        """Save a model in place of the best one, which was deleted: that of the checkpoint, which `steps` validates
+        first, or, if it was saved between two validations, that of the next one. Returns a sentence about it."""
+        deleted, step = self.standing.best_step, self.trainer.step
+        if not deleted:
+            return ""
+        self._replacing = self.standing.validated == step
+        self.standing = replace(self.standing, best=-math.inf, best_loss=math.inf, best_step=0)
+        folder = self.folder / "bundle"
+        if deleted == step:
+            return f"{folder} was deleted. The model is saved again from the checkpoint."
+        instead = f"the model of step {step:,}" if self._replacing else "the best model from now on"
+        return (
+            f"WARNING: {folder} was deleted. The checkpoint of step {step:,} does not contain the best model, which is "
+            f"that of step {deleted:,}. Instead, {instead} is saved."
+        )
 
     def steps(self) -> Iterator[StepLog]:
         """Train to the end; yield the log of every step."""
-        if self._given_up():  # by the run that is resumed
+        if self._given_up() and not self._replacing:  # by the run that is resumed
             return
         self._saved_at = time.monotonic()
-        file = self.folder / metrics_log.LOG_FILE
         recorded, explained = self._recorded(), launcher.lost_process_explained()
-        with recorded, explained, self._listening(), self._saver.completed(), _appending(file) as log_file:
+        stopping, saving = signals.deferred(self._receive), self._saver.completed()
+        with recorded, explained, stopping, saving, _appending(self.folder / metrics_log.LOG_FILE) as log_file:
             try:
-                if self._validation_due(self.trainer.step):  # the run was stopped between an epoch and its validation
-                    self._validate(log_file)
-                    self._end_if_discontinued()
-                for log in self.trainer.fit():
-                    self._take(log, log_file)
-                    stopping = log.epoch_done and self._asked()
-                    if not stopping and self._validation_due(log.step):
-                        if distributed.any_process(self._minutes() > RISK):
-                            self.save()  # a scheduler may kill the run before the validation ends
-                        self._validate(log_file)
-                    yield log
-                    late = self._minutes() > self.plan.save_minutes
-                    due, stopping, broken = distributed.any_of([late, self.signal is not None, self._saver.failed])
-                    if broken:
-                        self._saver.finish()  # raises its error
-                    if log.epoch_done or due or stopping:
-                        self._write_all(log_file)
-                        self.save()
-                    if stopping:
-                        self._saver.finish()
-                        raise self._interrupted()
-                    if self._given_up():
-                        return
-                    self._end_if_discontinued()
-                self._write_all(log_file)
+                yield from self._steps(log_file)
             except DivergedError as error:
                 self._write_all(log_file, error.step)
                 raise distributed.echoed(ValueError(f"{error} {self._what_then(error)}")) from None
+
+    def _steps(self, log_file: TextIO | None) -> Iterator[StepLog]:
+        """The steps, with the validations and checkpoints between them."""
+        if self._replacing:
+            self._save_replacement()
+        if self._given_up():
+            return
+        if self._validation_due(self.trainer.step):  # the run was stopped between an epoch and its validation
+            self._validate(log_file)
+            self._end_if_discontinued()
+        for log in self.trainer.fit():
+            self._take(log, log_file)
+            stopping = log.epoch_done and self._asked()
+            if not stopping and self._validation_due(log.step):
+                if distributed.any_process(self._minutes() > RISK):
+                    self.save()  # a scheduler may kill the run before the validation ends
+                self._validate(log_file)
+            yield log
+            late = self._minutes() > self.plan.save_minutes
+            due, stopping, broken = distributed.any_of([late, self.signal is not None, self._saver.failed])
+            if broken:
+                self._saver.finish()  # raises its error
+            if log.epoch_done or due or stopping:
+                self._write_all(log_file)
+                self.save()
+            if stopping:
+                self._saver.finish()
+                raise self._interrupted()
+            if self._given_up():
+                return
+            self._end_if_discontinued()
+        self._write_all(log_file)
 
     def save(self) -> None:
         """Write a checkpoint; raise DivergedError instead if a value is not finite. With --shard, training may go on
@@ -188,11 +189,19 @@ class Run:
 
     # ---- between the steps
 
-    def _settle(self, name: str) -> None:
-        """Restore the log to the step of the checkpoint; rename a newer checkpoint that is damaged."""
+    def _settle(self, name: str) -> str:
+        """Restore the log to the step of the checkpoint, and rename a newer checkpoint that is damaged. Returns a
+        warning if lines are missing from the log; "" otherwise."""
         checkpoint.set_damaged_aside(self.folder, name)
+        step, file = self.trainer.step, self.folder / metrics_log.LOG_FILE
         with files.explained(self.folder, "Free some."):
-            metrics_log.cut_log(self.folder / metrics_log.LOG_FILE, self.trainer.step)
+            missing = metrics_log.cut_log(file, step, step // len(self.trainer.loader))
+        if not missing:
+            return ""
+        return (
+            f"{file} has no lines for {missing:,} of the {count_phrase(step, 'step')} before the checkpoint, so it was "
+            f"deleted, shortened or damaged. Training continues, and a line in the file records the gap."
+        )
 
     def _minutes(self) -> float:
         """Minutes since the last checkpoint."""
@@ -223,25 +232,36 @@ class Run:
         return epoch == self.trainer.epochs or epoch % self.plan.validate_every == 0
 
     def _validate(self, log_file: TextIO | None) -> None:
-        self.trainer.check()
-        self.trainer.gather()
-        self._write_all(log_file)
+        """Validate the model, log the result, save the model if it is the best so far, and call the observer."""
         step = self.trainer.step
-        found = distributed.broadcast_from_first(self.validate())
-        self.standing.validated = step
         epoch = step // len(self.trainer.loader)
+        found = self._validated(log_file)
+        self.standing.validated = step
         self._write(log_file, metrics_log.validation_values(step, epoch, found))
-        score, loss = found.get(self.plan.score, math.nan), found.get("loss", math.inf)
-        better = score > self.standing.best or (score == self.standing.best and loss < self.standing.best_loss)
-        if better or not self.standing.best_step or not self.plan.score:  # an undefined score keeps the first model
-            self.standing.best, self.standing.best_loss = score, loss
-            self.standing.best_step, self.standing.waiting = step, 0
-            distributed.run_on_first(self.keep)
-        else:
-            self.standing.waiting += 1
+        self._select(found)
         observer = _observer.get()
         if observer is not None and (reason := observer(epoch, found)) and epoch < self.trainer.epochs:
             self._discontinued = reason
+
+    def _validated(self, log_file: TextIO | None) -> dict[str, float]:
+        """The numbers of a validation; the steps before it are logged first."""
+        self.trainer.check()
+        self.trainer.gather()
+        self._write_all(log_file)
+        return distributed.broadcast_from_first(self.validate())
+
+    def _select(self, found: Mapping[str, float]) -> None:
+        """Save the model if these numbers are the best so far."""
+        score, loss = found.get(self.plan.score, math.nan), found.get("loss", math.inf)
+        if self.standing.take(self.trainer.step, score, loss, last=not self.plan.score):
+            distributed.run_on_first(self.keep)
+
+    def _save_replacement(self) -> None:
+        """Validate the model of the checkpoint again and save it. Early stopping is not affected."""
+        waiting = self.standing.waiting
+        self._select(self._validated(None))
+        self.standing.waiting, self._replacing = waiting, False
+        self.save()
 
     def _end_if_discontinued(self) -> None:
         if self._discontinued:
@@ -283,49 +303,26 @@ class Run:
 
     # ---- signals
 
-    def _listening(self) -> "_Listening":
-        return _Listening(self)
+    def _receive(self, number: int) -> None:
+        """Stop after the current step."""
+        if self.signal is not None and number == signal.SIGINT:  # second signal: do not wait for the step
+            raise KeyboardInterrupt("The last checkpoint is intact.")
+        self.signal = number
 
     def _interrupted(self) -> InterruptedRun:
         name = signal.Signals(self.signal).name if self.signal is not None else "a signal to another process"
-        code = 130 if self.signal == signal.SIGINT else 75
+        code = 130 if self.signal == signal.SIGINT else signals.REQUEUE
         return InterruptedRun(f"{name}: saved at step {self.trainer.step:,}.", code)
 
 
-class _Listening:
-    """SIGINT, SIGTERM and SIGUSR1 stop the run after the current step (only the main thread can receive them)."""
-
-    def __init__(self, run: Run) -> None:
-        self.run, self.before = run, dict[int, Any]()
-
-    def __enter__(self) -> None:
-        for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-            if hasattr(signal, name) and threading.current_thread() is threading.main_thread():
-                number = getattr(signal, name)
-                self.before[number] = signal.signal(number, self._heard)
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _heard(self, number: int, frame: FrameType | None) -> None:
-        if self.run.signal is not None and number == signal.SIGINT:  # second signal: do not wait for the step
-            raise KeyboardInterrupt("The last checkpoint is intact.")
-        self.run.signal = number
-
-
-class _appending:  # noqa: N801 – used like a function
+@contextlib.contextmanager
+def _appending(file: Path) -> Iterator[TextIO | None]:
     """The log file on rank 0, None elsewhere; every line is flushed."""
-
-    def __init__(self, file: Path) -> None:
-        self.stream = files.open_regular(file, "a", encoding="utf-8", buffering=1) if distributed.rank() == 0 else None
-
-    def __enter__(self) -> TextIO | None:
-        return self.stream
-
-    def __exit__(self, *error: object) -> None:
-        if self.stream is not None:
-            self.stream.close()
+    if distributed.rank():
+        yield None
+        return
+    with files.open_regular(file, "a", encoding="utf-8", buffering=1) as stream:
+        yield stream
 
 
 def _newest(folder: Path) -> tuple[str, str]:
@@ -362,8 +359,11 @@ def opened_run(
         if not resumed:
             distributed.run_on_first(lambda: run_folder.create(command, options, data, teachers))
         else:
-            if warning := run.resume():
+            for warning in run.resume():
                 run_folder.say(f"WARNING: {warning}")
+            there = distributed.run_on_first((options.out / "bundle" / "model.json").exists)
+            if not there and (text := run.replace_model()):
+                run_folder.say(text)
             step = run.trainer.step
             normed = has_batch_norms(run.trainer.method)
             distributed.run_on_first(

@@ -45,6 +45,11 @@ def check_free(options: TrainingOptions) -> None:
         raise ValueError(f"{options.out} is not a run folder: it contains {foreign[0]}. Choose another --out.")
     if has_begun(options.out) and not options.resume:
         raise ValueError(f"{options.out} already contains a run. Continue it with --resume, or choose another --out.")
+    if options.resume and unsaved(options.out) and _recorded(options.out).name == FINISHED:
+        raise FileNotFoundError(
+            f"{options.out} contains a finished run without a checkpoint. It cannot be trained further, and its model "
+            f"cannot be saved again if it was deleted. To repeat the run, choose another --out."
+        )
     if options.resume and not unsaved(options.out) and not checkpoint.has_checkpoint(options.out):
         raise FileNotFoundError(
             f"{options.out} has no checkpoint to resume from. Leave out --resume to start a run there."
@@ -177,7 +182,7 @@ def unsaved(folder: Path) -> bool:
 def failed(folder: Path) -> bool:
     """Whether a run was started here but ended before its first step; another run may replace it."""
     log = folder / LOG_FILE
-    return unsaved(folder) and not (log.exists() and log.stat().st_size)
+    return unsaved(folder) and not (log.exists() and log.stat().st_size) and _recorded(folder).name != FINISHED
 
 
 def record(command: str, options: TrainingOptions, data: Datasets, teachers: Sequence[str] = ()) -> dict[str, object]:
