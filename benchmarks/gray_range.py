@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
             continue
         print(f"| {file.name[:44]} | {central(before.pixels)} | {central(now.pixels)} |")
         if now.notes:
-            messages.append("\n  ".join([file.name[:44], *now.notes]))
+            messages.append("\n  ".join([file.name[:44], *now.note_texts]))
     print("", *messages, sep="\n")
 
 

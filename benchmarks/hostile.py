@@ -212,7 +212,7 @@ def _without_the_secret(data: bytes) -> None:
     """Reads a DICOM file; its error, notes and warnings must not contain the patient's name."""
     try:
         image = image_file.decode_image(data, "a.dcm")
-        said = " ".join([*image.notes, *ood.image_warnings(None, image.pixels, image.tags, image.notes)])
+        said = " ".join([*image.note_texts, *ood.image_warnings(None, image.pixels, image.tags, image.notes)])
     except image_file.UnreadableError as error:
         said = str(error)
         if SECRET[:6] not in said:

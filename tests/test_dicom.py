@@ -120,7 +120,7 @@ def told(data: bytes) -> str:
         image = image_file.decode_image(data, "a.dcm")
     except UnreadableError as error:
         return str(error)
-    return " ".join([*image.notes, *image_warnings(None, image.pixels, image.tags, image.notes)])
+    return " ".join([*image.note_texts, *image_warnings(None, image.pixels, image.tags, image.notes)])
 
 
 @pytest.mark.parametrize("keyword", ["SOPClassUID", "Modality", "BodyPartExamined", "PhotometricInterpretation"])
@@ -206,7 +206,9 @@ def test_free_text_of_a_file_is_in_no_note_and_no_tag_but_those_of_the_patient(t
     for tables in ([], [table, table]):
         made.VOILUTSequence = tables
         image = read(made)
-        told = " ".join([*image.notes, *image.tags.values(), *image_warnings(None, image.pixels, image.tags)]).upper()
+        told = " ".join(
+            [*image.note_texts, *image.tags.values(), *image_warnings(None, image.pixels, image.tags)]
+        ).upper()
         assert "ONE OF 2" in told and not any(word in told for word in re.findall(r"\w+", text.upper()))
 
 
@@ -311,21 +313,21 @@ def test_an_inverted_twin_is_read_as_the_exact_negative() -> None:
 @needs_real
 def test_known_odd_files() -> None:
     odd = image_file.read_image(REAL / "JPEG2KLossless_1s_1f_u_16_16.dcm")
-    assert has_facts(odd.notes[0], "window 2725/5310", "saturate") and odd.pixels.std() > 20
-    assert odd.notes[1].startswith("range 32744 to 47410.9 of")  # its letters reach 65535
+    assert has_facts(odd.note_texts[0], "window 2725/5310", "saturate") and odd.pixels.std() > 20
+    assert odd.note_texts[1].startswith("range 32744 to 47410.9 of")  # its letters reach 65535
     fixed, twin = (
         image_file.read_image(REAL / name).pixels.astype(int) for name in ("RG2_JPLY_fixed.dcm", "RG2_JLSN.dcm")
     )
     broken = image_file.read_image(
         REAL / "RG2_JPLY.dcm"
     )  # its scan header is empty, which is all that is wrong with it
-    assert np.array_equal(broken.pixels, fixed) and "scan header" in broken.notes[0]
+    assert np.array_equal(broken.pixels, fixed) and "scan header" in broken.note_texts[0]
     assert (
-        image_file.read_image(REAL / "JPEGLosslessP14SV1_1s_1f_u_16_16.dcm").notes[0]
+        image_file.read_image(REAL / "JPEGLosslessP14SV1_1s_1f_u_16_16.dcm").note_texts[0]
         == "an empty modality LUT was ignored"
     )
     assert np.abs(fixed - twin).mean() < 2  # one radiograph, compressed by two lossy methods
-    assert image_file.read_image(REAL / "vlut_04.dcm").notes == ("VOI LUT",)
+    assert image_file.read_image(REAL / "vlut_04.dcm").note_texts == ("VOI LUT",)
 
 
 # ---- the header alone

@@ -11,7 +11,7 @@ from pydicom.uid import (
 )
 from refusals import has_facts
 
-from ribcage.imaging import image_file
+from ribcage.imaging import gray_image, image_file
 
 
 @pytest.mark.parametrize(
@@ -37,13 +37,13 @@ def test_colour_is_made_gray_and_noted(photometric: str, note: str) -> None:
         expected = 0.299 * 200 + 0.587 * 40 + 0.114 * 90
     image = read(made, depth=8)
     assert np.abs(image.pixels - expected).max() <= 1.5
-    assert any(note in one for one in image.notes)
+    assert any(note in one for one in image.note_texts)
 
 
 def test_a_window_asked_for_of_colour_images_is_reported_missing() -> None:
     made = dataset(np.zeros((8, 8, 3), np.uint8), 8, PhotometricInterpretation="RGB", PlanarConfiguration=0)
-    note = image_file.decode_image(written(made), "a", window="40,400").notes[-1]
-    assert note.startswith(image_file.CAUTION) and "window" in note
+    note = image_file.decode_image(written(made), "a", window="40,400").note_texts[-1]
+    assert note.startswith(gray_image.CAUTION) and "window" in note
 
 
 def test_a_palette_of_bytes_in_words_is_not_black() -> None:
@@ -52,7 +52,7 @@ def test_a_palette_of_bytes_in_words_is_not_black() -> None:
         setattr(made, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, 16])
         setattr(made, f"{colour}PaletteColorLookupTableData", np.arange(256).astype("<u2").tobytes())
     image = read(made, 8)
-    assert np.array_equal(image.pixels, RAMP >> 4) and "read as 8" in image.notes[0]
+    assert np.array_equal(image.pixels, RAMP >> 4) and "read as 8" in image.note_texts[0]
 
 
 @pytest.mark.parametrize("said", [16, 12])
@@ -102,7 +102,7 @@ def test_a_sign_of_colours_is_ignored_and_noted() -> None:
     said = {"PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
     plain, signed = (read(dataset(COLOURS, 8, **said, PixelRepresentation=sign), 8) for sign in (0, 1))
     assert np.array_equal(plain.pixels, signed.pixels)
-    assert has_facts(signed.notes[0], image_file.CAUTION, "PixelRepresentation 1")
+    assert has_facts(signed.note_texts[0], gray_image.CAUTION, "PixelRepresentation 1")
 
 
 def test_a_shutter_is_applied_to_colours() -> None:
@@ -111,7 +111,7 @@ def test_a_shutter_is_applied_to_colours() -> None:
     said = {"PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
     plain, shut = (read(dataset(COLOURS, 8, **said, **more)) for more in ({}, {"ShutterShape": "RECTANGULAR"} | edges))
     assert np.array_equal(shut.pixels[4:12, 4:12], plain.pixels[4:12, 4:12]) and shut.pixels[:4].max() == 0
-    assert has_facts(shut.notes[-1], "rectangular shutter", "black")
+    assert has_facts(shut.note_texts[-1], "rectangular shutter", "black")
 
 
 def test_halved_colours_have_the_length_and_columns_that_they_need() -> None:
@@ -119,7 +119,7 @@ def test_halved_colours_have_the_length_and_columns_that_they_need() -> None:
     whole = read(dataset(COLOURS, 8, **said), 8)
     full = read(dataset(COLOURS, 8, **(said | {"PhotometricInterpretation": "YBR_FULL"})), 8)
     assert np.array_equal(whole.pixels, full.pixels)
-    assert has_facts(whole.notes[0], image_file.CAUTION, "YBR_FULL_422", "YBR_FULL")
+    assert has_facts(whole.note_texts[0], gray_image.CAUTION, "YBR_FULL_422", "YBR_FULL")
     odd = dataset(COLOURS[:, :15], 8, **said)
     odd.PixelData = bytes(16 * 15 * 2)
     assert has_facts(refused(odd), "YBR_FULL_422", "15 columns")
@@ -159,14 +159,14 @@ def test_a_radiograph_that_is_grey_only_by_the_other_colour_model_is_read_by_it(
         made.compress(RLELossless)
     image = read(made, depth=8)
     assert np.array_equal(image.pixels[1:], gray[1:])
-    assert any(each.startswith(image_file.CAUTION) and f"read as {stored}" in each for each in image.notes)
+    assert any(each.startswith(gray_image.CAUTION) and f"read as {stored}" in each for each in image.note_texts)
 
 
 @pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
 def test_real_colours_are_read_as_declared(photometric: str) -> None:
     colours = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     image = read(dataset(colours, 8, PhotometricInterpretation=photometric, PlanarConfiguration=0), depth=8)
-    assert not any(each.startswith(image_file.CAUTION) for each in image.notes)
+    assert not any(each.startswith(gray_image.CAUTION) for each in image.note_texts)
 
 
 @pytest.mark.parametrize("declared", [0, 1])
@@ -181,7 +181,7 @@ def test_a_grey_radiograph_in_the_other_arrangement_of_colours_is_not_scrambled(
     right.PlanarConfiguration = declared
     images.append(read(right, depth=8))
     assert all(np.array_equal(image.pixels[1:], gray[1:]) for image in images)
-    cautions = [[each for each in image.notes if "PlanarConfiguration" in each] for image in images]
+    cautions = [[each for each in image.note_texts if "PlanarConfiguration" in each] for image in images]
     assert cautions[0] == [] and has_facts(cautions[1][0], "PlanarConfiguration", declared, 1 - declared)
 
 
@@ -190,4 +190,4 @@ def test_tinted_planes_keep_their_arrangement() -> None:
     planes = np.stack([np.tile(across + tint, (64, 1)) for tint in (0, 20, 40)])
     made = dataset(np.moveaxis(planes, 0, -1), 8, PhotometricInterpretation="RGB", PlanarConfiguration=1)
     made.PixelData = planes.tobytes()
-    assert not any("PlanarConfiguration" in each for each in read(made, depth=8).notes)
+    assert not any("PlanarConfiguration" in each for each in read(made, depth=8).note_texts)

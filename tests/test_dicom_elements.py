@@ -23,7 +23,7 @@ def test_functional_groups_of_enhanced_images_are_applied() -> None:
         setattr(group, keyword, [item])
     for where in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         made = read(dataset(NumberOfFrames=1, **{where: [group]}))
-        assert np.array_equal(made.pixels, expected.pixels) and made.notes == expected.notes
+        assert np.array_equal(made.pixels, expected.pixels) and made.note_texts == expected.note_texts
 
 
 def test_a_functional_group_that_cannot_be_read_does_not_spoil_the_image() -> None:
@@ -32,7 +32,7 @@ def test_a_functional_group_that_cannot_be_read_does_not_spoil_the_image() -> No
     macro.WindowCenter, macro.WindowWidth = "2048", "4096"
     group.FrameVOILUTSequence = [macro]
     data = written(dataset(SharedFunctionalGroupsSequence=[group])).replace(b"\x18\0\x03\x93LO", b"\x18\0\x03\x93FD")
-    notes = image_file.decode_image(data, "a").notes
+    notes = image_file.decode_image(data, "a").note_texts
     assert has_facts(notes[0], "caution: ", "functional group", "ignored") and notes[1:] == ("window 2048/4096",)
 
 
@@ -40,5 +40,5 @@ def test_a_functional_group_that_cannot_be_read_does_not_spoil_the_image() -> No
     ("keyword", "text"), [("RescaleSlope", "two"), ("WindowCenter", "1e999"), ("NumberOfFrames", "abc")]
 )
 def test_values_that_are_no_numbers_are_reported_without_their_text(keyword: str, text: str) -> None:
-    notes = image_file.decode_image(with_text(keyword, text), "a").notes
+    notes = image_file.decode_image(with_text(keyword, text), "a").note_texts
     assert has_facts(notes[0], "caution: ", keyword, "ignored") and text not in " ".join(notes)

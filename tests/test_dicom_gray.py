@@ -5,8 +5,7 @@ import pytest
 from dicoms import RAMP, chest, dataset, gray, lut, read
 from refusals import has_facts
 
-from ribcage.imaging import image_file
-from ribcage.imaging.dicom import gray as dicom_gray
+from ribcage.imaging import gray_image
 from ribcage.imaging.dicom import robust_range
 
 
@@ -17,14 +16,14 @@ def test_monochrome1_is_inverted_after_the_window() -> None:
     )
     assert np.abs(plain + inverse - 1).max() < 1e-4
     both = dataset(PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE")
-    assert read(both).notes[-1] == "inverted (MONOCHROME1)" and gray(both)[0, 0] == 1  # said twice, done once
+    assert read(both).note_texts[-1] == "inverted (MONOCHROME1)" and gray(both)[0, 0] == 1  # said twice, done once
 
 
 def test_bits_that_are_not_stored_are_ignored() -> None:
     junk = RAMP | np.uint16(0xA000)
     assert np.array_equal(read(dataset(junk)).pixels, read(dataset()).pixels)
     shifted = dataset(RAMP << np.uint16(4) | np.uint16(9), HighBit=15)
-    assert has_facts(read(shifted).notes[0], "bits 4 to 15")
+    assert has_facts(read(shifted).note_texts[0], "bits 4 to 15")
     assert np.array_equal(read(shifted).pixels, read(dataset()).pixels)
     signed = (RAMP.astype(np.int16) - 2048).astype(np.int16)
     overlaid = (signed & 0x0FFF | 0x3000).astype(np.int16)
@@ -38,15 +37,15 @@ def test_without_a_window_the_occurring_range_is_shown(bits: int) -> None:
     assert (image.pixels.min(), image.pixels.max(), image.pixels.dtype) == (0, 255, np.uint8)
     half = read(dataset(pixels // 2 + 9, bits))
     if bits == 8:  # as it is: already meant for the eye
-        assert half.pixels.max() == (255 // 2 + 9) * 257 and half.notes == ()
+        assert half.pixels.max() == (255 // 2 + 9) * 257 and half.note_texts == ()
     else:
         assert (half.pixels.min(), half.pixels.max()) == (0, 65535)
-        assert half.notes == (f"range 9 to {(2**bits - 1) // 2 + 9}",)
+        assert half.note_texts == (f"range 9 to {(2**bits - 1) // 2 + 9}",)
 
 
 def test_pixels_for_processing_follow_the_physics() -> None:
     made = dataset(PresentationIntentType="FOR PROCESSING", PixelIntensityRelationshipSign=1)
-    assert gray(made)[0, 0] == 1 and read(made).notes[-1].startswith("inverted (")
+    assert gray(made)[0, 0] == 1 and read(made).note_texts[-1].startswith("inverted (")
     made.PresentationIntentType = "FOR PRESENTATION"
     assert gray(made)[0, 0] == 0
 
@@ -72,12 +71,12 @@ def test_a_sign_against_the_photometric_interpretation_is_never_settled_in_silen
     photometric: str, sign: int, window: dict
 ) -> None:
     made = dataset(PhotometricInterpretation=photometric, PixelIntensityRelationshipSign=sign, **window)
-    (caution,) = (note for note in read(made).notes if note.startswith(dicom_gray.CAUTION))
+    (caution,) = (note for note in read(made).note_texts if note.startswith(gray_image.CAUTION))
     assert has_facts(
         caution, "PixelIntensityRelationshipSign", sign, photometric, photometric if not window else "read as"
     )
     made.PixelIntensityRelationshipSign = -sign
-    assert not any(note.startswith(dicom_gray.CAUTION) for note in read(made).notes)
+    assert not any(note.startswith(gray_image.CAUTION) for note in read(made).note_texts)
 
 
 def test_padding_is_black_and_does_not_count() -> None:
@@ -86,14 +85,14 @@ def test_padding_is_black_and_does_not_count() -> None:
     made = dataset(pixels, PixelPaddingValue=4000, PhotometricInterpretation="MONOCHROME1")
     image = read(made)
     assert image.pixels[:, :8].max() == 0
-    assert image.notes[:2] == ("range 1002 to 2023", "inverted (MONOCHROME1)") and "padding" in image.notes[2]
+    assert image.note_texts[:2] == ("range 1002 to 2023", "inverted (MONOCHROME1)") and "padding" in image.note_texts[2]
 
 
 def test_without_a_window_a_marker_does_not_squeeze_the_anatomy() -> None:
     image = read(dataset(chest(), 16), 8)
     dark, bright = np.percentile(image.pixels[20:, 10:], (10, 90))
     assert bright - dark > 150 and image.pixels[8, 115] == 255 and image.pixels[8, 0] == 0
-    assert image.notes[0].startswith("range ") and image.notes[0].endswith(" of 0 to 60000")
+    assert image.note_texts[0].startswith("range ") and image.note_texts[0].endswith(" of 0 to 60000")
 
 
 @pytest.mark.parametrize("marker", [[60000], [60000, 59000], [60000, 59000, 58000, 57500]])
@@ -120,11 +119,11 @@ def test_the_robust_range_leaves_out_a_border_and_letters_however_large() -> Non
 def test_a_slope_that_leaves_no_image_is_ignored(slope: str) -> None:
     made = dataset(RescaleSlope=slope, RescaleIntercept="1e10", WindowCenter="2048", WindowWidth="4096")
     assert np.array_equal(read(made).pixels, read(dataset(WindowCenter="2048", WindowWidth="4096")).pixels)
-    assert "RescaleSlope" in read(made).notes[0]
+    assert "RescaleSlope" in read(made).note_texts[0]
 
 
 def test_an_intercept_that_leaves_no_image_is_named() -> None:
-    assert has_facts(read(dataset(RescaleSlope="1", RescaleIntercept="1e20")).notes[0], "RescaleIntercept 1e+20")
+    assert has_facts(read(dataset(RescaleSlope="1", RescaleIntercept="1e20")).note_texts[0], "RescaleIntercept 1e+20")
 
 
 @pytest.mark.parametrize(("bits", "value"), [(16, 63536), (12, 63536), (12, 2096)])
@@ -134,7 +133,7 @@ def test_negative_padding_is_found_as_it_is_written(bits: int, value: int) -> No
     made = dataset(pixels, bits, WindowCenter="0", WindowWidth="4000", PhotometricInterpretation="MONOCHROME1")
     made.add_new("PixelPaddingValue", "US", value)
     image = read(made)
-    assert "padding" in image.notes[-1] and image.pixels[:, :8].max() == 0
+    assert "padding" in image.note_texts[-1] and image.pixels[:, :8].max() == 0
 
 
 @pytest.mark.parametrize("padding", [65535, -2000, -32768])
@@ -148,19 +147,21 @@ def test_padding_outside_the_stored_bits_is_found(kind: str, padding: int) -> No
     made.add_new("PixelPaddingValue", "US", padding % 65536)
     image = read(made)
     assert image.pixels[:, :8].max() == 0 and len(np.unique(image.pixels[:, 8:])) >= 64 * 56 - 1
-    assert "padding" in image.notes[-1] and image_file.CAUTION not in " ".join(image.notes)
+    assert "padding" in image.note_texts[-1] and gray_image.CAUTION not in " ".join(image.note_texts)
 
 
 def test_padding_that_leaves_nothing_is_not_believed() -> None:
     plain = dataset(WindowCenter="2048", WindowWidth="4096")
     made = dataset(WindowCenter="2048", WindowWidth="4096", PixelPaddingValue=0, PixelPaddingRangeLimit=4095)
-    assert np.array_equal(read(made).pixels, read(plain).pixels) and read(made).notes[0].startswith("caution: padding")
+    assert np.array_equal(read(made).pixels, read(plain).pixels) and read(made).note_texts[0].startswith(
+        "caution: padding"
+    )
 
 
 def test_a_contradiction_of_polarity_is_noted_and_settled_by_the_physics() -> None:
     for photometric, shape in (("MONOCHROME2", "INVERSE"), ("MONOCHROME1", "IDENTITY")):
         made = dataset(PhotometricInterpretation=photometric, PresentationLUTShape=shape)
-        assert f"PresentationLUTShape {shape} contradicts {photometric}" in " ".join(read(made).notes)
+        assert f"PresentationLUTShape {shape} contradicts {photometric}" in " ".join(read(made).note_texts)
         for sign, first in ((1, 1), (-1, 0)):
             made.PixelIntensityRelationshipSign = sign
             assert gray(made)[0, 0] == first
@@ -168,7 +169,7 @@ def test_a_contradiction_of_polarity_is_noted_and_settled_by_the_physics() -> No
 
 @pytest.mark.parametrize(("said", "taken"), [(None, ("missing", "MONOCHROME2")), ("RGB", ("RGB",))])
 def test_an_impossible_photometric_interpretation_is_noted(said: str | None, taken: tuple[str, ...]) -> None:
-    assert has_facts(read(dataset(PhotometricInterpretation=said)).notes[0], *taken)
+    assert has_facts(read(dataset(PhotometricInterpretation=said)).note_texts[0], *taken)
     assert np.array_equal(read(dataset(PhotometricInterpretation=said)).pixels, read(dataset()).pixels)
     assert gray(dataset(PhotometricInterpretation="MONOCHROME 1"))[0, 0] == 1
 

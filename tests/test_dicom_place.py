@@ -5,7 +5,7 @@ import pytest
 from dicoms import RAMP, dataset, read
 from refusals import has_facts
 
-from ribcage.imaging import image_file
+from ribcage.imaging import gray_image
 from ribcage.imaging.dicom import place
 
 SHUTTERS = {
@@ -39,7 +39,7 @@ def test_a_shutter_that_leaves_less_than_a_twentieth_is_not_believed(side: int, 
         ShutterLowerHorizontalEdge=side,
     )
     open_, _, notes = place.shutter(made, 64, 64)
-    assert (open_ is not None) == applied and notes[-1].startswith(image_file.CAUTION) != applied
+    assert (open_ is not None) == applied and notes[-1].caution != applied
 
 
 def test_a_shutter_is_at_most_white() -> None:
@@ -55,9 +55,9 @@ def test_what_a_shutter_covers_is_black_and_does_not_count(shape: str) -> None:
     covered[:8] = 60000
     covered[30, 30] = pixels[30, 30]
     plain, shut = (read(dataset(each, 16, ShutterShape=shape, **SHUTTERS[shape])) for each in (pixels, covered))
-    assert np.array_equal(plain.pixels, shut.pixels) and plain.notes == shut.notes
+    assert np.array_equal(plain.pixels, shut.pixels) and plain.note_texts == shut.note_texts
     assert plain.pixels[:8].max() == 0 < plain.pixels[30, 30]
-    assert has_facts(plain.notes[-1], f"{shape.lower()} shutter")
+    assert has_facts(plain.note_texts[-1], f"{shape.lower()} shutter")
     white = read(dataset(pixels, 16, ShutterShape=shape, ShutterPresentationValue=65535, **SHUTTERS[shape]))
     assert white.pixels[:8].min() == 65535
 
@@ -66,7 +66,7 @@ def test_a_shutter_that_makes_no_sense_is_not_applied_and_noted() -> None:
     for elements in ({"ShutterShape": "RECTANGULAR"}, {"ShutterShape": "CIRCULAR", "RadiusOfCircularShutter": 1}):
         image = read(dataset(**elements))
         assert np.array_equal(image.pixels, read(dataset()).pixels) and has_facts(
-            image.notes[-1], image_file.CAUTION, "shutter"
+            image.note_texts[-1], gray_image.CAUTION, "shutter"
         )
 
 
@@ -86,8 +86,8 @@ def test_a_shutter_that_makes_no_sense_is_not_applied_and_noted() -> None:
     ],
 )
 def test_what_is_not_corrected_in_an_image_is_noted(elements: dict, told: tuple[str, ...]) -> None:
-    notes = read(dataset(**elements)).notes
-    assert any(note.startswith(image_file.CAUTION) and has_facts(note, *told) for note in notes)
-    assert not any("Orientation" in note for note in read(dataset(PatientOrientation=["RX", "F"])).notes)
+    notes = read(dataset(**elements)).note_texts
+    assert any(note.startswith(gray_image.CAUTION) and has_facts(note, *told) for note in notes)
+    assert not any("Orientation" in note for note in read(dataset(PatientOrientation=["RX", "F"])).note_texts)
     upright = {"PatientOrientation": ["L", "F"], "PixelSpacing": ["0.143", "0.143"], "BurnedInAnnotation": "NO"}
-    assert not any(note.startswith(image_file.CAUTION) for note in read(dataset(**upright)).notes)
+    assert not any(note.startswith(gray_image.CAUTION) for note in read(dataset(**upright)).note_texts)

@@ -36,7 +36,7 @@ from pydicom.uid import (
 )
 from refusals import has_facts
 
-from ribcage.imaging import image_file
+from ribcage.imaging import gray_image, image_file
 from ribcage.imaging.dicom import stored_pixels, streams
 
 # -- Transfer syntaxes ------------------------------------------------------------------------------------------------
@@ -109,7 +109,11 @@ def test_more_bits_than_the_header_says_are_read_and_noted(syntax: pydicom.uid.U
     made.BitsStored, made.HighBit = 12, 11
     found = read(made)
     assert np.array_equal(found.pixels, expected)
-    assert found.notes[0].startswith(image_file.CAUTION) and "12" in found.notes[0] and "16" in found.notes[0]
+    assert (
+        found.note_texts[0].startswith(gray_image.CAUTION)
+        and "12" in found.note_texts[0]
+        and "16" in found.note_texts[0]
+    )
 
 
 def test_a_sign_that_only_the_stream_tells_is_followed() -> None:
@@ -118,13 +122,13 @@ def test_a_sign_that_only_the_stream_tells_is_followed() -> None:
     made.compress(JPEG2000Lossless, generate_instance_uid=False)
     made.PixelRepresentation = 0
     found = read(made)
-    assert np.array_equal(found.pixels, expected) and "read as 12 bit signed" in found.notes[0]
+    assert np.array_equal(found.pixels, expected) and "read as 12 bit signed" in found.note_texts[0]
     plain = dataset(RAMP, 12, WindowCenter="2048", WindowWidth="4096")
     expected = read(plain).pixels
     plain.compress(JPEG2000Lossless, generate_instance_uid=False)
     plain.PixelRepresentation = 1
     found = read(plain)
-    assert np.array_equal(found.pixels, expected) and "read as 12 bit unsigned" in found.notes[0]
+    assert np.array_equal(found.pixels, expected) and "read as 12 bit unsigned" in found.note_texts[0]
 
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
@@ -142,8 +146,8 @@ def test_a_stream_that_agrees_with_its_header_needs_no_note(syntax: pydicom.uid.
     for pixels in (RAMP, SIGNED) if syntax == JPEG2000Lossless else (RAMP,):
         made = dataset(pixels, 12, **WINDOW)
         made.compress(syntax, generate_instance_uid=False)
-        assert read(made).notes == ("window 200/2600",)
-    assert read(encapsulated(lossless_jpeg(RAMP, 12, 1), JPEGLosslessSV1, RAMP, 12, **WINDOW)).notes == (
+        assert read(made).note_texts == ("window 200/2600",)
+    assert read(encapsulated(lossless_jpeg(RAMP, 12, 1), JPEGLosslessSV1, RAMP, 12, **WINDOW)).note_texts == (
         "window 200/2600",
     )
 
@@ -155,11 +159,11 @@ def test_a_stream_of_more_bits_than_its_values_need_is_read_as_the_header_says()
     made.BitsStored, made.HighBit = 10, 9
     found = read(made)
     assert np.array_equal(found.pixels, expected)
-    assert has_facts(found.notes[0], "JPEG 2000", "16 bit", "10 bit", "10 bit")
-    assert not found.notes[0].startswith(image_file.CAUTION), "nothing contradicts the pixels"
+    assert has_facts(found.note_texts[0], "JPEG 2000", "16 bit", "10 bit", "10 bit")
+    assert not found.note_texts[0].startswith(gray_image.CAUTION), "nothing contradicts the pixels"
     flat = np.full((8, 8), 700, np.uint16)  # a JPEG of 12 bits cannot say that 10 were meant
     made = encapsulated(deep_jpeg(flat), JPEGExtended12Bit, flat, 10, WindowCenter="500", WindowWidth="1000")
-    assert read(made).notes == ("window 500/1000",)
+    assert read(made).note_texts == ("window 500/1000",)
 
 
 def test_what_fits_into_bits_is_told_by_its_ends() -> None:
@@ -191,7 +195,7 @@ def test_signed_numbers_of_more_bits_than_stored_do_not_wrap(syntax: pydicom.uid
         made.compress(syntax, generate_instance_uid=False)
     found = read(made)
     assert np.array_equal(found.pixels, expected)
-    assert has_facts(found.notes[0], image_file.CAUTION, "BitsStored 12", "13 bits")
+    assert has_facts(found.note_texts[0], gray_image.CAUTION, "BitsStored 12", "13 bits")
 
 
 @pytest.mark.parametrize("width", [12, 13])
@@ -200,10 +204,10 @@ def test_repeated_signs_above_the_stored_bits_are_a_sign_that_the_header_does_no
     expected = read(dataset(pixels, 16, **WINDOW)).pixels
     found = read(dataset(pixels, 12, **(WINDOW | {"PixelRepresentation": 0})))
     assert np.array_equal(found.pixels, expected)
-    assert has_facts(found.notes[0], image_file.CAUTION, "PixelRepresentation 0", f"{width} bit signed")
+    assert has_facts(found.note_texts[0], gray_image.CAUTION, "PixelRepresentation 0", f"{width} bit signed")
     letters = RAMP // 2
     letters[2:6, 2:20] = 65535  # white, not -1
-    assert "signed" not in " ".join(read(dataset(letters, 12)).notes)
+    assert "signed" not in " ".join(read(dataset(letters, 12)).note_texts)
 
 
 @pytest.mark.parametrize("declared", [4, 6, 8, 10])
@@ -214,7 +218,7 @@ def test_far_too_few_stored_bits_leave_no_noise(declared: int) -> None:
     said = {"WindowCenter": "32768", "WindowWidth": "65536"}
     found = read(dataset(pixels, declared, **said))
     assert np.array_equal(found.pixels, read(dataset(pixels, 16, **said)).pixels)
-    assert has_facts(found.notes[0], image_file.CAUTION, f"BitsStored {declared}", "16 bits")
+    assert has_facts(found.note_texts[0], gray_image.CAUTION, f"BitsStored {declared}", "16 bits")
 
 
 def test_stored_values_are_counted_from_the_lowest() -> None:
@@ -232,7 +236,7 @@ def test_an_image_torn_along_rows_is_as_rough_as_one_torn_along_columns() -> Non
 
 def test_without_a_high_bit_the_lowest_bits_are_taken() -> None:
     found = read(dataset(HighBit=None))
-    assert np.array_equal(found.pixels, read(dataset()).pixels) and found.notes == read(dataset()).notes
+    assert np.array_equal(found.pixels, read(dataset()).pixels) and found.note_texts == read(dataset()).note_texts
 
 
 def test_a_sign_repeated_above_the_stored_bits_is_no_contradiction() -> None:
@@ -241,7 +245,7 @@ def test_a_sign_repeated_above_the_stored_bits_is_no_contradiction() -> None:
     expected = read(made).pixels
     frame = lossless_jpeg(pixels.view(np.uint16), 16, 1)
     image = read(encapsulated(frame, JPEGLosslessSV1, pixels, 12, WindowCenter="0", WindowWidth="2048"))
-    assert np.array_equal(image.pixels, expected) and "caution" not in " ".join(image.notes)
+    assert np.array_equal(image.pixels, expected) and "caution" not in " ".join(image.note_texts)
 
 
 def test_a_stream_of_another_kind_than_the_header_says_is_decoded_and_noted() -> None:
@@ -250,14 +254,14 @@ def test_a_stream_of_another_kind_than_the_header_says_is_decoded_and_noted() ->
     made.compress(JPEG2000Lossless, generate_instance_uid=False)
     made.file_meta.TransferSyntaxUID = JPEGLSLossless
     found = read(made)
-    assert np.array_equal(found.pixels, expected) and has_facts(found.notes[0], "JPEG 2000", "JPEG-LS")
+    assert np.array_equal(found.pixels, expected) and has_facts(found.note_texts[0], "JPEG 2000", "JPEG-LS")
 
 
 def test_a_high_bit_that_contradicts_the_pixels_is_not_followed() -> None:
     expected = read(dataset(WindowCenter="2048", WindowWidth="4096")).pixels
     for high in (15, 5, 40):
         found = read(dataset(HighBit=high, WindowCenter="2048", WindowWidth="4096"))
-        assert np.array_equal(found.pixels, expected) and f"HighBit {high}" in found.notes[0]
+        assert np.array_equal(found.pixels, expected) and f"HighBit {high}" in found.note_texts[0]
 
 
 def test_an_overlay_in_unused_bits_is_left_out() -> None:
@@ -266,7 +270,7 @@ def test_an_overlay_in_unused_bits_is_left_out() -> None:
     made = dataset(over)
     made.add_new((0x6000, 0x0102), "US", 15)
     assert np.array_equal(read(made).pixels, read(dataset()).pixels)
-    assert has_facts(read(made).notes[0], "overlay", "bit 11")
+    assert has_facts(read(made).note_texts[0], "overlay", "bit 11")
 
 
 @pytest.mark.parametrize(
@@ -284,7 +288,7 @@ def test_contradictions_that_stay_are_refused(elements: dict, told: str) -> None
 def test_bytes_after_the_pixels_are_noted() -> None:
     made = dataset()
     made.PixelData += bytes(10)
-    assert has_facts(read(made).notes[0], image_file.CAUTION, "10 bytes")
+    assert has_facts(read(made).note_texts[0], gray_image.CAUTION, "10 bytes")
 
 
 def test_pixels_that_are_compressed_against_the_header_are_refused() -> None:
@@ -335,7 +339,7 @@ def test_bits_above_the_lowest_of_a_compressed_image_are_those_that_the_header_s
     made.compress(JPEG2000Lossless)
     made.BitsStored, made.HighBit = 12, 15
     assert np.array_equal(read(made).pixels, read(dataset(**said)).pixels)
-    assert has_facts(read(made).notes[0], "bits 4 to 15")
+    assert has_facts(read(made).note_texts[0], "bits 4 to 15")
 
 
 def test_what_follows_the_pixels_means_nothing() -> None:
@@ -365,7 +369,7 @@ def test_colours_in_lossless_jpeg_are_made_gray() -> None:
         PlanarConfiguration=0,
     )
     assert np.abs(read(made, 8).pixels - colours @ [0.299, 0.587, 0.114]).max() <= 0.6
-    assert [has_facts(note, "colour (RGB)", "greyscale") for note in read(made, 8).notes] == [True]
+    assert [has_facts(note, "colour (RGB)", "greyscale") for note in read(made, 8).note_texts] == [True]
 
 
 def lossless_jpeg_colours(pixels: np.ndarray) -> bytes:
@@ -399,7 +403,7 @@ def test_the_colours_of_a_jpeg_without_a_word_are_those_of_the_header() -> None:
             bare = bare[: at + k * step] + bytes((k + 1,)) + bare[at + k * step + 1 :]
     made = encapsulated(bare, JPEGBaseline8Bit, colours, 8, PhotometricInterpretation="RGB", PlanarConfiguration=0)
     assert np.abs(read(made, 8).pixels - 0.299 * 200 - 0.587 * 40 - 0.114 * 90).max() <= 3
-    assert [has_facts(note, "colour (RGB)", "greyscale") for note in read(made, 8).notes] == [True]
+    assert [has_facts(note, "colour (RGB)", "greyscale") for note in read(made, 8).note_texts] == [True]
 
 
 def without(frame: bytes, marker: bytes) -> bytes:
@@ -431,7 +435,7 @@ def test_an_empty_scan_header_of_a_sequential_jpeg_is_no_obstacle() -> None:
     bad = good.replace(bytes((1, 1, 0, 0, 63, 0)), bytes((1, 1, 0, 0, 0, 0)))
     assert bad != good
     made = encapsulated(bad, JPEGExtended12Bit, pixels, 12, WindowCenter="2048", WindowWidth="4096")
-    assert np.abs(read(made).pixels / 16.0 - 2000).max() <= 3 and "scan header" in read(made).notes[0]
+    assert np.abs(read(made).pixels / 16.0 - 2000).max() <= 3 and "scan header" in read(made).note_texts[0]
 
 
 def test_a_lut_for_the_declared_bits_confirms_them() -> None:
@@ -440,7 +444,7 @@ def test_a_lut_for_the_declared_bits_confirms_them() -> None:
     some[:8] &= 0x0FFF  # in the other rows, the bits above the stored ones repeat the sign
     table = lut(np.arange(4096) * 16, -2048)
     plain, odd = (read(dataset(pixels, 12, ModalityLUTSequence=[table])) for pixels in (values, some))
-    assert np.array_equal(odd.pixels, plain.pixels) and odd.notes[0].startswith(image_file.CAUTION)
+    assert np.array_equal(odd.pixels, plain.pixels) and odd.note_texts[0].startswith(gray_image.CAUTION)
 
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
@@ -460,7 +464,9 @@ def test_signs_that_a_jpeg_ls_stream_repeats_are_signs_that_the_header_does_not_
     made.compress(JPEGLSLossless, generate_instance_uid=False)
     made.BitsStored, made.HighBit = 12, 11
     image = read(made)
-    assert np.array_equal(image.pixels, read(dataset(values)).pixels) and has_facts(image.notes[0], "12 bit signed")
+    assert np.array_equal(image.pixels, read(dataset(values)).pixels) and has_facts(
+        image.note_texts[0], "12 bit signed"
+    )
 
 
 def test_big_endian_elements_without_meta_are_read() -> None:
@@ -486,11 +492,11 @@ def test_bytes_in_the_reverse_order_are_put_right(bits: int, compressed: bool) -
         made.BitsStored, made.HighBit = bits, bits - 1
     image = read(made)
     assert np.array_equal(image.pixels, expected.pixels)
-    assert any(each.startswith(image_file.CAUTION) and "bytes" in each for each in image.notes)
-    assert not any("bytes" in each for each in expected.notes)
+    assert any(each.startswith(gray_image.CAUTION) and "bytes" in each for each in image.note_texts)
+    assert not any("bytes" in each for each in expected.note_texts)
 
 
 @pytest.mark.parametrize("factor", [1, 256, 257])
 def test_eight_bits_in_words_keep_their_byte_order(factor: int) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint16) * np.uint16(factor)
-    assert not any("bytes" in each for each in read(dataset(noise, 16)).notes)
+    assert not any("bytes" in each for each in read(dataset(noise, 16)).note_texts)

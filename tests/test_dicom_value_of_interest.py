@@ -14,7 +14,7 @@ from pydicom.uid import (
 from refusals import has_facts
 
 from ribcage.bundle.ood.warnings import image_warnings
-from ribcage.imaging import image_file
+from ribcage.imaging import gray_image, image_file
 from ribcage.imaging.dicom import modality, value_of_interest
 
 
@@ -31,7 +31,7 @@ def test_a_window_follows_the_equations_of_the_standard(function: str) -> None:
     else:
         expected = 1 / (1 + np.exp(-4 * (x - 2000.5) / 1500))
     assert np.abs(gray(made) - expected).max() <= 0.5 / 65535 + 1e-9
-    assert read(made).notes == (f"window 2000.5/1500{'' if function == 'LINEAR' else ' ' + function}",)
+    assert read(made).note_texts == (f"window 2000.5/1500{'' if function == 'LINEAR' else ' ' + function}",)
 
 
 def test_windows_and_tables_agree_with_pydicom() -> None:
@@ -61,10 +61,12 @@ def test_a_signed_voi_table_starts_below_zero() -> None:
 def test_a_window_that_would_saturate_is_set_aside_and_noted() -> None:
     bright = RAMP + np.uint16(20000)
     made = dataset(bright, 16, WindowCenter=["500", "22000"], WindowWidth=["1000", "4096"])
-    first, second = read(made).notes
+    first, second = read(made).note_texts
     assert has_facts(first, "window 500/1000 (one of 2)", "saturate") and second == "window 22000/4096 (one of 2)"
     only = read(dataset(bright, 16, WindowCenter="500", WindowWidth="1000"))
-    assert has_facts(only.notes[0], "window 500/1000", "saturate") and only.notes[1:] == ("range 20000 to 24095",)
+    assert has_facts(only.note_texts[0], "window 500/1000", "saturate") and only.note_texts[1:] == (
+        "range 20000 to 24095",
+    )
     assert len(np.unique(only.pixels)) == 4096
 
 
@@ -72,12 +74,12 @@ def test_a_narrow_window_that_shows_the_middle_is_kept() -> None:
     image = np.full((64, 64), 100, np.uint16)
     image[16:48, 16:48] = np.arange(1024).reshape(32, 32) % 200 + 1000
     image[0, 0] = 4000
-    assert read(dataset(image, WindowCenter="1100", WindowWidth="220")).notes == ("window 1100/220",)
+    assert read(dataset(image, WindowCenter="1100", WindowWidth="220")).note_texts == ("window 1100/220",)
 
 
 def test_a_window_that_uses_next_to_nothing_of_the_gray_range_is_set_aside() -> None:
     made = dataset(chest() // 10, 16, WindowCenter="32768", WindowWidth="65536")
-    assert has_facts(read(made).notes[0], "window 32768/65536", "0 %")
+    assert has_facts(read(made).note_texts[0], "window 32768/65536", "0 %")
     assert read(made).pixels.std() > 10000
 
 
@@ -85,17 +87,17 @@ def test_a_lut_of_fewer_bits_than_it_says_is_not_black() -> None:
     item = lut(np.arange(4096).astype(np.uint16), 0, 16)
     image = read(dataset(VOILUTSequence=[item]))
     assert np.abs(image.pixels / 65535 - RAMP / 4095).max() < 1e-4
-    assert len(image.notes) == 1 and has_facts(image.notes[0], "VOI LUT", "16 bits", 4095, "12 bits")
+    assert len(image.note_texts) == 1 and has_facts(image.note_texts[0], "VOI LUT", "16 bits", 4095, "12 bits")
 
 
 def test_empty_and_short_tables_are_no_obstacle() -> None:
     expected = read(dataset(WindowCenter="2048", WindowWidth="4096")).pixels
     made = dataset(WindowCenter="2048", WindowWidth="4096", ModalityLUTSequence=[Dataset()], VOILUTSequence=[Dataset()])
     assert np.array_equal(read(made).pixels, expected)
-    assert has_facts(read(made).notes[0], "modality LUT") and has_facts(read(made).notes[1], "VOI LUT")
+    assert has_facts(read(made).note_texts[0], "modality LUT") and has_facts(read(made).note_texts[1], "VOI LUT")
     short = lut(np.arange(3000).astype(np.uint16) * 16, 0)
     short.LUTDescriptor = [4096, 0, 16]
-    assert "3000 of its 4096 entries" in read(dataset(VOILUTSequence=[short])).notes[0]
+    assert "3000 of its 4096 entries" in read(dataset(VOILUTSequence=[short])).note_texts[0]
 
 
 @pytest.mark.parametrize(
@@ -132,8 +134,8 @@ def test_a_window_is_judged_by_what_lies_between_the_border_and_the_letters() ->
 
 def test_one_window_that_is_none_does_not_shift_the_others() -> None:
     data = with_text("WindowCenter", "none\\2048", WindowWidth=["100", "4096"])
-    assert image_file.decode_image(data, "a").notes[-1] == "window 2048/4096 (one of 2)"
-    assert image_file.decode_image(with_text("WindowCenter", "2048,5", WindowWidth="4096"), "a").notes == (
+    assert image_file.decode_image(data, "a").note_texts[-1] == "window 2048/4096 (one of 2)"
+    assert image_file.decode_image(with_text("WindowCenter", "2048,5", WindowWidth="4096"), "a").note_texts == (
         "window 2048.5/4096",
     )
 
@@ -147,7 +149,7 @@ def test_luts_are_read_however_their_numbers_are_written() -> None:
     packed = lut(entries, 0, 8)
     packed.LUTData = (entries >> 8).astype(np.uint8).view("<u2").tolist()
     image = read(dataset(VOILUTSequence=[packed]))
-    assert image.notes == ("VOI LUT",) and np.abs(image.pixels / 65535 - expected / 65535).max() < 1 / 255
+    assert image.note_texts == ("VOI LUT",) and np.abs(image.pixels / 65535 - expected / 65535).max() < 1 / 255
 
 
 def test_of_several_windows_the_normal_one_is_taken_or_the_one_asked_for() -> None:
@@ -156,12 +158,12 @@ def test_of_several_windows_the_normal_one_is_taken_or_the_one_asked_for() -> No
         WindowWidth=["1500", "2500", "1500"],
         WindowCenterWidthExplanation=["SOFT", "NORMAL", "LUNG"],
     )
-    assert read(made).notes == ("window 2000/2500 (NORMAL, one of 3)",)
+    assert read(made).note_texts == ("window 2000/2500 (NORMAL, one of 3)",)
     data = written(made)
     for asked, note in (("lung", "window 3000/1500 (LUNG, one of 3)"), ("900,1200", "window 900/1200")):
-        assert [has_facts(one, note) for one in image_file.decode_image(data, "a", window=asked).notes] == [True]
-    note = image_file.decode_image(data, "a", window="BONE").notes[0]
-    assert note.startswith(image_file.CAUTION) and "window" in note
+        assert [has_facts(one, note) for one in image_file.decode_image(data, "a", window=asked).note_texts] == [True]
+    note = image_file.decode_image(data, "a", window="BONE").note_texts[0]
+    assert note.startswith(gray_image.CAUTION) and "window" in note
     with pytest.raises(ValueError, match="--window '9,0'"):
         image_file.decode_image(data, "a", window="9,0")
 
@@ -191,7 +193,7 @@ def test_a_large_first_value_is_negative_only_if_the_lut_then_covers_the_pixels(
 
 def test_a_window_without_a_value_is_named_by_its_place() -> None:
     data = with_text("WindowCenter", "\\2048", WindowWidth=["100", "4096"])
-    first, second = image_file.decode_image(data, "a").notes
+    first, second = image_file.decode_image(data, "a").note_texts
     assert has_facts(first, "window 1 of 2", "missing") and second == "window 2048/4096 (one of 2)"
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from refusals import has_facts
 
-from ribcage.imaging import image_file
+from ribcage.imaging import gray_image, image_file
 from ribcage.imaging.image_file import Limits, UnreadableError
 
 WIDTH, HEIGHT = 80, 60
@@ -50,7 +50,7 @@ def test_a_gray_image_comes_back_pixel_by_pixel(folder: Path, kind: str) -> None
     image = image_file.read_image(file)
     assert np.array_equal(image.pixels, GRAY)
     assert (image.width, image.height, image.tags) == (WIDTH, HEIGHT, {})
-    assert [note for note in image.notes if "palette" not in note] == []  # a BMP has no other gray
+    assert [note for note in image.note_texts if "palette" not in note] == []  # a BMP has no other gray
 
 
 def test_the_type_follows_from_the_content_not_the_name(folder: Path) -> None:
@@ -67,7 +67,7 @@ def test_gray_hidden_in_colour_is_noted_and_exact(mode: str, note: str, kind: st
     image = image_file.decode_image(encoded(Image.fromarray(GRAY).convert(mode), kind), "a")
     assert np.array_equal(image.pixels, GRAY)
     alpha = [True] if (mode, kind) == ("RGBA", "TIFF") else []
-    assert image.notes[0].startswith(note) and ["alpha channel" in one for one in image.notes[1:]] == alpha
+    assert image.note_texts[0].startswith(note) and ["alpha channel" in one for one in image.note_texts[1:]] == alpha
 
 
 def test_colour_becomes_gray_and_is_noted() -> None:
@@ -76,7 +76,7 @@ def test_colour_becomes_gray_and_is_noted() -> None:
     for kind in ("PNG", "JPEG", "TIFF", "BMP"):
         image = image_file.decode_image(encoded(red, kind), "a")
         assert image.pixels.mean() == pytest.approx(76, abs=1)
-        assert len(image.notes) == 1 and has_facts(image.notes[0], "colour (RGB)", "greyscale")
+        assert len(image.note_texts) == 1 and has_facts(image.note_texts[0], "colour (RGB)", "greyscale")
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -92,7 +92,7 @@ def test_transparent_parts_become_black() -> None:
         encoded(np.dstack([GRAY, np.where(GRAY > 99, 255, 0).astype(np.uint8)]), "PNG"), "a"
     )
     assert np.array_equal(image.pixels, np.where(GRAY > 99, GRAY, 0))
-    assert any("transparent" in note for note in image.notes)
+    assert any("transparent" in note for note in image.note_texts)
 
 
 def test_16_bits_keep_their_values_or_are_scaled_to_8() -> None:
@@ -101,7 +101,7 @@ def test_16_bits_keep_their_values_or_are_scaled_to_8() -> None:
     assert np.array_equal(image_file.decode_image(data, "a", depth=16).pixels, deep)
     image = image_file.decode_image(data, "a")
     assert np.array_equal(image.pixels, np.rint(deep / 257).astype(np.uint8))
-    assert len(image.notes) == 1 and has_facts(image.notes[0], "16 bit", 8)
+    assert len(image.note_texts) == 1 and has_facts(image.note_texts[0], "16 bit", 8)
     assert np.array_equal(
         image_file.decode_image(encoded(GRAY, "PNG"), "a", depth=16).pixels, GRAY.astype(np.uint16) * 257
     )
@@ -114,7 +114,7 @@ def test_12_bits_stored_unscaled_in_16_span_the_range_where_bits_are_given(brigh
     for depth, top in ((8, 255), (16, 65535)):
         image = image_file.decode_image(data, "a", depth=depth, bits=12)  # type: ignore[arg-type]
         assert np.abs(image.pixels - deep * (top / 4095)).max() <= 0.51
-        assert has_facts(image.notes[0], "12 bit", 16, "0-4095")
+        assert has_facts(image.note_texts[0], "12 bit", 16, "0-4095")
 
 
 def test_white_does_not_depend_on_the_brightest_pixel_and_a_dark_image_is_noted() -> None:
@@ -122,8 +122,8 @@ def test_white_does_not_depend_on_the_brightest_pixel_and_a_dark_image_is_noted(
         deep = np.full((8, 8), brightest, np.uint16)
         image = image_file.decode_image(cv2.imencode(".png", deep)[1].tobytes(), "a", depth=16)
         assert (image.pixels == brightest).all()
-        note = f"only {used} of 16 bits are used: the image is dark"
-        assert image.notes == ((note,) if used < 15 else ())
+        note = f"caution: only {used} of 16 bits are used, so the image may be too dark"
+        assert image.note_texts == ((note,) if used < 15 else ())
 
 
 def test_a_value_beyond_the_given_bits_is_refused() -> None:
@@ -171,7 +171,7 @@ def test_an_image_is_turned_upright(kind: str, orientation: int) -> None:
     image = image_file.decode_image(data, "a")
     assert image.pixels.shape == seen.shape == (image.height, image.width)
     assert np.abs(image.pixels.astype(int) - seen).max() <= 2
-    assert image.notes == (() if orientation == 1 else (f"turned (EXIF {orientation})",))
+    assert image.note_texts == (() if orientation == 1 else (f"turned (EXIF {orientation})",))
 
 
 def test_a_cmyk_jpeg_is_not_a_negative() -> None:
@@ -203,10 +203,10 @@ def test_a_jpeg_whose_pixels_end_too_early_is_refused_although_it_has_an_end_mar
     with pytest.raises(UnreadableError, match=r"^a\b.*\bend"):
         image_file.decode_image(cut, "a", min_side=min_side)
     flat = encoded(np.full_like(pixels, 128), "JPEG")
-    assert image_file.decode_image(flat, "a", min_side=min_side).notes == ()
+    assert image_file.decode_image(flat, "a", min_side=min_side).note_texts == ()
     colour = encoded(np.dstack([pixels, pixels, pixels // 2]), "JPEG")
-    told = image_file.decode_image(colour[: len(colour) // 2] + b"\xff\xd9", "a", min_side=min_side).notes
-    assert any(note.startswith(image_file.CAUTION) for note in told)
+    told = image_file.decode_image(colour[: len(colour) // 2] + b"\xff\xd9", "a", min_side=min_side).note_texts
+    assert any(note.startswith(gray_image.CAUTION) for note in told)
 
 
 def test_a_progressive_jpeg_cut_between_scans_is_refused() -> None:
@@ -254,9 +254,9 @@ def test_transparency_of_a_tiff_is_noted() -> None:
     clear = np.full((8, 8, 4), 200, np.uint8)
     clear[:4, :, 3] = 0
     image = image_file.decode_image(encoded(clear, "TIFF"), "a")
-    assert image.pixels[:4].max() == 0 and has_facts(image.notes[-1], "alpha channel applied")
+    assert image.pixels[:4].max() == 0 and has_facts(image.note_texts[-1], "alpha channel applied")
     image = image_file.decode_image(encoded(Image.fromarray(clear[..., [0, 3]], "LA"), "TIFF"), "a")
-    assert image.pixels.min() == 200 and ["alpha channel" in note for note in image.notes] == [True]
+    assert image.pixels.min() == 200 and ["alpha channel" in note for note in image.note_texts] == [True]
 
 
 def test_a_png_with_too_few_rows_is_refused() -> None:
@@ -443,5 +443,10 @@ REAL = os.environ.get("RIBCAGE_REAL_DATA")
 def test_real_radiographs_read_without_a_note() -> None:
     for file in sorted((Path(REAL or "") / "nih/images_1024").glob("*.png")):
         image = image_file.read_image(file)
-        assert image.pixels.shape == (1024, 1024) and all(note.startswith("RGBA ") for note in image.notes)
+        assert image.pixels.shape == (1024, 1024) and all(note.startswith("RGBA ") for note in image.note_texts)
         assert np.array_equal(image.pixels, np.asarray(Image.open(file).convert("L")))
+
+
+@pytest.mark.parametrize("note", [gray_image.Note("turned"), gray_image.Note("mirrored (R/F)", caution=True)])
+def test_a_note_is_read_as_it_was_written(note: gray_image.Note) -> None:
+    assert gray_image.Note.parse(str(note)) == note and str(note).startswith("caution: ") is note.caution

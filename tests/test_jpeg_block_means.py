@@ -66,4 +66,4 @@ def test_an_image_is_the_same_whichever_decoder_reads_it(monkeypatch: pytest.Mon
         monkeypatch.setattr(jpeg_block_means, "OPENCV_FIRST", first)
         read.append(image_file.decode_image(data, "x.jpg", min_side=200))
         assert len(called) == (first == 0)
-    assert np.array_equal(read[0].pixels, read[1].pixels) and read[0].notes == read[1].notes
+    assert np.array_equal(read[0].pixels, read[1].pixels) and read[0].note_texts == read[1].note_texts

@@ -23,6 +23,7 @@ from ribcage.data import dataset_folder, phantom
 from ribcage.data.collection import Datasets
 from ribcage.data.provenance import Provenance
 from ribcage.imaging import appearance, image_file
+from ribcage.imaging.gray_image import Note
 from ribcage.inference import image_files
 from ribcage.metrics.evaluation_context import TrainingData
 from ribcage.server.served_models import ServedModel
@@ -416,8 +417,8 @@ def test_of_real_files_the_inverted_twin_is_inverted_and_a_leg_is_no_chest() -> 
 def test_a_dark_image_and_an_invalid_tag_are_warned_of_without_its_text() -> None:
     plain = chest(0)
     (dark,) = ood.image_warnings(
-        None, plain, {}, ("only 12 of 16 bits are used: the image is dark", "16 bit converted to 8")
+        None, plain, {}, (Note("only 12 of 16 bits are used", caution=True), Note("16 bit converted to 8"))
     )
-    assert has_facts(dark, "dark", "12 of 16 bits")
+    assert has_facts(dark, "12 of 16 bits")
     (body,) = ood.image_warnings(None, plain, {"body": "SECRET^NAME"})
     assert "SECRET" not in body and "DICOM" in body

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from ribcage.imaging import gif, jpeg_block_means, jpeg_scan, medical_jpeg
-from ribcage.imaging.gray_image import CAUTION, Depth, GrayImage, Limits, UnreadableError, to_depth, to_gray, upright
+from ribcage.imaging.gray_image import Depth, GrayImage, Limits, Note, UnreadableError, to_depth, to_gray, upright
 from ribcage.imaging.headers import JPEG, Header, read_raster_header
 from ribcage.runtime.terminal import quiet_codecs
 
@@ -36,14 +36,14 @@ def decode_raster(
             f"{name} has a pixel value of {most}, but the maximum for {bits} bits is {(1 << bits) - 1}."
         )
     if header.inverted:
-        pixels, notes = pixels.dtype.type((1 << (bits or 16)) - 1) - pixels, [*notes, "inverted (white is zero)"]
+        pixels, notes = pixels.dtype.type((1 << (bits or 16)) - 1) - pixels, [*notes, Note("inverted (white is zero)")]
     pixels, turned = upright(pixels, header.orientation)
     pixels, scaled = to_depth(pixels, depth, bits)
     width, height = header.upright_size
     return GrayImage(pixels, width, height, (*notes, *turned, *scaled))
 
 
-def decode_jpeg(data: bytes, name: str, *, min_side: int | None, limits: Limits) -> tuple[np.ndarray, list[str]]:
+def decode_jpeg(data: bytes, name: str, *, min_side: int | None, limits: Limits) -> tuple[np.ndarray, list[Note]]:
     """Stored gray levels of a JPEG inside another file, and notes on what was done."""
     return _gray_levels(data, name, read_raster_header(data, name, limits), min_side, limits)
 
@@ -59,7 +59,7 @@ def decode_levels(data: bytes, name: str, limits: Limits) -> np.ndarray:
 
 def _gray_levels(
     data: bytes, name: str, header: Header, min_side: int | None, limits: Limits
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[np.ndarray, list[Note]]:
     """One channel as stored, and notes. A JPEG may be decoded at reduced size, but not below `min_side` on its shorter
     side."""
     limits.check_size(name, header.width, header.height)
@@ -111,7 +111,7 @@ def _decoded(data: bytes, name: str, header: Header, factor: int) -> np.ndarray:
     return pixels
 
 
-def _check_complete(data: bytes, name: str, header: Header, pixels: np.ndarray, factor: int) -> list[str]:
+def _check_complete(data: bytes, name: str, header: Header, pixels: np.ndarray, factor: int) -> list[Note]:
     """Refuse a JPEG whose coded pixels end early although it has an end marker.
 
     OpenCV fills the rest with gray 128 without a warning. Only images that end in that gray are decoded again by
@@ -122,7 +122,7 @@ def _check_complete(data: bytes, name: str, header: Header, pixels: np.ndarray, 
     if last.shape[0] > side or not (last == MISSING).all():
         return []
     if header.what != "gray" or not medical_jpeg.is_medical_jpeg(data):
-        return [f"{CAUTION}the JPEG ends in uniform grey, as if pixels were missing"]
+        return [Note("the JPEG ends in uniform grey, as if pixels were missing", caution=True)]
     try:
         medical_jpeg.decode_medical_jpeg(jpeg_scan.repaired(data)[0])
     except ValueError:

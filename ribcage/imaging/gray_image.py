@@ -8,11 +8,6 @@ import cv2
 import numpy as np
 
 Depth = Literal[8, 16]
-CAUTION = "caution: "
-"""Prefix of notes that a user of the image should see: the image may differ from what it should be."""
-
-DARK = ": the image is dark"
-"""End of the note on an image that is probably too dark."""
 
 
 class UnreadableError(ValueError):
@@ -56,6 +51,28 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What was done to an image when it was read."""
+
+    text: str
+    caution: bool = False
+    """Whether a user of the image should see the note, because the image may differ from what it should be."""
+
+    def __str__(self) -> str:
+        """The form in which notes are stored and printed; `parse` reads it."""
+        return f"{CAUTION}{self.text}" if self.caution else self.text
+
+    @classmethod
+    def parse(cls, written: str) -> "Note":
+        """A note from its written form."""
+        return cls(written.removeprefix(CAUTION), written.startswith(CAUTION))
+
+
+CAUTION = "caution: "
+"""Beginning of a written note with `caution`."""
+
+
+@dataclass(frozen=True)
 class GrayImage:
     """A gray image over the full range of its dtype, dark where the radiograph shows air."""
 
@@ -64,55 +81,62 @@ class GrayImage:
     width: int
     height: int
     """Size of the original image, upright (EXIF orientation applied) and before any reduction."""
-    notes: tuple[str, ...] = ()
-    """What was done to the image."""
+    notes: tuple[Note, ...] = ()
     tags: dict[str, str] = field(default_factory=dict)
     """DICOM only: patient, study, view, sex, age, manufacturer, modality, body, transfer_syntax."""
+
+    @property
+    def note_texts(self) -> tuple[str, ...]:
+        """The notes in their written form."""
+        return tuple(map(str, self.notes))
 
 
 # 10- to 14-bit detectors are often saved unscaled in 16 bits; a scaled radiograph always uses the top two bits.
 FEW_BITS = 14
 
 
-def to_gray(pixels: np.ndarray, what: str) -> tuple[np.ndarray, list[str]]:
+def to_gray(pixels: np.ndarray, what: str) -> tuple[np.ndarray, list[Note]]:
     """One channel of (H, W), (H, W, 3) BGR or (H, W, 4) BGRA, and notes on the conversion."""
     if pixels.ndim == 2:
         return pixels, []
     blue, green, red, *alpha = cv2.split(pixels)
     if cv2.norm(blue, green, cv2.NORM_INF) == 0 == cv2.norm(green, red, cv2.NORM_INF):
-        one, notes = green, [] if what.startswith("gray") else [f"{what} with grey pixels"]
+        one, notes = green, [] if what.startswith("gray") else [Note(f"{what} with grey pixels")]
     else:
-        one, notes = cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2GRAY), [f"colour ({what}) converted to greyscale"]
+        one, notes = (
+            cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2GRAY),
+            [Note(f"colour ({what}) converted to greyscale")],
+        )
     top = np.iinfo(pixels.dtype).max
     if alpha and cv2.minMaxLoc(alpha[0])[0] < top:
-        one, notes = cv2.multiply(one, alpha[0], scale=1 / top), [*notes, "transparent pixels set to black"]
+        one, notes = cv2.multiply(one, alpha[0], scale=1 / top), [*notes, Note("transparent pixels set to black")]
     return one, notes
 
 
-def upright(pixels: np.ndarray, orientation: int) -> tuple[np.ndarray, list[str]]:
+def upright(pixels: np.ndarray, orientation: int) -> tuple[np.ndarray, list[Note]]:
     """The image turned by its EXIF orientation (tag 274), and a note if that changed it."""
     if orientation == 1:
         return pixels, []
     if orientation >= 5:
         pixels = cv2.transpose(pixels)
     flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
-    return pixels if flip is None else cv2.flip(pixels, flip), [f"turned (EXIF {orientation})"]
+    return pixels if flip is None else cv2.flip(pixels, flip), [Note(f"turned (EXIF {orientation})")]
 
 
-def to_depth(pixels: np.ndarray, depth: Depth, bits: int | None = None) -> tuple[np.ndarray, list[str]]:
+def to_depth(pixels: np.ndarray, depth: Depth, bits: int | None = None) -> tuple[np.ndarray, list[Note]]:
     """The image in 8 or 16 bits; 0 and 2^bits - 1 (`bits` None: the dtype's maximum) become black and white.
 
     White does not depend on the image's brightest pixel: images of one detector stay comparable.
     """
     if pixels.dtype == np.uint8:
-        return (pixels, []) if depth == 8 else (pixels.astype(np.uint16) * 257, ["8 bit converted to 16"])
-    top, notes = (1 << (bits or 16)) - 1, []
+        return (pixels, []) if depth == 8 else (pixels.astype(np.uint16) * 257, [Note("8 bit converted to 16")])
+    top, notes = (1 << (bits or 16)) - 1, list[Note]()
     if bits is not None and bits < 16:
-        notes = [f"{bits} bit stored in 16: 0-{top} scaled to the full range"]
+        notes = [Note(f"{bits} bit stored in 16: 0-{top} scaled to the full range")]
     elif (used := int(pixels.max()).bit_length()) <= FEW_BITS:
-        notes = [f"only {used} of 16 bits are used{DARK}"]
+        notes = [Note(f"only {used} of 16 bits are used, so the image may be too dark", caution=True)]
     if depth == 8:
-        return cv2.convertScaleAbs(pixels, alpha=255 / top), [*notes, "16 bit converted to 8"]
+        return cv2.convertScaleAbs(pixels, alpha=255 / top), [*notes, Note("16 bit converted to 8")]
     return (pixels if top == 65535 else _stretched(pixels, top)), notes
 
 

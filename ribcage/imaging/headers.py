@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from ribcage.imaging import jpeg_markers, png_rows
-from ribcage.imaging.gray_image import Limits, UnreadableError
+from ribcage.imaging.gray_image import Limits, Note, UnreadableError
 
 PNG, JPEG, BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
 TIFF = (b"II*\0", b"MM\0*")
@@ -46,7 +46,7 @@ class Header:
     """EXIF orientation, 1 … 8."""
     inverted: bool = False
     """White is zero, and OpenCV does not convert it."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     flags: int = cv2.IMREAD_UNCHANGED
     """Flags for OpenCV's decoder."""
     file: bytes | None = None
@@ -122,7 +122,7 @@ def _png(data: bytes, name: str, limits: Limits) -> Header:
     if bits not in _PNG_BITS.get(colour, ()) or packing or filtering or interlaced > 1:
         raise UnreadableError(f"{name} is damaged: its PNG header is invalid.")
     what = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGBA"}[colour]
-    notes = ("transparent colour ignored",) if b"tRNS" in seen and colour in (0, 2) else ()
+    notes = (Note("transparent colour ignored"),) if b"tRNS" in seen and colour in (0, 2) else ()
     limits.check_size(name, width, height)
     rows = _png_rows(seen, name)
     if what == "gray" and bits >= 8 and not interlaced and png_rows.is_worthwhile(width * height):
@@ -227,13 +227,12 @@ def _tiff(data: bytes, name: str, limits: Limits) -> Header:
             f"{name} is a TIFF with an unsupported pixel format; greyscale or RGB with 8 or 16 bits was expected."
         )
     what = {0: "gray", 1: "gray", 3: "palette", 5: "CMYK"}.get(photometric, "RGB")
-    notes, orientation = [], tags.get(274, (1,))[0]
+    notes, orientation = list[Note](), tags.get(274, (1,))[0]
     if channels > {"gray": 1, "palette": 1, "CMYK": 4}.get(what, 3):
-        notes.append(
-            "alpha channel ignored" if what == "gray" else "alpha channel applied: transparent pixels became black"
-        )
+        ignored = what == "gray"
+        notes.append(Note(f"alpha channel {'ignored' if ignored else 'applied: transparent pixels became black'}"))
     if 2 <= orientation <= 8:  # OpenCV applies the orientation of a TIFF itself
-        notes.append(f"turned (EXIF {orientation})")
+        notes.append(Note(f"turned (EXIF {orientation})"))
     if orientation >= 5:
         width, height = height, width
     flags = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_GRAYSCALE if what == "gray" else cv2.IMREAD_COLOR)

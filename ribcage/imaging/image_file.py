@@ -14,15 +14,15 @@ import cv2
 import numpy as np
 
 from ribcage.imaging import codecs, headers
-from ribcage.imaging.gray_image import CAUTION, Depth, GrayImage, Limits, UnreadableError
+from ribcage.imaging.gray_image import Depth, GrayImage, Limits, Note, UnreadableError
 from ribcage.runtime.remote import addresses, objects
 
 __all__ = [
-    "CAUTION",
     "Depth",
     "Fit",
     "GrayImage",
     "Limits",
+    "Note",
     "UnreadableError",
     "decode_image",
     "file_content",

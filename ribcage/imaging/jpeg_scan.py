@@ -39,16 +39,16 @@ class JpegScan:
     """Offset of the coded pixels."""
 
 
-def repaired(data: bytes) -> tuple[bytes, list[str]]:
-    """The JPEG with the only scan header that is valid in a sequential one (T.81 table B.3), and a note if it was
+def repaired(data: bytes) -> tuple[bytes, str]:
+    """The JPEG with the only scan header that is valid in a sequential one (T.81 table B.3), and a text if it was
     replaced: some writers leave it empty, and other decoders ignore it."""
     sequential = False
     for marker, body, at in jpeg_markers.segments(data):
         sequential |= marker in SEQUENTIAL
         if marker == 0xDA and sequential and body[-3:] != SCAN_END:
             end = at + 4 + len(body)
-            return data[: end - 3] + SCAN_END + data[end:], ["the JPEG's invalid scan header was ignored"]
-    return data, []
+            return data[: end - 3] + SCAN_END + data[end:], "the JPEG's invalid scan header was ignored"
+    return data, ""
 
 
 def read_scan(data: bytes) -> JpegScan:

@@ -169,7 +169,9 @@ def model_input(
     images = [explanation.view_tensor(square, model, view) for view in seen or (augment.plain_view(model.size),)]
     warnings = " ".join(ood.image_warnings(check, square, read.tags, read.notes))
     uids = {name: text if UID.fullmatch(text := read.tags.get(name, "")) else "" for name in ("study", "series")}
-    context = FileContext(**uids, view=read.tags.get("view", ""), notes="; ".join(read.notes), image_warnings=warnings)
+    context = FileContext(
+        **uids, view=read.tags.get("view", ""), notes="; ".join(read.note_texts), image_warnings=warnings
+    )
     return Shown(path, (read.width, read.height), torch.cat(images), context=context)
 
 

@@ -174,7 +174,7 @@ class Service:
         about = {
             "image_warnings": model.image_warnings(square),
             "model_warning": model.opened.spec.warning,
-            "notes": list(square.notes),
+            "notes": list(square.note_texts),
             "tags": tags,
         }
         return {"file": upload.name, **size, **predictions, **about}

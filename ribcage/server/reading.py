@@ -25,7 +25,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ribcage.imaging.gray_image import Depth, GrayImage, Limits, UnreadableError
+from ribcage.imaging.gray_image import Depth, GrayImage, Limits, Note, UnreadableError
 
 Response = tuple[dict[str, Any], bytes]
 START = 60.0
@@ -117,7 +117,7 @@ def _read(task: Task, data: bytes, limits: Limits) -> Response:
     elif task.side:
         pixels = shrunk_image(pixels, size, task.side)
     tags = {name: value for name, value in read.tags.items() if name not in PRIVATE}
-    about = {"width": read.width, "height": read.height, "notes": read.notes, "tags": tags}
+    about = {"width": read.width, "height": read.height, "notes": read.note_texts, "tags": tags}
     return {**about, "shape": pixels.shape, "depth": 8 * pixels.itemsize}, np.ascontiguousarray(pixels).tobytes()
 
 
@@ -247,7 +247,8 @@ def _image(facts: dict[str, Any], data: bytes) -> GrayImage:
     height, width = (int(side) for side in facts["shape"])
     pixels = np.frombuffer(data, np.uint8 if facts["depth"] == 8 else np.uint16).reshape(height, width)
     tags = {str(name): str(value) for name, value in facts["tags"].items()}
-    return GrayImage(pixels, int(facts["width"]), int(facts["height"]), tuple(map(str, facts["notes"])), tags)
+    notes = tuple(Note.parse(str(text)) for text in facts["notes"])
+    return GrayImage(pixels, int(facts["width"]), int(facts["height"]), notes, tags)
 
 
 class Readers:

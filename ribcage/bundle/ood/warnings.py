@@ -8,19 +8,17 @@ import numpy as np
 from ribcage.bundle import counterexamples
 from ribcage.bundle.ood.check import CLASSES, LATERAL, MIRRORED, OTHER, OODCheck
 from ribcage.bundle.ood.fitting import ADULT, ENOUGH, FEWEST, RARE, is_common
-from ribcage.imaging import appearance, image_file
+from ribcage.imaging import appearance
 from ribcage.imaging.dicom import terms
-from ribcage.imaging.gray_image import DARK
+from ribcage.imaging.gray_image import Note
 
 
 def image_warnings(
-    check: OODCheck | None, square: np.ndarray, tags: dict[str, str], notes: Sequence[str] = ()
+    check: OODCheck | None, square: np.ndarray, tags: dict[str, str], notes: Sequence[Note] = ()
 ) -> tuple[str, ...]:
     """Warnings about an image, one sentence each: its DICOM tags, how it was read, and its pixels."""
-    said = [note.removeprefix(image_file.CAUTION) for note in notes if note.startswith(image_file.CAUTION)]
-    cautions = [f"{note[:1].upper()}{note[1:]}." for note in said]
-    dark = [f"Possibly too dark: {note.removesuffix(DARK)}." for note in notes if note.endswith(DARK)]
-    return (*_of_tags(check, tags), *cautions, *dark, *_of_pixels(check, square))
+    cautions = [f"{note.text[:1].upper()}{note.text[1:]}." for note in notes if note.caution]
+    return (*_of_tags(check, tags), *cautions, *_of_pixels(check, square))
 
 
 def _of_tags(check: OODCheck | None, tags: dict[str, str]) -> list[str]:

@@ -92,7 +92,7 @@ def _raw(file: Path, depth: Literal[8, 16]) -> image_file.GrayImage:
     if (most := int(stored.max())) > 4095:
         raise image_file.UnreadableError(f"{file} has a pixel value of {most}, but the maximum for 12 bits is 4095.")
     pixels, notes = to_depth((4095 - stored).astype(np.uint16), depth, 12)
-    return image_file.GrayImage(pixels, *FRAME, ("raw file, inverted (white is zero)", *notes))
+    return image_file.GrayImage(pixels, *FRAME, (image_file.Note("raw file, inverted (white is zero)"), *notes))
 
 
 def _images(named: list[tuple[str, str]]) -> dict[str, str]:

@@ -62,7 +62,7 @@ def join(records: Sequence[ImageRecords]) -> ImageRecords:
 def image_record(row: int, image: image_file.GrayImage, square: np.ndarray) -> ImageRecords:
     """The journal's record of an image."""
     wide = square.astype(np.uint64)
-    against = (f"{image_file.CAUTION}{each}" for each in terms.unlike_chest(image.tags))
+    against = (image_file.Note(text, caution=True) for text in terms.unlike_chest(image.tags))
     return {
         "rows": [row],
         "width": [image.width],
@@ -71,7 +71,7 @@ def image_record(row: int, image: image_file.GrayImage, square: np.ndarray) -> I
         "squares": [int((wide * wide).sum())],
         "pixels": [fingerprint.pixel_hash(square)],
         "print": [fingerprint.fingerprint(image.pixels).astype("<u8").tobytes().hex()],
-        "notes": [[*image.notes, *against]],
+        "notes": [[*image.note_texts, *map(str, against)]],
         "tags": [{name: image.tags[name] for name in TAGS if image.tags.get(name)}],
     }
 

@@ -27,7 +27,7 @@ from ribcage.imaging.dicom.decoders import short_error
 from ribcage.imaging.dicom.layout import Layout, read_layout
 from ribcage.imaging.dicom.stored_pixels import StoredPixels, read_stored
 from ribcage.imaging.dicom.transfer_syntaxes import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, valid_uid
-from ribcage.imaging.gray_image import Depth, GrayImage, Limits, UnreadableError
+from ribcage.imaging.gray_image import Depth, GrayImage, Limits, Note, UnreadableError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -76,7 +76,7 @@ def decode_dicom(
         layout = read_layout(dataset, name, limits)
         if layout.samples > 1 or layout.photometric == "PALETTE COLOR":
             pixels, notes = _colour(dataset, layout, name, depth, limits)
-            notes += [f"{gray_image.CAUTION}--window was ignored: the image is in colour"] if asked else []
+            notes += [Note("--window was ignored: the image is in colour", caution=True)] if asked else []
         else:
             pixels, notes = _gray(dataset, layout, name, depth, min_side, limits, asked)
         notes = [*unread, *layout.notes, *notes, *place.cautions(dataset)]
@@ -95,7 +95,7 @@ def _gray(
     min_side: int | None,
     limits: Limits,
     window: value_of_interest.Window | None,
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[np.ndarray, list[Note]]:
     """Pixels of a gray image, and notes on what was done."""
     # An ordinary JPEG may be decoded at reduced size where gray is linear in the stored value for all pixels.
     linear = layout.bits == 8 and not layout.signed and window is None and dicom_gray.by_value(dataset)
@@ -115,7 +115,7 @@ def _gray(
 
 def _colour(
     dataset: "Dataset", layout: Layout, name: str, depth: Depth, limits: Limits
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[np.ndarray, list[Note]]:
     """Pixels of a colour image converted to gray, and notes on what was done."""
     colours, odd = read_colour(dataset, layout, name, limits)
     signed = layout.signed and layout.samples > 1
@@ -127,7 +127,7 @@ def _colour(
     if inside is not None:
         pixels = np.where(inside, pixels, pixels.dtype.type(round(outside * ((1 << depth) - 1))))
     if signed:
-        odd.append(f"{gray_image.CAUTION}PixelRepresentation 1 ignored: colours are unsigned")
+        odd.append(Note("PixelRepresentation 1 ignored: colours are unsigned", caution=True))
     return pixels, [*odd, *notes, *more, *covered]
 
 

@@ -11,7 +11,7 @@ from ribcage.imaging.dicom.layout import Layout
 from ribcage.imaging.dicom.stored_pixels import SMOOTHER, StoredPixels, read_stored
 from ribcage.imaging.dicom.streams import read_stream
 from ribcage.imaging.dicom.transfer_syntaxes import BIG_ENDIAN, RLE, UNCOMPRESSED
-from ribcage.imaging.gray_image import CAUTION, Limits, UnreadableError
+from ribcage.imaging.gray_image import Limits, Note, UnreadableError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -26,7 +26,7 @@ REARRANGED = 0.1
 """PlanarConfiguration is contradicted if the other arrangement leaves less than this share of the coloured pixels."""
 
 
-def read_colour(dataset: "Dataset", layout: Layout, name: str, limits: Limits) -> tuple[np.ndarray, list[str]]:
+def read_colour(dataset: "Dataset", layout: Layout, name: str, limits: Limits) -> tuple[np.ndarray, list[Note]]:
     """(H, W, 3) BGR of a DICOM colour image, over the full range of its dtype, or (H, W) where its decoder returns
     gray; and notes."""
     if layout.photometric == "PALETTE COLOR":
@@ -49,7 +49,7 @@ def read_colour(dataset: "Dataset", layout: Layout, name: str, limits: Limits) -
         return pixels, [*notes, *done]
     pixels = decode_stream(frame, stream, layout, name, None, limits)
     if stream.bits != layout.bits:
-        notes.append(f"{CAUTION}the {stream.kind} stream has {stream}, the header {layout.bits} bit")
+        notes.append(Note(f"the {stream.kind} stream has {stream}, the header {layout.bits} bit", caution=True))
     pixels, odd = _as_bgr(_spanned(pixels, stream.bits), "RGB" if stream.rgb else layout.photometric)
     return pixels, [*notes, *odd]
 
@@ -67,16 +67,16 @@ def are_signed(colours: np.ndarray) -> bool:
     return bool(other < SMOOTHER * steps)
 
 
-def _raw_colour(dataset: "Dataset", layout: Layout, name: str) -> tuple[np.ndarray, list[str]]:
+def _raw_colour(dataset: "Dataset", layout: Layout, name: str) -> tuple[np.ndarray, list[Note]]:
     from pydicom.pixels import get_decoder
 
     if str(dataset.get("PhotometricInterpretation")).startswith("YBR_PARTIAL"):
         raise UnreadableError(f"{name} uses uncompressed YBR_PARTIAL colours, which the DICOM standard has retired.")
     whole = layout.width * layout.height * 3 * layout.allocated // 8
-    photometric, odd = layout.photometric, []
+    photometric, odd = layout.photometric, list[Note]()
     if photometric == "YBR_FULL_422" and whole <= len(dataset.PixelData) <= whole + 1:
         photometric = "YBR_FULL"
-        odd = [f"{CAUTION}YBR_FULL_422 contradicts the length of the pixel data, read as YBR_FULL"]
+        odd = [Note("YBR_FULL_422 contradicts the length of the pixel data, read as YBR_FULL", caution=True)]
     halved = photometric == "YBR_FULL_422"
     if halved and layout.width % 2:
         raise UnreadableError(
@@ -86,7 +86,7 @@ def _raw_colour(dataset: "Dataset", layout: Layout, name: str) -> tuple[np.ndarr
     notes = [*odd, *check_length(dataset, whole * 2 // 3 if halved else whole, name)]
     planar = dataset.get("PlanarConfiguration")
     if planar not in (0, 1):
-        notes.append(f"{CAUTION}PlanarConfiguration is missing, read as interleaved colours")
+        notes.append(Note("PlanarConfiguration is missing, read as interleaved colours", caution=True))
         dataset.PlanarConfiguration = 0
     dataset.PhotometricInterpretation, dataset.SamplesPerPixel = photometric, layout.samples
     dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = layout.allocated, layout.allocated - 1, 0
@@ -96,7 +96,7 @@ def _raw_colour(dataset: "Dataset", layout: Layout, name: str) -> tuple[np.ndarr
     return pixels, [*notes, *more, *rearranged, *contradicted]
 
 
-def _arranged(pixels: np.ndarray, *, planar: bool) -> tuple[np.ndarray, list[str]]:
+def _arranged(pixels: np.ndarray, *, planar: bool) -> tuple[np.ndarray, list[Note]]:
     """(H, W, 3) colours in the declared arrangement, or in the other one with a caution if only that one makes nearly
     all pixels exactly grey."""
     high, wide, _ = pixels.shape
@@ -106,12 +106,12 @@ def _arranged(pixels: np.ndarray, *, planar: bool) -> tuple[np.ndarray, list[str
         other = np.moveaxis(pixels.reshape(3, high, wide), 0, -1)
     coloured, left = (float(np.mean(np.ptp(each[::4, ::4], axis=-1) > 0)) for each in (pixels, other))
     if left < REARRANGED * coloured:
-        note = f"PlanarConfiguration {int(planar)} contradicts the pixels, read as {int(not planar)}"
-        return other, [f"{CAUTION}{note}"]
+        text = f"PlanarConfiguration {int(planar)} contradicts the pixels, read as {int(not planar)}"
+        return other, [Note(text, caution=True)]
     return pixels, []
 
 
-def _palette_colour(dataset: "Dataset", read: StoredPixels) -> tuple[np.ndarray, list[str]]:
+def _palette_colour(dataset: "Dataset", read: StoredPixels) -> tuple[np.ndarray, list[Note]]:
     """Stored values looked up in a palette, scaled to the bits that its entries need."""
     from pydicom.pixels import apply_color_lut
 
@@ -123,7 +123,7 @@ def _palette_colour(dataset: "Dataset", read: StoredPixels) -> tuple[np.ndarray,
     colours = apply_color_lut(read.pixels, dataset)[..., 2::-1]
     needed = max(8, int(colours.max()).bit_length())
     more = (
-        [f"a palette declares {declared_bits} bits and uses {needed}: read as {needed}"]
+        [Note(f"a palette declares {declared_bits} bits and uses {needed}: read as {needed}")]
         if needed < declared_bits
         else []
     )
@@ -139,7 +139,7 @@ def _swap_palette(dataset: "Dataset") -> None:
                 dataset[keyword].value = np.frombuffer(data, ">u2").astype("<u2").tobytes()
 
 
-def _stored_bits(pixels: np.ndarray, layout: Layout) -> tuple[np.ndarray, list[str]]:
+def _stored_bits(pixels: np.ndarray, layout: Layout) -> tuple[np.ndarray, list[Note]]:
     """The stored bits of colours, shifted down to bit 0, and a note if they were shifted."""
     shift = layout.high + 1 - layout.bits
     if not shift and not layout.signed:
@@ -147,10 +147,10 @@ def _stored_bits(pixels: np.ndarray, layout: Layout) -> tuple[np.ndarray, list[s
     stored = (pixels >> shift) & pixels.dtype.type((1 << layout.bits) - 1)
     if not shift:
         return stored, []
-    return stored, [f"colours read from bits {shift} to {layout.high}"]
+    return stored, [Note(f"colours read from bits {shift} to {layout.high}")]
 
 
-def _as_bgr(pixels: np.ndarray, photometric: str) -> tuple[np.ndarray, list[str]]:
+def _as_bgr(pixels: np.ndarray, photometric: str) -> tuple[np.ndarray, list[Note]]:
     """RGB, or luminance and two colour differences (PS3.3 C.7.6.3.1.2), as BGR; and a caution if the pixels are grey
     only by the other interpretation, which is then used."""
     taken = photometric
@@ -159,7 +159,8 @@ def _as_bgr(pixels: np.ndarray, photometric: str) -> tuple[np.ndarray, list[str]
         taken = "RGB"
     elif photometric not in DIFFERENCES and as_rgb < GRAY_SHARE <= as_differences:
         taken = "YBR_FULL"
-    notes = [] if taken == photometric else [f"{CAUTION}{photometric} contradicts the pixels, read as {taken}"]
+    contradicted = [Note(f"{photometric} contradicts the pixels, read as {taken}", caution=True)]
+    notes = [] if taken == photometric else contradicted
     if taken not in DIFFERENCES:
         return pixels[..., 2::-1], notes
     return cv2.cvtColor(np.ascontiguousarray(pixels[..., (0, 2, 1)]), cv2.COLOR_YCrCb2BGR), notes

@@ -9,13 +9,13 @@ from ribcage.imaging import codecs, jpeg_scan, medical_jpeg
 from ribcage.imaging.dicom.layout import Layout
 from ribcage.imaging.dicom.streams import ITEM, Stream, frame_bytes
 from ribcage.imaging.dicom.transfer_syntaxes import BIG_ENDIAN, PLUGINS, RLE, syntax_name
-from ribcage.imaging.gray_image import CAUTION, Limits, UnreadableError
+from ribcage.imaging.gray_image import Limits, Note, UnreadableError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 
-def raw_patterns(dataset: "Dataset", layout: Layout, name: str) -> tuple[np.ndarray, list[str]]:
+def raw_patterns(dataset: "Dataset", layout: Layout, name: str) -> tuple[np.ndarray, list[Note]]:
     """(H, W) raw values of the allocated bits, and notes."""
     size = layout.allocated // 8
     notes = check_length(dataset, layout.width * layout.height * size, name)
@@ -28,7 +28,7 @@ def raw_patterns(dataset: "Dataset", layout: Layout, name: str) -> tuple[np.ndar
     return raw.astype(f"u{size}", copy=False).reshape(shape), notes
 
 
-def check_length(dataset: "Dataset", expected: int, name: str) -> list[str]:
+def check_length(dataset: "Dataset", expected: int, name: str) -> list[Note]:
     """Refuse pixels that are truncated, or compressed contrary to the header; note bytes after them."""
     data = dataset.PixelData
     if data[:4] == ITEM and data[8 + int.from_bytes(data[4:8], "little") :].startswith(ITEM):
@@ -41,7 +41,9 @@ def check_length(dataset: "Dataset", expected: int, name: str) -> list[str]:
             f"{expected}: the file may contain several images, or pixels with more bits than declared."
         )
     more = len(data) - expected
-    return [f"{CAUTION}{more} bytes after the pixels ignored"] if more > 1 else []  # an even length is required
+    if more <= 1:  # an even length is required
+        return []
+    return [Note(f"{more} bytes after the pixels ignored", caution=True)]
 
 
 def run_length_patterns(dataset: "Dataset", layout: Layout, name: str) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ribcage.imaging.gray_image import CAUTION
+from ribcage.imaging.gray_image import Note
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -26,13 +26,13 @@ OTHERS = (
 GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
 
-def remove_unreadable(dataset: "Dataset") -> list[str]:
+def remove_unreadable(dataset: "Dataset") -> list[Note]:
     """Remove optional elements that cannot be read from the header, in place; returns notes on them."""
     notes = _lift(dataset)
     for keyword in (*NUMBERS, *OTHERS):
         if keyword in dataset and not _legible(dataset, keyword):
             delattr(dataset, keyword)
-            notes.append(f"{CAUTION}{keyword} cannot be read and was ignored")
+            notes.append(Note(f"{keyword} cannot be read and was ignored", caution=True))
     return notes
 
 
@@ -51,7 +51,7 @@ def element_texts(dataset: "Dataset", keyword: str) -> list[str]:
     return [" ".join(str(one).replace("\0", " ").split()) for one in values if one is not None]
 
 
-def _lift(dataset: "Dataset") -> list[str]:
+def _lift(dataset: "Dataset") -> list[Note]:
     """Merge the functional groups of an enhanced image (PS3.3 C.7.6.16) into the header: shared ones, then those of its
     frame."""
     unread = False
@@ -65,7 +65,7 @@ def _lift(dataset: "Dataset") -> list[str]:
                         dataset[name] = lifted[name]
                 except Exception:  # anything that pydicom raises on a value that does not fit its element
                     unread = True
-    return [f"{CAUTION}a functional group cannot be read and was ignored"] if unread else []
+    return [Note("a functional group cannot be read and was ignored", caution=True)] if unread else []
 
 
 def _legible(dataset: "Dataset", keyword: str) -> bool:

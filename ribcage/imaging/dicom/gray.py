@@ -13,7 +13,7 @@ import numpy as np
 from ribcage.imaging.dicom.elements import element_numbers
 from ribcage.imaging.dicom.modality import element_text, modality_values
 from ribcage.imaging.dicom.value_of_interest import Window, shown_values
-from ribcage.imaging.gray_image import CAUTION
+from ribcage.imaging.gray_image import Note
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -24,7 +24,7 @@ LEAST_LEFT = 0.05
 
 def gray_values(
     dataset: "Dataset", values: np.ndarray, counts: np.ndarray, *, bits: int, monochrome1: bool, window: Window | None
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[np.ndarray, list[Note]]:
     """Gray of each stored value, from 0 (air) to 1, and notes; `counts` is how often each value occurs."""
     with np.errstate(all="ignore"):  # overflows are handled below
         padding, odd = _padding(dataset, values, counts)
@@ -38,7 +38,7 @@ def gray_values(
         gray = 1 - gray
     if padded:
         gray = np.where(padding, 0, gray)
-    return gray, [*notes, *why, *(["padding set to black"] if padded else [])]
+    return gray, [*notes, *why, *([Note("padding set to black")] if padded else [])]
 
 
 def by_value(dataset: "Dataset") -> bool:
@@ -47,7 +47,7 @@ def by_value(dataset: "Dataset") -> bool:
     return not any(dataset.get(key) not in (None, "") for key in named)
 
 
-def _inverted(dataset: "Dataset", monochrome1: bool, unusual: bool, falling: bool) -> tuple[bool, list[str]]:
+def _inverted(dataset: "Dataset", monochrome1: bool, unusual: bool, falling: bool) -> tuple[bool, list[Note]]:
     """Whether to invert, and notes.
 
     Pixels that are not for presentation, are not shown with their own window, or have a contradictory header follow
@@ -61,25 +61,22 @@ def _inverted(dataset: "Dataset", monochrome1: bool, unusual: bool, falling: boo
     shape = element_text(dataset, "PresentationLUTShape").upper()
     raw = element_text(dataset, "PresentationIntentType").upper() == "FOR PROCESSING"
     kind = "MONOCHROME1" if monochrome1 else "MONOCHROME2"
-    notes = [f"{CAUTION}the pixels are for processing, not for presentation"] if raw else []
+    notes = [Note("the pixels are for processing, not for presentation", caution=True)] if raw else []
     contradicts = shape == ("IDENTITY" if monochrome1 else "INVERSE")
     if contradicts:
-        notes.append(f"{CAUTION}PresentationLUTShape {shape} contradicts {kind}")
+        notes.append(Note(f"PresentationLUTShape {shape} contradicts {kind}", caution=True))
     inverted_by = "MONOCHROME1" if monochrome1 else shape if shape == "INVERSE" else ""
     if sign is not None:
         bright_air = (sign > 0) != falling
         follow = unusual or raw or contradicts
         if bright_air != bool(inverted_by):
             taken = "the sign" if follow else inverted_by or kind
-            notes.append(
-                f"{CAUTION}PixelIntensityRelationshipSign {sign:g} contradicts {inverted_by or kind}, read as {taken}"
-            )
+            read = f"PixelIntensityRelationshipSign {sign:g} contradicts {inverted_by or kind}, read as {taken}"
+            notes.append(Note(read, caution=True))
         if follow:
-            return bright_air, [
-                *notes,
-                *(["inverted (air is bright by PixelIntensityRelationshipSign)"] if bright_air else []),
-            ]
-    return bool(inverted_by), [*notes, *([f"inverted ({inverted_by})"] if inverted_by else [])]
+            inverted = [Note("inverted (air is bright by PixelIntensityRelationshipSign)")]
+            return bright_air, [*notes, *(inverted if bright_air else [])]
+    return bool(inverted_by), [*notes, *([Note(f"inverted ({inverted_by})")] if inverted_by else [])]
 
 
 def _falls(gray: np.ndarray, values: np.ndarray, counts: np.ndarray) -> bool:
@@ -88,7 +85,7 @@ def _falls(gray: np.ndarray, values: np.ndarray, counts: np.ndarray) -> bool:
     return bool((counts * apart) @ np.nan_to_num(gray) < 0)
 
 
-def _padding(dataset: "Dataset", values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, list[str]]:
+def _padding(dataset: "Dataset", values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, list[Note]]:
     """Which values are padding, and notes. A negative padding value may be written as a large unsigned number and vice
     versa."""
     ends = element_numbers(dataset, "PixelPaddingValue")[:1] + element_numbers(dataset, "PixelPaddingRangeLimit")[:1]
@@ -101,5 +98,5 @@ def _padding(dataset: "Dataset", values: np.ndarray, counts: np.ndarray) -> tupl
     padding = (values >= min(ends)) & (values <= max(ends))
     left = 1 - counts[padding].sum() / max(counts.sum(), 1)
     if left < LEAST_LEFT:
-        return nothing, [f"{CAUTION}padding that covers all but {100 * left:.0f} % of the image was ignored"]
+        return nothing, [Note(f"padding that covers all but {100 * left:.0f} % of the image was ignored", caution=True)]
     return padding, []

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ribcage.imaging.dicom.elements import element_numbers, element_texts
 from ribcage.imaging.dicom.transfer_syntaxes import known_name, valid_uid
-from ribcage.imaging.gray_image import CAUTION, Limits, UnreadableError
+from ribcage.imaging.gray_image import Limits, Note, UnreadableError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -31,7 +31,7 @@ class Layout:
     bits: int
     high: int
     signed: bool
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def read_layout(dataset: "Dataset", name: str, limits: Limits) -> Layout:
@@ -52,7 +52,7 @@ def read_layout(dataset: "Dataset", name: str, limits: Limits) -> Layout:
         raise UnreadableError(f"{name} has {frames:.6g} frames; one image was expected.")
     width, height = (_whole(dataset, key, name) for key in ("Columns", "Rows"))
     limits.check_size(name, width, height)
-    notes: list[str] = []
+    notes: list[Note] = []
     samples = _whole(dataset, "SamplesPerPixel", name) or 1
     photometric = _photometric(dataset, samples, notes)
     allocated = _whole(dataset, "BitsAllocated", name)
@@ -64,7 +64,8 @@ def read_layout(dataset: "Dataset", name: str, limits: Limits) -> Layout:
         )
     high = bits - 1 if dataset.get("HighBit") is None else _whole(dataset, "HighBit", name)
     if not bits - 1 <= high < allocated:
-        notes.append(f"{CAUTION}HighBit {high} contradicts {bits} stored bits of {allocated}, read as {bits - 1}")
+        read = f"HighBit {high} contradicts {bits} stored bits of {allocated}, read as {bits - 1}"
+        notes.append(Note(read, caution=True))
         high = bits - 1
     sign = _whole(dataset, "PixelRepresentation", name)
     if sign not in (0, 1):
@@ -75,7 +76,7 @@ def read_layout(dataset: "Dataset", name: str, limits: Limits) -> Layout:
     )  # fmt: skip
 
 
-def _photometric(dataset: "Dataset", samples: int, notes: list[str]) -> str:
+def _photometric(dataset: "Dataset", samples: int, notes: list[Note]) -> str:
     """The photometric interpretation; replaced where it is missing, misspelt or does not fit the number of samples."""
     declared = str(dataset.get("PhotometricInterpretation") or "").replace("\0", " ").strip().upper()
     known = "MONOCHROME" + declared[-1:] if declared.replace(" ", "")[:-1] == "MONOCHROME" else declared
@@ -85,7 +86,7 @@ def _photometric(dataset: "Dataset", samples: int, notes: list[str]) -> str:
     taken = "MONOCHROME2" if samples == 1 else "RGB"
     shown = known if known in PHOTOMETRIC else "not a defined term,"
     what = f"{shown} with {samples} {'sample' if samples == 1 else 'samples'} per pixel" if declared else "missing"
-    notes.append(f"{CAUTION}PhotometricInterpretation is {what}, read as {taken}")
+    notes.append(Note(f"PhotometricInterpretation is {what}, read as {taken}", caution=True))
     return taken
 
 

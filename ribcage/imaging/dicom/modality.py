@@ -6,7 +6,7 @@ import numpy as np
 
 from ribcage.imaging.dicom.elements import element_numbers, element_texts
 from ribcage.imaging.dicom.transfer_syntaxes import BIG_ENDIAN
-from ribcage.imaging.gray_image import CAUTION
+from ribcage.imaging.gray_image import Note
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -17,13 +17,13 @@ MOST = 1e12
 """Limit on output values; no image exceeds it."""
 
 
-def modality_values(dataset: "Dataset", values: np.ndarray) -> tuple[np.ndarray, list[str]]:
+def modality_values(dataset: "Dataset", values: np.ndarray) -> tuple[np.ndarray, list[Note]]:
     """The stored values in the units of the modality, and notes on what was done."""
     tables, notes = usable_tables(dataset, "ModalityLUTSequence")
     if tables:
         entries, _, more = lookup_table(dataset, tables[0], values)
-        odd = [note for note in more if note.startswith(CAUTION)]  # the number of bits does not matter here
-        return entries, [*notes, "modality LUT", *odd]
+        odd = [note for note in more if note.caution]  # the number of bits does not matter here
+        return entries, [*notes, Note("modality LUT"), *odd]
     slope, intercept = (
         element_numbers(dataset, "RescaleSlope")[:1] or [1.0],
         element_numbers(dataset, "RescaleIntercept")[:1] or [0.0],
@@ -34,18 +34,18 @@ def modality_values(dataset: "Dataset", values: np.ndarray) -> tuple[np.ndarray,
             f"RescaleSlope {slope[0]:g} and RescaleIntercept {intercept[0]:g} ignored, because the image "
             "would become constant or invalid"
         )
-        return values.astype(np.float64), [*notes, f"{CAUTION}{ignored}"]
+        return values.astype(np.float64), [*notes, Note(ignored, caution=True)]
     return output, notes
 
 
-def usable_tables(dataset: "Dataset", keyword: str) -> tuple[list["Dataset"], list[str]]:
+def usable_tables(dataset: "Dataset", keyword: str) -> tuple[list["Dataset"], list[Note]]:
     """The non-empty tables of a sequence, and notes on the others."""
     items = list(dataset.get(keyword) or [])[:MOST_CHOICES]
     what = "modality" if keyword.startswith("Modality") else "VOI"
     good = [item for item in items if _holds(item)]
     broken = sum(not _is_empty(item) for item in items) > len(good)
-    notes = [f"an empty {what} LUT was ignored"] if any(map(_is_empty, items)) else []
-    return good, [*notes, *([f"{CAUTION}an unreadable {what} LUT was ignored"] if broken else [])]
+    notes = [Note(f"an empty {what} LUT was ignored")] if any(map(_is_empty, items)) else []
+    return good, [*notes, *([Note(f"an unreadable {what} LUT was ignored", caution=True)] if broken else [])]
 
 
 def _is_empty(item: "Dataset") -> bool:
@@ -68,19 +68,19 @@ def _size(data: Any) -> int:
 
 def lookup_table(
     dataset: "Dataset", item: "Dataset", values: np.ndarray, counts: np.ndarray | None = None
-) -> tuple[np.ndarray, int, list[str]]:
+) -> tuple[np.ndarray, int, list[Note]]:
     """The values looked up in a modality or VOI LUT (PS3.3 C.11.1.1.1), the number of bits of its entries, and notes;
     `counts` is how often each value occurs (None: all equally often)."""
     count, first, declared = (int(number) for number in item.LUTDescriptor)
     count = count % 65536 or 65536  # written as a signed number, a large count is negative
     first = _first(first, count, values, np.ones(len(values)) if counts is None else counts)
     entries = _entries(dataset, item.LUTData, count, declared)
-    notes = [f"{CAUTION}a LUT has {len(entries)} of its {count} entries"] if len(entries) < count else []
+    notes = [Note(f"a LUT has {len(entries)} of its {count} entries", caution=True)] if len(entries) < count else []
     needed = max(1, int(entries.max()).bit_length())
     bits = declared
     if not 8 <= declared <= 16 or needed != declared:
         bits = needed
-        notes.append(f"a LUT declares {declared} bits and ends at {int(entries.max())}: read as {bits} bits")
+        notes.append(Note(f"a LUT declares {declared} bits and ends at {int(entries.max())}: read as {bits} bits"))
     places = np.clip(np.nan_to_num(values - first), 0, len(entries) - 1).astype(np.int64)
     return entries[places], bits, notes
 

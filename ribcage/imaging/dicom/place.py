@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from ribcage.imaging.dicom.elements import element_numbers
-from ribcage.imaging.gray_image import CAUTION
+from ribcage.imaging.gray_image import Note
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -18,10 +18,10 @@ SQUARE = 0.01
 MOST_VERTICES = 4096
 
 
-def shutter(dataset: "Dataset", width: int, height: int) -> tuple[np.ndarray | None, float, list[str]]:
+def shutter(dataset: "Dataset", width: int, height: int) -> tuple[np.ndarray | None, float, list[Note]]:
     """(H, W) bool mask of the open area (None: everything), the gray 0 … 1 of the rest, and notes."""
     shapes = [shape.strip().upper() for shape in _words(dataset, "ShutterShape")]
-    notes = [f"{CAUTION}a bitmap shutter was ignored"] if "BITMAP" in shapes else []
+    notes = [Note("a bitmap shutter was ignored", caution=True)] if "BITMAP" in shapes else []
     open_ = np.ones((height, width), bool)
     done: list[str] = []
     for shape, inside in (("RECTANGULAR", _rectangle), ("CIRCULAR", _circle), ("POLYGONAL", _polygon)):
@@ -29,19 +29,16 @@ def shutter(dataset: "Dataset", width: int, height: int) -> tuple[np.ndarray | N
             continue
         part = inside(dataset, width, height)
         if part is None:
-            notes.append(f"{CAUTION}a {shape.lower()} shutter is invalid and was ignored")
+            notes.append(Note(f"a {shape.lower()} shutter is invalid and was ignored", caution=True))
         else:
             open_, done = open_ & part, [*done, shape.lower()]
     if not done or open_.all():
         return None, 0.0, notes
     if open_.mean() < LEAST_OPEN:
-        return (
-            None,
-            0.0,
-            [*notes, f"{CAUTION}a shutter that covers all but {100 * open_.mean():.0f} % of the image was ignored"],
-        )
+        ignored = f"a shutter that covers all but {100 * open_.mean():.0f} % of the image was ignored"
+        return None, 0.0, [*notes, Note(ignored, caution=True)]
     level = min(max((element_numbers(dataset, "ShutterPresentationValue") or [0.0])[0], 0.0), 65535.0) / 65535
-    return open_, level, [*notes, f"area outside the {' and '.join(done)} shutter set to {_gray(level)}"]
+    return open_, level, [*notes, Note(f"area outside the {' and '.join(done)} shutter set to {_gray(level)}")]
 
 
 def _gray(level: float) -> str:
@@ -86,20 +83,20 @@ def _polygon(dataset: "Dataset", width: int, height: int) -> np.ndarray | None:
     return cv2.fillPoly(np.zeros((height, width), np.uint8), [corners], 1).astype(bool)
 
 
-def cautions(dataset: "Dataset") -> list[str]:
+def cautions(dataset: "Dataset") -> list[Note]:
     """Warnings about properties in the header that are not applied to the image."""
-    notes = _orientation(dataset)
+    texts = _orientation(dataset)
     ratio, source = _aspect(dataset)
     if ratio and abs(ratio - 1) > SQUARE:
-        notes.append(f"pixels are not square ({source}) but {ratio:.3g} times as high as wide, read as square")
+        texts.append(f"pixels are not square ({source}) but {ratio:.3g} times as high as wide, read as square")
     if "YES" in (word.upper() for word in _words(dataset, "BurnedInAnnotation")):
-        notes.append("text may be burned into the pixels (BurnedInAnnotation YES)")
+        texts.append("text may be burned into the pixels (BurnedInAnnotation YES)")
     flips = {"ImageHorizontalFlip": ("Y", "mirrored"), "ImageRotation": ("", "turned")}
     for keyword, (value, how) in flips.items():
         word = next(iter(_words(dataset, keyword)), "").upper()
         if (word == value) if value else word not in ("", "0"):
-            notes.append(f"{keyword} ({how}) was not applied")
-    return [f"{CAUTION}{each}" for each in notes]
+            texts.append(f"{keyword} ({how}) was not applied")
+    return [Note(text, caution=True) for text in texts]
 
 
 def _orientation(dataset: "Dataset") -> list[str]:

@@ -16,7 +16,7 @@ from ribcage.imaging.dicom.layout import Layout
 from ribcage.imaging.dicom.modality import usable_tables
 from ribcage.imaging.dicom.streams import Stream, read_stream
 from ribcage.imaging.dicom.transfer_syntaxes import RLE, UNCOMPRESSED
-from ribcage.imaging.gray_image import CAUTION, Limits
+from ribcage.imaging.gray_image import Limits, Note
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -45,7 +45,7 @@ class StoredPixels:
     """(H, W) uint8 or uint16: the rank of each pixel among the values that can be stored; 0 is the lowest."""
     bits: int
     signed: bool
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @property
     def values(self) -> np.ndarray:
@@ -77,7 +77,7 @@ def read_stored(dataset: "Dataset", layout: Layout, name: str, *, min_side: int 
     return replace(read := _settled(pixels, stream, layout, overlay), notes=(*notes, *read.notes))
 
 
-def _ordered(patterns: np.ndarray, layout: Layout) -> tuple[np.ndarray, list[str]]:
+def _ordered(patterns: np.ndarray, layout: Layout) -> tuple[np.ndarray, list[Note]]:
     """Patterns with the two bytes of each pixel in the order that gives an image, and a caution if that is the reverse
     of the declared one."""
     if patterns.itemsize == 1:
@@ -88,7 +88,7 @@ def _ordered(patterns: np.ndarray, layout: Layout) -> tuple[np.ndarray, list[str
     swapped = patterns.byteswap()
     if _relative_roughness(_read(swapped, layout.allocated, layout.signed)) >= SWAPPED * declared:
         return patterns, []
-    return swapped, [f"{CAUTION}the bytes of each pixel were in the reverse order"]
+    return swapped, [Note("the bytes of each pixel were in the reverse order", caution=True)]
 
 
 def _beside_padding(dataset: "Dataset", patterns: np.ndarray, layout: Layout) -> StoredPixels | None:
@@ -116,31 +116,31 @@ def _unpacked(dataset: "Dataset", patterns: np.ndarray, layout: Layout) -> Store
     used = _used(patterns) if patterns.itemsize * 8 > bits else 0
     asked = _read(patterns >> shift if shift else patterns, bits, layout.signed)
     if shift and not used >> bits and used % (1 << shift) and not overlay:
-        note = f"{CAUTION}HighBit {layout.high} contradicts the pixels, which lie in the lowest {bits} bits"
+        note = Note(f"HighBit {layout.high} contradicts the pixels, which lie in the lowest {bits} bits", caution=True)
         return replace(_read(patterns, bits, layout.signed), notes=(note,))
     if shift:
-        return replace(asked, notes=(f"pixels read from bits {shift} to {layout.high}",))
+        return replace(asked, notes=(Note(f"pixels read from bits {shift} to {layout.high}"),))
     if not used >> bits:
         return asked
     width = _signed_bits(patterns)
     if layout.signed and width <= bits:  # sign-extended above the stored bits
         return asked
     if overlay:
-        return replace(asked, notes=(f"an overlay above bit {bits - 1} ignored",))
+        return replace(asked, notes=(Note(f"an overlay above bit {bits - 1} ignored"),))
     if not layout.signed and width < layout.allocated and _negatives(patterns) >= FEWEST_NEGATIVE:
         other = _read(patterns, layout.allocated if width > bits else bits, signed=True)
         if width <= bits or _smoothest(asked, other) is other:
-            note = f"{CAUTION}PixelRepresentation 0 contradicts the pixels, read as {width} bit signed"
+            note = Note(f"PixelRepresentation 0 contradicts the pixels, read as {width} bit signed", caution=True)
             return replace(other, notes=(note,))
     other = _read(patterns, layout.allocated, layout.signed)
     extended = layout.signed and width < layout.allocated and _some_extend(patterns, bits)
     taken = _smoothest(other, asked) if extended else _smoothest(asked, other)
     if taken is other and not _table_fits(dataset, layout):
         uses = width if layout.signed else used.bit_length()
-        note = f"BitsStored {bits} contradicts the pixels, which use {uses} bits"
+        text = f"BitsStored {bits} contradicts the pixels, which use {uses} bits"
     else:
-        other, note = asked, f"bits above {bits - 1} are used and were ignored"
-    return replace(other, notes=(f"{CAUTION}{note}",))
+        other, text = asked, f"bits above {bits - 1} are used and were ignored"
+    return replace(other, notes=(Note(text, caution=True),))
 
 
 def _table_fits(dataset: "Dataset", layout: Layout) -> bool:
@@ -160,10 +160,10 @@ def _settled(pixels: np.ndarray, stream: Stream, layout: Layout, overlay: bool) 
     """Pixels of a compressed stream, read as the stream declares, or as the header does where the stream cannot."""
     shift = layout.high + 1 - layout.bits
     if overlay and not shift and not stream.signed and stream.bits > layout.bits and _used(pixels) >> layout.bits:
-        note = f"an overlay above bit {layout.bits - 1} ignored"
+        note = Note(f"an overlay above bit {layout.bits - 1} ignored")
         return replace(_read(pixels, layout.bits, layout.signed), notes=(note,))
     if shift and stream.bits == layout.high + 1 and not stream.signed and not _used(pixels) % (1 << shift):
-        note = f"pixels read from bits {shift} to {layout.high}"
+        note = Note(f"pixels read from bits {shift} to {layout.high}")
         return replace(_read(pixels >> shift, layout.bits, layout.signed), notes=(note,))
     fewer = stream.bits > layout.bits and _within(pixels, layout.bits, bool(stream.signed))
     bits = layout.bits if fewer else stream.bits
@@ -186,8 +186,8 @@ def _settled(pixels: np.ndarray, stream: Stream, layout: Layout, overlay: bool) 
     same = read.bits == layout.bits and read.signed == layout.signed and stream.signed in (None, layout.signed)
     if same and stream.kind == "12-bit JPEG":  # such a stream has 12 bits whatever is stored
         return read
-    note = f"the {stream.kind} stream has {stream}, the header {_words(layout.bits, layout.signed)}"
-    return replace(read, notes=(f"{'' if same else CAUTION}{note}; read as {_words(read.bits, read.signed)}",))
+    text = f"the {stream.kind} stream has {stream}, the header {_words(layout.bits, layout.signed)}"
+    return replace(read, notes=(Note(f"{text}; read as {_words(read.bits, read.signed)}", caution=not same),))
 
 
 def _words(bits: int, signed: bool) -> str:

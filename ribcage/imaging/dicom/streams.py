@@ -17,7 +17,7 @@ from ribcage.imaging.dicom.transfer_syntaxes import (
     RLE,
     syntax_name,
 )
-from ribcage.imaging.gray_image import CAUTION, UnreadableError
+from ribcage.imaging.gray_image import Note, UnreadableError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -50,7 +50,7 @@ class Stream:
         return f"{self.bits} bit{sign}"
 
 
-def read_stream(dataset: "Dataset", layout: Layout, name: str) -> tuple[bytes, Stream, list[str]]:
+def read_stream(dataset: "Dataset", layout: Layout, name: str) -> tuple[bytes, Stream, list[Note]]:
     """The compressed image, checked to be complete and of the size in the header, its description, and notes."""
     uid = layout.syntax
     if uid in RETIRED:
@@ -77,11 +77,13 @@ def read_stream(dataset: "Dataset", layout: Layout, name: str) -> tuple[bytes, S
         )
     expected = _expected(uid)
     notes = (
-        [] if stream.kind in expected else [f"{CAUTION}a {stream.kind} stream, but the header declares {expected[0]}"]
+        []
+        if stream.kind in expected
+        else [Note(f"a {stream.kind} stream, but the header declares {expected[0]}", caution=True)]
     )
     if stream.kind in ("JPEG", "12-bit JPEG"):
         frame, odd = jpeg_scan.repaired(frame)
-        notes += [f"{CAUTION}{each}" for each in odd]
+        notes += [Note(odd, caution=True)] if odd else []
     return frame, stream, notes
 
 

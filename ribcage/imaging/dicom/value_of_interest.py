@@ -10,7 +10,7 @@ from ribcage.imaging.dicom import terms
 from ribcage.imaging.dicom.elements import element_numbers, element_texts
 from ribcage.imaging.dicom.modality import MOST_CHOICES, element_text, lookup_table, usable_tables
 from ribcage.imaging.dicom.robust_range import percentiles_of_counts, robust_range
-from ribcage.imaging.gray_image import CAUTION
+from ribcage.imaging.gray_image import Note
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -53,7 +53,7 @@ class Choice:
     note: str
     name: str
     gray: np.ndarray
-    cautions: tuple[str, ...] = ()
+    cautions: tuple[Note, ...] = ()
     invalid: str = ""
     """Why it cannot be applied to any image."""
 
@@ -63,7 +63,7 @@ class ShownValues:
     """The gray of each value, from 0 to 1 before any inversion."""
 
     gray: np.ndarray
-    notes: list[str]
+    notes: list[Note]
     unusable: bool
     """Whether a window or VOI LUT of the file could not be applied."""
 
@@ -81,46 +81,45 @@ def shown_values(
         why = useless(choice.gray, values, counts)
         why = choice.invalid or (why and f"it would {why}")
         if not why:
-            return ShownValues(choice.gray, [*notes, *choice.cautions, choice.note], unusable=number > 0)
-        own = "" if window is None or number else CAUTION
-        notes.append(f"{own}{choice.note} unusable: {why}")
+            return ShownValues(choice.gray, [*notes, *choice.cautions, Note(choice.note)], unusable=number > 0)
+        requested = window is not None and not number
+        notes.append(Note(f"{choice.note} unusable: {why}", caution=requested))
     if bits <= 8 and not choices:  # 8-bit pixels are meant for display
         return ShownValues(_stretched(values, float(values.min()), float(values.max())), notes, unusable=False)
     low, high, note = robust_range(values, counts)
-    return ShownValues(_stretched(values, low, high), [*notes, note], unusable=bool(choices))
+    return ShownValues(_stretched(values, low, high), [*notes, Note(note)], unusable=bool(choices))
 
 
 def _stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip((values - low) / max(high - low, 1e-9), 0, 1)
 
 
-def _choices(dataset: "Dataset", values: np.ndarray, counts: np.ndarray) -> tuple[list[Choice], list[str]]:
+def _choices(dataset: "Dataset", values: np.ndarray, counts: np.ndarray) -> tuple[list[Choice], list[Note]]:
     """The VOI LUTs, then the windows; the one that the manufacturer names as normal comes first."""
     tables, notes = usable_tables(dataset, "VOILUTSequence")
     found: list[Choice] = []
     for item in tables:
         entries, bits, odd = lookup_table(dataset, item, values, counts)
         name = element_text(item, "LUTExplanation")
-        cautions = tuple(each for each in odd if each.startswith(CAUTION))
-        note = "; ".join([f"VOI LUT{_which(name, len(tables))}", *(each for each in odd if each not in cautions)])
+        cautions = tuple(each for each in odd if each.caution)
+        note = "; ".join([f"VOI LUT{_which(name, len(tables))}", *(each.text for each in odd if not each.caution)])
         found.append(Choice(note, name, np.clip(entries / ((1 << bits) - 1), 0, 1), cautions))
     windows = list(_windows(dataset, values, notes))
     usual = sorted(range(len(found)), key=lambda k: not _is_usual(found[k].name))
     return [*(found[k] for k in usual), *sorted(windows, key=lambda choice: not _is_usual(choice.name))], notes
 
 
-def _windows(dataset: "Dataset", values: np.ndarray, notes: list[str]) -> Iterator[Choice]:
+def _windows(dataset: "Dataset", values: np.ndarray, notes: list[Note]) -> Iterator[Choice]:
     centres, widths = (
         element_numbers(dataset, key, gaps=True)[:MOST_CHOICES] for key in ("WindowCenter", "WindowWidth")
     )
     if len(centres) != len(widths):
-        notes.append(
-            f"{CAUTION}the number of window centres ({len(centres)}) differs from that of widths ({len(widths)})"
-        )
+        differ = f"the number of window centres ({len(centres)}) differs from that of widths ({len(widths)})"
+        notes.append(Note(differ, caution=True))
     names = element_texts(dataset, "WindowCenterWidthExplanation")
     function = element_text(dataset, "VOILUTFunction").upper() or "LINEAR"
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        notes.append(f"{CAUTION}an unknown VOILUTFunction was read as LINEAR")
+        notes.append(Note("an unknown VOILUTFunction was read as LINEAR", caution=True))
         function = "LINEAR"
     pairs = list(zip(centres, widths, strict=False))
     for place, (centre, width) in enumerate(pairs):
@@ -146,7 +145,7 @@ def _is_usual(name: str) -> bool:
     return name.strip().upper() in USUAL
 
 
-def _preferred(choices: list[Choice], values: np.ndarray, window: Window) -> tuple[list[Choice], list[str]]:
+def _preferred(choices: list[Choice], values: np.ndarray, window: Window) -> tuple[list[Choice], list[Note]]:
     """The choices with the requested one first, and a note if the file does not have it."""
     if not window.name:
         note = f"window {window.centre:g}/{window.width:g} as requested"
@@ -154,7 +153,7 @@ def _preferred(choices: list[Choice], values: np.ndarray, window: Window) -> tup
     wanted = window.name.upper()
     own = [choice for choice in choices if choice.name.strip().upper() == wanted]
     others = [choice for choice in choices if choice.name.strip().upper() != wanted]
-    return [*own, *others], [] if own else [f"{CAUTION}no window has the requested name"]
+    return [*own, *others], [] if own else [Note("no window has the requested name", caution=True)]
 
 
 def windowed(values: np.ndarray, centre: float, width: float, function: str = "LINEAR") -> np.ndarray:
