@@ -1,5 +1,6 @@
 """Tests compute on one thread, as the processes that they start: with another number of threads the last bits differ."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,15 @@ if TYPE_CHECKING:
 os.environ["OMP_NUM_THREADS"] = "1"
 SLOW = Path(__file__).with_name("slow.txt")
 """Tests that take half a second or more, as durations.py wrote them; the marker `slow` is theirs."""
+
+
+gc.disable()  # while torch and the tests are imported there is nothing to free, and each pass takes a second
+
+
+def pytest_collection_finish() -> None:
+    """Objects that live as long as the tests are not searched for garbage again."""
+    gc.enable()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -51,10 +52,16 @@ TESTED = (
 """What a test file can be named after: modules, packages, and the page of the server."""
 
 
-def imports(file: Path) -> set[str]:
+@cache
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(file: Path) -> frozenset[str]:
     """The package's own modules that a file imports, wherever in the file."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    found: set[str] = set()
+    for node in ast.walk(tree(file)):
         if isinstance(node, ast.Import):
             found |= {alias.name.removeprefix("ribcage.") for alias in node.names if alias.name.startswith("ribcage.")}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ribcage":
@@ -63,7 +70,7 @@ def imports(file: Path) -> set[str]:
             found |= {name if name in MODULES else base for name in names if name in MODULES or base}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file.name} imports relatively: write 'from ribcage …'"
-    return found
+    return frozenset(found)
 
 
 def test_the_page_lists_the_packages_and_nothing_lies_loose() -> None:
@@ -73,13 +80,10 @@ def test_the_page_lists_the_packages_and_nothing_lies_loose() -> None:
     assert all((PACKAGE / name).is_dir() for name in ORDER)
 
 
-@pytest.mark.parametrize("file", FILES, ids=module_name)
-def test_imports_point_down(file: Path) -> None:
-    here = place(module_name(file))
-    upward = {name for name in imports(file) if place(name) > here and (module_name(file), name) not in ALLOWED}
-    assert not upward, (
-        f"{module_name(file)} imports {', '.join(sorted(upward))}, which docs/architecture.md lists later"
-    )
+def test_imports_point_down() -> None:
+    pairs = {(module_name(file), name) for file in FILES for name in imports(file)} - ALLOWED.keys()
+    upward = [f"{module} imports {name}" for module, name in sorted(pairs) if place(name) > place(module)]
+    assert not upward, f"{', '.join(upward)}, which docs/architecture.md lists later"
 
 
 def test_no_module_imports_itself_through_others() -> None:
@@ -105,15 +109,15 @@ OF_THE_PROJECT = {
 """Test files that are not named after a module → what they test."""
 
 
-@pytest.mark.parametrize("file", sorted(Path(__file__).parent.glob("test_*.py")), ids=lambda file: file.stem)
-def test_a_test_file_has_the_name_of_what_it_tests(file: Path) -> None:
+def test_a_test_file_has_the_name_of_what_it_tests() -> None:
     """Of a module, a package or a command, after that of its package where two share it; an aspect of it may follow."""
-    words = file.stem.split("_")[1:]
-    beginnings = {"_".join(words[:count]) for count in range(1, len(words) + 1)}
     names = {"_".join(parts[at:]) for name in TESTED for parts in [name.split(".")] for at in range(len(parts))}
-    assert beginnings & names or "_".join(words) in OF_THE_PROJECT, (
-        f"{file.name}: no module, package or command has this name"
-    )
+    for file in sorted(Path(__file__).parent.glob("test_*.py")):
+        words = file.stem.split("_")[1:]
+        beginnings = {"_".join(words[:count]) for count in range(1, len(words) + 1)}
+        assert beginnings & names or "_".join(words) in OF_THE_PROJECT, (
+            f"{file.name}: no module, package or command has this name"
+        )
 
 
 def test_the_modules_of_mutation_testing_and_their_test_files_exist() -> None:
@@ -158,13 +162,12 @@ def test_no_module_is_a_drawer_without_a_name() -> None:
     assert not {file.stem for file in FILES} & {"utils", "util", "helpers", "common", "core", "misc"}
 
 
-@pytest.mark.parametrize("file", FILES, ids=module_name)
-def test_a_long_file_says_why_it_is_one(file: Path) -> None:
-    text = file.read_text(encoding="utf-8")
-    lines, about = len(text.splitlines()), ast.get_docstring(ast.parse(text)) or ""
-    assert lines <= LONGEST or re.search(r"\bone file\b", about, re.IGNORECASE), (
-        f"{module_name(file)} has {lines} lines: split it by its ideas, or say in its docstring why it is one file"
-    )
+def test_a_long_file_says_why_it_is_one() -> None:
+    for file in FILES:
+        lines, about = len(file.read_text(encoding="utf-8").splitlines()), ast.get_docstring(tree(file)) or ""
+        assert lines <= LONGEST or re.search(r"\bone file\b", about, re.IGNORECASE), (
+            f"{module_name(file)} has {lines} lines: split it by its ideas, or say in its docstring why it is one file"
+        )
 
 
 def test_what_trains_needs_only_the_usual_packages() -> None:
@@ -192,18 +195,20 @@ def test_what_trains_needs_only_the_usual_packages() -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("file", sorted((PACKAGE / "commands").glob("*.py")), ids=lambda file: file.stem)
-def test_no_command_has_any_in_a_signature(file: Path) -> None:
+def test_no_command_has_any_in_a_signature() -> None:
     functions = [
-        node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)
+        (file.name, node)
+        for file in sorted((PACKAGE / "commands").glob("*.py"))
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.FunctionDef)
     ]
     bad = []
-    for node in functions:
+    for file, node in functions:
         arguments = [*node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
         kinds = [one.annotation for one in arguments if one is not None] + [node.returns]
         if any(re.search(r"\bAny\b", ast.unparse(kind)) for kind in kinds if kind is not None):
-            bad.append(node.name)
-    assert not bad, f"{file.name}: Any in the signature of {', '.join(bad)}"
+            bad.append(f"{file}: {node.name}")
+    assert not bad, f"Any in the signature of {', '.join(bad)}"
 
 
 MAY_HOLD_ANY = {
@@ -258,7 +263,7 @@ def test_no_dict_of_anything_crosses_modules() -> None:
     for file in FILES:
         name = file.relative_to(PACKAGE).with_suffix("").as_posix()
         area = next((each for each in MAY_HOLD_ANY if name == each or name.startswith(each + "/")), name)
-        found[area] = found.get(area, 0) + untyped(ast.parse(file.read_text(encoding="utf-8")).body)
+        found[area] = found.get(area, 0) + untyped(tree(file).body)
     more = {name: count for name, count in found.items() if count and name not in MAY_HOLD_ANY}
     assert not more, f"Any in public signatures: {more}"
     wrong = {name: found[name] for name, (most, _) in MAY_HOLD_ANY.items() if found[name] != (most or found[name] or 1)}
@@ -304,8 +309,7 @@ def test_the_walks_name_functions_that_exist() -> None:
     lacking = []
     for module, names in stops:
         file = PACKAGE / module if (PACKAGE / module).exists() else PACKAGE.parent / module
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        tops = [one for one in tree.body if isinstance(one, ast.FunctionDef | ast.ClassDef)]
+        tops = [one for one in tree(file).body if isinstance(one, ast.FunctionDef | ast.ClassDef)]
         there = {one.name for one in tops}
         for kind in (one for one in tops if isinstance(one, ast.ClassDef)):
             inside = [one for one in kind.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
@@ -315,15 +319,15 @@ def test_the_walks_name_functions_that_exist() -> None:
     assert not lacking
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_nothing_waits_by_the_wall_clock(file: Path) -> None:
+def test_nothing_waits_by_the_wall_clock() -> None:
     """A wall clock may jump or run backwards."""
-    if file.relative_to(PACKAGE).as_posix() == "commands/runs.py":  # the age of a run, from the time of its files
-        return
-    assert not re.search(r"\btime\.(time|time_ns)\(|\bfrom time import\b", file.read_text(encoding="utf-8"))
+    clock = re.compile(r"\btime\.(time|time_ns)\(|\bfrom time import\b")
+    found = {module_name(file) for file in FILES if clock.search(file.read_text(encoding="utf-8"))}
+    assert found <= {"commands.runs"}  # the age of a run, from the time of its files
 
 
-@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("__init__.py")), ids=lambda file: file.parent.name)
-def test_names_that_a_package_lists_exist(file: Path) -> None:
-    module = importlib.import_module(".".join(file.relative_to(PACKAGE.parent).parent.parts))
-    assert all(hasattr(module, name) for name in getattr(module, "__all__", ()))
+def test_names_that_a_package_lists_exist() -> None:
+    for file in sorted(PACKAGE.rglob("__init__.py")):
+        name = ".".join(file.relative_to(PACKAGE.parent).parent.parts)
+        module = importlib.import_module(name)
+        assert all(hasattr(module, each) for each in getattr(module, "__all__", ())), name
