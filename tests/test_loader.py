@@ -22,6 +22,7 @@ from ribcage.data.loader import Loader
 from ribcage.imaging import augment
 from ribcage.imaging.augment import View, gentle_view, plain_view, strong_view
 from ribcage.runtime import rng
+from ribcage.runtime.array_pool import ArrayPool
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +254,7 @@ def test_the_way_of_a_gpu_gives_the_same_batch(dataset: DatasetFolder, other: Da
     expected = next(loader.epoch(0))
     with ThreadPoolExecutor(2) as pool:
         loader.device = torch.device("meta")  # where no pixel may be made on the CPU
-        making = BatchInProgress(loader, pool, 0, loader.order(0))
+        making = BatchInProgress(loader, pool, ArrayPool(0), 0, loader.order(0))
         pieces = [piece.result() for piece in making.pieces]
         loader.device = torch.device("cpu")
         made = making._on_device(pieces)

@@ -17,6 +17,7 @@ from ribcage.data.loader import Loader
 from ribcage.data.sampling import repeats
 from ribcage.imaging import augment
 from ribcage.imaging.augment import View, plain_view, strong_view
+from ribcage.runtime.array_pool import ArrayPool
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_together_the_views_show_the_same_image_at_their_own_size(tmp_path: Path
         made = [next(loader.epoch(2)).views]
         with ThreadPoolExecutor(1) as pool:
             loader.device = torch.device("meta")  # where no pixel may be made on the CPU
-            making = BatchInProgress(loader, pool, 2, loader.order(2))
+            making = BatchInProgress(loader, pool, ArrayPool(0), 2, loader.order(2))
             pieces = [piece.result() for piece in making.pieces]
             loader.device = torch.device("cpu")
             made.append(making._on_device(pieces))

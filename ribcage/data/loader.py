@@ -28,6 +28,7 @@ from ribcage.data.label_policy import Policy
 from ribcage.data.sampling import SamePatient, Sampler
 from ribcage.imaging import augment
 from ribcage.imaging.augment import View
+from ribcage.runtime.array_pool import ArrayPool
 from ribcage.runtime.devices import SideStream
 
 _BLOCK = 1 << 16
@@ -163,19 +164,21 @@ class Loader(BatchMaker):
         order = self.order(epoch)
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="ribcage-loader")
         waiting: deque[BatchInProgress] = deque()
+        memory = ArrayPool(self.prefetch + 2)
         side = SideStream(self.device) if self.device.type == "cuda" else None
         remote = [place for place, one in enumerate(self.data) if one.images.is_remote and self.cached is None]
         try:
             for step in range(start, len(self)):
                 if remote:
                     self._prefetch(remote, order, step)
-                waiting.append(BatchInProgress(self, pool, epoch, self._mine(order, step)))
+                waiting.append(BatchInProgress(self, pool, memory, epoch, self._mine(order, step)))
                 if len(waiting) > self.prefetch:
                     yield _finished(waiting.popleft(), side)
             while waiting:
                 yield _finished(waiting.popleft(), side)
         finally:
             pool.shutdown(cancel_futures=True)
+            memory.close()
             for place in remote:
                 self.data[place].images.prefetch(np.empty(0, np.int64))
 

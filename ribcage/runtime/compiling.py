@@ -7,14 +7,18 @@ from typing import Any
 
 
 @functools.cache
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], *, contract: bool = False) -> Callable[..., Any]:
     """The function compiled to machine code that releases the GIL. It is compiled once per machine; once per process
-    where the cache cannot be written or read (a read-only installation, a full disk, a damaged cache)."""
+    where the cache cannot be written or read (a read-only installation, a full disk, a damaged cache).
+
+    contract: a product and a sum are rounded only once, if the processor can do so.
+    """
     import numba
 
-    uncached = numba.njit(nogil=True)(function)
+    jit = functools.partial(numba.njit, nogil=True, fastmath={"contract"} if contract else False)
+    uncached = jit()(function)
     try:
-        cached = numba.njit(nogil=True, cache=True)(function)
+        cached = jit(cache=True)(function)
     except RuntimeError:  # numba found no writable folder
         return uncached
 

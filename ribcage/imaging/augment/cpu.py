@@ -1,12 +1,14 @@
 """Augmentation on the CPU with OpenCV."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from ribcage.imaging.augment import compiled_warp
 from ribcage.imaging.augment.numbers import NOISE_STARTS, Numbers, noise_bank, shrink_factors
 from ribcage.imaging.augment.spec import blur_radius
 
@@ -24,19 +26,26 @@ def apply(images: Images, numbers: Numbers, mean: float, std: float) -> Tensor:
 def apply_into(out: Images, images: Images, numbers: Numbers, mean: float, std: float) -> None:
     """As `apply`, into N (H, W) float32 arrays."""
     if len(numbers):
-        _warp(images, numbers, mean, std, out)
-        _finish(numbers, std, out)
+        left = _warp(images, numbers, mean, std, out)
+        _finish(replace(numbers, noise=left), std, out)
 
 
-def _warp(images: Images, numbers: Numbers, mean: float, std: float, out: Images) -> None:
-    """Downsample, change intensities and warp, reading only the part of each image that its view covers."""
+def _warp(images: Images, numbers: Numbers, mean: float, std: float, out: Images) -> np.ndarray:
+    """Downsample, change intensities and warp, reading only the part of each image that its view covers. Returns the
+    (N,) standard deviations of the noise that is still to be added."""
     height, width = numbers.size
-    shade = (_table_shade if images[0].dtype == np.uint8 else _float_shade)(numbers, mean, std)
+    eight_bits = images[0].dtype == np.uint8
+    tables = _intensity(np.arange(256)[None] / 255, numbers, mean, std) if eight_bits else None  # (N, 256)
+    shade = _float_shade(numbers, mean, std) if tables is None else _table_shade(tables)
     black = _intensity(np.zeros((len(numbers), 1)), numbers, mean, std)[:, 0].tolist()
     factors = shrink_factors(numbers.affine)
     parts = _parts(numbers, factors, np.array([len(image) for image in images]))
     matrices = _matrices(numbers.affine, factors, parts)
-    copies = _copies(matrices, factors, parts, numbers.size)
+    copies, left, warp = _copies(matrices, factors, parts, numbers.size), numbers.noise.copy(), None
+    if tables is not None and compiled_warp.is_worthwhile(len(numbers), width):
+        noise = np.where(numbers.sigma > 0, 0, left / std).astype(np.float32)  # after a blur, noise is added separately
+        bank = noise_bank(NOISE_STARTS + height * width)
+        warp = compiled_warp.LevelWarp(tables, matrices, noise, numbers.noise_at, bank)
     for n, (factor, (x0, y0, x1, y1), copy) in enumerate(zip(factors.tolist(), parts.tolist(), copies, strict=True)):
         part = images[n][y0:y1, x0:x1]
         if copy:
@@ -44,9 +53,15 @@ def _warp(images: Images, numbers: Numbers, mean: float, std: float, out: Images
         elif not part.size:
             out[n][:] = black[n]
         else:
-            part = shade(n, part if factor == 1 else _shrink(part, factor), None)
-            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-            cv2.warpAffine(part, matrices[n], (width, height), out[n], flags, cv2.BORDER_CONSTANT, black[n])
+            part = part if factor == 1 else _shrink(part, factor)
+            if warp is not None:
+                warp(n, part, out[n])
+                left[n] *= numbers.sigma[n] > 0
+            else:
+                flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+                size, border = (width, height), (cv2.BORDER_CONSTANT, black[n])
+                cv2.warpAffine(shade(n, part, None), matrices[n], size, out[n], flags, *border)
+    return left
 
 
 def _finish(numbers: Numbers, std: float, out: Images) -> None:
@@ -71,9 +86,8 @@ def _finish(numbers: Numbers, std: float, out: Images) -> None:
 _Shade = Callable[[int, np.ndarray, np.ndarray | None], np.ndarray]
 
 
-def _table_shade(numbers: Numbers, mean: float, std: float) -> _Shade:
+def _table_shade(tables: np.ndarray) -> _Shade:
     """For uint8: one lookup table per image."""
-    tables = _intensity(np.arange(256)[None] / 255, numbers, mean, std)  # (N, 256)
     return lambda n, part, out: cv2.LUT(part, tables[n], out)
 
 
