@@ -10,7 +10,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal
 
 from ribcage.runtime import flags, limits, threads
-from ribcage.runtime.remote import addresses
+from ribcage.runtime.remote import addresses, places
 from ribcage.runtime.remote.run_command import run_command
 from ribcage.runtime.spelling import did_you_mean
 
@@ -40,11 +40,14 @@ def verb(name: str) -> Callable[..., Any]:
         if own and "member" not in kinds:
             word = next(iter(own))
             raise TypeError(f"ribcage.{name}() has no option {word!r}.{did_you_mean(word, known)}")
-        settled: dict[str, Any] = {key: typed(key, kinds[key], value) for key, value in given.items() if key in known}
+        plain = {key: typed(key, kinds[key], value) for key, value in given.items() if key in known}
+        settled, wrong = places.settled(module, plain)
         if "member" in kinds:
             hints = flags.hints(module.member(given[positional[0]])) if own else {}
-            settled["member"] = {key: typed(key, hints.get(key, Any), value) for key, value in own.items()}
-        if wrong := flags.remote_errors(module, settled):
+            plain = {key: typed(key, hints.get(key, Any), value) for key, value in own.items()}
+            settled["member"], misplaced = places.settled(module, plain)
+            wrong += misplaced
+        if wrong:
             raise ValueError("; ".join(wrong) + ".")
         return run_command(module, module.Options(**settled))
 

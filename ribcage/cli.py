@@ -13,6 +13,7 @@ from ribcage import __version__
 from ribcage.runtime import help_pages, resuming, signals, terminal, threads
 from ribcage.runtime.flags import parse, read_flags
 from ribcage.runtime.limits import UsageError
+from ribcage.runtime.remote.addresses import with_addresses
 from ribcage.runtime.remote.run_command import run_command
 from ribcage.runtime.spelling import did_you_mean
 
@@ -105,7 +106,7 @@ def error_line(error: Exception) -> str:
 
     Of a line that a hostile file made endless the middle is left out.
     """
-    text = terminal.plain_line(_told(error))
+    text = terminal.plain_line(with_addresses(_told(error)))
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 300]} […] {text[-300:]}"
 
 

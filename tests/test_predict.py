@@ -23,7 +23,7 @@ from ribcage.data.collection import Datasets
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.data.provenance import Provenance
 from ribcage.imaging import image_file
-from ribcage.inference import image_files, predictions
+from ribcage.inference import image_files, input_files, predictions
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.reports import prediction_lines
@@ -88,25 +88,25 @@ def test_of_a_folder_all_that_begin_as_images_are_asked_about(tmp_path: Path) ->
     absent = tmp_path / "absent.dcm"
     absent.symlink_to("nothing")
     os.mkfifo(tmp_path / "pipe")  # without an extension, it is no image, and it is not opened
-    found = image_files.image_files([tmp_path])
+    found = input_files.input_files([tmp_path])
     assert set(found.images) == {*wanted, broken, absent} and found.others == 2
     assert found.endings == ((".txt", 1), ("no ending", 1))
     line = prediction_lines.skipped_line(found)
     assert "2 files" in line and "1 × .txt" in line and "1 × no ending" in line
     assert list(found.images) == sorted(found.images)
-    assert image_files.image_files([wanted[0], tmp_path, wanted[0]]).images[0] == wanted[0]
-    assert len(image_files.image_files([wanted[0], tmp_path]).images) == 7
+    assert input_files.input_files([wanted[0], tmp_path, wanted[0]]).images[0] == wanted[0]
+    assert len(input_files.input_files([wanted[0], tmp_path]).images) == 7
 
 
 def test_patterns_are_ours_where_the_shell_leaves_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other, deep = (image(tmp_path / name) for name in ("胸 片/a1.png", "胸 片/a2.png", "胸 片/deep/er/a3.png"))
     odd = image(tmp_path / "x[1].png")
     monkeypatch.chdir(tmp_path)
-    assert image_files.image_files([Path("胸 片/a?.png")]).images == (Path("胸 片/a1.png"), Path("胸 片/a2.png"))
-    assert image_files.image_files([tmp_path / "胸*" / "**" / "*.png"]).images == (one, other, deep)
-    assert image_files.image_files([tmp_path / "*" / "deep"]).images == (deep,)
-    assert image_files.image_files([odd]).images == (odd,)
-    assert image_files.image_files([Path("none*.png")]).images == (Path("none*.png"),)
+    assert input_files.input_files([Path("胸 片/a?.png")]).images == (Path("胸 片/a1.png"), Path("胸 片/a2.png"))
+    assert input_files.input_files([tmp_path / "胸*" / "**" / "*.png"]).images == (one, other, deep)
+    assert input_files.input_files([tmp_path / "*" / "deep"]).images == (deep,)
+    assert input_files.input_files([odd]).images == (odd,)
+    assert input_files.input_files([Path("none*.png")]).images == (Path("none*.png"),)
 
 
 def test_our_own_maps_are_not_asked_about(model: Path, tmp_path: Path) -> None:
@@ -120,11 +120,11 @@ def test_our_own_maps_are_not_asked_about(model: Path, tmp_path: Path) -> None:
 def test_a_folder_without_images_is_one_line_with_the_count_of_other_files(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     with pytest.raises(ValueError, match=r"1 other file"):
-        image_files.image_files([tmp_path])
+        input_files.input_files([tmp_path])
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "dataset.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match="ribcage evaluate"):
-        image_files.image_files([tmp_path / "made"])
+        input_files.input_files([tmp_path / "made"])
 
 
 # ---- the table

@@ -40,7 +40,9 @@ def test_a_file_address_is_a_local_path() -> None:
     assert addresses.parse_place("file:///data/nih") == Path("/data/nih")
 
 
-@pytest.mark.parametrize("text", ["s3://", "s3://a/../b", "s3://a//b", "s3://a/\n", "ftp://a/b", "https://a/b"])
+@pytest.mark.parametrize(
+    "text", ["s3://", "s3://a/../b", "s3://a//b", "s3://a/\n", "zip://a/b", "https://a/b", "nowhere://a/b"]
+)
 def test_an_invalid_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         addresses.parse_place(text)
@@ -93,7 +95,7 @@ def test_a_missing_object_and_a_missing_bucket_are_told_apart(s3: FaultProxy) ->
 def test_without_the_package_of_a_scheme_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     objects.forget_connections()
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(ImportError, match=r"pip install ribcage\[remote\]"):
+    with pytest.raises(ImportError, match=r"pip install 'ribcage\[remote\]'"):
         objects.describe("s3://xray/a")
     objects.forget_connections()
 

@@ -15,6 +15,7 @@ from ribcage import cli
 from ribcage.bundle.io import load_bundle
 from ribcage.runtime.remote import addresses, mirror, objects
 from ribcage.runtime.remote.mirror import Mirror
+from ribcage.runtime.remote.places import Place
 from ribcage.runtime.remote.run_command import run_command
 
 RUN = "s3://xray/runs/small"
@@ -92,6 +93,7 @@ class OutOptions:
 def test_a_batch_script_without_srun_is_one_process(s3: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_NTASKS", "16")
     command = ModuleType("command")
+    command.PLACES = {"out": Place.FOLDER_OUT}  # type: ignore[attr-defined]
     command.run = lambda options: write(options.out, notes_txt="1")  # type: ignore[attr-defined]
     run_command(command, OutOptions(addresses.parse_place(RUN)))
     assert there() == {"notes.txt": "1"}

@@ -3,6 +3,7 @@
 `init` is the value of --init everywhere in this module; "" means random weights.
 """
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,28 @@ from ribcage.models.backbone import Backbone
 from ribcage.models.catalogue import pretrained_config
 from ribcage.models.pretrained import Weights
 from ribcage.runtime import distributed
-from ribcage.runtime.remote import addresses
+from ribcage.runtime.remote import addresses, cache, objects
 from ribcage.runtime.remote.addresses import address_text
 
 
 def initial_bundle(init: str) -> Path | None:
     """The folder of the bundle that initial weights come from, also when its weights file is named; None for others."""
     place = Path(init)
-    if addresses.is_remote(init):
+    if addresses.is_remote(init) and not objects.exists(init):
         return find_bundle(place)
+    if addresses.is_remote(init):
+        whole = place.name == WEIGHTS_FILE and objects.exists(addresses.child(place.parent, "model.json"))
+        return find_bundle(place.parent) if whole else None
     if place.name == WEIGHTS_FILE and (place.parent / "model.json").is_file():
         return place.parent
     return find_bundle(place) if init and place.is_dir() else None
+
+
+def weights_file(init: str) -> Path | None:
+    """The file of weights that `init` names, of a remote one a local copy; None for all else."""
+    if addresses.is_remote(init):
+        return cache.local_copy(init) if objects.exists(init) else None
+    return Path(init) if Path(init).is_file() else None
 
 
 def initial_spec(init: str) -> ModelSpec | None:
@@ -58,9 +69,14 @@ def initial_provenance(init: str) -> Provenance:
     provenance.npz beside it; without one, its training data is unknown."""
     if folder := initial_bundle(init):
         return Provenance.load(folder / "provenance.npz")
-    beside = [Path(init).parent / part / "provenance.npz" for part in (".", "bundle")] if Path(init).is_file() else []
-    unknown = Provenance.nothing(Path(init).name) if Path(init).is_file() else Provenance.nothing()
-    return next((Provenance.load(file) for file in beside if file.is_file()), unknown)
+    if not weights_file(init):
+        return Provenance.nothing()
+    for part in ("", "bundle"):
+        with contextlib.suppress(FileNotFoundError):
+            file = cache.local_file(Path(init).parent / part, "provenance.npz")
+            if file.is_file():
+                return Provenance.load(file)
+    return Provenance.nothing(Path(init).name)
 
 
 def data_sources(data: Datasets, init: str) -> tuple[TrainingData, ...]:
@@ -76,9 +92,10 @@ def data_sources(data: Datasets, init: str) -> tuple[TrainingData, ...]:
 
 def file_source(init: str) -> list[TrainingData]:
     """The training data of a published file, described as a dataset; nothing where there is no file."""
-    if not Path(init).is_file():
+    file = weights_file(init)
+    if file is None:
         return []
-    found = published(Path(init))
+    found = published(file)
     name, source, licence = found.data or Path(init).name, found.source, found.licence
     if found.evidence.kind == "shapes":  # shapes alone do not tell the source
         name, source, licence = Path(init).name, "", ""
@@ -123,7 +140,7 @@ def initial_backbone(spec: ModelSpec, init: str, drop_path: float) -> Backbone:
             found.append(read_initial_weights(file))
             return found[-1]
 
-        built = _built(spec, init=init, mean=spec.mean, std=spec.std, read=read, **shape)
+        built = _built(spec, init=str(weights_file(init) or init), mean=spec.mean, std=spec.std, read=read, **shape)
         for one in found:
             _report(init, one, built)
         return built

@@ -147,6 +147,15 @@ def find_bundle(folder: Path) -> Path:
     raise FileNotFoundError(f"{folder} has no model: it contains neither model.json nor bundle/model.json.")
 
 
+def local_model(place: Path) -> Path:
+    """A local file or folder itself; of a remote one, a local copy of the file, of the bundle, or of the files directly
+    in the folder."""
+    if addresses.is_remote(place) and not objects.exists(place):
+        with contextlib.suppress(FileNotFoundError):
+            return find_bundle(place)
+    return cache.local_place(place)
+
+
 def remote_bundle(folder: Path) -> str:
     """The address of the bundle of a remote folder: the folder itself, or the `bundle` of a run."""
     here = addresses.address(folder)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ribcage.runtime.remote.places import Place
 from ribcage.runtime.spelling import count_phrase
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ribcage.training.blending import BlendImages, Blends
 
 POSITIONAL = ("models",)
-REMOTE = ("models",)
+PLACES = {"models": Place.MODEL, "data": Place.DATASET, "out": Place.FOLDER_OUT}
 EXAMPLES = (
     "blend runs/a runs/b runs/c --data data/nih --out models/soup",
     "blend runs/a runs/b runs/c --data data/nih --greedy --out models/greedy",

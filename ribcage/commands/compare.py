@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ribcage.runtime.remote.addresses import address_text
+from ribcage.runtime.remote.places import Place
+
 if TYPE_CHECKING:
     from ribcage.evaluation.comparison import ComparisonResult
     from ribcage.reports.html import ResultWithPage
 
 POSITIONAL = ("runs",)
+PLACES = {"runs": Place.RESULTS, "html": Place.FILE_OUT, "json": Place.FILE_OUT}
 EXAMPLES = ("compare runs/a runs/b", "compare runs/a runs/b --on nih-test --html compare.html")
 
 
@@ -66,7 +70,7 @@ def run(options: Options) -> "ResultWithPage":
         if file is None:
             continue
         files.write_text(file, text)
-        print(f"Wrote {file}")
+        print(f"Wrote {address_text(file)}")
     return ResultWithPage(typed_json.to_json(result), lambda: comparison_page(result))
 
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ribcage.runtime.remote.addresses import address_text
+from ribcage.runtime.remote.places import Place
+
 if TYPE_CHECKING:
     from ribcage.bundle.conversion import Converted
     from ribcage.bundle.formats.reading.account import TensorRecord
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from ribcage.methods.supervised import Supervised
 
 POSITIONAL = ("file",)
-REMOTE = ("file",)
+PLACES = {"file": Place.WEIGHTS, "data": Place.DATASET, "out": Place.OUT}
 EXAMPLES = (
     "convert model.pth.tar --out models/chexnet --layout chexnet",
     "convert models/chexnet --data data/ours --out models/calibrated",
@@ -96,10 +99,14 @@ def run(options: Options) -> "ModelSpec | Path | None":
 
 
 def weights_file(options: Options) -> Options:
-    """The same; a folder in the layout of Hugging Face stands for its file of weights."""
+    """The same, with a local copy of a remote file; a folder in the layout of Hugging Face stands for its file of
+    weights."""
     from dataclasses import replace
 
-    folder = options.file
+    from ribcage.bundle.io import local_model
+
+    folder = local_model(options.file) if options.file else None
+    options = replace(options, file=folder)
     if not folder or not (folder / "config.json").is_file() or (folder / "model.json").exists():
         return options
     return replace(options, file=folder / "model.safetensors")
@@ -299,7 +306,7 @@ def published_file(options: Options) -> Path:
             f"{options.file} is an ensemble, which cannot be written in a published layout. Convert its members."
         )
     file: Path = layout.export(opened.method, opened.spec, options.out)
-    print(f"Wrote {file}.")
+    print(f"Wrote {address_text(file)}.")
     return file
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ribcage.runtime.remote.places import Place
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from ribcage.data.dataset_folder import DatasetFolder
 
 POSITIONAL = ("data",)
+PLACES = {"data": Place.DATASET, "features": Place.MODEL, "out": Place.FOLDER_OUT}
 EXAMPLES = ("curate data/nih --features runs/moco --share 0.25 --out data/nih-quarter",)
 
 
@@ -81,16 +84,19 @@ def run(options: Options) -> "DatasetFolder":
 def check(options: Options) -> None:
     """Raise one ValueError with everything that is wrong with the options."""
     from ribcage.runtime import limits
-    from ribcage.runtime.remote import addresses
 
     wrong = ["--out is missing: pass the dataset folder to write"] * (options.out is None)
-    wrong += [f"--out {options.out} exists: pass a new folder"] * (options.out is not None and options.out.exists())
-    wrong += [f"{place} is a remote address: copy the dataset folder to a local disk"
-              for place in (options.data, options.out) if place and addresses.is_remote(place)]  # fmt: skip
+    used = options.out is not None and options.out.exists() and not (options.out.is_dir() and is_empty(options.out))
+    wrong += [f"--out {options.out} exists: pass a new folder"] * used
     wrong += [f"--share {options.share:g} must be more than 0 and at most 1"] * (not 0 < options.share <= 1)
     wrong += [f"--balance {options.balance:g} must be from 0 to 1"] * (not 0 <= options.balance <= 1)
     wrong += [f"--prototypes {options.prototypes} must be 0 or more"] * (options.prototypes < 0)
     limits.check_options(options, wrong)
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether there is nothing in a folder."""
+    return next(folder.iterdir(), None) is None
 
 
 def features(options: Options, data: "Datasets", rows: "np.ndarray") -> "np.ndarray":
@@ -137,6 +143,7 @@ def write(options: Options, opened: "DatasetFolder", rows: "np.ndarray", reasons
 
     from ribcage.data import curation, dataset_folder
     from ribcage.runtime import files
+    from ribcage.runtime.remote import addresses, cache
 
     assert options.out is not None
     opened.require_tables()
@@ -145,11 +152,14 @@ def write(options: Options, opened: "DatasetFolder", rows: "np.ndarray", reasons
     column[rows] = reasons
     split[rows[reasons != curation.SELECTED]] = ""
     index = replace(opened.index, table=table.assign(split=split, **{curation.COLUMN: column}))
-    options.out.mkdir(parents=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    remote = addresses.is_remote(options.data)
     with files.explained(options.out, "Free space first."):
-        for file in sorted(options.data.iterdir()):
+        for file in sorted((cache.local_folder(options.data) if remote else options.data).iterdir()):
             if file.name not in ("index.parquet", "dataset.json", files.LOCK) and file.is_file():
                 try:
+                    if remote:  # links to copies in the cache would change with them
+                        raise OSError
                     os.link(file, options.out / file.name)
                 except OSError:  # another file system
                     shutil.copyfile(file, options.out / file.name)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ribcage.commands import finetune
+from ribcage.runtime.remote.places import Place
 from ribcage.training.options import as_json, with_defaults
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ribcage.training.trainer import Trainer
 
 POSITIONAL = ()
+PLACES = {"data": Place.DATASET, "teacher": Place.PREDICTOR, "init": Place.WEIGHTS, "out": Place.FOLDER_OUT}
 EXAMPLES = ("distil --teacher runs/chexnet --data data/nih --model eeea_net_c2 --out runs/small",)
 
 

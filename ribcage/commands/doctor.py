@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ribcage.runtime.remote.addresses import address_text
+from ribcage.runtime.remote.places import Place
+
 if TYPE_CHECKING:
     from ribcage.training.checkup import InstallationCheck, Report
 
+PLACES = {"json": Place.FILE_OUT}
 EXAMPLES = ("doctor", "doctor --json doctor.json")
 
 
@@ -64,4 +68,4 @@ def write(file: Path, facts: "Report") -> None:
     from ribcage.runtime import files
 
     files.write_text(file, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-    print(f"Wrote {file}")
+    print(f"Wrote {address_text(file)}")

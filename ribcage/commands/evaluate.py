@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from ribcage.runtime.engines import EngineName
+from ribcage.runtime.remote.places import Place
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 Opened = TypeVar("Opened")
 Outputs = TypeVar("Outputs")
 POSITIONAL = ("run",)
-REMOTE = ("run",)
+PLACES = {"run": Place.MODEL, "data": Place.DATASET, "out": Place.EVALUATION}
 EXAMPLES = (
     "evaluate runs/chexnet --data data/nih",
     "evaluate runs/chexnet --data data/rsna --split all --resamples 2000",
@@ -94,7 +95,7 @@ def run(options: Options) -> "ResultWithPage":
     from ribcage.reports.html import ResultWithPage
     from ribcage.runtime import distributed, engines, launcher, limits
 
-    limits.check_options(options, [*limits.missing_out_errors(options.run, options.out), *unsuitable(options)])
+    limits.check_options(options, unsuitable(options))
     engine = engines.engine(options.engine, gpus=True)
     with launcher.started() as device:
         if ModelSpec.load(find_bundle(options.run) / "model.json").detector:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+from ribcage.runtime.remote.addresses import address_text
+from ribcage.runtime.remote.places import Place
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from ribcage.bundle.spec import ModelSpec
 
 POSITIONAL = ("model",)
-REMOTE = ("model",)
+PLACES = {"model": Place.MODEL, "data": Place.DATASET, "out": Place.FILE_OUT}
 EXAMPLES = (
     "export runs/chexnet --out chexnet.onnx",
     "export runs/chexnet --to openvino --int8 --data data/nih --out chexnet-int8.xml",
@@ -80,12 +83,14 @@ def run(options: Options) -> Exported:
 
     from ribcage.bundle import attestation, deployment
     from ribcage.bundle.io import load_classifier
+    from ribcage.data.collection import Datasets
     from ribcage.runtime import files, limits, progress
 
     limits.check_options(options, wrong(options))
     opened = load_classifier(options.model)
     if absent := deployment.missing_packages(options.to):
         raise ImportError(f"--to {options.to} needs {', '.join(absent)}: pip install 'ribcage[export]'")
+    Datasets.open(options.data)  # what is wrong with them is reported now, and not after the export
     file = options.out or opened.folder / usual(options)
     with contextlib.ExitStack() as stack:
         stack.enter_context(files.explained(file.parent, "Free some space, or choose another --out."))
@@ -111,7 +116,7 @@ def run(options: Options) -> Exported:
                 print(f"! `ribcage serve` will not use {file}, but will export the model again: {error}")
     if opened.spec.warning:
         print(f"! {opened.spec.warning}")
-    print(f"Wrote {file}, {sum(one.stat().st_size for one in beside(file)) / 1e6:,.1f} MB:")
+    print(f"Wrote {address_text(file)}, {sum(one.stat().st_size for one in beside(file)) / 1e6:,.1f} MB:")
     for tensor in deployment.file_tensors(options.to, file, opened.spec):
         print(f"  {tensor}")
     print(f"Columns of the output: {', '.join(opened.spec.findings)}.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ribcage.models.hyperparameters import Hyperparameters, default_texts
+from ribcage.runtime.remote.places import Place
 from ribcage.training.options import TrainingOptions, as_json, with_defaults
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ribcage.training.trainer import Trainer
 
 POSITIONAL = ()
+PLACES = {"data": Place.DATASET, "init": Place.WEIGHTS, "out": Place.FOLDER_OUT}
 EXAMPLES = (
     "finetune --data data/nih --model densenet121 --init imagenet --out runs/nih",
     "finetune --data data/ours --init runs/moco --labels 0.1 --out runs/ours",

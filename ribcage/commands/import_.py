@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ribcage.runtime.engines import EngineName
+from ribcage.runtime.remote.places import Place
 from ribcage.runtime.spelling import count_phrase
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ribcage.data.index import Index
 
 POSITIONAL = ("dataset", "root")
-REMOTE = ("root", "out")
+PLACES = {"root": Place.SOURCE, "out": Place.FOLDER_OUT, "masks": Place.FILE, "split_list": Place.FILE}
 WAITING_THREADS = 16
 """Minimum number of threads that read images from a server."""
 EXAMPLES = (
@@ -206,7 +207,7 @@ def describe(options: Options) -> "tuple[Index, Facts]":
     """The Index, and the facts of the folder to be."""
     from ribcage.data import dataset_facts, dataset_folder, datasets, splits
     from ribcage.data.readers.mask_tables import with_masks
-    from ribcage.runtime.remote import addresses
+    from ribcage.runtime.remote import addresses, cache
 
     module = datasets.load_dataset(options.dataset)
     index = datasets.index(options.dataset, options.root, **options.member)
@@ -214,7 +215,7 @@ def describe(options: Options) -> "tuple[Index, Facts]":
     root = index.root.absolute() if local else index.root
     index = replace(index, name=options.name or index.name, root=root)
     for file in options.masks:
-        index = with_masks(index, file)
+        index = with_masks(index, cache.local_place(file))
     if options.split_list:
         listed = splits.from_lists(options.split_list, index.table["patient"], index.table["path"])
         index = replace(index, table=index.table.assign(split=listed))

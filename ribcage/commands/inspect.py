@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ribcage.runtime.remote.addresses import address_text
+from ribcage.runtime.remote.places import Place
+
 if TYPE_CHECKING:
     from ribcage.data.index import Index
     from ribcage.reports.html import ResultWithPage
 
 POSITIONAL = ("folders",)
+PLACES = {"folders": Place.DATASET, "split_list": Place.FILE, "html": Place.FILE_OUT, "json": Place.FILE_OUT}
 EXAMPLES = ("inspect data/nih", "inspect data/nih data/rsna --html audit.html")
 
 
@@ -68,7 +72,7 @@ def run(options: Options) -> "ResultWithPage":
         if file is None:
             continue
         files.write_text(file, text or result.page())
-        print(f"Wrote {file}")
+        print(f"Wrote {address_text(file)}")
     return result
 
 

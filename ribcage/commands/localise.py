@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ribcage.models.hyperparameters import Hyperparameters, default_texts
+from ribcage.runtime.remote.addresses import is_remote
+from ribcage.runtime.remote.places import Place
 from ribcage.training.options import TrainingOptions, as_json, with_defaults
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from ribcage.training.trainer import Trainer
 
 POSITIONAL = ()
+PLACES = {"data": Place.DATASET, "init": Place.WEIGHTS, "out": Place.FOLDER_OUT}
 UNAVAILABLE = ("export_as",)
 """Inherited options that detectors do not have; the help does not list them."""
 EXAMPLES = ("localise --data data/rsna --model resnet50 --init runs/moco --freeze backbone --out runs/boxes",)
@@ -115,7 +118,7 @@ def wrong(options: Options) -> list[str]:
     said = []
     if options.patience and options.keep == "last":
         said.append("--patience needs --keep best, not --keep last")
-    if options.head == "cam" and not (options.init and Path(options.init).exists()):
+    if options.head == "cam" and not (is_remote(options.init) or (options.init and Path(options.init).exists())):
         said.append("--head cam needs the bundle of a classifier as --init")
     if options.head == "cam":
         idle = [name for name in UNUSED_BY_CAM if getattr(options, name) != getattr(Options, name)]

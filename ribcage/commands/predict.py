@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ribcage.runtime.engines import EngineName
+from ribcage.runtime.remote.addresses import address_text
+from ribcage.runtime.remote.places import Place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +22,13 @@ if TYPE_CHECKING:
     from ribcage.reports.prediction_lines import PredictionLines
 
 POSITIONAL = ("model", "paths")
-REMOTE = ("model",)
+PLACES = {
+    "model": Place.MODEL,
+    "paths": Place.IMAGES,
+    "out": Place.FILE_OUT,
+    "maps": Place.FOLDER_OUT,
+    "sheet": Place.OUT,
+}
 EXAMPLES = (
     "predict runs/chexnet /data/new --out predictions.csv",
     "predict runs/chexnet scan.dcm --maps maps",
@@ -85,14 +93,14 @@ def run(options: Options) -> "pd.DataFrame":
     from ribcage.bundle import ood
     from ribcage.bundle.io import find_bundle, load_classifier, load_detector
     from ribcage.bundle.spec import ModelSpec
-    from ribcage.inference import blocks, image_files
+    from ribcage.inference import blocks, image_files, input_files
     from ribcage.reports.map_files import MapFiles
     from ribcage.reports.prediction_lines import PredictionLines, skipped_line
     from ribcage.runtime import engines, limits
 
     engine = engines.engine(options.engine)
     model = ModelSpec.load(find_bundle(options.model) / "model.json")
-    files = image_files.image_files(options.paths, [place for place in (options.maps, options.sheet) if place])
+    files = input_files.input_files(options.paths, [place for place in (options.maps, options.sheet) if place])
     limits.check_options(options, [*wrong(options, len(files.images)), *unsuitable(options, model)])
     if files.others:
         print(skipped_line(files))
@@ -111,8 +119,8 @@ def run(options: Options) -> "pd.DataFrame":
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         found.save(options.out)
-        print(f"Wrote {options.out}.")
-    out = str(options.out) if options.out else ""
+        print(f"Wrote {address_text(options.out)}.")
+    out = address_text(options.out) if options.out else ""
     show(options, found, PredictionLines(model, options.rule, options.notes, out), ood.weakness(opened.ood))
     maps = MapFiles(
         opened, decoded, map_method(options), options.maps, options.sheet, options.map_findings, options.rule

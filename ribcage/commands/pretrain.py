@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ribcage.models.hyperparameters import default_texts
+from ribcage.runtime.remote.places import Place
 from ribcage.training.options import LEFT_OPEN, TrainingOptions, as_json, earlier_values, with_defaults
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ribcage.training.trainer import Trainer
 
 POSITIONAL = ("method",)
+PLACES = {"data": Place.DATASET, "init": Place.WEIGHTS, "probe": Place.DATASET, "out": Place.FOLDER_OUT}
 EXAMPLES = (
     "pretrain moco --data data/nih --model resnet50 --out runs/moco",
     "pretrain mae --data data/nih data/chexpert --model vit_base_patch16_224 --out runs/mae",

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ribcage.runtime.remote.places import Place
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from ribcage.training.probe import ProbeResult, ScoreSummary
 
 POSITIONAL = ("model",)
+PLACES = {"model": Place.MODEL, "data": Place.DATASET, "init": Place.WEIGHTS, "out": Place.FOLDER_OUT}
 EXAMPLES = ("probe runs/moco --data data/nih --out probe",)
 GROUPS = {"batch": "Run"}
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ribcage.runtime.remote.addresses import address_text
+from ribcage.runtime.remote.places import Place
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from ribcage.bundle.cost.subject import Subject
 
 POSITIONAL = ("models",)
+PLACES = {"models": Place.MODEL, "json": Place.FILE_OUT}
 EXAMPLES = ("profile densenet121 eeea_net_c2", "profile runs/chexnet", "profile --list resnet")
 GROUPS = {"size": "Model"}
 
@@ -220,4 +224,4 @@ def write(options: Options, result: "Profile") -> None:
     if options.json is None:
         return
     files.write_text(options.json, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    print(f"Wrote {options.json}")
+    print(f"Wrote {address_text(options.json)}")

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ribcage.runtime.remote.addresses import address_text
+from ribcage.runtime.remote.places import Place
+
 if TYPE_CHECKING:
     from ribcage.runtime.recipe import Recipe
 
 POSITIONAL = ("action", "name")
+PLACES = {"json": Place.FILE_OUT}
 EXAMPLES = ("recipes", "recipes show chexnet-nih-densenet121")
 
 
@@ -80,4 +84,4 @@ def write(file: Path, known: "list[Recipe]") -> None:
 
     text = json.dumps([dataclasses.asdict(one) for one in known], indent=1, ensure_ascii=False)
     files.write_text(file, text + "\n")
-    print(f"Wrote {file}")
+    print(f"Wrote {address_text(file)}")

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ribcage.runtime.remote.places import Place
+
 if TYPE_CHECKING:
     from ribcage.data.dataset_folder import DatasetFolder
 
 POSITIONAL = ("data",)
-REMOTE = ("data",)
+PLACES = {"data": Place.DATASET, "out": Place.FOLDER_OUT}
 EXAMPLES = ("reshard data/nih --out data/nih-shards --images-per-shard 512",)
 
 

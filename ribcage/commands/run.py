@@ -12,8 +12,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from ribcage.runtime.remote.addresses import address_text
+from ribcage.runtime.remote.places import Place
+from ribcage.runtime.remote.run_command import run_command
+
 Value = TypeVar("Value")
 POSITIONAL = ("name",)
+PLACES = {
+    "data": Place.DATASET,
+    "download": Place.SOURCE,
+    "out": Place.STEPS,
+    "init": Place.WEIGHTS,
+    "teacher": Place.PREDICTOR,
+    "probe": Place.DATASET,
+}
 EXAMPLES = ("run small-moco --dry-run", "run chexnet-nih-densenet121 --data data/nih --out runs/chexnet")
 GROUPS = {"download": "Data"}
 
@@ -88,7 +100,7 @@ def run(options: Options) -> Path | int:
             print(f"Skipped: {missing} does not exist.")
             continue
         with resuming.resumed_instead_by(again):
-            result = step.module.run(resumed(step).options)
+            result = run_command(step.module, resumed(step).options)
         if isinstance(result, int) and result:
             return result
     return next(step.options.out for step in todo if step.trains)
@@ -143,7 +155,7 @@ def named(every: list[Step]) -> list[str]:
 
 def kept(step: Step) -> bool:
     """Whether the import of a downloaded dataset is complete already."""
-    return step.options.root is not None and (step.options.out / "dataset.json").exists()
+    return step.options.root is not None and exists(step.options.out / "dataset.json")
 
 
 def moves(options: Options, every: list[Step]) -> dict[str, str]:
@@ -154,8 +166,8 @@ def moves(options: Options, every: list[Step]) -> dict[str, str]:
     if options.out is not None:
         main = next(str(step.options.out) for step in every if step.trains)
         others = [step.options.out for step in every if step.command != "import" and getattr(step.options, "out", None)]
-        found |= {str(other): f"{options.out}-{other.name}" for other in others}
-        found[main] = str(options.out)
+        found |= {str(other): f"{address_text(options.out)}-{other.name}" for other in others}
+        found[main] = address_text(options.out)
     return found
 
 
@@ -183,7 +195,7 @@ def check(options: Options, todo: list[Step]) -> None:
     if options.data and options.download:
         wrong.append("--data and --download cannot be combined: pass either imported or downloaded folders")
     for step in todo:
-        if step.command == "import" and step.options.root is not None and not step.options.root.exists():
+        if step.command == "import" and step.options.root is not None and not exists(step.options.root):
             wrong.append(
                 f"{step.options.root} does not exist: pass --download FOLDER, or --data FOLDER after 'ribcage import "
                 f"{step.options.dataset}'"
@@ -191,9 +203,7 @@ def check(options: Options, todo: list[Step]) -> None:
         if not step.trains:
             continue
         wrong += [
-            f"{one} does not exist: pass --data"
-            for one in step.options.data
-            if one not in made and not Path(one).exists()
+            f"{one} does not exist: pass --data" for one in step.options.data if one not in made and not exists(one)
         ]
         for name in ("init", "teacher"):
             value = getattr(step.options, name, ())
@@ -208,7 +218,7 @@ def lacking(option: str, values: tuple[str, ...], made: set[str], leaves: Callab
     for one in values:
         if one == "PRETRAINED":
             missing.append(f"--{option} is missing: pass a run folder or a weights file")
-        elif (maker := leaves(one)) and one not in made and not Path(one).exists():
+        elif (maker := leaves(one)) and one not in made and not exists(one):
             missing.append(f"{one} does not exist: create it with 'ribcage run {maker}', or pass --{option}")
     return missing
 
@@ -216,11 +226,18 @@ def lacking(option: str, values: tuple[str, ...], made: set[str], leaves: Callab
 def absent(step: Step) -> str:
     """The first missing run of a comparison; "" if all are there."""
     runs = step.options.runs if step.command == "compare" else ()
-    return next((one for one in runs if not Path(one).exists()), "")
+    return next((one for one in runs if not exists(one)), "")
 
 
 def resumed(step: Step) -> Step:
     """The step; with --resume where its run was begun before."""
-    if hasattr(step.options, "resume") and (step.options.out / "options.json").exists():
+    if hasattr(step.options, "resume") and exists(step.options.out / "options.json"):
         return dataclasses.replace(step, options=dataclasses.replace(step.options, resume=True))
     return step
+
+
+def exists(place: Path | str) -> bool:
+    """Whether there is a file or folder, local or remote."""
+    from ribcage.runtime.remote import addresses, objects
+
+    return objects.is_there(place) if addresses.is_remote(place) else Path(place).exists()

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ribcage.runtime.remote.addresses import address_text
+from ribcage.runtime.remote.places import Place
+
 if TYPE_CHECKING:
     from ribcage.training.runs import Number, Row, RunFacts
 
 POSITIONAL = ("folder",)
+PLACES = {"folder": Place.RUNS, "json": Place.FILE_OUT}
 EXAMPLES = ("runs runs",)
 TRAINING = ("finetune", "pretrain", "distil", "localise")
 
@@ -34,16 +38,17 @@ def run(options: Options) -> "list[RunFacts]":
     from ribcage.runtime import files
     from ribcage.training import runs
 
-    if not options.folder.is_dir():
+    folder = runs.local_runs(options.folder)
+    if not folder.is_dir():
         raise FileNotFoundError(
             f"{options.folder} is not a folder. Pass the folder that contains your runs: ribcage runs FOLDER."
         )
-    rows = runs.run_rows(options.folder)
-    show(options.folder, rows)
+    rows = runs.run_rows(folder)
+    show(folder, rows)
     facts = [one.facts() for one in rows]
     if options.json is not None:
         files.write_text(options.json, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-        print(f"Wrote {options.json}")
+        print(f"Wrote {address_text(options.json)}")
     return facts
 
 
@@ -56,7 +61,7 @@ def show(folder: Path, rows: list["Row"]) -> None:
     from ribcage.runtime import terminal
 
     if not rows:
-        print(f"There is no run below {folder}.")
+        print(f"There is no run below {address_text(folder)}.")
         return
     console = terminal.console()
     if not console.is_terminal:  # a file or a pipe has room

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ribcage.runtime import files
+from ribcage.runtime.remote.places import Place
 
 if TYPE_CHECKING:
     import socket
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ribcage.server.served_models import ServedModel
 
 POSITIONAL = ("models",)
-REMOTE = ("models",)
+PLACES = {"models": Place.MODEL}
 EXAMPLES = ("serve runs/chexnet", "serve runs/chexnet runs/boxes --port 8080 --token-file token.txt")
 GROUPS = {"batch": "Server", "threads": "Server"}
 NEEDED = {

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from ribcage.runtime.remote.places import Place
+
 if TYPE_CHECKING:
     from ribcage.runtime.flags import Flag
     from ribcage.training.options import TrainingOptions
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from ribcage.training.search.study import OpenTrial, SharedStudy
 
 POSITIONAL = ("command",)
+PLACES = {"data": Place.DATASET, "out": Place.FOLDER_OUT, "init": Place.WEIGHTS, "teacher": Place.PREDICTOR}
 METRICS = {"finetune": "auroc", "localise": "map", "distil": "auroc"}
 """Training commands, and the metric by which their runs select the best epoch."""
 EXAMPLES = (

@@ -58,7 +58,7 @@ def _copied(found: objects.RemoteFile, local: Path, name: str) -> None:
     lower = name.lower()
     content = b""
     if "." not in steps[-1]:
-        content = objects.read_range(found, 0, min(HEAD, found.size))
+        content = objects.read_head(found, HEAD)
     elif not (lower.endswith(IMAGES) or found.size > LARGEST or steps[-1].startswith(".")):
         content = objects.read_file(found)
     with files.open_regular(file, "xb") as stream:

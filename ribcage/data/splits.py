@@ -11,6 +11,7 @@ import pandas as pd
 
 from ribcage.data.readers import tables
 from ribcage.imaging.fingerprint import canonical_patient
+from ribcage.runtime.remote.cache import local_place
 from ribcage.runtime.spelling import count_phrase
 
 log = logging.getLogger("ribcage")
@@ -87,7 +88,7 @@ def names_listed(words: Sequence[str]) -> dict[str, list[str]]:
         name, equals, file = word.partition("=")
         if not (name.strip() and equals and file):
             raise ValueError(f"--split-list takes NAME=FILE, such as train=train_list.txt, not {word!r}.")
-        given.setdefault(name.strip(), []).extend(tables.bare_list(Path(file).expanduser()))
+        given.setdefault(name.strip(), []).extend(tables.bare_list(local_place(Path(file).expanduser())))
     return given
 
 

@@ -13,6 +13,8 @@ from ribcage.inference.prediction_table import PREDICTIONS_FILE, PredictionTable
 from ribcage.metrics.classification_evaluation import ClassificationEvaluation
 from ribcage.metrics.evaluation_file import METRICS_FILE, read_evaluation
 from ribcage.runtime import files
+from ribcage.runtime.remote import addresses, cache, objects
+from ribcage.runtime.remote.addresses import address_text
 
 LEAST = 4
 """Minimum number of digits that identify a test by its key."""
@@ -42,7 +44,8 @@ def entries(words: Sequence[str], on: str = "", thresholds: Sequence[str] = ()) 
     on: which evaluation of a run.
     thresholds: for tables without thresholds.
     """
-    files = chosen(words, on)
+    places = [local_results(word) for word in words]
+    files = chosen(places, on)
     read: dict[int, ComparisonEntry] = {}
     for place in sorted(range(len(files)), key=lambda place: files[place].suffix != ".parquet"):  # own tables last
         theirs = [name for one in read.values() for name in one.table.findings if name]
@@ -58,9 +61,18 @@ def entries(words: Sequence[str], on: str = "", thresholds: Sequence[str] = ()) 
     return [one if one.thresholds or not asked else replace(one, rule="as given", thresholds=asked) for one in found]
 
 
+def local_results(word: str) -> Path:
+    """The local file or folder that a word refers to; of a remote one, a copy of the table or of all results."""
+    if not addresses.is_remote(word):
+        return Path(word)
+    if objects.exists(word):
+        return cache.local_copy(word)
+    return cache.local_tree(word, lambda name: name.rpartition("/")[2] in (PREDICTIONS_FILE, METRICS_FILE))
+
+
 def comparison_entry(word: str, file: Path | None = None, theirs: Sequence[str] = ()) -> ComparisonEntry:
     """A model from its table of predictions. theirs: findings of the other models."""
-    file = file or chosen([word])[0]
+    file = file or chosen([local_results(word)])[0]
     beside = file.parent / METRICS_FILE
     found = read_evaluation(beside) if file.name == PREDICTIONS_FILE and beside.is_file() else None
     table, assumptions = own_predictions.read_own_predictions(file, theirs)
@@ -75,15 +87,17 @@ def comparison_entry(word: str, file: Path | None = None, theirs: Sequence[str] 
 def owner(place: Path, file: Path) -> Path | None:
     """The bundle that a table of predictions was made with: that of the run named, or of the run the evaluation lies
     in."""
+    if addresses.is_remote(place):
+        file = place if objects.exists(place) else place / PREDICTIONS_FILE
     above = file.parent.parent
     for folder in (place, *([above.parent] if above.name == "evaluation" else [])):
-        if folder.is_dir():
+        if addresses.is_remote(folder) or folder.is_dir():
             with contextlib.suppress(FileNotFoundError):
                 return find_bundle(folder)
     return None
 
 
-def chosen(words: Sequence[str], on: str = "") -> list[Path]:
+def chosen(words: Sequence[Path | str], on: str = "") -> list[Path]:
     """The table of predictions of each model; of runs with several evaluations, those of the one test that all have in
     common.
 
@@ -108,8 +122,8 @@ def chosen(words: Sequence[str], on: str = "") -> list[Path]:
     unknown = "Evaluations on the same test data cannot be identified, because their test keys are missing"
     why = f"The models have {len(common) or 'no'} evaluations on the same test data in common" if known > 1 else unknown
     raise ValueError(
-        f"{place} was evaluated {len(files)} times: {names}. {why}. Choose an evaluation with --on, by its name or by "
-        f"the test key in parentheses."
+        f"{address_text(place)} was evaluated {len(files)} times: {names}. {why}. Choose an evaluation with --on, by "
+        f"its name or by the test key in parentheses."
     )
 
 
@@ -136,9 +150,9 @@ def tables(place: Path, on: str = "") -> list[Path]:
         there = (
             f"It was evaluated on {', '.join(others)}."
             if others
-            else f"Create predictions with: ribcage evaluate {shlex.quote(str(place))} --data …"
+            else f"Create predictions with: ribcage evaluate {shlex.quote(address_text(place))} --data …"
         )
-        raise FileNotFoundError(f"{place} has no predictions{f' on {on}' if on else ''}. {there}")
+        raise FileNotFoundError(f"{address_text(place)} has no predictions{f' on {on}' if on else ''}. {there}")
     return found
 
 

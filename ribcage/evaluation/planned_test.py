@@ -20,6 +20,7 @@ from ribcage.metrics.evaluation import Protocol
 from ribcage.metrics.evaluation_context import EvaluatedData, EvaluatedModel, EvaluationContext, LeakageCheck, LeftOut
 from ribcage.metrics.evaluation_file import METRICS_FILE
 from ribcage.runtime import files
+from ribcage.runtime.remote import cache
 from ribcage.runtime.remote.addresses import address_text
 
 
@@ -127,7 +128,8 @@ class PlannedTest:
         if rules.out is not None:
             if key_in(rules.out) not in ("", key):
                 raise ValueError(
-                    f"{rules.out} contains the results of another test, with other data or options. Pass another --out."
+                    f"{address_text(rules.out)} contains the results of another test, with other data or options. Pass "
+                    f"another --out."
                 )
             return rules.out
         words = [self.name.replace(" + ", "+"), rules.split, *rules.words]
@@ -158,7 +160,7 @@ class PlannedTest:
         named = ("name", "findings", "size", "stored", "fit", "channels", "loss", "data", "temperature")
         facts = ("name", "source", "licence", "contents", "size", "fit", "linked")
         return EvaluationContext(
-            run=str(self.rules.run),
+            run=address_text(self.rules.run),
             model=EvaluatedModel(
                 **{name: getattr(spec, name) for name in named},
                 leak=spec.training.leak or "",
@@ -207,7 +209,10 @@ def training_splits(spec: ModelSpec) -> list[str]:
 
 def key_in(folder: Path) -> str:
     """The key of the test whose results are in a folder; "" if there are none, "?" if the key cannot be read."""
-    file = folder / METRICS_FILE
+    try:
+        file = cache.local_file(folder, METRICS_FILE)
+    except FileNotFoundError:
+        return ""
     if not file.exists():
         return ""
     try:

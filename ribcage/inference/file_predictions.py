@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from ribcage.inference.prediction_table import save_table
+from ribcage.runtime.remote.addresses import address_text
 
 ABOVE = "_above_threshold"
 """Ending of the column that says whether a finding's threshold is reached."""
@@ -125,8 +126,8 @@ def count_unread(table: pd.DataFrame) -> tuple[int, int]:
 
 
 def path_text(path: Path) -> str:
-    """A path as printable text; bytes that are not UTF-8 are escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """A path or address as printable text; bytes that are not UTF-8 are escaped."""
+    return os.fsencode(address_text(path)).decode("utf-8", "backslashreplace")
 
 
 def _frame(rows: Sequence[dict[str, object]], columns: Sequence[str]) -> pd.DataFrame:

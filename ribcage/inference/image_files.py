@@ -5,12 +5,9 @@ predictions, there are the study, series and view of a DICOM file, notes on how 
 image; never the patient's name or identifier.
 """
 
-import glob
-import itertools
 import re
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,95 +21,17 @@ from ribcage.bundle import ood
 from ribcage.bundle.io import Bundle, Classifier, Detector
 from ribcage.bundle.ood import OODCheck
 from ribcage.bundle.spec import DEFAULT_RULE, DETECTION_RULE, EXCLUSIVE, HALF, ModelSpec
-from ribcage.imaging import augment, dicom, headers, image_file
+from ribcage.imaging import augment, image_file
 from ribcage.imaging.augment import View
 from ribcage.inference import cam_detector, detections, explanation, predictions
 from ribcage.inference.file_predictions import FileBox, FileContext, FilePrediction, FilePredictions
 from ribcage.models.detectors.boxes import Found
 from ribcage.runtime import progress
+from ribcage.runtime.remote.objects import UnreadableSourceError
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".ima")
-"""Files in a folder with these suffixes are predicted; others only if their first bytes are those of an image."""
-DICOMDIR = "DICOMDIR"
-"""Name of the index file on a DICOM disk."""
-HEAD = 132
-"""Bytes read to recognise the format of a file."""
 ROOM = 512 << 20
 """Bytes of decoded images that are kept for saliency maps: some 70 of 2500 × 3000 pixels."""
 UID = re.compile(r"[\d.]{1,64}")
-
-
-# ---- which files
-
-
-@dataclass(frozen=True)
-class Files:
-    """The files to predict."""
-
-    images: tuple[Path, ...]
-    others: int = 0
-    """Number of files in the folders that were skipped, because they are no images."""
-    endings: tuple[tuple[str, int], ...] = ()
-    """Suffixes of the skipped files with their counts, most frequent first."""
-
-
-def image_files(paths: Sequence[Path], without: Sequence[Path] = ()) -> Files:
-    """The files named in `paths`, the matches of patterns such as 'inbox/*.dcm' or 'inbox/**', and all images in the
-    folders among `paths`, sorted by name.
-
-    without: folders to skip, such as the one that maps are written to.
-    """
-    found: dict[Path, None] = {}
-    others: Counter[str] = Counter()
-    for path in itertools.chain.from_iterable(map(_fitting, paths)):
-        if path.is_dir():
-            inside = list(_inside(path, without))
-            chosen = [one for one in inside if _may_be_image(one)]
-            others.update(one.suffix.lower() or "no ending" for one in set(inside) - set(chosen))
-            found |= dict.fromkeys(chosen)
-        else:
-            found[path] = None
-    if not found:
-        more = f" ({others.total():,} other files)" if others else ""
-        made = next((path for path in paths if (path / "dataset.json").is_file()), None)
-        hint = f" {made} is a dataset folder: use 'ribcage evaluate' for the images in it." if made else ""
-        raise ValueError(f"No images were found in {', '.join(map(str, paths)) or 'an empty list'}{more}.{hint}")
-    most = sorted(others.items(), key=lambda pair: (-pair[1], pair[0]))
-    return Files(tuple(found), others.total(), tuple(most))
-
-
-def _fitting(path: Path) -> Iterable[Path]:
-    """The matches of a glob pattern, which shells pass on unexpanded if it is quoted; a path that exists is returned as
-    it is."""
-    if not glob.has_magic(str(path)) or path.exists():
-        return [path]
-    fit = [Path(one) for one in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 – may be absolute
-    several = [one for one in fit if not one.is_dir()] if "**" in path.parts else fit  # ** matches files in folders
-    return several or [path]
-
-
-def _inside(folder: Path, without: Sequence[Path]) -> Iterator[Path]:
-    """All files below a folder except hidden ones and DICOMDIR. Links to folders are not followed."""
-    left = [each.resolve() for each in without if folder.resolve() in each.resolve().parents]
-    for one in sorted(folder.rglob("*")):
-        if left and any(each in one.resolve().parents for each in left):
-            continue
-        hidden = any(part.startswith(".") for part in one.relative_to(folder).parts)
-        named = one.suffix.lower() in ENDINGS and not one.is_dir()  # also broken links and pipes: they get an error
-        if not hidden and one.name.upper() != DICOMDIR and (one.is_file() or named):
-            yield one
-
-
-def _may_be_image(file: Path) -> bool:
-    """Judge by the suffix or, as DICOM files often have none, by the first bytes."""
-    if file.suffix.lower() in ENDINGS:
-        return True
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(HEAD)
-    except OSError:
-        return False
-    return headers.is_raster(head) or dicom.is_dicom(head)
 
 
 # ---- a file as the model's input
@@ -190,6 +109,8 @@ def show(
         if decoded is not None:
             decoded.add(path, image)
         return model_input(image, model, path, check=check, seen=seen)
+    except UnreadableSourceError:  # the connection failed, not the file
+        raise
     except Exception as error:  # any file may be passed, and decoders raise anything
         text = " ".join(str(error).split()) or type(error).__name__
         return Shown(path, (0, 0), None, text)

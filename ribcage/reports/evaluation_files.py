@@ -14,6 +14,8 @@ from ribcage.reports.console import print_table
 from ribcage.reports.details import evaluation_title
 from ribcage.reports.html import ResultWithPage, Table
 from ribcage.runtime import files, terminal
+from ribcage.runtime.remote import addresses, objects, uploading
+from ribcage.runtime.remote.addresses import address_text
 
 NARROW = 100
 """Columns of a terminal below which some of the table are left out."""
@@ -29,21 +31,28 @@ class EvaluationFiles:
     def write(self, result: Evaluation, page: str, table: str, save: Callable[[Path], None]) -> ResultWithPage:
         """Write a table of this name, metrics.json and index.html, and add the tests to the card; the numbers, which a
         notebook shows as the page."""
-        out = self.folder
         again = (
             " The results of an earlier test with the same data and options were replaced."
-            if (out / METRICS_FILE).exists()
+            if is_written(self.folder)
             else ""
         )
-        with files.explained(out, "Free some."):
-            files.refuse_links(self.run, out)
-            out.mkdir(parents=True, exist_ok=True)
-            save(out / table)
-        write_evaluation(result, out / METRICS_FILE)
-        files.write_text(out / "index.html", page)
-        print(f"Wrote {out / 'index.html'}, {METRICS_FILE} and {table}.{again}")
+        with uploading.local_folder(self.folder, METRICS_FILE) as out:
+            with files.explained(out, "Free some."):
+                files.refuse_links(self.run, out)
+                out.mkdir(parents=True, exist_ok=True)
+                save(out / table)
+            write_evaluation(result, out / METRICS_FILE)
+            files.write_text(out / "index.html", page)
+        print(f"Wrote {address_text(self.folder / 'index.html')}, {METRICS_FILE} and {table}.{again}")
         note_on_card(self.run, result)
         return ResultWithPage(evaluation_json(result), lambda: page)
+
+
+def is_written(folder: Path) -> bool:
+    """Whether a local or remote folder has the results of an evaluation."""
+    if addresses.is_remote(folder):
+        return objects.exists(addresses.child(folder, METRICS_FILE))
+    return (folder / METRICS_FILE).exists()
 
 
 def note_on_card(run: Path, result: Evaluation) -> None:

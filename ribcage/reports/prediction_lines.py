@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ribcage.bundle.spec import DEFAULT_RULE, HALF, ModelSpec
 from ribcage.data.index import SIDES
-from ribcage.inference import image_files
+from ribcage.inference import image_files, input_files
 from ribcage.inference.file_predictions import FileBox, FilePrediction, FilePredictions, path_text
 from ribcage.inference.sanity import ALIKE, Likeness
 from ribcage.runtime import terminal
@@ -92,7 +92,7 @@ def counts_line(found: FilePredictions) -> str:
     return line + (f"; {total - good:,} of {count_phrase(total, 'file')} could not be read." if good < total else ".")
 
 
-def skipped_line(found: image_files.Files) -> str:
+def skipped_line(found: input_files.InputFiles) -> str:
     """How many files were skipped, and what kinds they are by their names."""
     kinds = ", ".join(f"{count:,} × {ending}" for ending, count in found.endings[:KINDS])
     more = ", …" if len(found.endings) > KINDS else ""

@@ -2,8 +2,8 @@
 
 A field's default is the option's default, and the string below a field is its help. `POSITIONAL` names the fields that
 are given without an option. A command that works on a dataset or a method has `member(name)`, whose keyword arguments
-become options, too, and `members()`, the available names. `REMOTE`, of the command or its Options, names the
-options of type Path that may be remote addresses. All errors of a command line are reported at once.
+become options, too, and `members()`, the available names. `PLACES`, of the command or its Options, names the
+options that may be remote addresses. All errors of a command line are reported at once.
 """
 
 import ast
@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from ribcage.runtime import files, limits, recipe
 from ribcage.runtime.limits import UsageError
-from ribcage.runtime.remote import addresses
+from ribcage.runtime.remote import addresses, places
 from ribcage.runtime.spelling import nearest_word
 
 REQUIRED: Any = object()  # the default of a required option
@@ -197,26 +197,12 @@ def parse(name: str, module: ModuleType, flags: list[Flag], words: list[str]) ->
                 wrong.append(str(error))
         elif flag.default is REQUIRED:
             wrong.append(f"{flag.option} is missing")
-    wrong += remote_errors(module, values)
+    values, misplaced = places.settled(module, values)
+    wrong += misplaced
     if wrong:
         raise UsageError(f"{'; '.join(wrong)}. See 'ribcage {name} --help'.")
     member = {flag.name: values.pop(flag.name) for flag in flags if flag.of_member and flag.name in values}
     return module.Options(**values, **({"member": member} if hasattr(module, "member") else {}))
-
-
-def remote_errors(module: ModuleType, values: Mapping[str, Any]) -> list[str]:
-    """What is wrong with remote addresses: only the options in `REMOTE` of a command take them."""
-    wrong, placed = [], getattr(module, "POSITIONAL", ())
-    for name, value in values.items():
-        places = [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, Path)]
-        if name not in getattr(module, "REMOTE", getattr(module.Options, "REMOTE", ())):
-            wrong += [
-                f"{name.upper() if name in placed else option_words(name, True)[0]} must be a local path, not "
-                f"{addresses.address(one)}"
-                for one in places
-                if addresses.is_remote(one)
-            ]
-    return wrong
 
 
 def take_recipe(words: list[str]) -> tuple[list[str], Path | None]:
@@ -233,6 +219,8 @@ def take_recipe(words: list[str]) -> tuple[list[str], Path | None]:
             kept.append(word)
     if len(files) > 1 or "" in files:
         raise UsageError("--recipe needs a name or a file." if "" in files else "--recipe can be given only once.")
+    if files and addresses.is_remote(files[0]):
+        raise UsageError("--recipe must be a name or a local file, not a remote address.")
     try:
         return kept, recipe.recipe_file(files[0]) if files else None
     except ValueError as error:
@@ -264,10 +252,15 @@ def option_words(name: str, value: Any) -> list[str]:
     option = "--" + name.replace("_", "-")
     if isinstance(value, bool):
         return [option if value else f"--no-{option[2:]}"]
-    values = [str(one) for one in value] if isinstance(value, tuple | list) else [str(value)]
+    values = [plain_word(one) for one in (value if isinstance(value, tuple | list) else [value])]
     if not values or any(map(is_option, values)):
         return [f"{option}={one}" for one in values or [""]]
     return [option, *values]
+
+
+def plain_word(value: object) -> str:
+    """A value as typed; a local copy of a remote file is written as its address."""
+    return addresses.address_text(value) if isinstance(value, Path) else str(value)
 
 
 def sort_words(flags: list[Flag], words: list[str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -375,7 +368,7 @@ def option_line(module: ModuleType, options: Any) -> list[str]:
     words: list[str] = []
     for name in placed:
         value = getattr(options, name)
-        words += map(str, value) if isinstance(value, tuple) else [str(value)]
+        words += map(plain_word, value) if isinstance(value, tuple) else [plain_word(value)]
     named = {name: getattr(options, name) for name in changed if name not in placed}
     for name, value in {**dict(getattr(options, "member", {})), **named}.items():
         words += option_words(name, value) if value is not None else []

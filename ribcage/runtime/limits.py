@@ -85,7 +85,7 @@ def failures_errors(name: str, text: str) -> list[str]:
 def missing_out_errors(model: Path, out: Path | None) -> list[str]:
     """Errors of a command that writes beside the model unless --out is given: a remote model needs it."""
     needed = out is None and addresses.is_remote(model)
-    return ["--out is missing: with a remote model, pass a local path for the results"] * needed
+    return ["--out is missing: with a remote model, pass a path or address for the result"] * needed
 
 
 def check_options(options: Any, more: Sequence[str] = ()) -> None:

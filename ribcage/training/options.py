@@ -18,7 +18,6 @@ from ribcage.runtime.schedules import SizeStage
 class TrainingOptions:
     """Options of all commands that train."""
 
-    REMOTE: ClassVar[tuple[str, ...]] = ("out",)
     usual: ClassVar[Hyperparameters]
     """Hyperparameters for options that are left open."""
     data: tuple[str, ...]

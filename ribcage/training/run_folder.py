@@ -18,6 +18,7 @@ from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.training_record import OptionChange
 from ribcage.data.collection import Datasets
 from ribcage.runtime import distributed, files, flags, launcher, typed_json
+from ribcage.runtime.remote.mirror import WRITER
 from ribcage.runtime.spelling import count_phrase
 from ribcage.training import checkpoint
 from ribcage.training.metrics_log import LOG_FILE
@@ -311,6 +312,8 @@ def read_state(folder: Path) -> RunState:
         return RunState(RUNNING, recorded.place)
     if recorded.name != RUNNING:
         return recorded
+    if (folder / WRITER).exists():  # a copy of a remote folder
+        return RunState(RUNNING, recorded.place, "Running or killed; locks do not reach other machines.")
     if written is None:
         return RunState(RUNNING, recorded.place, "Running or killed; this system does not support locks.")
     return RunState(STOPPED, recorded.place, "Killed. --resume continues from the last checkpoint.")

@@ -1,6 +1,7 @@
 """Runs: all runs below a folder, one row each, from the files in their folders."""
 
 import os
+import posixpath
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,9 +9,14 @@ from pathlib import Path
 from typing import TypedDict
 
 from ribcage.runtime import files
+from ribcage.runtime.remote import addresses, cache
+from ribcage.runtime.remote.addresses import address_text
+from ribcage.runtime.remote.mirror import WRITER
 from ribcage.training import run_folder
 from ribcage.training.metrics_log import LOG_FILE
 
+DESCRIBING = ("options.json", LOG_FILE, run_folder.STATE_FILE, "metrics.json", "model.json", "dataset.json", WRITER)
+"""Files that describe a run, and those by which other folders are told from runs."""
 MAIN = ("auroc", "map")
 """The main metric of a classifier and of a detector."""
 
@@ -62,7 +68,7 @@ class Row:
         """The run as JSON."""
         place, number = self.state.place, self.number
         return {
-            "folder": str(self.folder),
+            "folder": address_text(self.folder),
             "command": self.command,
             "data": list(self.data),
             "model": self.model,
@@ -72,6 +78,13 @@ class Row:
             "number": vars(number) if number else None,
             "changed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.changed)),
         }
+
+
+def local_runs(folder: Path) -> Path:
+    """A local folder itself; of a remote one, a copy of those files that describe runs."""
+    if not addresses.is_remote(folder):
+        return folder
+    return cache.local_tree(folder, lambda name: posixpath.basename(name) in DESCRIBING)
 
 
 def run_rows(folder: Path) -> list[Row]:

@@ -26,6 +26,7 @@ from ribcage.bundle.cost.activations import Memory, activation_memory
 from ribcage.bundle.cost.operations import Counts, by_thop, count_operations
 from ribcage.bundle.cost.subject import FAMOUS, Size, Subject, built, famous
 from ribcage.bundle.cost.timing import Latency, Timing, Ways, computing, latency, measured_by_turns, medians, timed
+from ribcage.runtime.remote.addresses import address_text
 
 __all__ = [
     "FAMOUS",
@@ -91,7 +92,8 @@ def counted(one: Subject) -> ModelCosts:
     """Costs that need no computation."""
     found = count_operations(one)
     return {
-        "model": str(one.folder or one.name), "name": one.name, "classes": one.classes, "channels": one.channels,
+        "model": address_text(one.folder) if one.folder else one.name,
+        "name": one.name, "classes": one.classes, "channels": one.channels,
         "size": list(one.size), "parameters": found.parameters, "thop": found.thop,
         "multiply_adds": found.multiply_adds, "outside": found.outside, "memory": None, "latency": [],
     }  # fmt: skip

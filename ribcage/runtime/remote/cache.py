@@ -3,6 +3,7 @@
 CACHE/copies/KEY/FOLDER/NAME   the copy; KEY is a hash of the folder's address, so that files of a folder lie together
 CACHE/facts/KEY/NAME.json      address, version and SHA-256 of the object; its modification time is the copy's last use
 CACHE/parts/…                  objects that are being downloaded
+CACHE/trees/…                  copies of folders with subfolders, which are removed when their process ends
 
 CACHE is RIBCAGE_CACHE (default: `ribcage/remote` in the user's cache folder); its size is limited to
 RIBCAGE_CACHE_SIZE. Copies that were not used for the longest time are removed to make room, but never one in use: who
@@ -10,6 +11,7 @@ uses a copy holds a shared lock on it, who removes it needs an exclusive one. Lo
 systems without locks, a copy may be removed while it is in use; memory maps of it stay valid there, too.
 """
 
+import atexit
 import contextlib
 import dataclasses
 import errno
@@ -18,6 +20,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -86,6 +89,10 @@ class CacheFullError(OSError):
 
 _kept: dict[Path, CachedFile] = {}
 _kept_lock = threading.Lock()
+TREES = "trees"
+"""Folder of the cache for copies of folders with subfolders."""
+_trees = contextlib.ExitStack()
+atexit.register(_trees.close)
 
 
 def local_copy(place: Path | str, *, size: int | None = None, sha256: str | None = None) -> Path:
@@ -100,9 +107,11 @@ def local_copy(place: Path | str, *, size: int | None = None, sha256: str | None
     return copy.path
 
 
-def local_place(place: Path) -> Path:
-    """A local file, or a local copy of a remote one."""
-    return local_copy(place) if addresses.is_remote(place) else place
+def local_place(place: Path | str) -> Path:
+    """A local file or folder itself; of a remote one, a local copy (of a folder, with the files directly in it)."""
+    if not addresses.is_remote(place):
+        return Path(place)
+    return local_copy(place) if objects.exists(place) else local_folder(place)
 
 
 def local_file(folder: Path, name: str) -> Path:
@@ -120,6 +129,41 @@ def local_folder(place: Path | str) -> Path:
     for left in set(copies[0].parent.iterdir()) - set(copies):
         left.unlink(missing_ok=True)
     return copies[0].parent
+
+
+def local_tree(place: Path | str, is_wanted: Callable[[str], bool]) -> Path:
+    """A local folder with copies of those files below a remote folder whose relative paths are wanted. It is removed
+    when the process ends."""
+    address = addresses.address(place)
+    found = {name: one for name, one in objects.list_files(address).items() if is_wanted(name)}
+    above = cache_folder() / TREES
+    above.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for left in above.iterdir():
+        if files.is_written(left) is False:  # its process was killed
+            shutil.rmtree(left, ignore_errors=True)
+    made = Path(tempfile.mkdtemp(dir=above))
+    _trees.enter_context(_removed_at_end(made))
+    folder = made / address.rpartition("/")[2]
+    folder.mkdir()
+    addresses.stands_for(folder, address)
+    for name, one in found.items():
+        file = folder.joinpath(*name.split("/"))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open_copy(one.address) as copy, files.explained(file, ADVICE):
+            shutil.copyfile(copy.path, file)
+        if one.modified is not None:
+            os.utime(file, (one.modified, one.modified))
+    return folder
+
+
+@contextlib.contextmanager
+def _removed_at_end(folder: Path) -> Iterator[None]:
+    """Remove a folder at the end of the block; until then, it is locked."""
+    try:
+        with files.only_writer(folder):
+            yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def release(path: Path) -> None:
@@ -187,6 +231,7 @@ class _Entry:
         self.root, self.address = root, address
         self.copy = root / "copies" / key / above / name
         self.facts = _facts_file(root, self.copy)
+        addresses.stands_for(self.copy.parent, folder)
         self.part = root / "parts" / f"{key}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
 
     def opened(self, wanted: Callable[[CopyFacts], bool]) -> CachedFile | None:

@@ -12,7 +12,8 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +33,8 @@ PAUSES = (0.5, 2.0, 8.0)
 """Seconds before a failed request is repeated."""
 VERSION_KEYS = ("ETag", "etag", "generation", "blob_id", "oid", "md5Hash", "mtime", "LastModified", "created")
 """What file systems call the version of an object; the first that is there is used."""
+TIME_KEYS = ("LastModified", "last_modified", "updated", "mtime", "created")
+"""What file systems call the time of the last change of an object; the first that is there is used."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class RemoteFile:
     """Bytes."""
     version: str
     """Changes when the object is replaced."""
+    modified: float | None = field(default=None, compare=False)
+    """Time of the last change in seconds since 1970, if the file system tells it."""
 
 
 class UnreadableSourceError(OSError):
@@ -93,6 +98,13 @@ def exists(place: Path | str) -> bool:
     return False
 
 
+def is_there(place: Path | str) -> bool:
+    """Whether there is an object at this address, or a folder with files."""
+    with contextlib.suppress(FileNotFoundError):
+        return exists(place) or bool(list_files(place))
+    return False
+
+
 def list_files(place: Path | str) -> dict[str, RemoteFile]:
     """All objects below a folder, by their paths relative to it, sorted; FileNotFoundError if there are none."""
     folder = addresses.address(place)
@@ -119,6 +131,11 @@ def read_bytes(place: Path | str, limit: int | None = None) -> bytes:
 def read_file(found: RemoteFile) -> bytes:
     """The content of an object whose size is known; raises unless all bytes arrived."""
     return _repeated(found.address, functools.partial(read_range, found, 0, found.size))
+
+
+def read_head(found: RemoteFile, count: int) -> bytes:
+    """The first bytes of an object, or all if it has fewer."""
+    return _repeated(found.address, functools.partial(read_range, found, 0, min(count, found.size)))
 
 
 def download(found: RemoteFile, part: Path) -> str:
@@ -269,7 +286,18 @@ def _require_size(address: str, size: int) -> RemoteFile:
 
 def _remote_file(address: str, facts: dict[str, Any]) -> RemoteFile:
     marks = next((str(facts[key]) for key in VERSION_KEYS if facts.get(key)), "")
-    return RemoteFile(address, int(facts["size"]), marks.strip('"'))
+    return RemoteFile(address, int(facts["size"]), marks.strip('"'), _seconds(facts))
+
+
+def _seconds(facts: dict[str, Any]) -> float | None:
+    """The time of the last change in seconds since 1970; None if the file system does not tell it."""
+    found = next((facts[key] for key in TIME_KEYS if facts.get(key)), None)
+    if isinstance(found, str):
+        with contextlib.suppress(ValueError):
+            found = datetime.fromisoformat(found)
+    if isinstance(found, datetime):
+        return found.timestamp()
+    return float(found) if isinstance(found, int | float) else None
 
 
 def _path(address: str) -> str:
@@ -279,27 +307,41 @@ def _path(address: str) -> str:
 
 
 def _filesystem(address: str) -> Any:
-    return _connected(addresses.scheme_of(address), os.getpid())
+    scheme = addresses.scheme_of(address)
+    with _with_package(scheme):
+        import fsspec
+
+        own = fsspec.get_filesystem_class(scheme)._get_kwargs_from_urls(address)  # such as the host of sftp://
+    return _connected(scheme, tuple(sorted(own.items())), os.getpid())
 
 
 @functools.cache
-def _connected(scheme: str, process: int) -> Any:
-    """The file system of a scheme, shared by all threads of a process; ImportError says what to install."""
-    package = addresses.SCHEMES[scheme]
-    try:
+def _connected(scheme: str, own: tuple[tuple[str, Any], ...], process: int) -> Any:
+    """The file system of a scheme, shared by all threads of a process.
+
+    own: options from the address.
+    """
+    options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True, **dict(own)}
+    if scheme == "s3":
+        options["config_kwargs"] = dict(_s3_defaults())
+    with _with_package(scheme):
         import fsspec
 
-        options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
-        if scheme == "s3":
-            options["config_kwargs"] = dict(_s3_defaults())
         system = fsspec.filesystem(scheme, **options)
-    except ImportError:
-        raise ImportError(
-            f"Addresses that begin with {scheme}:// need another package. Install it with: pip install {package}"
-        ) from None
     if hasattr(system, "retries"):
         system.retries = 1  # requests are repeated here
     return system
+
+
+@contextlib.contextmanager
+def _with_package(scheme: str) -> Iterator[None]:
+    """Raise ImportError with the line that installs the package of a scheme, if it is missing."""
+    try:
+        yield
+    except ImportError as error:
+        package = addresses.SCHEMES.get(scheme) or getattr(error.__cause__, "name", None)
+        advice = f"Install it with: pip install '{package}'" if package else f"See {addresses.PAGE}."
+        raise ImportError(f"Addresses that begin with {scheme}:// need another package. {advice}") from None
 
 
 def _s3_defaults() -> Iterator[tuple[str, Any]]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from ribcage.bundle.init import initial_provenance, initial_spec
 from ribcage.bundle.io import WEIGHTS_FILE, Classifier, find_bundle, load_classifier
 from ribcage.data.provenance import Provenance
+from ribcage.runtime.remote import addresses, objects
+from ribcage.runtime.remote.cache import local_place
 from ribcage.training.teachers.tables import TeacherTable, is_table, read_teacher_table, require_file
 
 SPEC_FILE = "model.json"
@@ -15,7 +17,7 @@ OpenedTeacher = Classifier | TeacherTable
 
 def open_teachers(names: Sequence[str]) -> dict[str, OpenedTeacher]:
     """The bundle or table of each teacher."""
-    return {name: read_teacher_table(Path(name)) if is_table(name) else load_classifier(name) for name in names}
+    return {name: read_teacher_table(local_place(name)) if is_table(name) else load_classifier(name) for name in names}
 
 
 def content_hashes(names: Sequence[str]) -> list[str]:
@@ -33,7 +35,11 @@ def content_hashes(names: Sequence[str]) -> list[str]:
 
 def content_hash(name: str) -> str:
     """A hash of a teacher's weights or predictions, wherever they lie."""
-    there = [Path(name)] if is_table(name) else [find_bundle(Path(name)) / part for part in (WEIGHTS_FILE, SPEC_FILE)]
+    there = (
+        [local_place(name)]
+        if is_table(name)
+        else [find_bundle(Path(name)) / part for part in (WEIGHTS_FILE, SPEC_FILE)]
+    )
     digest = hashlib.blake2b(digest_size=16)
     for file in there:
         with require_file(file).open("rb") as stream:
@@ -44,14 +50,21 @@ def content_hash(name: str) -> str:
 def teacher_provenance(name: str) -> Provenance:
     """The provenance of a teacher, which becomes part of the student's. For a table written by 'ribcage evaluate', it
     is that of the run around it; unknown training data is recorded as unknown."""
-    file = Path(name).absolute()
+    file = Path(name) if addresses.is_remote(name) else Path(name).absolute()
     run = file.parents[2] if len(file.parts) > 3 else file
-    inside = is_table(name) and file.parents[1].name == "evaluation" and (run / "bundle" / "model.json").is_file()
+    inside = is_table(name) and file.parents[1].name == "evaluation" and _is_run(run)
     found = initial_provenance(str(run) if inside else name)
     if len(found.pixels) or len(found.patients) or len(found.unknown):
         return found
     spec = None if is_table(name) else initial_spec(name)
     return Provenance.nothing(spec.name if spec else file.name)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a local or remote folder is a run with a bundle."""
+    if addresses.is_remote(folder):
+        return objects.exists(addresses.child(folder, f"bundle/{SPEC_FILE}"))
+    return (folder / "bundle" / SPEC_FILE).is_file()
 
 
 def teacher_findings(teacher: OpenedTeacher) -> tuple[str, ...]:
