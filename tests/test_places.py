@@ -164,7 +164,7 @@ INPUTS = {
     "inspect": "{data} --split-list train={none}",
     "localise": "--data {data} --init {run} --out out --epochs 1",
     "predict": "{run} {download}",
-    "pretrain": "moco --model test_resnet --size 32 --batch 4 --queue 8 --data {data} --init {run} --probe {data} --out out",
+    "pretrain": "simclr --model test_resnet --size 32 --batch 4 --data {data} --init {run} --probe {data} --out out",
     "probe": "{run} --data {data}",
     "profile": "{run}",
     "reshard": "{data} --out out",
