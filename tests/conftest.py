@@ -25,6 +25,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Or libraries report at the end of the process what was frozen as leaks."""
+    gc.unfreeze()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is listed as slow is marked so."""
     listed = set(SLOW.read_text(encoding="utf-8").split())
