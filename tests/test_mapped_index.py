@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +23,13 @@ from ribcage.data.dataset_facts import Facts
 from ribcage.data.fingerprint_table import Fingerprints
 from ribcage.data.index import Index
 from ribcage.data.loader import Loader
+from ribcage.data.masks import DrawnMask, mask_frame, placed_masks
 from ribcage.data.pixel_check import PixelCheck
+from ribcage.data.points import point_frame
+from ribcage.data.radiology_reports import Report, reports_of_images
 from ribcage.imaging import fingerprint
 from ribcage.imaging.augment import plain_view
+from ribcage.imaging.mask import Mask
 from ribcage.runtime import cache_folder, distributed
 from ribcage.training import chosen_rows
 
@@ -37,10 +42,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that counts as large, and an empty cache."""
     monkeypatch.setenv("RIBCAGE_INDEX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(mapped_index, "LARGE", 100)
-    return written(tmp_path / "large", ROWS)
+    monkeypatch.setattr(mapped_index, "LARGE_TABLE", 100)
+    return written(tmp_path / "large", ROWS, annotated)
 
 
-def written(place: Path, count: int) -> Path:
+def annotated(index: Index) -> Index:
+    """The index with masks, points and reports."""
+    count, lung = len(index), Mask.of_pixels(np.eye(SIDE, dtype=np.uint8))
+    drawn = [DrawnMask(row, "Left_Lung", lung if row % 4 else Mask(SIDE, SIDE)) for row in range(0, count, 2)]
+    masks = placed_masks(mask_frame(drawn), np.tile(np.eye(2, 3), (len(drawn), 1, 1)), np.full((1, 2), SIDE))
+    points = pd.DataFrame({"row": np.arange(0, count, 5), "structure": "Nodule", "x": 1.0, "y": 2.0})
+    texts = pd.DataFrame({"findings": [f"Befund {key}" for key in range(count // 2)], "impression": ""})
+    reports = reports_of_images(pd.Series(np.arange(count) // 3 * 2), texts, "de")
+    return replace(index, masks=masks, points=point_frame(points), reports=reports)
+
+
+def written(place: Path, count: int, annotations: Callable[[Index], Index] = lambda index: index) -> Path:
     """A dataset folder with so many images."""
     chance = np.random.default_rng(0)
     rows = pd.DataFrame(
@@ -57,6 +74,7 @@ def written(place: Path, count: int) -> Path:
     )
     boxes = indexes.box_frame(pd.DataFrame([(3, "Mass", 1, 1, 2, 2)], columns=list(indexes.BOX_COLUMNS)))
     index = Index("large", indexes.index_table(rows, ["Mass"]), ("Mass",), boxes, (SIDE, SIDE))
+    index = annotations(index)
     place.mkdir()
     dataset_folder.save_index(index, place / "index.parquet")
     images = chance.integers(0, 256, (count, SIDE, SIDE), np.uint8)
@@ -104,6 +122,44 @@ def test_the_columns_of_a_large_folder_are_views_of_the_files(folder: Path) -> N
     text = table["path"].array.__arrow_array__().chunks[0].buffers()[2]  # type: ignore[attr-defined]
     assert is_mapped(text.address, cache)
     assert not is_mapped(columns[0].copy().ctypes.data, cache)
+
+
+def test_masks_points_and_reports_are_what_they_are_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mapped = dataset_folder.open(folder)
+    _ = mapped.masks, mapped.points, mapped.reports
+    monkeypatch.setattr(mapped_index, "LARGE_TABLE", ROWS)
+    plain = dataset_folder.open(folder)
+    for name in ("masks", "points", "reports"):
+        assert len(getattr(mapped, name)) > 100
+        pd.testing.assert_frame_equal(getattr(mapped, name), getattr(plain, name))
+    assert {kind.name for kind in (folder.parent / "cache").iterdir()} >= {"masks", "points", "reports"}
+    batches = []
+    for one in (mapped, plain):
+        loader = Loader([one], [plain_view(SIDE)], batch=ROWS, shuffle=False, structures=["Left_Lung", "Nodule"])
+        batches.append(next(loader.epoch(0)))
+        assert one.report_of(4) == Report(findings="Befund 2", language="de") and one.report_of(999) is None
+    assert np.array_equal(batches[0].masks[0], batches[1].masks[0])
+    assert np.array_equal(batches[0].points[0], batches[1].points[0])
+    assert set(np.unique(batches[0].masks[0][:4, 0])) == {0, 1, 255}
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_masks_and_reports_of_a_large_folder_are_views_of_the_files(folder: Path) -> None:
+    opened, cache = dataset_folder.open(folder), folder.parent / "cache"
+    runs, text = opened.masks["runs"].array, opened.reports["findings"].array
+    for column in (runs, text):
+        buffer = pa.chunked_array(column.__arrow_array__()).chunks[0].buffers()[2]  # type: ignore[attr-defined]
+        assert is_mapped(buffer.address, cache)
+    drawn = opened.masks
+    assert all(is_mapped(drawn[name].to_numpy().ctypes.data, cache) for name in ("row", "x", "lines"))
+
+
+@pytest.mark.parametrize("name", ["masks", "reports"])
+def test_a_large_table_beside_the_index_that_was_not_imported_is_refused(folder: Path, name: str) -> None:
+    other = dataset_folder.load_index(folder / "index.parquet").take(np.arange(ROWS)[::-1])
+    other.beside[f"{name}.parquet"](folder / f"{name}.parquet")
+    with pytest.raises(ValueError, match=name):
+        getattr(dataset_folder.open(folder), name)
 
 
 def test_a_second_start_reads_no_parquet_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,15 +78,28 @@ def test_same_patient_images_are_those_of_the_patient_and_dataset(data: Datasets
         assert same.draw(np.full(len(of_patient), row), chance).tolist() == of_patient.tolist()
 
 
-@pytest.mark.parametrize("count", [1, 2, 1000])
-def test_weighted_draws_are_the_edges_that_the_shares_reach(count: int) -> None:
+@pytest.mark.parametrize(("count", "power"), [(1, 8), (2, 8), (1000, 8), (20_000, 0), (20_000, 8), (20_000, 300)])
+def test_weighted_draws_are_the_edges_that_the_shares_reach(count: int, power: int) -> None:
     """As in a search for one share after the other, which takes many times longer for millions of images."""
-    weights = np.random.default_rng(0).random(300) ** 8 * (np.arange(300) % 3 > 0)
+    weights = np.random.default_rng(0).random(max(300, count)) ** power * (np.arange(max(300, count)) % 3 > 0)
     words = rng.random_words(5, 2, np.arange(-(-count // 2)), rng.SAMPLE, 4).reshape(-1, 2)[:count].astype(np.uint64)
     share = (words[:, 0] << np.uint64(21) | words[:, 1] >> np.uint64(11)) * 2.0**-53
     edges = np.cumsum(weights)
     wanted = np.searchsorted(edges, share * edges[-1], side="right")
     assert rng.choices(5, 2, weights, count).tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("rows", [np.arange(70_000) * 2, np.arange(70_000)[::-1] // 2])
+def test_the_address_of_a_drawn_row_counts_its_earlier_draws(rows: np.ndarray) -> None:
+    weights = np.ones(len(rows))
+    weights[[3, 69_999]] = 1e5
+    order = sampling.Sampler(rows, 1, True, weights).order(2)
+    drawn, before = rows[rng.choices(1, 2, weights, len(rows))], np.zeros(140_000, np.int64)
+    assert np.array_equal(sampling.rows_of_addresses(order), drawn)
+    for row, count in zip(drawn.tolist(), (order >> 32).tolist(), strict=True):
+        assert before[row] == count
+        before[row] += 1
+    assert before.max() > 1000
 
 
 def test_hashes_are_looked_up_exactly() -> None:

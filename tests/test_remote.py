@@ -301,10 +301,13 @@ def test_what_a_killed_download_left_is_removed(s3: FaultProxy, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("text", ["much", "5 PB", "-1", "1e3"])
-def test_an_invalid_limit_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_limit_is_refused_even_if_nothing_is_downloaded(
+    text: str, stored: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.local_copy(AT)
     monkeypatch.setenv(cache.SIZE_VARIABLE, text)
     with pytest.raises(ValueError, match=cache.SIZE_VARIABLE):
-        cache.cache_limit()
+        cache.local_copy(AT, sha256=hashlib.sha256(DATA).hexdigest())
 
 
 # ---- another server

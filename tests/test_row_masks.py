@@ -112,11 +112,17 @@ def test_masks_of_any_resolution_cover_the_same_place(store: DatasetFolder, side
 
 def test_what_was_not_annotated_is_not_empty(store: DatasetFolder) -> None:
     drawn = [DrawnMask(0, "Pneumothorax", Mask(100, 100)), DrawnMask(1, "Pneumothorax", Mask.of_pixels(ellipse(1, 30)))]
+    drawn.append(DrawnMask(5, "Heart", Mask(100, 100)))
     masks = batch_of(with_masks(store, drawn), ["Pneumothorax", "Heart"]).masks[0].numpy()
     assert (masks[0, 0] == 0).all() and set(np.unique(masks[1, 0])) == {0, 1}
-    assert (masks[2:, 0] == NOT_ANNOTATED).all() and (masks[:, 1] == NOT_ANNOTATED).all()
+    assert (masks[2:, 0] == NOT_ANNOTATED).all() and (np.delete(masks[:, 1], 5, axis=0) == NOT_ANNOTATED).all()
     hidden = batch_of(with_masks(store, drawn), ["Pneumothorax"], labelled=np.arange(1, 24)).masks[0].numpy()
     assert (hidden[0] == NOT_ANNOTATED).all() and np.array_equal(hidden[1], masks[1, :1])
+
+
+def test_a_structure_that_no_image_has_is_refused(painted: DatasetFolder) -> None:
+    with pytest.raises(ValueError, match=r"Left_Lnug.*'Left_Lung'.*Left_Lung, Right_Lung"):
+        batch_of(painted, ["Lungs", "Left_Lnug"])
 
 
 def test_both_lungs_are_known_where_each_is(painted: DatasetFolder, store: DatasetFolder) -> None:
@@ -160,7 +166,7 @@ def test_a_batch_has_no_masks_unless_structures_are_requested(painted: DatasetFo
 
 
 def test_masks_do_not_depend_on_threads_and_follow_their_images_into_micro_batches(painted: DatasetFolder) -> None:
-    names = ["Left_Lung", "Heart"]
+    names = ["Left_Lung", "Right_Lung"]
     one, several = (batch_of(painted, names, RANDOM, threads=threads) for threads in (1, 3))
     assert torch.equal(one.masks[0], several.masks[0]) and torch.equal(one.views[0], several.views[0])
     parts = list(micro_batches(one, 3))
@@ -182,10 +188,10 @@ def test_masks_are_equal_where_the_images_are_not_made_on_the_cpu(painted: Datas
 
 def test_a_method_requests_the_masks_that_it_needs(painted: DatasetFolder) -> None:
     class Outlines(Method):
-        structures = ("Right_Lung", "Heart")
+        structures = ("Right_Lung", "Lungs")
 
         def forward(self, batch: Batch) -> Step:
-            shapes.append((*batch.masks[0].shape[1:], int((batch.masks[0][:, 1] == NOT_ANNOTATED).all())))
+            shapes.append((*batch.masks[0].shape[1:], int((batch.masks[0] == NOT_ANNOTATED).any())))
             return Step(self.backbone(batch.views[0]).mean())
 
     shapes: list[tuple[int, ...]] = []
@@ -193,4 +199,4 @@ def test_a_method_requests_the_masks_that_it_needs(painted: DatasetFolder) -> No
     loader = Loader([painted], [plain_view(32)], batch=8)
     trainer = setup.build_trainer(asked, Outlines(Backbone("test_resnet", size=(32, 32))), loader, torch.device("cpu"))
     next(iter(trainer.fit()))
-    assert shapes[0] == (2, 32, 32, 1)
+    assert shapes[0] == (2, 32, 32, 0)

@@ -17,13 +17,14 @@ from ribcage.data import sampling
 from ribcage.data.collection import Datasets, LabelTable
 from ribcage.data.label_policy import Policy
 from ribcage.data.pixel_check import PixelCheck
-from ribcage.data.row_masks import NOT_ANNOTATED
+from ribcage.data.row_masks import NOT_ANNOTATED, is_known
 from ribcage.data.sampling import SamePatient
 from ribcage.imaging import augment
 from ribcage.imaging.augment import View
 from ribcage.runtime import rng
 from ribcage.runtime.array_pool import ArrayPool
 from ribcage.runtime.devices import GpuWait, on_device
+from ribcage.runtime.spelling import did_you_mean
 
 _PIECE = 16  # minimum number of images per task of a thread
 
@@ -111,8 +112,14 @@ class BatchMaker:
         self.request_structures(structures)
 
     def request_structures(self, structures: Sequence[str]) -> None:
-        """Let batches have the masks and points of these structures and findings."""
+        """Let batches have the masks and points of these structures and findings; ValueError if no image has any."""
         self.structures = tuple(structures)
+        known = self.data.structures if structures else ()
+        if unknown := [name for name in self.structures if not is_known(name, known)]:
+            raise ValueError(
+                f"No image has masks or points of {', '.join(unknown)}.{did_you_mean(unknown[0], known)} "
+                f"Masks or points are available for: {', '.join(known) or 'nothing'}."
+            )
         self._masks = self.data.masks(self.structures, self.policy.readers) if structures else None
         self._points = self.data.points(self.structures) if structures else None
 

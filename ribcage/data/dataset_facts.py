@@ -116,6 +116,20 @@ class Facts:
         return cls(**{**values, **lists, "shards": tuple(shards)})
 
 
+def why_not_opened(folder: Path) -> str:
+    """Why a folder without dataset.json cannot be opened, and what to do."""
+    if (folder / "journal.part").exists():
+        return f"{folder} has an unfinished import. Run the same 'ribcage import' again to resume it."
+    if folder.is_dir():
+        return f"{folder} is not a dataset folder: it has no dataset.json. Create one with 'ribcage import'."
+    if folder.exists():
+        return (
+            f"{folder} is a file, not a dataset folder. Create a dataset folder with 'ribcage import' and pass "
+            "the folder."
+        )
+    return f"{folder} does not exist. Create a dataset folder with 'ribcage import'."
+
+
 def _all_are(kind: type, values: list[Any] | dict[str, Any]) -> bool:
     """Whether all values are of this type."""
     return all(type(one) is kind for one in (values.values() if isinstance(values, dict) else values))

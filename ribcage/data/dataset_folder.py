@@ -11,7 +11,6 @@ each time.
 
 import contextlib
 import functools
-import hashlib
 import importlib.metadata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,7 @@ import pandas as pd
 
 from ribcage import __version__
 from ribcage.data import datasets, mapped_index
-from ribcage.data.dataset_facts import Facts
+from ribcage.data.dataset_facts import Facts, why_not_opened
 from ribcage.data.fingerprint_table import Fingerprints, patient_hashes, pixel_column
 from ribcage.data.image_store import (
     IMAGES_FILE,
@@ -42,8 +41,9 @@ from ribcage.data.image_store import (
 from ribcage.data.index import SIDES, Index
 from ribcage.data.masks import MASKS_FILE, load_masks, no_masks, stored_masks_of
 from ribcage.data.points import POINTS_FILE, load_points, no_points
-from ribcage.data.radiology_reports import REPORTS_FILE, Report, load_reports, no_reports, report_at, report_numbers
+from ribcage.data.radiology_reports import REPORTS_FILE, Report, RowReports, load_reports, no_reports, report_numbers
 from ribcage.data.readings import READINGS_FILE
+from ribcage.data.table_hash import require_table, table_hash
 from ribcage.imaging import fingerprint, image_file
 from ribcage.reports import html
 from ribcage.runtime import files
@@ -137,7 +137,7 @@ class DatasetFolder:
         if self.facts.linked:
             return Fingerprints.of_patients(self.index, private=self.private)
         file = local_file(self.folder, FINGERPRINTS_FILE)
-        _require(file, self.facts)
+        require_table(file, self.facts)
         found = Fingerprints.load(file)
         if len(found.pixels) != len(self):
             raise ValueError(
@@ -156,7 +156,7 @@ class DatasetFolder:
         file, mapped = local_file(self.folder, FINGERPRINTS_FILE), None
 
         def read() -> np.ndarray:
-            _require(file, self.facts)
+            require_table(file, self.facts)
             return pixel_column(file)
 
         if len(self) > mapped_index.LARGE:
@@ -171,26 +171,41 @@ class DatasetFolder:
     @cached_property
     def reports(self) -> pd.DataFrame:
         """One row per radiology report: the `rows` of its images, its sections and its language; read on first use."""
-        return self._table(REPORTS_FILE, no_reports, load_reports)
+        if self._mapped_reports is not None:
+            return self._mapped_reports.frame
+        return self._table(REPORTS_FILE, load_reports) if REPORTS_FILE in self.facts.tables else no_reports()
 
     @cached_property
     def masks(self) -> pd.DataFrame:
         """One row per mask, with its place in the stored image (see `data.masks`); read on first use."""
-        return self._table(MASKS_FILE, no_masks, load_masks)
+        return self._annotations(MASKS_FILE, load_masks, no_masks)
 
     @cached_property
     def points(self) -> pd.DataFrame:
         """One row per point, in pixels of the stored image (see `data.points`); read on first use."""
-        return self._table(POINTS_FILE, no_points, load_points)
+        return self._annotations(POINTS_FILE, load_points, no_points)
 
-    def _table(
-        self, name: str, empty: Callable[[], pd.DataFrame], load: Callable[[Path, int], pd.DataFrame]
+    def _annotations(
+        self, name: str, load: Callable[[Path, int], pd.DataFrame], empty: Callable[[], pd.DataFrame]
     ) -> pd.DataFrame:
-        """A table beside the index; the empty one if the folder has none."""
+        """A table beside the index, memory-mapped if it is large; the empty one if the folder has none."""
         if name not in self.facts.tables:
             return empty()
+        file, digest = local_file(self.folder, name), self.facts.tables[name]
+        return mapped_index.open_annotations(file, digest, len(self), lambda: self._table(name, load))
+
+    @cached_property
+    def _mapped_reports(self) -> mapped_index.MappedReports | None:
+        """The reports, if there are many."""
+        if (digest := self.facts.tables.get(REPORTS_FILE)) is None:
+            return None
+        file, read = local_file(self.folder, REPORTS_FILE), lambda: self._table(REPORTS_FILE, load_reports)
+        return mapped_index.MappedReports.open(file, digest, len(self), read)
+
+    def _table(self, name: str, load: Callable[[Path, int], pd.DataFrame]) -> pd.DataFrame:
+        """A table beside the index, checked and in memory."""
         file = local_file(self.folder, name)
-        _require(file, self.facts)
+        require_table(file, self.facts)
         return load(file, len(self))
 
     def masks_of(self, row: int) -> dict[str, np.ndarray]:
@@ -199,11 +214,13 @@ class DatasetFolder:
 
     def report_of(self, row: int) -> Report | None:
         """The radiology report on an image; None if there is none."""
-        return report_at(self.reports, int(self._report_numbers[row]))
+        return self._row_reports.of_row(row)
 
     @cached_property
-    def _report_numbers(self) -> np.ndarray:
-        return report_numbers(self.reports, len(self))
+    def _row_reports(self) -> RowReports:
+        if self._mapped_reports is not None:
+            return self._mapped_reports.by_row
+        return RowReports(self.reports, report_numbers(self.reports, len(self)))
 
     @property
     def table_files(self) -> list[str]:
@@ -214,7 +231,7 @@ class DatasetFolder:
         """ValueError if a table, read or not, has changed since the import. A copy of the folder records new hashes,
         so it would make such a table valid."""
         for name in self.table_files:
-            _require(local_file(self.folder, name), self.facts)
+            require_table(local_file(self.folder, name), self.facts)
 
     @property
     def tables_with_labels(self) -> list[str]:
@@ -231,11 +248,11 @@ def open(folder: Path | str) -> DatasetFolder:
     """Open a dataset folder, local or at a remote address."""
     folder = addresses.parse_place(str(folder))
     if not addresses.is_remote(folder) and not (folder / "dataset.json").is_file():
-        raise FileNotFoundError(_why_not(folder))
+        raise FileNotFoundError(why_not_opened(folder))
     facts = Facts.load(local_file(folder, "dataset.json"))
     beside = [name for name in EAGER if name in facts.tables]
     for name in beside:
-        _require(local_file(folder, name), facts)
+        require_table(local_file(folder, name), facts)
     index = _open_index(local_file(folder, INDEX_FILE), facts, beside)
     images = open_images(folder, facts, index)
     if len(index) != facts.images:
@@ -249,10 +266,10 @@ def open(folder: Path | str) -> DatasetFolder:
 def _open_index(file: Path, facts: Facts, beside: list[str]) -> Index:
     """The index with these tables beside it; that of a large folder is memory-mapped."""
     if facts.images > mapped_index.LARGE and not beside:
-        mapped = mapped_index.open_index(file, facts.tables.get(file.name, ""), lambda: _require(file, facts))
+        mapped = mapped_index.open_index(file, facts.tables.get(file.name, ""), lambda: require_table(file, facts))
         if mapped is not None:
             return mapped
-    _require(file, facts)
+    require_table(file, facts)
     return Index.load(file, beside)
 
 
@@ -276,35 +293,9 @@ def load_index(file: Path) -> Index:
 
 def write_facts(folder: Path, facts: Facts) -> None:
     """Write dataset.json, which completes a folder."""
-    tables = {name: _hash(folder / name) for name in TABLES if (folder / name).exists()}
+    tables = {name: table_hash(folder / name) for name in TABLES if (folder / name).exists()}
     with files.atomic(folder / "dataset.json") as part:
         replace(facts, tables=tables).save(part)
-
-
-def _hash(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def _require(file: Path, facts: Facts) -> None:
-    """Raise unless this is the table that was written with the folder."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing. Import the dataset again.")
-    if facts.tables.get(file.name) != _hash(file):
-        raise ValueError(f"{file} is not the table that was imported with these images. Import the dataset again.")
-
-
-def _why_not(folder: Path) -> str:
-    if (folder / "journal.part").exists():
-        return f"{folder} has an unfinished import. Run the same 'ribcage import' again to resume it."
-    if folder.is_dir():
-        return f"{folder} is not a dataset folder: it has no dataset.json. Create one with 'ribcage import'."
-    if folder.exists():
-        return (
-            f"{folder} is a file, not a dataset folder. Create a dataset folder with 'ribcage import' and pass "
-            "the folder."
-        )
-    return f"{folder} does not exist. Create a dataset folder with 'ribcage import'."
 
 
 def open_images(folder: Path, facts: Facts, index: Index) -> ImageStore:

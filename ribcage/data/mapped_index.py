@@ -11,6 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,13 +21,16 @@ import pyarrow as pa
 
 from ribcage.data.index import Index, IndexMetadata, box_table, strange_columns
 from ribcage.data.patient_codes import PatientCodes
+from ribcage.data.radiology_reports import RowReports, report_numbers
 from ribcage.runtime import cache_folder, files, parquet
 
 LARGE = 500_000
 """A folder with more images is large."""
+LARGE_TABLE = 20_000
+"""A table of masks, points or reports with more rows is large."""
 VERSION = 1
 """Version of the files in the cache."""
-PIXELS = "pixels.npy"
+PIXELS, TABLE, ROWS, NUMBERS = "pixels.npy", "table.arrow", "rows.arrow", "numbers.npy"
 MAX_CELLS = 20_000_000_000
 """Limit on rows × columns of a table, which is read column by column."""
 log = logging.getLogger("ribcage")
@@ -58,11 +62,69 @@ def open_pixel_hashes(digest: str, read: Callable[[], np.ndarray]) -> np.ndarray
     return _cached("pixels", digest, write, lambda entry: _array(entry / PIXELS))
 
 
-def _cached(kind: str, digest: str, write: Callable[[Path], None], mapped: Callable[[Path], Mapped]) -> Mapped | None:
-    if not re.fullmatch("[0-9a-f]{32}", digest):  # it becomes the name of a folder
+def open_annotations(file: Path, digest: str, count: int, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The table of masks or points of `count` images in a Parquet file of this hash; memory-mapped if it is large.
+
+    read: reads it into memory, after checking its hash.
+    """
+
+    def write(part: Path) -> None:
+        _write_columns(part / TABLE, read())
+
+    found = None
+    if _is_large(file):
+        found = _cached(file.stem, f"{digest}-{count}", write, lambda entry: _frame(entry / TABLE))
+    return read() if found is None else found
+
+
+@dataclass(frozen=True)
+class MappedReports:
+    """The table of reports of a dataset folder."""
+
+    by_row: RowReports
+    rows: pa.ChunkedArray
+    """For each report, the list of the rows of its images."""
+
+    @classmethod
+    def open(cls, file: Path, digest: str, count: int, read: Callable[[], pd.DataFrame]) -> "MappedReports | None":
+        """The reports on `count` images in a Parquet file of this hash; None if they are few or cannot be cached.
+
+        read: reads them into memory, after checking the hash.
+        """
+
+        def write(part: Path) -> None:
+            reports = read()
+            _write_columns(part / TABLE, reports.drop(columns="rows"))
+            _write_table(part / ROWS, {"rows": pa.array(reports["rows"].map(list), pa.large_list(pa.int64()))})
+            np.save(part / NUMBERS, report_numbers(reports, count))
+
+        def mapped(entry: Path) -> MappedReports:
+            by_row = RowReports(_frame(entry / TABLE), _array(entry / NUMBERS))
+            return cls(by_row, _mapped_table(entry / ROWS)["rows"])
+
+        return _cached(file.stem, f"{digest}-{count}", write, mapped) if _is_large(file) else None
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The table in the form of Index.reports; its texts remain memory-mapped."""
+        found = self.by_row.texts.copy(deep=False)
+        found.insert(0, "rows", pd.Series([tuple(each) for each in self.rows.to_pylist()], found.index, dtype="object"))
+        return found
+
+
+def _is_large(file: Path) -> bool:
+    """Whether a table beside the index has more than LARGE_TABLE rows; False if it cannot be read."""
+    try:
+        return parquet.own_row_count(file) > LARGE_TABLE
+    except (OSError, ValueError):
+        return False
+
+
+def _cached(kind: str, name: str, write: Callable[[Path], None], mapped: Callable[[Path], Mapped]) -> Mapped | None:
+    if not re.fullmatch("[0-9a-f]{32}(-[0-9]+)?", name):  # it becomes the name of a folder
         return None
     try:
-        return mapped(cache_folder.cache_entry(kind, f"{digest}-{VERSION}", write))
+        return mapped(cache_folder.cache_entry(kind, f"{name}-{VERSION}", write))
     except (OSError, ValueError, TypeError, AttributeError, ArithmeticError, LookupError, pa.ArrowException) as error:
         log.warning(
             "The tables of this large dataset cannot be cached (%s), so each process keeps a copy of them in memory. "
@@ -105,10 +167,16 @@ def _write_columns(file: Path, frame: pd.DataFrame, source: pa.Table | None = No
         series = frame[name]
         if isinstance(series.dtype, pd.StringDtype):
             arrays[name] = pa.array(series).cast(pa.large_string())
+        elif isinstance(series.dtype, pd.ArrowDtype):
+            arrays[name] = pa.chunked_array(pa.array(series.array))
         elif series.dtype.kind in "iuf":
             arrays[name] = pa.array(series.to_numpy(), from_pandas=False)  # NaN instead of null
         else:
             arrays[name] = (pa.Table.from_pandas(frame[[name]]) if source is None else source)[name].combine_chunks()
+    _write_table(file, arrays)
+
+
+def _write_table(file: Path, arrays: dict[str, pa.Array]) -> None:
     table = pa.table(arrays)
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks())
@@ -138,7 +206,11 @@ def _tables(entry: Path, about: IndexMetadata, columns: int) -> Index:
 
 def _frame(file: Path) -> pd.DataFrame:
     """Memory-mapped columns."""
-    return parquet.frame(pa.ipc.open_file(pa.memory_map(str(file))).read_all())
+    return parquet.frame(_mapped_table(file))
+
+
+def _mapped_table(file: Path) -> pa.Table:
+    return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
 
 
 def _array(file: Path) -> np.ndarray:

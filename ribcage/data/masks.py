@@ -30,6 +30,8 @@ NAMES = ("structure", "reader")
 FILE = ("file", "value")
 """Columns of masks that are still in files: the path below Index.root, and the gray level of the structure (0: all
 that is bright)."""
+_BLOCK = 1 << 13
+"""Masks whose run lengths are in memory as Python objects at a time."""
 TYPES = {
     "row": "int64",
     **dict.fromkeys(NAMES, "str"),
@@ -185,13 +187,23 @@ def load_masks(file: Path, count: int) -> pd.DataFrame:
     kinds = {one.name: one.type for one in columns.schema}
     if kinds.get("runs") == pa.binary():
         kinds["runs"] = _arrow("runs")
+        columns = columns.cast(pa.schema(list(kinds.items())))
     if {name: _arrow(name) for name in kinds} != kinds or [*kinds][: len(TYPES)] != [*TYPES] or _has_gaps(columns):
         raise ValueError(f"{file} is a Parquet file, but not a table of masks written by Ribcage.")
     found = parquet.frame(columns)
-    wrong = mask_problems(found[list(SIZES)].to_numpy(), found["runs"].tolist())
-    if wrong := wrong + mask_table_problems(found, count):
+    if wrong := _run_problems(found) + mask_table_problems(found, count):
         raise ValueError(f"{file} does not belong to this dataset: {'; '.join(wrong)}.")
     return found
+
+
+def _run_problems(masks: pd.DataFrame) -> list[str]:
+    """What is wrong with the sizes and run lengths of the first wrong masks; some masks at a time, to limit memory."""
+    sizes = masks[list(SIZES)].to_numpy()
+    for start in range(0, len(masks), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        if wrong := mask_problems(sizes[part], masks["runs"].iloc[part].tolist()):
+            return wrong
+    return []
 
 
 def _has_gaps(columns: pa.Table) -> bool:

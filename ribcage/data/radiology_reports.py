@@ -106,12 +106,21 @@ def report_numbers(reports: pd.DataFrame, count: int) -> np.ndarray:
     return numbers
 
 
-def report_at(reports: pd.DataFrame, number: int) -> Report | None:
-    """The report at a position of the table; None for -1."""
-    if number < 0:
-        return None
-    line = reports.iloc[number]
-    return Report(**{one.name: line[one.name] for one in fields(Report)})
+@dataclass(frozen=True)
+class RowReports:
+    """The reports of a dataset by the rows of its images; the arrays and texts may be memory-mapped."""
+
+    texts: pd.DataFrame
+    """The sections and the language of each report."""
+    numbers: np.ndarray
+    """(N,) int64: the position of each image's report in `texts`, -1 if it has none."""
+
+    def of_row(self, row: int) -> Report | None:
+        """The report on an image; None if there is none."""
+        number = int(self.numbers[row])
+        return (
+            Report(**{one.name: self.texts[one.name].iloc[number] for one in fields(Report)}) if number >= 0 else None
+        )
 
 
 def save_reports(reports: pd.DataFrame, part: Path) -> None:

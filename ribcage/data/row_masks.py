@@ -3,12 +3,14 @@
 In a mirrored view the left lung looks like a right one. Masks and points therefore exchange left and right there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from pandas.api.extensions import ExtensionArray
 
 from ribcage.data.masks import PLACE
 from ribcage.data.structures import WHOLES, mirrored_name
@@ -27,6 +29,41 @@ def related_names(structures: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(other for name in names for other in (name, mirrored_name(name))))
 
 
+def is_known(name: str, known: Collection[str]) -> bool:
+    """Whether an image or a mirrored image can be annotated for a structure if there are annotations of `known`."""
+    parts = WHOLES.get(name, ())
+    return bool({name, mirrored_name(name)} & {*known}) or bool(parts and {*parts} <= {*known})
+
+
+@dataclass(frozen=True)
+class MaskColumns:
+    """The columns of a table of masks from which a mask is made."""
+
+    sides: tuple[np.ndarray, ...]
+    """Columns and lines of the rectangles."""
+    positions: tuple[np.ndarray, ...]
+    """x, y, width and height of the rectangles in stored pixels."""
+    runs: ExtensionArray
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> "MaskColumns":
+        """The columns of this table, without a copy."""
+        sides, positions = (tuple(table[name].to_numpy() for name in names) for names in (("columns", "lines"), PLACE))
+        return cls(sides, positions, table["runs"].array)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def position(self, place: int) -> np.ndarray:
+        """(4,) float64: x, y, width and height of the rectangle of a mask in stored pixels."""
+        return np.array([values[place] for values in self.positions])
+
+    def pixels(self, place: int) -> np.ndarray:
+        """(lines, columns) uint8: the pixels of the rectangle, 1 in the mask."""
+        columns, lines = (int(values[place]) for values in self.sides)
+        return Mask(columns, lines, 0, 0, columns, lines, self.runs[place]).pixels()
+
+
 @dataclass(frozen=True)
 class RowMasks:
     """Masks of images; arrays of one entry per mask, in the order of the rows."""
@@ -36,36 +73,35 @@ class RowMasks:
     policy: str
     """How masks of several readers are combined: `majority`, `any` or `each`."""
     rows: np.ndarray
+    """(M,) int64, ascending."""
     names: np.ndarray
-    """Names of the structures."""
+    """(M,) int16: the number of the structure in `related_names`."""
     readers: np.ndarray
-    places: np.ndarray
-    """(M, 4) float64: x, y, width and height of the rectangle in stored pixels."""
-    sides: np.ndarray
-    """(M, 2): columns and lines of the rectangle."""
-    runs: np.ndarray
+    """(M,) int32: the number of the reader, in the order of their names."""
+    numbers: np.ndarray
+    """(M,) int64: the position of the mask in the tables of all datasets."""
+    tables: tuple[MaskColumns, ...]
+    """The tables, which may be memory-mapped: masks are read when they are needed."""
 
     @classmethod
     def of(
         cls, tables: Sequence[pd.DataFrame], starts: Sequence[int], structures: Sequence[str], policy: str
     ) -> "RowMasks":
         """From the masks of each dataset and the numbers of their first rows."""
-        wanted = related_names(structures)
-        chosen = [
-            table[table["structure"].isin(wanted)].assign(row=lambda found, start=start: found["row"] + start)
-            for table, start in zip(tables, starts, strict=False)
-        ]
-        found = pd.concat([one for one in chosen if len(one)] or chosen[:1], ignore_index=True)
-        return cls(
-            structures=tuple(structures),
-            policy=policy,
-            rows=found["row"].to_numpy(),
-            names=found["structure"].to_numpy(object),
-            readers=found["reader"].to_numpy(object),
-            places=found[list(PLACE)].to_numpy(),
-            sides=found[["columns", "lines"]].to_numpy(),
-            runs=found["runs"].to_numpy(object),
-        )
+        wanted = {name: number for number, name in enumerate(related_names(structures))}
+        parts = [[np.empty(0, kind)] for kind in (np.int64, np.int16, np.int32, np.int64)]
+        before = 0
+        for table, start in zip(tables, starts, strict=False):
+            codes, names = pd.factorize(table["structure"])
+            found = np.array([wanted.get(name, -1) for name in names], np.int16)[codes]
+            kept = np.flatnonzero(found >= 0)
+            drawn_by = pd.factorize(table["reader"], sort=True)[0].astype(np.int32)
+            own_rows = table["row"].to_numpy()[kept] + start
+            for part, values in zip(parts, (own_rows, found[kept], drawn_by[kept], kept + before), strict=True):
+                part.append(values)
+            before += len(table)
+        rows, names, readers, numbers = map(np.concatenate, parts)
+        return cls(tuple(structures), policy, rows, names, readers, numbers, tuple(map(MaskColumns.of, tables)))
 
     def views(self, rows: np.ndarray, numbers: "Numbers", chance: np.ndarray) -> np.ndarray:
         """(N, K, H, W) uint8 masks in a view of these rows: 1, 0 or NOT_ANNOTATED.
@@ -77,8 +113,7 @@ class RowMasks:
         flipped = numbers.flipped
         for n in np.flatnonzero(end > first).tolist():
             own = np.arange(first[n], end[n])
-            names = [mirrored_name(name) if flipped[n] else name for name in self.structures]
-            for k, name in enumerate(names):
+            for k, name in enumerate(map(mirrored_name, self.structures) if flipped[n] else self.structures):
                 groups = self._annotated(own, name)
                 if groups:
                     parts = [self._combined(masks, numbers.affine[n], numbers.size, chance[n]) for masks in groups]
@@ -87,15 +122,14 @@ class RowMasks:
 
     def _annotated(self, own: np.ndarray, name: str) -> list[np.ndarray]:
         """The masks of a structure among those of an image; if it has none, those of its parts, if it has all."""
-        masks = own[self.names[own] == name]
+        masks, *parts = (own[self.names[own] == self._wanted[each]] for each in (name, *WHOLES.get(name, ())))
         if len(masks):
             return [masks]
-        parts = [own[self.names[own] == part] for part in WHOLES.get(name, ())]
         return parts if all(map(len, parts)) else []
 
     def _combined(self, masks: np.ndarray, affine: np.ndarray, size: tuple[int, int], chance: float) -> np.ndarray:
         """(H, W) uint8: one mask from all of a structure; those of one reader are instances of it."""
-        readers = np.unique(self.readers[masks].astype(str))
+        readers = np.unique(self.readers[masks])
         if self.policy == "each":
             readers = readers[[int(chance * len(readers))]]
         votes = np.zeros(size, np.uint8)
@@ -105,14 +139,20 @@ class RowMasks:
         least = 0 if self.policy == "any" else len(readers) // 2
         return (votes > least).view(np.uint8)
 
-    def _warped(self, place: int, affine: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def _warped(self, mask: int, affine: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         from ribcage.imaging.augment import warp_mask
 
-        columns, lines = self.sides[place].tolist()
-        if not columns * lines:
-            return np.zeros(size, np.uint8)
-        pixels = Mask(columns, lines, 0, 0, columns, lines, self.runs[place]).pixels()
-        return warp_mask(pixels, self.places[place], affine, size)
+        place = int(self.numbers[mask])
+        for table in self.tables:
+            if place < len(table):
+                break
+            place -= len(table)
+        pixels = table.pixels(place)
+        return warp_mask(pixels, table.position(place), affine, size) if pixels.size else np.zeros(size, np.uint8)
+
+    @cached_property
+    def _wanted(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(related_names(self.structures))}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ interrupted. An address is a row and, above 32 bits, how often the row occurred 
 images get other views.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -89,20 +90,36 @@ class Sampler:
     def order(self, epoch: int) -> np.ndarray:
         """(N,) int64 addresses."""
         rows = self.rows
+        if self.weights is not None and self.blocks is None:
+            return self._drawn(epoch, self.weights)
         if self.weights is not None:
             rows = rows[rng.choices(self.seed, epoch, self.weights, len(rows))]
         if self.blocks is not None:
             rows = self.blocks.ordered(self.seed, epoch, rows)
-        elif self.weights is None:
+        else:
             rows = rows[rng.permutation(self.seed, epoch, len(rows))] if self.shuffle else rows.copy()
         if self._has_repeats:
             rows |= repeats(rows) << _ROW_BITS
         return rows
 
-    @cached_property
+    def _drawn(self, epoch: int, weights: np.ndarray) -> np.ndarray:
+        """(N,) int64 addresses of rows that are drawn with replacement."""
+        positions, draws = rng.sorted_choices(self.seed, epoch, weights, len(self.rows))
+        addresses = np.empty(len(self.rows), np.int64)
+        for part, before in _occurrences(positions):
+            addresses[draws[part]] = self.rows[positions[part]] | before << _ROW_BITS
+        if self._repeated_rows:
+            addresses = rows_of_addresses(addresses)
+            addresses |= repeats(addresses) << _ROW_BITS
+        return addresses
+
+    @property
     def _has_repeats(self) -> bool:
-        if self.weights is not None:
-            return True
+        return self.weights is not None or self._repeated_rows
+
+    @cached_property
+    def _repeated_rows(self) -> bool:
+        """Whether a row occurs more than once in `rows`."""
         return not _ascending(self.rows) and len(np.unique(self.rows)) < len(self.rows)
 
 
@@ -114,13 +131,25 @@ def _ascending(rows: np.ndarray) -> bool:
 def repeats(rows: np.ndarray) -> np.ndarray:
     """(N,) int64: how often each row occurred before."""
     ordered, order = _grouped(rows)
-    first = np.arange(len(rows))
-    first[1:][ordered[1:] == ordered[:-1]] = 0
-    del ordered
-    np.maximum.accumulate(first, out=first)
     found = np.empty_like(rows)
-    found[order] = np.arange(len(rows)) - first
+    for part, before in _occurrences(ordered):
+        found[order[part]] = before
     return found
+
+
+def _occurrences(ordered: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """For each part of an ascending array, (n,) int64: how often each number occurred before."""
+    first = 0  # the place of the first number that is equal to the last one
+    for start in range(0, len(ordered), _BLOCK):
+        part = slice(start, min(start + _BLOCK, len(ordered)))
+        places, numbers = np.arange(part.start, part.stop), ordered[part]
+        firsts = places.copy()
+        firsts[1:][numbers[1:] == numbers[:-1]] = 0
+        if start and numbers[0] == ordered[start - 1]:
+            firsts[0] = first
+        np.maximum.accumulate(firsts, out=firsts)
+        first = int(firsts[-1])
+        yield part, places - firsts
 
 
 def _grouped(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

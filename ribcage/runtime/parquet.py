@@ -21,6 +21,10 @@ MAX_TEXT_BYTES = 1 << 31
 TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
 
 
+ARROW_TYPES = {pa.large_binary(): pd.ArrowDtype(pa.large_binary())}
+"""Types of which pandas makes Python objects otherwise."""
+
+
 class UnreadableTableError(ValueError):
     """A file is not a Parquet file that can be read."""
 
@@ -88,8 +92,9 @@ def _named(file: Path) -> Iterator[None]:
 
 
 def frame(table: pa.Table) -> pd.DataFrame:
-    """The table as a pandas DataFrame; an index or dtypes requested by the file are ignored."""
-    return table.replace_schema_metadata().to_pandas(split_blocks=True)
+    """The table as a pandas DataFrame; an index or dtypes requested by the file are ignored. Large binary columns
+    remain in the memory of Arrow."""
+    return table.replace_schema_metadata().to_pandas(split_blocks=True, types_mapper=ARROW_TYPES.get)
 
 
 def _is_text(kind: pa.DataType) -> bool:

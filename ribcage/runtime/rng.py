@@ -15,7 +15,7 @@ ROUNDS = 10
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
-_CHUNK = 1 << 15  # counters at a time, so that intermediate results fit into the cache
+_CHUNK = 1 << 13  # counters at a time, so that intermediate results fit into the second-level cache of a core
 _BLOCK = 1 << 20  # positions at a time, so that intermediate results take little memory
 
 # Streams: the views of an image are numbered from 0 up; other uses of random numbers are named, from the top down.
@@ -108,25 +108,70 @@ def _permuted_spans(seed: int, epoch: int, spans: np.ndarray, start: int, stream
 
 def choices(seed: int, epoch: int, weights: np.ndarray, count: int) -> np.ndarray:
     """(count,) int64: positions drawn with replacement, with probabilities in proportion to the weights."""
+    positions, draws = sorted_choices(seed, epoch, weights, count)
+    found = np.empty(count, np.int64)
+    found[draws] = positions
+    return found
+
+
+def sorted_choices(seed: int, epoch: int, weights: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(count,) int64: the positions of `choices` in ascending order, and the draw of each, from 0; the draws of one
+    position are in ascending order.
+
+    Sorting is much faster than looking up each draw at a random place of an array that does not fit into the cache.
+    """
     weights = np.asarray(weights, np.float64)
     if not len(weights) or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() <= 0:
         raise ValueError("Weights must be finite and non-negative, and at least one must be above 0.")
-    words = _long_words(seed, epoch, count, SAMPLE)
+    bits = np.uint64(max(count - 1, 1).bit_length())
+    # Sorted by their highest bits; the lowest hold the number of the draw, and are computed again where they matter.
+    keys = _with_positions(_long_words(seed, epoch, count, SAMPLE), bits)
+    keys.sort()
     edges = np.cumsum(weights)
     last = len(weights) - 1 - int(np.argmax(weights[::-1] > 0))  # where share · total rounds up to the total
-    # Shares in ascending order are found many times faster, because the edges are then read in order. The order need
-    # not be exact: the low bits hold the position.
-    bits = np.uint64(max(count - 1, 1).bit_length())
-    order = _with_positions(words.copy(), bits)
-    order.sort()
-    order &= (np.uint64(1) << bits) - np.uint64(1)
-    found = np.empty(count, np.int64)
+    lowest = (np.uint64(1) << bits) - np.uint64(1)
     for start in range(0, count, _CHUNK):
-        places = order[start : start + _CHUNK].view(np.int64)
-        share = (words[places] >> np.uint64(11)) * 2.0**-53 * edges[-1]
-        first, end = np.searchsorted(edges, (share.min(), share.max()), side="right").tolist()
-        found[places] = np.minimum(first + np.searchsorted(edges[first:end], share, side="right"), last)
-    return found
+        part = keys[start : start + _CHUNK]
+        draws = part & lowest
+        least, most = (_shares(words, edges[-1]) for words in (part & ~lowest, part | lowest))
+        places = _reached(edges, least)
+        unsure = np.flatnonzero(edges[np.minimum(places, last)] <= most)
+        places[unsure] = np.searchsorted(
+            edges, _shares(_long_words_at(seed, epoch, draws[unsure], SAMPLE), edges[-1]), side="right"
+        )
+        part[:] = np.minimum(places, last).view(np.uint64) << bits | draws
+    keys.sort()
+    positions = (keys >> bits).view(np.int64)
+    keys &= lowest
+    return positions, keys.view(np.int64)
+
+
+def _shares(words: np.ndarray, total: float) -> np.ndarray:
+    """(N,) float64: random words as numbers between 0 and the total."""
+    shares: np.ndarray = (words >> np.uint64(11)) * 2.0**-53 * total
+    return shares
+
+
+def _reached(edges: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """`np.searchsorted(edges, shares, side="right")` for ascending shares.
+
+    The range of the shares is divided into equal bins. The search for a share begins at the first edge of its bin.
+    """
+    low, high = float(shares[0]), float(shares[-1])
+    first, end = np.searchsorted(edges, (low, high), side="right").tolist()
+    bins = 2 * len(shares)
+    scale = bins / (high - low) if high > low else 0.0
+    if not np.isfinite(scale):
+        return np.searchsorted(edges, shares, side="right")
+    near = np.append(edges[first:end], np.inf)
+    counts = np.bincount(((near[:-1] - low) * scale).astype(np.int64), minlength=bins + 1)
+    places: np.ndarray = (np.cumsum(counts) - counts)[((shares - low) * scale).astype(np.int64)]
+    left = np.flatnonzero(near[places] <= shares)
+    for _ in range(8):
+        places[left] += 1
+        left = left[near[places[left]] <= shares[left]]
+    places[left] = np.searchsorted(near, shares[left], side="right")  # many edges in one bin
+    return places + first
 
 
 def philox(counters: np.ndarray, key: tuple[int, int]) -> np.ndarray:
@@ -159,6 +204,13 @@ def _long_words(seed: int, epoch: int, count: int, stream: int) -> np.ndarray:
         mixed = _rounds((row & _LOW, row >> _HALF, *constant), key)
         words[start : start + len(row)] = np.stack([mixed[0] << _HALF | mixed[1], mixed[2] << _HALF | mixed[3]], 1)
     return words.reshape(-1)[:count]
+
+
+def _long_words_at(seed: int, epoch: int, places: np.ndarray, stream: int) -> np.ndarray:
+    """(N,) uint64: those of `_long_words` at these places."""
+    pairs = random_words(seed, epoch, places // 2, stream, WORDS).astype(np.uint64).reshape(-1, 2, 2)
+    high, low = pairs[np.arange(len(places)), (places % 2).astype(np.int64)].T
+    return high << _HALF | low
 
 
 def _key(seed: int) -> tuple[int, int]:

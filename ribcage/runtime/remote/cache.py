@@ -177,6 +177,7 @@ def release(path: Path) -> None:
 def open_copy(place: Path | str, *, size: int | None = None, sha256: str | None = None) -> CachedFile:
     """A local copy of an object, which is not removed from the cache until it is closed; see `local_copy`."""
     entry = _Entry(addresses.address(place))
+    cache_limit()  # an invalid limit is an error even if nothing has to be downloaded
     if sha256 and (copy := entry.opened(lambda facts: facts.sha256 == sha256)):
         return copy
     found = objects.describe(place)
