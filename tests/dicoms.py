@@ -109,8 +109,10 @@ def coded(
     return b"\xff\xd8" + frame + tables + restart + header + body + b"\xff\xd9"
 
 
-def lossless_jpeg(pixels: np.ndarray, bits: int, predictor: int, rows: int = 0, shift: int = 0) -> bytes:
-    """T.81 annex H, with a restart after so many rows."""
+def lossless_jpeg(
+    pixels: np.ndarray, bits: int, predictor: int, rows: int = 0, shift: int = 0, *, length: int = 5, fill: bytes = b""
+) -> bytes:
+    """T.81 annex H, with codes of this length and, after so many rows, fill bytes and a restart."""
     rows, parts = rows or len(pixels), []
     for top in range(0, len(pixels), rows):
         said, part = "", pixels[top : top + rows].astype(int) >> shift
@@ -121,14 +123,14 @@ def lossless_jpeg(pixels: np.ndarray, bits: int, predictor: int, rows: int = 0, 
             expected = (a if x else 1 << bits - shift - 1) if y == 0 else (b if x == 0 else inner)
             difference = (int(value - expected) + 32768) % 65536 - 32768
             size, more = (16, "") if difference == -32768 else size_and_bits(difference)
-            said += f"{size:05b}{more}"
-        parts.append(packed(said))
+            said += f"{size:0{length}b}{more}"
+        parts.append(packed(said) + fill)
     interval = rows * pixels.shape[1] if len(parts) > 1 else 0
-    return coded(0xC3, pixels, bits, code_table(0, list(range(17)), 5), (predictor, 0, shift), parts, interval)
+    return coded(0xC3, pixels, bits, code_table(0, list(range(17)), length), (predictor, 0, shift), parts, interval)
 
 
-def deep_jpeg(pixels: np.ndarray, blocks_per_part: int = 0) -> bytes:
-    """T.81 extended sequential with 12 bits and steps of 1."""
+def deep_jpeg(pixels: np.ndarray, blocks_per_part: int = 0, *, length: int = 8) -> bytes:
+    """T.81 extended sequential with 12 bits, steps of 1 and codes of this length."""
     symbols = [0, 0xF0, *(run << 4 | size for run in range(16) for size in range(1, 15))]
     across, down = pixels.shape[1] // 8, pixels.shape[0] // 8
     blocks = pixels.reshape(down, 8, across, 8).swapaxes(1, 2).reshape(-1, 8, 8) - 2048.0
@@ -143,17 +145,19 @@ def deep_jpeg(pixels: np.ndarray, blocks_per_part: int = 0) -> bytes:
                 .tolist()
             )
             size, more = size_and_bits(values[0] - before)
-            said, before, run = said + f"{size:05b}{more}", values[0], 0
+            said, before, run = said + f"{size:0{length}b}{more}", values[0], 0
             for value in values[1:]:
                 run += value == 0
                 if value:
                     while run > 15:
-                        said, run = said + f"{symbols.index(0xF0):08b}", run - 16
+                        said, run = said + f"{symbols.index(0xF0):0{length}b}", run - 16
                     size, more = size_and_bits(value)
-                    said, run = said + f"{symbols.index(run << 4 | size):08b}{more}", 0
-            said += f"{0:08b}" if run else ""
+                    said, run = said + f"{symbols.index(run << 4 | size):0{length}b}{more}", 0
+            said += f"{0:0{length}b}" if run else ""
         parts.append(packed(said))
-    tables = b"\xff\xdb\0\x43\0" + bytes([1] * 64) + code_table(0, list(range(16)), 5) + code_table(1, symbols, 8)
+    tables = (
+        b"\xff\xdb\0\x43\0" + bytes([1] * 64) + code_table(0, list(range(16)), length) + code_table(1, symbols, length)
+    )
     return coded(0xC1, pixels, 12, tables, (0, 63, 0), parts, count if len(parts) > 1 else 0)
 
 

@@ -81,6 +81,31 @@ def test_12_bit_jpeg_is_decoded_to_its_rounding(blocks: int) -> None:
     assert np.abs(read(made).pixels / 16.0 - pixels).max() <= 3
 
 
+def test_codes_of_any_length_are_read() -> None:
+    pixels = np.random.default_rng(0).integers(0, 4096, (16, 16)).astype(np.uint16)
+    assert np.array_equal(medical_jpeg.decode_medical_jpeg(lossless_jpeg(pixels, 12, 1, length=14)), pixels)
+    short, long = (medical_jpeg.decode_medical_jpeg(deep_jpeg(pixels, length=length)) for length in (8, 15))
+    assert np.array_equal(short, long)
+
+
+def test_fill_bytes_before_a_restart_are_no_pixels() -> None:
+    pixels = np.random.default_rng(0).integers(0, 4096, (9, 16)).astype(np.uint16)
+    filled = lossless_jpeg(pixels, 12, 1, rows=3, fill=b"\xff\xff")
+    assert np.array_equal(medical_jpeg.decode_medical_jpeg(filled), pixels)
+    with pytest.raises(ValueError, match="restart"):
+        medical_jpeg.decode_medical_jpeg(filled.replace(b"\xff\xd1", b"\xff\xd9"))
+
+
+def test_a_12_bit_block_is_rounded_to_the_nearest_of_its_exact_inverse() -> None:
+    """Also where the exact value lies in the middle between two integers."""
+    pixels = np.random.default_rng(0).integers(0, 4096, (24, 40)).astype(np.uint16)
+    blocks = pixels.reshape(3, 8, 5, 8).swapaxes(1, 2) - 2048.0
+    coefficients = np.rint(medical_jpeg.COSINES @ blocks @ medical_jpeg.COSINES.T)
+    exact = (medical_jpeg.COSINES.T @ coefficients @ medical_jpeg.COSINES + 2048).swapaxes(1, 2).reshape(24, 40)
+    decoded = medical_jpeg.decode_medical_jpeg(deep_jpeg(pixels))
+    assert np.abs(decoded - np.clip(exact, 0, 4095)).max() <= 0.5 + 1e-9
+
+
 @pytest.mark.skipif(not REAL, reason="RIBCAGE_REAL_DATA names no folder of real radiographs")
 def test_pixels_of_a_12_bit_radiograph_do_not_change() -> None:
     dataset = dcmread(Path(REAL or "") / "dicom/RG2_JPLY_fixed.dcm")

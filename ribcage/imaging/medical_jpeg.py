@@ -5,6 +5,7 @@ Decoded in compiled loops that stay within their arrays for any input and releas
 
 import re
 import struct
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,7 +16,9 @@ ZIGZAG = np.array([y * 8 + x for y, x in sorted(np.ndindex(8, 8), key=lambda p: 
 # T.81 A.3.3: rows are the cosines of one frequency, so that block = COSINES.T @ coefficients @ COSINES.
 COSINES = np.cos(np.outer(np.arange(8), 2 * np.arange(8) + 1) * np.pi / 16) / 2
 COSINES[0] /= np.sqrt(2)
-RESTARTS = range(0xD0, 0xD8)
+AHEAD = 12
+"""Bits that are looked up first: few codes have more, and the table stays in the processor's fastest cache."""
+MARKER = re.compile(rb"\xff([^\x00\xff])")
 
 
 def is_medical_jpeg(data: bytes) -> bool:
@@ -30,94 +33,134 @@ def is_medical_jpeg(data: bytes) -> bool:
 def decode_medical_jpeg(data: bytes) -> np.ndarray:
     """(H, W) uint16 of a JPEG with one component; (H, W, C) of a lossless one with several."""
     scan = read_scan(data)
-    parts = _parts(data, scan.start)
-    if scan.kind == LOSSLESS:
-        return _lossless(scan, parts)
-    return _sequential(scan, parts)
+    return _lossless(scan, data) if scan.kind == LOSSLESS else _sequential(scan, data)
 
 
-def _parts(data: bytes, start: int) -> list[np.ndarray]:
-    """The coded bits between restarts, without byte stuffing and padded for reads past the end."""
-    coded = np.frombuffer(data, np.uint8)[start:]
-    places = np.flatnonzero(coded[:-1] == 0xFF)
-    markers = coded[places + 1]  # 0: no marker but a stuffed byte
-    first = next(iter(np.flatnonzero(markers)), None)
-    if first is None or not (markers[first] == 0xFF or int(markers[first]) in RESTARTS):
-        end = len(coded) if first is None else places[first]
-        stuffed = places[:first] + 1
-        return [np.concatenate([np.delete(coded[:end], stuffed), np.zeros(16, np.uint8)])]
-    found = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]").search(data, start)
-    parts = re.split(rb"\xff+[\xd0-\xd7]", data[start : found.start() if found else len(data)])
-    return [np.frombuffer(part.replace(b"\xff\x00", b"\xff") + bytes(16), np.uint8) for part in parts]
-
-
-def _lossless(scan: JpegScan, parts: list[np.ndarray]) -> np.ndarray:
-    pixels = np.zeros((scan.height, scan.width, len(scan.dc)), np.uint16)
-    rows = scan.interval // scan.width if scan.interval else scan.height
-    if scan.interval % scan.width or len(parts) != -(-scan.height // rows):
+def _lossless(scan: JpegScan, data: bytes) -> np.ndarray:
+    pixels = np.empty((scan.height, scan.width, len(scan.dc)), np.uint16)
+    if scan.interval % scan.width:
         raise ValueError("the restart markers are misplaced")
-    decode_rows = compiled(_decode_rows)
-    for number, part in enumerate(parts):
-        some = pixels[number * rows : (number + 1) * rows]
-        if not decode_rows(part, scan.dc, scan.first, 1 << (scan.bits - scan.shift - 1), some):
-            raise ValueError("the coded pixels are incomplete or invalid")
-    pixels <<= np.uint16(scan.shift)
+    rows = scan.interval // scan.width or scan.height
+    short, middle = _short_codes(scan.dc), 1 << (scan.bits - scan.shift - 1)
+    decode_differences, add_predictions = compiled(_decode_differences), compiled(_add_predictions)
+
+    def decode_rows(coded: np.ndarray, start: int, part: int) -> int:
+        some = pixels[part * rows : (part + 1) * rows]
+        end = int(decode_differences(coded, start, short, scan.dc, some))
+        add_predictions(scan.first, middle, some)
+        return end
+
+    _decode_parts(data, scan.start, -(-scan.height // rows), decode_rows)
+    if scan.shift:
+        pixels <<= np.uint16(scan.shift)
     return pixels if len(scan.dc) > 1 else pixels[..., 0]
 
 
-def _sequential(scan: JpegScan, parts: list[np.ndarray]) -> np.ndarray:
+def _sequential(scan: JpegScan, data: bytes) -> np.ndarray:
     down, across = -(-scan.height // 8), -(-scan.width // 8)
-    pixels = np.zeros((down * 8, across * 8), np.uint16)
+    pixels = np.empty((down * 8, across * 8), np.uint16)
     count = scan.interval or down * across
-    if len(parts) != -(-down * across // count):
-        raise ValueError("the restart markers are misplaced")
-    decode_blocks = compiled(_decode_blocks)
-    for number, part in enumerate(parts):
-        first, last = number * count, min((number + 1) * count, down * across)
-        if not decode_blocks(
-            part, scan.dc[0], scan.ac, scan.quantisers, ZIGZAG, COSINES, scan.bits, first, last, pixels
-        ):
-            raise ValueError("the coded pixels are incomplete or invalid")
+    codes = np.stack([scan.dc[0], scan.ac])
+    short, decode = _short_codes(codes), compiled(_decode_blocks)
+    # the image of each coefficient of 1, in zigzag order
+    images = np.einsum("k,ky,kx->kyx", scan.quantisers, COSINES[ZIGZAG >> 3], COSINES[ZIGZAG & 7]).reshape(64, 64)
+
+    def decode_blocks(coded: np.ndarray, start: int, part: int) -> int:
+        first, last = part * count, min((part + 1) * count, down * across)
+        return int(decode(coded, start, short, codes, images, scan.bits, first, last, pixels))
+
+    _decode_parts(data, scan.start, -(-down * across // count), decode_blocks)
     return np.ascontiguousarray(pixels[: scan.height, : scan.width])
 
 
-def _decode_rows(
-    coded: np.ndarray, tables: np.ndarray, predictor: int, middle: int, pixels: np.ndarray
-) -> bool:  # pragma: no cover
-    """T.81 H.1.2: each pixel is a prediction from its neighbours plus a coded difference, modulo 65,536."""
-    height, width, components = pixels.shape
-    end = (len(coded) - 16) * 8
-    word, at = np.int64(0), np.int64(0)  # `word` ends in the next `have` bits, which begin in bit `at`
-    have: int | np.int64 = 0
+def _decode_parts(data: bytes, start: int, count: int, decode: Callable[[np.ndarray, int, int], int]) -> None:
+    """Decode this many parts, with a restart marker between each of them and the next one."""
+    coded = np.frombuffer(data, np.uint8)
+    for part in range(count):
+        end = decode(coded, start, part)
+        if end < 0:
+            raise ValueError("the coded pixels are incomplete or invalid")
+        marker = MARKER.search(data, end)
+        restart = marker is not None and 0xD0 <= marker[1][0] <= 0xD7
+        if restart == (part == count - 1):
+            raise ValueError("the restart markers are misplaced")
+        start = marker.end() if marker else len(data)
+
+
+def _short_codes(codes: np.ndarray) -> np.ndarray:
+    """The codes by the next `AHEAD` bits instead of the next 16; 0 for longer ones."""
+    short = codes[:, :: 1 << (16 - AHEAD)]
+    return np.where(short >> 8 <= AHEAD, short, 0).astype(np.uint16)
+
+
+def _decode_differences(
+    coded: np.ndarray, at: int, short: np.ndarray, codes: np.ndarray, differences: np.ndarray
+) -> int:  # pragma: no cover
+    """T.81 H.1.2: the difference of each pixel from its prediction, modulo 65,536. Returns the offset of the first byte
+    that was not read; -1 if the coded bits are too few or contain an invalid code."""
+    height, width, components = differences.shape
+    size = len(coded)
+    # `word` ends in the next `have` bits; after the end of the coded bits, `lent` zeros are appended to it
+    word, have, lent = np.int64(0), np.int64(0), np.int64(0)
     for y in range(height):
         for x in range(width):
             for c in range(components):
                 if have < 32:
-                    byte = (at + have) >> 3
-                    for k in range(4):
-                        word = word << 8 | np.int64(coded[byte + k])
+                    four = np.int64(0xFF)
+                    if at + 4 <= size:
+                        four = np.int64(coded[at]) << 24 | np.int64(coded[at + 1]) << 16
+                        four |= np.int64(coded[at + 2]) << 8 | np.int64(coded[at + 3])
+                    if (0xFEFEFEFE - four) & four & 0x80808080:  # one of the bytes is FF
+                        four = np.int64(0)
+                        for _ in range(4):
+                            byte = np.int64(coded[at]) if at < size else np.int64(0)
+                            following = coded[at + 1] if at + 1 < size else 0
+                            if at >= size or (byte == 0xFF and 0 < following < 0xFF):  # the end, or a marker
+                                byte = np.int64(0)
+                                lent += 8
+                            else:
+                                at += 2 if byte == 0xFF and following == 0 else 1
+                            four = four << 8 | byte
+                        if lent > 64:
+                            return -1
+                    else:
+                        at += 4
+                    word = word << 32 | four
                     have += 32
-                found = np.int64(tables[c, (word >> (have - 16)) & 0xFFFF])
-                length, size = found >> 8, found & 255
-                if length == 0 or size > 16:
-                    return False
-                extra = size & 15  # a difference of 16 bits is always 32,768
+                found = np.int64(short[c, (word >> (have - AHEAD)) & ((1 << AHEAD) - 1)])
+                if found == 0:
+                    found = np.int64(codes[c, (word >> (have - 16)) & 0xFFFF])
+                length, bits = found >> 8, found & 255
+                if length == 0 or bits > 16:
+                    return -1
+                extra = bits & 15  # a difference of 16 bits is always 32,768
                 have -= length + extra
-                at += length + extra
-                if at > end:
-                    return False
-                difference = np.int64(32768) if size == 16 else (word >> have) & ((1 << extra) - 1)
-                if extra > 0 and difference < 1 << (extra - 1):
-                    difference -= (1 << extra) - 1
-                left = np.int64(pixels[y, x - 1, c]) if x > 0 else 0
-                above = np.int64(pixels[y - 1, x, c]) if y > 0 else 0
-                corner = np.int64(pixels[y - 1, x - 1, c]) if x > 0 and y > 0 else 0
-                if y == 0:
-                    expected = left if x > 0 else np.int64(middle)
-                elif x == 0 or predictor == 2:
+                value = (word >> have) & ((1 << extra) - 1)
+                if value < (1 << extra) >> 1:
+                    value -= (1 << extra) - 1
+                if bits == 16:
+                    value = np.int64(32768)
+                differences[y, x, c] = np.uint16(value & 0xFFFF)
+    return at if have >= lent else -1
+
+
+def _add_predictions(predictor: int, middle: int, pixels: np.ndarray) -> None:  # pragma: no cover
+    """T.81 H.1.2.1: each pixel is predicted from its neighbours; `pixels` holds the differences before."""
+    height, width, components = pixels.shape
+    for c in range(components):
+        for y in range(height):
+            corner = np.int64(pixels[y - 1, 0, c]) if y > 0 else np.int64(middle)
+            left = (corner + np.int64(pixels[y, 0, c])) & 0xFFFF
+            pixels[y, 0, c] = np.uint16(left)
+            if y == 0 or predictor == 1:
+                for x in range(1, width):
+                    left = (left + np.int64(pixels[y, x, c])) & 0xFFFF
+                    pixels[y, x, c] = np.uint16(left)
+                continue
+            for x in range(1, width):
+                above = np.int64(pixels[y - 1, x, c])
+                if predictor == 2:
                     expected = above
-                elif predictor == 1:
-                    expected = left
                 elif predictor == 3:
                     expected = corner
                 elif predictor == 4:
@@ -128,73 +171,83 @@ def _decode_rows(
                     expected = above + ((left - corner) >> 1)
                 else:
                     expected = (left + above) >> 1
-                pixels[y, x, c] = np.uint16((expected + difference) & 0xFFFF)
-    return True
+                left = (expected + np.int64(pixels[y, x, c])) & 0xFFFF
+                pixels[y, x, c] = np.uint16(left)
+                corner = above
 
 
 def _decode_blocks(
     coded: np.ndarray,
-    dc: np.ndarray,
-    ac: np.ndarray,
-    steps: np.ndarray,
-    zigzag: np.ndarray,
-    cosines: np.ndarray,
+    at: int,
+    short: np.ndarray,
+    codes: np.ndarray,
+    images: np.ndarray,
     bits: int,
     first: int,
     last: int,
     pixels: np.ndarray,
-) -> bool:  # pragma: no cover
-    """T.81 F.2: blocks of 8 x 8 frequencies, coded as runs of zeros and values."""
-    across = pixels.shape[1] // 8
-    end = (len(coded) - 16) * 8
-    top = float((1 << bits) - 1)
-    middle = float(1 << (bits - 1))
-    half, rows, used = np.zeros((8, 8)), np.zeros((8, 8)), np.zeros(8, np.bool_)
-    # `word` ends in the next `have` bits, which begin in bit `at`
-    word, at, direct = np.int64(0), np.int64(0), np.int64(0)
-    have: int | np.int64 = 0
+) -> int:  # pragma: no cover
+    """T.81 F.2: blocks of 8 x 8 coefficients, coded as runs of zeros and values. A block of pixels is the sum of the
+    `images` of its coefficients, most of which are zero. Returns the same as `_decode_differences`."""
+    across, size = pixels.shape[1] // 8, len(coded)
+    top, middle = float((1 << bits) - 1), float(1 << (bits - 1)) + 0.5
+    block, levels = np.zeros(64), np.zeros(64, np.uint16)
+    word, have, lent, direct = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     for number in range(first, last):
-        half[:], used[:] = 0.0, False
-        k: int | np.int64 = 0
+        k = np.int64(0)
         while k < 64:
             if have < 32:
-                byte = (at + have) >> 3
-                for n in range(4):
-                    word = word << 8 | np.int64(coded[byte + n])
+                four = np.int64(0xFF)
+                if at + 4 <= size:
+                    four = np.int64(coded[at]) << 24 | np.int64(coded[at + 1]) << 16
+                    four |= np.int64(coded[at + 2]) << 8 | np.int64(coded[at + 3])
+                if (0xFEFEFEFE - four) & four & 0x80808080:  # one of the bytes is FF
+                    four = np.int64(0)
+                    for _ in range(4):
+                        byte = np.int64(coded[at]) if at < size else np.int64(0)
+                        following = coded[at + 1] if at + 1 < size else 0
+                        if at >= size or (byte == 0xFF and 0 < following < 0xFF):  # the end, or a marker
+                            byte = np.int64(0)
+                            lent += 8
+                        else:
+                            at += 2 if byte == 0xFF and following == 0 else 1
+                        four = four << 8 | byte
+                    if lent > 64:
+                        return -1
+                else:
+                    at += 4
+                word = word << 32 | four
                 have += 32
-            ahead = (word >> (have - 16)) & 0xFFFF
-            found = np.int64(dc[ahead] if k == 0 else ac[ahead])
-            length, run, size = found >> 8, (found & 255) >> 4, found & 15
+            kind = 1 if k > 0 else 0
+            found = np.int64(short[kind, (word >> (have - AHEAD)) & ((1 << AHEAD) - 1)])
+            if found == 0:
+                found = np.int64(codes[kind, (word >> (have - 16)) & 0xFFFF])
+            length, run, extra = found >> 8, (found & 255) >> 4, found & 15
             if length == 0 or (k == 0 and run > 0):
-                return False
-            have -= length + size
-            at += length + size
-            if at > end:
-                return False
-            value = (word >> have) & ((1 << size) - 1)
-            if size > 0 and value < 1 << (size - 1):
-                value -= (1 << size) - 1
+                return -1
+            have -= length + extra
+            value = (word >> have) & ((1 << extra) - 1)
+            if value < (1 << extra) >> 1:
+                value -= (1 << extra) - 1
             if k == 0:
                 direct += value
-                value = direct
-            elif size == 0 and run < 15:  # the rest of the block is zero
-                break
-            k += run
-            if k > 63:
-                return False
-            u, v, scaled = zigzag[k] >> 3, zigzag[k] & 7, value * steps[k]
-            used[u] = True
-            for x in range(8):
-                half[u, x] += scaled * cosines[v, x]
+                flat = middle + float(direct) * images[0, 0]
+                for i in range(64):
+                    block[i] = flat
+            else:
+                if extra == 0 and run < 15:  # the rest of the block is zero
+                    break
+                k += run
+                if k > 63:
+                    return -1
+                scaled = float(value)
+                for i in range(64):
+                    block[i] += scaled * images[k, i]
             k += 1
-        rows[:] = middle
-        for u in range(8):
-            if used[u]:  # the others are zero
-                for y in range(8):
-                    for x in range(8):
-                        rows[y, x] += half[u, x] * cosines[u, y]
+        for i in range(64):
+            levels[i] = np.uint16(np.int32(min(max(block[i], 0.0), top)))
         y0, x0 = number // across * 8, number % across * 8
         for y in range(8):
             for x in range(8):
-                pixels[y0 + y, x0 + x] = np.uint16(min(max(rows[y, x] + 0.5, 0.0), top))
-    return True
+                pixels[y0 + y, x0 + x] = levels[8 * y + x]
+    return at if have >= lent else -1

@@ -2,10 +2,11 @@
 
   modality LUT or slope and intercept → VOI LUT or window → inversion
 
-Each step depends on a pixel's value alone. It is computed once for each of the at most 65,536 stored values, in
-ascending order, and then looked up.
+Each step depends on a pixel's value alone. It is computed once for each of the at most 65,536 stored values that occur,
+in ascending order, and then looked up.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +26,9 @@ LEAST_LEFT = 0.05
 def gray_values(
     dataset: "Dataset", values: np.ndarray, counts: np.ndarray, *, bits: int, monochrome1: bool, window: Window | None
 ) -> tuple[np.ndarray, list[Note]]:
-    """Gray of each stored value, from 0 (air) to 1, and notes; `counts` is how often each value occurs."""
+    """Gray of each stored value, from 0 (air) to 1, and notes. `values` are in ascending order, `counts` is how often
+    each occurs. Values that do not occur may be left out, except for the lowest and the highest that can be stored and,
+    of up to 8 bits, all."""
     with np.errstate(all="ignore"):  # overflows are handled below
         padding, odd = _padding(dataset, values, counts)
         padded = counts[padding].sum() > 0
@@ -33,7 +36,7 @@ def gray_values(
         output, notes = modality_values(dataset, values)
         shown = shown_values(dataset, output, counts, bits, window)
     gray, notes = shown.gray, [*odd, *notes, *shown.notes]
-    inverted, why = _inverted(dataset, monochrome1, shown.unusable, falling=_falls(gray, values, counts))
+    inverted, why = _inverted(dataset, monochrome1, shown.unusable, lambda: _falls(gray, values, counts))
     if inverted:
         gray = 1 - gray
     if padded:
@@ -47,13 +50,15 @@ def by_value(dataset: "Dataset") -> bool:
     return not any(dataset.get(key) not in (None, "") for key in named)
 
 
-def _inverted(dataset: "Dataset", monochrome1: bool, unusual: bool, falling: bool) -> tuple[bool, list[Note]]:
+def _inverted(
+    dataset: "Dataset", monochrome1: bool, unusual: bool, falls: Callable[[], bool]
+) -> tuple[bool, list[Note]]:
     """Whether to invert, and notes.
 
     Pixels that are not for presentation, are not shown with their own window, or have a contradictory header follow
     PixelIntensityRelationshipSign if present: +1 means that higher stored values are more X-rays, which is air.
 
-    falling: higher stored values are darker, by a negative slope or a table.
+    falls: whether higher stored values are darker, by a negative slope or a table.
     """
     sign = next(
         (number for number in element_numbers(dataset, "PixelIntensityRelationshipSign") if number in (1, -1)), None
@@ -67,7 +72,7 @@ def _inverted(dataset: "Dataset", monochrome1: bool, unusual: bool, falling: boo
         notes.append(Note(f"PresentationLUTShape {shape} contradicts {kind}", caution=True))
     inverted_by = "MONOCHROME1" if monochrome1 else shape if shape == "INVERSE" else ""
     if sign is not None:
-        bright_air = (sign > 0) != falling
+        bright_air = (sign > 0) != falls()
         follow = unusual or raw or contradicts
         if bright_air != bool(inverted_by):
             taken = "the sign" if follow else inverted_by or kind
@@ -82,7 +87,7 @@ def _inverted(dataset: "Dataset", monochrome1: bool, unusual: bool, falling: boo
 def _falls(gray: np.ndarray, values: np.ndarray, counts: np.ndarray) -> bool:
     """Whether higher stored values are darker, over the values that occur."""
     apart = values - np.average(values, weights=counts) if counts.sum() > 0 else np.zeros(len(values))
-    return bool((counts * apart) @ np.nan_to_num(gray) < 0)
+    return bool((counts * apart * np.nan_to_num(gray)).sum() < 0)
 
 
 def _padding(dataset: "Dataset", values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, list[Note]]:
@@ -94,7 +99,8 @@ def _padding(dataset: "Dataset", values: np.ndarray, counts: np.ndarray) -> tupl
         return nothing, []
     signed = values[0] < 0
     ends = [(end + 32768) % 65536 - 32768 if signed else end % 65536 for end in ends]
-    ends = [end - len(values) if signed and end > values[-1] else end for end in ends]  # of fewer than 16 bits
+    count = int(values[-1] - values[0]) + 1
+    ends = [end - count if signed and end > values[-1] else end for end in ends]  # of fewer than 16 bits
     padding = (values >= min(ends)) & (values <= max(ends))
     left = 1 - counts[padding].sum() / max(counts.sum(), 1)
     if left < LEAST_LEFT:

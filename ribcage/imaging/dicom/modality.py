@@ -70,10 +70,10 @@ def lookup_table(
     dataset: "Dataset", item: "Dataset", values: np.ndarray, counts: np.ndarray | None = None
 ) -> tuple[np.ndarray, int, list[Note]]:
     """The values looked up in a modality or VOI LUT (PS3.3 C.11.1.1.1), the number of bits of its entries, and notes;
-    `counts` is how often each value occurs (None: all equally often)."""
+    `counts` is how often each value occurs (None: each integer from the first to the last once)."""
     count, first, declared = (int(number) for number in item.LUTDescriptor)
     count = count % 65536 or 65536  # written as a signed number, a large count is negative
-    first = _first(first, count, values, np.ones(len(values)) if counts is None else counts)
+    first = _first(first, count, values, counts)
     entries = _entries(dataset, item.LUTData, count, declared)
     notes = [Note(f"a LUT has {len(entries)} of its {count} entries", caution=True)] if len(entries) < count else []
     needed = max(1, int(entries.max()).bit_length())
@@ -85,7 +85,7 @@ def lookup_table(
     return entries[places], bits, notes
 
 
-def _first(first: int, count: int, values: np.ndarray, counts: np.ndarray) -> int:
+def _first(first: int, count: int, values: np.ndarray, counts: np.ndarray | None) -> int:
     """The first value of a LUT, which may be written with the wrong sign: the reading in which the LUT covers more
     pixels."""
     other = first
@@ -95,6 +95,8 @@ def _first(first: int, count: int, values: np.ndarray, counts: np.ndarray) -> in
         other = first + 65536
 
     def covered(start: int) -> float:
+        if counts is None:
+            return float(max(0, min(start + count, values[-1] + 1) - max(start, values[0])))
         return float(counts[(values >= start) & (values < start + count)].sum())
 
     return other if covered(other) > covered(first) else first

@@ -8,6 +8,7 @@ taken, since a misread bit or sign breaks an image along every edge of its range
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from ribcage.imaging.dicom.decoders import decode_stream, raw_patterns, run_length_patterns
@@ -248,10 +249,13 @@ def _relative_roughness(read: StoredPixels) -> float:
 def _roughness(read: StoredPixels) -> float:
     """Mean difference between neighbours."""
     high, wide = read.levels.shape
-    rows = read.levels[:: max(1, high // SAMPLED)].astype(np.int32)
-    columns = read.levels[:, :: max(1, wide // SAMPLED)].astype(np.int32)
-    across, down = np.abs(np.diff(rows, axis=1)), np.abs(np.diff(columns, axis=0))
-    return float(across.sum() / max(across.size, 1) + down.sum() / max(down.size, 1))
+    rows = read.levels[:: max(1, high // SAMPLED)]
+    columns = np.ascontiguousarray(read.levels[:, :: max(1, wide // SAMPLED)])
+    return _mean_difference(rows[:, 1:], rows[:, :-1]) + _mean_difference(columns[1:], columns[:-1])
+
+
+def _mean_difference(one: np.ndarray, another: np.ndarray) -> float:
+    return cv2.norm(one, another, cv2.NORM_L1) / one.size if one.size else 0.0
 
 
 def _has_overlay(dataset: "Dataset", layout: Layout) -> bool:
