@@ -179,7 +179,7 @@ def read_dicom_tags(stream: BinaryIO, name: str, limits: Limits) -> dict[str, st
 # -- The header -------------------------------------------------------------------------------------------------------
 
 
-def read_header(data: bytes, name: str, limits: Limits) -> tuple["Dataset", Layout, list[str]]:
+def read_header(data: bytes, name: str, limits: Limits) -> tuple["Dataset", Layout, list[Note]]:
     """The readable elements of the header, the pixel layout and notes on unreadable elements."""
     dataset = _dataset(data, name, limits)
     unread = elements.remove_unreadable(dataset)
