@@ -61,6 +61,23 @@ def real() -> Path:
 
 
 @pytest.fixture(scope="session")
+def nih_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a download of ChestX-ray14 (download), its dataset folder (data) and a run trained on it (run), which
+    no test changes."""
+    import models
+    import trees
+
+    from ribcage import cli
+    from ribcage.data import dataset_folder
+
+    folder = tmp_path_factory.mktemp("nih")
+    line = ["import", "nih", str(trees.nih(folder / "download")), "--out", str(folder / "data"), "--size", "32"]
+    assert cli.main(line) == 0
+    models.trained(folder / "run", dataset_folder.open(folder / "data"))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def _s3_server() -> Iterator["FaultProxy"]:
     from remote_servers import running_s3
 

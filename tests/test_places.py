@@ -5,13 +5,11 @@ from pathlib import Path
 from types import ModuleType
 
 import fsspec
-import models
 import pytest
-import trees
 from refusals import has_facts
 
 from ribcage import cli, methods
-from ribcage.data import dataset_folder, datasets
+from ribcage.data import datasets
 from ribcage.runtime import flags
 from ribcage.runtime.flags import Flag
 from ribcage.runtime.remote import objects, places
@@ -141,16 +139,6 @@ def test_what_a_command_writes_appears_at_the_address(name: str, option: str, pl
 # ---- inputs
 
 
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset folder, and a run that was trained on it."""
-    folder = tmp_path_factory.mktemp("local")
-    line = ["import", "nih", str(trees.nih(folder / "download")), "--out", str(folder / "data"), "--size", "32"]
-    assert cli.main(line) == 0
-    models.trained(folder / "run", dataset_folder.open(folder / "data"))
-    return folder
-
-
 INPUTS = {
     "blend": "{run} {run} --out out",
     "compare": "{run} {run}",
@@ -182,10 +170,10 @@ def inputs() -> list[tuple[str, int]]:
 
 @pytest.mark.parametrize(("name", "at"), inputs())
 def test_an_input_that_is_not_at_the_address_is_named(
-    name: str, at: int, local: Path, capsys: pytest.CaptureFixture[str]
+    name: str, at: int, nih_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = INPUTS[name].split()
     words[at] = words[at].partition("{")[0] + NONE
-    files = {one: str(local / one) for one in ("run", "data", "download")}
+    files = {one: str(nih_run / one) for one in ("run", "data", "download")}
     assert cli.main([name, *(word.format(**files, none=NONE) for word in words)]) in (1, 2)
     assert has_facts(capsys.readouterr().err, NONE)

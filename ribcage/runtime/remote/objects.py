@@ -76,7 +76,7 @@ def read_source_file(place: Path | str, limit: Callable[[int], None]) -> bytes:
         limit(found.size)
         return read_file(found)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{place} does not exist.") from None
+        raise FileNotFoundError(f"{addresses.address(place)} does not exist.") from None
     except OSError as error:
         raise UnreadableSourceError(str(error)) from error
 
@@ -285,13 +285,14 @@ def _require_size(address: str, size: int) -> RemoteFile:
 
 
 def _remote_file(address: str, facts: dict[str, Any]) -> RemoteFile:
-    marks = next((str(facts[key]) for key in VERSION_KEYS if facts.get(key)), "")
-    return RemoteFile(address, int(facts["size"]), marks.strip('"'), _seconds(facts))
+    key = next((key for key in VERSION_KEYS if facts.get(key)), "")
+    marks = _seconds(facts[key]) if key in TIME_KEYS else facts.get(key)  # times may have another type in a listing
+    modified = next((_seconds(facts[key]) for key in TIME_KEYS if facts.get(key)), None)
+    return RemoteFile(address, int(facts["size"]), str(marks or "").strip('"'), modified)
 
 
-def _seconds(facts: dict[str, Any]) -> float | None:
-    """The time of the last change in seconds since 1970; None if the file system does not tell it."""
-    found = next((facts[key] for key in TIME_KEYS if facts.get(key)), None)
+def _seconds(found: object) -> float | None:
+    """A time in seconds since 1970; None if it is no time."""
     if isinstance(found, str):
         with contextlib.suppress(ValueError):
             found = datetime.fromisoformat(found)

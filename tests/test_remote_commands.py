@@ -1,0 +1,208 @@
+"""Commands whose inputs and outputs are at remote addresses give the results of local ones."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from refusals import has_facts
+
+import ribcage
+from ribcage import cli
+from ribcage.bundle.init import initial_backbone, initial_provenance, weights_file
+from ribcage.bundle.io import load_bundle
+from ribcage.data import dataset_folder
+from ribcage.evaluation import comparison_entries
+from ribcage.runtime.remote import cache, objects
+from ribcage.training.teachers import opening
+
+SITE = "memory://site"
+
+
+@pytest.fixture
+def site(nih_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """All files of `nih_run` at memory://site, and an empty cache and current folder."""
+    monkeypatch.setenv("RIBCAGE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    memory = fsspec.filesystem("memory")
+    for file in nih_run.rglob("*"):
+        if file.is_file() and not file.name.startswith("."):
+            memory.pipe_file(f"/site/{file.relative_to(nih_run).as_posix()}", file.read_bytes())
+    yield nih_run
+    assert not [file.name for file in (tmp_path / "here").iterdir() if ":" in file.name]
+    memory.store.clear()
+    memory.pseudo_dirs[:] = [""]
+
+
+def read(name: str) -> bytes:
+    return objects.read_bytes(f"{SITE}/{name}")
+
+
+def text(name: str) -> str:
+    return read(name).decode()
+
+
+@pytest.mark.parametrize(
+    "which", ["download", "download/images_001/images", "download/*/images/*.png", "download/**/*.png"]
+)
+def test_predictions_of_images_at_an_address(which: str, site: Path) -> None:
+    local = ribcage.predict(site / "run", site / which)
+    remote = ribcage.predict(f"{SITE}/run", f"{SITE}/{which}", out=f"{SITE}/out/found.csv")
+    assert remote["path"].tolist() == [path.replace(str(site), SITE) for path in local["path"]] and len(local) > 5
+    assert remote.drop(columns="path").equals(local.drop(columns="path"))
+    assert text("out/found.csv").count(SITE) == len(local)
+    assert not (cache.cache_folder() / "outputs").exists() or not list((cache.cache_folder() / "outputs").iterdir())
+
+
+def test_images_at_an_address_are_told_from_other_files(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    memory, image = fsspec.filesystem("memory"), next((site / "download").rglob("*.png"))
+    for name, data in {"a": image.read_bytes(), "b": b"no image", "c.txt": b"", ".d.png": b"", "DICOMDIR": b""}.items():
+        memory.pipe_file(f"/site/inbox/{name}", data)
+    found = ribcage.predict(
+        site / "run", [f"{SITE}/inbox", f"{SITE}/none.png"], allow_unread="all", maps=f"{SITE}/maps"
+    )
+    assert found["path"].tolist() == [f"{SITE}/inbox/a", f"{SITE}/none.png"]
+    assert found["error"].tolist() == ["", f"{SITE}/none.png does not exist."]
+    assert [name.rpartition(".")[2] for name in objects.list_files(f"{SITE}/maps")] == ["png"]
+
+
+def test_results_of_an_evaluation_stay_with_the_remote_run(
+    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data", f"{SITE}/data", "--resamples", "5"]
+    shutil.copytree(site / "run", tmp_path / "run")
+    assert cli.main(["evaluate", str(tmp_path / "run"), "--data", str(site / "data"), "--resamples", "5"]) == 0
+    assert cli.main(["evaluate", f"{SITE}/run", *words]) == 0
+    assert cli.main(["evaluate", f"{SITE}/run", *words, "--out", f"{SITE}/judged"]) == 0
+    name = f"run/evaluation/{next(iter(objects.list_files(f'{SITE}/run/evaluation'))).partition('/')[0]}"
+    assert read(f"{name}/predictions.parquet") == (tmp_path / name / "predictions.parquet").read_bytes()
+    numbers = json.loads(read(f"{name}/metrics.json"))
+    assert numbers["run"] == f"{SITE}/run" and f"{SITE}/data" in numbers["command"] and "memory:/s" not in str(numbers)
+    assert numbers["test"]["use"] == 1 and len(json.loads(read("run/bundle/tests.json"))["tests"]) == 2
+    assert f"--out {SITE}/judged" in json.loads(read("judged/metrics.json"))["command"]
+
+    capsys.readouterr()
+    places = [f"{SITE}/run", str(tmp_path / "run"), f"{SITE}/{name}", f"{SITE}/{name}/predictions.parquet"]
+    entries = comparison_entries.entries(places)
+    assert [one.name for one in entries] == places
+    assert len({one.table.probabilities.tobytes() for one in entries}) == 1
+    assert [one.bundle is not None for one in entries] == [True] * 4
+    assert cli.main(["compare", *places[:2], "--json", f"{SITE}/compared.json"]) == 0
+    assert [one["name"] for one in json.loads(read("compared.json"))["models"]] == places[:2]
+    assert (
+        not list((cache.cache_folder() / "trees").glob("*/site"))
+        and f"Wrote {SITE}/compared.json" in capsys.readouterr().out
+    )
+
+    teachers = [f"{SITE}/run", f"{SITE}/{name}/predictions.parquet"]
+    assert len(set(opening.content_hashes(teachers))) == 2
+    assert opening.content_hashes(teachers)[1] == opening.content_hash(str(tmp_path / name / "predictions.parquet"))
+    assert opening.open_teachers(teachers)[teachers[1]].findings == opening.teacher_findings(load_bundle(site / "run"))  # type: ignore[arg-type]
+    assert np.array_equal(opening.teacher_provenance(teachers[1]).pixels, load_bundle(site / "run").provenance.pixels)
+
+
+def test_runs_at_an_address_are_listed(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"command": "finetune", "model": "resnet18", "data": [f"{SITE}/data"], "history": []}
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/site/run/options.json", json.dumps(options).encode())
+    judged = {"protocol": "honest", "split": "test", "macro": {"auroc": {"value": 0.8}}}
+    memory.pipe_file("/site/run/evaluation/nih-test/metrics.json", json.dumps(judged).encode())
+    memory.pipe_file("/site/run/state.json", json.dumps({"name": "running", "why": "", "place": None}).encode())
+    for writer, state in ((True, "running"), (False, "stopped")):
+        if writer:
+            memory.pipe_file("/site/run/writer.json", b"{}")
+        else:
+            memory.rm_file("/site/run/writer.json")
+        assert cli.main(["runs", SITE, "--json", f"{SITE}/runs.json"]) == 0
+        (one,) = json.loads(read("runs.json"))
+        assert (one["folder"], one["state"], one["number"]["on"]) == (f"{SITE}/run", state, "nih-test")
+        assert one["changed"] > "2020"
+
+
+def test_a_weights_file_at_an_address_gives_initial_weights(site: Path) -> None:
+    file, spec = f"{SITE}/run/bundle/model.safetensors", load_bundle(site / "run").spec
+    backbones = [initial_backbone(spec, init, 0.0) for init in (file, f"{SITE}/run", str(site / "run"))]
+    states = [{name: value.numpy().tobytes() for name, value in one.state_dict().items()} for one in backbones]
+    assert states[0] == states[1] == states[2]
+    fsspec.filesystem("memory").pipe_file(
+        "/site/alone.safetensors", (site / "run/bundle/model.safetensors").read_bytes()
+    )
+    assert initial_provenance(file).pixels.size and initial_provenance(f"{SITE}/alone.safetensors").unknown
+    assert (
+        weights_file(f"{SITE}/alone.safetensors") and not weights_file(f"{SITE}/run") and not weights_file("imagenet")
+    )
+
+
+def test_tables_beside_the_data_are_read_from_an_address(site: Path, tmp_path: Path) -> None:
+    image = next((site / "download").rglob("*.png")).name
+    coco = {"categories": [{"id": 1, "name": "heart"}], "images": [{"id": 1, "file_name": image, "width": 32, "height": 32}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[2, 2, 20, 2, 20, 20]]}]}  # fmt: skip
+    fsspec.filesystem("memory").pipe_file("/site/masks.json", json.dumps(coco).encode())
+    line = ["import", "nih", f"{SITE}/download", "--size", "32", "--masks", f"{SITE}/masks.json", "--split-list"]
+    lists = [f"train={SITE}/download/train_val_list.txt", f"test={SITE}/download/test_list.txt"]
+    assert cli.main([*line, *lists, "--out", str(tmp_path / "data")]) == 0
+    opened = dataset_folder.open(tmp_path / "data")
+    assert len(opened.masks) == 1 and set(opened.index.table["split"]) == {"train", "val", "test"}
+    assert cli.main(["inspect", f"nih:{SITE}/download", "--split-list", *lists, "--json", f"{SITE}/audit.json"]) == 0
+    assert json.loads(read("audit.json"))["sets"][0]["label"] == f"nih:{SITE}/download"
+
+
+def test_dataset_folders_are_curated_and_resharded_at_addresses(site: Path, tmp_path: Path) -> None:
+    words = ["--share", "0.5", "--out"]
+    assert (
+        cli.main(["curate", str(site / "data"), "--features", str(site / "run"), *words, str(tmp_path / "half")]) == 0
+    )
+    assert cli.main(["curate", f"{SITE}/data", "--features", f"{SITE}/run", *words, f"{SITE}/half"]) == 0
+    assert cli.main(["reshard", f"{SITE}/half", "--images-per-shard", "8", "--out", f"{SITE}/shards"]) == 0
+    local, remote = dataset_folder.open(tmp_path / "half"), dataset_folder.open(f"{SITE}/half")
+    assert remote.index.table.equals(local.index.table) and np.array_equal(remote.images[:], local.images[:])
+    assert np.array_equal(dataset_folder.open(f"{SITE}/shards").images[:], local.images[:])
+    assert cli.main(["curate", f"{SITE}/data", "--features", f"{SITE}/run", *words, f"{SITE}/half"]) == 2
+
+
+def test_bundles_are_written_to_addresses(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["convert", f"{SITE}/run", "--to", "huggingface", "--out", f"{SITE}/published"]) == 0
+    (config,) = [name for name in objects.list_files(f"{SITE}/published") if name.endswith("config.json")]
+    published = f"{SITE}/published/{config}".removesuffix("/config.json")
+    assert cli.main(["convert", published, "--out", f"{SITE}/back"]) == 0
+    assert load_bundle(f"{SITE}/back").spec.name == "test_resnet" and objects.exists(f"{SITE}/back/account.csv")
+    assert cli.main(["convert", f"{SITE}/run", "--data", f"{SITE}/data", "--out", f"{SITE}/calibrated"]) == 0
+    found = load_bundle(f"{SITE}/calibrated")
+    assert found.spec.training.fitted == 6 and objects.exists(f"{SITE}/calibrated/provenance.npz")
+    assert cli.main(["convert", f"{SITE}/run", "--data", f"{SITE}/data", "--out", f"{SITE}/calibrated"]) == 2
+    assert has_facts(capsys.readouterr().err, "--out", f"{SITE}/calibrated")
+
+
+def test_a_probe_and_a_profile_at_addresses_name_them(site: Path) -> None:
+    assert (
+        cli.main(
+            [
+                "probe",
+                f"{SITE}/run",
+                "--data",
+                f"{SITE}/data",
+                "--labels",
+                "1",
+                "--seeds",
+                "1",
+                "--out",
+                f"{SITE}/probe",
+            ]
+        )
+        == 0
+    )
+    found = json.loads(read("probe/probe.json"))
+    assert found["model"] == f"{SITE}/run" and f"--out {SITE}/probe" in found["command"]
+    assert cli.main(["profile", f"{SITE}/run", "--no-latency", "--json", f"{SITE}/cost.json"]) == 0
+    assert json.loads(read("cost.json"))["models"][0]["model"] == f"{SITE}/run"
+
+
+def test_a_recipe_runs_on_addresses(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "small-moco", "--data", f"{SITE}/data", "--out", f"{SITE}/moco", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert f"--data {SITE}/data" in said and f"--out {SITE}/moco" in said and f"probe {SITE}/moco" in said
+    assert "memory:/s" not in said
