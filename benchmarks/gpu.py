@@ -1,12 +1,13 @@
 """Training on one GPU: steps beside the papers' own, time spent waiting for data, and synchronisations.
 
-    python benchmarks/gpu.py [--part rate steps options large loader optimizers norms] [--seconds 5] [--dry-run]
+    python benchmarks/gpu.py [--part steps large options loader norms optimizers] [--seconds 3] [--dry-run]
 
 Each row is printed as soon as it is known; --seconds is the time for each row of the parts steps, large and loader,
-without its preparation. The rows of options take half of it, those of optimizers and norms a fifth. --dry-run runs
-every row at toy size on any machine, to test the script where there is no GPU; its numbers mean nothing. The parts
-optimizers and norms also run at full size on a CPU. The script is a single file of more than 400 lines so that it can
-be copied to a machine on which only Ribcage is installed.
+without its preparation. The rows of options take half of it, those of optimizers and norms a fifth. torch.compile may
+take --compile-seconds in all, and a third of that for each row; a row that needs more says so, as does one that needs
+more memory than there is. --dry-run runs every row at toy size on any machine, to test the script where there is no
+GPU; its numbers mean nothing. The parts optimizers and norms also run at full size on a CPU. The script is a single
+file of more than 400 lines so that it can be copied to a machine on which only Ribcage is installed.
 
 rate: matrix products and copies from pinned memory to the device, which bound everything else.
 steps: each recipe as the paper writes it (bf16, channels_last, RGB, images already on the device), as Ribcage runs it
@@ -15,25 +16,30 @@ steps: each recipe as the paper writes it (bf16, channels_last, RGB, images alre
     the GPU had no data, by CUDA events. Syncs: how often a step made the CPU wait for the GPU, by torch's debug mode.
 options: options of a training beside the defaults: precision, memory, averaged weights, fused attention, CUDA graphs
     for a small model, and gradient caching beside the whole batch. Memory: the largest allocated.
-large: the same as steps at 512 pixels, where loading is the bottleneck.
+large: the same as steps at 512 pixels, where loading is the bottleneck, with a quarter of the batch.
 loader: images per second of the loader alone, by method and size.
 optimizers: the update of the weights alone, by each implementation that torch has, eager and compiled.
 norms: forward and backward pass of batch norms over groups, as in MoCo: a loop over groups (as in Ribcage), one call
     for all groups, and the equations written out, eager and compiled."""
 
 import argparse
+import contextlib
 import copy
+import gc
+import math
+import signal
 import statistics
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 import torchvision
@@ -58,6 +64,9 @@ from ribcage.runtime.devices import choose_kernels
 from ribcage.training import optim, step_log, trainer
 
 MASK, QUEUE, FINDINGS = 0.9, 65536, 14
+IMAGES, EPOCH = 512, 1 << 17
+"""Different images of a dataset folder, and images of an epoch, which repeats them: at the end of an epoch the loader
+starts anew, which is rare in a training."""
 Step = Callable[[], None]
 
 
@@ -227,7 +236,7 @@ def ours(
     method.to(device).to(memory_format=torch.channels_last)
     if recompute:
         recompute_blocks(method.backbone.model)
-    loader = Loader([opened], method.views((side, side)), batch=recipe.batch, drop_last=True, device=device)
+    loader = batches(opened, method, side, recipe.batch, device)
     optimizer, rates = optim.optimizer(method, recipe.optimizer), optim.Rates(1e-4, 10**6)
     how = {"precision": "bf16", "compile": compiled, **how}
     run = trainer.Trainer(method, loader, optimizer, rates, epochs=10**6, device=device, **how)
@@ -235,6 +244,58 @@ def ours(
         on_gpu: Any = {"mode": "reduce-overhead"} if device.type == "cuda" else {"backend": "eager"}
         run.forward = torch.compile(run.method, **on_gpu)
     return run.fit()
+
+
+def batches(
+    opened: dataset_folder.DatasetFolder, method: Method, side: int, batch: int, device: torch.device
+) -> Loader:
+    """A loader with long epochs."""
+    rows = np.resize(np.arange(len(opened.index)), max(EPOCH, batch) if device.type == "cuda" else len(opened.index))
+    return Loader([opened], method.views((side, side)), batch=batch, rows=rows, drop_last=True, device=device)
+
+
+class Compilation:
+    """The time for torch.compile, in seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self.left, self.most = seconds, seconds / 3
+
+    @contextlib.contextmanager
+    def limited(self) -> Iterator[None]:
+        """Within the block, TimeoutError is raised when the time for a row, or for all, is used up."""
+        seconds, start = min(self.left, self.most), time.perf_counter()
+        if seconds <= 0:
+            raise TimeoutError("not compiled: --compile-seconds is used up")
+        before = signal.signal(signal.SIGALRM, _expired)
+        signal.setitimer(signal.ITIMER_REAL, 0 if math.isinf(seconds) else seconds, 1.0)  # again if it is caught
+        try:
+            yield
+        except Exception:
+            if time.perf_counter() - start >= seconds:
+                raise TimeoutError(f"not compiled within {seconds:.0f} s") from None
+            raise
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+            self.left -= time.perf_counter() - start
+
+
+def _expired(number: int, frame: object) -> None:
+    raise TimeoutError
+
+
+def reason(error: Exception) -> str:
+    """Why a row has no numbers."""
+    return str(error) if isinstance(error, TimeoutError) else type(error).__name__
+
+
+def free(device: torch.device) -> None:
+    """Give the memory of a row back, and forget what was compiled, so that the next row is not compiled for variable
+    shapes."""
+    gc.collect()
+    torch.compiler.reset()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def timed(step: Callable[[], Any], seconds: float, device: torch.device, least: int, operations: int = 0) -> Timing:
@@ -305,6 +366,7 @@ def steps(
     seconds: float,
     device: torch.device,
     peak: float,
+    compilation: Compilation,
 ) -> None:
     """Print a table of training steps."""
     print(f"| {side} px, bf16 | batch | images/s | × plain | of the matrix rate | waiting | syncs a step |")
@@ -314,30 +376,52 @@ def steps(
         for name in ("plain", "ribcage", "ribcage, compiled"):
             if name.endswith("compiled") and device.type == "cpu" and recipe is not chosen[0]:
                 continue  # compiling is slow there, and the first row shows that it runs
-            step: Callable[[], Any]
-            if name == "plain":
-                step = recipe.plain(recipe.model, recipe.batch, side, device)
-            else:
-                logs = ours(recipe, folder, side, device, compiled=name.endswith("compiled"))
-                step = lambda logs=logs: next(logs)  # type: ignore[misc]  # noqa: E731 – one line
-            known = operations if name.endswith("compiled") else 0
-            timing = timed(step, seconds, device, 2 if device.type == "cpu" else 5, known)
-            each = statistics.median(timing.seconds)
-            plain, operations = plain or each, timing.operations
-            waiting = f"{statistics.mean(timing.waiting) / each:.1%}" if timing.waiting else "–"
-            cells = (
-                f"{recipe.title}: {name}", f"{recipe.batch}", f"{recipe.batch / each:,.0f}", f"{plain / each:.2f}",
-                f"{timing.operations / each / peak:.0%}", waiting, f"{timing.syncs}",
-            )  # fmt: skip
-            print(f"| {' | '.join(cells)} |", flush=True)
-            del step
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
+            try:
+                timing = timed_step(recipe, name, folder, side, seconds, device, operations, compilation)
+                each = statistics.median(timing.seconds)
+                plain, operations = plain or each, timing.operations
+                waiting = f"{statistics.mean(timing.waiting) / each:.1%}" if timing.waiting else "–"
+                cells = [
+                    f"{recipe.batch / each:,.0f}", f"{plain / each:.2f}", f"{timing.operations / each / peak:.0%}",
+                    waiting, f"{timing.syncs}",
+                ]  # fmt: skip
+            except (RuntimeError, TimeoutError) as error:
+                cells = [reason(error), "–", "–", "–", "–"]
+            print(f"| {recipe.title}: {name} | {recipe.batch} | {' | '.join(cells)} |", flush=True)
+            free(device)
     print()
 
 
+def timed_step(
+    recipe: Recipe,
+    name: str,
+    folder: dataset_folder.DatasetFolder,
+    side: int,
+    seconds: float,
+    device: torch.device,
+    operations: int,
+    compilation: Compilation,
+) -> Timing:
+    """The timing of a row; operations: those of the step that is compiled."""
+    least = 2 if device.type == "cpu" else 5
+    if name == "plain":
+        return timed(recipe.plain(recipe.model, recipe.batch, side, device), seconds, device, least)
+    logs = ours(recipe, folder, side, device, compiled=name.endswith("compiled"))
+    if not name.endswith("compiled"):
+        return timed(lambda: next(logs), seconds, device, least)
+    with compilation.limited():
+        next(logs)
+        finish(device)
+    return timed(lambda: next(logs), seconds, device, least, operations)
+
+
 def options_table(
-    folder: dataset_folder.DatasetFolder, side: int, seconds: float, device: torch.device, toy: bool
+    folder: dataset_folder.DatasetFolder,
+    side: int,
+    seconds: float,
+    device: torch.device,
+    toy: bool,
+    compilation: Compilation,
 ) -> None:
     """Print a table of trainings with options beside those without."""
     base, small = ("vit_tiny_patch16_224",) * 2 if toy else ("vit_base_patch16_224", "vit_small_patch16_224")
@@ -369,17 +453,19 @@ def options_table(
                 torch.cuda.reset_peak_memory_stats()
             try:
                 logs = ours(recipe, folder, side, device, False, **how)
+                with compilation.limited() if "graphs" in how else contextlib.nullcontext():
+                    next(logs)
+                    finish(device)
                 timing = timed(lambda logs=logs: next(logs), seconds, device, 2, 1)  # type: ignore[misc]
                 each = statistics.median(timing.seconds)
                 default = default or each
                 memory = f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB" if device.type == "cuda" else "–"
                 cells = (f"{recipe.batch / each:,.0f}", f"{default / each:.2f}", memory, f"{timing.syncs}")
-            except RuntimeError as error:  # such as too little memory
-                cells = (type(error).__name__, "–", "–", "–")
+            except (RuntimeError, TimeoutError) as error:  # such as too little memory
+                cells = (reason(error), "–", "–", "–")
             print(f"| {recipe.title}: {name} | {recipe.batch} | {' | '.join(cells)} |", flush=True)
             logs = iter(())
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
+            free(device)
     timm.layers.set_fused_attn(True)
     choose_kernels(device, "bf16")
     print()
@@ -388,7 +474,7 @@ def options_table(
 # ---- optimizers and batch norms alone
 
 
-def optimizers(seconds: float, device: torch.device, toy: bool) -> None:
+def optimizers(seconds: float, device: torch.device, toy: bool, compilation: Compilation) -> None:
     """Print the time of a step of the optimizer, by each implementation."""
     adamw, sgd = torch.optim.AdamW, partial(torch.optim.SGD, momentum=0.9)
     lars: Any = partial(Lars, momentum=0.9, weight_decay=1e-6)
@@ -408,15 +494,20 @@ def optimizers(seconds: float, device: torch.device, toy: bool) -> None:
         made: Any = kind(weights, lr=1e-4, **how)
         step: Callable[[], Any] = made.step
         took = "–"
-        if name.endswith("compiled"):
-            made.step()  # the states, which are created in the first step
-            start, backend = time.perf_counter(), "eager" if toy else "inductor"
-            step = torch.compile(made.step, backend=backend)
-            step()  # type: ignore[no-untyped-call]
-            finish(device)
-            took = f"{time.perf_counter() - start:.0f} s"
-        each = statistics.median(timed(step, seconds, device, 3, 1).seconds)
-        print(f"| {name} | {1e3 * each:.2f} | {took} |", flush=True)
+        try:
+            if name.endswith("compiled"):
+                made.step()  # the states, which are created in the first step
+                start, backend = time.perf_counter(), "eager" if toy else "inductor"
+                step = torch.compile(made.step, backend=backend)
+                with compilation.limited():
+                    step()  # type: ignore[no-untyped-call]
+                    finish(device)
+                took = f"{time.perf_counter() - start:.0f} s"
+            cell = f"{1e3 * statistics.median(timed(step, seconds, device, 3, 1).seconds):.2f}"
+        except (RuntimeError, TimeoutError) as error:
+            cell = reason(error)
+        print(f"| {name} | {cell} | {took} |", flush=True)
+        free(device)
     print()
 
 
@@ -443,15 +534,15 @@ def written_norm(x: Tensor, size: int, weight: Tensor, bias: Tensor) -> Tensor:
     return (parts * scale + (bias[:, None, None] - mean * scale)).to(x.dtype).flatten(0, 1)
 
 
-def norms(seconds: float, device: torch.device, toy: bool) -> None:
+def norms(seconds: float, device: torch.device, toy: bool, compilation: Compilation) -> None:
     """Print the time of batch norms over groups."""
     batch, size = (8, 4) if toy else (256, 32) if device.type == "cuda" else (32, 8)
     kind = torch.bfloat16 if device.type == "cuda" else torch.float32
     backend = "eager" if toy else "inductor"
     kinds: list[tuple[str, Any]] = [
         ("loop over groups (default)", looped_norm), ("one call", single_norm), ("equations", written_norm),
-        ("loop over groups, compiled", torch.compile(looped_norm, backend=backend)),
-        ("equations, compiled", torch.compile(written_norm, backend=backend)),
+        ("loop over groups, compiled", torch.compile(looped_norm, backend=backend, dynamic=False)),
+        ("equations, compiled", torch.compile(written_norm, backend=backend, dynamic=False)),
     ]  # fmt: skip
     print(f"| batch norm, {batch} images in groups of {size} | shape | ms | largest error |\n|---|---|---|---|")
     for shape in ((4, 8, 8),) if toy else ((64, 56, 56), (512, 28, 28), (2048, 7, 7)):
@@ -467,10 +558,16 @@ def norms(seconds: float, device: torch.device, toy: bool) -> None:
             ) -> None:
                 function(x, size, *more).backward(gradient)
 
-            each = statistics.median(timed(step, seconds, device, 2, 1).seconds)
-            error = (function(x, size, weight, bias).detach().float() - exact).abs().max()
-            cells = (name, " × ".join(map(str, shape)), f"{1e3 * each:.2f}", f"{error:.1e}")
-            print(f"| {' | '.join(cells)} |", flush=True)
+            try:
+                with compilation.limited() if name.endswith("compiled") else contextlib.nullcontext():
+                    step()
+                    finish(device)
+                each = statistics.median(timed(step, seconds, device, 2, 1).seconds)
+                away = (function(x, size, weight, bias).detach().float() - exact).abs().max()
+                cells = (f"{1e3 * each:.2f}", f"{away:.1e}")
+            except (RuntimeError, TimeoutError) as error:
+                cells = (reason(error), "–")
+            print(f"| {name} | {' × '.join(map(str, shape))} | {' | '.join(cells)} |", flush=True)
     print()
 
 
@@ -480,19 +577,20 @@ def loader(folders: dict[int, dataset_folder.DatasetFolder], seconds: float, dev
     for side, folder in folders.items():
         vit = Backbone("vit_tiny_patch16_224" if toy else "vit_small_patch16_224", size=(side, side))
         for name, method in (("MAE, one view", MAE(vit)), ("MoCo, two views", MoCo(vit))):
-            views = method.views((side, side))
-            made = Loader([folder], views, batch=4 if toy else 256, drop_last=True, device=device)
-            batches = (batch for epoch in range(10**6) for batch in made.epoch(epoch))
-            timing = timed(lambda batches=batches: next(batches), seconds, device, 4)  # type: ignore[misc]
+            made = batches(folder, method, side, 4 if toy else 256, device)
+            found = (batch for epoch in range(10**6) for batch in made.epoch(epoch))
+            timing = timed(lambda found=found: next(found), seconds, device, 4)  # type: ignore[misc]
             print(f"| {name}, {side} px | {made.batch / statistics.median(timing.seconds):,.0f} |", flush=True)
+    print()
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = ("rate", "steps", "options", "large", "loader", "optimizers", "norms")
+    every = ("rate", "steps", "large", "options", "loader", "norms", "optimizers")
     parser.add_argument("--part", nargs="+", choices=every, default=every)
-    parser.add_argument("--seconds", type=float, default=5.0, help="time for each row")
+    parser.add_argument("--seconds", type=float, default=3.0, help="time for each row")
+    parser.add_argument("--compile-seconds", type=float, default=180.0, help="time for torch.compile in all rows")
     parser.add_argument("--dry-run", action="store_true", help="every row at toy size, on any machine")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -508,28 +606,36 @@ def main() -> None:
     print(f"{time.strftime('%Y-%m-%d')}, {card}, torch {torch.__version__}, {' '.join(sys.argv)}\n")
     torch.manual_seed(0)
     choose_kernels(device, "bf16")
-    for part, table in (("optimizers", optimizers), ("norms", norms)):
+    start, compilation = time.perf_counter(), Compilation(math.inf if toy else options.compile_seconds)
+    if not alone:
+        trainings(options.part, seconds, device, toy, compilation)
+    for part, table in (("norms", norms), ("optimizers", optimizers)):
         if part in options.part:
-            table(seconds / 5, device, toy)
-    if alone:
-        return
+            table(seconds / 5, device, toy, compilation)
+    print(f"{time.perf_counter() - start:.0f} s in all")
+
+
+def trainings(parts: Sequence[str], seconds: float, device: torch.device, toy: bool, compilation: Compilation) -> None:
+    """Print the tables that need dataset folders."""
     sides = {"steps": 64, "large": 96} if toy else {"steps": 224, "large": 512}
     with tempfile.TemporaryDirectory() as place:
         folders = {}
         for side in sides.values():
             folder = Path(place) / str(side)
-            images = 24 if toy else 2048
+            images = 24 if toy else IMAGES
             words = {"--out": folder, "--images": images, "--size": side}
             cli.main(["import", "phantom", *(str(word) for pair in words.items() for word in pair)])
             folders[side] = dataset_folder.open(folder)
         findings = next(iter(folders.values())).index.findings
         peak = rate(device, toy)
-        for part, chosen in (("steps", recipes(toy, findings)), ("large", recipes(toy, findings)[2:3])):
-            if part in options.part:
-                steps(chosen, folders[sides[part]], sides[part], seconds, device, peak)
-        if "options" in options.part:
-            options_table(folders[sides["steps"]], sides["steps"], seconds / 2, device, toy)
-        if "loader" in options.part:
+        every = recipes(toy, findings)
+        large = [replace(recipe, batch=max(4, recipe.batch // 4)) for recipe in every[2:3]]
+        for part, chosen in (("steps", every), ("large", large)):
+            if part in parts:
+                steps(chosen, folders[sides[part]], sides[part], seconds, device, peak, compilation)
+        if "options" in parts:
+            options_table(folders[sides["steps"]], sides["steps"], seconds / 2, device, toy, compilation)
+        if "loader" in parts:
             loader(folders, seconds, device, toy)
 
 

@@ -83,6 +83,9 @@ def count_products() -> None:
     """Let torch's FlopCounterMode count the products that oneDNN computes here."""
     from torch.utils.flop_counter import register_flop_formula
 
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # a build without oneDNN
+        return
+
     @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
     def operations(values: tuple[int, ...], weight: tuple[int, ...], *_: Any, **__: Any) -> int:
         return 2 * math.prod(values) * weight[0]
