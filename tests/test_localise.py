@@ -370,7 +370,7 @@ def test_of_a_classifier_that_nothing_calibrates_boxes_of_any_score_are_shown(
     blank = tmp_path / "no boxes"
     trees.class_folders(tmp_path / "files")
     assert cli.main(["import", "folder", str(tmp_path / "files"), "--out", str(blank), "--size", "48"]) == 0
-    split = next(iter(dataset_folder.open(blank).index.table["split"]))
+    split = next(name for name in dataset_folder.open(blank).index.table["split"] if name != "test")
     out = tmp_path / "cam"
     assert (
         cli.main(

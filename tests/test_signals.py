@@ -1,5 +1,6 @@
 """Signals: a command that can be resumed is stopped with 75 at any time, and nothing is half written."""
 
+import contextlib
 import os
 import signal
 import time
@@ -81,15 +82,21 @@ def test_a_signal_whose_exception_was_caught_is_received_later(swallowed: None) 
 
 def joining() -> int:
     """Wait for a process that never starts."""
-    with signals.stoppable(), launcher.started():
-        return 0
+    signals.DELAY = 0.1
+    with contextlib.suppress(signals.Interruption), signals.stoppable():
+        print("joining", flush=True)
+        with launcher.started():
+            return 0
+    return 1
 
 
-def test_a_process_that_waits_for_others_ends_with_75(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_waits_for_others_ends_with_75(tmp_path: Path) -> None:
     """torch waits for them without calling any handler of Python."""
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(processes.free_port()), "WORLD_SIZE": "2", "RANK": "1"}
-    with processes.Forked(joining, said=tmp_path / "said.txt", env={**os.environ, **shared}) as process:
-        time.sleep(1.0)
+    said = tmp_path / "said.txt"
+    with processes.Forked(joining, said=said, env={**os.environ, **shared}) as process:
+        processes.until(lambda: "joining" in said.read_text(), process)
+        time.sleep(0.5)
         process.send_signal(signal.SIGTERM)
         assert process.end()[0] == 75
 

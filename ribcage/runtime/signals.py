@@ -69,9 +69,9 @@ def deferred(receive: Callable[[int], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ended_while_waiting(delay: float = DELAY) -> Iterator[None]:
+def ended_while_waiting() -> Iterator[None]:
     """In a block of `stoppable` in which the process may wait outside of Python, where no handler is called: a signal
-    ends the process if the block has not ended `delay` seconds later."""
+    ends the process if the block has not ended DELAY seconds later."""
     if not (_in_main_thread() and _stop in map(signal.getsignal, STOPPING)):
         yield
         return
@@ -81,7 +81,7 @@ def ended_while_waiting(delay: float = DELAY) -> Iterator[None]:
 
     def watch() -> None:
         while number := os.read(reader, 1):
-            if number[0] in STOPPING and not ended.wait(delay):
+            if number[0] in STOPPING and not ended.wait(DELAY):
                 os._exit(REQUEUE)
 
     watcher = threading.Thread(target=watch, name="signals", daemon=True)
