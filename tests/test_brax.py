@@ -16,7 +16,7 @@ def test_labels_views_sex_and_age(tmp_path: Path) -> None:
     assert table["sex"].tolist()[::4] == ["M", "F", "", "M", "F", ""]
     np.testing.assert_array_equal(table["age"][::4], [45, 85, np.nan] * 2)
     labels = table[["No_Finding", "Lung_Opacity", "Edema", "Effusion", "Fracture"]].iloc[0]
-    np.testing.assert_array_equal(labels.to_numpy(np.float64), [1, 0, -1, 1, np.nan])
+    np.testing.assert_array_equal(labels.to_numpy(np.float64), [0, 0, -1, 1, np.nan])
 
 
 def test_a_repeated_accession_number_is_another_study_of_another_patient(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_batch_that_was_not_downloaded_leaves_its_rows_with_the_tables_path(fo
 
 
 def test_paths_that_no_chexpert_csv_has_are_refused(folder: Path) -> None:
-    blank = "," * 13
+    blank = "," * 14
     trees.text(
         folder / "train.csv",
         trees.CHEXPERT_HEADER,
@@ -116,7 +116,7 @@ def test_two_copies_of_chexpert_side_by_side_are_not_guessed_between(folder: Pat
 
 
 def test_an_image_in_two_rows_that_differ_is_refused(folder: Path) -> None:
-    lines = [f"train/patient1/study1/a.jpg,,,,{label}{',' * 13}" for label in ("1.0", "0.0")]
+    lines = [f"train/patient1/study1/a.jpg,,,,,{label}{',' * 13}" for label in ("1.0", "0.0")]
     trees.text(folder / "train.csv", trees.CHEXPERT_HEADER, *lines)
     with pytest.raises(ValueError, match=r"train\.csv.*1 of 1.*'Path'"):
         datasets.index("chexpert", folder)

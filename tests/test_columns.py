@@ -10,6 +10,7 @@ import trees
 from ribcage.data import findings
 from ribcage.data.label_policy import Policy
 from ribcage.data.readers import columns
+from ribcage.data.readers.table_text import LONGEST_SHOWN
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_a_sentence_in_a_list_is_refused_and_not_printed(folder: Path, caplog: p
     ):
         with pytest.raises(ValueError, match="line 3") as error:
             trees.read_table(folder, "path;findings", "1.png;Mass", f"2.png;{said}", "3.png;Edema")
-        if len(said) > columns.LONGEST_SHOWN:
+        if len(said) > LONGEST_SHOWN:
             assert "Miller" not in f"{error.value} {caplog.text}"
         assert "--report-columns findings" in str(error.value)
 

@@ -9,7 +9,7 @@ import pytest
 import trees
 
 from ribcage.data import datasets, splits
-from ribcage.data.readers import tables
+from ribcage.data.readers import coded_columns, table_text, tables
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_hostile_tables_are_one_short_line(folder: Path, content: bytes, fact: s
 
 
 def test_a_bomb_in_a_gz_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "LARGEST", 1 << 20)
+    monkeypatch.setattr(table_text, "LARGEST", 1 << 20)
     trees.text(folder / "a.csv.gz", "path", "x" * (2 << 20))
     with pytest.raises(ValueError, match=r"larger than 1 MiB"):
         tables.sniffed(folder / "a.csv.gz")
@@ -113,7 +113,9 @@ def test_a_table_reads_the_same_however_it_is_packed(folder: Path, end: str) -> 
 
 
 def test_ages_come_in_every_unit() -> None:
-    ages = tables.years(pd.Series(["058Y", "006M", "026W", "073D", "7", "7.5", "121", "old", "", "-3"], dtype="str"))
+    ages = coded_columns.years(
+        pd.Series(["058Y", "006M", "026W", "073D", "7", "7.5", "121", "old", "", "-3"], dtype="str")
+    )
     np.testing.assert_allclose(ages, [58, 0.5, 26 / 52.18, 73 / 365.25, 7, 7.5, *[np.nan] * 4], rtol=1e-5)
 
 

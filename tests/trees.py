@@ -318,7 +318,7 @@ def brax(folder: Path) -> Path:
         names.append(f"images/{inside}.png")
         rows.append(
             f"Anonymized_DICOMs/{inside}.dcm,{names[-1]},id_{patient:08x},{'MFO'[patient % 3]},{BRAX_AGES[patient % 3]},"
-            f"{study},20100101,1.0,,,0.0,,-1.0,,,,,1.0,,,,{BRAX_VIEWS[place % 6]},3480,4240,1"
+            f"{study},20100101,0.0,,,0.0,,-1.0,,,,,1.0,,,,{BRAX_VIEWS[place % 6]},3480,4240,1"
         )
     text(folder / "master_spreadsheet_update.csv", header + ",ViewPosition,Rows,Columns,Manufacturer", *rows)
     images(folder, names)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data.readers import tables
+from ribcage.data.readers.table_text import printable_text
 from ribcage.imaging.fingerprint import canonical_patient
 from ribcage.runtime.remote.cache import local_place
 from ribcage.runtime.spelling import count_phrase
@@ -102,8 +103,8 @@ def lists(words: Sequence[str], paths: Sequence[str]) -> dict[str, np.ndarray]:
         rows = np.array([row for row in meant if row >= 0], np.int64)
         if not len(rows):
             raise ValueError(
-                f"--split-list {name}: none of its {len(images):,} entries, such as {tables.printable_text(strange)}, "
-                f"is an image of this dataset, whose first image is {tables.printable_text(str(paths[0]))}."
+                f"--split-list {name}: none of its {len(images):,} entries, such as {printable_text(strange)}, "
+                f"is an image of this dataset, whose first image is {printable_text(str(paths[0]))}."
             )
         if len(rows) < len(images):
             log.warning(
@@ -111,11 +112,26 @@ def lists(words: Sequence[str], paths: Sequence[str]) -> dict[str, np.ndarray]:
                 f"{len(images) - len(rows):,}",
                 count_phrase(len(images), "entry", "entries"),
                 name,
-                tables.printable_text(strange),
+                printable_text(strange),
             )
         found[name] = np.zeros(len(paths), bool)
         found[name][rows] = True
     return found
+
+
+def refuse_shared(lists: Sequence[tuple[str, str, Sequence[str]]]) -> None:
+    """ValueError if an image is in two of a dataset's published lists (file, split, images) for different splits.
+
+    A list of training and validation images together (train_val_list.txt) may share images with one of either.
+    """
+    for (file, split, images), (other, other_split, others) in combinations(lists, 2):
+        together = "train_val" in Path(file).name + Path(other).name and "test" not in (split, other_split)
+        shared = set() if split == other_split or together else set(images) & set(others)
+        if shared:
+            raise ValueError(
+                f"{file} and {other} list {count_phrase(len(shared), 'common image')}, such as "
+                f"{printable_text(min(shared))}, but are lists of different splits. Download them again."
+            )
 
 
 def from_lists(words: Sequence[str], patients: pd.Series, paths: pd.Series) -> pd.Series:

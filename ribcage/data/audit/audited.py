@@ -78,7 +78,9 @@ def not_imported(word: str) -> tuple[str, str] | None:
     if addresses.is_remote(word):
         return None
     name, colon, root = word.partition(":")
-    meant = colon and not Path(word).exists() and name.isidentifier() and len(name) > 1  # C:/data is not a dataset
+    meant = (
+        colon and not Path(word).exists() and name.isidentifier() and len(name) > 1 and not root.startswith("//")
+    )  # C:/data is no dataset
     return (name, root) if meant else None
 
 
@@ -87,6 +89,6 @@ def member(word: str, **options: object) -> Member:
     from ribcage.data import datasets
 
     if meant := not_imported(word):
-        return Member(word, datasets.index(meant[0], Path(meant[1]), **options))
+        return Member(word, datasets.index(meant[0], meant[1], **options))
     opened = dataset_folder.open(word)
     return Member(word.rstrip("/\\"), opened.index, opened)

@@ -49,7 +49,11 @@ def has_option(name: str, option: str) -> bool:
 
 
 def index(name: str, root: Path | str | None = None, **options: object) -> "Index":
-    """Read the tables of a dataset below root (generated ones need none); all invalid options are reported at once."""
+    """Read the tables of a dataset below root (generated ones need none); all invalid options are reported at once.
+    Contradictions between labels are removed or reported (`contradictions.py`)."""
+    from ribcage.data.contradictions import checked_index
+    from ribcage.data.readers.table_text import named_errors
+
     module = load_dataset(name)
     wrong = [_wrong(module.index, name, value) for name, value in options.items()]
     if any(wrong):
@@ -59,13 +63,14 @@ def index(name: str, root: Path | str | None = None, **options: object) -> "Inde
             raise ValueError(
                 f"The dataset {name!r} is generated, not read from a folder. Leave out the argument {str(root)!r}."
             )
-        return module.index(**options)
+        return checked_index(module.index(**options))
     place = addresses.parse_place(str(root or "")).expanduser()
     if addresses.is_remote(place):
         from ribcage.data.remote_source import remote_index
 
-        return remote_index(place, lambda folder: module.index(folder, **options))
-    return module.index(place, **options)
+        return checked_index(remote_index(place, lambda folder: module.index(folder, **options)))
+    with named_errors(place):
+        return checked_index(module.index(place, **options))
 
 
 def images(name: str, index: "Index", **options: object) -> "Callable[[int], np.ndarray | GrayImage] | None":

@@ -13,7 +13,7 @@ from ribcage.data import splits
 from ribcage.data.datasets.chexpert import LABELS
 from ribcage.data.findings import CHEXPERT14, canonical, names_of
 from ribcage.data.index import Index, index_table
-from ribcage.data.readers import tables
+from ribcage.data.readers import coded_columns, tables
 
 CHINESE = "BRAX（巴西）：24,959 次检查的 40,967 张胸片，14 种征象，标签由葡萄牙语报告自动提取，含“不确定”"
 SOURCE = "https://physionet.org/content/brax/"
@@ -31,16 +31,18 @@ def index(root: Path) -> Index:
     found = tables.files_named(paths, *TABLES)
     if not found:
         raise tables.missing_files(root, [TABLES[0]], SOURCE)
-    rows = tables.read_table(root / found[0], (*COLUMNS, *LABELS), LABELS).drop_duplicates("PngPath", ignore_index=True)
+    rows = tables.read_table(root / found[0], (*COLUMNS, *LABELS), labels=LABELS)
+    rows = tables.one_row_each(rows, "PngPath", root / found[0])
+    youngest = rows["PatientAge"].str.extract(r"^\s*(\d+)", expand=False).fillna(rows["PatientAge"])  # 85 or more
     frame = pd.DataFrame(
         {
             "path": tables.matched_files(rows["PngPath"].tolist(), paths)[0],
             "patient": rows["PatientID"],
             # accession numbers are only unique within a patient
             "study": rows["PatientID"] + "-" + rows["AccessionNumber"],
-            "view": tables.translated(rows["ViewPosition"], VIEWS),
-            "sex": tables.translated(rows["PatientSex"], tables.SEX),
-            "age": tables.years(rows["PatientAge"].str.extract(r"^\s*(\d+)", expand=False).astype("str")),
+            "view": coded_columns.translated(rows["ViewPosition"], VIEWS, "Views"),
+            "sex": coded_columns.sexes(rows["PatientSex"]),
+            "age": coded_columns.years(youngest),
             "view_position": rows["ViewPosition"],
             "age_group": rows["PatientAge"],
             **{canonical(name, "brax"): rows[name] for name in LABELS},

@@ -5,6 +5,7 @@ run lengths of SIIM-ACR; -1 means that there is no pneumothorax. Rib fractures a
 they were marked: in other images, they are unknown.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from ribcage.data import splits
 from ribcage.data.index import Index, index_table
 from ribcage.data.masks import DrawnMask, mask_frame
 from ribcage.data.readers import tables
-from ribcage.data.readers.mask_cells import named_mask_errors
+from ribcage.data.readers.mask_cells import contradicted_images, named_mask_errors
 from ribcage.imaging.mask_encodings import mask_of_pairs
+from ribcage.runtime.spelling import count_phrase
 
 CHINESE = "CANDID-PTX：新西兰的 19,237 张胸片，附气胸、肋骨骨折和胸腔引流管的掩膜"
 SOURCE = "https://doi.org/10.17608/k6.auckland.14173982"
@@ -28,6 +30,8 @@ OTHERS = {
     "chest_tube.csv": ("Chest_Tube", "Support_Devices"),
 }
 """Table → structure of its masks, and finding."""
+log = logging.getLogger("ribcage")
+ABOUT = ("StudyInstanceUID", "filename")
 SIDE = 1024
 """Width and height of the images."""
 NAMES = {"Pneumothorax": ("pneumothorax",), "Fracture": ("acute rib fracture",), "Support_Devices": ("chest tube",)}
@@ -44,14 +48,21 @@ def index(root: Path, *, images: str = "") -> Index:
     if not found:
         raise tables.missing_files(root, [TABLE], SOURCE)
     drawn = _rows(root / found[0], "SOPInstanceUID", "EncodedPixels", "Pneumothorax", "Pneumothorax")
-    frame = drawn.drop_duplicates("name", ignore_index=True)[["name", "study", "patient"]]
+    frame = tables.distinct_rows(drawn[["name", "study", "patient"]], "name", root / found[0])
+    unlike = contradicted_images(drawn["name"], (drawn["cell"] != "-1").where(drawn["cell"] != ""), root / found[0])
+    drawn = drawn[~drawn["name"].isin(unlike)]
     place = pd.Series(frame.index, index=frame["name"])
     others = {
         OTHERS[Path(name).name.removesuffix(".gz")]: name for name in reversed(tables.files_named(paths, *OTHERS))
     }
     for names, file in others.items():
         drawn = pd.concat([drawn, _rows(root / file, "anon_SOPUID", "mask_rle", *names)], ignore_index=True)
-    drawn = drawn[(drawn["cell"] != "") & drawn["name"].isin(place.index)]
+    known = drawn["name"].isin(place.index)
+    if away := drawn.loc[~known, "name"].nunique():
+        log.warning(
+            "Masks of %s not in %s were ignored.", count_phrase(away, "image that is", "images that are"), TABLE
+        )
+    drawn = drawn[(drawn["cell"] != "") & known]
     drawn = drawn.assign(row=drawn["name"].map(place), present=(drawn["cell"] != "-1").astype("float32"))
     labels = drawn.groupby(["row", "finding"])["present"].max().unstack().reindex(frame.index, columns=list(FINDINGS))
     frame["path"] = _located(frame["name"], paths, images)
@@ -62,7 +73,8 @@ def index(root: Path, *, images: str = "") -> Index:
 
 def _rows(file: Path, name: str, cell: str, structure: str, finding: str) -> pd.DataFrame:
     """One row per mask: name of the image, cell with the run lengths, structure, finding, study and patient."""
-    rows = tables.read_table(file, (name, cell), (), ("StudyInstanceUID", "filename"))
+    about = [name for name in tables.header(file) if name in ABOUT] if structure != FINDINGS[0] else ABOUT
+    rows = tables.without_repeats(tables.read_table(file, (name, cell), (), about), file).reset_index(drop=True)
     blank = pd.Series("", rows.index, dtype="str")
     return pd.DataFrame(
         {

@@ -16,7 +16,9 @@ from ribcage.data.findings import canonical, names_of
 from ribcage.data.index import SIDES, Index, box_frame, index_table
 from ribcage.data.masks import DrawnMask, mask_frame
 from ribcage.data.readers import tables
+from ribcage.data.readers.box_cells import box_sides
 from ribcage.data.readers.image_folders import located_in_splits
+from ribcage.data.readers.table_text import printable_text
 from ribcage.imaging.mask import Mask
 from ribcage.imaging.mask_encodings import mask_of_polygons
 from ribcage.runtime import files
@@ -86,7 +88,7 @@ Entry = tuple[str, list[tuple[str, float, float, float, float]], list[tuple[str,
 def _entries(file: Path) -> list[Entry]:
     """The file name, the boxes (finding, x, y, width, height) and the masks of each image in a list."""
     try:
-        return [
+        entries = [
             (
                 str(entry["file_name"]),
                 [
@@ -105,3 +107,8 @@ def _entries(file: Path) -> list[Entry]:
         raise ValueError(
             f"{file} is not a valid ChestX-Det annotation file ({type(error).__name__}: {said})."
         ) from None
+    rows = [(name, *box) for name, drawn, _ in entries for box in drawn]
+    boxes = pd.DataFrame(rows, columns=["name", "finding", *SIDES])
+    sides = box_sides(boxes, SIDES, file, frame=FRAME, place=lambda row: f"image {printable_text(boxes['name'][row])}")
+    kept = iter(sides.notna().all(axis=1).tolist())
+    return [(name, [box for box in drawn if next(kept)], masks) for name, drawn, masks in entries]

@@ -16,7 +16,7 @@ import pandas as pd
 from ribcage.data import splits
 from ribcage.data.findings import CHEXPERT14, canonical, names_of
 from ribcage.data.index import Index, index_table
-from ribcage.data.readers import tables
+from ribcage.data.readers import coded_columns, tables
 from ribcage.data.readings import no_readings, reading_frame
 
 CHINESE = "CheXpert：65,240 名患者的 224,316 张正侧位胸片，14 种征象，标签由报告自动提取，含“不确定”"
@@ -76,10 +76,10 @@ def index(
             "path": _in_batches(base, rows["path"] if base == root else root.name + "/" + rows["path"]),
             "patient": rows["study"].str.replace(r"/.*", "", regex=True),
             "study": rows["study"],
-            "view": tables.translated(rows["AP/PA"], VIEWS).mask(_lateral(rows), "LATERAL"),
+            "view": coded_columns.translated(rows["AP/PA"], VIEWS, "Views").mask(_lateral(rows), "LATERAL"),
             "split": rows["split"],
-            "sex": tables.translated(rows["Sex"], tables.SEX),
-            "age": rows["Age"].where(rows["Age"] <= 120),
+            "sex": coded_columns.sexes(rows["Sex"]),
+            "age": coded_columns.plausible_years(rows["Age"]),
             **{canonical(name, "chexpert"): rows[name] for name in LABELS},
         }
     )
@@ -105,7 +105,8 @@ def _readings(root: Path, table: pd.DataFrame, readers: str) -> pd.DataFrame:
     parts = []
     for path, match in found:
         if readers == "all" or match["truth"]:
-            rows = tables.read_table(home / path, ("Study", *LABELS), LABELS)
+            rows = tables.read_table(home / path, ("Study", *LABELS), labels=LABELS)
+            rows = tables.one_row_each(rows, "Study", home / path)
             parts.append(rows.assign(reader=match["name"], study=rows["Study"].str.extract(STUDY, expand=False)))
     images = table[["study"]].assign(row=np.arange(len(table)))[table["split"] == "test"]
     read = images.merge(pd.concat(parts), on="study")
@@ -140,7 +141,7 @@ def _rows(root: Path, path: str, part: str) -> pd.DataFrame:
     per_study = "Study" in tables.header(root / path)
     key = "Study" if per_study else "Path"
     rows = tables.one_row_each(
-        tables.read_table(root / path, [key, *LABELS], ("Age", *LABELS), OTHERS), key, root / path
+        tables.read_table(root / path, [key, *LABELS], ("Age",), OTHERS, labels=LABELS), key, root / path
     )
     home = path.rpartition("/")[0]
     listed = rows[key]

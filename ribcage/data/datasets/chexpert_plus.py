@@ -18,7 +18,8 @@ from ribcage.data.datasets.chexpert import LABELS, VIEWS
 from ribcage.data.findings import CHEXPERT14, canonical, names_of
 from ribcage.data.index import Index, index_table
 from ribcage.data.radiology_reports import SECTIONS, reports_of_images
-from ribcage.data.readers import report_text, tables
+from ribcage.data.readers import coded_columns, report_text, tables
+from ribcage.data.readers.table_text import printable_text
 from ribcage.runtime.files import regular
 
 CHINESE = "CheXpert Plus：CheXpert 的 223,462 张胸片，附分节报告、种族、保险信息和 DICOM 文件"
@@ -43,6 +44,7 @@ PARTS = {  # section → columns of the table
 }
 INSIDE = r"((?:train|valid)/patient\d+/study\d+/[^/]+?)(?:\.\w+)?$"
 """Path of an image without the folders above it and without its extension."""
+LABEL = {1: 1.0, 0: 0.0, -1: -1.0}
 log = logging.getLogger("ribcage")
 NAMES = names_of("chexpert", LABELS)
 """Finding → its names in the tables."""
@@ -65,7 +67,8 @@ def index(
         raise tables.missing_files(root, [TABLE], SOURCE)
     texts = [name for names in PARTS.values() for name in names]
     rows = tables.read_table(root / found[0], COLUMNS, ("age",), (PATHS[1], *ABOUT, *texts, "report"))
-    rows = rows.drop_duplicates(PATHS[0], ignore_index=True)
+    rows["split"] = coded_columns.known_words(rows["split"], {"train": "train", "valid": "val"}, root / found[0])
+    rows = tables.one_row_each(rows, PATHS[0], root / found[0])
     study = rows[PATHS[0]].str.extract(r"(patient\d+/study\d+)/", expand=False)
     if study.isna().any():
         raise ValueError(
@@ -76,12 +79,12 @@ def index(
             "path": _located(rows, paths, images),
             "patient": rows["deid_patient_id"],
             "study": study,
-            "view": tables.translated(rows["ap_pa"], VIEWS).mask(
+            "view": coded_columns.translated(rows["ap_pa"], VIEWS, "Views").mask(
                 rows["frontal_lateral"].str.lower() == "lateral", "LATERAL"
             ),
-            "split": tables.translated(rows["split"], {"train": "train", "valid": "val"}),
-            "sex": tables.translated(rows["sex"], tables.SEX),
-            "age": rows["age"].where(rows["age"].between(0, 120)),
+            "split": rows["split"],
+            "sex": coded_columns.sexes(rows["sex"]),
+            "age": coded_columns.plausible_years(rows["age"]),
             **{ours: rows[theirs] for theirs, ours in ABOUT.items() if theirs in rows},
         }
     )
@@ -121,14 +124,16 @@ def _labels(file: Path) -> pd.DataFrame:
         for number, text in enumerate(stream, 1):
             try:
                 line = json.loads(text)
-                values = [np.nan if line[name] is None else float(line[name]) for name in LABELS]
+                values = [np.nan if line[name] is None else LABEL[line[name]] for name in LABELS]
                 lines.append((str(line[PATHS[0]]), *values))
             except (ValueError, TypeError, KeyError, RecursionError) as error:
+                said = f"{type(error).__name__}: {printable_text(str(error))}"
                 raise ValueError(
-                    f"{file}, line {number}: expected an object with 14 labels ({type(error).__name__})."
+                    f"{file}, line {number}: an object with {PATHS[0]} and 14 labels, each of them 1, 0, -1 or null, "
+                    f"was expected ({said})."
                 ) from None
-    found = pd.DataFrame(lines, columns=[PATHS[0], *LABELS]).drop_duplicates(PATHS[0]).set_index(PATHS[0])
-    return found.astype("float32")
+    found = pd.DataFrame(lines, columns=[PATHS[0], *LABELS])
+    return tables.one_row_each(found, PATHS[0], file).set_index(PATHS[0]).astype("float32")
 
 
 def _sections(rows: pd.DataFrame, study: pd.Series) -> pd.DataFrame:

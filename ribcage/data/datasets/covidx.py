@@ -47,8 +47,12 @@ def index(root: Path, *, images: str = "") -> Index:
     twice = [each for each in found.values() if len(each) > 1]
     if twice:
         raise ValueError(f"{root} contains several lists of one split: {', '.join(twice[0])}. Keep one of them.")
-    rows = pd.concat([_rows(root / each[0], split) for split, each in found.items() if each], ignore_index=True)
-    rows = rows.drop_duplicates(["split", "name"], ignore_index=True)
+    read = [
+        tables.one_row_each(_rows(root / each[0], split), "name", root / each[0])
+        for split, each in found.items()
+        if each
+    ]
+    rows = pd.concat(read, ignore_index=True)
     frame = pd.DataFrame(
         {
             "path": located_in_splits(rows["name"], rows["split"], paths, images),
@@ -59,7 +63,7 @@ def index(root: Path, *, images: str = "") -> Index:
         }
     )
     frame[list(FINDINGS)] = np.array([CLASSES[label] for label in rows["label"]], np.float32)
-    frame = frame.drop_duplicates("path", ignore_index=True)
+    frame = tables.distinct_rows(frame, "path", root)
     if "val" not in set(frame["split"]):
         frame["split"] = splits.carve(frame["split"], frame["patient"], frame["path"])
     log.warning("COVIDx contains images from other public datasets, such as ChestX-ray14 (RSNA) and PadChest (BIMCV).")

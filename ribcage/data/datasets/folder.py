@@ -25,6 +25,7 @@ from ribcage.data.readers.image_folders import NEUTRAL, folder_rows, may_be_dico
 from ribcage.data.readers.image_rows import Given, ImageRows, csv_rows, without_slices
 from ribcage.data.readers.mask_folders import likely_mask_files, masks_in_folders
 from ribcage.data.readers.path_patients import patients_in_paths, proposed_pattern
+from ribcage.data.readers.table_text import named_errors, printable_text
 from ribcage.data.readings import reading_frame
 from ribcage.imaging import image_file
 from ribcage.imaging.dicom import terms
@@ -113,9 +114,10 @@ def index(
         given |= {"split": split_column, "sex": sex_column, "age": age_column}
         rows = tables.sniffed(file, encoding)
         header = list(rows.columns)
-        if slices == "drop":
-            rows = without_slices(rows, columns.roles(header, given).get("view", ""))
-        read = csv_rows(rows, root, Given(given, label_columns, report_columns, reader_column, language, conflicts))
+        with named_errors(file):
+            if slices == "drop":
+                rows = without_slices(rows, columns.roles(header, given).get("view", ""))
+            read = csv_rows(rows, root, Given(given, label_columns, report_columns, reader_column, language, conflicts))
         frame, found = read.table, read.labels
     if not allow_outside:
         _check_inside(frame["path"], root)
@@ -259,9 +261,6 @@ def _with_boxes(found: pd.DataFrame, paths: pd.Series, file: Path, encoding: str
     found = found.assign(
         **{name: told.where(~told.index.isin(drawn["row"][drawn["finding"] == name]), 1) for name in new}
     )
-    against = [name for name in found if (found[name][drawn["row"][drawn["finding"] == name]] == 0).any()]
-    if against:
-        log.warning("Some images have boxes for findings that are labelled absent: %s.", ", ".join(map(str, against)))
     return found, boxes_of(drawn)
 
 
@@ -281,7 +280,7 @@ def _check_inside(paths: pd.Series, root: Path) -> None:
 
     outside = [path for path in paths if not inside(path)]
     if outside:
-        first = ", ".join(tables.printable_text(path) for path in outside[:3]) + (", …" if len(outside) > 3 else "")
+        first = ", ".join(printable_text(path) for path in outside[:3]) + (", …" if len(outside) > 3 else "")
         raise ValueError(
             f"{len(outside):,} of {count_phrase(len(paths), 'file')} {'is' if len(outside) == 1 else 'are'} "
             f"outside {root}, because of a path in the table or a symbolic link: {first}. "

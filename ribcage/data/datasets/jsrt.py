@@ -18,7 +18,7 @@ from ribcage.data import splits
 from ribcage.data.index import Index, index_table
 from ribcage.data.masks import DrawnMask, MaskFile, mask_frame
 from ribcage.data.points import no_points, point_frame
-from ribcage.data.readers import tables
+from ribcage.data.readers import coded_columns, tables
 from ribcage.imaging import image_file
 from ribcage.imaging.gray_image import Limits, to_depth
 from ribcage.runtime.files import regular
@@ -55,7 +55,9 @@ def index(root: Path) -> Index:
         [_facts(line) for file in tables.files_named(paths, *CLINICAL) for line in _lines(root / file)]
     )
     if len(clinical):
-        frame = frame.join(clinical.drop_duplicates("name").set_index("name"), on="patient")
+        clinical = tables.one_row_each(clinical, "name", root / CLINICAL[0])
+        clinical = clinical.assign(age=coded_columns.years(clinical["age"]), sex=coded_columns.sexes(clinical["sex"]))
+        frame = frame.join(clinical.set_index("name"), on="patient")
     frame["path"], frame["view"] = frame["patient"].map(images), "PA"
     frame[FINDING] = (frame["patient"].str[3] == "L").astype("float32")
     frame["split"] = splits.assigned(frame["patient"], frame["path"])
@@ -142,8 +144,8 @@ def _facts(line: str) -> dict[str, object]:
     age, sex = (words[2:4] if nodule else words[:2]) if len(words) >= 2 else ("", "")
     found: dict[str, object] = {
         "name": name[:8],
-        "age": float(age) if age.isdigit() else np.nan,
-        "sex": tables.SEX.get(sex.lower(), ""),
+        "age": age,
+        "sex": sex,
         "x": np.nan,
         "y": np.nan,
         "nodule": "",

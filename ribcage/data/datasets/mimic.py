@@ -14,7 +14,8 @@ from ribcage.data.datasets.chexpert import LABELS
 from ribcage.data.findings import CHEXPERT14, canonical, names_of
 from ribcage.data.index import Index, index_table
 from ribcage.data.radiology_reports import no_reports, reports_of_images
-from ribcage.data.readers import columns, report_text, tables
+from ribcage.data.readers import coded_columns, columns, report_text, tables
+from ribcage.runtime.spelling import count_phrase
 
 CHINESE = "MIMIC-CXR-JPG：65,379 名患者 227,827 次检查的 377,110 张胸片，每次检查 14 种征象，含“不确定”"
 SOURCE = "https://physionet.org/content/mimic-cxr-jpg/"
@@ -54,6 +55,7 @@ def index(
     label["labelled_by"] = labels
     label = _with_radiologists(label, root) if test_labels == "auto" else label
     rows = meta.merge(split, on="dicom_id", how="left").merge(label, on=["subject_id", "study_id"], how="left")
+    _report_gaps(rows, label)
     patient, study = rows["subject_id"], rows["study_id"]
     folder = images.strip("/") + "/" if images.strip("/.") else ""
     frame = pd.DataFrame(
@@ -72,7 +74,7 @@ def index(
             "patient": patient,
             "study": study,
             "view": _views(rows),
-            "split": tables.translated(rows["split"].fillna(""), PARTS),
+            "split": rows["split"].fillna(""),
             "view_position": rows["ViewPosition"],
             "labelled_by": rows["labelled_by"].fillna(""),
             **{canonical(name, "mimic"): rows[name] for name in LABELS},
@@ -114,16 +116,33 @@ def _read_all(root: Path, labels: str) -> list[pd.DataFrame]:
             ("StudyDate", "ViewCodeSequence_CodeMeaning"),
         ),
         "split": (("dicom_id", "split"), ()),
-        labels: (("subject_id", "study_id", *LABELS), LABELS),
+        labels: (("subject_id", "study_id", *LABELS), ()),
     }
     found = {what: tables.files_named(near, NAME.format(what)) for what in wanted}
     absent = [NAME.format(what) + ".gz" for what, paths in found.items() if not paths]
     if absent:
         raise tables.missing_files(root, absent, SOURCE)
-    return [
-        tables.read_table(root / found[what][0], needed, numbers if what == labels else (), numbers)
-        for what, (needed, numbers) in wanted.items()
-    ]
+    read = []
+    for what, (needed, more) in wanted.items():
+        file = root / found[what][0]
+        rows = tables.read_table(file, needed, (), more, labels=LABELS)
+        if what == "split":
+            rows["split"] = coded_columns.known_words(rows["split"], PARTS, file)
+        read.append(tables.one_row_each(rows, "study_id" if what == labels else "dicom_id", file))
+    return read
+
+
+def _report_gaps(rows: pd.DataFrame, label: pd.DataFrame) -> None:
+    """Warn of images without a split or labels, and of labels without images."""
+    unlabelled = count_phrase(int(rows["labelled_by"].isna().sum()), "image")
+    unused = ~label["study_id"].isin(rows.loc[rows["labelled_by"].notna(), "study_id"])
+    for count, said in (
+        (rows["labelled_by"].isna().sum(), f"There are no labels of the studies of {unlabelled}."),
+        (unused.sum(), f"Labels of {count_phrase(int(unused.sum()), 'study', 'studies')} without images were ignored."),
+        (rows["split"].isna().sum(), f"{count_phrase(int(rows['split'].isna().sum()), 'image')} without a split."),
+    ):
+        if count:
+            log.warning("%s", said)
 
 
 def _views(rows: pd.DataFrame) -> pd.Series:
@@ -131,7 +150,7 @@ def _views(rows: pd.DataFrame) -> pd.Series:
     said = rows["ViewPosition"].str.strip()
     meaning = rows.get("ViewCodeSequence_CodeMeaning", pd.Series("", rows.index, dtype="str"))
     said = said.mask(said == "", meaning)
-    return said.map({cell: columns.view_name(cell) for cell in said.unique()}).astype("str")
+    return columns.views(said)
 
 
 def _with_radiologists(label: pd.DataFrame, root: Path) -> pd.DataFrame:
@@ -143,11 +162,8 @@ def _with_radiologists(label: pd.DataFrame, root: Path) -> pd.DataFrame:
     meant = {columns.vocabulary_name(name): name for name in header if name != "study_id"}
     named = {name: meant[canonical(name, "mimic")] for name in LABELS if canonical(name, "mimic") in meant}
     numbers = list(named.values())
-    read = (
-        tables.read_table(root / found[0], ["study_id", *numbers], numbers)
-        .drop_duplicates("study_id")
-        .set_index("study_id")
-    )
+    read = tables.read_table(root / found[0], ["study_id", *numbers], labels=numbers)
+    read = tables.one_row_each(read, "study_id", root / found[0]).set_index("study_id")
     theirs = label["study_id"].isin(read.index)
     log.warning("%s test studies have labels from a radiologist (%s).", f"{theirs.sum():,}", READ_BY_RADIOLOGISTS)
     read = read.reindex(label["study_id"])
@@ -160,10 +176,11 @@ def _with_radiologists(label: pd.DataFrame, root: Path) -> pd.DataFrame:
 def _with_patients(frame: pd.DataFrame, dates: pd.Series, file: Path) -> pd.DataFrame:
     """Sex, and the age at the study: MIMIC-IV gives the age in an anchor year of the same shifted calendar."""
     columns = ("subject_id", "gender", "anchor_age", "anchor_year")
-    people = tables.read_table(file, columns, columns[2:]).drop_duplicates("subject_id").set_index("subject_id")
+    people = tables.one_row_each(tables.read_table(file, columns, columns[2:]), "subject_id", file)
+    people = people.set_index("subject_id")
     person = people.reindex(frame["patient"]).reset_index(drop=True)
-    year = pd.to_numeric(dates.str[:4], errors="coerce")
+    year = coded_columns.numbers(dates.str[:4])
     return frame.assign(
-        sex=tables.translated(person["gender"].fillna(""), tables.SEX),
-        age=person["anchor_age"] + year - person["anchor_year"],
+        sex=coded_columns.sexes(person["gender"].fillna("")),
+        age=coded_columns.plausible_years(person["anchor_age"] + year - person["anchor_year"]),
     )

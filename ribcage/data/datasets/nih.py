@@ -4,6 +4,7 @@ Wang et al. 2017, https://arxiv.org/abs/1705.02315. 'No Finding' is not a column
 published splits are in use and contradict each other: `official`, and `arnoweng` (of CheXNet's reproductions).
 """
 
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -11,9 +12,12 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data import splits
-from ribcage.data.findings import CHESTXRAY14, canonical, names_of
+from ribcage.data.contradictions import report_no_finding
+from ribcage.data.findings import CHESTXRAY14, names_of
 from ribcage.data.index import Index, box_frame, index_table, no_boxes
-from ribcage.data.readers import tables
+from ribcage.data.readers import coded_columns, tables
+from ribcage.data.readers.box_cells import box_sides
+from ribcage.runtime.spelling import count_phrase
 
 CHINESE = "ChestX-ray14：30,805 名患者的 112,120 张正位胸片，14 种征象，标签由报告自动提取，984 个标注框"
 SOURCE = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
@@ -36,6 +40,7 @@ LISTS = {
     "train_list_224.txt": "train",
     "test_list_224.txt": "test",
 }
+log = logging.getLogger("ribcage")
 VIEWS = {"pa": "PA", "ap": "AP"}
 NAMES = names_of("nih", (*CHESTXRAY14, "Infiltrate"))
 """Finding → its names in the tables."""
@@ -58,7 +63,8 @@ def index(
     if not found:
         raise tables.missing_files(root, [" (or ".join(TABLES) + ")"], SOURCE)
     file = root / found[0]
-    rows = tables.without_blanks(tables.read_table(file, COLUMNS, wanted=SEX_COLUMNS), "Patient ID", file)
+    sex = next((name for name in SEX_COLUMNS if name in tables.header(file)), SEX_COLUMNS[0])
+    rows = tables.without_blanks(tables.read_table(file, (*COLUMNS, sex)), "Patient ID", file)
     rows = tables.one_row_each(rows, "Image Index", file)
     names = rows["Image Index"]
     frame = pd.DataFrame(
@@ -66,10 +72,10 @@ def index(
             "path": tables.locate(names, paths, images, PREFERRED).fillna(names),
             "patient": rows["Patient ID"],
             "study": rows["Patient ID"] + "-" + rows["Follow-up #"],
-            "view": tables.translated(rows["View Position"], VIEWS),
-            "sex": tables.translated(rows[next(name for name in SEX_COLUMNS if name in rows)], tables.SEX),
-            "age": tables.years(rows["Patient Age"]),
-            **_findings(rows["Finding Labels"]),
+            "view": coded_columns.translated(rows["View Position"], VIEWS, "Views"),
+            "sex": coded_columns.sexes(rows[sex]),
+            "age": coded_columns.years(rows["Patient Age"]),
+            **_findings(rows["Finding Labels"], file),
         }
     )
     for family, part in _splits(root, paths, names).items():
@@ -80,10 +86,16 @@ def index(
     return Index("nih", index_table(frame, CHESTXRAY14), CHESTXRAY14, drawn, FRAME, root)
 
 
-def _findings(labels: pd.Series) -> dict[str, np.ndarray]:
+def _findings(labels: pd.Series, file: Path) -> dict[str, np.ndarray]:
     """One column per finding from 'Effusion|Mass'; a blank cell means unknown."""
     codes, unique = pd.factorize(labels)
-    rows = [[canonical(word, "nih") for word in text.split("|") if word.strip()] for text in unique]
+    words = pd.Series(unique, dtype="str").str.split("|").explode()
+    words = words[words.str.strip() != ""].rename(labels.name)
+    first = pd.Series(codes).drop_duplicates()  # the first row of each cell
+    named = coded_columns.named_findings(words.set_axis(first.index[words.index]), "nih", file).set_axis(words.index)
+    rows = [named[named.index == place].tolist() for place in range(len(unique))]
+    both = np.array(["No_Finding" in row and len({*row}) > 1 for row in rows], bool)
+    report_no_finding(int(both[codes].sum()), "image")
     known = np.array([[float(name in row) if row else np.nan for name in CHESTXRAY14] for row in rows], np.float32)
     return dict(zip(CHESTXRAY14, known.reshape(-1, len(CHESTXRAY14))[codes].T, strict=True))
 
@@ -91,12 +103,16 @@ def _findings(labels: pd.Series) -> dict[str, np.ndarray]:
 def _splits(root: Path, paths: list[str], names: pd.Series) -> dict[str, pd.Series]:
     """The split of each image in each family of lists found; a list without labels is official."""
     lists: dict[str, list[pd.Series]] = {}
+    read: dict[str, list[tuple[str, str, pd.Series]]] = {}
     for path in tables.files_named(paths, *LISTS):
         name = path.rpartition("/")[2].lower().removesuffix(".gz")
         labelled = tables.width(root / path, sep=r"\s+") > 1
         family = "arnoweng" if labelled and "official" not in name else "official"
         images = tables.headerless(root / path, ["image"], sep=r"\s+")["image"]
+        read.setdefault(family, []).append((str(root / path), LISTS[name], images))
         lists.setdefault(family, []).append(pd.Series(LISTS[name], index=images))
+    for own in read.values():
+        splits.refuse_shared(own)
     parts = {family: pd.concat(found) for family, found in sorted(lists.items(), reverse=True)}
     # The first list to name an image counts: those with a validation split come first.
     return {family: names.map(part[~part.index.duplicated()]).fillna("") for family, part in parts.items()}
@@ -105,7 +121,10 @@ def _splits(root: Path, paths: list[str], names: pd.Series) -> dict[str, pd.Seri
 def _boxes(file: Path, names: pd.Series) -> pd.DataFrame:
     """BBox_List_2017: its header has nine columns and its rows six, so they are read by position."""
     sides = ["x", "y", "width", "height"]
-    rows = tables.headerless(file, ["image", "finding", *sides], numbers=sides, skip=1)
+    rows = tables.without_repeats(tables.headerless(file, ["image", "finding", *sides], numbers=sides, skip=1), file)
+    rows[sides] = box_sides(rows, sides, file, frame=FRAME)
     rows["row"] = rows["image"].map(pd.Series(names.index, index=names))
-    rows["finding"] = rows["finding"].map({name: canonical(name, "nih") for name in rows["finding"].unique()})
-    return box_frame(rows.dropna(subset="row"))
+    if away := rows.loc[rows["row"].isna(), "image"].nunique():
+        log.warning("Boxes of %s that are not in the table were ignored.", count_phrase(away, "image"))
+    rows["finding"] = coded_columns.named_findings(rows["finding"], "nih", file)
+    return box_frame(rows.dropna(subset=["row", *sides]))

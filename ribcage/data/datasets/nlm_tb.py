@@ -15,7 +15,7 @@ from ribcage.data import splits
 from ribcage.data.index import Index, index_table
 from ribcage.data.masks import DrawnMask, MaskFile, mask_frame
 from ribcage.data.radiology_reports import reports_of_images
-from ribcage.data.readers import tables
+from ribcage.data.readers import coded_columns, tables
 from ribcage.runtime.files import regular
 
 CHINESE = "美国国家医学图书馆（NLM）结核病胸片：深圳 662 张、蒙哥马利县 138 张，附性别、年龄、阅片意见和肺部掩膜"
@@ -57,7 +57,7 @@ def index(root: Path, *, hospital: Literal["all", "shenzhen", "montgomery"] = "a
         patient=[_patient(text, name) for text, name in zip(texts, rows["patient"], strict=True)],
         view="PA",
         sex=texts.str.extract(SEX, expand=False).str.upper(),
-        age=tables.years(texts.str.extract(AGE).fillna("").agg("".join, axis=1).str.upper()),
+        age=coded_columns.years(texts.str.extract(AGE).fillna("").agg("".join, axis=1).str.upper()),
     )
     read = pd.DataFrame({"impression": texts.str.replace(FIRST_LINES, "", regex=True).str.split().str.join(" ")})
     reports = reports_of_images(rows["stem"], read.set_axis(rows["stem"]), "en")
@@ -74,6 +74,9 @@ def _images(paths: list[str]) -> pd.DataFrame:
     files = files[files.str.lower().str.endswith(tables.IMAGES) & ~files.str.contains(MASKS)]
     found = files.str.extract(rf"(?:^|/)(?P<stem>{NAME})\.\w+$").rename(columns={1: "patient"})
     rows = found.assign(path=files).dropna(subset="stem").drop_duplicates("stem").sort_values("stem")
+    if rows["patient"].duplicated().any():
+        name = rows["patient"][rows["patient"].duplicated()].iloc[0]
+        raise ValueError(f"There are images of {name} with both labels, {name}_0 and {name}_1. Remove one of them.")
     return rows.assign(hospital=rows["stem"].str[:3].map(HOSPITALS).astype("str")).reset_index(drop=True)
 
 

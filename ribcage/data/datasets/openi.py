@@ -16,7 +16,7 @@ import pandas as pd
 from ribcage.data import splits
 from ribcage.data.index import Index, index_table
 from ribcage.data.radiology_reports import SECTIONS, reports_of_images
-from ribcage.data.readers import tables
+from ribcage.data.readers import coded_columns, tables
 from ribcage.runtime.files import regular
 
 CHINESE = "Open-i（印第安纳大学）：3,851 次检查的 7,470 张正侧位胸片，18 种征象，标签来自报告的 MeSH 标注"
@@ -46,6 +46,7 @@ FINDINGS = {
 NOT_CODED = "no indexing"
 POOR_QUALITY = "technical quality of image unsatisfactory"
 VIEWS = {"pa": "PA", "ap": "AP", "ll": "LATERAL", "rl": "LATERAL", "lateral": "LATERAL", "large lateral": "LATERAL"}
+TEXTS = ("indication", "comparison", "findings", "impression")
 REPORT = re.compile(r"(^|/)\d+\.xml$")
 IMAGE = re.compile(r"(\d+_IM-[\d-]+)(\.dcm)?(\.\w+)?$")
 """The name of an image in a report (CXR1_1_IM-0001-3001), a file and a table (1_IM-0001-3001.dcm.png)."""
@@ -121,8 +122,9 @@ def _report(file: Path) -> ElementTree.Element:
 
 def _of_tables(reports: Path, projections: Path) -> pd.DataFrame:
     """Report, image, terms and sections of each image in Kaggle's tables."""
-    known = tables.read_table(reports, ("uid", "MeSH"), (), SECTIONS).drop_duplicates("uid").set_index("uid")
-    rows = tables.read_table(projections, ("uid", "filename"))
+    known = tables.one_row_each(tables.read_table(reports, ("uid", "MeSH"), (), TEXTS), "uid", reports)
+    known = known.set_index("uid")
+    rows = tables.one_row_each(tables.read_table(projections, ("uid", "filename")), "filename", projections)
     rows = pd.DataFrame({"report": rows["uid"], "image": rows["filename"].str.extract(IMAGE)[0]})
     rows["terms"] = [
         [term for each in text.split(";") if (term := each.strip())]
@@ -136,13 +138,15 @@ def _views(root: Path, paths: list[str]) -> dict[str, str]:
     """Views in the table of DICOM headers of TorchXRayVision and, of lateral images, in Kaggle's projections."""
     found: dict[str, str] = {}
     for name, column, title, words in (
-        ("indiana_projections.csv", "filename", "projection", {"lateral": "LATERAL"}),
+        ("indiana_projections.csv", "filename", "projection", {"lateral": "LATERAL", "frontal": ""}),
         ("nlmcxr_dicom_metadata.csv", "imageid", "View Position", VIEWS),
     ):
         for path in tables.files_named(paths, name)[:1]:
             rows = tables.read_table(root / path, (column, title))
-            views = tables.translated(rows[title], words)
+            views = coded_columns.translated(rows[title], words, "Views")
             keys = rows[column].str.extract(IMAGE)[0]
+            if odd := int(keys.isna().sum()):
+                log.warning("Rows of %s that do not name an image of Open-i: %s.", root / path, f"{odd:,}")
             found |= {key: view for key, view in zip(keys, views, strict=True) if view}
     return found
 

@@ -7,6 +7,8 @@ reports are in Spanish, without sections, and as published: in lower case, with 
 """
 
 import ast
+import logging
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -14,9 +16,11 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data import splits
+from ribcage.data.contradictions import report_no_finding
 from ribcage.data.index import Index, index_table
 from ribcage.data.radiology_reports import reports_of_images
-from ribcage.data.readers import tables
+from ribcage.data.readers import coded_columns, tables
+from ribcage.data.readers.table_text import shown
 
 CHINESE = "PadChest：67,000 名患者的 160,868 张胸片，标签来自报告，此处对应 18 种征象，全部 194 种标签以文本保留"
 SOURCE = "https://bimcv.cipf.es/bimcv-projects/padchest/"
@@ -56,8 +60,43 @@ FINDINGS = {
     "Support_Devices": (*TUBES, *CATHETERS, *HEART_DEVICES),
     "Tuberculosis": ("tuberculosis",),
 }  # fmt: skip
+OTHERS = (
+    "COPD signs", "Chilaiditi sign", "abnormal foreign body", "abscess", "adenopathy", "air fluid level",
+    "air trapping", "aortic aneurysm", "aortic atheromatosis", "aortic button enlargement", "aortic elongation",
+    "asbestosis signs", "ascendent aortic elongation", "axial hyperostosis", "azygoesophageal recess shift",
+    "azygos lobe", "blastic bone lesion", "bone cement", "bone metastasis", "breast mass", "bronchiectasis",
+    "bronchovascular markings", "bullas", "calcified adenopathy", "calcified densities", "calcified fibroadenoma",
+    "calcified granuloma", "calcified mediastinal adenopathy", "calcified pleural plaques", "cavitation",
+    "central vascular redistribution", "cervical rib", "chronic changes", "costochondral junction hypertrophy",
+    "costophrenic angle blunting", "cyst", "dai", "descendent aortic elongation", "dextrocardia",
+    "diaphragmatic eventration", "end on vessel", "esophagic dilatation", "external foreign body", "fibrotic band",
+    "fissure thickening", "flattened diaphragm", "goiter", "granuloma", "gynecomastia", "heart insufficiency",
+    "heart valve calcified", "hemidiaphragm elevation", "hilar congestion", "hilar enlargement", "humeral prosthesis",
+    "hyperinflated lung", "hypoexpansion", "hypoexpansion basal", "increased density", "kerley lines", "kyphosis",
+    "lepidic adenocarcinoma", "lipomatosis", "lung metastasis", "lung vascular paucity", "lymphangitis carcinomatosa",
+    "lytic bone lesion", "major fissure thickening", "mammary prosthesis", "mastectomy", "mediastinal enlargement",
+    "mediastinal mass", "mediastinal shift", "mediastinic lipomatosis", "metal", "minor fissure thickening",
+    "nipple shadow", "non axial articular degenerative changes", "obesity", "osteopenia", "osteoporosis",
+    "osteosynthesis material", "pectum carinatum", "pectum excavatum", "pericardial effusion", "pleural mass",
+    "pleural plaques", "pneumomediastinum", "pneumoperitoneo", "post radiotherapy changes", "prosthesis",
+    "pseudonodule", "pulmonary artery enlargement", "pulmonary artery hypertension", "pulmonary hypertension",
+    "pulmonary venous hypertension", "respiratory distress", "right sided aortic arch", "sclerotic bone lesion",
+    "scoliosis", "soft tissue mass", "sternoclavicular junction hypertrophy", "sternotomy",
+    "subacromial space narrowing", "subcutaneous emphysema", "superior mediastinal enlargement",
+    "supra aortic elongation", "surgery", "surgery breast", "surgery heart", "surgery humeral", "surgery lung",
+    "surgery neck", "suture material", "thoracic cage deformation", "tracheal shift", "tuberculosis sequelae",
+    "vascular hilar enlargement", "vascular redistribution", "vertebral anterior compression", "vertebral compression",
+    "vertebral degenerative changes", "volume loss",
+)  # fmt: skip
+"""Labels of PadChest that belong to none of these findings."""
+EXCLUDED = "exclude"
 INCOMPLETE = ("unchanged", "suboptimal study")
 """Labels of reports that do not mention every finding."""
+DEVICES = FINDINGS["Support_Devices"]
+KNOWN = {label.casefold(): label for label in (
+    *(label for labels in FINDINGS.values() for label in labels), *OTHERS, *INCOMPLETE, EXCLUDED)}  # fmt: skip
+"""All 193 labels in the published table, by their lower-case spelling."""
+log = logging.getLogger("ribcage")
 VIEWS = {"pa": "PA", "ap": "AP", "ap_horizontal": "AP", "l": "LATERAL"}
 COLUMNS = ("ImageID", "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "PatientBirth", "PatientSex_DICOM",
            "Projection", "MethodLabel", "Labels")  # fmt: skip
@@ -76,7 +115,7 @@ def index(root: Path, *, images: str = "", labels: Literal["all", "physician"] =
     if not found:
         raise tables.missing_files(root, [TABLE], SOURCE)
     rows = tables.read_table(root / found[0], COLUMNS, (), (PLACES, REPORT))
-    rows = rows.drop_duplicates("ImageID", ignore_index=True)
+    rows = tables.one_row_each(tables.without_blanks(rows, "ImageID", root / found[0]), "ImageID", root / found[0])
     names = rows["ImageID"]
     texts = rows["Labels"] if labels == "all" else rows["Labels"].where(rows["MethodLabel"] == "Physician", "")
     frame = pd.DataFrame(
@@ -84,8 +123,8 @@ def index(root: Path, *, images: str = "", labels: Literal["all", "physician"] =
             "path": tables.locate(names, paths, images).fillna(rows["ImageDir"] + "/" + names),
             "patient": rows["PatientID"],
             "study": rows["StudyID"],
-            "view": tables.translated(rows["Projection"], VIEWS),
-            "sex": tables.translated(rows["PatientSex_DICOM"], tables.SEX),
+            "view": coded_columns.translated(rows["Projection"], VIEWS, "Views"),
+            "sex": coded_columns.sexes(rows["PatientSex_DICOM"]),
             "age": _ages(rows),
             "projection": rows["Projection"],
             "labelled_by": rows["MethodLabel"],
@@ -105,39 +144,68 @@ def index(root: Path, *, images: str = "", labels: Literal["all", "physician"] =
 def _labels(texts: pd.Series) -> dict[str, np.ndarray | pd.Series]:
     """A column for each finding, and one with all labels as text, separated by '|'."""
     codes, unique = pd.factorize(texts)
-    lists = [_words(text) for text in unique]
+    lists, counts = [_words(text) for text in unique], np.bincount(codes, minlength=len(unique))
+    _report(list(unique), lists, counts.tolist())
     known = np.array([_values(words) for words in lists], np.float32).reshape(-1, len(FINDINGS))[codes]
     shown = pd.Series(np.array(["|".join(words) for words in lists], dtype=object)[codes], texts.index, dtype="str")
+    normal = list(FINDINGS).index("No_Finding")
+    odd = np.array([_is_contradicted(words) for words in lists], bool)[codes]
+    known[odd, normal] = np.nan
+    report_no_finding(int(odd.sum()), "image")
     return {**dict(zip(FINDINGS, known.T, strict=True)), "padchest_labels": shown}
 
 
 def _words(text: str) -> list[str]:
     """The labels in "['normal', 'chronic changes']", without repetitions; none if the cell is no such list."""
-    return sorted({word.strip() for word in _list(text) if isinstance(word, str)} - {""})
+    words = {" ".join(word.split()) for word in _list(text) or () if isinstance(word, str)}
+    return sorted({KNOWN.get(word.casefold(), word) for word in words} - {""})
+
+
+def _report(cells: list[str], lists: list[list[str]], counts: list[int]) -> None:
+    """Warn of cells that are not lists, and of labels that PadChest does not have."""
+    odd = sum(
+        count
+        for cell, words, count in zip(cells, lists, counts, strict=True)
+        if not words and cell.strip() not in ("", "nan") and _list(cell) is None
+    )
+    if odd:
+        log.warning("Cells in the column 'Labels' that are not lists are unknown labels: %s.", f"{odd:,}")
+    strange = Counter[str]()
+    for words, count in zip(lists, counts, strict=True):
+        strange.update({word: count for word in words if word not in KNOWN.values()})
+    if strange:
+        said = ", ".join(f"{count:,} × {shown(word)}" for word, count in strange.most_common(8))
+        more = ", …" if len(strange) > 8 else ""
+        log.warning("Labels that PadChest does not have belong to no finding: %s%s.", said, more)
+
+
+def _is_contradicted(words: list[str]) -> bool:
+    """Whether a report has the label normal beside that of a finding, be it one of ours or not."""
+    return "normal" in words and not {*words} <= {"normal", EXCLUDED, *INCOMPLETE, *DEVICES}
 
 
 def _places(text: str) -> str:
     """'nodule: loc hilar, loc right' from the sentences "[['nodule', 'loc hilar', 'loc right'], ['normal']]"."""
     found: dict[str, str] = {}
-    for sentence in _list(text):
+    for sentence in _list(text) or ():
         words = [word.strip() for word in sentence if isinstance(word, str)] if isinstance(sentence, list) else []
         places = ", ".join(word for word in words if word.startswith("loc "))
         found |= {word: places for word in words if word and not word.startswith("loc ")} if places else {}
     return "|".join(f"{label}: {places}" for label, places in found.items())
 
 
-def _list(text: str) -> list[object]:
-    """A list written in Python; [] if the cell has something else."""
+def _list(text: str) -> list[object] | None:
+    """A list written in Python; None if the cell has something else."""
     try:
         found = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return []
-    return found if isinstance(found, list) else []
+        return None
+    return found if isinstance(found, list) else None
 
 
 def _values(words: list[str]) -> list[float]:
     """1, 0 or NaN for each finding; NaN for all if the image is to be excluded."""
-    if "exclude" in words:
+    if EXCLUDED in words:
         return [np.nan] * len(FINDINGS)
     absent = np.nan if not words or set(words) & set(INCOMPLETE) else 0.0
     return [1.0 if set(words) & set(labels) else absent for labels in FINDINGS.values()]
@@ -145,6 +213,6 @@ def _values(words: list[str]) -> list[float]:
 
 def _ages(rows: pd.DataFrame) -> pd.Series:
     """Age in the year of the study; the day of birth is not published."""
-    year = pd.to_numeric(rows["StudyDate_DICOM"].str[:4], errors="coerce")
-    age = year - pd.to_numeric(rows["PatientBirth"], errors="coerce")
-    return age.where(age.between(0, 120))
+    year = coded_columns.numbers(rows["StudyDate_DICOM"].str[:4])
+    age = year - coded_columns.numbers(rows["PatientBirth"])
+    return coded_columns.plausible_years(age)

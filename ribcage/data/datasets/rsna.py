@@ -13,6 +13,7 @@ import pandas as pd
 from ribcage.data import splits
 from ribcage.data.index import Index, box_frame, index_table
 from ribcage.data.readers import tables
+from ribcage.data.readers.box_cells import box_sides
 from ribcage.runtime import files
 
 log = logging.getLogger("ribcage")
@@ -43,7 +44,8 @@ def index(root: Path, *, split: Literal["auto", "lovt", "patient"] = "auto", ima
     found = tables.files_named(paths, "stage_2_train_labels.csv")
     if not found:
         raise tables.missing_files(root, ["stage_2_train_labels.csv"], SOURCE)
-    rows = tables.read_table(root / found[0], ("patientId", *SIDES, "Target"), (*SIDES, "Target"))
+    rows = tables.read_table(root / found[0], ("patientId", *SIDES, "Target"), SIDES, labels=("Target",))
+    rows = tables.without_repeats(rows, root / found[0])
     names = rows["patientId"].drop_duplicates().reset_index(drop=True)
     frame = pd.DataFrame(
         {
@@ -52,10 +54,12 @@ def index(root: Path, *, split: Literal["auto", "lovt", "patient"] = "auto", ima
             "study": names,
         }
     )
-    frame[FINDING] = names.map(rows.groupby("patientId")["Target"].max())
+    targets = tables.distinct_rows(rows[["patientId", "Target"]], "patientId", root / found[0])
+    frame[FINDING] = targets["Target"]
     info = tables.files_named(paths, "stage_2_detailed_class_info.csv")
     if info:
-        classes = tables.read_table(root / info[0], ("patientId", "class")).drop_duplicates("patientId")
+        classes = tables.read_table(root / info[0], ("patientId", "class"))  # a row for each box
+        classes = tables.distinct_rows(classes, "patientId", root / info[0])
         frame["class"] = names.map(classes.set_index("patientId")["class"]).fillna("")
     mapped = tables.files_named(paths, MAPPING)
     if mapped:
@@ -74,6 +78,7 @@ def index(root: Path, *, split: Literal["auto", "lovt", "patient"] = "auto", ima
     if len(lovt):
         frame["split_lovt"] = names.map(lovt).fillna("")
     frame["split"] = splits.choose(frame, split, ("lovt",), SHARES)
+    rows[list(SIDES)] = box_sides(rows, SIDES, root / found[0], frame=FRAME)
     drawn = rows.dropna(subset=list(SIDES)).assign(finding=FINDING)
     drawn["row"] = drawn["patientId"].map(pd.Series(names.index, index=names))
     return Index("rsna", index_table(frame, (FINDING,)), (FINDING,), box_frame(drawn), FRAME, root)
@@ -96,6 +101,8 @@ def _lovt(root: Path, paths: list[str]) -> pd.Series:
         path for path in tables.files_named(paths, *LOVT) if tables.header(root / path) == ["ID", "boxes", "classes"]
     ]
     parts = {path: LOVT[path.rpartition("/")[2].removesuffix(".gz")] for path in lists}
-    found = [pd.Series(part, index=tables.read_table(root / path, ["ID"])["ID"]) for path, part in parts.items()]
+    read = [(str(root / path), part, tables.read_table(root / path, ["ID"])["ID"]) for path, part in parts.items()]
+    splits.refuse_shared(read)
+    found = [pd.Series(part, index=names) for _, part, names in read]
     every = pd.concat(found) if found else pd.Series(dtype="str")
     return every[~every.index.duplicated()]

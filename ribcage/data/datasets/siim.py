@@ -12,7 +12,7 @@ import pandas as pd
 from ribcage.data.index import Index, index_table
 from ribcage.data.masks import DrawnMask, mask_frame
 from ribcage.data.readers import tables
-from ribcage.data.readers.mask_cells import named_mask_errors
+from ribcage.data.readers.mask_cells import contradicted_images, named_mask_errors
 from ribcage.imaging.mask import Mask
 from ribcage.imaging.mask_encodings import mask_of_pairs
 
@@ -40,11 +40,13 @@ def index(root: Path, *, images: str = "") -> Index:
     if not found:
         raise tables.missing_files(root, [" (or ".join(TABLES) + ")"], SOURCE)
     column = next((name for name in tables.header(root / found[0]) if name in MASKS), MASKS[0])
-    rows = tables.read_table(root / found[0], ("ImageId", column))
+    rows = tables.without_repeats(tables.read_table(root / found[0], ("ImageId", column)), root / found[0])
     masks = rows[column].str.strip()
     # an image without a mask has one row with -1; a blank cell is unknown
     rows[FINDING] = (masks != "-1").astype("float32").where(masks != "")
     rows = rows[rows["ImageId"] != ""]
+    unlike = rows["ImageId"].isin(contradicted_images(rows["ImageId"], rows[FINDING], root / found[0]))
+    masks, rows[FINDING] = masks[rows.index].mask(unlike, ""), rows[FINDING].mask(unlike)
     labels = rows.groupby("ImageId", sort=False)[FINDING].max().reset_index()
     names = labels["ImageId"]
     frame = pd.DataFrame(
@@ -53,7 +55,7 @@ def index(root: Path, *, images: str = "") -> Index:
     place = pd.Series(names.index, index=names)
     drawn = [
         DrawnMask(place[name], FINDING, _mask(cell, root / found[0], name))
-        for name, cell in zip(rows["ImageId"], masks[rows.index], strict=True)
+        for name, cell in zip(rows["ImageId"], masks, strict=True)
         if cell
     ]
     return Index("siim", index_table(frame, (FINDING,)), (FINDING,), root=root, masks=mask_frame(drawn))

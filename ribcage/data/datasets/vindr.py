@@ -5,17 +5,22 @@ radiologists. The VinBigData challenge on Kaggle has the training images alone, 
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ribcage.data import splits
-from ribcage.data.findings import canonical, names_of
-from ribcage.data.index import Index, box_frame, index_table
+from ribcage.data.contradictions import without_contradictions
+from ribcage.data.findings import canonical, names_of, plain_letters
+from ribcage.data.index import SIDES, Index, box_frame, index_table
 from ribcage.data.reader_policy import majority_labels
-from ribcage.data.readers import tables
+from ribcage.data.readers import coded_columns, tables
+from ribcage.data.readers.box_cells import box_sides
+from ribcage.data.readers.table_text import cell_error, named_errors
 from ribcage.data.readings import reading_frame
+from ribcage.runtime.spelling import count_phrase
 
 log = logging.getLogger("ribcage")
 
@@ -30,12 +35,14 @@ CHALLENGE_NAMES = ("Aortic enlargement", "Atelectasis", "Calcification", "Cardio
                    "Infiltration", "Lung Opacity", "Nodule/Mass", "Other lesion", "Pleural effusion",
                    "Pleural thickening", "Pneumothorax", "Pulmonary fibrosis", "No finding")  # fmt: skip
 PREFERRED = (r"(^|/)(train|test)/", r"\.(dicom|dcm)$")
-NAMES = names_of("vindr", (
+WORDS = (
     "Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Clavicle fracture", "Consolidation", "Edema",
     "Emphysema", "Enlarged PA", "ILD", "Infiltration", "Lung Opacity", "Lung cavity", "Lung cyst", "Mediastinal shift",
     "Nodule/Mass", "Pleural effusion", "Pleural thickening", "Pneumothorax", "Pulmonary fibrosis", "Rib fracture",
     "Other lesion", "COPD", "Lung tumor", "Pneumonia", "Tuberculosis", "Other diseases", "No finding",
-))  # fmt: skip
+)  # fmt: skip
+"""The labels of the tables of PhysioNet."""
+NAMES = names_of("vindr", WORDS)
 """Finding → its names in the tables."""
 
 
@@ -52,20 +59,51 @@ def index(root: Path, *, images: str = "") -> Index:
     if missing or not (there or files[CHALLENGE]):
         raise tables.missing_files(root, missing or [f"{', '.join(_names())} (or {CHALLENGE})"], SOURCE)
     if there:
-        labels = pd.concat([reader_labels(root / files[LABELS.format(split)][0], split) for split in there])
-        boxes = pd.concat([reader_boxes(root / files[BOXES.format(split)][0]) for split in there])
+        pairs = [(root / files[LABELS.format(split)][0], root / files[BOXES.format(split)][0]) for split in there]
+        labels, boxes = labels_and_boxes(pairs, there)
     else:
         boxes = reader_boxes(root / files[CHALLENGE][0])
         labels = _challenge_labels(boxes)
     return index_of_readers(root, labels, boxes, paths, images)
 
 
+def labels_and_boxes(
+    files: Sequence[tuple[Path, Path]], parts: Sequence[str], dataset: str = "vindr", words: Sequence[str] = WORDS
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The labels and boxes of all splits, from the table of labels and the table of boxes of each split.
+
+    words: Names of the findings in the tables of labels.
+    """
+    labels, boxes = [], []
+    for (own, drawn), split in zip(files, parts, strict=True):
+        labels.append(reader_labels(own, split, dataset, words))
+        boxes.append(reader_boxes(drawn, dataset))
+        _check_readers(labels[-1], boxes[-1], drawn)
+    found = pd.concat(labels, ignore_index=True)
+    tables.distinct_rows(found[["image_id", "split"]], "image_id", files[0][0].parent)
+    return found, pd.concat(boxes, ignore_index=True)
+
+
+def _check_readers(labels: pd.DataFrame, boxes: pd.DataFrame, file: Path) -> None:
+    """Raise if a box is of a reader who gave no labels of its image."""
+    own = pd.MultiIndex.from_frame(labels[["image_id", "reader"]])
+    strange = ~pd.MultiIndex.from_frame(boxes[["image_id", "reader"]]).isin(own)
+    strange &= boxes["image_id"].isin(labels["image_id"]).to_numpy()
+    if strange.any():
+        at = int(strange.argmax())
+        raise cell_error(
+            file, int(boxes.index[at]), READER, boxes["reader"].iloc[at],
+            "a reader in the table of labels who labelled the same image",
+        )  # fmt: skip
+
+
 def index_of_readers(
     root: Path, labels: pd.DataFrame, boxes: pd.DataFrame, paths: list[str], images: str, *, name: str = "vindr"
 ) -> Index:
     """The index, from the labels and boxes of each reader."""
-    labels, boxes = labels.reset_index(drop=True), boxes.dropna(subset=list(CORNERS))
+    labels, boxes = labels.reset_index(drop=True), boxes.dropna(subset=list(SIDES))
     findings = tuple(name for name in labels if name not in ("image_id", "reader", "split"))
+    labels = without_contradictions(labels, findings, "reading")  # before the majority
     frame = labels.drop_duplicates("image_id", ignore_index=True)
     names, read = frame["image_id"], labels["reader"] != ""
     row = pd.Series(names.index, index=names)
@@ -81,18 +119,21 @@ def index_of_readers(
     else:
         frame["split"] = splits.carve(frame["split"], frame["patient"], frame["path"])
     drawn = boxes[boxes["image_id"].isin(names)]
-    x, y, right, bottom = (drawn[name] for name in CORNERS)
-    drawn = drawn.assign(row=drawn["image_id"].map(row), x=x, y=y, width=right - x, height=bottom - y)
+    if away := boxes["image_id"].nunique() - drawn["image_id"].nunique():
+        log.warning("Boxes of %s without labels were ignored.", count_phrase(away, "image"))
+    drawn = drawn.assign(row=drawn["image_id"].map(row))
     _warn(found, {"vindr": "VinDr-CXR", "vindr_pcxr": "VinDr-PCXR"}[name])
     table = index_table(frame.drop(columns=["image_id", "reader"]), findings)
     return Index(name, table, findings, box_frame(drawn), None, root, reading_frame(readings, findings))
 
 
-def reader_labels(file: Path, split: str, dataset: str = "vindr") -> pd.DataFrame:
+def reader_labels(file: Path, split: str, dataset: str, words: Sequence[str]) -> pd.DataFrame:
     """One row per image and reader: image_id, reader ("" for the consensus), the findings, split."""
     columns = tables.header(file)
     named = [name for name in columns if name.lower() not in ("image_id", READER)]
-    rows = tables.read_table(file, ("image_id", *named), named, _reader(columns))
+    _check_names(named, dataset, words, file)
+    rows = tables.read_table(file, ("image_id", *named), (), _reader(columns), labels=named)
+    rows = tables.one_row_each(rows, ["image_id", *_reader(columns)], file)
     # train has 'Other diseases' and test 'Other disease'; clavicle and rib fractures are one finding
     findings = rows[named].rename(columns={name: canonical(name, dataset) for name in named})
     merged = {name: findings[[name]].max(axis=1) for name in dict.fromkeys(findings)}
@@ -100,10 +141,21 @@ def reader_labels(file: Path, split: str, dataset: str = "vindr") -> pd.DataFram
 
 
 def reader_boxes(file: Path, dataset: str = "vindr") -> pd.DataFrame:
-    """One row per box: image_id, reader, finding and corners, which are unknown for 'No finding'."""
+    """One row per box: image_id, reader, finding, x, y, width and height, which are unknown for 'No finding'."""
     rows = tables.read_table(file, ("image_id", "class_name", *CORNERS), CORNERS, _reader(tables.header(file)))
-    found = {name: canonical(name, dataset) for name in rows["class_name"].unique()}
-    return rows.assign(reader=_readers(rows), finding=rows["class_name"].map(found))
+    rows = tables.without_repeats(rows, file)
+    sides = box_sides(rows, CORNERS, file, corners=True)
+    rows = rows.assign(
+        reader=_readers(rows), finding=coded_columns.named_findings(rows["class_name"], dataset, file), **sides
+    )
+    nothing = rows["finding"] == "No_Finding"
+    drawn = rows["width"].notna()
+    if odd := int((nothing & drawn).sum()):
+        log.warning("Boxes of the class 'No finding' in %s were ignored: %s.", file, f"{odd:,}")
+        rows.loc[nothing, list(SIDES)] = np.nan
+    if odd := int((~nothing & ~drawn).sum()):
+        log.warning("Findings without a box in %s: %s.", file, f"{odd:,}")
+    return rows
 
 
 def _challenge_labels(rows: pd.DataFrame) -> pd.DataFrame:
@@ -115,6 +167,17 @@ def _challenge_labels(rows: pd.DataFrame) -> pd.DataFrame:
     labels[keys.get_indexer(pd.MultiIndex.from_frame(rows[["image_id", "reader"]])),
            pd.Index(findings).get_indexer(rows["finding"])] = 1  # fmt: skip
     return pd.concat([pairs, pd.DataFrame(labels, columns=findings)], axis=1).assign(split="")
+
+
+def _check_names(columns: Sequence[str], dataset: str, words: Sequence[str], file: Path) -> None:
+    """Raise if a column is not a finding; warn if a finding has no column."""
+    for name in columns:
+        with named_errors(file):
+            canonical(name, dataset)
+    there = {plain_letters(name).rstrip("s") for name in columns}  # 'Other disease' in one of the tables
+    missing = [name for name in words if plain_letters(name).rstrip("s") not in there]
+    if missing:
+        log.warning("%s has no column %s; labels are unknown.", file, " and no column ".join(map(repr, missing)))
 
 
 def refuse_children(root: Path, tables_of_labels: list[str]) -> None:

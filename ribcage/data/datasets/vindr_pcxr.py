@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ribcage.data.datasets.vindr import BOXES, LABELS, SPLITS, index_of_readers, reader_boxes, reader_labels
+from ribcage.data.datasets.vindr import BOXES, LABELS, SPLITS, index_of_readers, labels_and_boxes
 from ribcage.data.findings import canonical, names_of
 from ribcage.data.index import Index
 from ribcage.data.readers import tables
@@ -49,16 +49,15 @@ def index(root: Path, *, images: str = "") -> Index:
     missing = [name for name in wanted if not found[name]]
     if missing:
         raise tables.missing_files(root, missing, SOURCE)
-    read = [reader_labels(root / found[LABELS.format(split)][0], split, "vindr_pcxr") for split in there]
-    drawn = [reader_boxes(root / found[BOXES.format(split)][0], "vindr_pcxr") for split in there]
-    labels, boxes = pd.concat(read, ignore_index=True), pd.concat(drawn, ignore_index=True)
+    files = [(root / found[LABELS.format(split)][0], root / found[BOXES.format(split)][0]) for split in there]
+    labels, boxes = labels_and_boxes(files, there, "vindr_pcxr", DISEASES)
     return index_of_readers(root, _with_findings(labels, boxes), boxes, paths, images, name="vindr_pcxr")
 
 
 def _with_findings(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
     """The labels of each reader, with a column for each finding that was drawn as boxes."""
     own = pd.MultiIndex.from_frame(labels[["image_id", "reader"]])
-    seen = boxes.dropna(subset="x_min")
+    seen = boxes.dropna(subset="width")
     added = {}
     for name in (canonical(word, "vindr_pcxr") for word in LOCAL):
         with_box = seen[seen["finding"] == name]

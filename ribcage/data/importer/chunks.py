@@ -11,6 +11,7 @@ import numpy as np
 
 from ribcage.data import dataset_facts, dataset_folder
 from ribcage.data.importer import mask_files, tables
+from ribcage.data.importer.box_check import BoxCheck
 from ribcage.data.index import Index
 from ribcage.imaging import image_file
 from ribcage.runtime.remote import addresses, objects
@@ -74,12 +75,17 @@ class ChunkReading:
     def _masks(self) -> mask_files.MaskReader:
         return mask_files.MaskReader(self.index)
 
+    @cached_property
+    def _boxes(self) -> BoxCheck:
+        return BoxCheck.of(self.index)
+
     def _chunk(self, read: Callable[[int], image_file.GrayImage], rows: range) -> Chunk:
         pixels, records, rejected, states, masks = [], [], [], [], []
         for row in rows:
             states.append((row, self.state(row)))
             try:
                 image = read(row)
+                self._boxes.check(row, image.width, image.height)
                 masks += self._masks.read(row, image.width, image.height)
             except objects.UnreadableSourceError:  # the image itself may be intact
                 raise

@@ -12,8 +12,10 @@ import pandas as pd
 
 from ribcage.data import dataset_facts, dataset_folder, fingerprint_table, splits
 from ribcage.data.importer import mask_files
+from ribcage.data.importer.box_check import BoxCheck
 from ribcage.data.index import SIDES, Index
 from ribcage.data.masks import placed_masks
+from ribcage.data.readers.box_cells import TOLERANCE, exceeding
 from ribcage.imaging import duplicates, fingerprint, image_file
 from ribcage.imaging.dicom import terms
 from ribcage.runtime.spelling import count_phrase
@@ -95,10 +97,11 @@ def linked_index(index: Index, facts: dataset_facts.Facts) -> Index:
     index = replace(index, table=_tagged(index))
     read = dataset_folder.source(index, facts)
     sizes = {}
-    masks, records = mask_files.MaskReader(index), []
+    boxes, masks, records = BoxCheck.of(index), mask_files.MaskReader(index), []
     annotated = {*index.masks["row"].unique().tolist(), *index.points["row"].unique().tolist()}
     for row in sorted({*index.boxes["row"].unique().tolist(), *annotated}):
         sizes[row] = (row not in annotated and index.box_frame) or _own_size(read(row))
+        boxes.check(row, *sizes[row])
         records += masks.read(row, *sizes[row])
     index = mask_files.with_read(index, records)
     moved = stored_tables(index, sizes, facts)
@@ -188,14 +191,18 @@ def without_shared_images(index: Index, prints: fingerprint_table.Fingerprints, 
 def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: dataset_facts.Facts) -> pd.DataFrame:
     """Boxes in pixels of the stored image, clipped to it; boxes outside it are dropped."""
     boxes = index.boxes.copy()
-    moved = []
+    moved, over = [], 0
     for row, x, y, width, height in boxes[["row", *SIDES]].itertuples(index=False):
         frame = index.box_frame or sizes[row]
+        over += bool(exceeding(np.array([[x, y, width, height]]), frame)[0])
         matrix = image_file.fit_matrix(*sizes[row], facts.size, facts.fit)
         scale = np.array(sizes[row]) / np.array(frame)
         corners = np.array([[x, y], [x + width, y + height]]) * scale
         corners = np.clip(corners @ matrix[:, :2].T + matrix[:, 2], 0, facts.size)
         moved.append([*corners[0], *(corners[1] - corners[0])])
+    if over:
+        log.warning("%s by more than %s pixels and clipped.",
+                    count_phrase(over, "box exceeds its image", "boxes exceed their images"), TOLERANCE)  # fmt: skip
     if moved:
         boxes[list(SIDES)] = np.array(moved, np.float32)
     return boxes[(boxes["width"] > 0) & (boxes["height"] > 0)].reset_index(drop=True)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data.readers import columns, tables
+from ribcage.data.readers.table_text import shown
 
 FINDING = "class_name finding finding_label label class category name 征象 类别 标签"
 """Names of the column with the finding."""
@@ -59,7 +60,7 @@ def read_boxes(file: Path, encoding: str = "auto") -> pd.DataFrame:
         if columns.unnamed(name):
             line = int((drawn & (found["finding"] == name)).to_numpy().argmax()) + 2
             raise ValueError(
-                f"{file} has {columns.shown(name)} in line {line} as the finding of a box, which does not name a "
+                f"{file} has {shown(name)} in line {line} as the finding of a box, which does not name a "
                 "finding that is present. Rename it, or remove the box."
             )
     meant = {name: columns.vocabulary_name(name) for name in found["finding"][drawn].unique()}

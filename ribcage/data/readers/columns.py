@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data import findings
-from ribcage.data.readers import finding_phrases, tables
+from ribcage.data.contradictions import report_no_finding
+from ribcage.data.readers import coded_columns, finding_phrases
+from ribcage.data.readers.table_text import printable_text, shown
 from ribcage.runtime.spelling import did_you_mean
 
 log = logging.getLogger("ribcage")
@@ -90,12 +92,12 @@ LABELS = {
 STRANGE = 9.0
 # In a list; a letter or a sign could mean anything there.
 NOTHING = ("0", *(word for word in LABELS[0.0] if len(word) > 1 or not word.isascii()))
-LONGEST_SHOWN = 30
-"""Limit on the characters of a cell that is shown in a message."""
 MOST_SPLITS = 5
 """Maximum number of custom split names; with more, the column is something else."""
 SPLIT_WORDS = {word: part for part, known in SPLITS.items() for word in known}
 SLICES_SET = frozenset(SLICES)
+FRONTAL = frozenset(("frontal", "正位"))
+"""Words for PA or AP."""
 VIEW_WORDS = frozenset(word for view in ("PA", "AP", "LATERAL") for word in VIEWS[view])
 LABEL_WORDS: dict[str, float] = {word: value for value, known in LABELS.items() for word in known}
 
@@ -117,7 +119,7 @@ def among(header: Sequence[str]) -> str:
     """The available columns, to end an error message with."""
     garbled = " If these names look wrong, use --encoding." if not all(map(str.isascii, header)) else ""
     more = f", and {len(header) - 40:,} more" if len(header) > 40 else ""
-    return f"Columns: {', '.join(map(tables.printable_text, header[:40]))}{more}.{garbled}"
+    return f"Columns: {', '.join(map(printable_text, header[:40]))}{more}.{garbled}"
 
 
 def label_columns(header: Sequence[str], taken: Sequence[str], given: Sequence[str]) -> list[str]:
@@ -169,6 +171,8 @@ def listed_labels(cells: pd.Series) -> pd.DataFrame:
         {"No_Finding" if _is_nothing(word) or word == absent else vocabulary_name(word) for word in cell}
         for cell in parts
     ]
+    both = np.array(["No_Finding" in each and len(each) > 1 for each in sets], bool)
+    report_no_finding(int(both[codes].sum()), "row")
     names = sorted(set().union(*sets) - {"No_Finding"}, key=_in_order)
     known = np.array([[float(name in each) if each else np.nan for name in names] for each in sets], np.float32)
     return pd.DataFrame(known.reshape(len(sets), len(names))[codes], columns=names, index=cells.index)
@@ -208,11 +212,6 @@ def _is_nothing(item: str) -> bool:
     return item.lower() in NOTHING or (vocabulary_name(item) == "No_Finding" and not finding_phrases.SIGNS.search(item))
 
 
-def shown(cell: str) -> str:
-    """A cell for a message. A long one may be the text of a report, which is patient data."""
-    return repr(cell) if len(cell) <= LONGEST_SHOWN else f"a text of {len(cell):,} characters"
-
-
 def is_one_list(chosen: Sequence[str], found: pd.DataFrame) -> bool:
     """Whether the labels were read from one column with lists of findings."""
     return len(chosen) == 1 and list(found.columns) != [vocabulary_name(chosen[0])]
@@ -240,11 +239,7 @@ def views(column: pd.Series) -> pd.Series:
     """PA, AP, LATERAL or "" for anything else, with a warning."""
     meant = {cell: view_name(cell) for cell in column.unique()}
     found = column.map(meant).astype("str")
-    odd = column[(found == "") & ~column.str.strip().str.lower().isin(["", "nan", "na", "n/a", "none", "unknown"])]
-    if len(odd):
-        counts = [f"{count:,} × {shown(str(cell).strip())}" for cell, count in odd.value_counts().head(8).items()]
-        more = ", …" if odd.nunique() > len(counts) else ""
-        log.warning("Views that are neither PA, AP nor lateral are left blank: %s%s.", ", ".join(counts), more)
+    coded_columns.report_unread(column, (found == "").to_numpy(), "Views that are neither PA, AP nor lateral")
     return found
 
 
@@ -269,6 +264,12 @@ def view_name(cell: str) -> str:
     if _is_slice(words):
         return ""
     return next((view for view, known in VIEWS.items() if not words.isdisjoint(known)), "")
+
+
+def names_a_view(name: str) -> bool:
+    """Whether a name consists of the words of a view: PA, lateral, 'AP supine', frontal."""
+    words = {*_tokens(name)} - {"view"}
+    return bool(words) and words <= VIEW_WORDS | FRONTAL
 
 
 def _tokens(cell: str) -> list[str]:

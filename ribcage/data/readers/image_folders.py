@@ -40,11 +40,26 @@ def folder_rows(root: Path, paths: list[str], classes: str) -> tuple[pd.DataFram
     if dealt:
         frame["split"] = [columns.SPLIT_WORDS[steps[0].lower()] for steps in folders]
     inner = [[step for step in steps[dealt:] if step.lower() not in NEUTRAL] for steps in folders]
+    views, inner = _without_views(inner)
+    if views:
+        frame["view"] = views
     if classes == "no" or (classes == "auto" and not _are_classes(inner, images)):
         return frame, pd.DataFrame(index=frame.index)
     if not all(inner):
         raise ValueError(f"{images[inner.index([])]} is not in a class folder. Move it, or pass --classes no.")
     return frame, columns.listed_labels(pd.Series(_named([steps[0] for steps in inner]), dtype="str"))
+
+
+def _without_views(folders: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """The view of each image, if all are in folders with the names of views (PA, lateral), and the other folders; else
+    no views."""
+    for depth in range(min(map(len, folders))):
+        names = sorted({steps[depth] for steps in folders})
+        if all(columns.names_a_view(name) for name in names):
+            log.warning("The folders %s were read as views, not as classes.", ", ".join(names))
+            views = [columns.view_name(steps[depth]) for steps in folders]
+            return views, [steps[:depth] + steps[depth + 1 :] for steps in folders]
+    return [], folders
 
 
 def located_in_splits(names: pd.Series, splits: pd.Series, paths: list[str], folder: str) -> pd.Series:
@@ -78,6 +93,7 @@ def _are_classes(folders: list[list[str]], images: list[str]) -> bool:
         return False
     reasons = {
         "patient folders often have such names": any(PATIENT_FOLDER.fullmatch(name) for name in names),
+        "some of them have the names of views": any(map(columns.names_a_view, names)),
         "they have DICOM files": any(may_be_dicom(path) for path in images),
         "they have subfolders": any(len(steps) > 1 for steps in folders),
     }

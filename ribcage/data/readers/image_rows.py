@@ -10,7 +10,8 @@ import pandas as pd
 
 from ribcage.data.index import reserved
 from ribcage.data.radiology_reports import no_reports
-from ribcage.data.readers import box_list, columns, reader_rows, report_columns, tables
+from ribcage.data.readers import box_list, coded_columns, columns, reader_rows, report_columns, tables
+from ribcage.data.readers.table_text import printable_text
 from ribcage.data.readings import no_readings
 from ribcage.runtime.spelling import count_phrase
 
@@ -66,9 +67,9 @@ def csv_rows(rows: pd.DataFrame, root: Path, given: Given) -> ImageRows:
     meaning = {
         "patient": columns.whole_numbers,
         "view": columns.views,
-        "sex": lambda column: tables.translated(column, tables.SEX),
+        "sex": coded_columns.sexes,
         "split": lambda column: columns.splits(column, role["split"]),
-        "age": tables.years,
+        "age": coded_columns.years,
     }
     frame = pd.DataFrame({name: meaning.get(name, lambda column: column)(column) for name, column in text.items()})
     reader = reader_rows.reader_column(rows, frame["path"], [*taken, *chosen], given.reader)
@@ -118,7 +119,7 @@ def _one_row_each(
         f"{count_phrase(len(by) or len(apart), 'image has', 'images have')} several rows that differ ({said}), such as "
     )
     candidate = reader_rows.candidate_column(others, frame["path"])
-    stands += ", ".join(tables.printable_text(path) for path in list((by if len(by) else apart).index)[:5])
+    stands += ", ".join(printable_text(path) for path in list((by if len(by) else apart).index)[:5])
     labels_only = all(name.startswith("label ") for name in differing)
     if conflicts == "stop" or (conflicts == "merge" and not labels_only):
         ways = "--conflicts drop removes these images, first uses the first row"

@@ -21,10 +21,12 @@ from ribcage.data.masks import DrawnMask, joined_masks, mask_frame
 from ribcage.data.readers import tables
 from ribcage.data.readers.mask_cells import named_mask_errors
 from ribcage.data.readers.mask_folders import are_among, meaningful_folders
+from ribcage.data.readers.table_text import printable_text
 from ribcage.data.structures import structure_name
 from ribcage.imaging.mask import Mask, check_mask_size
 from ribcage.imaging.mask_encodings import mask_of_counts, mask_of_pairs, mask_of_polygons
 from ribcage.runtime import files
+from ribcage.runtime.spelling import count_phrase
 
 NAMES = ("Image Index", "Path", "dicom_id", "ImageID", "image_id", "Image ID")
 """Columns with the image in the files of CheXmask."""
@@ -55,8 +57,9 @@ def with_masks(index: Index, file: Path) -> Index:
         raise ValueError(f"None of the {len(named):,} masks in {file} is for an image of this dataset.")
     images = len({mask.row for mask in found})
     if lost := sum(path not in row for path in matched.values()):
-        log.warning("%s also contains masks for %s images that are not in this dataset.", file, f"{lost:,}")
-    log.warning("%s contains masks for %s of %s images.", file, f"{images:,}", f"{len(index):,}")
+        log.warning("%s also contains masks for %s not in this dataset.", file,
+                    count_phrase(lost, "image that is", "images that are"))  # fmt: skip
+    log.warning("%s contains masks for %s of %s.", file, f"{images:,}", count_phrase(len(index), "image"))
     return replace(index, masks=joined_masks(index.masks, mask_frame(found)))
 
 
@@ -140,8 +143,9 @@ def _chexmask(file: Path) -> Iterator[tuple[str, DrawnMask]]:
             yield from ((image, DrawnMask(0, structure_name(name), mask, READER)) for name, mask in drawn)
     if poor:
         log.warning(
-            "Masks of %s images were left out, because their %s is below %g.", f"{poor:,}", QUALITY, LEAST_QUALITY
-        )
+            "Masks of %s were left out, because their %s is below %g.", count_phrase(poor, "image"), QUALITY,
+            LEAST_QUALITY,
+        )  # fmt: skip
     if blank:
         log.warning("Masks without pixels in %s were ignored: %s.", file, f"{blank:,}")
 
@@ -197,4 +201,4 @@ def _whole(value: object) -> int:
             return int(number)
     except (ValueError, OverflowError):
         pass
-    raise ValueError(f"its size {tables.printable_text(str(value))} is not a whole number")
+    raise ValueError(f"its size {printable_text(str(value))} is not a whole number")

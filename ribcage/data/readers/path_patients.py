@@ -4,7 +4,7 @@ import re
 
 import pandas as pd
 
-from ribcage.data.readers import tables
+from ribcage.data.readers.table_text import printable_text
 from ribcage.runtime.spelling import count_phrase
 
 # File names with a patient, and the folder of one.
@@ -32,7 +32,7 @@ def proposed_pattern(paths: list[str]) -> str:
     return (
         f"File names may contain patient identifiers: --patient-pattern '(?i){pattern}' finds "
         f"{count_phrase(len(set(found)), 'patient')} in {count:,} of {count_phrase(len(paths), 'path')}, "
-        f"such as {tables.printable_text(found[0])!r}. If this is correct, pass this option."
+        f"such as {printable_text(found[0])!r}. If this is correct, pass this option."
     )
 
 

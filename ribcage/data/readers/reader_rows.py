@@ -8,7 +8,7 @@ import pandas as pd
 
 from ribcage.data.reader_policy import majority_labels
 from ribcage.data.readers.columns import among, column_named
-from ribcage.data.readers.tables import printable_text
+from ribcage.data.readers.table_text import printable_text
 from ribcage.runtime.spelling import count_phrase, did_you_mean
 
 log = logging.getLogger("ribcage")

@@ -1,16 +1,12 @@
 """Tables as datasets ship them: found below a folder, plain or compressed, with their columns checked by name."""
 
-import codecs
 import contextlib
 import csv
-import gzip
 import io
 import logging
 import os
 import re
 import warnings
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +15,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ribcage.runtime.files import regular
+from ribcage.data.readers.table_text import (
+    DAMAGED,
+    PARSER_ERRORS,
+    cell_error,
+    check_widths,
+    decoded_text,
+    explained,
+    line_of_row,
+    opened_text,
+    plain_error,
+    printable_text,
+)
 
 IMAGES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp")
 SUFFIX = re.compile(r"\.[A-Za-z]{3,5}$")
@@ -30,8 +37,9 @@ MASK_FOLDERS = (
 )
 """Names of folders of masks."""
 MOST_COLUMNS = 10_000
-LARGEST = 1 << 30
-"""Limit on the bytes of a table, decompressed."""
+LABEL_VALUES = (1, 0, -1)
+BLANK = ("", "nan", "NaN")
+"""Cells of a column of numbers that are blank."""
 
 log = logging.getLogger("ribcage")
 
@@ -158,29 +166,78 @@ def missing_files(root: Path, names: Sequence[str], source: str) -> FileNotFound
 
 
 def header(file: Path) -> list[str]:
-    """Column names of a table."""
-    return list(_read(file, file, nrows=0).columns)
+    """Column names of a table; a name that occurs twice is listed twice."""
+    with explained(file), opened_text(file) as stream:
+        names = next((row for row in csv.reader(stream) if any(row)), None)
+    if names is None:
+        raise ValueError(f"{file} is empty; a table with a header was expected.")
+    return names
 
 
 def read_table(
-    file: Path, needed: Sequence[str], numbers: Sequence[str] = (), wanted: Sequence[str] = ()
+    file: Path,
+    needed: Sequence[str],
+    numbers: Sequence[str] = (),
+    wanted: Sequence[str] = (),
+    *,
+    labels: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """The `needed` columns and, if present, the `wanted` ones, as text, "" where empty; the `numbers` as numbers."""
+    """The `needed` columns and, if present, the `wanted` ones, as text, "" where empty; the `numbers` as numbers, and
+    the `labels` as 1, 0, -1 or NaN. ValueError for a cell that is something else, or a row with too few cells."""
     names = header(file)
+    _check_columns(file, names, needed, wanted)
+    with explained(file), opened_text(file) as stream:
+        check_widths(stream, ",", file)
+    if none := [name for name in wanted if name not in names]:
+        log.warning("%s has no column %s, so these values are unknown.", file, " and no column ".join(map(repr, none)))
+    kept = [name for name in names if name in (*needed, *wanted)]
+    counted = [name for name in kept if name in (*numbers, *labels)]
+    types = {name: np.float32 if name in counted else str for name in kept}
+    try:
+        rows = _read(file, file, usecols=kept, dtype=types, na_values={name: [*BLANK] for name in counted})
+    except ValueError:
+        _check_numbers(file, _read(file, file, usecols=counted, dtype=str), counted)
+        raise
+    if rows.empty:
+        raise ValueError(f"{file} has a header, but no rows.")
+    _check_values(file, rows, counted, labels)
+    return rows.fillna({name: "" for name in kept if name not in counted})
+
+
+def _check_columns(file: Path, names: list[str], needed: Sequence[str], wanted: Sequence[str]) -> None:
     absent = [name for name in needed if name not in names]
     if absent:
         more = f" and {len(absent) - 5} others" * (len(absent) > 5)
+        separator = next((mark for mark in ";\t" if len(names) == 1 and mark in names[0]), "")
+        hint = f" Its cells seem to be separated by {separator!r}; commas were expected." * bool(separator)
         raise ValueError(
             f"{file} has no column {' and no column '.join(absent[:5])}{more}. Its columns are "
-            f"{printable_text(', '.join(names[:30]), 400)}."
+            f"{printable_text(', '.join(names[:30]), 400)}.{hint}"
         )
-    kept = [name for name in names if name in (*needed, *wanted)]
-    types = {name: np.float32 if name in numbers else str for name in kept}
-    blank = {name: ["", "nan", "NaN"] for name in numbers if name in kept}
-    rows = _read(file, file, usecols=kept, dtype=types, na_values=blank)
-    if rows.empty:
-        raise ValueError(f"{file} has a header, but no rows.")
-    return rows.fillna({name: "" for name in kept if name not in numbers})
+    twice = [name for name in dict.fromkeys((*needed, *wanted)) if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{file} has {names.count(twice[0])} columns named {twice[0]!r}; one was expected.")
+
+
+def _check_numbers(file: Path, rows: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raise for the first cell of these columns that is not a number."""
+    for name in columns:
+        cells = rows[name].fillna("").str.strip()
+        strange = pd.to_numeric(cells, errors="coerce").isna() & ~cells.isin(BLANK)
+        if strange.any():
+            row = int(strange.to_numpy().argmax())
+            raise cell_error(file, row, name, cells.iloc[row], "a number or a blank cell")
+
+
+def _check_values(file: Path, rows: pd.DataFrame, columns: Sequence[str], labels: Sequence[str]) -> None:
+    """Raise for the first number of these columns that is infinite or, in a column of labels, not a label."""
+    for name in columns:
+        values = rows[name].to_numpy()
+        wrong = ~(np.isnan(values) | np.isin(values, LABEL_VALUES)) if name in labels else np.isinf(values)
+        if wrong.any():
+            row = int(wrong.argmax())
+            expected = "1, 0, -1 (uncertain) or a blank cell" if name in labels else "a finite number or a blank cell"
+            raise cell_error(file, row, name, f"{values[row]:g}", expected)
 
 
 def without_blanks(rows: pd.DataFrame, key: str, file: Path) -> pd.DataFrame:
@@ -188,21 +245,43 @@ def without_blanks(rows: pd.DataFrame, key: str, file: Path) -> pd.DataFrame:
     blank = (rows[key].str.strip() == "").to_numpy()
     if blank.any():
         raise ValueError(
-            f"{file} has no {key!r} in row {int(blank.argmax()) + 1:,} of {len(rows):,}; the file may be incomplete. "
+            f"{file} has no {key!r} in line {line_of_row(file, int(blank.argmax())):,}; the file may be incomplete. "
             "Download it again."
         )
     return rows
 
 
-def one_row_each(rows: pd.DataFrame, key: str, file: Path) -> pd.DataFrame:
-    """The rows of a published table, each once; ValueError if rows with the same key differ."""
+def one_row_each(rows: pd.DataFrame, key: str | Sequence[str], file: Path) -> pd.DataFrame:
+    """The rows of a published table, each once, with a warning if rows are repeated; ValueError if rows with the same
+    key differ."""
+    keys = [key] if isinstance(key, str) else [*key]
+    if not rows.duplicated(keys).any():  # much faster than a comparison of all columns
+        return rows
+    return distinct_rows(without_repeats(rows, file), keys, file)
+
+
+def without_repeats(rows: pd.DataFrame, file: Path) -> pd.DataFrame:
+    """The rows of a table, each once, with a warning if rows are repeated; the index is that of the file."""
+    kept = rows.drop_duplicates()
+    if len(kept) < len(rows):
+        log.warning("Repeated rows in %s were ignored: %s.", file, f"{len(rows) - len(kept):,}")
+    return kept
+
+
+def distinct_rows(rows: pd.DataFrame, key: str | Sequence[str], file: Path) -> pd.DataFrame:
+    """The rows, each once; ValueError if rows with the same key differ."""
+    keys = [key] if isinstance(key, str) else [*key]
     rows = rows.drop_duplicates(ignore_index=True)
-    twice = rows[key].duplicated(keep=False)
+    twice = rows.duplicated(keys, keep=False)
     if twice.any():
+        found = rows.loc[twice, keys].drop_duplicates()
+        apart = rows[twice].groupby(keys, sort=False).nunique(dropna=False) > 1
+        columns = ", ".join(repr(str(name)) for name in apart.columns[apart.any()][:5])
         raise ValueError(
-            f"{file} has several rows that differ for {rows[key][twice].nunique():,} of {rows[key].nunique():,} values "
-            f"of {key!r}, such as {printable_text(rows[key][twice].iloc[0])}. The published table has one row each. "
-            "Download it again."
+            f"{file} has several rows that differ (in {columns}) for {len(found):,} of "
+            f"{len(rows[keys].drop_duplicates()):,} values of {' and '.join(map(repr, keys))}, such as "
+            f"{printable_text(', '.join(map(str, found.iloc[0])))}. The published table has one row each. Download it "
+            "again."
         )
     return rows
 
@@ -215,8 +294,8 @@ def read_in_chunks(file: Path, columns: Sequence[str], count: int) -> Iterator[p
                 yield next(parts)[list(columns)].fillna("")
             except StopIteration:
                 return
-            except (pd.errors.ParserError, ValueError, EOFError, zlib.error, OSError) as error:
-                raise ValueError(f"{file} cannot be read as a table: {' '.join(str(error).split())}") from None
+            except (*PARSER_ERRORS, *DAMAGED, OSError) as error:
+                raise plain_error(file, error) from None
 
 
 def headerless(
@@ -224,9 +303,16 @@ def headerless(
 ) -> pd.DataFrame:
     """The first columns of a table without a header (or with `skip` lines of one), under these names."""
     types = {name: np.float32 if name in numbers else str for name in names}
-    return _read(
-        file, file, header=None, names=list(names), usecols=range(len(names)), dtype=types, sep=sep, skiprows=skip
-    )
+    how: dict[str, Any] = {"usecols": range(len(names)), "sep": sep, "skiprows": skip}
+    try:
+        rows = _read(file, file, header=None, names=list(names), dtype=types, **how)
+    except ValueError:
+        rows = _read(file, file, header=None, names=list(names), dtype=str, **how)
+        _check_numbers(file, rows, numbers)
+        raise
+    if rows.empty:
+        raise ValueError(f"{file} has no rows.")
+    return rows
 
 
 def width(file: Path, sep: str = ",") -> int:
@@ -236,12 +322,12 @@ def width(file: Path, sep: str = ",") -> int:
 
 def sniffed(file: Path, encoding: str = "auto") -> pd.DataFrame:
     """All columns of a table of unknown origin as text, with encoding, separator and repeated names detected."""
-    text = _text(file, encoding)
+    text = decoded_text(file, encoding)
     first = next((line for line in io.StringIO(text) if line.strip()), "")
     separator = max(",;\t", key=first.count)
     if first.count(separator) >= MOST_COLUMNS:
         raise ValueError(f"{file} has {first.count(separator) + 1:,} columns; the limit is {MOST_COLUMNS:,}.")
-    names = _check_widths(text, separator, file)
+    names = check_widths(io.StringIO(text, newline=""), separator, file)
     rows = _read(io.StringIO(text), file, sep=separator, dtype=str)
     bare = next((name for name in names if name.lower().endswith(IMAGES)), "")
     if bare:
@@ -254,6 +340,9 @@ def sniffed(file: Path, encoding: str = "auto") -> pd.DataFrame:
         raise ValueError(f"{file} has a header, but no rows.")
     if len(names) == rows.shape[1]:
         times: Counter[str] = Counter()
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            log.warning("%s has several columns named %s; only the first of them is used under this name.", file,
+                        ", ".join(printable_text(name) for name in twice[:5]))  # fmt: skip
         for place, name in enumerate(names):
             times[name] += 1
             names[place] = f"{name} ({times[name]})" if times[name] > 1 else name
@@ -263,7 +352,7 @@ def sniffed(file: Path, encoding: str = "auto") -> pd.DataFrame:
 
 def bare_list(file: Path) -> list[str]:
     """The names in a list of images, one a line: the first column, without a header if there is one."""
-    lines = [line.strip() for line in io.StringIO(_text(file, "auto")) if line.strip()]
+    lines = [line.strip() for line in io.StringIO(decoded_text(file, "auto")) if line.strip()]
     cells = [_first_cell(line) for line in lines]
     if cells and len(cells) > 1 and not SUFFIX.search(cells[0]) and SUFFIX.search(cells[1]):
         cells = cells[1:]  # a header
@@ -276,88 +365,6 @@ def _first_cell(line: str) -> str:
     """The file in a line such as 'a b.png', 'a.png 0 1', 'a.png,Effusion' or '"a.png"'."""
     cell = re.split(r"[,;\t]", line)[0].strip().strip("\"'")
     return re.sub(r"(?<=\.\w{3}|\w{4})(?:\s+[\d.]+)+$", "", cell)
-
-
-def printable_text(text: str, most: int = 60) -> str:
-    """Text of a table from outside, shortened and without control characters, for messages."""
-    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
-    return line if len(line) <= most else line[: most - 1] + "…"
-
-
-def _check_widths(text: str, separator: str, file: Path) -> list[str]:
-    """The header; raise for the first row with another number of cells, as these may be in the wrong columns."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    wide, names = 0, list[str]()
-    try:
-        for row in reader:
-            names = names if wide else [name.strip() for name in row]
-            wide = wide or len(row)
-            if len(row) != wide and any(cell.strip() for cell in row):
-                raise ValueError(f"{file} has {len(row)} cells in line {reader.line_num}, but {wide} in its header.")
-    except csv.Error as error:
-        raise ValueError(f"{file} cannot be read as a table: {error} in line {reader.line_num}.") from None
-    return names
-
-
-def _bytes(file: Path) -> bytes:
-    """Content of a table, decompressed up to a limit."""
-    try:
-        regular(file)
-        with gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb") as stream:
-            data = stream.read(LARGEST + 1)
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{file} is damaged: {error}. Download it again.") from None
-    if len(data) > LARGEST:
-        raise ValueError(f"{file} is larger than {LARGEST >> 20:,} MiB, the limit for a table.")
-    return data
-
-
-def _text(file: Path, encoding: str) -> str:
-    """Text of a file, in the first of the usual encodings that fits."""
-    data = _bytes(file)
-    if b"\0" in data and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and "16" not in encoding:
-        raise ValueError(f"{file} is not text: it contains NUL bytes. If it is UTF-16, pass --encoding utf-16.")
-    if encoding == "auto":
-        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        tried = ["utf-16"] if wide else ["utf-8-sig", *(["gb18030"] if _chinese(data) else []), "latin-1"]
-    else:
-        tried = [encoding]
-    for each in tried:
-        try:
-            return data.decode(each)
-        except UnicodeError:
-            continue
-        except LookupError:
-            raise ValueError(f"Unknown --encoding {encoding!r}. Try utf-8, gb18030 or latin-1.") from None
-    raise ValueError(f"{file} is not {tried[-1]} text. Try --encoding utf-8, gb18030 or latin-1.")
-
-
-def _chinese(data: bytes) -> bool:
-    """Whether bytes are GB 18030: half of the non-ASCII characters or more are of the first level of GB 2312. Latin-1
-    text may be valid GB 18030, but decodes to rare characters."""
-    try:
-        foreign = re.sub(r"[\x00-\x7f]+", "", data.decode("gb18030"))
-    except UnicodeError:
-        return False
-    leads = foreign.encode("gb2312", "ignore")[::2]
-    return 2 * sum(lead <= 0xD7 for lead in leads) >= len(foreign)
-
-
-def translated(column: pd.Series, ours: dict[str, str]) -> pd.Series:
-    """Text translated by a table, ignoring case; "" for unknown words."""
-    return column.str.strip().str.lower().map(ours).fillna("").astype("str")
-
-
-SEX = {"f": "F", "female": "F", "m": "M", "male": "M", "女": "F", "男": "M", "女性": "F", "男性": "M", "w": "F"}
-CHINESE_UNITS = {"岁": 1.0, "月": 12.0, "个月": 12.0, "周": 52.18, "天": 365.25, "日": 365.25}
-
-
-def years(ages: pd.Series) -> pd.Series:
-    """Ages such as 58, '058Y', '011M', '013D', 58岁 or 8个月 in years; NaN for anything else and above 120."""
-    found = ages.str.strip().str.extract(r"^(\d+(?:\.\d*)?)\s*([YMWD岁月周天日]|个月|)$", expand=True)
-    per_year = found[1].map({"Y": 1.0, "": 1.0, "M": 12.0, "W": 52.18, "D": 365.25} | CHINESE_UNITS)
-    age = found[0].astype("float64") / per_year
-    return age.where(age <= 120).astype("float32")
 
 
 def _listing(folder: Path) -> tuple[tuple[int, int], list[str], list[str]]:
@@ -385,14 +392,7 @@ def _is(kind: Callable[[], bool]) -> bool:
 
 def _read(source: Path | io.StringIO, file: Path, **options: Any) -> pd.DataFrame:
     """Read a table; errors are one line."""
-    try:
-        with warnings.catch_warnings():
-            # rows with more cells than the header would lose some
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(source, index_col=False, keep_default_na=False, encoding="utf-8-sig", **options)
-    except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{file} is damaged: {error}. Download it again.") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{file} is not UTF-8 text. Download it again.") from None
-    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read as a table: {' '.join(str(error).split())}") from None
+    with explained(file), warnings.catch_warnings():
+        # rows with more cells than the header would lose some
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        return pd.read_csv(source, index_col=False, keep_default_na=False, encoding="utf-8-sig", **options)
