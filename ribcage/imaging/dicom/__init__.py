@@ -200,7 +200,7 @@ def _until_pixels() -> Callable[[int, Any, int], bool]:
 
     def stop(tag: int, *_: Any) -> bool:
         nonlocal seen
-        before, seen = seen, seen or tag == PIXELS
+        before, seen = seen, seen or int.__eq__(tag, PIXELS)  # pydicom's own comparison of tags is slow
         return before
 
     return stop
@@ -287,7 +287,7 @@ def _text(dataset: "Dataset", keyword: str) -> str:
 def _view(dataset: "Dataset") -> str:
     """View from ViewPosition, else from ViewCodeSequence; "" where either names another view. (LLD and RLD are
     decubitus views, not laterals.)"""
-    codes = dataset.get("ViewCodeSequence") or []
+    codes = elements.element_value(dataset, "ViewCodeSequence") or []
     texts = [_text(dataset, "ViewPosition"), *(_text(code, "CodeMeaning") for code in codes)]
     texts = [text.upper().replace("-", " ") for text in texts]
     if any(OTHER_VIEWS & set(text.split()) for text in texts):

@@ -1,6 +1,8 @@
 """Elements of a DICOM header as the pipeline reads them: functional groups merged with the others, unreadable ones
 removed."""
 
+import functools
+import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ from ribcage.imaging.gray_image import Note
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+    from pydicom.tag import BaseTag
 
 NUMBERS = (
     *("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "PixelPaddingValue", "PixelPaddingRangeLimit"),
@@ -30,24 +33,44 @@ def remove_unreadable(dataset: "Dataset") -> list[Note]:
     """Remove optional elements that cannot be read from the header, in place; returns notes on them."""
     notes = _lift(dataset)
     for keyword in (*NUMBERS, *OTHERS):
-        if keyword in dataset and not _legible(dataset, keyword):
+        if tag(keyword) in dataset.keys() and not _legible(dataset, keyword):  # noqa: SIM118
             delattr(dataset, keyword)
             notes.append(Note(f"{keyword} cannot be read and was ignored", caution=True))
     return notes
 
 
+def element_value(dataset: "Dataset", keyword: str) -> Any:
+    """The value of an element; None without one. (`Dataset.get` takes ten times as long to find that there is none, and
+    most elements that are asked for are missing.)"""
+    number = tag(keyword)
+    if number not in dataset.keys():  # noqa: SIM118
+        return None
+    try:
+        return dataset[number].value
+    except AttributeError:  # also caught by `Dataset.get`
+        return None
+
+
+@functools.cache
+def tag(keyword: str) -> "BaseTag":
+    """The group and element number of a keyword."""
+    from pydicom.tag import Tag
+
+    return Tag(keyword)
+
+
 def element_numbers(dataset: "Dataset", keyword: str, *, gaps: bool = False) -> list[float]:
     """All finite numbers of an element with any number of values; with `gaps`, unreadable ones in between are NaN, so
     that the positions stay."""
-    found = [_number(value) for value in _several(dataset.get(keyword))]
-    while found and not np.isfinite(found[-1]):
+    found = [_number(value) for value in _several(element_value(dataset, keyword))]
+    while found and not math.isfinite(found[-1]):
         found.pop()
-    return [number if np.isfinite(number) else np.nan for number in found if gaps or np.isfinite(number)]
+    return [number if math.isfinite(number) else np.nan for number in found if gaps or math.isfinite(number)]
 
 
 def element_texts(dataset: "Dataset", keyword: str) -> list[str]:
     """All texts of an element with any number of values."""
-    values = _several(dataset.get(keyword))
+    values = _several(element_value(dataset, keyword))
     return [" ".join(str(one).replace("\0", " ").split()) for one in values if one is not None]
 
 
@@ -56,10 +79,10 @@ def _lift(dataset: "Dataset") -> list[Note]:
     frame."""
     unread = False
     for keyword in GROUPS:
-        for group in list(dataset.get(keyword) or [])[:1]:
-            for tag in group.keys():  # noqa: SIM118 – iterating over a dataset decodes its elements
+        for group in list(element_value(dataset, keyword) or [])[:1]:
+            for number in group.keys():  # noqa: SIM118 – iterating over a dataset decodes its elements
                 try:
-                    macro = group[tag]
+                    macro = group[number]
                     lifted: Any = macro.value[0] if macro.VR == "SQ" and macro.value else {}
                     for name in (name for name in (*NUMBERS, *OTHERS) if name in lifted):
                         dataset[name] = lifted[name]
@@ -70,11 +93,11 @@ def _lift(dataset: "Dataset") -> list[Note]:
 
 def _legible(dataset: "Dataset", keyword: str) -> bool:
     try:
-        values = list(_several(dataset.get(keyword)))
+        values = list(_several(element_value(dataset, keyword)))
     except Exception:  # anything that pydicom raises on a value that does not fit its element
         return False
     given = [value for value in values if value is not None and str(value).strip("\0 ")]
-    return keyword not in NUMBERS or not given or any(np.isfinite(_number(value)) for value in given)
+    return keyword not in NUMBERS or not given or any(math.isfinite(_number(value)) for value in given)
 
 
 def _several(value: Any) -> Iterator[Any]:

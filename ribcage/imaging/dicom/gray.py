@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ribcage.imaging.dicom.elements import element_numbers
+from ribcage.imaging.dicom.elements import element_numbers, element_value
 from ribcage.imaging.dicom.modality import element_text, modality_values
 from ribcage.imaging.dicom.value_of_interest import Window, shown_values
 from ribcage.imaging.gray_image import Note
@@ -47,7 +47,7 @@ def gray_values(
 def by_value(dataset: "Dataset") -> bool:
     """Whether all steps that the header requests depend on a pixel's value alone."""
     named = ("ModalityLUTSequence", "VOILUTSequence", "WindowCenter", "PixelPaddingValue", "ShutterShape")
-    return not any(dataset.get(key) not in (None, "") for key in named)
+    return not any(element_value(dataset, key) not in (None, "") for key in named)
 
 
 def _inverted(

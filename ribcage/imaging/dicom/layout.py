@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ribcage.imaging.dicom.elements import element_numbers, element_texts
+from ribcage.imaging.dicom.elements import element_numbers, element_texts, element_value, tag
 from ribcage.imaging.dicom.transfer_syntaxes import known_name, valid_uid
 from ribcage.imaging.gray_image import Limits, Note, UnreadableError
 
@@ -36,7 +36,7 @@ class Layout:
 
 def read_layout(dataset: "Dataset", name: str, limits: Limits) -> Layout:
     """The pixel layout; a DICOM file without a readable image is an error of one line."""
-    if "PixelData" not in dataset:
+    if tag("PixelData") not in dataset.keys():  # noqa: SIM118
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise UnreadableError(f"{name} has floating-point pixels; integers of up to 16 bits were expected.")
         if not any(keyword in dataset for keyword in ("SOPClassUID", "Rows", "DirectoryRecordSequence")):
@@ -44,7 +44,7 @@ def read_layout(dataset: "Dataset", name: str, limits: Limits) -> Layout:
         uids = [*element_texts(dataset, "SOPClassUID"), *element_texts(dataset.file_meta, "MediaStorageSOPClassUID")]
         what = next((shown for uid in uids if (shown := known_name(uid) or valid_uid(uid))), "unknown")
         raise UnreadableError(f"{name} has no pixels (SOP class: {what}).")
-    missing = [key for key in ("Rows", "Columns", "BitsAllocated", "PixelData") if not dataset.get(key)]
+    missing = [key for key in ("Rows", "Columns", "BitsAllocated", "PixelData") if not element_value(dataset, key)]
     if missing:
         raise UnreadableError(f"{name} is a damaged DICOM file: it has no {', '.join(missing)}.")
     frames = int((element_numbers(dataset, "NumberOfFrames") or [1])[0]) or 1  # an empty one is common
@@ -62,7 +62,7 @@ def read_layout(dataset: "Dataset", name: str, limits: Limits) -> Layout:
             f"{name} has {samples} sample{'s' * (samples != 1)} per pixel with {bits} bits ({allocated} allocated); "
             "one sample (greyscale) or three (colour) with up to 16 bits were expected."
         )
-    high = bits - 1 if dataset.get("HighBit") is None else _whole(dataset, "HighBit", name)
+    high = bits - 1 if element_value(dataset, "HighBit") is None else _whole(dataset, "HighBit", name)
     if not bits - 1 <= high < allocated:
         read = f"HighBit {high} contradicts {bits} stored bits of {allocated}, read as {bits - 1}"
         notes.append(Note(read, caution=True))
@@ -78,7 +78,7 @@ def read_layout(dataset: "Dataset", name: str, limits: Limits) -> Layout:
 
 def _photometric(dataset: "Dataset", samples: int, notes: list[Note]) -> str:
     """The photometric interpretation; replaced where it is missing, misspelt or does not fit the number of samples."""
-    declared = str(dataset.get("PhotometricInterpretation") or "").replace("\0", " ").strip().upper()
+    declared = str(element_value(dataset, "PhotometricInterpretation") or "").replace("\0", " ").strip().upper()
     known = "MONOCHROME" + declared[-1:] if declared.replace(" ", "")[:-1] == "MONOCHROME" else declared
     gray, colour = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"), ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT")
     if known in (gray if samples == 1 else (*colour, "YBR_ICT")):
@@ -93,7 +93,7 @@ def _photometric(dataset: "Dataset", samples: int, notes: list[Note]) -> str:
 def _whole(dataset: "Dataset", keyword: str, name: str) -> int:
     """The number in an element of 16 bits; 0 where it is missing or empty."""
     try:
-        number = int(dataset.get(keyword) or 0)
+        number = int(element_value(dataset, keyword) or 0)
     except Exception:  # anything that pydicom raises on a value that does not fit its element
         number = -1
     if not 0 <= number < 1 << 16:

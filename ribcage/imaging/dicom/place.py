@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from ribcage.imaging.dicom.elements import element_numbers
+from ribcage.imaging.dicom.elements import element_numbers, element_value
 from ribcage.imaging.gray_image import Note
 
 if TYPE_CHECKING:
@@ -127,6 +127,6 @@ def _aspect(dataset: "Dataset") -> tuple[float, str]:
 
 
 def _words(dataset: "Dataset", keyword: str) -> list[str]:
-    value = dataset.get(keyword)
+    value = element_value(dataset, keyword)
     several = [value] if isinstance(value, str | int | float) else value or []
     return [str(one).strip() for one in several]

@@ -197,7 +197,8 @@ def _words(bits: int, signed: bool) -> str:
 
 def _read(patterns: np.ndarray, bits: int, signed: bool) -> StoredPixels:
     """Raw values read as numbers of this many bits and sign."""
-    levels = patterns if bits >= 8 * patterns.itemsize else patterns & patterns.dtype.type((1 << bits) - 1)
+    top = (1 << bits) - 1
+    levels = patterns if int(patterns.max()) <= top else patterns & patterns.dtype.type(top)
     if signed:
         levels = levels ^ levels.dtype.type(1 << (bits - 1))
     return StoredPixels(levels, bits, signed)
@@ -260,12 +261,6 @@ def _mean_difference(one: np.ndarray, another: np.ndarray) -> float:
 
 def _has_overlay(dataset: "Dataset", layout: Layout) -> bool:
     """Whether the header declares an overlay in unused bits of the pixels, an old practice."""
-    for group in range(0x6000, 0x6020, 2):
-        place = dataset.get((group, 0x0102))
-        if (
-            place is not None
-            and isinstance(place.value, int)
-            and not layout.high - layout.bits < place.value <= layout.high
-        ):
-            return True
-    return False
+    numbers = (group << 16 | 0x0102 for group in range(0x6000, 0x6020, 2))  # OverlayBitPosition
+    places = [dataset[number].value for number in numbers if number in dataset.keys()]  # noqa: SIM118
+    return any(isinstance(place, int) and not layout.high - layout.bits < place <= layout.high for place in places)
