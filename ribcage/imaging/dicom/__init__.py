@@ -287,7 +287,7 @@ def _text(dataset: "Dataset", keyword: str) -> str:
 def _view(dataset: "Dataset") -> str:
     """View from ViewPosition, else from ViewCodeSequence; "" where either names another view. (LLD and RLD are
     decubitus views, not laterals.)"""
-    codes = elements.element_value(dataset, "ViewCodeSequence") or []
+    codes = elements.element_items(dataset, "ViewCodeSequence")
     texts = [_text(dataset, "ViewPosition"), *(_text(code, "CodeMeaning") for code in codes)]
     texts = [text.upper().replace("-", " ") for text in texts]
     if any(OTHER_VIEWS & set(text.split()) for text in texts):

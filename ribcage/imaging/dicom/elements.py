@@ -39,7 +39,7 @@ def remove_unreadable(dataset: "Dataset") -> list[Note]:
     return notes
 
 
-def element_value(dataset: "Dataset", keyword: str) -> Any:
+def element_value(dataset: "Dataset", keyword: str) -> object:
     """The value of an element; None without one. (`Dataset.get` takes ten times as long to find that there is none, and
     most elements that are asked for are missing.)"""
     number = tag(keyword)
@@ -49,6 +49,12 @@ def element_value(dataset: "Dataset", keyword: str) -> Any:
         return dataset[number].value
     except AttributeError:  # also caught by `Dataset.get`
         return None
+
+
+def element_items(dataset: "Dataset", keyword: str) -> list["Dataset"]:
+    """The items of a sequence; none without one."""
+    items: Any = element_value(dataset, keyword)
+    return list(items or [])
 
 
 @functools.cache
@@ -79,7 +85,7 @@ def _lift(dataset: "Dataset") -> list[Note]:
     frame."""
     unread = False
     for keyword in GROUPS:
-        for group in list(element_value(dataset, keyword) or [])[:1]:
+        for group in element_items(dataset, keyword)[:1]:
             for number in group.keys():  # noqa: SIM118 – iterating over a dataset decodes its elements
                 try:
                     macro = group[number]

@@ -1,7 +1,7 @@
 """Layout: how pixels are stored according to the header."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ribcage.imaging.dicom.elements import element_numbers, element_texts, element_value, tag
 from ribcage.imaging.dicom.transfer_syntaxes import known_name, valid_uid
@@ -93,7 +93,8 @@ def _photometric(dataset: "Dataset", samples: int, notes: list[Note]) -> str:
 def _whole(dataset: "Dataset", keyword: str, name: str) -> int:
     """The number in an element of 16 bits; 0 where it is missing or empty."""
     try:
-        number = int(element_value(dataset, keyword) or 0)
+        value: Any = element_value(dataset, keyword)
+        number = int(value or 0)
     except Exception:  # anything that pydicom raises on a value that does not fit its element
         number = -1
     if not 0 <= number < 1 << 16:

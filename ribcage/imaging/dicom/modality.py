@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ribcage.imaging.dicom.elements import element_numbers, element_texts, element_value
+from ribcage.imaging.dicom.elements import element_items, element_numbers, element_texts, element_value
 from ribcage.imaging.dicom.transfer_syntaxes import BIG_ENDIAN
 from ribcage.imaging.gray_image import Note
 
@@ -40,7 +40,7 @@ def modality_values(dataset: "Dataset", values: np.ndarray) -> tuple[np.ndarray,
 
 def usable_tables(dataset: "Dataset", keyword: str) -> tuple[list["Dataset"], list[Note]]:
     """The non-empty tables of a sequence, and notes on the others."""
-    items = list(element_value(dataset, keyword) or [])[:MOST_CHOICES]
+    items = element_items(dataset, keyword)[:MOST_CHOICES]
     what = "modality" if keyword.startswith("Modality") else "VOI"
     good = [item for item in items if _holds(item)]
     broken = sum(not _is_empty(item) for item in items) > len(good)

@@ -1,6 +1,6 @@
 """Shutter, orientation and pixel aspect ratio of a DICOM image, and other warnings from its header."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -127,6 +127,6 @@ def _aspect(dataset: "Dataset") -> tuple[float, str]:
 
 
 def _words(dataset: "Dataset", keyword: str) -> list[str]:
-    value = element_value(dataset, keyword)
+    value: Any = element_value(dataset, keyword)
     several = [value] if isinstance(value, str | int | float) else value or []
     return [str(one).strip() for one in several]
