@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ribcage.bundle.io import Classifier
     from ribcage.bundle.spec import ModelSpec
+    from ribcage.data.collection import Datasets
 
 POSITIONAL = ("model",)
 PLACES = {"model": Place.MODEL, "data": Place.DATASET, "out": Place.FILE_OUT}
@@ -83,14 +84,14 @@ def run(options: Options) -> Exported:
 
     from ribcage.bundle import attestation, deployment
     from ribcage.bundle.io import load_classifier
-    from ribcage.data.collection import Datasets
     from ribcage.runtime import files, limits, progress
 
     limits.check_options(options, wrong(options))
     opened = load_classifier(options.model)
     if absent := deployment.missing_packages(options.to):
         raise ImportError(f"--to {options.to} needs {', '.join(absent)}: pip install 'ribcage[export]'")
-    Datasets.open(options.data)  # what is wrong with them is reported now, and not after the export
+    if options.data:  # what is wrong with them is reported now, and not after the export
+        matching_datasets(options, opened.spec)
     file = options.out or opened.folder / usual(options)
     with contextlib.ExitStack() as stack:
         stack.enter_context(files.explained(file.parent, "Free some space, or choose another --out."))
@@ -183,8 +184,8 @@ class LabelledImages:
     patients: "np.ndarray"
 
 
-def chosen_images(options: Options, model: "ModelSpec", split: str, most: int = 0) -> LabelledImages:
-    """The images of a split; evenly spaced ones where `most` is less."""
+def matching_datasets(options: Options, model: "ModelSpec") -> "Datasets":
+    """The datasets of --data; ValueError if their images differ from those of the model in size, fit or depth."""
     import numpy as np
 
     from ribcage.data.collection import Datasets
@@ -197,6 +198,14 @@ def chosen_images(options: Options, model: "ModelSpec", split: str, most: int = 
             f"{8 * other[0].dtype.itemsize} bit), but the model was trained on images of {model.stored} px "
             f"({model.fit}, 8 bit). Import the images with the settings of the model."
         )
+    return data
+
+
+def chosen_images(options: Options, model: "ModelSpec", split: str, most: int = 0) -> LabelledImages:
+    """The images of a split; evenly spaced ones where `most` is less."""
+    import numpy as np
+
+    data = matching_datasets(options, model)
     rows = data.rows_of(split)
     if most and len(rows) > most:
         rows = rows[np.linspace(0, len(rows) - 1, most).astype(int)]
