@@ -26,7 +26,7 @@ from PIL import Image
 from torchvision import transforms
 
 from ribcage.commands.import_ import cores
-from ribcage.data import dataset_facts, dataset_folder, datasets
+from ribcage.data import dataset_facts, dataset_folder, datasets, image_store
 from ribcage.data import index as indexes
 from ribcage.data.datasets.chexpert import LABELS
 from ribcage.data.importer import pixel_files, writer
@@ -300,7 +300,7 @@ def million(folder: Path, count: int = 1_000_000) -> str:
     Index("bench", indexes.index_table(rows, findings), findings).save(folder / "index.parquet")
     with (folder / "images.npy").open("wb") as file:  # a hole in the disk: opening reads no pixel
         file.write(pixel_files.npy_header((count, STORED, STORED), np.dtype(np.uint8)))
-        file.truncate(pixel_files.HEADER + count * STORED**2)
+        file.truncate(image_store.HEADER + count * STORED**2)
     facts = dataset_facts.Facts("bench", "folder", "", "", count, 0, STORED, "pad", 8, 0.5, 0.2, findings, "")
     dataset_folder.write_facts(folder, facts)
     seconds, imports, memory = elsewhere(MILLION, str(folder))

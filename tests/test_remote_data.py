@@ -110,7 +110,7 @@ def test_a_shard_that_was_written_in_part_is_refused(s3: FaultProxy, phantom: Pa
     )
     found = dataset_folder.open("s3://xray/data/shards")
     assert found.image(3).shape == (32, 32)
-    with pytest.raises(ValueError, match=r"images-00001\.npy is damaged"):
+    with pytest.raises(ValueError, match=r"images-00001\.npy has .* bytes"):
         found.image(45)
 
 

@@ -57,6 +57,7 @@ def test_blocks_of_the_size_of_a_shard_are_downloaded_once_per_epoch(
     counts = downloads(s3)
     assert len(counts) == COUNT // EACH == 4 * LANES
     assert sum(counts.values()) <= len(counts) + LANES  # a window may begin and end within a block
+    assert not [line for line in s3.requests if line.startswith("HEAD") and "images-" in line], "one request is enough"
     expected = Loader([local], [plain_view(32)], batch=8, shuffle=shuffle, threads=1).epoch(0)
     assert all(same_batch(one, other) for one, other in zip(found, expected, strict=True))
 
@@ -139,6 +140,6 @@ def test_who_reads_at_random_from_more_shards_than_fit_into_the_cache_is_told(
 def test_a_remote_folder_is_resharded_to_a_local_one(s3: FaultProxy, local: DatasetFolder, tmp_path: Path) -> None:
     remote = on_s3(local, "resharded")
     words = ["reshard", "s3://xray/resharded", "--out", str(tmp_path / "out"), "--images-per-shard", "0"]
-    assert cli.main(words) == 0 and cli.main([*words[:3], "s3://xray/out"]) == 2
+    assert cli.main(words) == 0
     whole = dataset_folder.open(tmp_path / "out")
     assert np.array_equal(whole.images[:], local.images[:]) and whole.facts.tables == remote.facts.tables

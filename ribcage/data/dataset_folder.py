@@ -28,6 +28,7 @@ from ribcage.data import datasets, mapped_index
 from ribcage.data.dataset_facts import Facts, why_not_opened
 from ribcage.data.fingerprint_table import Fingerprints, patient_hashes, pixel_column
 from ribcage.data.image_store import (
+    HEADER,
     IMAGES_FILE,
     ArrayStore,
     ImageStore,
@@ -320,7 +321,9 @@ def open_images(folder: Path, facts: Facts, index: Index) -> ImageStore:
 
 
 def _remote_shard(folder: Path, facts: Facts, number: int) -> cache.CachedFile:
-    return cache.open_copy(addresses.child(folder, shard_name(number)), sha256=facts.shards[number].sha256)
+    shard, each = facts.shards[number], facts.size**2 * facts.depth // 8
+    address, size = addresses.child(folder, shard_name(number)), HEADER + shard.images * each
+    return cache.open_copy(address, size=size, sha256=shard.sha256)
 
 
 def _linked(folder: Path, facts: Facts, index: Index) -> Callable[[int], np.ndarray]:

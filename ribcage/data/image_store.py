@@ -21,8 +21,10 @@ IMAGES_FILE = "images.npy"
 """The images of a folder without shards."""
 OPEN_SHARDS = 256
 """Maximum number of shards that are memory-mapped at the same time; each map holds an open file."""
-DOWNLOADS = 4
-"""Shards that are downloaded at the same time."""
+HEADER = 128
+"""Bytes before the pixels of a .npy file that an import writes."""
+DOWNLOADS = 8
+"""Shards that are downloaded at the same time: one for each lane of block-wise shuffling."""
 Shape = tuple[int, int, int]
 
 

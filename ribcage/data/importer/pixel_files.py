@@ -19,11 +19,9 @@ from typing import Any
 import numpy as np
 
 from ribcage.data.dataset_facts import Facts, Shard
-from ribcage.data.image_store import IMAGES_FILE, shard_name, shard_sizes
+from ribcage.data.image_store import HEADER, IMAGES_FILE, shard_name, shard_sizes
 from ribcage.runtime import digest, files
 
-HEADER = 128
-"""Bytes before the pixels of a .npy file."""
 _NAME = re.compile(r"(images|images-\d{5,9})\.npy(\.part)?", re.ASCII)
 NOTHING_READY: Mapping[int, Path] = {}
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from ribcage.data import dataset_folder
 from ribcage.data.dataset_folder import DatasetFolder
+from ribcage.data.image_store import HEADER
 from ribcage.data.importer import writer
-from ribcage.data.importer.pixel_files import HEADER, PixelFiles
+from ribcage.data.importer.pixel_files import PixelFiles
 from ribcage.imaging import fingerprint
 from ribcage.runtime import files
 from ribcage.runtime.remote import cache

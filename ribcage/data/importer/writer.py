@@ -21,9 +21,10 @@ from typing import Any, cast
 import numpy as np
 
 from ribcage.data import dataset_facts, dataset_folder, fingerprint_table
+from ribcage.data.image_store import HEADER
 from ribcage.data.importer import mask_files, tables
 from ribcage.data.importer.chunks import Chunk, ChunkReading, JournalLine
-from ribcage.data.importer.pixel_files import HEADER, PixelFiles, is_pixel_file, pixel_files_in
+from ribcage.data.importer.pixel_files import PixelFiles, is_pixel_file, pixel_files_in
 from ribcage.data.index import Index
 from ribcage.imaging import fingerprint
 from ribcage.runtime import files, spreadsheet

@@ -31,7 +31,7 @@ from types import TracebackType
 from ribcage.runtime import digest, files, typed_json
 from ribcage.runtime.cache_folder import user_cache_folder
 from ribcage.runtime.remote import addresses, objects
-from ribcage.runtime.remote.objects import RemoteFile
+from ribcage.runtime.remote.objects import RemoteFile, ShortReplyError
 
 FOLDER_VARIABLE, SIZE_VARIABLE = "RIBCAGE_CACHE", "RIBCAGE_CACHE_SIZE"
 SIZE = "50GB"
@@ -87,6 +87,10 @@ class CacheFullError(OSError):
     """An object does not fit into the cache, because other copies in it are in use."""
 
 
+class _WrongHashError(Exception):
+    """An object does not have the SHA-256 that it should have."""
+
+
 _kept: dict[Path, CachedFile] = {}
 _kept_lock = threading.Lock()
 TREES = "trees"
@@ -99,7 +103,7 @@ def local_copy(place: Path | str, *, size: int | None = None, sha256: str | None
     """A local copy of an object, which is not removed from the cache while this process runs.
 
     size, sha256: what the object must have, if known; DamagedError otherwise. With sha256, a copy in the cache is used
-    without asking the server.
+    without asking the server; with both, an object is downloaded without asking for its version.
     """
     copy = open_copy(place, size=size, sha256=sha256)
     with _kept_lock:
@@ -180,6 +184,9 @@ def open_copy(place: Path | str, *, size: int | None = None, sha256: str | None 
     cache_limit()  # an invalid limit is an error even if nothing has to be downloaded
     if sha256 and (copy := entry.opened(lambda facts: facts.sha256 == sha256)):
         return copy
+    if sha256 and size is not None:  # one request is enough; what it returns is checked
+        with contextlib.suppress(FileNotFoundError, ShortReplyError, _WrongHashError):
+            return entry.filled(RemoteFile(entry.address, size, ""), sha256)
     found = objects.describe(place)
     if size is not None and found.size != size:
         raise digest.DamagedError(
@@ -187,11 +194,8 @@ def open_copy(place: Path | str, *, size: int | None = None, sha256: str | None 
             f"replaced. Upload it again."
         )
     for _ in range(2):  # again if a transfer was damaged
-        copy = entry.opened(lambda facts: _is_of(facts, found)) or entry.filled(found)
-        if not sha256 or copy.facts.sha256 == sha256:
-            return copy
-        copy.path.unlink(missing_ok=True)
-        copy.close()
+        with contextlib.suppress(_WrongHashError):
+            return entry.opened(lambda facts: _is_of(facts, found, sha256)) or entry.filled(found, sha256)
     raise digest.DamagedError(f"{found.address} is damaged: its SHA-256 digest does not match. Upload it again.")
 
 
@@ -254,8 +258,9 @@ class _Entry:
             os.close(handle)
         return None
 
-    def filled(self, found: RemoteFile) -> CachedFile:
-        """Download the object, unless another thread or process does so at the same time."""
+    def filled(self, found: RemoteFile, sha256: str | None) -> CachedFile:
+        """Download the object, unless another thread or process does so at the same time; _WrongHashError if it does
+        not have this SHA-256."""
         with files.explained(self.root, ADVICE):
             self.part.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             while True:
@@ -267,11 +272,11 @@ class _Entry:
                     if not files.has_name(handle, self.part):
                         os.close(handle)
                         continue
-                    if copy := self.opened(lambda facts: _is_of(facts, found)):
+                    if copy := self.opened(lambda facts: _is_of(facts, found, sha256)):
                         self.part.unlink()
                         os.close(handle)
                         return copy
-                    if copy := self._downloaded(found, handle):
+                    if copy := self._downloaded(found, sha256, handle):
                         return copy
                 except BaseException:
                     with contextlib.suppress(OSError):
@@ -279,11 +284,13 @@ class _Entry:
                     os.close(handle)
                     raise
 
-    def _downloaded(self, found: RemoteFile, handle: int) -> CachedFile | None:
+    def _downloaded(self, found: RemoteFile, wanted: str | None, handle: int) -> CachedFile | None:
         """Download into the part, which becomes the copy; None if it was removed at once."""
         os.ftruncate(handle, 0)
         _make_room(self.root, found.size, found.address, lambda: os.ftruncate(handle, found.size))
         sha256 = objects.download(found, self.part)
+        if wanted and sha256 != wanted:
+            raise _WrongHashError
         files.sync(self.part)
         facts = CopyFacts(found.address, found.version, sha256, found.size, os.fstat(handle).st_mtime_ns)
         with _locked_cache(self.root):  # whoever makes room removes copies, their facts and empty folders
@@ -297,8 +304,11 @@ class _Entry:
         return None
 
 
-def _is_of(facts: CopyFacts, found: RemoteFile) -> bool:
-    """Whether a copy is of this version of an object; never if the file system does not tell versions."""
+def _is_of(facts: CopyFacts, found: RemoteFile, sha256: str | None) -> bool:
+    """Whether a copy has this SHA-256 or, if that is unknown, is of this version of an object; never if the file system
+    does not tell versions."""
+    if sha256:
+        return facts.sha256 == sha256
     return bool(found.version) and (facts.version, facts.size) == (found.version, found.size)
 
 
