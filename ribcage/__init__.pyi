@@ -170,7 +170,8 @@ def curate(
 
     The features are computed by a pretrained model. The result is a dataset folder with the same images and tables, in
     which the training images that were not selected are in no split. The column `curation` states for every training image
-    whether it was selected, is a near-duplicate of another image, or was left out; 'ribcage inspect' prints the counts.
+    whether it was selected, is a near-duplicate of another image, or was left out; 'ribcage inspect' prints the counts. If
+    the command is interrupted, run it again; it then starts from the beginning.
 
     Args:
         data: Dataset folder.

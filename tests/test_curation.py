@@ -77,10 +77,33 @@ def test_the_command_writes_a_folder_whose_split_and_column_are_the_choice(
     numbers = audit.audit(audited.members([str(tmp_path / "one")]))["sets"][0]
     assert numbers["curation"] == {"selected": 12, "near-duplicate": 1, "left out": 17}
     assert "17" in dict(dataset_facts(numbers))["curation"]
+    np.load(tmp_path / "data" / "images.npy", mmap_mode="r+")[4] ^= 1
+    with pytest.raises(ValueError, match="row 4"):
+        curate.run(curate.Options(tmp_path / "data", model, tmp_path / "three"))
 
 
 def test_wrong_options_are_named_together(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"--out.*--share.*--balance.*--prototypes"):
-        curate.check(curate.Options(tmp_path, tmp_path, share=0, balance=2, prototypes=-1))
-    with pytest.raises(ValueError, match="--out"):
+    with pytest.raises(ValueError, match=r"--out.*--share.*--balance.*--prototypes.*--seed"):
+        curate.check(curate.Options(tmp_path, tmp_path, share=0, balance=2, prototypes=-1, seed=-1))
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"notes\.txt.*--out"):
         curate.check(curate.Options(tmp_path, tmp_path, out=tmp_path))
+
+
+def test_an_interrupted_command_can_be_repeated_and_reasons_of_earlier_selections_stay(tmp_path: Path) -> None:
+    opened = imported(images(tmp_path / "in", 6), tmp_path / "data")
+    options = curate.Options(opened.folder, Path(), tmp_path / "one")
+    left, selected = np.array([0, 1]), np.array([curation.LEFT_OUT] * 2)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "images.npy").hardlink_to(opened.folder / "images.npy")
+    curate.check(options)
+    curate.write(options, opened, left, selected)
+    with pytest.raises(ValueError, match="--out"):
+        curate.check(options)
+    again = curate.Options(tmp_path / "one", Path(), tmp_path / "two")
+    one = dataset_folder.open(tmp_path / "one")
+    curate.write(again, one, np.array([3, 4]), np.array([curation.SELECTED, curation.DUPLICATE]))
+    two = dataset_folder.open(tmp_path / "two").index.table
+    assert two[curation.COLUMN].tolist() == [*selected, "", curation.SELECTED, curation.DUPLICATE, ""]
+    assert two["split"].tolist() == ["", "", "train", "train", "", "train"]
+    assert (tmp_path / "two" / "images.npy").samefile(opened.folder / "images.npy") and not len(opened.damaged())

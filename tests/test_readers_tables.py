@@ -208,3 +208,19 @@ def test_names_in_different_folders_never_match_the_same_file() -> None:
     found, other = tables.matched_files(names, ["b.png", "c.png", "a.png"])
     assert (found, other) == (names, 0)
     assert tables.matched_files(["d1/c.png", "d1/c.png"], ["c.png"]) == (["c.png", "c.png"], 0)
+
+
+def test_a_report_in_the_wrong_column_is_not_quoted_in_errors(folder: Path) -> None:
+    report = "Mister Canary has an opacity in the left lung."
+    trees.text(folder / "numbers.csv", "name,x", "a.png,1", f'b.png,"{report}"')
+    with pytest.raises(ValueError, match=f"numbers.csv.* {len(report)} ") as error:
+        tables.read_table(folder / "numbers.csv", ["name"], ["x"], ["x"])
+    assert "Canary" not in str(error.value)
+    trees.text(folder / "no header.csv", f"a1,p1,{report}", f"a2,p2,{report}")
+    for wrong in (
+        lambda: tables.read_table(folder / "no header.csv", ["path"]),
+        lambda: datasets.index("folder", folder, csv="no header.csv"),
+    ):
+        with pytest.raises(ValueError, match="p1") as error:
+            wrong()
+        assert "Canary" not in str(error.value)

@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from refusals import has_facts
+from test_setup import options
 
 from ribcage.commands import import_
 from ribcage.data import dataset_folder, selection, splits
 from ribcage.data.audit import counts
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
+from ribcage.training import chosen_rows
 
 
 def made(folder: Path, rows: list[dict[str, object]], name: str = "", link: bool = False) -> DatasetFolder:
@@ -157,6 +159,13 @@ def test_copies_are_found_in_other_sets_too_and_linked_ones_cannot_be(tmp_path: 
     assert selection.without_copies(Datasets.of([first, linked]), np.array([0, 1]), "train").tolist() == [0, 1]
     rows = Datasets.of([linked]).rows_of("train")
     assert np.array_equal(selection.without_copies(Datasets.of([linked]), rows, "train"), rows)
+
+
+def test_an_error_states_that_copies_leave_nothing_to_train_on(tmp_path: Path) -> None:
+    rows = [{"patient": f"p{n}", "split": split, "image": 1, "Mass": 0} for n, split in enumerate(("train", "val"))]
+    data = Datasets.of([made(tmp_path, rows)])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"train.*--no-drop-copies"):
+        chosen_rows.training_rows(options(), data, "train")
 
 
 # ---- splits that give way

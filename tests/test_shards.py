@@ -225,6 +225,18 @@ def test_a_resharded_copy_is_that_of_an_import(
         reshard.run(reshard.Options(sharded.folder, copy.folder, each))
 
 
+def test_a_shard_may_store_its_images_in_any_order_of_axes(
+    sharded: dataset_folder.DatasetFolder, tmp_path: Path
+) -> None:
+    for file in sharded.folder.iterdir():
+        os.link(file, tmp_path / file.name)
+    stored = np.load(tmp_path / "images-00001.npy")
+    (tmp_path / "images-00001.npy").unlink()
+    np.save(tmp_path / "images-00001.npy", np.asfortranarray(stored))
+    copy = reshard.run(reshard.Options(tmp_path, tmp_path / "out", EACH))
+    assert digest(copy.folder) == digest(sharded.folder)
+
+
 def test_what_cannot_be_resharded_is_refused(
     sharded: dataset_folder.DatasetFolder, index: Index, tmp_path: Path
 ) -> None:

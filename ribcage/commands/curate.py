@@ -2,7 +2,8 @@
 
 The features are computed by a pretrained model. The result is a dataset folder with the same images and tables, in
 which the training images that were not selected are in no split. The column `curation` states for every training image
-whether it was selected, is a near-duplicate of another image, or was left out; 'ribcage inspect' prints the counts.
+whether it was selected, is a near-duplicate of another image, or was left out; 'ribcage inspect' prints the counts. If
+the command is interrupted, run it again; it then starts from the beginning.
 """
 
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ def run(options: Options) -> "DatasetFolder":
     opened = dataset_folder.open(options.data)
     data = Datasets.of([opened])
     rows = data.rows_of(options.train)
+    data.require_intact(rows)
     count = max(1, round(options.share * len(rows)))
     clusters = curation.cluster(
         features(options, data, rows),
@@ -86,17 +88,26 @@ def check(options: Options) -> None:
     from ribcage.runtime import limits
 
     wrong = ["--out is missing: pass the dataset folder to write"] * (options.out is None)
-    used = options.out is not None and options.out.exists() and not (options.out.is_dir() and is_empty(options.out))
-    wrong += [f"--out {options.out} exists: pass a new folder"] * used
+    wrong += unusable(options.out) if options.out is not None and options.out.exists() else []
     wrong += [f"--share {options.share:g} must be more than 0 and at most 1"] * (not 0 < options.share <= 1)
     wrong += [f"--balance {options.balance:g} must be from 0 to 1"] * (not 0 <= options.balance <= 1)
     wrong += [f"--prototypes {options.prototypes} must be 0 or more"] * (options.prototypes < 0)
+    wrong += [f"--seed {options.seed} must be 0 or more"] * (options.seed < 0)
     limits.check_options(options, wrong)
 
 
-def is_empty(folder: Path) -> bool:
-    """Whether there is nothing in a folder."""
-    return next(folder.iterdir(), None) is None
+def unusable(out: Path) -> list[str]:
+    """Why an existing folder cannot be --out. An interrupted command leaves a folder without dataset.json, which can
+    be."""
+    from ribcage.data.importer import writer
+
+    if not out.is_dir() or (out / "dataset.json").exists():
+        return [f"--out {out} exists: pass a new folder"]
+    try:
+        writer.refuse_strangers(out, writer.OURS)
+    except ValueError as error:
+        return [str(error).removesuffix(".")]
+    return []
 
 
 def features(options: Options, data: "Datasets", rows: "np.ndarray") -> "np.ndarray":
@@ -135,35 +146,29 @@ def duplicate_groups(opened: "DatasetFolder", rows: "np.ndarray") -> "np.ndarray
 def write(options: Options, opened: "DatasetFolder", rows: "np.ndarray", reasons: "np.ndarray") -> None:
     """The dataset folder with the new column and split; its images are hard links to those of the other folder."""
     import hashlib
-    import os
-    import shutil
     from dataclasses import replace
 
     import numpy as np
 
     from ribcage.data import curation, dataset_folder
+    from ribcage.data.importer import resharding, writer
     from ribcage.runtime import files
-    from ribcage.runtime.remote import addresses, cache
 
     assert options.out is not None
     opened.require_tables()
     table = opened.index.table.copy()
-    column, split = np.full(len(table), "", object), table["split"].to_numpy(object)
+    earlier = table[curation.COLUMN] if curation.COLUMN in table else np.full(len(table), "", object)
+    column, split = np.array(earlier, object), table["split"].to_numpy(object)
     column[rows] = reasons
     split[rows[reasons != curation.SELECTED]] = ""
     index = replace(opened.index, table=table.assign(split=split, **{curation.COLUMN: column}))
-    options.out.mkdir(parents=True, exist_ok=True)
-    remote = addresses.is_remote(options.data)
-    with files.explained(options.out, "Free space first."):
-        for file in sorted((cache.local_folder(options.data) if remote else options.data).iterdir()):
-            if file.name not in ("index.parquet", "dataset.json", files.LOCK) and file.is_file():
-                try:
-                    if remote:  # links to copies in the cache would change with them
-                        raise OSError
-                    os.link(file, options.out / file.name)
-                except OSError:  # another file system
-                    shutil.copyfile(file, options.out / file.name)
-        with files.atomic(options.out / "index.parquet") as part:
-            index.save(part)
-        plan = hashlib.blake2b(f"{opened.facts.plan} {','.join(split)}".encode(), digest_size=16).hexdigest()
-        dataset_folder.write_facts(options.out, replace(opened.facts, plan=plan))
+    with files.explained(options.out, "Free space and run the same command again."):
+        options.out.mkdir(parents=True, exist_ok=True)
+        writer.clear(options.out)  # files of an interrupted command
+        with files.only_writer(options.out):
+            resharding.link_images(opened, options.out)
+            resharding.copy_tables(opened, options.out)
+            with files.atomic(options.out / dataset_folder.INDEX_FILE) as part:
+                index.save(part)
+            plan = hashlib.blake2b(f"{opened.facts.plan} {','.join(split)}".encode(), digest_size=16).hexdigest()
+            dataset_folder.write_facts(options.out, replace(opened.facts, plan=plan))

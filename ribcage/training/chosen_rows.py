@@ -21,6 +21,11 @@ def training_rows(options: TrainingOptions, data: Datasets, *splits: str) -> tup
     """The rows of the splits to train on, for a fraction of the patients; and a sentence about them."""
     every = data.rows_of(*splits, frontal=options.frontal)
     chosen = without_copies(data, every, *splits) if options.drop_copies else every
+    if not len(chosen):
+        raise ValueError(
+            f"Every image of split {' '.join(splits)} is also in another split, so no image is left for training. "
+            "Divide the dataset into other splits, or pass --no-drop-copies."
+        )
     copies, before = len(every) - len(chosen), len(chosen)
     chosen = usable_rows(options, data, chosen)
     shared = before - len(chosen)

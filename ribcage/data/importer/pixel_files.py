@@ -80,7 +80,7 @@ class PixelFiles:
         """Write images after the last."""
         for number, place, images_here in self._spans(self.count, len(images)):
             if number in self.ready:
-                _link(self.ready[number], self.file(number))
+                link_or_copy(self.ready[number], self.file(number))
             else:
                 self._open(number).write(images[place : place + images_here].data)
             if self.first + self.count + place + images_here == self._range(number)[1]:
@@ -186,7 +186,7 @@ def _truncate(file: Path, size: int) -> None:
             stream.truncate(size)
 
 
-def _link(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
     """Give a file a second name, or copy it where the file system has no hard links."""
     if target.exists():
         return

@@ -1,4 +1,7 @@
-"""Resharding: a copy of a dataset folder whose images are divided among other files, without a new import."""
+"""Resharding: a copy of a dataset folder whose images are divided among other files, without a new import.
+
+The parts of a copy that `curate` also needs, the links to images and the copies of tables, are functions of their own.
+"""
 
 import contextlib
 import shutil
@@ -10,12 +13,12 @@ import numpy as np
 
 from ribcage.data import dataset_folder
 from ribcage.data.dataset_folder import DatasetFolder
-from ribcage.data.image_store import HEADER
+from ribcage.data.image_store import HEADER, IMAGES_FILE, shard_name
 from ribcage.data.importer import writer
-from ribcage.data.importer.pixel_files import PixelFiles
+from ribcage.data.importer.pixel_files import PixelFiles, link_or_copy
 from ribcage.imaging import fingerprint
 from ribcage.runtime import files
-from ribcage.runtime.remote import cache
+from ribcage.runtime.remote import addresses, cache
 
 REJECTED = "rejected.csv"
 
@@ -41,16 +44,35 @@ def reshard(opened: DatasetFolder, out: Path, images_per_shard: int) -> Iterator
                 images.append(_intact(opened, rows))
                 yield len(rows)
             shards = images.finish()
-            for name in opened.table_files:
-                _copy(opened.folder, name, out)
-            with contextlib.suppress(FileNotFoundError):  # it may not have been uploaded
-                _copy(opened.folder, REJECTED, out)
+            copy_tables(opened, out)
             dataset_folder.write_facts(out, replace(facts, shards=shards))
+
+
+def link_images(opened: DatasetFolder, out: Path) -> None:
+    """Give the image files of a local folder a second name in `out`; those of a remote one are copied."""
+    facts = opened.facts
+    names = [shard_name(number) for number in range(len(facts.shards))] if facts.images_per_shard else [IMAGES_FILE]
+    for name in names * (not facts.linked):
+        if addresses.is_remote(opened.folder):  # links to copies in the cache would change with them
+            _copy(opened.folder, name, out)
+        else:
+            link_or_copy(opened.folder / name, out / name)
+
+
+def copy_tables(opened: DatasetFolder, out: Path) -> None:
+    """Copy the tables and the list of rejected images, and remove other tables of an interrupted command."""
+    for name in dataset_folder.TABLES:
+        if name not in opened.table_files:
+            (out / name).unlink(missing_ok=True)
+    for name in opened.table_files:
+        _copy(opened.folder, name, out)
+    with contextlib.suppress(FileNotFoundError):  # it may not have been uploaded
+        _copy(opened.folder, REJECTED, out)
 
 
 def _intact(opened: DatasetFolder, rows: range) -> np.ndarray:
     """(n, S, S): these images; ValueError if their pixels have changed since the import."""
-    images, hashes = np.stack(opened.images.read(rows)), opened.pixel_hashes
+    images, hashes = np.ascontiguousarray(np.stack(opened.images.read(rows))), opened.pixel_hashes
     wrong = [row for row, image in zip(rows, images, strict=True) if fingerprint.pixel_hash(image) != hashes[row]]
     if wrong:
         raise ValueError(

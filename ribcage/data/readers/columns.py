@@ -11,7 +11,7 @@ import pandas as pd
 from ribcage.data import findings
 from ribcage.data.contradictions import report_no_finding
 from ribcage.data.readers import coded_columns, finding_phrases
-from ribcage.data.readers.table_text import printable_text, shown
+from ribcage.data.readers.table_text import column_names, shown
 from ribcage.runtime.spelling import did_you_mean
 
 log = logging.getLogger("ribcage")
@@ -119,7 +119,7 @@ def among(header: Sequence[str]) -> str:
     """The available columns, to end an error message with."""
     garbled = " If these names look wrong, use --encoding." if not all(map(str.isascii, header)) else ""
     more = f", and {len(header) - 40:,} more" if len(header) > 40 else ""
-    return f"Columns: {', '.join(map(printable_text, header[:40]))}{more}.{garbled}"
+    return f"Columns: {column_names(header[:40])}{more}.{garbled}"
 
 
 def label_columns(header: Sequence[str], taken: Sequence[str], given: Sequence[str]) -> list[str]:

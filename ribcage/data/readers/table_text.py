@@ -36,6 +36,22 @@ def shown(cell: str) -> str:
     return repr(cell) if len(cell) <= LONGEST_SHOWN else f"a text of {len(cell):,} characters"
 
 
+def column_names(names: Iterable[str]) -> str:
+    """Names of columns for a message. If a table has no header, they are cells, one of which may be a report."""
+    return ", ".join(
+        printable_text(name)
+        if len(name) <= LONGEST_SHOWN or re.fullmatch(r"[\w.:/-]+", name, re.ASCII)
+        else shown(name)
+        for name in names
+    )
+
+
+def without_cells(error: Exception) -> str:
+    """An error of pandas in one line. A cell that it quotes may be the text of a report."""
+    quoted = re.compile(r"(['\"])(.*)\1")
+    return quoted.sub(lambda match: shown(match[2]), " ".join(str(error).split()))
+
+
 def cell_error(file: Path, row: int, column: str, cell: str, expected: str) -> ValueError:
     """An error about a cell, which names its file, line and column. row: number of the row below the header, from 0."""
     return ValueError(
@@ -161,7 +177,7 @@ def explained(file: Path) -> Iterator[None]:
 
 def plain_error(file: Path, error: Exception) -> ValueError:
     """An error of the parser, in words that do not depend on the parser."""
-    said = " ".join(str(error).split())
+    said = without_cells(error)
     if isinstance(error, UnicodeError):
         return ValueError(f"{file} is not UTF-8 text. Save it as UTF-8, or download it again.")
     if isinstance(error, DAMAGED):

@@ -20,6 +20,7 @@ from ribcage.data.readers.table_text import (
     PARSER_ERRORS,
     cell_error,
     check_widths,
+    column_names,
     decoded_text,
     explained,
     line_of_row,
@@ -212,7 +213,7 @@ def _check_columns(file: Path, names: list[str], needed: Sequence[str], wanted: 
         hint = f" Its cells seem to be separated by {separator!r}; commas were expected." * bool(separator)
         raise ValueError(
             f"{file} has no column {' and no column '.join(absent[:5])}{more}. Its columns are "
-            f"{printable_text(', '.join(names[:30]), 400)}.{hint}"
+            f"{column_names(names[:30])}.{hint}"
         )
     twice = [name for name in dict.fromkeys((*needed, *wanted)) if names.count(name) > 1]
     if twice:
