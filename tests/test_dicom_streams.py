@@ -225,7 +225,7 @@ def test_stored_values_are_counted_from_the_lowest() -> None:
     levels = np.array([[0, 2048, 4095]], np.uint16)
     assert stored_pixels.StoredPixels(levels, 12, signed=True).pixels.tolist() == [[-2048, 0, 2047]]
     assert stored_pixels.StoredPixels(levels, 12, signed=False).pixels.tolist() == [[0, 2048, 4095]]
-    assert stored_pixels.StoredPixels(levels, 12, signed=True).values[[0, -1]].tolist() == [-2048, 2047]
+    assert [stored_pixels.StoredPixels(levels, 12, signed).lowest for signed in (True, False)] == [-2048, 0]
 
 
 def test_an_image_torn_along_rows_is_as_rough_as_one_torn_along_columns() -> None:

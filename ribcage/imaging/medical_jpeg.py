@@ -63,7 +63,8 @@ def _sequential(scan: JpegScan, data: bytes) -> np.ndarray:
     codes = np.stack([scan.dc[0], scan.ac])
     short, decode = _short_codes(codes), compiled(_decode_blocks)
     # the image of each coefficient of 1, in zigzag order
-    images = np.einsum("k,ky,kx->kyx", scan.quantisers, COSINES[ZIGZAG >> 3], COSINES[ZIGZAG & 7]).reshape(64, 64)
+    images = np.einsum("k,ky,kx->kyx", scan.quantisers, COSINES[ZIGZAG >> 3], COSINES[ZIGZAG & 7])
+    images = images.reshape(64, 64).astype(np.float32)
 
     def decode_blocks(coded: np.ndarray, start: int, part: int) -> int:
         first, last = part * count, min((part + 1) * count, down * across)
@@ -188,10 +189,11 @@ def _decode_blocks(
     pixels: np.ndarray,
 ) -> int:  # pragma: no cover
     """T.81 F.2: blocks of 8 x 8 coefficients, coded as runs of zeros and values. A block of pixels is the sum of the
-    `images` of its coefficients, most of which are zero. Returns the same as `_decode_differences`."""
+    `images` of its coefficients, most of which are zero. In single precision, the sum of at most 64 terms
+    is off by less than 0.02 (64 roundings of numbers below 8192). Returns the same as `_decode_differences`."""
     across, size = pixels.shape[1] // 8, len(coded)
-    top, middle = float((1 << bits) - 1), float(1 << (bits - 1)) + 0.5
-    block, levels = np.zeros(64), np.zeros(64, np.uint16)
+    zero, top, middle = np.float32(0), np.float32((1 << bits) - 1), np.float32((1 << (bits - 1)) + 0.5)
+    block, levels = np.zeros(64, np.float32), np.zeros(64, np.uint16)
     word, have, lent, direct = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     for number in range(first, last):
         k = np.int64(0)
@@ -231,7 +233,7 @@ def _decode_blocks(
                 value -= (1 << extra) - 1
             if k == 0:
                 direct += value
-                flat = middle + float(direct) * images[0, 0]
+                flat = middle + np.float32(direct) * images[0, 0]
                 for i in range(64):
                     block[i] = flat
             else:
@@ -240,12 +242,12 @@ def _decode_blocks(
                 k += run
                 if k > 63:
                     return -1
-                scaled = float(value)
+                factor = np.float32(value)
                 for i in range(64):
-                    block[i] += scaled * images[k, i]
+                    block[i] += factor * images[k, i]
             k += 1
         for i in range(64):
-            levels[i] = np.uint16(np.int32(min(max(block[i], 0.0), top)))
+            levels[i] = np.uint16(np.int32(min(max(block[i], zero), top)))
         y0, x0 = number // across * 8, number % across * 8
         for y in range(8):
             for x in range(8):

@@ -26,7 +26,9 @@ from ribcage.imaging.dicom import gray as dicom_gray
 from ribcage.imaging.dicom.colour import are_signed, read_colour
 from ribcage.imaging.dicom.decoders import short_error
 from ribcage.imaging.dicom.layout import Layout, read_layout
-from ribcage.imaging.dicom.stored_pixels import StoredPixels, read_stored
+from ribcage.imaging.dicom.level_counts import count_levels
+from ribcage.imaging.dicom.raw_elements import PIXELS, TAGGED, scanned_dataset
+from ribcage.imaging.dicom.stored_pixels import read_stored
 from ribcage.imaging.dicom.transfer_syntaxes import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, valid_uid
 from ribcage.imaging.gray_image import Depth, GrayImage, Limits, Note, UnreadableError
 
@@ -42,13 +44,6 @@ OTHER_VIEWS = {"LLD", "RLD", "DECUBITUS", "OBLIQUE", "AXIAL", "LORDOTIC", "LPO",
 """Words that name other views than PA, AP and lateral, even beside them: 'AP AXIAL', 'PA LLD'."""
 DUMMY_BIRTH = "19000101"
 """Dummy date of birth that de-identification often writes."""
-# The elements that `_tags` reads, and the character set of names.
-TAGGED = (
-    *("SpecificCharacterSet", "PatientID", "StudyInstanceUID", "ViewPosition", "ViewCodeSequence", "PatientSex"),
-    *("SeriesInstanceUID", "PatientAge", "PatientBirthDate", "StudyDate", "Manufacturer", "Modality"),
-    "BodyPartExamined",
-)
-PIXELS = 0x7FE00010
 META_BYTES = 1 << 16  # larger than any file meta group
 LIBRARIES = ("pydicom", "pylibjpeg", "openjpeg", "jpeg_ls")
 
@@ -101,20 +96,21 @@ def _gray(
     stored = read_stored(dataset, layout, name, min_side=min_side if linear else None, limits=limits)
     linear = linear and stored.bits == 8 and not stored.signed
     inside, outside, more = (None, 0.0, []) if linear else place.shutter(dataset, layout.width, layout.height)
-    counts = np.ones(1 << stored.bits) if linear else _counts(stored, inside)
+    counts = np.ones(1 << stored.bits) if linear else count_levels(stored.levels, stored.bits, inside)
     used = (counts > 0) | (stored.bits <= 8)
     used[[0, -1]] = True
+    levels = np.flatnonzero(used)
     gray, notes = dicom_gray.gray_values(
         dataset,
-        stored.values[used],
-        counts[used],
+        levels + stored.lowest,
+        counts[levels].astype(np.float64),
         bits=stored.bits,
         monochrome1=layout.photometric == "MONOCHROME1",
         window=window,
     )
     top = (1 << depth) - 1
     table = np.zeros(1 << 8 * stored.levels.itemsize, f"u{depth // 8}")
-    table[np.flatnonzero(used)] = np.rint(gray * top)
+    table[levels] = np.rint(gray * top)
     pixels = _looked_up(table, stored.levels)
     if inside is not None:
         pixels = np.where(inside, pixels, pixels.dtype.type(round(outside * top)))
@@ -137,13 +133,6 @@ def _colour(
     if signed:
         odd.append(Note("PixelRepresentation 1 ignored: colours are unsigned", caution=True))
     return pixels, [*odd, *notes, *more, *covered]
-
-
-def _counts(stored: StoredPixels, inside: np.ndarray | None) -> np.ndarray:
-    """Number of pixels at each level, without those behind a shutter."""
-    count = 1 << stored.bits
-    mask = None if inside is None else inside.astype(np.uint8)
-    return cv2.calcHist([stored.levels], [0], mask, [count], [0, count]).ravel().astype(np.float64)
 
 
 def _looked_up(table: np.ndarray, levels: np.ndarray) -> np.ndarray:
@@ -190,7 +179,9 @@ def _dataset(data: bytes, name: str, limits: Limits) -> "Dataset":
     _require(name)
     if _meta_syntax(data) == DEFLATED.encode():
         _check_deflated(data, name, limits)
-    return _parsed(BytesIO(data), stop_when=_until_pixels())
+    _quieten()
+    dataset = scanned_dataset(data)
+    return _parsed(BytesIO(data), stop_when=_until_pixels()) if dataset is None else dataset
 
 
 def _until_pixels() -> Callable[[int, Any, int], bool]:

@@ -22,6 +22,8 @@ def shutter(dataset: "Dataset", width: int, height: int) -> tuple[np.ndarray | N
     """(H, W) bool mask of the open area (None: everything), the gray 0 … 1 of the rest, and notes."""
     shapes = [shape.strip().upper() for shape in _words(dataset, "ShutterShape")]
     notes = [Note("a bitmap shutter was ignored", caution=True)] if "BITMAP" in shapes else []
+    if not {"RECTANGULAR", "CIRCULAR", "POLYGONAL"}.intersection(shapes):
+        return None, 0.0, notes
     open_ = np.ones((height, width), bool)
     done: list[str] = []
     for shape, inside in (("RECTANGULAR", _rectangle), ("CIRCULAR", _circle), ("POLYGONAL", _polygon)):

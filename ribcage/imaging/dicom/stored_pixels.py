@@ -49,15 +49,14 @@ class StoredPixels:
     notes: tuple[Note, ...] = ()
 
     @property
-    def values(self) -> np.ndarray:
-        """The stored value of each level."""
-        count = 1 << self.bits
-        return np.arange(count) - (count // 2 if self.signed else 0)
+    def lowest(self) -> int:
+        """The stored value of level 0."""
+        return -(1 << self.bits - 1) if self.signed else 0
 
     @property
     def pixels(self) -> np.ndarray:
         """(H, W) int32: the stored values."""
-        return self.levels.astype(np.int32) - ((1 << self.bits) // 2 if self.signed else 0)
+        return self.levels.astype(np.int32) + self.lowest
 
 
 def read_stored(dataset: "Dataset", layout: Layout, name: str, *, min_side: int | None, limits: Limits) -> StoredPixels:
