@@ -79,10 +79,12 @@ def made(
     return methods.load_method(name)(backbone, FINDINGS, **chosen).train()  # type: ignore[call-arg]
 
 
-def images(method: Method, seed: int = 0, channels: int = 1, size: tuple[int, int] = SIZE, **more: Any) -> Batch:
+def images(
+    method: Method, seed: int = 0, channels: int = 1, size: tuple[int, int] = SIZE, count: int = BATCH, **more: Any
+) -> Batch:
     """A batch of what the method wants to see."""
     sides = [view.shape[0] for view in method.views(size)]
-    return batch(BATCH, sides=sides, channels=channels, findings=len(FINDINGS), seed=seed, **more)
+    return batch(count, sides=sides, channels=channels, findings=len(FINDINGS), seed=seed, **more)
 
 
 @contextmanager

@@ -280,11 +280,6 @@ def test_the_decoder_has_the_gradients_of_plain_blocks() -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-9)
 
 
-def test_compiling_leaves_the_loss_as_it_is() -> None:
-    method, shown = made(), images()
-    torch.testing.assert_close(torch.compile(method, backend="eager")(shown).loss, method(shown).loss)
-
-
 def test_attention_in_plain_steps_gives_what_fused_attention_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     method, shown = made(), images()
     found = []

@@ -162,11 +162,6 @@ def test_impossible_masks_are_refused_before_the_first_image() -> None:
         made(mask_ratio=float("nan"))
 
 
-def test_compiling_leaves_the_loss_as_it_is() -> None:
-    method, shown = made().eval(), images()
-    torch.testing.assert_close(torch.compile(method, backend="eager")(shown).loss, method(shown).loss)
-
-
 def test_a_mask_that_leaves_nothing_visible_is_refused() -> None:
     with pytest.raises(ValueError, match=r"4×4 .*visible"):
         made(mask_ratio=0.97)(images())

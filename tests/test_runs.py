@@ -3,11 +3,11 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import processes
 import pytest
 
 import ribcage
@@ -17,15 +17,14 @@ from ribcage.training import run_folder, runs
 
 PLACE = run_folder.RunPosition(1, 4, 10, 40)
 DONE = run_folder.RunPosition(4, 4, 40, 40)
-HOLD = """
-import sys, time
-from pathlib import Path
-from ribcage.runtime import files
-from ribcage.training import run_folder
-with files.only_writer(Path(sys.argv[1])), run_folder.recorded_state(Path(sys.argv[1]), lambda: run_folder.RunPosition(1, 4, 10, 40)):
-    print("here", flush=True)
-    time.sleep(60)
-"""
+
+
+def hold(run: str) -> None:
+    """A process that runs in a folder until it is killed."""
+    place = run_folder.RunPosition(1, 4, 10, 40)
+    with files.only_writer(Path(run)), run_folder.recorded_state(Path(run), lambda: place):
+        print("here", flush=True)
+        time.sleep(60)
 
 
 def made(folder: Path, **options: object) -> Path:
@@ -42,26 +41,23 @@ def only(folder: Path) -> runs.Row:
 
 
 @pytest.fixture
-def holding(tmp_path: Path) -> "subprocess.Popen[str]":  # type: ignore[misc]
+def holding(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[processes.Forked]:
     """A process that runs in tmp_path / '跑 a'."""
-    run = made(tmp_path / "跑 a")
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(run)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "here\n"
-    yield process
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    run, said = made(tmp_path / "跑 a"), tmp_path_factory.mktemp("said") / "said.txt"
+    with processes.Forked(hold, str(run), said=said, env=os.environ) as process:
+        processes.until(lambda: said.read_text(encoding="utf-8") == "here\n", process)
+        yield process
 
 
-def test_a_running_one_is_running_and_a_killed_one_is_not(holding: "subprocess.Popen[str]", tmp_path: Path) -> None:
+def test_a_running_one_is_running_and_a_killed_one_is_not(holding: processes.Forked, tmp_path: Path) -> None:
     assert only(tmp_path).state == run_folder.RunState("running", PLACE)
     holding.send_signal(signal.SIGKILL)
-    holding.wait()
+    holding.process.join()
     found = only(tmp_path).state
     assert (found.name, found.place) == ("stopped", PLACE) and "Killed" in found.why
 
 
-def test_nobody_else_writes_into_a_running_one(holding: "subprocess.Popen[str]", tmp_path: Path) -> None:
+def test_nobody_else_writes_into_a_running_one(holding: processes.Forked, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="跑 a"), files.only_writer(tmp_path / "跑 a"):
         pass
     assert only(tmp_path).state.name == "running", "who was refused has written nothing"
