@@ -1,10 +1,14 @@
 """A real S3 server on loopback (moto), and a proxy in front of it that makes the faults of networks and stores."""
 
+import base64
 import contextlib
+import hashlib
 import http.client
+import json
 import time
 import urllib.parse
 from collections.abc import Iterator
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock, Thread
@@ -153,6 +157,103 @@ def running_s3() -> Iterator[FaultProxy]:
     finally:
         proxy.stop()
         server.stop()
+
+
+class HubStub:
+    """The requests of the Hugging Face Hub that a repository of datasets needs, on loopback; `files` are its files."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.requests: list[str] = []
+        self.token, self.fault = "", ""
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *words: object) -> None:
+                pass
+
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                hub.requests.append(f"{self.command} {self.path}")
+                status, data, more = hub.reply(self.command, self.path, self.headers, body)
+                self.send_response(status)
+                cut = hub.fault == "cut" and "/resolve/" in self.path
+                for name, value in {**more, "Content-Length": str(len(data))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                with contextlib.suppress(ConnectionError):
+                    self.wfile.write(data[: len(data) // 2] if cut else data)
+                    self.close_connection = cut
+
+            do_GET = do_POST = do_HEAD = answer  # noqa: N815
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
+        self.thread.start()
+
+    def reply(self, command: str, path: str, headers: Message, body: bytes) -> tuple[int, bytes, dict[str, str]]:
+        place = urllib.parse.unquote(urllib.parse.urlsplit(path).path)
+        if self.token and headers.get("Authorization") != f"Bearer {self.token}":
+            why = "Invalid credentials in Authorization header"
+            return 401, json.dumps({"error": why}).encode(), {"X-Error-Message": why}
+        if "/datasets/lung/xray" not in place:
+            return 404, b"{}", {"X-Error-Code": "RepoNotFound"}
+        place = place.partition("/datasets/lung/xray")[2]
+        if place.startswith("/tree/main"):
+            return self.tree(place.removeprefix("/tree/main").strip("/"), "recursive=true" in path.lower())
+        if place.startswith("/resolve/main/"):
+            return self.content(place.removeprefix("/resolve/main/"), headers.get("Range", ""))
+        if place.startswith("/preupload/"):
+            names = [one["path"] for one in json.loads(body)["files"]]
+            return (
+                200,
+                json.dumps(
+                    {"files": [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]}
+                ).encode(),
+                {},
+            )
+        if place.startswith("/commit/"):
+            for one in map(json.loads, body.splitlines()):
+                if one["key"] == "file":
+                    self.files[one["value"]["path"]] = base64.b64decode(one["value"]["content"])
+                elif one["key"] == "deletedFile":
+                    del self.files[one["value"]["path"]]
+            return (
+                200,
+                json.dumps({"commitUrl": f"{self.url}/datasets/lung/xray/commit/0", "commitOid": "0"}).encode(),
+                {},
+            )
+        return 200, json.dumps({"id": "lung/xray", "sha": "0" * 40, "siblings": [], "tags": []}).encode(), {}
+
+    def tree(self, folder: str, recursive: bool) -> tuple[int, bytes, dict[str, str]]:
+        above = f"{folder}/" if folder else ""
+        found: dict[str, dict[str, object]] = {}
+        for name, data in self.files.items():
+            rest = name.removeprefix(above).split("/") if name.startswith(above) else []
+            for depth in range(1, len(rest) + 1 if recursive else min(2, len(rest) + 1)):
+                kind = "file" if depth == len(rest) else "directory"
+                place = above + "/".join(rest[:depth])
+                found[place] = {"type": kind, "path": place, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+        if not found and folder:
+            return 404, b"{}", {"X-Error-Code": "EntryNotFound"}
+        return 200, json.dumps(list(found.values())).encode(), {}
+
+    def content(self, name: str, wanted: str) -> tuple[int, bytes, dict[str, str]]:
+        if name not in self.files:
+            return 404, b"{}", {"X-Error-Code": "EntryNotFound"}
+        if not wanted:
+            return 200, self.files[name], {}
+        start, end = map(int, wanted.removeprefix("bytes=").split("-"))
+        return 206, self.files[name][start : end + 1], {}
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
 
 
 def connect(proxy: FaultProxy, patch: pytest.MonkeyPatch, cache: Path) -> None:

@@ -75,7 +75,7 @@ def _bare(lists: Sequence[str]) -> Member:
 
 def not_imported(word: str) -> tuple[str, str] | None:
     """The dataset and root in NAME:ROOT; None for a dataset folder."""
-    if addresses.is_remote(word):
+    if addresses.is_typed_address(word):
         return None
     name, colon, root = word.partition(":")
     meant = (

@@ -47,15 +47,20 @@ def is_scheme(name: str) -> bool:
 def _other_schemes() -> frozenset[str]:
     """The schemes of fsspec beside SCHEMES, with those that other packages have registered."""
     try:
-        from fsspec.registry import available_protocols
+        from fsspec.registry import available_protocols, registry
     except ImportError:
         return frozenset()
-    return _usable(tuple(available_protocols()))
+    return _usable((*available_protocols(), *registry))
 
 
 @functools.lru_cache(maxsize=4)
 def _usable(names: tuple[str, ...]) -> frozenset[str]:
     return frozenset(names) - REFUSED - {"file"}
+
+
+def is_typed_address(word: str) -> bool:
+    """Whether a word as typed begins as an address, of whatever scheme."""
+    return bool(LOCAL_FORM.fullmatch(word) or re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", word)) or is_remote(word)
 
 
 def parse_place(word: str) -> Path:

@@ -14,7 +14,8 @@ INVALID = frozenset(
 MISSING = frozenset(("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError",
                      "DefaultCredentialsError", "LocalTokenNotFoundError"))  # fmt: skip
 DENIED = frozenset(("AccessDenied", "AllAccessDisabled", "AccountProblem", "GatedRepoError", "403"))
-NO_BUCKET = frozenset(("NoSuchBucket", "RepositoryNotFoundError", "InvalidBucketName"))
+NO_BUCKET = frozenset(("NoSuchBucket", "InvalidBucketName"))
+NO_REPOSITORY = frozenset(("RepositoryNotFoundError", "RevisionNotFoundError", "HFValidationError"))
 NO_OBJECT = frozenset(("NoSuchKey", "FileNotFoundError", "EntryNotFoundError", "404"))
 SLOW = frozenset(
     ("TimeoutError", "FSTimeoutError", "ReadTimeoutError", "ConnectTimeoutError", "RequestTimeout", "TimeoutException")
@@ -35,7 +36,9 @@ def explained(error: BaseException, address: str) -> OSError:
     """The error as one line; the type says what kind it is: FileNotFoundError, PermissionError, TimeoutError or
     ConnectionError. The last two may pass when the request is repeated."""
     found = set(_marks(error))
-    bucket = "/".join(address.split("/")[:3])
+    bucket = bucket_of(address)
+    if found & NO_REPOSITORY:  # the reply is the same where a private one exists
+        return FileNotFoundError(f"{bucket} does not exist, or the credentials in use give no access to it.")
     if found & EXPIRED:
         return PermissionError(
             f"The credentials for {address} have expired. Renew them and run the same command again."
@@ -63,6 +66,14 @@ def explained(error: BaseException, address: str) -> OSError:
             f"{address}: the connection failed{_named(error)}. Try again when the server is available."
         )
     return OSError(f"{address} cannot be used{_named(error)}.")
+
+
+def bucket_of(address: str) -> str:
+    """The address of the bucket, or of the repository of hf://."""
+    scheme, _, rest = address.partition("://")
+    steps = rest.split("/")
+    kept = 1 if scheme != "hf" else 3 if steps[0] in ("datasets", "models", "spaces", "buckets", "kernels") else 2
+    return f"{scheme}://{'/'.join(steps[:kept])}"
 
 
 def is_passing(error: OSError) -> bool:

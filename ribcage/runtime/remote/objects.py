@@ -8,7 +8,10 @@ import asyncio
 import contextlib
 import functools
 import hashlib
+import itertools
+import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +34,8 @@ CONNECTIONS = 4
 """Blocks of an object that are read at the same time."""
 PAUSES = (0.5, 2.0, 8.0)
 """Seconds before a failed request is repeated."""
+HUB = "hf://"
+"""Addresses in the Hugging Face Hub, whose library repeats failed requests for content itself, up to five times."""
 VERSION_KEYS = ("ETag", "etag", "generation", "blob_id", "oid", "md5Hash", "mtime", "LastModified", "created")
 """What file systems call the version of an object; the first that is there is used."""
 TIME_KEYS = ("LastModified", "last_modified", "updated", "mtime", "created")
@@ -134,12 +139,12 @@ def read_bytes(place: Path | str, limit: int | None = None) -> bytes:
 
 def read_file(found: RemoteFile) -> bytes:
     """The content of an object whose size is known; raises unless all bytes arrived."""
-    return _repeated(found.address, functools.partial(read_range, found, 0, found.size))
+    return _read(found, 0, found.size)
 
 
 def read_head(found: RemoteFile, count: int) -> bytes:
     """The first bytes of an object, or all if it has fewer."""
-    return _repeated(found.address, functools.partial(read_range, found, 0, min(count, found.size)))
+    return _read(found, 0, min(count, found.size))
 
 
 def download(found: RemoteFile, part: Path) -> str:
@@ -150,7 +155,7 @@ def download(found: RemoteFile, part: Path) -> str:
     with files.open_regular(part, "r+b") as stream, ThreadPoolExecutor(CONNECTIONS) as pool:
         for first in range(0, count, CONNECTIONS):
             some = edges[first : first + CONNECTIONS + 1]
-            for block in pool.map(functools.partial(_read_block, found), some[:-1], some[1:]):
+            for block in pool.map(functools.partial(_read, found), some[:-1], some[1:]):
                 hashed.update(block)
                 stream.write(block)
         stream.truncate(found.size)
@@ -159,20 +164,28 @@ def download(found: RemoteFile, part: Path) -> str:
     return hashed.hexdigest()
 
 
-def _read_block(found: RemoteFile, start: int, end: int) -> bytes:
-    return _repeated(found.address, functools.partial(read_range, found, start, end))
+def _read(found: RemoteFile, start: int, end: int) -> bytes:
+    """As `read_range`, which is repeated if it fails for a while, unless the file system itself has done so."""
+    request = functools.partial(read_range, found, start, end)
+    return request() if found.address.startswith(HUB) else _repeated(found.address, request)
 
 
 def read_range(found: RemoteFile, start: int, end: int) -> bytes:
     """The bytes of an object from `start` to before `end`, without repeating the request."""
     if start == end:
         return b""
-    block: bytes = _once(found.address, "cat_file", start=start, end=end, bytes_moved=max(0, end - start - BLOCK))
+    moved = max(0, end - start - BLOCK)
+    block: bytes = _once(found.address, "cat_file", start=start, end=end, bytes_moved=moved, **_read_options(found))
     if len(block) != end - start:
         raise ShortReplyError(
             f"{found.address} ended after {start + len(block):,} of {found.size:,} bytes. Run the same command again."
         )
     return block
+
+
+def _read_options(found: RemoteFile) -> dict[str, Any]:
+    """Options by which a file system reads no more than what was asked for, and does not ask for the size again."""
+    return {"size": found.size, "cache_type": "none"} if found.address.startswith(HUB) else {}
 
 
 def upload(file: Path, place: Path | str) -> RemoteFile:
@@ -270,6 +283,8 @@ def _within(seconds: float, system: Any, method: str, *words: Any, **options: An
     """Call a method; TimeoutError after so many seconds, if the file system can be interrupted."""
     own = getattr(system, f"_{method}", None) if system.async_impl else None
     if own is None:
+        if method in ("info", "find") and isinstance(getattr(system, "dircache", None), dict):
+            system.dircache.clear()  # some file systems keep listings whatever they are told
         return getattr(system, method)(*words, **options)
     waiting = asyncio.run_coroutine_threadsafe(asyncio.wait_for(own(*words, **options), seconds), system.loop)
     try:
@@ -317,12 +332,27 @@ def _filesystem(address: str) -> Any:
         import fsspec
 
         own = fsspec.get_filesystem_class(scheme)._get_kwargs_from_urls(address)  # such as the host of sftp://
-    return _connected(scheme, tuple(sorted(own.items())), os.getpid())
+    system = _connected(scheme, tuple(sorted(own.items())), os.getpid())
+    if system.async_impl:
+        return system
+    return _connected(scheme, tuple(sorted(own.items())), os.getpid(), _thread_number())
 
 
-@functools.cache
-def _connected(scheme: str, own: tuple[tuple[str, Any], ...], process: int) -> Any:
-    """The file system of a scheme, shared by all threads of a process.
+_threads = threading.local()
+_numbers = itertools.count(1)
+
+
+def _thread_number() -> int:
+    """A number of this thread, which no other thread has or had."""
+    if not hasattr(_threads, "number"):
+        _threads.number = next(_numbers)
+    return int(_threads.number)
+
+
+@functools.lru_cache(maxsize=64)
+def _connected(scheme: str, own: tuple[tuple[str, Any], ...], process: int, thread: int = 0) -> Any:
+    """The file system of a scheme, shared by all threads of a process (thread 0) or for one thread, since only file
+    systems whose methods are asynchronous can be used by several threads at the same time.
 
     own: options from the address.
     """
@@ -333,6 +363,8 @@ def _connected(scheme: str, own: tuple[tuple[str, Any], ...], process: int) -> A
         import fsspec
 
         system = fsspec.filesystem(scheme, **options)
+    if scheme == "hf":
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it prints a warning for every repeated request
     if hasattr(system, "retries"):
         system.retries = 1  # requests are repeated here
     return system
