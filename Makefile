@@ -28,7 +28,7 @@ test-integration: .venv/installed .venv/extras browser slurm .venv/skypilot/inst
 	CI=true $(PYTEST) -m integration
 
 .venv/extras: .venv/installed
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[mlflow,wandb,ray]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[mlflow,wandb,ray,gs]'
 	@touch $@
 
 # SkyPilot, which checks cluster/skypilot.yaml, needs other versions of some packages than Ribcage.

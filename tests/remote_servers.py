@@ -159,14 +159,14 @@ def running_s3() -> Iterator[FaultProxy]:
         server.stop()
 
 
-class HubStub:
-    """The requests of the Hugging Face Hub that a repository of datasets needs, on loopback; `files` are its files."""
+class Stub:
+    """A server on loopback; `reply` makes its replies, `fault` is a fault of all replies with content of files."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.token, self.fault = "", ""
-        hub = self
+        stub = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -176,10 +176,10 @@ class HubStub:
 
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                hub.requests.append(f"{self.command} {self.path}")
-                status, data, more = hub.reply(self.command, self.path, self.headers, body)
+                stub.requests.append(f"{self.command} {self.path}")
+                status, data, more = stub.reply(self.command, self.path, self.headers, body)
                 self.send_response(status)
-                cut = hub.fault == "cut" and "/resolve/" in self.path
+                cut = stub.fault == "cut" and bool(stub.wanted(self.headers))
                 for name, value in {**more, "Content-Length": str(len(data))}.items():
                     self.send_header(name, value)
                 self.end_headers()
@@ -187,13 +187,32 @@ class HubStub:
                     self.wfile.write(data[: len(data) // 2] if cut else data)
                     self.close_connection = cut
 
-            do_GET = do_POST = do_HEAD = answer  # noqa: N815
+            do_GET = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.thread = Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
         self.thread.start()
+
+    def reply(self, command: str, path: str, headers: Message, body: bytes) -> tuple[int, bytes, dict[str, str]]:
+        raise NotImplementedError
+
+    @staticmethod
+    def wanted(headers: Message) -> tuple[int, int] | None:
+        """The first and the last byte of a request for a range."""
+        text = headers.get("Range", "")
+        first, _, last = text.removeprefix("bytes=").partition("-")
+        return (int(first), int(last)) if text else None
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+class HubStub(Stub):
+    """The requests of the Hugging Face Hub that a repository of datasets needs; `files` are its files."""
 
     def reply(self, command: str, path: str, headers: Message, body: bytes) -> tuple[int, bytes, dict[str, str]]:
         place = urllib.parse.unquote(urllib.parse.urlsplit(path).path)
@@ -206,7 +225,7 @@ class HubStub:
         if place.startswith("/tree/main"):
             return self.tree(place.removeprefix("/tree/main").strip("/"), "recursive=true" in path.lower())
         if place.startswith("/resolve/main/"):
-            return self.content(place.removeprefix("/resolve/main/"), headers.get("Range", ""))
+            return self.content(place.removeprefix("/resolve/main/"), self.wanted(headers))
         if place.startswith("/preupload/"):
             names = [one["path"] for one in json.loads(body)["files"]]
             return (
@@ -242,18 +261,60 @@ class HubStub:
             return 404, b"{}", {"X-Error-Code": "EntryNotFound"}
         return 200, json.dumps(list(found.values())).encode(), {}
 
-    def content(self, name: str, wanted: str) -> tuple[int, bytes, dict[str, str]]:
+    def content(self, name: str, wanted: tuple[int, int] | None) -> tuple[int, bytes, dict[str, str]]:
         if name not in self.files:
             return 404, b"{}", {"X-Error-Code": "EntryNotFound"}
         if not wanted:
             return 200, self.files[name], {}
-        start, end = map(int, wanted.removeprefix("bytes=").split("-"))
-        return 206, self.files[name][start : end + 1], {}
+        return 206, self.files[name][wanted[0] : wanted[1] + 1], {}
 
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+
+class CloudStub(Stub):
+    """The requests of the JSON API of Google Cloud Storage that one bucket, xray, needs; `files` are its objects."""
+
+    def reply(self, command: str, path: str, headers: Message, body: bytes) -> tuple[int, bytes, dict[str, str]]:
+        parts = urllib.parse.urlsplit(path)
+        query = dict(urllib.parse.parse_qsl(parts.query))
+        if self.token and headers.get("Authorization") != f"Bearer {self.token}":
+            return 403, b'{"error": {"code": 403, "message": "The account SECRET does not have access."}}', {}
+        if "/b/xray/o" not in parts.path:
+            return 404, b'{"error": {"code": 404, "message": "The specified bucket does not exist."}}', {}
+        name = urllib.parse.unquote(parts.path.partition("/b/xray/o")[2].removeprefix("/"))
+        if parts.path.startswith("/upload/"):
+            boundary = headers["Content-Type"].partition("boundary=")[2].strip("\"'").encode()
+            _, described, content, _ = body.split(b"--" + boundary)
+            name = json.loads(described.partition(b"\n\n")[2])["name"]
+            self.files[name] = content.partition(b"\n\n")[2].removesuffix(b"\n")
+            return 200, self.facts(name), {}
+        if not name:
+            return 200, self.listing(query.get("prefix", ""), query.get("delimiter", "")), {}
+        if name not in self.files:
+            return 404, b'{"error": {"code": 404, "message": "No such object"}}', {}
+        if command == "DELETE":
+            del self.files[name]
+            return 204, b"", {}
+        if query.get("alt") == "media":
+            first, last = self.wanted(headers) or (0, len(self.files[name]))
+            return 206, self.files[name][first : last + 1], {"Content-Type": "application/octet-stream"}
+        return 200, self.facts(name), {}
+
+    def facts(self, name: str) -> bytes:
+        """What is said about an object."""
+        data = self.files[name]
+        mark = hashlib.sha1(data).hexdigest()
+        said = {"name": name, "bucket": "xray", "size": str(len(data)), "generation": str(int(mark[:8], 16))}
+        return json.dumps({**said, "updated": "2026-01-01T00:00:00Z", "etag": mark}).encode()
+
+    def listing(self, prefix: str, delimiter: str) -> bytes:
+        """The objects and folders below a prefix."""
+        below = {name: name[len(prefix) :] for name in self.files if name.startswith(prefix)}
+        deeper = {
+            prefix + rest.partition(delimiter)[0] + delimiter
+            for rest in below.values()
+            if delimiter and delimiter in rest
+        }
+        items = [json.loads(self.facts(name)) for name, rest in below.items() if not (delimiter and delimiter in rest)]
+        return json.dumps({"items": items, "prefixes": sorted(deeper)}).encode()
 
 
 def connect(proxy: FaultProxy, patch: pytest.MonkeyPatch, cache: Path) -> None:

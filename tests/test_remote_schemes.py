@@ -10,12 +10,17 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from refusals import has_facts
-from remote_servers import HubStub
+from remote_servers import CloudStub, HubStub
 
 from ribcage import cli
 from ribcage.runtime.remote import addresses, cache, errors, objects
 from ribcage.runtime.remote.mirror import Mirror
 
+MISSING = (
+    ("s3", "s3fs", "ribcage[remote]"), ("gs", "gcsfs", "ribcage[gs]"), ("abfs", "adlfs", "adlfs"),
+    ("sftp", "paramiko", "paramiko"), ("oss", "ossfs", "ossfs"),
+)  # fmt: skip
+"""Scheme, the module that it needs, and what is installed to have it."""
 DATA = bytes(range(256)) * 40
 
 
@@ -88,13 +93,11 @@ def test_a_file_system_that_another_package_registers_works(tmp_path: Path) -> N
         del import_module("fsspec.registry")._registry["xraystore"]
 
 
-@pytest.mark.parametrize(
-    ("scheme", "package"), [("gs", "gcsfs"), ("abfs", "adlfs"), ("sftp", "paramiko"), ("oss", "ossfs")]
-)
+@pytest.mark.parametrize(("scheme", "module", "package"), MISSING)
 def test_a_missing_package_is_named_with_the_line_that_installs_it(
-    scheme: str, package: str, monkeypatch: pytest.MonkeyPatch
+    scheme: str, module: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError) as error:
         objects.describe(f"{scheme}://host/data")
     assert has_facts(str(error.value), f"{scheme}://", f"pip install '{package}'")
@@ -153,3 +156,37 @@ def test_faults_of_the_hub_are_one_line_without_the_token(
         and "SECRET" not in said
         and said.count("\n") == 1
     )
+
+
+# ---- Google Cloud Storage
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStub]:
+    """A server with the empty bucket xray; without gcsfs, which `make test-integration` installs, tests are skipped."""
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # it asks another service for the kind of bucket
+    pytest.importorskip("gcsfs")
+    stub = CloudStub()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", stub.url)
+    monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
+    yield stub
+    objects.forget_connections()
+    stub.stop()
+
+
+@pytest.mark.integration
+@pytest.mark.filterwarnings("default")
+def test_a_bucket_of_google_cloud_storage_works(
+    cloud: CloudStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files_are_written_listed_read_and_removed("gs://xray", tmp_path)
+    assert set(cloud.files) == {"nih/a b.bin", "run/bundle/model.json"}
+    with pytest.raises(FileNotFoundError, match="gs://nowhere"):
+        objects.list_files("gs://nowhere/a")
+    cloud.fault = "cut"  # gcsfs repeats the request until the time limit
+    monkeypatch.setenv(objects.VARIABLE, "1.5")
+    with pytest.raises(TimeoutError, match=objects.VARIABLE):
+        objects.read_bytes("gs://xray/nih/a b.bin")
+    cloud.fault, cloud.token = "", "another"
+    with pytest.raises(PermissionError, match=r"gs://xray/nih/a b\.bin$|gs://xray/nih/a b\.bin\.$"):
+        objects.read_bytes("gs://xray/nih/a b.bin")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 SCHEMES = {
     "s3": "ribcage[remote]",
-    "gs": "gcsfs",
+    "gs": "ribcage[gs]",
     "hf": "huggingface_hub",
     "az": "adlfs",
     "abfs": "adlfs",

@@ -98,6 +98,8 @@ def _marks(error: BaseException) -> Iterator[str]:
                 yield "aiohttp" if kind.__module__.startswith("aiohttp") else kind.__name__
         if code := _code(one):
             yield code
+        if isinstance(one, OSError) and str(one).startswith("Forbidden:"):  # gcsfs
+            yield "403"
         one = one.__cause__ or one.__context__
 
 

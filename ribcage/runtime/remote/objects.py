@@ -35,7 +35,9 @@ CONNECTIONS = 4
 PAUSES = (0.5, 2.0, 8.0)
 """Seconds before a failed request is repeated."""
 HUB = "hf://"
-"""Addresses in the Hugging Face Hub, whose library repeats failed requests for content itself, up to five times."""
+"""Addresses in the Hugging Face Hub."""
+REPEATED_ELSEWHERE = (HUB, "gs://", "gcs://")
+"""Addresses for which the library of the file system repeats failed requests for content itself, up to five times."""
 VERSION_KEYS = ("ETag", "etag", "generation", "blob_id", "oid", "md5Hash", "mtime", "LastModified", "created")
 """What file systems call the version of an object; the first that is there is used."""
 TIME_KEYS = ("LastModified", "last_modified", "updated", "mtime", "created")
@@ -167,7 +169,7 @@ def download(found: RemoteFile, part: Path) -> str:
 def _read(found: RemoteFile, start: int, end: int) -> bytes:
     """As `read_range`, which is repeated if it fails for a while, unless the file system itself has done so."""
     request = functools.partial(read_range, found, start, end)
-    return request() if found.address.startswith(HUB) else _repeated(found.address, request)
+    return request() if found.address.startswith(REPEATED_ELSEWHERE) else _repeated(found.address, request)
 
 
 def read_range(found: RemoteFile, start: int, end: int) -> bytes:
