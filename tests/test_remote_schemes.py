@@ -17,7 +17,7 @@ from ribcage.runtime.remote import addresses, cache, errors, objects
 from ribcage.runtime.remote.mirror import Mirror
 
 MISSING = (
-    ("s3", "s3fs", "ribcage[remote]"), ("gs", "gcsfs", "ribcage[gs]"), ("abfs", "adlfs", "adlfs"),
+    ("gs", "gcsfs", "ribcage[gs]"), ("abfs", "adlfs", "adlfs"),
     ("sftp", "paramiko", "paramiko"), ("oss", "ossfs", "ossfs"),
 )  # fmt: skip
 """Scheme, the module that it needs, and what is installed to have it."""
