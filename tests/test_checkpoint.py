@@ -41,7 +41,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, how: s
         checkpoint.load_checkpoint(file)
     again = toys.run([(1.0, 1.0)] * 2, epochs=3)
     work = Run(again, tmp_path, Plan(), lambda: {"auroc": 0.5}, lambda: None)
-    said = work.resume()
+    said = " ".join(work.resume())
     assert "checkpoint.pt" in said and "checkpoint.previous.pt" in said and again.step == 4
     list(work.steps())
     assert equal(again.state(), run.state())

@@ -39,7 +39,7 @@ def test_rows_that_do_not_exist_are_refused(dataset: DatasetFolder, rows: list[i
 def test_there_is_a_thread_for_each_core_and_eight_at_most(
     dataset: DatasetFolder, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
 ) -> None:
-    monkeypatch.setattr(loader_module, "_cores", lambda: cores)
+    monkeypatch.setattr(loader_module, "available_cores", lambda: cores)
     assert Loader([dataset], [plain_view(16)]).threads == threads
 
 

@@ -16,6 +16,7 @@ from ribcage.data import dataset_folder, selection, splits
 from ribcage.data.audit import counts
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
+from ribcage.runtime.messages import Message
 from ribcage.training import chosen_rows
 
 
@@ -197,12 +198,12 @@ def test_a_split_gives_way_where_others_have_its_patients_and_images(tmp_path: P
 def test_before_a_training_shared_patients_and_images_are_counted_with_what_solves_it(tmp_path: Path) -> None:
     opened = Datasets.of([crossing(tmp_path)])
     train, val = opened.rows_of("train"), opened.rows_of("val")
-    first, second = selection.sharing(opened, train, val, ("train", "val"))
+    first, second = (message.text for message in selection.sharing(opened, train, val, ("train", "val")))
     assert has_facts(first, "1 patient", "1 image", "'train'", "'test'") and "--drop-shared test" in first
     assert has_facts(second, "1 patient", "'val'", "'test'")
-    assert not [
-        text for text in selection.sharing(opened, train, val, ("train", "val"), ("test",)) if "WARNING" in text
-    ]
+    for giving in ((), ("test",)):
+        found = selection.sharing(opened, train, val, ("train", "val"), giving)
+        assert [message.warning for message in found] == [not giving] * 2
     assert not selection.sharing(opened, train[:0], val[:0], ("train", "val"))
 
 
@@ -210,12 +211,13 @@ def test_before_a_training_unknown_patients_are_warned_of(tmp_path: Path) -> Non
     rows = [("a", "train"), ("", "train"), ("", "val"), ("", "val"), ("b", "test")]
     opened = Datasets.of([made(tmp_path, [{"patient": p, "split": s, "Mass": 0} for p, s in rows])])
     train, val = opened.rows_of("train"), opened.rows_of("val")
-    said = selection.apart(opened, train, val, ("train", "val"))
-    assert "WARNING" in said and "'val'" in said and "'train'" not in said and "--patient-column" in said
-    assert "'train' and 'val'" in selection.apart(opened, train[1:], val, ("train", "val"))
+    (said,) = selection.apart(opened, train, val, ("train", "val"))
+    assert said.warning and "'val'" in said.text and "'train'" not in said.text and "--patient-column" in said.text
+    (said,) = selection.apart(opened, train[1:], val, ("train", "val"))
+    assert "'train' and 'val'" in said.text
     without = Datasets.of([replace(opened[0], facts=replace(opened[0].facts, dataset="medmnist"))])
-    said = selection.apart(without, train, val, ("train", "val"))
-    assert "WARNING" in said and "--patient" not in said  # its import has no such options
+    (said,) = selection.apart(without, train, val, ("train", "val"))
+    assert said.warning and "--patient" not in said.text  # its import has no such options
     assert not selection.apart(opened, train, opened.rows_of("test"), ("train", "test"))
 
 
@@ -251,7 +253,7 @@ def test_identifiers_in_two_folders_of_one_source_are_noted_if_the_names_differ(
     data = Datasets.of([one, two, made(tmp_path / "c", rest, "three")])
     (note,) = selection.shared_codes(data)
     assert has_facts(note, "2 patient", str(one.folder), str(two.folder), "--name")
-    assert note in selection.apart(data, np.array([0]), np.array([1]), ("train", "val"))
+    assert Message(note) in selection.apart(data, np.array([0]), np.array([1]), ("train", "val"))
     named = replace(two, index=replace(two.index, name="one"))
     other = replace(two, facts=replace(two.facts, dataset="nih"))
     assert selection.shared_codes(Datasets.of([one, named])) == selection.shared_codes(Datasets.of([one, other])) == []

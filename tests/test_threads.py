@@ -43,3 +43,17 @@ def test_without_information_from_the_system_there_is_no_warning(monkeypatch: py
     monkeypatch.setattr(threads, "STAT", Path("no where"))
     monkeypatch.setattr(threads.time, "sleep", lambda _: None)
     assert threads.busy_cores() == 0.0 and threads.advice() == ""
+
+
+@pytest.mark.parametrize(
+    ("quota", "share", "cores"),
+    [("50000 100000", 0.5, 1), ("150000 100000", 1.5, 2), ("900000 100000", 4, 4), ("max 100000", 4, 4), ("", 4, 4)],
+)
+def test_cores_are_those_of_the_affinity_within_the_quota_of_a_container(
+    quota: str, share: float, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "QUOTA", tmp_path / "cpu.max")
+    if quota:
+        threads.QUOTA.write_text(quota + "\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 4, 5}, raising=False)
+    assert (threads.core_share(), threads.available_cores()) == (share, cores)

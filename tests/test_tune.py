@@ -72,8 +72,8 @@ class Seen:
         begin, known, label = batch.BatchInProgress.__init__, Datasets.known_labels, batch.BatchMaker.labels
         image = Datasets.image
 
-        def noted_begin(one: Any, maker: Any, pool: Any, epoch: int, addresses: np.ndarray) -> None:
-            begin(one, maker, pool, epoch, addresses)
+        def noted_begin(one: Any, *values: Any) -> None:
+            begin(one, *values)
             self.pixels |= {*one.rows.tolist(), *one.others.tolist()}
 
         def noted_known(one: Datasets, rows: np.ndarray, *more: Any, **how: Any) -> np.ndarray:

@@ -200,8 +200,9 @@ def opened_images(options: Options, members: "Sequence[Classifier]") -> "BlendIm
             "--drop-shared leaves one of the splits empty. Use other values for --train, --val or --drop-shared."
         )
     val_rows, train_rows = rows[0], rows[-1] if needed else rows[0][:0]
-    if needed and (warning := selection.apart(data, train_rows, val_rows, (options.train, options.val))):
-        run_folder.say(warning)
+    if needed:
+        for message in selection.apart(data, train_rows, val_rows, (options.train, options.val)):
+            run_folder.say(message)
     text = options.policy or same_policy(members) or "ignore"
     policy = Policy.parse(text, [*members[0].spec.findings, *data.findings], data.names if options.policy else None)
     return BlendImages(
@@ -229,7 +230,7 @@ def check_members(options: Options, members: "Sequence[Classifier]", images: "Bl
                 raise ValueError(
                     f"{text}. Use another --val, or pass --allow-leak; the model card then states the leakage."
                 ) from None
-            run_folder.say(f"WARNING: {text}.")
+            run_folder.warn(f"{text}.")
             leaks.append(
                 f"one of the blended models was trained on images or patients of split {options.val!r}, on which the "
                 "blend was calibrated"
@@ -255,7 +256,7 @@ def report(options: Options, lines: "Sequence[MemberRecord]", spec: "ModelSpec",
     from ribcage.reports.console import print_table
     from ribcage.reports.html import Table
     from ribcage.runtime import terminal
-    from ribcage.training.run_folder import say
+    from ribcage.training.run_folder import warn
 
     head = ["model", "AUROC", *(["AUROC of the blend", "used"] if options.greedy else [])]
     rows = [
@@ -271,8 +272,8 @@ def report(options: Options, lines: "Sequence[MemberRecord]", spec: "ModelSpec",
     print(f"Mean AUROC over {count_phrase(findings, 'finding')} on split {options.val!r}.")
     if auroc < best:
         why = " Averaging weights is only useful if the models were fine-tuned from the same initial weights."
-        say(
-            f"WARNING: the blend has a lower validation AUROC ({auroc:.4f}) than the best of its models ({best:.4f})."
+        warn(
+            f"the blend has a lower validation AUROC ({auroc:.4f}) than the best of its models ({best:.4f})."
             + why * (options.mean == "weights")
         )
 

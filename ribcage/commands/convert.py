@@ -221,7 +221,7 @@ def fitted(options: Options, model: Model) -> Model:
     selection.distinct(data)
     rows = data.rows_of(options.val)
     if warning := leakage.initial_weights_warning(model.seen, data, rows, options.val):
-        run_folder.say(warning)
+        run_folder.warn(warning)
     validation = ClassifierValidation(
         lambda: model.method, data, rows, model.spec, device=torch.device("cpu"), batch=64
     )

@@ -139,7 +139,7 @@ def train(options: Options, device: "torch.device") -> Path:
     if options.resume:
         run_folder.check_resumable("distil", options, data, hashes)
     teachers = opening.open_teachers(options.teacher)
-    warn(teachers, data)
+    report_teachers(teachers, data)
     of_all = replace(options, findings=findings(options, data, teachers), labels=1.0)
     train_rows, val_rows = finetune.split_rows(of_all, data)
     leak = check_teachers(options, data, val_rows)
@@ -164,10 +164,10 @@ def train(options: Options, device: "torch.device") -> Path:
     return options.out
 
 
-def warn(teachers: "Mapping[str, OpenedTeacher]", data: "Datasets") -> None:
+def report_teachers(teachers: "Mapping[str, OpenedTeacher]", data: "Datasets") -> None:
     """Print what is unusual about the teachers."""
     from ribcage.bundle.io import Classifier
-    from ribcage.training.run_folder import say
+    from ribcage.training.run_folder import warn
 
     for name, one in teachers.items():
         if isinstance(one, Classifier):
@@ -179,7 +179,7 @@ def warn(teachers: "Mapping[str, OpenedTeacher]", data: "Datasets") -> None:
         else:
             notes = list(one.notes)
         for note in dict.fromkeys(notes):
-            say(f"WARNING: {name}: {note}.")
+            warn(f"{name}: {note}.")
 
 
 def findings(options: Options, data: "Datasets", teachers: "Mapping[str, OpenedTeacher]") -> tuple[str, ...]:
@@ -202,7 +202,7 @@ def check_teachers(options: Options, data: "Datasets", val_rows: "np.ndarray") -
     """Raise where a teacher was trained on validation images: the selection of the student would be biased. With
     --allow-leak, a sentence about it instead; "" without a leak."""
     from ribcage.evaluation import leakage
-    from ribcage.training.run_folder import say
+    from ribcage.training.run_folder import warn
     from ribcage.training.teachers.opening import teacher_provenance
 
     leaks = []
@@ -221,7 +221,7 @@ def check_teachers(options: Options, data: "Datasets", val_rows: "np.ndarray") -
                 raise ValueError(
                     f"{found}, on which the student is selected. {why}. Use another --val, or pass --allow-leak."
                 ) from None
-            say(f"WARNING: {found}, on which the student is selected. {why}.")
+            warn(f"{found}, on which the student is selected. {why}.")
             leaks.append(
                 f"its teacher {Path(name).name} was trained on split {options.val!r}, on which the student was selected"
             )

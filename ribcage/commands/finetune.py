@@ -230,7 +230,7 @@ def build(
     if options.loss == "cross-entropy":
         classifier_validation.check_exclusive(loader.labels(0, train_rows))
     if options.freeze and not options.init:
-        run_folder.say("WARNING: --freeze backbone without --init: the features of the backbone are random.")
+        run_folder.warn("--freeze backbone without --init: the features of the backbone are random.")
     setup.count_labels(method, loader)
     if options.sampling == "classes":
         setup.sample_by_class(loader)

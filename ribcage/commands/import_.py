@@ -5,7 +5,6 @@ the labels as they are in the source. 'ribcage import DATASET --help' shows the 
 import continues when the same command is run again.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -283,7 +282,9 @@ def write(writer: "Writer", name: str) -> None:
 
 def cores(*, remote: bool = False) -> int:
     """Number of threads: one per core, or more if they mostly wait for a server."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from ribcage.runtime.threads import available_cores
+
+    count = available_cores()
     return max(count, WAITING_THREADS) if remote else count
 
 

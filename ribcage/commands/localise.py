@@ -228,7 +228,7 @@ def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.nd
         if len(without_boxes) == len(options.findings):
             raise ValueError(f"No usable image in split {split!r} has a box for {' or '.join(without_boxes)}.")
         if without_boxes:
-            run_folder.say(f"WARNING: split {split!r} has no boxes for {', '.join(without_boxes)}.")
+            run_folder.warn(f"split {split!r} has no boxes for {', '.join(without_boxes)}.")
     return kept[0], kept[1], policy
 
 
@@ -372,7 +372,7 @@ def build_cam(options: Options, data: "Datasets", device: "torch.device") -> Pat
         policy=policy_of(options, data), threads=options.threads or None,
     )  # fmt: skip
     if warning := leakage.initial_weights_warning(seen, data, val_rows, options.val):
-        run_folder.say(warning)
+        run_folder.warn(warning)
     if validation.judged:
         validation()
         seen |= Provenance.of(data, np.empty(0, np.int64), val_rows)

@@ -204,6 +204,7 @@ def unsuitable(options: Options, model: "ModelSpec") -> list[str]:
 def show(options: Options, found: "FilePredictions", text: "PredictionLines", weakness: str) -> None:
     """Print the predictions of every file, a legend, counts and warnings."""
     from ribcage.reports.prediction_lines import counts_line
+    from ribcage.runtime.messages import Message
 
     for line in text.of_files(found):
         print(line)
@@ -216,7 +217,7 @@ def show(options: Options, found: "FilePredictions", text: "PredictionLines", we
     if weakness:
         print(weakness)
     if text.model.warning:
-        print(f"WARNING: {text.model.warning}")
+        print(Message(text.model.warning, warning=True))
 
 
 def map_method(options: Options) -> "MapMethod":

@@ -292,9 +292,8 @@ def watcher(
     if options.probe:
         opened = Datasets.open(options.probe)
         if "val" in options.train:
-            run_folder.say(
-                "WARNING: --probe evaluates on the val split, which is also used for training: the AUROC is biased "
-                "upwards."
+            run_folder.warn(
+                "--probe evaluates on the val split, which is also used for training: the AUROC is biased upwards."
             )
         labelled = monitor.Labelled(opened, opened.rows_of("train"), opened.rows_of("val"))
     return monitor.Monitor(
@@ -318,7 +317,7 @@ def looking(monitor: "Monitor") -> Callable[[], dict[str, float]]:
     def look() -> dict[str, float]:
         found: dict[str, float] = monitor()
         if warning := monitor.warning():
-            run_folder.say(f"WARNING: {warning}")
+            run_folder.warn(f"{warning}")
         return found
 
     return look

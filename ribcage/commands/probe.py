@@ -164,8 +164,8 @@ def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.nd
             )
     if options.drop_copies:
         train_rows = selection.without_copies(data, train_rows, options.train)
-    if warning := selection.apart(data, train_rows, val_rows, (options.train, options.val)):
-        print(warning, flush=True)
+    for message in selection.apart(data, train_rows, val_rows, (options.train, options.val)):
+        print(message, flush=True)
     return train_rows, val_rows, tested
 
 

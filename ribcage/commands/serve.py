@@ -161,13 +161,14 @@ def service(options: Options, models: "dict[str, ServedModel]") -> "Service":
 
 def settings(options: Options) -> "Settings":
     """The limits, in the server's units."""
+    from ribcage.runtime.threads import available_cores
     from ribcage.server.app import Settings
     from ribcage.server.gate import AccessRules, is_loopback
 
     rules = AccessRules(secret(options)[0], is_loopback(options.host), options.max_requests, options.max_seconds)
     return Settings(
         batch=options.batch, wait=options.batch_delay / 1000, threads=options.threads,
-        readers=options.workers or os.cpu_count() or 1, most_bytes=round(1e6 * options.max_megabytes),
+        readers=options.workers or available_cores(), most_bytes=round(1e6 * options.max_megabytes),
         most_files=options.max_files, most_pixels=1e6 * options.max_megapixels, rules=rules,
         window=options.window,
     )  # fmt: skip

@@ -9,7 +9,6 @@ number of threads or ranks, and resumes from just the epoch and step.
 """
 
 import copy
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from ribcage.imaging import augment
 from ribcage.imaging.augment import View
 from ribcage.runtime.array_pool import ArrayPool
 from ribcage.runtime.devices import SideStream
+from ribcage.runtime.threads import available_cores
 
 _BLOCK = 1 << 16
 """Rows whose labels are in memory at a time."""
@@ -97,7 +97,7 @@ class Loader(BatchMaker):
         if not all(isinstance(one, DatasetFolder) for one in self.data):
             raise ValueError("A Loader takes a list of opened dataset folders, such as [ribcage.open(folder)].")
         self.batch, self.drop_last, self.prefetch, self.rank, self.world = batch, drop_last, prefetch, rank, world
-        self.threads, self.channels = min(_cores(), 8) if threads is None else threads, channels
+        self.threads, self.channels = min(available_cores(), 8) if threads is None else threads, channels
         self.rows = sampling.selected_rows(rows, self.data.total)
         self.findings = self.data.findings if findings is None else tuple(findings)
         if problems := _problems(self):
@@ -203,10 +203,6 @@ def _finished(making: BatchInProgress, side: SideStream | None) -> Batch:
         return making.result()
     batch, wait = side.run(making.result, Batch.on_gpu)
     return replace(batch, wait=wait)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _problems(loader: Loader) -> list[str]:

@@ -15,6 +15,7 @@ from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.patient_codes import KNOWN
 from ribcage.imaging import duplicates
+from ribcage.runtime.messages import Message
 from ribcage.runtime.spelling import count_phrase, did_you_mean
 
 
@@ -92,10 +93,10 @@ def sharing(
     choosing: np.ndarray,
     splits: tuple[str, str],
     giving: Sequence[str] = (),
-) -> list[str]:
+) -> list[Message]:
     """Before training: a sentence about each other split that shares patients or images with the training or validation
     rows, and its remedy; `giving` are splits from which shared images are removed."""
-    said: list[str] = []
+    found: list[Message] = []
     others = sorted(set(data.splits) - {"", *splits})
     images = data.image_hashes if others else np.empty(0, np.uint64)
     for other in others:
@@ -112,9 +113,10 @@ def sharing(
                 f"'ribcage evaluate' will refuse split {other!r}. --drop-shared {other} removes them from {other!r}, "
                 f"--drop-shared {part} from {part!r}."
             )
-            warned = "" if other in giving else "WARNING: "
-            said.append(f"{warned}{what} {verb} in {part!r} and in {other!r}: {solved if warned == '' else open_}")
-    return said
+            remedy = solved if other in giving else open_
+            text = f"{what} {verb} in {part!r} and in {other!r}: {remedy}"
+            found.append(Message(text, warning=other not in giving))
+    return found
 
 
 @dataclass(frozen=True)
@@ -156,9 +158,9 @@ def hash_in(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return found
 
 
-def apart(data: Datasets, learning: np.ndarray, choosing: np.ndarray, splits: tuple[str, str]) -> str:
+def apart(data: Datasets, learning: np.ndarray, choosing: np.ndarray, splits: tuple[str, str]) -> list[Message]:
     """Raise if training and validation share images; returns a warning if they share patients, or if no patient is
-    known, and notes on shared identifiers, else ""."""
+    known, and sentences about shared identifiers."""
     both, (train, val) = split_overlap(data, learning, choosing), splits
     if both.images:
         raise ValueError(
@@ -166,13 +168,14 @@ def apart(data: Datasets, learning: np.ndarray, choosing: np.ndarray, splits: tu
             "the model would be validated on training images. Use another split for --val."
         )
     shared = (
-        f"WARNING: {count_phrase(both.patients, 'patient is', 'patients are')} in {train!r} and in {val!r}: "
+        f"{count_phrase(both.patients, 'patient is', 'patients are')} in {train!r} and in {val!r}: "
         "the best epoch, the temperature and the thresholds would be chosen on training patients. "
         f"--drop-shared {val} removes their images from {val!r}, "
         f"--drop-shared {train} from {train!r}."
     )
     warning = shared if both.patients else _unknown(data, learning, choosing, splits)
-    return " ".join([warning] * bool(warning) + [f"NOTE: {text}" for text in shared_codes(data)])
+    warnings = [Message(warning, warning=True)] if warning else []
+    return warnings + [Message(text) for text in shared_codes(data)]
 
 
 def shared_codes(data: Datasets) -> list[str]:
@@ -207,9 +210,8 @@ def _unknown(data: Datasets, learning: np.ndarray, choosing: np.ndarray, splits:
         return ""
     advised = any(datasets.has_option(one.facts.dataset, "patient_column") for one in data)
     return (
-        f"WARNING: no patient identifiers are known in {' and '.join(map(repr, blind))}: images of one patient may "
-        f"be in training "
-        "and in validation, which biases results upwards."
+        f"No patient identifiers are known in {' and '.join(map(repr, blind))}: images of one patient may be in "
+        f"training and in validation, which biases results upwards."
     ) + " Import with --patient-column or --patient-pattern." * advised
 
 

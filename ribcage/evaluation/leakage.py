@@ -153,8 +153,8 @@ def initial_weights_warning(seen: Provenance, validation: Datasets, rows: np.nda
         check_leakage(seen, validation, rows, selected=True)
     except LeakError as error:
         found = (
-            f"WARNING: the initial weights were trained on images or patients of split {split!r}: validation scores "
-            "are too high."
+            f"The initial weights were trained on images or patients of split {split!r}, so validation scores are too "
+            f"high."
         )
         return f"{found} {error.leak.sentence('validation')}."
     return ""

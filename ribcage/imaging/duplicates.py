@@ -6,7 +6,6 @@ local contrast: ribs and vessels of the same exposure coincide, those of another
 """
 
 import functools
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 
 from ribcage.imaging.fingerprint import BITS, GRID, TURNS, VARIANTS, rank_images, turned_prints, turned_ranks
 from ribcage.imaging.hamming import Rows, rows_within
+from ribcage.runtime.threads import available_cores
 
 STRICT = 32
 """Largest distance of a duplicate without images; changes of size, format and gray scale stay below it."""
@@ -190,7 +190,7 @@ def _confirmed(
         alike = likeness(turned_ranks(one[i], turn), other[j] * (-1 if flipped else 1))
         return alike, min(side, far_side)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         pairs = (found.first.tolist(), found.second.tolist(), found.turn.tolist())
         alike, sides = np.array(list(pool.map(compare, *pairs)), np.float32).reshape(-1, 2).T
     same = alike >= _needed(found.distance, sides)

@@ -1,6 +1,5 @@
 """Hamming search: all pairs of 256-bit hashes within a distance, among millions, in compiled code."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from ribcage.imaging.fingerprint import BITS
 from ribcage.runtime.compiling import compiled
+from ribcage.runtime.threads import available_cores
 
 _BLOCK = 2048  # targets scanned at a time: 64 KiB, which fits into the cache
 _EXACT = 1e10  # up to this many pairs, all are compared; takes two or three seconds
@@ -24,7 +24,7 @@ def rows_within(a: Rows, b: Rows, max_distance: int) -> tuple[np.ndarray, np.nda
     if len(queries) == 0:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     cells = _blocks(queries, targets) if len(queries) * len(targets) <= _EXACT else _neighbourhoods(queries, targets)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         found = list(pool.map(lambda cell: _scanned(queries, targets, cell, max_distance), cells))
     query, target = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return a[0][query], b[0][target]
@@ -67,7 +67,7 @@ def _probed(rows: np.ndarray, pivots: np.ndarray, sizes: np.ndarray, share: int)
         part = slice(start, start + 4096)
         compiled(_probe)(rows[part], *columns, sizes, share, nearest[part], limits[part])
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         list(pool.map(probe, range(0, len(rows), 4096)))
     return nearest, limits
 

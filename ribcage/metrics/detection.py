@@ -11,7 +11,6 @@
 Images are matched once; in a resample they count as often as their patients were drawn.
 """
 
-import os
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,7 @@ from ribcage.metrics.matching import THRESHOLDS, match_boxes
 from ribcage.metrics.patients import patient_numbers
 from ribcage.metrics.resampling import BLOCK, Resampled, times_drawn
 from ribcage.runtime import rng
+from ribcage.runtime.threads import available_cores
 
 HIT = 0.4
 """IoU of a hit on the FROC curve by overlap: the lowest of THRESHOLDS."""
@@ -113,7 +113,7 @@ def bootstrap_detection(
         found = [{name: row for measure in measures for name, row in measure(times).items()} for measures in of_each]
         return {name: np.stack([one[name] for one in found], axis=1) for name in found[0]}
 
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or available_cores()) as pool:
         blocks = [range(s, min(s + BLOCK, resamples)) for s in range(0, resamples, BLOCK)]
         parts = list(pool.map(lambda block: metrics(times_drawn(seed, block, people)), blocks))
         halves = [metrics(times) for times in pool.map(partial(_halves, seed, people), range(HALVINGS))]

@@ -10,7 +10,6 @@ Efron & Tibshirani 1993, An Introduction to the Bootstrap; Field & Welsh 2007,
 https://doi.org/10.1111/j.1467-9868.2007.00593.x
 """
 
-import os
 import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from ribcage.metrics.patients import patient_numbers
 from ribcage.metrics.ranking import Ranking, checked_arrays, rank_scores
 from ribcage.runtime import rng
 from ribcage.runtime.compiling import compiled
+from ribcage.runtime.threads import available_cores
 
 STREAM = 0xFFFB
 """Stream of random numbers of the resamples."""
@@ -89,7 +89,7 @@ def bootstrap(
     def metrics(times: np.ndarray) -> dict[str, np.ndarray]:
         return _metrics(defined, walks, times, dict(zip(terms, _summed(by_patient, times), strict=True)))
 
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or available_cores()) as pool:
         drawn = [(range(s, min(s + BLOCK, resamples))) for s in range(0, resamples, BLOCK)]
         parts = list(pool.map(lambda block: metrics(times_drawn(seed, block, people)), drawn))
     value = {name: found[0] for name, found in metrics(np.ones((people, 1), np.int32)).items()}

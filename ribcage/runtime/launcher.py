@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ribcage.runtime import rendezvous, signals
+from ribcage.runtime import rendezvous, signals, threads
 from ribcage.runtime.distributed import active, echoed
 
 
@@ -139,13 +139,13 @@ def launch(devices: int, words: list[str]) -> int:
     if torch.cuda.is_available() and devices > torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ValueError(f"--devices {devices} exceeds the number of GPUs on this machine, which is {count}.")
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // devices))}
+    own = {"OMP_NUM_THREADS": str(max(1, threads.available_cores() // devices))}
     with tempfile.TemporaryDirectory(prefix="ribcage-") as folder:
         shared = {RENDEZVOUS: f"{folder}/store", PARENT: str(os.getpid()), "WORLD_SIZE": str(devices), **_loopback()}
         ranks = [
             subprocess.Popen(
                 [sys.executable, "-m", "ribcage", *words],
-                env={**threads, **os.environ, **shared, "RANK": str(number), "LOCAL_RANK": str(number)},
+                env={**own, **os.environ, **shared, "RANK": str(number), "LOCAL_RANK": str(number)},
                 start_new_session=True,  # Ctrl-C in a terminal would otherwise reach them twice
             )
             for number in range(devices)

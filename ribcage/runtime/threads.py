@@ -1,13 +1,16 @@
-"""Threads: waiting OpenMP threads sleep, and a warning on a busy machine.
+"""Threads: the cores that a process may use, OpenMP threads that sleep while they wait, a warning on a busy machine.
 
 OpenMP's threads spin while they wait. Beside other programs this takes cores from the thread that is still computing:
 `python -m benchmarks.busy` measures the cost.
 """
 
+import math
 import os
 import time
 from pathlib import Path
 
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""The CPU time of a container, in microseconds per period of microseconds."""
 STAT = Path("/proc/stat")
 MEASURED_SECONDS = 0.25
 """Seconds over which the load is measured."""
@@ -18,6 +21,21 @@ def calm() -> None:
     imported."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+
+def available_cores() -> int:
+    """Number of cores that this process may use: those of its affinity, or fewer in a container with a quota."""
+    return max(1, math.ceil(core_share()))
+
+
+def core_share() -> float:
+    """The same as a fraction: a container may have 1.5 cores."""
+    count = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    try:
+        most, period = QUOTA.read_text(encoding="ascii").split()
+        return min(count, int(most) / int(period))
+    except (OSError, ValueError):  # no container, or "max": no quota
+        return count
 
 
 def advice() -> str:

@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypedDict
 
+from ribcage.runtime import threads
+
 EXTRAS = {
     "export": "ribcage export",
     "serve": "ribcage serve",
@@ -179,7 +181,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def machine() -> Iterator[InstallationCheck]:
     """Cores, memory, devices, and whether bfloat16 is fast."""
-    yield InstallationCheck("machine", "cores", f"{cores():g} of {os.cpu_count()}")
+    yield InstallationCheck("machine", "cores", f"{threads.core_share():g} of {os.cpu_count()}")
     free, total = available_memory()
     if total:
         little = free < ENOUGH
@@ -202,13 +204,6 @@ def machine() -> Iterator[InstallationCheck]:
     yield InstallationCheck(
         "machine", "bf16", f"fast on {fast}" if fast else "slow on this machine; --precision auto uses float32"
     )
-
-
-def cores() -> float:
-    """Number of cores this process may use."""
-    count = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    quota = _words("/sys/fs/cgroup/cpu.max")
-    return min(count, int(quota[0]) / int(quota[1])) if len(quota) == 2 and quota[0].isdigit() else count
 
 
 def available_memory() -> tuple[float, float]:

@@ -12,6 +12,7 @@ from ribcage.data import selection
 from ribcage.data.collection import Datasets
 from ribcage.evaluation import leakage
 from ribcage.runtime import distributed
+from ribcage.runtime.messages import Message
 from ribcage.runtime.spelling import count_phrase
 from ribcage.training.options import TrainingOptions
 from ribcage.training.run_folder import say
@@ -68,14 +69,15 @@ def usable_rows(options: TrainingOptions, data: Datasets, rows: np.ndarray) -> n
 def warn_of_overlap(
     options: TrainingOptions, data: Datasets, splits: tuple[str, str], train_rows: np.ndarray, val_rows: np.ndarray
 ) -> None:
-    """Print warnings where training and validation share patients or images, also by the initial weights."""
+    """Print where training and validation share patients or images, also by the initial weights."""
 
-    def warnings() -> list[str]:
+    def found() -> list[Message]:
+        trained = leakage.initial_weights_warning(initial_provenance(options.init), data, val_rows, splits[1])
         return [
-            selection.apart(data, train_rows, val_rows, splits),
+            *selection.apart(data, train_rows, val_rows, splits),
             *selection.sharing(data, train_rows, val_rows, splits, options.drop_shared),
-            leakage.initial_weights_warning(initial_provenance(options.init), data, val_rows, splits[1]),
+            *([Message(trained, warning=True)] if trained else []),
         ]
 
-    for warning in filter(None, distributed.run_on_first(warnings)):
-        say(warning)
+    for message in distributed.run_on_first(found):
+        say(message)

@@ -29,7 +29,7 @@ def cache_maps(trainer: Trainer[Detect], validation: DetectorValidation, out: Pa
             run_folder.say(f"The feature maps for {of} are not cached: {why}.")
         else:
             user.cached = feature_cache.cache_features(
-                trainer.method, loader, out / FOLDER / of, kind=KIND, compute=trainer.dtype
+                trainer.method, loader, out / FOLDER / of, kind=KIND, compute=trainer.dtype, label=f"cache for {of}"
             )
 
 

@@ -11,7 +11,7 @@ twice. The run writes the files before its first step, each process its share:
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from ribcage.data.loader import Loader
 from ribcage.imaging import augment
 from ribcage.inference.forward_pass import evaluation_mode
 from ribcage.methods.detect import Detect
-from ribcage.runtime import distributed, files
+from ribcage.runtime import distributed, files, progress
 from ribcage.runtime.devices import autocast
 
 Kind = Literal["float16", "bfloat16", "float32"]
@@ -83,7 +83,7 @@ def cache_features(
     *,
     kind: Kind = "float16",
     compute: torch.dtype = torch.float32,
-    say: Callable[[str], None] = lambda text: None,
+    label: str = "",
 ) -> FeatureCache:
     """The maps of all images of a loader, read from the folder or computed. The caller sets `loader.cached` to it.
 
@@ -92,13 +92,13 @@ def cache_features(
         folder: accessible to all processes.
         kind: data type of the maps; with float32, results equal those without a cache.
         compute: data type in which the backbone computes.
-        say: called with the progress.
+        label: of the progress line of rank 0; "" shows none.
     """
     rows, facts = np.unique(loader.rows), _facts(method, loader, kind, compute)
     count = len(rows) * len(_states(loader))
     sizes = [count * math.prod(shape) * _dtype(kind).itemsize for shape in _shapes(method, loader)]
     if not distributed.broadcast_from_first(_known(folder, facts, sizes)):
-        _make(method, loader, folder, rows, kind, compute, say)
+        _make(method, loader, folder, rows, kind, compute, label)
         if distributed.rank() == 0:
             with files.atomic(folder / "features.json") as part:
                 part.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
@@ -127,7 +127,7 @@ def _make(
     rows: np.ndarray,
     kind: Kind,
     compute: torch.dtype,
-    say: Callable[[str], None],
+    label: str,
 ) -> None:
     """Compute and write this process's share of the files."""
     shapes, states, dtype = _shapes(method, loader), _states(loader), _dtype(kind)
@@ -141,14 +141,19 @@ def _make(
     distributed.broadcast_from_first(None)
     rank, world = distributed.rank(), distributed.world_size()
     first, end = (len(rows) * part // world for part in (rank, rank + 1))
-    with files.explained(folder, "Free some space, or train without the cache."):
+
+    def counts() -> Iterator[int]:
         for turn, flip in enumerate(states):
             at = turn * len(rows) + first
             for maps in _computed(method, loader, rows[first:end], flip, compute):
                 for number, one in enumerate(maps):
                     _write(folder / f"{number}.bin", at, _bounded(one, dtype))
                 at += len(maps[0])
-                say(f"Maps of {at - turn * len(rows) - first:,} of {end - first:,} images")
+                yield len(maps[0])
+
+    with files.explained(folder, "Free some space, or train without the cache."):
+        total, shown = len(states) * (end - first), label and rank == 0
+        list(progress.track(counts(), total, label, "images") if shown else counts())
     for number in range(len(shapes)):
         files.sync(folder / f"{number}.bin")
     distributed.broadcast_from_first(None)

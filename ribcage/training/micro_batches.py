@@ -12,7 +12,7 @@ from ribcage.methods import Method
 from ribcage.methods.base import ContrastiveMethod
 from ribcage.runtime import distributed
 from ribcage.training.options import TrainingOptions
-from ribcage.training.run_folder import say
+from ribcage.training.run_folder import warn
 
 
 def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
@@ -76,8 +76,8 @@ def check_batch_norms(options: TrainingOptions, method: Method, images: int) -> 
     if not any(isinstance(one, norms) and one.training for one in method.train().modules()):
         return
     if count > 1 and isinstance(method, ContrastiveMethod):
-        say(
-            f"WARNING: Batch norm statistics are computed over micro-batches of {images // count:,} images instead of "
+        warn(
+            f"Batch norm statistics are computed over micro-batches of {images // count:,} images instead of "
             f"the whole batch of {images:,}, so the results differ from those without --micro-batch."
         )
     if images // count < 2:

@@ -26,6 +26,7 @@ from typing import Any, TextIO
 
 from ribcage.data.collection import Datasets
 from ribcage.runtime import distributed, files, launcher, progress, resuming, signals, threads
+from ribcage.runtime.messages import Message
 from ribcage.runtime.spelling import count_phrase
 from ribcage.runtime.synchronised_norms import has_batch_norms
 from ribcage.training import checkpoint, metrics_log, run_folder
@@ -115,21 +116,23 @@ class Run:
         missing = distributed.run_on_first(lambda: self._settle(name))
         return [text for text in (warning, missing) if text]
 
-    def replace_model(self) -> str:
+    def replace_model(self) -> Message | None:
         """Save a model in place of the best one, which was deleted: that of the checkpoint, which `steps` validates
-        first, or, if it was saved between two validations, that of the next one. Returns a sentence about it."""
+        first, or, if it was saved between two validations, that of the next one. Returns a sentence about it; None if
+        no model has been saved yet."""
         deleted, step = self.standing.best_step, self.trainer.step
         if not deleted:
-            return ""
+            return None
         self._replacing = self.standing.validated == step
         self.standing = replace(self.standing, best=-math.inf, best_loss=math.inf, best_step=0)
         folder = self.folder / "bundle"
         if deleted == step:
-            return f"{folder} was deleted. The model is saved again from the checkpoint."
+            return Message(f"{folder} was deleted. The model is saved again from the checkpoint.")
         instead = f"the model of step {step:,}" if self._replacing else "the best model from now on"
-        return (
-            f"WARNING: {folder} was deleted. The checkpoint of step {step:,} does not contain the best model, which is "
-            f"that of step {deleted:,}. Instead, {instead} is saved."
+        return Message(
+            f"{folder} was deleted. The checkpoint of step {step:,} does not contain the best model, which is that of "
+            f"step {deleted:,}. Instead, {instead} is saved.",
+            warning=True,
         )
 
     def steps(self) -> Iterator[StepLog]:
@@ -360,10 +363,10 @@ def opened_run(
             distributed.run_on_first(lambda: run_folder.create(command, options, data, teachers))
         else:
             for warning in run.resume():
-                run_folder.say(f"WARNING: {warning}")
+                run_folder.warn(warning)
             there = distributed.run_on_first((options.out / "bundle" / "model.json").exists)
-            if not there and (text := run.replace_model()):
-                run_folder.say(text)
+            if not there and (message := run.replace_model()):
+                run_folder.say(message)
             step = run.trainer.step
             normed = has_batch_norms(run.trainer.method)
             distributed.run_on_first(

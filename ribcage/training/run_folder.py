@@ -10,7 +10,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.training_record import OptionChange
 from ribcage.data.collection import Datasets
 from ribcage.runtime import distributed, files, flags, launcher, typed_json
+from ribcage.runtime.messages import Message
 from ribcage.runtime.remote.mirror import WRITER
 from ribcage.runtime.spelling import count_phrase
 from ribcage.training import checkpoint
@@ -123,7 +124,7 @@ def record_changes(
         return
     before = changes.get("devices", (0, 0))[0]
     if batch_norms and isinstance(before, int) and before and (warning := norms_warning(options, before)):
-        say(warning)
+        warn(warning)
     say(f"Resuming at step {step:,} with {_described(changes)}.")
     was, now = ({name: pair[place] for name, pair in changes.items()} for place in (0, 1))
     history = typed_json.to_json([*option_changes(options.out), OptionChange(step, was, now)])
@@ -141,7 +142,7 @@ def norms_warning(options: TrainingOptions, before: int) -> str:
     if now == before or all(math.ceil(options.batch / world) <= largest for world in (before, now)):
         return ""
     return (
-        f"WARNING: Batch norms are computed over micro-batches (--micro-batch {options.micro_batch}), which are not "
+        f"Batch norms are computed over micro-batches (--micro-batch {options.micro_batch}), which are not "
         f"the same with {count_phrase(now, 'process', 'processes')} as with {before}. The results therefore differ "
         f"from those of a run with a constant number of processes."
     )
@@ -165,7 +166,7 @@ def with_history(spec: ModelSpec, folder: Path) -> ModelSpec:
 
 def _described(changes: Changes) -> str:
     """Changes in words."""
-    parts = [f"{_words([name], {name: now})} (was {was})" for name, (was, now) in changes.items()]
+    parts = [f"{options_text([name], {name: now})} (was {was})" for name, (was, now) in changes.items()]
     longer = "; the learning rate schedule is now that of the longer run" if "epochs" in changes else ""
     return ", ".join(parts) + longer
 
@@ -211,12 +212,10 @@ def check_resumable(command: str, options: TrainingOptions, data: Datasets, teac
         )
     names = [name for name in dict.fromkeys([*before, *now]) if name != "history" and before.get(name) != now.get(name)]
     if changed := [name for name in names if name not in FREE | ADJUSTABLE]:
-        other = " (with other images or labels)" if "contents" in changed else ""
-        other += " (whose predictions differ)" if "teacher_contents" in changed else ""
         raise ValueError(
-            f"The run in {options.out} was started with {_words(changed, before)}, not with "
-            f"{_words(changed, now)}{other}. "
-            "Resume it with the same options, or choose another --out."
+            f"The run in {options.out} was started with {options_text(changed, before)}, not with "
+            f"{options_text(changed, now)}{changed_content(changed)}. "
+            f"Resume it with the same options, or choose another --out."
         )
     was, wanted = before.get("epochs"), now.get("epochs")
     if "epochs" in names and not (isinstance(was, int) and isinstance(wanted, int) and was < wanted):
@@ -251,17 +250,33 @@ def resume_command(command: str, options: TrainingOptions) -> str:
     return shlex.join(["ribcage", command, *flags.option_line(sys.modules[type(options).__module__], again)])
 
 
-def _words(names: Sequence[str], values: dict[str, object]) -> str:
+def options_text(names: Sequence[str], values: Mapping[str, object]) -> str:
     """Options as typed on the command line; hashes of data are replaced by the names of the folders."""
     named = [{"contents": "data", "teacher_contents": "teacher"}.get(name, name) for name in names]
-    words = [word for name in named if name in values for word in flags.option_words(name, values[name])]
+    words = [
+        word
+        for name in dict.fromkeys(named)
+        if values.get(name) is not None
+        for word in ([str(values[name])] if name == "command" else flags.option_words(name, values[name]))
+    ]
     return shlex.join(words) or "their defaults"
 
 
-def say(text: str) -> None:
+def changed_content(names: Sequence[str]) -> str:
+    """A remark in parentheses on options whose files have other content than before; "" without any."""
+    other = " (with other images or labels)" if "contents" in names else ""
+    return other + " (whose predictions differ)" * ("teacher_contents" in names)
+
+
+def say(message: str | Message) -> None:
     """Print on rank 0."""
     if distributed.rank() == 0:
-        print(text, flush=True)
+        print(message, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning on rank 0."""
+    say(Message(text, warning=True))
 
 
 # ---- state

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from ribcage.runtime import distributed
 from ribcage.training import checkpoint, sharding
-from ribcage.training.run_folder import say
+from ribcage.training.run_folder import warn
 
 
 class Saver:
@@ -72,7 +72,7 @@ class Saver:
             try:
                 self.finish()
             except Exception as error:
-                say(f"WARNING: {error}")
+                warn(str(error))
             raise
         self.finish()
 

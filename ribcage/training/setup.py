@@ -35,7 +35,7 @@ from ribcage.runtime.remote import cache
 from ribcage.runtime.spelling import count_phrase
 from ribcage.training import micro_batches, optim, run_folder, sharding
 from ribcage.training.options import TrainingOptions
-from ribcage.training.run_folder import say, with_history
+from ribcage.training.run_folder import say, warn, with_history
 from ribcage.training.trackers import check_trackers
 from ribcage.training.trainer import Trainer
 
@@ -132,9 +132,9 @@ def build_loader(
         weights, same_patient, together, labelled: as for a Loader.
     """
     if warning := enlargement_warning(spec.size, [one.size for one in data]):
-        say(warning)
+        warn(warning)
     if warning := download_warning(options.shuffle, data):
-        say(warning)
+        warn(warning)
     *early, _ = options.size_stages
     loader = Loader(
         data,
@@ -190,7 +190,7 @@ def download_warning(shuffle: str, data: Datasets) -> str:
     if shuffle != "rows" or size <= limit:
         return ""
     return (
-        f"WARNING: The remote images ({files.format_bytes(size)}) do not fit into the cache "
+        f"The remote images ({files.format_bytes(size)}) do not fit into the cache "
         f"({files.format_bytes(limit)}), so shards are downloaded many times per epoch with --shuffle rows. Use "
         f"--shuffle blocks, or set {cache.SIZE_VARIABLE} to a larger size."
     )
@@ -204,7 +204,7 @@ def enlargement_warning(size: tuple[int, int], stored: Sequence[int]) -> str:
     smaller = STRIDE * math.ceil(largest / STRIDE)
     times = size[0] * size[1] / smaller**2
     texts = [
-        f"WARNING: The images are stored at {largest} px and are enlarged to {size[0]} × {size[1]} px for training, "
+        f"The images are stored at {largest} px and are enlarged to {size[0]} × {size[1]} px for training, "
         f"which adds no detail."
     ]
     if smaller < least:
@@ -238,7 +238,7 @@ def build_trainer(options: TrainingOptions, method: M, loader: Loader, device: t
     if options.ema:
         say(f"A moving average of the weights (decay {options.ema:g}) is validated and saved in the bundle.")
     if getattr(options, "validate_every", 1) > options.epochs:
-        say("WARNING: --validate-every is longer than the run: only the last epoch is validated.")
+        warn("--validate-every is longer than the run, so only the last epoch is validated.")
     rates = optim.Rates(
         options.lr,
         options.epochs * steps,
@@ -335,8 +335,8 @@ def warmup_steps(options: TrainingOptions, steps: int) -> int:
     reached."""
     half, wanted = options.epochs * steps // 2, round((options.warmup or 0) * steps)
     if wanted > half:
-        say(
-            f"WARNING: --warmup {options.warmup:g} is more than half of a run of {options.epochs} epochs: the learning "
+        warn(
+            f"--warmup {options.warmup:g} is more than half of a run of {options.epochs} epochs: the learning "
             f"rate rises for {half:,} of {options.epochs * steps:,} steps."
         )
     return min(wanted, half)

@@ -204,6 +204,6 @@ def _run_id(folder: Path, resumed: bool) -> str:
 
 
 def _warn(tracker: str, error: str) -> None:
-    run_folder.say(
-        f"WARNING: --track {tracker} ends here ({error.rstrip('.')}). Training continues; {LOG_FILE} has the log."
+    run_folder.warn(
+        f"--track {tracker} has stopped ({error.rstrip('.')}). Training continues, and {LOG_FILE} has the log."
     )

@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ribcage.runtime import files, resuming, typed_json
+from ribcage.runtime.messages import Message
 from ribcage.runtime.remote import addresses, cache, objects
 
 WRITER = "writer.json"
@@ -180,7 +181,8 @@ class Mirror:
             yield
         except (OSError, ValueError) as error:
             if not self._warned:
-                print(f"WARNING: {self.folder} was not copied: {error}", file=sys.stderr, flush=True)
+                text = f"{self.folder} was not copied: {error}"
+                print(Message(text, warning=True), file=sys.stderr, flush=True)
             self._warned = True
 
     def _snapshot(self, into: Path) -> dict[str, FileState] | None:

@@ -2,13 +2,12 @@
 
 import csv
 import json
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from ribcage.runtime import files, flags
+from ribcage.runtime import files
 from ribcage.training.metrics_log import LOG_FILE
-from ribcage.training.run_folder import EXECUTION, LOCATIONS, LOGGING
+from ribcage.training.run_folder import EXECUTION, LOCATIONS, LOGGING, changed_content, options_text
 from ribcage.training.search import claims
 
 RECORD_FILE, JOURNAL_FILE, TABLE_FILE = "tune.json", "journal.log", "trials.csv"
@@ -44,11 +43,9 @@ def begin_or_continue(folder: Path, asked: Mapping[str, object]) -> None:
     if changed := [
         name for name in dict.fromkeys([*before, *now]) if name not in MAY_CHANGE and before.get(name) != now.get(name)
     ]:
-        other = " (with other images or labels)" if "contents" in changed else ""
-        other += " (whose predictions differ)" if "teacher_contents" in changed else ""
         raise ValueError(
-            f"{folder} contains a search with {described(changed, before)}, not with {described(changed, now)}{other}. "
-            "Use the same options to continue it, or choose another --out."
+            f"{folder} contains a search with {options_text(changed, before)}, not with {options_text(changed, now)}"
+            f"{changed_content(changed)}. Use the same options to continue it, or choose another --out."
         )
 
 
@@ -67,15 +64,3 @@ def any_finished(table: Path) -> bool:
             return any(row.get("state") == "finished" for row in csv.DictReader(stream))
     except FileNotFoundError:
         return False
-
-
-def described(names: Sequence[str], values: Mapping[str, object]) -> str:
-    """Options as typed; hashes of data are replaced by the names of the folders."""
-    named = [{"contents": "data", "teacher_contents": "teacher"}.get(name, name) for name in names]
-    words = [
-        word
-        for name in dict.fromkeys(named)
-        if values.get(name) is not None
-        for word in ([str(values[name])] if name == "command" else flags.option_words(name, values[name]))
-    ]
-    return shlex.join(words) or "their defaults"

@@ -14,6 +14,7 @@ import torch
 
 from ribcage.bundle.spec import ModelSpec
 from ribcage.runtime import files, terminal
+from ribcage.runtime.messages import Message
 from ribcage.training import run_folder
 from ribcage.training.metrics_log import LOG_FILE, read_log
 from ribcage.training.options import TrainingOptions
@@ -21,7 +22,6 @@ from ribcage.training.run import DiscontinuedRun, observed_validations
 from ribcage.training.search.study import OpenTrial
 
 OUTPUT_FILE = "output.txt"
-WARNING = "WARNING:"
 
 
 class NoValidationError(ValueError):
@@ -134,7 +134,7 @@ class _Output(io.TextIOBase):
         *lines, self.line = (self.line + text).split("\n")
         for line in lines:
             print(terminal.plain_text(line), file=self.file, flush=True)
-            if line.startswith(WARNING) and line not in self.warned:
+            if Message.parse(line).warning and line not in self.warned:
                 self.warned.add(line)
                 print(line, file=self.shown, flush=True)
         return len(text)
