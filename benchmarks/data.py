@@ -33,6 +33,7 @@ from ribcage.data.importer import pixel_files, writer
 from ribcage.data.index import Index
 from ribcage.data.loader import Loader
 from ribcage.imaging import augment, image_file, jpeg_block_means, png_rows
+from ribcage.imaging.augment import compiled_warp
 from ribcage.runtime import rng
 from ribcage.runtime.engines import Threads
 
@@ -177,7 +178,7 @@ def training_batches(kind: Kind, folder: Path, count: int, rounds: int) -> list[
     files = make_files(kind, folder / "files", count)
     weight = statistics.mean(file.stat().st_size for file in files) / 1e3
     stored, linked = (make_folder(files, folder / name, link=name == "linked") for name in ("stored", "linked"))
-    repeats = max(1, 512 // count)
+    repeats = max(1, 2048 // count)  # as in longer epochs, most batches use the memory of earlier ones
     times = side_by_side(
         {
             "chain": lambda: chain(files),
@@ -343,7 +344,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     # as in any longer import: with few images, most would be decoded before that
-    jpeg_block_means.OPENCV_FIRST = png_rows.OPENCV_FIRST = 0
+    jpeg_block_means.OPENCV_FIRST = png_rows.OPENCV_FIRST = compiled_warp.OPENCV_FIRST = 0
     versions = f"torch {torch.__version__}, OpenCV {cv2.__version__}, Pillow {Image.__version__}"
     print(f"{os.cpu_count()} cores, {versions}; one thread\n")
     if options.floors:

@@ -4,6 +4,7 @@ Every pixel is a function of (seed, epoch, row, view): a batch does not depend o
 used instead of processes: OpenCV and torch release the interpreter lock while they work, and nothing has to be copied.
 """
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -194,8 +195,8 @@ class BatchInProgress:
         self.rows = sampling.rows_of_addresses(addresses)
         self.sources, self.others = maker.data.source(self.rows), maker.same_patient_rows(epoch, addresses)
         self.on_device = maker.device.type != "cpu" or maker.cached is not None  # no arrays to write to
-        shapes = [(len(addresses), 1, *view.shape) for view in maker.views]
-        self.arrays = [] if self.on_device else [memory.empty(shape) for shape in shapes]
+        self.memory, self.lock = memory, threading.Lock()
+        self.arrays: list[np.ndarray] | None = None
         structures = len(maker.structures)
         self.masks = [
             np.empty((len(addresses), structures, *view.shape), np.uint8) for view in maker.views * bool(structures)
@@ -203,7 +204,7 @@ class BatchInProgress:
         by_source = [np.flatnonzero(self.sources == source) for source in np.unique(self.sources)]
         self.stored = [self._stored(places) for places in by_source] if self.on_device and maker.cached is None else []
         self.labels = pool.submit(maker.labels, epoch, addresses)
-        self.maps = pool.submit(self._maps)
+        self.maps = pool.submit(self._maps, maker.cached) if maker.cached is not None else None
         size = max(_PIECE, -(-len(self.rows) // maker.threads))
         self.pieces = [
             pool.submit(self._piece, number, places[at : at + size], at)
@@ -211,10 +212,19 @@ class BatchInProgress:
             for at in range(0, len(places), size)
         ]
 
+    def views(self) -> list[np.ndarray]:
+        """One (N, 1, H, W) array per view to write to. They are made when the first thread asks for them: batches that
+        no thread has begun yet then need no memory."""
+        with self.lock:
+            if self.arrays is None:
+                shapes = [] if self.on_device else [(len(self.rows), 1, *view.shape) for view in self.maker.views]
+                self.arrays = [self.memory.empty(shape) for shape in shapes]
+            return self.arrays
+
     def result(self) -> Batch:
         """Wait for the threads."""
         pieces = [piece.result() for piece in self.pieces]
-        tensors = [torch.from_numpy(array) for array in self.arrays]
+        tensors = [torch.from_numpy(array) for array in self.views()]
         maker, device, channels = self.maker, self.maker.device, self.maker.channels
         if maker.cached is not None:
             tensors, channels = [torch.empty(len(self.rows), 0, *view.shape) for view in maker.views], 0
@@ -229,18 +239,16 @@ class BatchInProgress:
             patients=on_device(maker.data.patient_codes_of(self.rows), device),
             chance=torch.from_numpy(rng.whole(maker.seed, self.epoch, self.addresses, rng.METHOD)),
             dropped=torch.from_numpy(self._dropped(pieces)),
-            maps=self.maps.result(),
+            maps=self.maps.result() if self.maps is not None else [],
             masks=[on_device(masks, device) for masks in self.masks],
             points=[on_device(_joined([p.points[v] for p in pieces], 5), device) for v in range(len(self.masks))],
         )
 
-    def _maps(self) -> list[Tensor]:
+    def _maps(self, cached: CachedMaps) -> list[Tensor]:
         """The cached feature maps of the first view."""
-        if self.maker.cached is None:
-            return []
         sides = self.maker.data.sides(self.rows)
         numbers = augment.draw_numbers(self.maker.views[0], self.maker.seed, self.epoch, self.addresses, 0, sides)
-        return self.maker.cached.take(self.rows, numbers.flipped)
+        return cached.take(self.rows, numbers.flipped)
 
     def _dropped(self, pieces: list["_Piece"]) -> np.ndarray:
         """(N,) number of boxes of each image outside its first view."""
@@ -283,7 +291,7 @@ class BatchInProgress:
             for stack, several in zip(self.stored[group].images, (images, shown[-1]), strict=False):
                 np.stack(several, out=stack[at : at + len(places)].numpy())
             return _Piece(places, source, moved, drawn_on, points, numbers)
-        for array, several, drawn in zip(self.arrays, shown, numbers, strict=True):
+        for array, several, drawn in zip(self.views(), shown, numbers, strict=True):
             augment.apply_into([array[place, 0] for place in places.tolist()], several, drawn, *maker.scale(source))
         return _Piece(places, source, moved, drawn_on, points)
 

@@ -37,15 +37,13 @@ def _warp(images: Images, numbers: Numbers, mean: float, std: float, out: Images
     eight_bits = images[0].dtype == np.uint8
     tables = _intensity(np.arange(256)[None] / 255, numbers, mean, std) if eight_bits else None  # (N, 256)
     shade = _float_shade(numbers, mean, std) if tables is None else _table_shade(tables)
-    black = _intensity(np.zeros((len(numbers), 1)), numbers, mean, std)[:, 0].tolist()
+    black = (_intensity(np.zeros((len(numbers), 1)), numbers, mean, std) if tables is None else tables)[:, 0].tolist()
     factors = shrink_factors(numbers.affine)
     parts = _parts(numbers, factors, np.array([len(image) for image in images]))
     matrices = _matrices(numbers.affine, factors, parts)
-    copies, left, warp = _copies(matrices, factors, parts, numbers.size), numbers.noise.copy(), None
-    if tables is not None and compiled_warp.is_worthwhile(len(numbers), width):
-        noise = np.where(numbers.sigma > 0, 0, left / std).astype(np.float32)  # after a blur, noise is added separately
-        bank = noise_bank(NOISE_STARTS + height * width)
-        warp = compiled_warp.LevelWarp(tables, matrices, noise, numbers.noise_at, bank)
+    copies, left = _copies(matrices, factors, parts, numbers.size), numbers.noise.copy()
+    warp = None if tables is None else _level_warp(tables, matrices, numbers, std)
+    warped: list[int] = []
     for n, (factor, (x0, y0, x1, y1), copy) in enumerate(zip(factors.tolist(), parts.tolist(), copies, strict=True)):
         part = images[n][y0:y1, x0:x1]
         if copy:
@@ -56,12 +54,25 @@ def _warp(images: Images, numbers: Numbers, mean: float, std: float, out: Images
             part = part if factor == 1 else _shrink(part, factor)
             if warp is not None:
                 warp(n, part, out[n])
-                left[n] *= numbers.sigma[n] > 0
+                warped.append(n)
             else:
                 flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
                 size, border = (width, height), (cv2.BORDER_CONSTANT, black[n])
                 cv2.warpAffine(shade(n, part, None), matrices[n], size, out[n], flags, *border)
+    left[warped] *= numbers.sigma[warped] > 0
     return left
+
+
+def _level_warp(
+    tables: np.ndarray, matrices: np.ndarray, numbers: Numbers, std: float
+) -> compiled_warp.LevelWarp | None:
+    """The compiled warp, if it is worthwhile. It adds the noise, too, except where the image is blurred before that."""
+    height, width = numbers.size
+    if not compiled_warp.is_worthwhile(len(numbers), width):
+        return None
+    noise = np.where(numbers.sigma > 0, 0, numbers.noise / std).astype(np.float32)
+    bank = noise_bank(NOISE_STARTS + height * width)
+    return compiled_warp.LevelWarp(tables, matrices, noise, numbers.noise_at, bank)
 
 
 def _finish(numbers: Numbers, std: float, out: Images) -> None:
