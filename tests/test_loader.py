@@ -245,8 +245,8 @@ def test_memory_does_not_grow_with_threads(dataset: DatasetFolder) -> None:
         return most
 
     batch = 10 * 256 * 256 * 4
-    assert peak(8) < peak(1) + batch / 2
-    assert peak(8) < 4.5 * batch
+    for threads in (1, 8):
+        assert peak(threads) < 3.5 * batch  # one in use, one ahead and one in the making
 
 
 def test_the_way_of_a_gpu_gives_the_same_batch(dataset: DatasetFolder, other: DatasetFolder) -> None:
