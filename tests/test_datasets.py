@@ -1,5 +1,6 @@
 """What every dataset promises: a valid Index from the layout its makers ship, in the same order on any file system."""
 
+import functools
 import inspect
 import os
 from collections.abc import Iterator
@@ -38,13 +39,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "病人 数据 set"
 
 
-@pytest.fixture(params=LAYOUTS, ids=lambda layout: layout[0])
-def layout(request: pytest.FixtureRequest, folder: Path) -> tuple[str, Path]:
+@pytest.fixture(scope="module", params=LAYOUTS, ids=lambda layout: layout[0])
+def layout(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """Name and folder; no test changes the folder."""
     _, name, build = request.param
-    return name, build(folder)
+    return name, build(tmp_path_factory.mktemp("layout") / "病人 数据 set")
 
 
+@functools.cache
 def index(layout: tuple[str, Path]) -> Index:
+    return read(layout)
+
+
+def read(layout: tuple[str, Path]) -> Index:
     return datasets.index("phantom", images=60) if layout[0] == "phantom" else datasets.index(*layout)
 
 
@@ -142,7 +149,7 @@ def test_the_order_of_rows_does_not_depend_on_the_file_system(
 ) -> None:
     first = index(layout)
     monkeypatch.setattr(os, "scandir", Backwards)
-    again = index(layout)
+    again = read(layout)
     pd.testing.assert_frame_equal(first.table, again.table)
     pd.testing.assert_frame_equal(first.boxes, again.boxes)
     pd.testing.assert_frame_equal(first.readings, again.readings)

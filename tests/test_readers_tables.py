@@ -9,7 +9,7 @@ import pytest
 import trees
 
 from ribcage.data import datasets, splits
-from ribcage.data.readers import coded_columns, table_text, tables
+from ribcage.data.readers import table_text, tables
 
 
 @pytest.fixture
@@ -110,13 +110,6 @@ def test_a_table_reads_the_same_however_it_is_packed(folder: Path, end: str) -> 
     rows = tables.read_table(file, ["name", "x"], numbers=["x"], wanted=["nothing"])
     assert rows["name"].tolist() == ["001", "NA"] and list(rows) == ["name", "x"]
     np.testing.assert_array_equal(rows["x"], [1.5, np.nan])
-
-
-def test_ages_come_in_every_unit() -> None:
-    ages = coded_columns.years(
-        pd.Series(["058Y", "006M", "026W", "073D", "7", "7.5", "121", "old", "", "-3"], dtype="str")
-    )
-    np.testing.assert_allclose(ages, [58, 0.5, 26 / 52.18, 73 / 365.25, 7, 7.5, *[np.nan] * 4], rtol=1e-5)
 
 
 def test_an_image_is_located_by_name_then_stem_and_in_the_preferred_folder_first() -> None:

@@ -134,6 +134,15 @@ def refuse_shared(lists: Sequence[tuple[str, str, Sequence[str]]]) -> None:
             )
 
 
+def report_unlisted(split: pd.Series, name: str) -> pd.Series:
+    """The split of each image in published lists, with a warning if some images are in none of them."""
+    if none := int((split == "").sum()):
+        log.warning(
+            "%s in no list of the %s split, and in no split.", count_phrase(none, "image is", "images are"), name
+        )
+    return split
+
+
 def from_lists(words: Sequence[str], patients: pd.Series, paths: pd.Series) -> pd.Series:
     """The split from lists; an image in two of them is an error, a patient in two a warning."""
     found = lists(words, paths.tolist())

@@ -19,8 +19,8 @@ from ribcage.data.findings import CHEXPERT14, canonical, names_of
 from ribcage.data.index import Index, index_table
 from ribcage.data.radiology_reports import SECTIONS, reports_of_images
 from ribcage.data.readers import coded_columns, report_text, tables
-from ribcage.data.readers.table_text import printable_text
-from ribcage.runtime.files import regular
+from ribcage.data.readers.table_text import decoded_text, printable_text
+from ribcage.runtime.spelling import count_phrase
 
 CHINESE = "CheXpert Plus：CheXpert 的 223,462 张胸片，附分节报告、种族、保险信息和 DICOM 文件"
 SOURCE = "https://stanfordaimi.azurewebsites.net/datasets/5158c524-d3ab-4e02-96e9-6ee9efc110a1"
@@ -93,7 +93,10 @@ def index(
         log.warning(
             "The labels of CheXbert (%s_fixed.json) were not found in %s, so all labels are unknown.", labels, root
         )
-    known = _labels(root / found_labels[0]).reindex(rows[PATHS[0]]) if found_labels else pd.DataFrame(index=rows.index)
+    known = _labels(root / found_labels[0]) if found_labels else pd.DataFrame(index=rows[PATHS[0]])
+    if none := int((~rows[PATHS[0]].isin(known.index)).sum()):
+        log.warning("%s without labels in %s.", count_phrase(none, "image"), found_labels[0])
+    known = known.reindex(rows[PATHS[0]])
     for name in LABELS:
         frame[canonical(name, "chexpert")] = known[name].to_numpy() if name in known else np.nan
     if "val" not in set(frame["split"]):
@@ -120,18 +123,19 @@ def _located(rows: pd.DataFrame, paths: list[str], images: str) -> pd.Series:
 def _labels(file: Path) -> pd.DataFrame:
     """The labels by path, from one JSON object per line."""
     lines = []
-    with regular(file).open(encoding="utf-8") as stream:
-        for number, text in enumerate(stream, 1):
-            try:
-                line = json.loads(text)
-                values = [np.nan if line[name] is None else LABEL[line[name]] for name in LABELS]
-                lines.append((str(line[PATHS[0]]), *values))
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
-                said = f"{type(error).__name__}: {printable_text(str(error))}"
-                raise ValueError(
-                    f"{file}, line {number}: an object with {PATHS[0]} and 14 labels, each of them 1, 0, -1 or null, "
-                    f"was expected ({said})."
-                ) from None
+    for number, text in enumerate(decoded_text(file, "auto").splitlines(), 1):
+        try:
+            line = json.loads(text)
+            values = [np.nan if line[name] is None else LABEL[line[name]] for name in LABELS]
+            lines.append((str(line[PATHS[0]]), *values))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            said = f"{type(error).__name__}: {printable_text(str(error))}"
+            raise ValueError(
+                f"{file}, line {number}: an object with {PATHS[0]} and 14 labels, each of them 1, 0, -1 or null, "
+                f"was expected ({said})."
+            ) from None
+    if not lines:
+        raise ValueError(f"{file} is empty; lines of JSON with labels were expected.")
     found = pd.DataFrame(lines, columns=[PATHS[0], *LABELS])
     return tables.one_row_each(found, PATHS[0], file).set_index(PATHS[0]).astype("float32")
 

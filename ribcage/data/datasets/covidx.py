@@ -14,6 +14,7 @@ from ribcage.data import splits
 from ribcage.data.index import Index, index_table
 from ribcage.data.readers import tables
 from ribcage.data.readers.image_folders import located_in_splits
+from ribcage.data.readers.table_text import decoded_text
 
 CHINESE = "COVIDx：汇集多个公开数据集的胸片，标注是否为新冠肺炎（CXR-4：84,818 张）"
 SOURCE = "https://www.kaggle.com/datasets/andyczhao/covidx-cxr2"
@@ -72,7 +73,9 @@ def index(root: Path, *, images: str = "") -> Index:
 
 def _rows(file: Path, split: str) -> pd.DataFrame:
     """Patient, name, label and source of each line."""
-    lines = pd.Series(file.read_text(encoding="utf-8", errors="replace").splitlines(), dtype="str").str.strip()
+    lines = pd.Series(decoded_text(file, "auto").splitlines(), dtype="str").str.strip()
+    if (lines == "").all():
+        raise ValueError(f"{file} is empty; lines such as '4 bcc4.jpg positive cohen' were expected.")
     rows = lines[lines != ""].str.extract(LINE).fillna({"source": ""})
     rows["label"] = rows["label"].str.lower()
     wrong = rows["label"].isna() | ~rows["label"].isin(list(CLASSES))

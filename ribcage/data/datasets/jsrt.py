@@ -19,9 +19,9 @@ from ribcage.data.index import Index, index_table
 from ribcage.data.masks import DrawnMask, MaskFile, mask_frame
 from ribcage.data.points import no_points, point_frame
 from ribcage.data.readers import coded_columns, tables
+from ribcage.data.readers.table_text import decoded_text
 from ribcage.imaging import image_file
 from ribcage.imaging.gray_image import Limits, to_depth
-from ribcage.runtime.files import regular
 
 CHINESE = "JSRT：日本的 247 张后前位胸片，其中 154 张标有肺结节；附 SCR 的肺、心脏和锁骨掩膜"
 SOURCE = "http://db.jsrt.or.jp/eng.php, masks: https://www.isi.uu.nl/Research/Databases/SCR/"
@@ -35,8 +35,6 @@ STRUCTURES = {"left lung": "Left_Lung", "right lung": "Right_Lung", "heart": "He
 """Folder of the masks, such as fold1/masks/left lung, also written left_lung → structure."""
 CLINICAL = ("CLNDAT_EN.txt", "CNNDAT_EN.txt")
 log = logging.getLogger("ribcage")
-LARGEST_TABLE = 1 << 20
-"""Limit on the bytes of a table."""
 NAMES = {FINDING: ("nodule",)}
 """Finding → its names in the tables."""
 
@@ -51,13 +49,14 @@ def index(root: Path) -> Index:
         raise tables.missing_files(root, ["JPCLN*.IMG or JPCLN*.png"], SOURCE)
     frame = pd.DataFrame({"patient": sorted(images)}, dtype="str")
     place = pd.Series(frame.index, index=frame["patient"])
-    clinical = pd.DataFrame(
-        [_facts(line) for file in tables.files_named(paths, *CLINICAL) for line in _lines(root / file)]
-    )
+    listed = tables.files_named(paths, *CLINICAL)
+    clinical = pd.DataFrame([_facts(line) for file in listed for line in _lines(root / file)])
     if len(clinical):
         clinical = tables.one_row_each(clinical, "name", root / CLINICAL[0])
         clinical = clinical.assign(age=coded_columns.years(clinical["age"]), sex=coded_columns.sexes(clinical["sex"]))
         frame = frame.join(clinical.set_index("name"), on="patient")
+    for file in listed:
+        _report_unread(root / file, frame["patient"], clinical)
     frame["path"], frame["view"] = frame["patient"].map(images), "PA"
     frame[FINDING] = (frame["patient"].str[3] == "L").astype("float32")
     frame["split"] = splits.assigned(frame["patient"], frame["path"])
@@ -132,9 +131,23 @@ def _is_raw(file: Path) -> bool:
 
 def _lines(file: Path) -> list[str]:
     """One text for each image, as some lines of the published table are joined."""
-    with regular(file).open("rb") as stream:
-        text = stream.read(LARGEST_TABLE).decode("utf-8-sig", "replace")
+    text = decoded_text(file, "auto")
     return re.split(r"(?=JPC[LN]N\d{3})", text)[1:]
+
+
+def _report_unread(file: Path, images: pd.Series, clinical: pd.DataFrame) -> None:
+    """Warn of images that are missing in one of the clinical tables, or whose nodule has no centre there."""
+    own = images[images.str[3] == ("L" if file.name.upper().startswith("CLN") else "N")]
+    known = clinical.set_index("name") if len(clinical) else pd.DataFrame({"x": [], "sex": []})
+    with_centre = known.index[known["x"].notna()]
+    found = {
+        "are not listed": int((~own.isin(known.index)).sum()),
+        "have a nodule without a position": int((own.isin(known.index) & ~own.isin(with_centre)).sum())
+        * file.name.upper().startswith("CLN"),
+    }
+    for what, count in found.items():
+        if count:
+            log.warning("Images that %s in %s: %s.", what, file, f"{count:,}")
 
 
 def _facts(line: str) -> dict[str, object]:

@@ -115,7 +115,10 @@ def _splits(root: Path, paths: list[str], names: pd.Series) -> dict[str, pd.Seri
         splits.refuse_shared(own)
     parts = {family: pd.concat(found) for family, found in sorted(lists.items(), reverse=True)}
     # The first list to name an image counts: those with a validation split come first.
-    return {family: names.map(part[~part.index.duplicated()]).fillna("") for family, part in parts.items()}
+    return {
+        family: splits.report_unlisted(names.map(part[~part.index.duplicated()]).fillna(""), family)
+        for family, part in parts.items()
+    }
 
 
 def _boxes(file: Path, names: pd.Series) -> pd.DataFrame:

@@ -5,6 +5,7 @@ CHNCXR_0001_0.png is the label: 0 is normal, 1 is abnormal with manifestations o
 Masks of the left and the right lung (ManualMask, Montgomery) or of both (mask, Shenzhen) have the names of the images.
 """
 
+import logging
 import re
 from pathlib import Path
 from typing import Literal
@@ -32,8 +33,10 @@ SIDES = {"leftmask": "Left_Lung", "rightmask": "Right_Lung"}
 # "Patient's Age: 024Y" (Montgomery). The rest is the reading.
 SEX = re.compile(r"(?:sex:|^)\s*(m(?=al|\b)|f(?=em|\b))", re.IGNORECASE)
 AGE = re.compile(r"(?:age:|^\s*(?:fe)?male?)[\s,]*(\d+)\s*([ymd]?)", re.IGNORECASE)
+OTHER_SEX = r"(?i)sex:\s*o\b"
 FIRST_LINES = re.compile(r"patient's (?:sex|age):[^\n]*|^\s*(?:fe)?male?[\s,]*\d+[ \t]*[a-z]*", re.IGNORECASE)
 SAME = re.compile(rf"same pt as {NAME}")
+log = logging.getLogger("ribcage")
 LARGEST_READING = 1 << 16
 """Limit on the bytes of a reading."""
 NAMES = {FINDING: ("abnormal",)}
@@ -60,6 +63,7 @@ def index(root: Path, *, hospital: Literal["all", "shenzhen", "montgomery"] = "a
         age=coded_columns.years(texts.str.extract(AGE).fillna("").agg("".join, axis=1).str.upper()),
     )
     read = pd.DataFrame({"impression": texts.str.replace(FIRST_LINES, "", regex=True).str.split().str.join(" ")})
+    _report_unread(texts, frame)
     reports = reports_of_images(rows["stem"], read.set_axis(rows["stem"]), "en")
     frame[FINDING] = rows["stem"].str[-1].astype("float32")
     frame["split"] = splits.assigned(frame["patient"], frame["path"])
@@ -95,6 +99,15 @@ def _text(file: Path) -> str:
     """Text of a reading."""
     with regular(file).open("rb") as stream:
         return stream.read(LARGEST_READING).decode("utf-8-sig", "replace").strip()
+
+
+def _report_unread(texts: pd.Series, frame: pd.DataFrame) -> None:
+    """Warn of images without a reading, and of readings without a sex or age; an F, M or O for the sex is expected."""
+    read = texts != ""
+    unread = read & ((frame["sex"] == "") & ~texts.str.contains(OTHER_SEX) | frame["age"].isna())
+    for what, count in (("Images without a clinical reading", ~read), ("Readings without a known sex and age", unread)):
+        if count.any():
+            log.warning("%s: %s.", what, f"{count.sum():,}")
 
 
 def _patient(text: str, own: str) -> str:

@@ -76,7 +76,7 @@ def index(root: Path, *, split: Literal["auto", "lovt", "patient"] = "auto", ima
         )
     lovt = _lovt(root, paths)
     if len(lovt):
-        frame["split_lovt"] = names.map(lovt).fillna("")
+        frame["split_lovt"] = splits.report_unlisted(names.map(lovt).fillna(""), "lovt")
     frame["split"] = splits.choose(frame, split, ("lovt",), SHARES)
     rows[list(SIDES)] = box_sides(rows, SIDES, root / found[0], frame=FRAME)
     drawn = rows.dropna(subset=list(SIDES)).assign(finding=FINDING)

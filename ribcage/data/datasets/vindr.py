@@ -18,7 +18,7 @@ from ribcage.data.index import SIDES, Index, box_frame, index_table
 from ribcage.data.reader_policy import majority_labels
 from ribcage.data.readers import coded_columns, tables
 from ribcage.data.readers.box_cells import box_sides
-from ribcage.data.readers.table_text import cell_error, named_errors
+from ribcage.data.readers.table_text import cell_error, printable_text
 from ribcage.data.readings import reading_frame
 from ribcage.runtime.spelling import count_phrase
 
@@ -78,13 +78,13 @@ def labels_and_boxes(
     for (own, drawn), split in zip(files, parts, strict=True):
         labels.append(reader_labels(own, split, dataset, words))
         boxes.append(reader_boxes(drawn, dataset))
-        _check_readers(labels[-1], boxes[-1], drawn)
+        _check_readers(labels[-1], boxes[-1], drawn, own.name)
     found = pd.concat(labels, ignore_index=True)
     tables.distinct_rows(found[["image_id", "split"]], "image_id", files[0][0].parent)
     return found, pd.concat(boxes, ignore_index=True)
 
 
-def _check_readers(labels: pd.DataFrame, boxes: pd.DataFrame, file: Path) -> None:
+def _check_readers(labels: pd.DataFrame, boxes: pd.DataFrame, file: Path, other: str) -> None:
     """Raise if a box is of a reader who gave no labels of its image."""
     own = pd.MultiIndex.from_frame(labels[["image_id", "reader"]])
     strange = ~pd.MultiIndex.from_frame(boxes[["image_id", "reader"]]).isin(own)
@@ -93,7 +93,7 @@ def _check_readers(labels: pd.DataFrame, boxes: pd.DataFrame, file: Path) -> Non
         at = int(strange.argmax())
         raise cell_error(
             file, int(boxes.index[at]), READER, boxes["reader"].iloc[at],
-            "a reader in the table of labels who labelled the same image",
+            f"a reader who labelled the same image in {other}",
         )  # fmt: skip
 
 
@@ -131,7 +131,8 @@ def reader_labels(file: Path, split: str, dataset: str, words: Sequence[str]) ->
     """One row per image and reader: image_id, reader ("" for the consensus), the findings, split."""
     columns = tables.header(file)
     named = [name for name in columns if name.lower() not in ("image_id", READER)]
-    _check_names(named, dataset, words, file)
+    if "image_id" in columns:  # else the next line reports it
+        _check_names(named, dataset, words, file)
     rows = tables.read_table(file, ("image_id", *named), (), _reader(columns), labels=named)
     rows = tables.one_row_each(rows, ["image_id", *_reader(columns)], file)
     # train has 'Other diseases' and test 'Other disease'; clavicle and rib fractures are one finding
@@ -172,8 +173,11 @@ def _challenge_labels(rows: pd.DataFrame) -> pd.DataFrame:
 def _check_names(columns: Sequence[str], dataset: str, words: Sequence[str], file: Path) -> None:
     """Raise if a column is not a finding; warn if a finding has no column."""
     for name in columns:
-        with named_errors(file):
+        try:
             canonical(name, dataset)
+        except ValueError:
+            said = printable_text(name)
+            raise ValueError(f"{file} has the column {said!r}, which is not a finding of {dataset}.") from None
     there = {plain_letters(name).rstrip("s") for name in columns}  # 'Other disease' in one of the tables
     missing = [name for name in words if plain_letters(name).rstrip("s") not in there]
     if missing:

@@ -238,7 +238,8 @@ def _check_values(file: Path, rows: pd.DataFrame, columns: Sequence[str], labels
         if wrong.any():
             row = int(wrong.argmax())
             expected = "1, 0, -1 (uncertain) or a blank cell" if name in labels else "a finite number or a blank cell"
-            raise cell_error(file, row, name, f"{values[row]:g}", expected)
+            cell = _read(file, file, usecols=[name], dtype=str)[name].iloc[row]
+            raise cell_error(file, row, name, str(cell), expected)
 
 
 def without_blanks(rows: pd.DataFrame, key: str, file: Path) -> pd.DataFrame:
