@@ -136,7 +136,11 @@ def _colour(
 
 
 def _looked_up(table: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    return cv2.LUT(levels, table) if levels.itemsize == 1 or _has_wide_tables() else np.take(table, levels)
+    """Each level replaced by its entry in the table, in place where possible."""
+    if levels.itemsize > 1 and not _has_wide_tables():
+        return np.take(table, levels)
+    in_place = levels.dtype == table.dtype and levels.flags.writeable and levels.flags.c_contiguous
+    return cv2.LUT(levels, table, levels if in_place else None)
 
 
 @functools.cache

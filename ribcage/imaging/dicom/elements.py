@@ -102,8 +102,10 @@ def _legible(dataset: "Dataset", keyword: str) -> bool:
         values = list(_several(element_value(dataset, keyword)))
     except Exception:  # anything that pydicom raises on a value that does not fit its element
         return False
+    if keyword not in NUMBERS:
+        return True
     given = [value for value in values if value is not None and str(value).strip("\0 ")]
-    return keyword not in NUMBERS or not given or any(math.isfinite(_number(value)) for value in given)
+    return not given or any(math.isfinite(_number(value)) for value in given)
 
 
 def _several(value: Any) -> Iterator[Any]:
