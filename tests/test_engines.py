@@ -2,6 +2,7 @@
 
 import importlib.util
 import pickle
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from ribcage.data.importer import parts, writer
 from ribcage.data.importer.parts import Part
 from ribcage.inference import blocks, cam_detector, detections, image_files, predictions
 from ribcage.inference.prediction_table import PREDICTIONS_FILE
-from ribcage.runtime import engines
+from ribcage.runtime import engines, ray_engine
 from ribcage.runtime.engines import Result, Task, Threads
 
 
@@ -203,3 +204,12 @@ def test_options_of_one_process_do_not_apply_to_ray(tmp_path: Path, monkeypatch:
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=r"--engine ray.*torchrun"):
         evaluate.run(evaluate.Options(made(tmp_path / "m"), (str(tmp_path),), engine="ray"))
+
+
+def test_a_ray_cluster_that_does_not_listen_is_an_error_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        for given in (address, "", "auto", "local"):
+            ray_engine.check_reachable(given)
+    with pytest.raises(ConnectionError, match=f"{address}.*RAY_ADDRESS"):
+        ray_engine.check_reachable(address)

@@ -12,6 +12,7 @@ import logging
 import os
 import pickle
 import signal
+import socket
 import sys
 import threading
 from collections import Counter
@@ -37,6 +38,8 @@ are repeated together."""
 ATTEMPTS = 20
 """Limit on how often a task is begun. Without it, Ray would repeat a task that always kills its process, for example
 because it needs too much memory, for ever."""
+PATIENCE = 10.0
+"""Seconds in which the cluster must accept a connection."""
 LIBRARIES = ("numpy", "torch", "torchvision", "timm", "opencv-python-headless", "pydicom", "pyjpegls",
              "pylibjpeg-openjpeg")  # fmt: skip
 """Their versions must be the same on all machines, because the results depend on them."""
@@ -208,6 +211,7 @@ def _connected() -> Iterator[None]:
             f"RAY_ADDRESS is {address}, but Ray Data needs a process in the cluster. Start the command on a machine of "
             "the cluster, for example with 'ray job submit'."
         )
+    check_reachable(address)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of this process; lost actors and machines are still shown
     try:
         with _own_signals():
@@ -219,6 +223,20 @@ def _connected() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def check_reachable(address: str) -> None:
+    """ConnectionError if nothing listens at HOST:PORT. Ray itself would try to connect for several minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        said = " ".join(str(error).split())[:200].rstrip(".")
+        raise ConnectionError(
+            f"The Ray cluster at {address} cannot be reached: {said}. Check the environment variable RAY_ADDRESS."
+        ) from None
 
 
 @contextlib.contextmanager
