@@ -9,6 +9,7 @@ import fsspec
 import numpy as np
 import pytest
 from refusals import has_facts
+from remote_servers import FaultProxy
 
 import ribcage
 from ribcage import cli
@@ -16,6 +17,7 @@ from ribcage.bundle.init import initial_backbone, initial_provenance, weights_fi
 from ribcage.bundle.io import load_bundle
 from ribcage.data import dataset_folder
 from ribcage.evaluation import comparison_entries
+from ribcage.inference import input_files
 from ribcage.runtime.remote import cache, objects
 from ribcage.training.teachers import opening
 
@@ -46,16 +48,24 @@ def text(name: str) -> str:
     return read(name).decode()
 
 
-@pytest.mark.parametrize(
-    "which", ["download", "download/images_001/images", "download/*/images/*.png", "download/**/*.png"]
-)
-def test_predictions_of_images_at_an_address(which: str, site: Path) -> None:
-    local = ribcage.predict(site / "run", site / which)
-    remote = ribcage.predict(f"{SITE}/run", f"{SITE}/{which}", out=f"{SITE}/out/found.csv")
-    assert remote["path"].tolist() == [path.replace(str(site), SITE) for path in local["path"]] and len(local) > 5
+def test_predictions_of_images_at_an_address(site: Path) -> None:
+    for which in (
+        "download",
+        "download/images_001/images",
+        "download/*/images",
+        "download/*/images/*.png",
+        "download/**/*.png",
+    ):
+        local, remote = (input_files.input_files([place / which]).images for place in (site, Path(SITE)))
+        assert [file.relative_to(site) for file in local] == [file.relative_to(SITE) for file in remote] and len(
+            local
+        ) > 5
+    local, remote = (
+        ribcage.predict(f"{place}/run", f"{place}/download", out=f"{SITE}/found.csv") for place in (site, SITE)
+    )
+    assert remote["path"].tolist() == [path.replace(str(site), SITE) for path in local["path"]]
     assert remote.drop(columns="path").equals(local.drop(columns="path"))
-    assert text("out/found.csv").count(SITE) == len(local)
-    assert not (cache.cache_folder() / "outputs").exists() or not list((cache.cache_folder() / "outputs").iterdir())
+    assert text("found.csv").count(SITE) == len(local) and not list((cache.cache_folder() / "outputs").iterdir())
 
 
 def test_images_at_an_address_are_told_from_other_files(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,3 +216,120 @@ def test_a_recipe_runs_on_addresses(site: Path, capsys: pytest.CaptureFixture[st
     said = capsys.readouterr().out
     assert f"--data {SITE}/data" in said and f"--out {SITE}/moco" in said and f"probe {SITE}/moco" in said
     assert "memory:/s" not in said
+
+
+# ---- faults
+
+
+RUN, DATA = "s3://xray/run", "s3://xray/data"
+
+
+@pytest.fixture
+def stored(s3: FaultProxy, nih_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """The run and its data on an S3 server. Its keys are in no file, wherever it was written."""
+    monkeypatch.chdir(tmp_path)
+    s3.store(nih_run / "run", RUN)
+    s3.store(nih_run / "data", DATA)
+    s3.heal()
+    yield s3
+    s3.heal()
+    there = [objects.read_bytes(one.address) for one in objects.list_files("s3://xray/run").values()]
+    for data in [*there, *(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())]:
+        assert b"KEYOFTHETEST" not in data and b"SECRETOFTHETEST" not in data
+    assert not Path("s3:").exists()
+
+
+def test_images_whose_server_fails_are_not_taken_for_unreadable_ones(
+    stored: FaultProxy, nih_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(objects.VARIABLE, "0.5")
+    s3, folder = stored, sorted((nih_run / "download").rglob("images"))[0]
+    s3.store(folder, "s3://xray/inbox")
+    line = [
+        "predict",
+        str(nih_run / "run"),
+        "s3://xray/inbox",
+        "--allow-unread",
+        "all",
+        "--out",
+        "s3://xray/run/found.csv",
+    ]
+    for kind, code in (("cut", 0), ("slow", 0), ("expired", 1)):
+        s3.heal()
+        objects.remove("s3://xray/run/found.csv")
+        s3.fault(kind, where="GET /xray/inbox/", times=2 if code == 0 else 1000)
+        assert cli.main(line) == code
+        said = capsys.readouterr()
+        assert "not found" not in said.out and said.err.count("ribcage: ") == code
+        assert not code or has_facts(said.err, "s3://xray/inbox/")
+        s3.heal()
+        assert objects.exists("s3://xray/run/found.csv") == (code == 0)
+    listed = objects.list_files
+
+    def changed(place: str) -> dict[str, objects.RemoteFile]:
+        found = listed(place)
+        objects.remove(next(iter(found.values())).address)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objects, "list_files", changed)
+        found = ribcage.predict(nih_run / "run", "s3://xray/inbox", allow_unread="all")
+    assert (found["error"] != "").tolist() == [True, *[False] * (len(found) - 1)]
+    assert found["error"][0] == f"{found['path'][0]} does not exist."
+
+
+def test_an_evaluation_that_was_written_in_part_is_not_taken_for_whole(
+    stored: FaultProxy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["evaluate", RUN, "--data", DATA, "--resamples", "2"]
+    assert cli.main(line) == 0
+    (name,) = {one.partition("/")[0] for one in objects.list_files(f"{RUN}/evaluation")}
+    at, s3 = f"{RUN}/evaluation/{name}", stored
+    assert len(comparison_entries.entries([RUN, RUN])) == 2
+    s3.fault("expired", where=f"PUT /xray/run/evaluation/{name}/predictions", times=1000)
+    assert cli.main(line) == 1
+    said = capsys.readouterr().err
+    kept = Path(next(word for word in said.split() if word.startswith(str(tmp_path))))
+    assert has_facts(said, "expired") and (kept / "metrics.json").exists() and (kept / "predictions.parquet").exists()
+    s3.heal()
+    assert objects.exists(f"{at}/predictions.parquet") and not objects.exists(f"{at}/metrics.json")
+    with pytest.raises(FileNotFoundError, match=RUN):
+        comparison_entries.entries([RUN, RUN])
+    assert cli.main(line) == 0
+    whole = objects.read_bytes(f"{at}/predictions.parquet")
+    objects.write_bytes(whole[: len(whole) // 2], f"{at}/predictions.parquet")
+    assert cli.main(["compare", RUN, RUN]) in (1, 2)
+    assert has_facts(capsys.readouterr().err, f"{at}/predictions.parquet")
+
+
+@pytest.mark.parametrize("kind", ["drop", "busy", "expired"])
+def test_a_file_that_cannot_be_written_is_kept(
+    stored: FaultProxy, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    objects.write_bytes(b"before", f"{RUN}/list.json")
+    stored.fault(kind, where="PUT", times=1000)
+    assert cli.main(["recipes", "--json", f"{RUN}/list.json"]) == 1
+    kept = next(word for word in capsys.readouterr().err.split() if word.startswith(str(tmp_path)))
+    assert json.loads((Path(kept) / "list.json").read_text(encoding="utf-8"))
+    stored.heal()
+    assert objects.read_bytes(f"{RUN}/list.json") == b"before"
+
+
+def test_expired_credentials_end_a_command_before_its_work(
+    stored: FaultProxy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored.fault("expired", where="", times=1000)
+    for line in (["doctor", "--json", f"{RUN}/a.json"], ["probe", RUN, "--data", DATA], ["runs", "s3://xray"]):
+        assert cli.main(line) in (1, 2)
+        said = capsys.readouterr()
+        assert has_facts(said.err, "s3://xray") and "expired" in said.err and said.err.count("\n") == 1 and not said.out
+
+
+def test_half_a_weights_file_gives_no_initial_weights(stored: FaultProxy, nih_run: Path) -> None:
+    spec, file = load_bundle(nih_run / "run").spec, (nih_run / "run/bundle/model.safetensors").read_bytes()
+    objects.write_bytes(file[:-1000], "s3://xray/half.safetensors")
+    with pytest.raises(ValueError, match="half"):
+        initial_backbone(spec, "s3://xray/half.safetensors", 0.0)
+    objects.write_bytes(file, "s3://xray/half.safetensors")
+    stored.fault("cut", times=1)
+    assert initial_backbone(spec, "s3://xray/half.safetensors", 0.0).pretrained

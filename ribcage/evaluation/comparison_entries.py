@@ -67,7 +67,11 @@ def local_results(word: str) -> Path:
         return Path(word)
     if objects.exists(word):
         return cache.local_copy(word)
-    return cache.local_tree(word, lambda name: name.rpartition("/")[2] in (PREDICTIONS_FILE, METRICS_FILE))
+    local = cache.local_tree(word, lambda name: name.rpartition("/")[2] in (PREDICTIONS_FILE, METRICS_FILE))
+    for file in (local / "evaluation").glob(f"*/{PREDICTIONS_FILE}"):
+        if not (file.parent / METRICS_FILE).exists():  # written last: the folder is being written, or is incomplete
+            file.unlink()
+    return local
 
 
 def comparison_entry(word: str, file: Path | None = None, theirs: Sequence[str] = ()) -> ComparisonEntry:
