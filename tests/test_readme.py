@@ -18,6 +18,7 @@ from ribcage.methods.base import ContrastiveMethod, Method
 from ribcage.metrics import definitions
 from ribcage.metrics.definitions.base import Metric
 from ribcage.runtime import flags
+from ribcage.runtime.remote.places import Place, remote_places
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -109,6 +110,23 @@ def metric_cells(name: str, one: Metric) -> tuple[str, ...]:
     return f"`{name}`", said, needs[one.needs], ends, better, one.variance if one.interval else "no interval"
 
 
+def place_table() -> str:
+    """The options that take remote addresses, by what they name."""
+    named: dict[Place, dict[str, list[str]]] = {place: {} for place in Place}
+    for name in cli.command_names():
+        module = cli.command(name)
+        for option, place in remote_places(module).items():
+            placed = option in getattr(module, "POSITIONAL", ())
+            typed = option.upper() if placed else f"--{option.replace('_', '-')}"
+            named[place].setdefault(typed, []).append(name)
+    options = {
+        place: "; ".join(f"`{typed}` ({', '.join(names)})" for typed, names in found.items())
+        for place, found in named.items()
+    }
+    rows = [f"| {place.what} | {options[place]} | {place.handling} |" for place in Place]
+    return "\n".join(["| | options (commands) | at a remote address |", "|---|---|---|", *rows])
+
+
 TABLES = {
     "metrics": metric_table,
     "datasets": dataset_list,
@@ -121,6 +139,7 @@ TABLES = {
     "findings": vocabulary.finding_table,
     "views": vocabulary.view_table,
     "vocabulary_sources": vocabulary.source_table,
+    "places": place_table,
 }
 CHINESE_TABLES: dict[str, Callable[[], str]] = {
     "datasets": lambda: chinese_table(
@@ -156,6 +175,7 @@ PLACES = {
     "findings": ROOT / "docs" / "vocabulary.md",
     "views": ROOT / "docs" / "vocabulary.md",
     "vocabulary_sources": ROOT / "docs" / "vocabulary.md",
+    "places": ROOT / "docs" / "remote.md",
 }
 """Of tables that are not in the README."""
 

@@ -18,22 +18,35 @@ WITHIN = re.compile(r"(\w+[=:])?([A-Za-z][A-Za-z0-9+.:-]*://.*)", re.DOTALL)
 
 
 class Place(Enum):
-    """What an option names, and how it is used at a remote address."""
+    """What an option names, and what happens if it is at a remote address."""
 
-    DATASET = "dataset folder: tables are copied to the cache at once, images when they are needed"
-    MODEL = "bundle, or run with a bundle: copied to the cache"
-    WEIGHTS = "bundle, run with a bundle, or weights file: copied to the cache"
-    RESULTS = "run, evaluation folder or table of predictions: the tables are copied to the cache"
-    PREDICTOR = "bundle, run with a bundle, or table of predictions: copied to the cache"
-    RUNS = "folder with runs: their options, states and results are copied to the cache"
-    SOURCE = "images and tables: tables are copied, and images are read at the address"
-    IMAGES = "image files: read at the address"
-    FILE = "file: copied to the cache"
-    EVALUATION = "evaluation folder: written to the address at the end"
-    FOLDER_OUT = "folder: written locally and copied to the address, every 30 seconds and at the end"
-    FILE_OUT = "file: written to the address at the end"
-    OUT = "file or folder: a file is written to the address at the end; a folder is copied as for a run"
-    STEPS = "run folder: each step of the recipe writes to the address"
+    DATASET = "dataset folder", "Tables are copied to the cache when the folder is opened, images when they are needed."
+    MODEL = "bundle, or run with a bundle", "The bundle is copied to the cache."
+    WEIGHTS = "bundle, run with a bundle, or weights file", "The bundle or the file is copied to the cache."
+    RESULTS = "run, evaluation folder or table of predictions", "The results are copied to the cache."
+    PREDICTOR = "bundle, run with a bundle, or table of predictions", "The bundle or the table is copied to the cache."
+    RUNS = "folder with runs", "The files with options, states and results are copied to the cache."
+    SOURCE = "downloaded dataset", "Tables are copied to a temporary folder. Images are read at the address."
+    IMAGES = "image files, folders or patterns", "The images are read at the address."
+    FILE = "file to read", "The file is copied to the cache."
+    EVALUATION = "evaluation folder to write", "The results are written to a local folder and copied at the end."
+    FOLDER_OUT = (
+        "folder to write",
+        "The results are written to a local folder. Changes are copied every 30 seconds and at the end.",
+    )
+    FILE_OUT = "file to write", "The file is written locally and copied at the end."
+    OUT = "file or folder to write", "A file is copied at the end, a folder every 30 seconds and at the end."
+    STEPS = "run folder to write", "Each step of the recipe writes to the address."
+
+    @property
+    def what(self) -> str:
+        """What the option names."""
+        return self.value[0]
+
+    @property
+    def handling(self) -> str:
+        """What happens at a remote address."""
+        return self.value[1]
 
     @property
     def written_by_copy(self) -> bool:
