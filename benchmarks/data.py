@@ -32,7 +32,7 @@ from ribcage.data.datasets.chexpert import LABELS
 from ribcage.data.importer import pixel_files, writer
 from ribcage.data.index import Index
 from ribcage.data.loader import Loader
-from ribcage.imaging import augment, image_file, jpeg_block_means, png_rows
+from ribcage.imaging import augment, image_file, jpeg_block_means, jpeg_pixels, png_rows
 from ribcage.imaging.augment import compiled_warp
 from ribcage.runtime import rng
 from ribcage.runtime.engines import Threads
@@ -221,9 +221,25 @@ def floors(folder: Path) -> list[str]:
     wide, table = gray[0].astype(np.float32), np.linspace(-2, 2, 256, dtype=np.float32)
     matrix, flags = cv2.getRotationMatrix2D((128, 128), 5, 1.1), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     outs = np.empty((SIDE, SIDE), np.float32), np.empty((SIDE, SIDE), np.uint8)
+    matrices, noise, starts = np.stack([matrix] * 32), np.full(32, 0.01, np.float32), np.zeros(32, np.int64)
+    warp = compiled_warp.LevelWarp(np.stack([table] * 32), matrices, noise, starts, grain.ravel())
+    decoded = [np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)) for data in coded]
+    small = [data.tobytes() for data in coded]
+
+    def compiled() -> int:
+        for n, one in enumerate(gray):
+            warp(n, one, outs[0])
+        return len(gray)
+
     times = side_by_side(
         {
-            "decode a CheXpert-small JPEG": lambda: len([cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) for data in coded]),
+            "decode a CheXpert-small JPEG, OpenCV": lambda: len(
+                [cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) for data in coded]
+            ),
+            "decode a CheXpert-small JPEG, ribcage": lambda: len([jpeg_pixels.decode_gray(data) for data in small]),
+            "resize a CheXpert-small image to 256²": lambda: len(
+                [image_file.fit(pixels, STORED, "pad") for pixels in decoded]
+            ),
             "table of grey values, 256²": lambda: len([cv2.LUT(one, table) for one in gray]),
             "warp 256² to 224², float32": lambda: len(
                 [cv2.warpAffine(wide, matrix, (SIDE, SIDE), outs[0], flags) for _ in gray]
@@ -232,6 +248,7 @@ def floors(folder: Path) -> list[str]:
                 [cv2.warpAffine(one, matrix, (SIDE, SIDE), outs[1], flags) for one in gray]
             ),
             "add noise, 224²": lambda: len([cv2.scaleAdd(grain, 0.01, outs[0], outs[0]) for _ in gray]),
+            "table, warp and noise, one compiled function": compiled,
             "decode a MIMIC JPEG at 1/8, OpenCV": lambda: len(
                 [cv2.imdecode(data, cv2.IMREAD_REDUCED_GRAYSCALE_8) for data in large]
             ),
@@ -344,7 +361,8 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     # as in any longer import: with few images, most would be decoded before that
-    jpeg_block_means.OPENCV_FIRST = png_rows.OPENCV_FIRST = compiled_warp.OPENCV_FIRST = 0
+    for module in (jpeg_block_means, jpeg_pixels, png_rows, compiled_warp):
+        vars(module)["OPENCV_FIRST"] = 0
     versions = f"torch {torch.__version__}, OpenCV {cv2.__version__}, Pillow {Image.__version__}"
     print(f"{os.cpu_count()} cores, {versions}; one thread\n")
     if options.floors:

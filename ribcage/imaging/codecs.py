@@ -6,7 +6,7 @@ header → decoded pixels → one channel → upright → 8 or 16 bits
 import cv2
 import numpy as np
 
-from ribcage.imaging import gif, jpeg_block_means, jpeg_scan, medical_jpeg
+from ribcage.imaging import gif, jpeg_block_means, jpeg_pixels, jpeg_scan, medical_jpeg
 from ribcage.imaging.gray_image import Depth, GrayImage, Limits, Note, UnreadableError, to_depth, to_gray, upright
 from ribcage.imaging.headers import JPEG, Header, read_raster_header
 from ribcage.runtime.terminal import quiet_codecs
@@ -65,11 +65,10 @@ def _gray_levels(
     limits.check_size(name, header.width, header.height)
     jpeg = data.startswith(JPEG)
     factor = _reduction(header, min_side) if jpeg else 1
-    decoded = _block_means(data, header) if factor == 8 else None
-    if decoded is None:
-        decoded = _decoded(data, name, header, factor)
+    complete = _decoded_here(data, header, factor) if jpeg and header.what == "gray" else None
+    decoded = _decoded(data, name, header, factor) if complete is None else complete
     pixels, notes = to_gray(decoded, header.what)
-    if jpeg:
+    if jpeg and complete is None:
         notes += _check_complete(data, name, header, decoded, factor)
     if factor > 1:
         pixels = _spanning(pixels, header.width / factor, header.height / factor)
@@ -83,10 +82,14 @@ def _reduction(header: Header, min_side: int | None) -> int:
     return next((k for k in (8, 4, 2) if min(header.width, header.height) >= k * min_side), 1)
 
 
-def _block_means(data: bytes, header: Header) -> np.ndarray | None:
-    """A grey JPEG at 1/8 of its size, if that can be decoded without OpenCV, which takes about twice as long."""
-    worthwhile = header.what == "gray" and jpeg_block_means.is_worthwhile()
-    return jpeg_block_means.decode_block_means(data) if worthwhile else None
+def _decoded_here(data: bytes, header: Header, factor: int) -> np.ndarray | None:
+    """A complete grey JPEG at 1/factor of its size, if it can be decoded without OpenCV, which takes about twice as
+    long."""
+    if factor == 8 and jpeg_block_means.is_worthwhile():
+        return jpeg_block_means.decode_block_means(data)
+    if factor == 1 and jpeg_pixels.is_worthwhile():
+        return jpeg_pixels.decode_gray(data)
+    return None
 
 
 def _decoded(data: bytes, name: str, header: Header, factor: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """JPEG scan: the header of a sequential or lossless JPEG with its quantisation and Huffman tables, for decoders that
 read the coded pixels themselves."""
 
+import functools
 import struct
 from dataclasses import dataclass
 
@@ -102,19 +103,30 @@ def _quantisers(body: bytes) -> dict[int, np.ndarray]:
 
 
 def _huffman_tables(body: bytes) -> dict[tuple[int, int], np.ndarray]:
-    """For each table and each value of the next 16 bits: code length * 256 + symbol."""
+    """The codes of each table in this segment, by its kind and number."""
     found = {}
     while body:
-        counts, symbols = np.frombuffer(body, np.uint8, 16, 1), body[17:]
-        table, at, used = np.zeros(65536, np.uint16), 0, 0
-        for length, count in enumerate(counts.tolist(), 1):
-            for symbol in symbols[used : used + count]:
-                span = 1 << (16 - length)
-                table[at : at + span] = length << 8 | symbol
-                at += span
-            used += count
-        if at > 65536 or len(symbols) < used:
+        size = 17 + sum(body[1:17])
+        if len(body) < size:
             raise ValueError("a Huffman table has too many codes")
-        found[body[0] >> 4, body[0] & 15] = table
-        body = symbols[used:]
+        found[body[0] >> 4, body[0] & 15] = huffman_codes(body[1:size])
+        body = body[size:]
     return found
+
+
+@functools.lru_cache(maxsize=16)
+def huffman_codes(table: bytes) -> np.ndarray:
+    """(65536,) uint16: for each value of the next 16 bits, code length * 256 + symbol. `table` is the number of codes
+    of each length, 1 to 16, and their symbols."""
+    counts, symbols = table[:16], table[16:]
+    codes, at, used = np.zeros(65536, np.uint16), 0, 0
+    for length, count in enumerate(counts, 1):
+        for symbol in symbols[used : used + count]:
+            span = 1 << (16 - length)
+            codes[at : at + span] = length << 8 | symbol
+            at += span
+        used += count
+    if at > 65536 or len(symbols) < used:
+        raise ValueError("a Huffman table has too many codes")
+    codes.setflags(write=False)
+    return codes
