@@ -31,7 +31,8 @@ def raw_patterns(dataset: "Dataset", layout: Layout, name: str) -> tuple[np.ndar
 def check_length(dataset: "Dataset", expected: int, name: str) -> list[Note]:
     """Refuse pixels that are truncated, or compressed contrary to the header; note bytes after them."""
     data = dataset.PixelData
-    if data[:4] == ITEM and data[8 + int.from_bytes(data[4:8], "little") :].startswith(ITEM):
+    after = 8 + int.from_bytes(data[4:8], "little")
+    if data[:4] == ITEM and data[after : after + 4] == ITEM:
         raise UnreadableError(f"{name} declares uncompressed pixels, but they are encapsulated.")
     if len(data) < expected:
         raise UnreadableError(f"{name} is truncated: it has only {len(data)} of {expected} bytes of pixel data.")

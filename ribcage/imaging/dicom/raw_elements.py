@@ -12,7 +12,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from ribcage.imaging.dicom.elements import GROUPS, NUMBERS, OTHERS, tag
-from ribcage.imaging.dicom.transfer_syntaxes import BIG_ENDIAN, DEFLATED, IMPLICIT, READ
+from ribcage.imaging.dicom.transfer_syntaxes import BIG_ENDIAN, DEFLATED, IMPLICIT, READ, UNCOMPRESSED
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -65,7 +65,10 @@ def scanned_dataset(data: bytes) -> "Dataset | None":
         found: dict[BaseTag, Any] = {}
         for place in _places(data, at, _explicit_place if explicit else _implicit_place):
             sequence = place[3] == UNDEFINED and place[0] != PIXELS
-            found[_base(place[0])] = _sequence(data, place, _encoding(found)) if sequence else _raw(data, place)
+            # uncompressed pixels are not copied, unless their words are not aligned
+            viewed = place[0] == PIXELS and place[1] in (None, "OB", "OW") and place[2] % 2 == 0
+            source = memoryview(data) if viewed and syntax in UNCOMPRESSED else data
+            found[_base(place[0])] = _sequence(data, place, _encoding(found)) if sequence else _raw(source, place)
     except (UnusualError, struct.error, KeyError, UnicodeDecodeError):
         return None
     dataset = Dataset(found)
@@ -150,7 +153,7 @@ def _after_sequence(data: bytes, at: int, kind: str | None, depth: int = 0) -> i
         at += 8
 
 
-def _raw(data: bytes, place: Place) -> "RawDataElement":
+def _raw(data: bytes | memoryview, place: Place) -> "RawDataElement":
     """An element with its value as in the file."""
     from pydicom.dataelem import RawDataElement, empty_value_for_VR
 

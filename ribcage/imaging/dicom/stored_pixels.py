@@ -5,6 +5,7 @@ stream is followed and a note says so. Where the pixels contradict both, the int
 taken, since a misread bit or sign breaks an image along every edge of its range.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -82,13 +83,14 @@ def _ordered(patterns: np.ndarray, layout: Layout) -> tuple[np.ndarray, list[Not
     of the declared one."""
     if patterns.itemsize == 1:
         return patterns, []
-    declared = _relative_roughness(_read(patterns, layout.allocated, layout.signed))
+    samples = _samples(patterns)
+    declared = _relative_roughness(_read(each, layout.allocated, layout.signed).levels for each in samples)
     if declared <= SMOOTH:
         return patterns, []
-    swapped = patterns.byteswap()
-    if _relative_roughness(_read(swapped, layout.allocated, layout.signed)) >= SWAPPED * declared:
+    swapped = (_read(each.byteswap(), layout.allocated, layout.signed).levels for each in samples)
+    if _relative_roughness(swapped) >= SWAPPED * declared:
         return patterns, []
-    return swapped, [Note("the bytes of each pixel were in the reverse order", caution=True)]
+    return patterns.byteswap(), [Note("the bytes of each pixel were in the reverse order", caution=True)]
 
 
 def _beside_padding(dataset: "Dataset", patterns: np.ndarray, layout: Layout) -> StoredPixels | None:
@@ -114,7 +116,8 @@ def _unpacked(dataset: "Dataset", patterns: np.ndarray, layout: Layout) -> Store
     """Uncompressed pixels: the stored bits out of those allocated."""
     bits, shift, overlay = layout.bits, layout.high + 1 - layout.bits, _has_overlay(dataset, layout)
     used = _used(patterns) if patterns.itemsize * 8 > bits else 0
-    asked = _read(patterns >> shift if shift else patterns, bits, layout.signed)
+    fits = not shift and not used >> bits
+    asked = _read(patterns >> shift if shift else patterns, bits, layout.signed, fits=fits)
     if shift and not used >> bits and used % (1 << shift) and not overlay:
         note = Note(f"HighBit {layout.high} contradicts the pixels, which lie in the lowest {bits} bits", caution=True)
         return replace(_read(patterns, bits, layout.signed), notes=(note,))
@@ -194,10 +197,11 @@ def _words(bits: int, signed: bool) -> str:
     return f"{bits} bit {'signed' if signed else 'unsigned'}"
 
 
-def _read(patterns: np.ndarray, bits: int, signed: bool) -> StoredPixels:
-    """Raw values read as numbers of this many bits and sign."""
+def _read(patterns: np.ndarray, bits: int, signed: bool, *, fits: bool = False) -> StoredPixels:
+    """Raw values read as numbers of this many bits and sign; `fits` if it is known that they need no more bits."""
     top = (1 << bits) - 1
-    levels = patterns if int(patterns.max()) <= top else patterns & patterns.dtype.type(top)
+    fits = fits or bits >= 8 * patterns.itemsize or int(patterns.max()) <= top
+    levels = patterns if fits else patterns & patterns.dtype.type(top)
     if signed:
         levels = levels ^ levels.dtype.type(1 << (bits - 1))
     return StoredPixels(levels, bits, signed)
@@ -236,21 +240,33 @@ def _smoothest(asked: StoredPixels, other: StoredPixels) -> StoredPixels:
     """The requested interpretation, unless the other one is much smoother."""
     if _roughness(other) < SMOOTHER * _roughness(asked):
         return other
-    return other if _relative_roughness(asked) > NOISE and _relative_roughness(other) < IMAGE else asked
+    noisy = _relative_roughness(_samples(asked.levels)) > NOISE
+    return other if noisy and _relative_roughness(_samples(other.levels)) < IMAGE else asked
 
 
-def _relative_roughness(read: StoredPixels) -> float:
+def _samples(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Some rows, some columns, and (2, PAIRS) random pairs of pixels."""
+    high, wide = pixels.shape
+    columns = np.ascontiguousarray(pixels[:, :: max(1, wide // SAMPLED)])
+    pairs = np.random.default_rng(0).integers(0, pixels.size, (2, PAIRS))
+    return pixels[:: max(1, high // SAMPLED)], columns, pixels.ravel()[pairs]
+
+
+def _relative_roughness(samples: Iterable[np.ndarray]) -> float:
     """Mean difference between neighbours over that between random pairs of pixels."""
-    one, another = np.random.default_rng(0).integers(0, read.levels.size, (2, PAIRS))
-    one, another = (read.levels.ravel()[places].astype(np.int32) for places in (one, another))
-    return _roughness(read) / 2 / max(float(np.abs(one - another).mean()), 1e-9)
+    rows, columns, pairs = samples
+    one, another = pairs.astype(np.int32)
+    return _difference(rows, columns) / 2 / max(float(np.abs(one - another).mean()), 1e-9)
 
 
 def _roughness(read: StoredPixels) -> float:
     """Mean difference between neighbours."""
-    high, wide = read.levels.shape
-    rows = read.levels[:: max(1, high // SAMPLED)]
-    columns = np.ascontiguousarray(read.levels[:, :: max(1, wide // SAMPLED)])
+    rows, columns, _ = _samples(read.levels)
+    return _difference(rows, columns)
+
+
+def _difference(rows: np.ndarray, columns: np.ndarray) -> float:
+    """Mean difference of neighbours along the rows, plus that along the columns."""
     return _mean_difference(rows[:, 1:], rows[:, :-1]) + _mean_difference(columns[1:], columns[:-1])
 
 
