@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ribcage import __version__
-from ribcage.runtime import help_pages, resuming, signals, terminal, threads
+from ribcage.runtime import help_pages, launch_variables, resuming, signals, terminal, threads
 from ribcage.runtime.flags import parse, read_flags
 from ribcage.runtime.limits import UsageError
 from ribcage.runtime.remote.addresses import with_addresses
@@ -52,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     with terminal.guarded_streams():
-        return answered(words)
+        code = answered(words)
+    if arguments is None and _can_be_resumed(words):  # the exit code is that of the command from now on
+        signals.ignore()
+    return code
 
 
 def _open_streams() -> None:
@@ -71,7 +74,7 @@ def answered(words: list[str]) -> int:
     """Run a command line; its exit code."""
     own = [word for word in words if word != "--debug"]
     try:
-        with _stoppable(own):
+        with signals.stoppable() if _can_be_resumed(own) else contextlib.nullcontext():
             return dispatch(own)
     except BrokenPipeError:  # `ribcage … | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -89,10 +92,9 @@ def answered(words: list[str]) -> int:
         return 2 if isinstance(error, ValueError) else 1
 
 
-def _stoppable(words: list[str]) -> contextlib.AbstractContextManager[None]:
-    """For a command that can be resumed: signals stop it with the exit code that asks for a restart, from its beginning
-    on."""
-    return signals.stoppable() if {*words[:1]} & {*TRAINING, "import", "tune", "run"} else contextlib.nullcontext()
+def _can_be_resumed(words: list[str]) -> bool:
+    """Whether this is a command that signals stop with the exit code that asks for a restart, from its beginning on."""
+    return bool({*words[:1]} & {*TRAINING, "import", "tune", "run"})
 
 
 def resume_line(error: BaseException) -> str:
@@ -154,30 +156,17 @@ def dispatch(words: list[str]) -> int:
 
 def _refuse_several_processes(name: str) -> None:
     """UsageError if a launcher has started a command that runs as one process."""
-    if name in (*PARALLEL, "tune") or not _is_launched():
-        return
-    from ribcage.runtime import launcher
-
-    if (processes := launcher.number_of_processes(1)) > 1:
+    if name not in (*PARALLEL, "tune") and (processes := launch_variables.number_of_processes(1)) > 1:
         raise UsageError(
             f"A launcher started {processes} processes, but 'ribcage {name}' runs as one process. Run it without "
             f"torchrun or srun; only the commands {', '.join(PARALLEL)} can use several processes."
         )
 
 
-def _is_launched() -> bool:
-    """Whether there are variables of torchrun or srun; `launcher` reads them, but needs torch."""
-    return bool({"WORLD_SIZE", "SLURM_STEP_NUM_TASKS"} & set(os.environ))
-
-
 def _is_later_process() -> bool:
     """Whether a launcher has started this process, and it is not the first."""
-    if not _is_launched():
-        return False
-    from ribcage.runtime import launcher
-
     with contextlib.suppress(ValueError):  # invalid variables are reported elsewhere
-        return launcher.rank_before_start() > 0
+        return launch_variables.rank_before_start() > 0
     return False
 
 

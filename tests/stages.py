@@ -18,7 +18,7 @@ from ribcage.data.label_policy import Policy
 from ribcage.data.loader import Loader
 from ribcage.imaging.augment import gentle_view
 from ribcage.models.recomputation import recompute_blocks
-from ribcage.runtime import distributed, launcher
+from ribcage.runtime import distributed, launch_variables, launcher
 from ribcage.training import checkpoint, optim, sharding, shards, trainer
 from ribcage.training.saving import Saver
 
@@ -111,7 +111,7 @@ def by_stages(folder: str, out: str, *how: Any) -> None:
     for number, (world, until) in enumerate(STAGES):
         while number and not files[number - 1].exists():
             time.sleep(0.01)
-        os.environ.update({"WORLD_SIZE": str(world), launcher.RENDEZVOUS: f"{out}/store-{number}"})
+        os.environ.update({"WORLD_SIZE": str(world), launch_variables.RENDEZVOUS: f"{out}/store-{number}"})
         if int(os.environ["RANK"]) < world:
             with launcher.started():
                 trained(folder, until, files[number], *how)

@@ -17,7 +17,7 @@ from refusals import has_facts, line
 
 from ribcage import cli
 from ribcage.data import dataset_folder
-from ribcage.runtime import flags, launcher
+from ribcage.runtime import flags, launch_variables, launcher
 from ribcage.training import checkpoint
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -39,11 +39,13 @@ def words(data: Path, out: Path, epochs: int) -> list[str]:
 
 
 def environment(monkeypatch: pytest.MonkeyPatch, **values: str) -> dict[str, str]:
-    for name in [name for name in os.environ if name.startswith(("SLURM_", "MASTER_")) or name in launcher.NAMES]:
+    for name in [
+        name for name in os.environ if name.startswith(("SLURM_", "MASTER_")) or name in launch_variables.NAMES
+    ]:
         monkeypatch.delenv(name)
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-    return launcher._environment()
+    return launch_variables.process_variables()
 
 
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
@@ -58,7 +60,7 @@ def test_torchrun_srun_and_nobody_are_told_apart(monkeypatch: pytest.MonkeyPatch
     }  # fmt: skip
     assert environment(monkeypatch, RANK="3", WORLD_SIZE="4")["LOCAL_RANK"] == "0"
     assert environment(monkeypatch, **TASK) == {"RANK": "9", "LOCAL_RANK": "1", "WORLD_SIZE": "16"}
-    assert launcher.launched()
+    assert launch_variables.launched()
 
 
 def test_a_command_in_the_batch_script_beside_srun_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +266,7 @@ def test_a_signal_to_the_one_that_started_them_saves_them_all(data: Path, tmp_pa
 def test_tasks_of_srun_train_together_and_are_requeued_with_75(data: Path, tmp_path: Path) -> None:
     """Two processes with what srun would have told them; one is asked to stop, both save and go."""
     out, port = tmp_path / "run", str(processes.free_port())
-    clean = {name: value for name, value in ENV.items() if name not in launcher.NAMES}
+    clean = {name: value for name, value in ENV.items() if name not in launch_variables.NAMES}
     tasks = []
     for number in range(2):
         task = {**TASK, "SLURM_PROCID": str(number), "SLURM_LOCALID": str(number), "SLURM_STEP_NUM_TASKS": "2"}

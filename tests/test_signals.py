@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,3 +109,33 @@ def test_a_process_that_was_killed_before_it_handled_signals_is_started_again() 
 
     assert launcher._outcome([Killed(), Killed()], [time.monotonic()]) == 75
     assert launcher._outcome([Killed(), Killed()]) == 128 + signal.SIGTERM
+
+
+def test_the_message_of_a_process_that_is_stopped_while_torch_is_imported_needs_no_torch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torch cannot be imported again after its import was stopped."""
+
+    def dispatch(words: list[str]) -> int:
+        monkeypatch.setitem(sys.modules, "torch", None)
+        monkeypatch.delitem(sys.modules, "ribcage.runtime.launcher", raising=False)
+        raise signals.Interruption("Received SIGTERM.")
+
+    monkeypatch.setattr(cli, "dispatch", dispatch)
+    for rank, printed in (("0", 1), ("1", 0)):
+        for name, value in {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():
+            monkeypatch.setenv(name, value)
+        assert cli.main(["finetune"]) == 75
+        assert capsys.readouterr().err.count("SIGTERM") == printed
+
+
+def exiting() -> int:
+    sys.argv, cli.dispatch = ["ribcage", "finetune"], lambda words: 0
+    code = cli.main()
+    os.kill(os.getpid(), signal.SIGTERM)
+    return code
+
+
+def test_a_signal_at_the_exit_of_a_process_does_not_change_its_exit_code(tmp_path: Path) -> None:
+    with processes.Forked(exiting, said=tmp_path / "said.txt", env=dict(os.environ)) as process:
+        assert process.end()[0] == 0

@@ -246,9 +246,9 @@ def with_test(result: "Kind", test: "RecordedTest") -> "Kind":
 
 def unsuitable(options: Options) -> list[str]:
     """What is wrong with --engine."""
-    from ribcage.runtime import launcher
+    from ribcage.runtime import launch_variables
 
-    if options.engine == "local" or not launcher.launched():
+    if options.engine == "local" or not launch_variables.launched():
         return []
     return [f"--engine {options.engine} starts its own processes: start the command without torchrun or srun"]
 

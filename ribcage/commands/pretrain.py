@@ -155,12 +155,12 @@ def wrong(options: Options) -> list[str]:
     from types import SimpleNamespace
 
     from ribcage import methods
-    from ribcage.runtime import launcher, limits
+    from ribcage.runtime import launch_variables, limits
     from ribcage.runtime.spelling import count_phrase
     from ribcage.training import micro_batches, setup
 
     kind = methods.load_method(options.method)
-    wrong, processes = setup.loader_faults(options), launcher.number_of_processes(options.devices)
+    wrong, processes = setup.loader_faults(options), launch_variables.number_of_processes(options.devices)
     if options.batch > 0 and micro_batches.accumulation_steps(options, options.batch, processes) > 1:
         wrong += kind.faults_of_parts(options.micro_batch)
     if options.data_weights and len(options.data_weights) != len(options.data):

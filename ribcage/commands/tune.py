@@ -125,7 +125,7 @@ def require_optuna() -> None:
 
 def checked(options: Options, module: ModuleType) -> "tuple[list[Dimension], TrainingOptions]":
     """The search space, and the options of the training command; one ValueError with all that is wrong."""
-    from ribcage.runtime import launcher, limits
+    from ribcage.runtime import launch_variables, limits
     from ribcage.training.search import space
 
     wrong: list[str] = []
@@ -144,7 +144,7 @@ def checked(options: Options, module: ModuleType) -> "tuple[list[Dimension], Tra
     wrong += faults(varied) + space.space_faults(dimensions, faults)
     if options.trials < 1:
         wrong.append(f"--trials {options.trials} must be at least 1")
-    if launcher.launched():
+    if launch_variables.launched():
         wrong.append("tune does not run under torchrun or srun: start the command once per GPU with the same --out")
     if wrong:
         raise ValueError("; ".join(dict.fromkeys(wrong)) + ".")

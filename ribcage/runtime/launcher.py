@@ -2,22 +2,21 @@
 
 import math
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from ribcage.runtime import rendezvous, signals, threads
+from ribcage.runtime import launch_variables, rendezvous, signals, threads
 from ribcage.runtime.distributed import active, echoed
 
 
 @contextmanager
 def started() -> Iterator[torch.device]:
     """Join the processes that torchrun, SLURM or Ray Train started, if any; yields the device of this process."""
-    environment = _environment()
+    environment = launch_variables.process_variables()
     device = torch.device("cpu")
     if torch.cuda.is_available():  # a launcher may let each process see its own GPU only
         device = torch.device("cuda", int(environment["LOCAL_RANK"]) % torch.cuda.device_count())
@@ -44,15 +43,15 @@ def started() -> Iterator[torch.device]:
 
 def _join(backend: str) -> None:
     """Wait for the other processes, and form a process group with them."""
-    if RENDEZVOUS in os.environ:
+    if launch_variables.launched_here():
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        store = dist.FileStore(os.environ[RENDEZVOUS], world_size)
+        store = dist.FileStore(os.environ[launch_variables.RENDEZVOUS], world_size)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     elif rendezvous.from_torchrun():
         own_store, rank, world_size = rendezvous.own_store()
         dist.init_process_group(backend, store=own_store, rank=rank, world_size=world_size)
     else:
-        _require_address()
+        launch_variables.require_address()
         dist.init_process_group(backend)
 
 
@@ -101,9 +100,6 @@ def _raised_before(text: str, patience: float) -> bool:
     return found
 
 
-RENDEZVOUS = "RIBCAGE_RENDEZVOUS"
-"""Environment variable: the file through which the processes of `launch` find each other. Only the user can read it; no
-port is opened for it."""
 PARENT = "RIBCAGE_PARENT"
 """Environment variable: the process id of `launch`."""
 
@@ -141,7 +137,12 @@ def launch(devices: int, words: list[str]) -> int:
         raise ValueError(f"--devices {devices} exceeds the number of GPUs on this machine, which is {count}.")
     own = {"OMP_NUM_THREADS": str(max(1, threads.available_cores() // devices))}
     with tempfile.TemporaryDirectory(prefix="ribcage-") as folder:
-        shared = {RENDEZVOUS: f"{folder}/store", PARENT: str(os.getpid()), "WORLD_SIZE": str(devices), **_loopback()}
+        shared = {
+            launch_variables.RENDEZVOUS: f"{folder}/store",
+            PARENT: str(os.getpid()),
+            "WORLD_SIZE": str(devices),
+            **_loopback(),
+        }
         ranks = [
             subprocess.Popen(
                 [sys.executable, "-m", "ribcage", *words],
@@ -234,67 +235,3 @@ def _first_failure(codes: Sequence[int | None]) -> int:
             print(f"ribcage: process {number + 1} of {len(codes)} was killed by {name}{why}.", file=sys.stderr)
             return code
     return next(code for code in codes if code)
-
-
-def _environment() -> dict[str, str]:
-    """RANK, LOCAL_RANK and WORLD_SIZE from torchrun, else from srun, else those of a single process."""
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        return _numbers({name: name for name in NAMES if name in os.environ or name != "LOCAL_RANK"})
-    if _whole("SLURM_STEP_NUM_TASKS", 1) > 1:  # set by srun; a batch script without srun is one process
-        if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
-            tasks = os.environ["SLURM_STEP_NUM_TASKS"]
-            raise ValueError(f"srun started {tasks} tasks, but MASTER_ADDR or MASTER_PORT is not set. Set both.")
-        return _numbers(NAMES)
-    return {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
-
-
-def _numbers(variables: Mapping[str, str]) -> dict[str, str]:
-    """RANK, LOCAL_RANK and WORLD_SIZE from these environment variables; ValueError if they are invalid."""
-    found = {name: _whole(variable) for name, variable in variables.items()}
-    rank, world = variables["RANK"], variables["WORLD_SIZE"]
-    if found["RANK"] >= found["WORLD_SIZE"]:
-        raise ValueError(f"{rank}={found['RANK']} must be less than {world}={found['WORLD_SIZE']}. {_REMEDY}")
-    return {"LOCAL_RANK": "0", **{name: str(number) for name, number in found.items()}}
-
-
-def _whole(variable: str, default: int | None = None) -> int:
-    """The number in an environment variable."""
-    text = os.environ.get(variable, "" if default is None else str(default))
-    if not re.fullmatch("[0-9]{1,9}", text):
-        now = f"is {text!r}" if variable in os.environ else "is not set"
-        raise ValueError(f"The environment variable {variable} must be a whole number, but it {now}. {_REMEDY}")
-    return int(text)
-
-
-_REMEDY = "Start the command with torchrun or srun, or unset the variables of the launcher."
-
-
-def _require_address() -> None:
-    """ValueError unless the address at which the processes find each other is set."""
-    if not os.environ.get("MASTER_ADDR"):
-        raise ValueError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but MASTER_ADDR is not set. {_REMEDY}")
-    _whole("MASTER_PORT")
-
-
-NAMES = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_STEP_NUM_TASKS"}
-"""Environment variables of torchrun → those of srun."""
-
-
-def launched_here() -> bool:
-    """Whether `launch` started this process."""
-    return RENDEZVOUS in os.environ
-
-
-def number_of_processes(devices: int) -> int:
-    """The number of processes of a run with --devices: those of the launcher, if one started this process."""
-    return int(_environment()["WORLD_SIZE"]) if launched() else devices
-
-
-def rank_before_start() -> int:
-    """The rank that the launcher has given to this process, which need not have joined the others yet."""
-    return int(_environment()["RANK"])
-
-
-def launched() -> bool:
-    """Whether a launcher started this process as one of several."""
-    return int(_environment()["WORLD_SIZE"]) > 1

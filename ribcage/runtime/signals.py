@@ -44,6 +44,12 @@ def stoppable() -> Iterator[None]:
         _received.clear()
 
 
+def ignore() -> None:
+    """Let signals of a scheduler no longer change the exit code, once a command is done."""
+    for number in STOPPING if _in_main_thread() else ():
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     _received.append(number)
     raise Interruption(f"Received {signal.Signals(number).name}.")

@@ -17,7 +17,7 @@ from pathlib import Path
 from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.training_record import OptionChange
 from ribcage.data.collection import Datasets
-from ribcage.runtime import distributed, files, flags, launcher, typed_json
+from ribcage.runtime import distributed, files, flags, launch_variables, typed_json
 from ribcage.runtime.messages import Message
 from ribcage.runtime.remote.mirror import WRITER
 from ribcage.runtime.spelling import count_phrase
@@ -245,7 +245,7 @@ def resume_command(command: str, options: TrainingOptions) -> str:
         for field in dataclasses.fields(options)
         if field.name in (*LEFT_OPEN, "epochs")
     }
-    devices = distributed.world_size() if launcher.launched_here() else options.devices
+    devices = distributed.world_size() if launch_variables.launched_here() else options.devices
     again = replace(options, **{**kept, "resume": True, "devices": devices})
     return shlex.join(["ribcage", command, *flags.option_line(sys.modules[type(options).__module__], again)])
 

@@ -30,7 +30,7 @@ from ribcage.methods import Method
 from ribcage.methods.base import ContrastiveMethod, LabelCounts
 from ribcage.models.backbone import Backbone
 from ribcage.models.recomputation import recompute_blocks
-from ribcage.runtime import devices, distributed, files, flags, launcher, limits, schedules
+from ribcage.runtime import devices, distributed, files, flags, launch_variables, launcher, limits, schedules
 from ribcage.runtime.remote import cache
 from ribcage.runtime.spelling import count_phrase
 from ribcage.training import micro_batches, optim, run_folder, sharding
@@ -66,7 +66,7 @@ def run_processes(
         check_trackers(options.track)
         run_folder.check_free(options)
 
-    if options.devices > 1 and not launcher.launched():
+    if options.devices > 1 and not launch_variables.launched():
         check()
         once = dataclasses.replace(options, devices=1)
         return launcher.launch(options.devices, [command, *flags.option_line(module, once)])
@@ -86,7 +86,7 @@ def loader_faults(options: TrainingOptions) -> list[str]:
         BlockShuffle.parse(options.shuffle)
     except ValueError as error:
         wrong.append(str(error))
-    world = launcher.number_of_processes(options.devices)
+    world = launch_variables.number_of_processes(options.devices)
     if options.batch < 1 or world < 1 or options.batch % world == 0:
         return wrong
     lower = options.batch // world * world

@@ -19,10 +19,10 @@ def run_command(module: ModuleType, options: object) -> object:
     remote = places.remote_outputs(module, options)
     if not remote:
         return module.run(options)
-    from ribcage.runtime import launcher
+    from ribcage.runtime import launch_variables
 
     option = f"--{next(iter(remote))}"
-    if launcher.launched():
+    if launch_variables.launched():
         raise ValueError(
             f"{option} must be a local path if several processes are started by torchrun or srun. Use --devices, or a "
             "shared folder."
