@@ -80,3 +80,12 @@ def test_nothing_is_read_outside_the_part_whatever_the_matrix(bad: float, place:
     matrix[place] = bad
     out = warped(part, table, matrix, (16, 32))
     assert ((out >= 0) & (out <= 5)).all()
+
+
+def test_noise_outside_the_bank_and_other_types_are_refused() -> None:
+    bank, table = np.ones(100, np.float32), np.ones((1, 256), np.float32)
+    out, level = np.empty((5, 16), np.float32), np.zeros((1, 1), np.uint8)
+    for start, levels in ((21, level), (-1, level), (0, level.astype(np.uint16))):
+        warp = compiled_warp.LevelWarp(table, np.ones((1, 2, 3)), np.ones(1, np.float32), np.array([start]), bank)
+        with pytest.raises(ValueError, match=r"^Image 0 "):
+            warp(0, levels, out)

@@ -22,13 +22,16 @@ saves on this number of images of 224 × 224 px."""
 LANES = 16
 """Columns that OpenCV computes at once. If they do not fill the width, it rounds the last columns differently."""
 _number = itertools.count()
-_own = threading.local()
+_own, _trying = threading.local(), threading.Lock()
 
 
 def is_worthwhile(images: int, width: int) -> bool:
     """Whether this process has warped so many images that the compiled function should be loaded; counts these."""
     number = next(itertools.islice(_number, images - 1, None))
-    return number >= OPENCV_FIRST and width % LANES == 0 and is_numba_installed() and equals_opencv()
+    if number < OPENCV_FIRST or width % LANES or not is_numba_installed():
+        return False
+    with _trying:  # so that only one of several threads loads the function
+        return equals_opencv()
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class LevelWarp:
 
     def __call__(self, n: int, levels: np.ndarray, out: np.ndarray) -> None:
         """Warp image n, (H, W) uint8, into `out`, (h, w) float32."""
+        if levels.dtype != np.uint8 or not 0 <= self.noise_at[n] <= len(self.bank) - out.size:
+            raise ValueError(f"Image {n} has pixels of type {levels.dtype}, or its noise is not in the noise bank.")
         values, pairs = _scratch(levels.size)
         warp = compiled(_warp, contract=True)
         warp(n, levels, self.tables, self.matrices, self.noise, self.noise_at, self.bank, values, pairs, out)
