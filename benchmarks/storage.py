@@ -48,6 +48,7 @@ ENVIRONMENTS = {
             "catalogue",
             "cramjam",
             "tqdm",
+            "regex",
         ],
         ["numpy<2.2", "transformers<5", "huggingface-hub<1", "tokenizers>=0.22,<0.23.1", "boto3", "botocore"],
     ),

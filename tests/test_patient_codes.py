@@ -106,5 +106,6 @@ def test_hashes_are_looked_up_exactly() -> None:
     chance = np.random.default_rng(0)
     hashes = chance.integers(0, 1 << 64, 5000, np.uint64)
     others = np.concatenate([hashes[:7], hashes[7:20] + np.uint64(1), np.zeros(1, np.uint64)])
-    assert np.flatnonzero(selection.hash_in(hashes, others)).tolist() == list(range(7))
-    assert not selection.hash_in(hashes, others[:0]).any() and not len(selection.hash_in(hashes[:0], others))
+    assert np.flatnonzero(selection.HashSet(others).contain(hashes)).tolist() == list(range(7))
+    assert not selection.HashSet(others[:0]).contain(hashes).any()
+    assert not len(selection.HashSet(others).contain(hashes[:0]))

@@ -1,7 +1,7 @@
 """Datasets: several dataset folders as one. Rows are numbered consecutively over the folders."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,8 @@ CHANGED = (
     "The pixel hashes of some images differ from those computed at the import, so these images have changed: {}. "
     "Import the dataset again."
 )
+_BLOCK = 1 << 15
+"""Rows at a time, so that intermediate results fit into the cache of the processor."""
 FRONTAL = ("PA", "AP")
 """The views of a frontal image."""
 LABELS = np.arange(-128, 128).astype(np.float32)
@@ -91,11 +93,13 @@ class Datasets(Sequence[DatasetFolder]):
 
     def own_rows(self, rows: np.ndarray) -> list[np.ndarray]:
         """For each folder, those of the rows that are in it, numbered within the folder."""
-        ranges = list(zip(self.starts, self.starts[1:], strict=False))
+        return [part - start for part, start in zip(self._parts(rows), self.starts, strict=False)]
+
+    def _parts(self, rows: np.ndarray) -> list[np.ndarray]:
+        """For each folder, those of the rows that are in it."""
         if bool((rows[1:] >= rows[:-1]).all()):  # the usual case, in which each folder has one part of the rows
-            ends = np.searchsorted(rows, self.starts)
-            return [rows[ends[place] : ends[place + 1]] - start for place, (start, _) in enumerate(ranges)]
-        return [rows[(rows >= start) & (rows < end)] - start for start, end in ranges]
+            return np.split(rows, np.searchsorted(rows, self.starts[1:-1]))[: len(self)]
+        return [rows[(rows >= start) & (rows < end)] for start, end in zip(self.starts, self.starts[1:], strict=False)]
 
     def rows_of(self, *splits: str, frontal: bool = False) -> np.ndarray:
         """The rows of these splits; ValueError if one has none. frontal: only PA and AP views."""
@@ -126,8 +130,12 @@ class Datasets(Sequence[DatasetFolder]):
         return np.concatenate([one.index.table[name].to_numpy() for one in self.folders])
 
     def where(self, name: str, *values: str) -> np.ndarray:
-        """(N,) bool: whether the text in this column is one of the values."""
-        return np.concatenate([one.index.table[name].isin(values).to_numpy(bool) for one in self.folders])
+        """(N,) bool: whether the text in the column `split` or `view` is one of the values."""
+        found = [np.empty(0, bool)]
+        for one in self.folders:
+            codes, names = one.index.categories[name]
+            found.append(np.array([text in values for text in names], bool)[codes])
+        return np.concatenate(found)
 
     @property
     def frontal(self) -> np.ndarray:
@@ -139,8 +147,9 @@ class Datasets(Sequence[DatasetFolder]):
         """Split → number of images; "" for images in no split."""
         counts = Counter[str]()
         for one in self.folders:
-            counts.update(one.index.table["split"].value_counts().to_dict())
-        return dict(sorted(counts.items()))
+            codes, names = one.index.categories["split"]
+            counts.update(dict(zip(names.tolist(), np.bincount(codes, minlength=len(names)).tolist(), strict=True)))
+        return {name: count for name, count in sorted(counts.items()) if count}
 
     @cached_property
     def patients(self) -> np.ndarray:
@@ -181,8 +190,9 @@ class Datasets(Sequence[DatasetFolder]):
     def patients_present(self, rows: np.ndarray) -> np.ndarray:
         """(patient_count,) bool: the known patients of these rows, by their codes."""
         present = np.zeros(self.patient_count, bool)
-        for one, own, numbers in zip(self.folders, self.own_rows(rows), self._numbers, strict=True):
-            codes = numbers[one.index.patient_codes.present(own)]
+        parts = zip(self.folders, self._parts(rows), self.starts.tolist(), self._numbers, strict=False)
+        for one, part, start, numbers in parts:
+            codes = numbers[one.index.patient_codes.present(part, start)]
             present[codes[codes >= 0]] = True
         return present
 
@@ -206,6 +216,17 @@ class Datasets(Sequence[DatasetFolder]):
     def image_hashes(self) -> np.ndarray:
         """(N,) uint64 hashes of the stored pixels; 0 in linked folders, which store none."""
         return np.concatenate([one.pixel_hashes for one in self.folders])
+
+    def hash_blocks(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """(n,) uint64: `image_hashes` of these rows, of some rows at a time, so that they fit into the processor's
+        cache."""
+        for start in range(0, len(rows), _BLOCK):
+            part = rows[start : start + _BLOCK]
+            first, last = self.source(np.array([part.min(), part.max()])).tolist()
+            if first == last:
+                yield self.folders[first].pixel_hashes[part - self.starts[first]]
+            else:
+                yield self._of_folders(part, np.uint64, lambda source, own: self.folders[source].pixel_hashes[own])
 
     # ---- labels and boxes
 

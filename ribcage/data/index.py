@@ -44,6 +44,8 @@ from ribcage.runtime import parquet, terminal
 # Columns of every table, whatever its source. Unknown text is "", unknown age is NaN (years).
 TEXT_COLUMNS = ("path", "patient", "study", "view", "split", "sex")
 COLUMNS = (*TEXT_COLUMNS, "age")
+CATEGORIES = ("split", "view")
+"""Text columns with few different values, in which rows are looked up."""
 # Column names of dataset folders, predictions and reports, which a finding cannot have; neither can it start with
 # split_.
 RESERVED = (*COLUMNS, "width", "height", "notes", "row", "set", "name", "group", "pixels", "hospital", "boxes")
@@ -116,6 +118,11 @@ class Index:
         for place, name in enumerate(self.findings):  # one column at a time: no second copy of all labels
             codes[:, place] = np.nan_to_num(self.table[name].to_numpy(np.float32), nan=UNKNOWN)
         return codes
+
+    @cached_property
+    def categories(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """For each of the columns CATEGORIES, (N,) the number of the text in each row, and the texts."""
+        return {name: _numbered(self.table[name]) for name in CATEGORIES}
 
     @cached_property
     def patient_codes(self) -> PatientCodes:
@@ -218,6 +225,11 @@ class Index:
                 vars(index)[one.name] = one.default_factory()
         vars(index).update(vars(about), table=table, boxes=boxes)
         return index
+
+
+def _numbered(texts: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    codes, names = pd.factorize(texts)
+    return codes.astype(np.min_scalar_type(len(names))), np.array(names, object)
 
 
 @dataclass(frozen=True)

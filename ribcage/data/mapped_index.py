@@ -28,7 +28,7 @@ LARGE = 500_000
 """A folder with more images is large."""
 LARGE_TABLE = 20_000
 """A table of masks, points or reports with more rows is large."""
-VERSION = 1
+VERSION = 2
 """Version of the files in the cache."""
 PIXELS, TABLE, ROWS, NUMBERS = "pixels.npy", "table.arrow", "rows.arrow", "numbers.npy"
 MAX_CELLS = 20_000_000_000
@@ -156,7 +156,13 @@ def _write_index(file: Path, part: Path) -> None:
     for name, values in (("labels", index.label_codes), ("spelt", codes.spelt), ("canonical", codes.canonical)):
         np.save(part / f"{name}.npy", values)
     _write_columns(part / "keys.arrow", codes.keys.to_frame("key"))
-    facts = {**vars(about), "root": str(about.root), "columns": len(names), "repeated": index.has_repeated_paths}
+    categories = {name: texts.tolist() for name, (_, texts) in index.categories.items()}
+    for name, (numbers, _) in index.categories.items():
+        np.save(part / f"{name}.npy", numbers)
+    facts = {
+        **vars(about), "root": str(about.root), "columns": len(names), "repeated": index.has_repeated_paths,
+        "categories": categories,
+    }  # fmt: skip
     (part / "about.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
@@ -195,6 +201,10 @@ def _mapped(entry: Path) -> Index:
         label_codes=_array(entry / "labels.npy"),
         patient_codes=PatientCodes(_array(entry / "spelt.npy"), _array(entry / "canonical.npy"), keys),
         has_repeated_paths=facts["repeated"],
+        categories={
+            name: (_array(entry / f"{name}.npy"), np.array(texts, object))
+            for name, texts in facts["categories"].items()
+        },
     )
     return index
 

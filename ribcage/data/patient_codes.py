@@ -9,6 +9,8 @@ from ribcage.imaging.fingerprint import canonical_patient
 
 KNOWN = "\0"
 """First character of the key of every known patient; the key of an unknown one is empty."""
+_BLOCK = 1 << 15
+"""Rows at a time, so that intermediate results fit into the cache of the processor."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,12 @@ class PatientCodes:
         """(n,) int32: the number of each row's patient, independent of spelling."""
         return self.canonical[self.spelt[rows]]
 
-    def present(self, rows: np.ndarray) -> np.ndarray:
-        """(n,) int32: the numbers of the patients of these rows; one may occur in several spellings."""
+    def present(self, rows: np.ndarray, start: int = 0) -> np.ndarray:
+        """(n,) int32: the numbers of the patients of these rows, which are counted from `start`; one may occur in
+        several spellings."""
         spelt = np.zeros(len(self.canonical), bool)
-        spelt[self.spelt[rows]] = True
+        for at in range(0, len(rows), _BLOCK):
+            spelt[self.spelt[rows[at : at + _BLOCK] - start]] = True
         return self.canonical[spelt]
 
     def count_spelt(self, rows: np.ndarray) -> int:

@@ -98,11 +98,10 @@ def sharing(
     rows, and its remedy; `giving` are splits from which shared images are removed."""
     found: list[Message] = []
     others = sorted(set(data.splits) - {"", *splits})
-    images = data.image_hashes if others else np.empty(0, np.uint64)
     for other in others:
         rows = np.flatnonzero(data.where("split", other))
         for own, part in ((learning, splits[0]), (choosing, splits[1])):
-            people, copies = _common_patients(data, rows, own), _common_hashes(images[rows], images[own])
+            people, copies = _common_patients(data, rows, own), _common_images(data, rows, own)
             if not people and not copies:
                 continue
             shared = ((people, "patient"), (copies, "image"))
@@ -129,10 +128,10 @@ class Overlap:
 
 def split_overlap(data: Datasets, learning: np.ndarray, choosing: np.ndarray) -> Overlap:
     """The images and the known patients in both."""
-    chosen = np.zeros(data.total, np.uint8)
-    chosen[learning] |= 1
-    chosen[choosing] |= 2
-    return Overlap(int((chosen == 3).sum()), _common_patients(data, learning, choosing))
+    chosen = np.zeros(data.total, bool)
+    chosen[choosing] = True
+    both = np.unique(learning[chosen[learning]])
+    return Overlap(len(both), _common_patients(data, learning, choosing))
 
 
 def _common_patients(data: Datasets, rows: np.ndarray, others: np.ndarray) -> int:
@@ -140,22 +139,31 @@ def _common_patients(data: Datasets, rows: np.ndarray, others: np.ndarray) -> in
     return int((data.patients_present(rows) & data.patients_present(others)).sum())
 
 
-def _common_hashes(hashes: np.ndarray, others: np.ndarray) -> int:
-    """Number of known hashes that occur in both."""
-    longer, shorter = sorted((hashes, others), key=len, reverse=True)
-    found = np.unique(longer[hash_in(longer, shorter)])
-    return int((found != 0).sum())
+def _common_images(data: Datasets, rows: np.ndarray, others: np.ndarray) -> int:
+    """Number of known image hashes that occur in both."""
+    longer, shorter = sorted((rows, others), key=len, reverse=True)
+    hashes = HashSet(np.concatenate([np.empty(0, np.uint64), *data.hash_blocks(shorter)]))
+    found = [block[hashes.contain(block)] for block in data.hash_blocks(longer)]
+    return int((np.unique(np.concatenate([np.empty(0, np.uint64), *found])) != 0).sum())
 
 
-def hash_in(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(N,) bool: `np.isin` for evenly distributed uint64 hashes. A bit map of their highest bits first excludes most of
-    them, since sorting millions of hashes takes seconds."""
-    bits = min(26, 4 + len(others).bit_length())
-    there, lower = np.zeros(1 << bits, bool), np.uint64(64 - bits)
-    there[others >> lower] = True
-    found: np.ndarray = there[hashes >> lower]
-    found[found] = np.isin(hashes[found], others)
-    return found
+class HashSet:
+    """A set of evenly distributed uint64 hashes. A bit map of their highest bits excludes most other hashes, since
+    looking up millions of hashes takes seconds."""
+
+    def __init__(self, hashes: np.ndarray) -> None:
+        self._hashes, bits = np.sort(hashes), min(26, 4 + len(hashes).bit_length())
+        self._lower, self._there = np.uint64(64 - bits), np.zeros(1 << bits, bool)
+        self._there[self._hashes >> self._lower] = True
+
+    def contain(self, hashes: np.ndarray) -> np.ndarray:
+        """(N,) bool: whether each of these is in the set."""
+        found: np.ndarray = self._there[hashes >> self._lower]
+        likely = hashes[found]
+        if len(likely):
+            place = np.minimum(np.searchsorted(self._hashes, likely), len(self._hashes) - 1)
+            found[found] = self._hashes[place] == likely
+        return found
 
 
 def apart(data: Datasets, learning: np.ndarray, choosing: np.ndarray, splits: tuple[str, str]) -> list[Message]:
@@ -227,7 +235,12 @@ def copied_elsewhere(data: Datasets, rows: np.ndarray, *splits: str) -> np.ndarr
     """
     if all(dataset.facts.linked for dataset in data):
         return np.zeros(len(rows), bool)
-    comparable = np.repeat([not dataset.facts.linked for dataset in data], [len(dataset) for dataset in data])
-    hashes = data.image_hashes
-    elsewhere = ~data.where("split", *splits, "") & comparable
-    return hash_in(hashes[rows], hashes[elsewhere]) & comparable[rows]
+    elsewhere = ~data.where("split", *splits, "")
+    for dataset, start in zip(data, data.starts.tolist(), strict=False):
+        if dataset.facts.linked:
+            elsewhere[start : start + len(dataset)] = False
+    hashes = HashSet(np.concatenate([np.empty(0, np.uint64), *data.hash_blocks(np.flatnonzero(elsewhere))]))
+    copied = np.concatenate([np.empty(0, bool), *map(hashes.contain, data.hash_blocks(rows))])
+    if any(dataset.facts.linked for dataset in data):
+        copied &= ~np.array([dataset.facts.linked for dataset in data])[data.source(rows)]
+    return copied
