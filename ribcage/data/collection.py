@@ -12,12 +12,11 @@ import pandas as pd
 
 from ribcage.data import dataset_folder, reader_policy, splits
 from ribcage.data.dataset_folder import DatasetFolder
-from ribcage.data.index import SIDES, UNKNOWN
+from ribcage.data.index import UNKNOWN
 from ribcage.data.label_policy import IGNORE, Policy
 from ribcage.data.mapped_index import LARGE
 from ribcage.data.radiology_reports import Report
 from ribcage.data.reader_policy import RowReadings
-from ribcage.data.readings import numbers_of_readings
 from ribcage.data.row_boxes import RowBoxes
 from ribcage.data.row_masks import RowMasks, RowPoints
 from ribcage.runtime.spelling import count_phrase, did_you_mean
@@ -293,17 +292,8 @@ class Datasets(Sequence[DatasetFolder]):
     def boxes(self, findings: Sequence[str], readers: str = "majority") -> RowBoxes:
         """The ground-truth boxes of these findings in pixels of the stored images. Boxes of several readers are
         combined by `majority` or `any`; with `each`, all are returned with the number of their reading."""
-        parts, readings, offset = [np.empty((0, 6))], [np.empty(0, np.int64)], 0
-        for one, table, start in zip(self.folders, self._box_tables(readers), self.starts.tolist(), strict=False):
-            finding = table["finding"].map({name: place for place, name in enumerate(findings)}).to_numpy(np.float64)
-            x, y, width, height = (table[name].to_numpy(np.float64) for name in SIDES)
-            rows, chosen = table["row"].to_numpy() + start, ~np.isnan(finding)
-            parts.append(np.stack([rows, finding, x, y, x + width, y + height], axis=1)[chosen])
-            numbers = numbers_of_readings(one.index.readings, table)
-            readings.append(np.where(numbers < 0, -1, numbers + offset)[chosen])
-            offset += len(one.index.readings)
-        joined = np.concatenate(parts)
-        return RowBoxes(joined[:, 0].astype(np.int64), joined[:, 1:], np.concatenate(readings))
+        read = [one.index.readings for one in self.folders]
+        return RowBoxes.of(self._box_tables(readers), read, self.starts.tolist(), findings)
 
     @property
     def structures(self) -> tuple[str, ...]:
