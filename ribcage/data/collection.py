@@ -250,13 +250,7 @@ class Datasets(Sequence[DatasetFolder]):
 
     def readings(self, findings: Sequence[str]) -> RowReadings:
         """The labels of each reader in all datasets."""
-        rows, parts = [np.empty(0, np.int64)], [np.empty((0, len(findings)), np.float32)]
-        for one, known, start in zip(self.folders, self.asked(findings), self.starts.tolist(), strict=False):
-            if len(table := one.index.readings):
-                parts.append(np.full((len(table), len(findings)), np.nan, np.float32))
-                parts[-1][:, known] = table[[name for name in findings if name in one.index.findings]].to_numpy()
-                rows.append(table["row"].to_numpy() + start)
-        return RowReadings(np.concatenate(rows), np.concatenate(parts))
+        return RowReadings.of([one.index.readings for one in self.folders], self.starts.tolist(), findings)
 
     def known_labels(self, rows: np.ndarray, findings: Sequence[str], policy: Policy = IGNORE) -> np.ndarray:
         """(N, F) float32 labels 1, 0 and NaN of these rows under a policy, without its random numbers.

@@ -67,6 +67,15 @@ class RowReadings:
     labels: np.ndarray
     """(R, F) float32: 1, 0, -1 and NaN."""
 
+    @classmethod
+    def of(cls, tables: Sequence[pd.DataFrame], starts: Sequence[int], findings: Sequence[str]) -> "RowReadings":
+        """From the readings of each dataset and the numbers of their first rows."""
+        rows, labels = [np.empty(0, np.int64)], [np.empty((0, len(findings)), np.float32)]
+        for table, start in zip(tables, starts, strict=False):
+            rows.append(table["row"].to_numpy(np.int64) + start)
+            labels.append(table.reindex(columns=list(findings)).to_numpy(np.float32))
+        return cls(np.concatenate(rows), np.concatenate(labels))
+
     def drawn(self, rows: np.ndarray, chance: np.ndarray) -> np.ndarray:
         """(N,) int64: a reading of each row by its number in [0, 1); -1 for rows without readings."""
         first, end = (np.searchsorted(self.rows, rows, side=side) for side in ("left", "right"))
