@@ -130,11 +130,8 @@ class Datasets(Sequence[DatasetFolder]):
 
     def where(self, name: str, *values: str) -> np.ndarray:
         """(N,) bool: whether the text in the column `split` or `view` is one of the values."""
-        found = [np.empty(0, bool)]
-        for one in self.folders:
-            codes, names = one.index.categories[name]
-            found.append(np.array([text in values for text in names], bool)[codes])
-        return np.concatenate(found)
+        columns = (one.index.categories[name] for one in self.folders)
+        return np.concatenate([np.array([text in values for text in texts], bool)[codes] for codes, texts in columns])
 
     @property
     def frontal(self) -> np.ndarray:
