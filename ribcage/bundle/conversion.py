@@ -108,7 +108,7 @@ def converted_model(
         std=own[1],
         rgb_normalisation=rgb_normalisation,
     )
-    coverage = laid_over(backbone.model, found.name, body, str(file))
+    coverage = laid_over(backbone.model, found.name, body, str(file), antialias=found.antialias)
     strange = tuple(name for name in coverage.unexpected if name not in found.unused)
     rows = len(head.get("weight", ()))
     refuse_incomplete(file, found, coverage, strange, partial)

@@ -152,7 +152,8 @@ def initial_backbone(spec: ModelSpec, init: str, drop_path: float) -> Backbone:
             f"{init} has the architecture {trained.spec.name}, not {spec.name}: pass --model {trained.spec.name}."
         )
     if trained.spec.rgb_normalisation:  # a trained model has one normalisation of gray
-        expected = Weights(trained.method.backbone.model.state_dict(), *trained.spec.rgb_normalisation)
+        mean, std = trained.spec.rgb_normalisation
+        expected = Weights(trained.method.backbone.model.state_dict(), mean, std)
         return _built(
             spec, init=str(folder / WEIGHTS_FILE), mean=spec.mean, std=spec.std, read=lambda _: expected, **shape
         )

@@ -1,6 +1,7 @@
 """Pretrained weights: where they are, what of a file fits a model, and what became of each weight."""
 
 import inspect
+import math
 import sys
 import urllib.error
 import urllib.request
@@ -36,6 +37,8 @@ class Weights:
     """Mean of each channel, subtracted from pixels in 0 … 1; (): timm's value for the model."""
     std: tuple[float, ...] = ()
     """Standard deviation of each channel, by which pixels are then divided."""
+    antialias: bool = True
+    """Whether position embeddings of another image size are interpolated with antialiasing, as timm does."""
 
     def channels(self, stem: str | list[str]) -> int:
         """Number of image channels that the weights expect."""
@@ -95,7 +98,7 @@ def pretrained_model(
         return _loaded(name, file, options), config, None
     given = read(file)
     model = random_model(name, given.channels(config.first_conv), options)
-    found = laid_over(model, name, given.state, str(file))
+    found = laid_over(model, name, given.state, str(file), antialias=given.antialias)
     if found.lost:
         raise ValueError(f"The weights in {file} do not fit {name}: {found}.")
     known = (config.mean, config.std) if given.channels(config.first_conv) == 3 else ((), ())
@@ -139,14 +142,15 @@ def random_model(name: str, channels: int, options: dict[str, Any]) -> Any:
         return timm.create_model(name, in_chans=channels, **options)
 
 
-def laid_over(model: Any, name: str, state: dict[str, Tensor], where: str) -> Coverage:
+def laid_over(model: Any, name: str, state: dict[str, Tensor], where: str, *, antialias: bool = True) -> Coverage:
     """Load weights into a model where names and shapes agree; returns where they do not.
 
     The model's own functions convert published names to timm's and resize position embeddings.
     """
     own = model.state_dict()
     try:
-        given = _positions(_filtered(model, name, state), own)
+        resized = state if antialias else _without_antialiasing(model, state)
+        given = _positions(_filtered(model, name, resized), own)
     except Exception as error:
         raise ValueError(_unfit(where, name, error)) from None
     fits = {key: value for key, value in given.items() if key in own and _alike(own[key], value)}
@@ -208,6 +212,19 @@ def _positions(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Te
         for key, size in sizes.items()
         if size != maps[key].shape[2:]
     }
+
+
+def _without_antialiasing(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The position embeddings of a square grid, (1, prefix + patches, dim), interpolated to the model's grid."""
+    positions, grid = state["pos_embed"], model.patch_embed.grid_size
+    side = math.isqrt(positions.shape[1])
+    if (side, side) == grid:
+        return state
+    prefix = positions.shape[1] - side * side
+    patches = positions[:, prefix:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    patches = F.interpolate(patches.float(), grid, mode="bicubic", align_corners=False)
+    patches = patches.permute(0, 2, 3, 1).flatten(1, 2).to(positions.dtype)
+    return state | {"pos_embed": torch.cat([positions[:, :prefix], patches], 1)}
 
 
 def _on_disk(config: Any) -> Path | None:

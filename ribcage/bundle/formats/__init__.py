@@ -115,11 +115,14 @@ def _with_names(found: Published, content: WeightsFile, file: Path, others: tupl
     """Add the name that each weight has in the file. Raise if the layout has silently dropped a weight or given two
     weights the same name."""
     names = {id(value): name for name, value in content.weights.items()}
-    original = {timm_name: names[id(value)] for timm_name, value in found.state.items() if id(value) in names} | dict(
-        found.converted
-    )
-    lost = content.weights.keys() - set(original.values()) - set(found.unused)
-    if lost or len(set(original.values())) < len(found.state):
+    original = {
+        name: found.converted.get(name) or (names[id(value)],)
+        for name, value in found.state.items()
+        if name in found.converted or id(value) in names
+    }
+    plain = [sources for name, sources in original.items() if name not in found.converted]
+    lost = content.weights.keys() - {name for sources in original.values() for name in sources} - set(found.unused)
+    if lost or len(set(plain)) < len(plain) or len(original) < len(found.state):
         dropped = ", ".join(sorted(lost)[:3]) or "a weight"
         raise ValueError(
             f"{file} cannot be read in the {found.layout} layout: two of its weights would get the same name, and "

@@ -18,16 +18,17 @@ import torch
 from torch import Tensor
 
 from ribcage.bundle import card
+from ribcage.bundle.formats.reading.config_file import image_side, json_object, one_line
 from ribcage.bundle.formats.reading.published_weights import Evidence, Published
 from ribcage.bundle.formats.writing import base
-from ribcage.bundle.spec import MAX_SIDE, ModelSpec, wrong_normalisation
+from ribcage.bundle.spec import ModelSpec, wrong_normalisation
 from ribcage.bundle.weights import convolutional_head, plain_shapes, plain_state, timm_options
 from ribcage.data import findings
 from ribcage.methods import Method
 from ribcage.methods.detect import Detect
 from ribcage.methods.supervised import Supervised
 from ribcage.models.catalogue import is_known
-from ribcage.runtime import files, limits
+from ribcage.runtime import files
 
 SOURCE = "https://huggingface.co/timm"
 LICENCE = "as stated on the model card"
@@ -44,7 +45,7 @@ TAGS = ("image-classification", "timm", "medical", "radiology", "chest-x-ray", "
 
 def published(weights: dict[str, Tensor], config: Path) -> Published | None:
     """The weights as described by config.json; None if that is not a timm config."""
-    content = _json_object(config)
+    content = json_object(config)
     if "architecture" not in content:
         return None
     strange = set(content.get("model_args") or {}) - {"global_pool", "img_size", "in_chans", "num_classes"}
@@ -54,8 +55,8 @@ def published(weights: dict[str, Tensor], config: Path) -> Published | None:
         name, facts = str(content["architecture"]), content.get("pretrained_cfg", content)
         own = content.get("ribcage", {})
         if not is_known(name):
-            raise ValueError(f"timm has no model named {_line(name)}")
-        size = tuple(map(_side, facts.get("input_size", (3, 224, 224))[1:]))
+            raise ValueError(f"timm has no model named {one_line(name)}")
+        size = tuple(map(image_side, facts.get("input_size", (3, 224, 224))[1:]))
         fits = {crop_mode: fit for fit, crop_mode in CROPS.items()}
         if wrong := wrong_normalisation(facts.get("mean", ()), facts.get("std", ())):
             raise ValueError(wrong)
@@ -69,39 +70,18 @@ def published(weights: dict[str, Tensor], config: Path) -> Published | None:
             name=name,
             findings=labels,
             size=(size[0], size[1]),
-            stored=_side(own.get("stored", max(size))),
+            stored=image_side(own.get("stored", max(size))),
             fit=own.get("fit") or fits[facts.get("crop_mode", "center")],  # type: ignore[arg-type]
             pool="" if pool == usual_pool(name) else str(pool),
             temperature=tuple(map(float, own.get("temperature", ()))),
             thresholds=tuple(None if one is None else float(one) for one in own.get("thresholds", ())),
             evidence=Evidence("metadata", config.name),
             stated=stated,
-            source=_line(own.get("source") or facts.get("origin_url") or SOURCE),
-            licence=_line(own.get("licence") or facts.get("license") or ""),
+            source=one_line(own.get("source") or facts.get("origin_url") or SOURCE),
+            licence=one_line(own.get("licence") or facts.get("license") or ""),
         )
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"{config} does not describe a timm model: {error}.") from None
-
-
-def _json_object(config: Path) -> dict[str, Any]:
-    """The JSON object in the file; empty if it is not valid JSON."""
-    try:
-        content = files.read_json(config, parse_int=limits.json_integer)
-    except (ValueError, OSError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _line(value: Any) -> str:
-    """Untrusted text made safe for the model card: one line of at most 200 printable characters."""
-    return "".join(one for one in " ".join(str(value).split()) if one.isprintable())[:200].replace("<", "‹")
-
-
-def _side(value: Any) -> int:
-    """An image side in pixels, validated."""
-    if not isinstance(value, int) or not 1 <= value <= MAX_SIDE:
-        raise ValueError(f"{value!r} is not a valid image size")
-    return value
 
 
 def _output_names(content: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[str, ...]:
@@ -109,7 +89,7 @@ def _output_names(content: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[s
     labels = content.get("label_names") or ()
     if isinstance(labels, dict):  # {row: name}
         labels = [name for _, name in sorted((int(row), name) for row, name in labels.items())]
-    names = tuple(map(_line, labels))
+    names = tuple(map(one_line, labels))
     if not own:
         names = tuple(map(findings.canonical, names)) if all(map(findings.is_known_finding, names)) else ()
     return names if len(set(names)) == len(names) else ()

@@ -70,7 +70,7 @@ def published(weights: dict[str, Tensor]) -> Published:
     if "classifier.weight" in found and found["classifier.weight"].ndim == 2:
         found["classifier.weight"] = found["classifier.weight"].t().contiguous()
     names = dict(zip(renamed, weights, strict=True))
-    converted = {name: names[name] for name in found if found[name] is not renamed[name]}
+    converted = {name: (names[name],) for name in found if found[name] is not renamed[name]}
     return replace(
         densenet_checkpoint(found), converted=converted, evidence=Evidence("names", "conv1_func and batch_norm._mean")
     )

@@ -27,7 +27,7 @@ def account(found: Published, coverage: Coverage, ends: Sequence[str], head_used
 
     ends: timm's names of the last layers; head_used: whether the first of them is used.
     """
-    timm_names = {in_file: name for name, in_file in found.file_names.items()}
+    timm_names = {in_file: name for name, sources in found.file_names.items() for in_file in sources}
     heads = {f"{end}.{part}": number for number, end in enumerate(ends) for part in ("weight", "bias")}
 
     def reason(name: str) -> str:

@@ -63,10 +63,10 @@ class Published(Weights):
     """Findings of the outputs of the last layer; () if they are unknown or there is no last layer."""
     unused: tuple[str, ...] = ()
     """Names of weights in the file that the model does not need: decoders, queues, projections."""
-    converted: Mapping[str, str] = field(default_factory=dict)
-    """timm's name → name in the file, for weights that are transposed or converted in `state`."""
-    file_names: Mapping[str, str] = field(default_factory=dict)
-    """timm's name → name in the file, for all weights in `state`."""
+    converted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """timm's name → names in the file, for weights that are transposed, joined or otherwise converted in `state`."""
+    file_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """timm's name → names in the file, for all weights in `state`."""
     file_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Name in the file → shape, for all weights of the model."""
     other_tensors: tuple[str, ...] = ()
