@@ -162,7 +162,7 @@ def test_the_commands_refuse_it_in_a_line(
     form: str, payload: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, marker, data, out = tmp_path / "坏 w.pth", tmp_path / "mark", tmp_path / "data", tmp_path / "out"
-    assert cli.main(["import", "phantom", "--out", str(data), "--images", "40", "--size", "32"]) == 0
+    assert cli.main(["import", "phantom", "--out", str(data), "--images", "80", "--size", "32"]) == 0
     FORMS[form](PLACES["before"](PAYLOADS[payload](marker)), file)
     tuned = ["finetune", "--model", "resnet18", "--size", "32", "--epochs", "1", "--batch", "8"]
     tuned += ["--data", str(data), "--init", str(file)]
