@@ -113,6 +113,18 @@ def test_masks_of_images_in_other_folders_are_ignored(tmp_path: Path, names: lis
     assert with_masks(index, coco(tmp_path / "a.json", images=listed, annotations=drawn)).masks["row"].tolist() == rows
 
 
+def test_an_image_that_is_listed_without_masks_makes_its_name_doubtful(tmp_path: Path) -> None:
+    trees.images(tmp_path / "in", ["1.png", "2.png"])
+    index = datasets.index("folder", tmp_path / "in", classes="no")
+    names = ("x/1.png", "y/1.png", "2.png")
+    listed = [{"id": at, "file_name": name, "width": 5, "height": 3} for at, name in enumerate(names)]
+    drawn = [{"image_id": at, "category_id": 1, "segmentation": [[1, 1, 4, 1, 4, 3]]} for at in (0, 2)]
+    assert with_masks(index, coco(tmp_path / "a.json", images=listed, annotations=drawn)).masks["row"].tolist() == [1]
+    (tmp_path / "b.json").write_text("[1, 2")
+    with pytest.raises(ValueError, match=r"b\.json"):
+        with_masks(index, tmp_path / "b.json")
+
+
 ANNOTATION = {"image_id": 7, "category_id": 1}
 
 

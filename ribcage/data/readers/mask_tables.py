@@ -39,6 +39,9 @@ READER = "CheXmask"
 ROWS = 1000
 """Rows of a CSV file that are read at once."""
 
+Named = tuple[str, DrawnMask | None]
+"""The name of an image, and one of its masks; None states only that the image is listed."""
+
 log = logging.getLogger("ribcage")
 
 
@@ -52,11 +55,12 @@ def with_masks(index: Index, file: Path) -> Index:
     row = {path: place for place, path in enumerate(index.table["path"])}
     names = list(dict.fromkeys(name for name, _ in named))
     matched = _without_doubtful(dict(zip(names, _matched(names, list(row)), strict=True)), list(row), file)
-    found = [replace(mask, row=row[matched[name]]) for name, mask in named if matched.get(name) in row]
+    drawn = [(name, mask) for name, mask in named if mask is not None]
+    found = [replace(mask, row=row[matched[name]]) for name, mask in drawn if matched.get(name) in row]
     if not found:
-        raise ValueError(f"None of the {len(named):,} masks in {file} is for an image of this dataset.")
+        raise ValueError(f"None of the {len(drawn):,} masks in {file} is for an image of this dataset.")
     images = len({mask.row for mask in found})
-    if lost := sum(path not in row for path in matched.values()):
+    if lost := sum(matched.get(name, name) not in row for name in {name for name, _ in drawn} & matched.keys()):
         log.warning("%s also contains masks for %s not in this dataset.", file,
                     count_phrase(lost, "image that is", "images that are"))  # fmt: skip
     log.warning("%s contains masks for %s of %s.", file, f"{images:,}", count_phrase(len(index), "image"))
@@ -72,9 +76,9 @@ def _matched(names: list[str], paths: list[str]) -> list[str]:
     return found
 
 
-def _without_repeated(named: list[tuple[str, DrawnMask]], file: Path) -> list[tuple[str, DrawnMask]]:
+def _without_repeated(named: list[Named], file: Path) -> list[Named]:
     """The masks without those of images that have several rows, which would be instances of a structure."""
-    counts = Counter((name, mask.structure) for name, mask in named)
+    counts = Counter((name, mask.structure) for name, mask in named if mask is not None)
     repeated = {name for (name, _), count in counts.items() if count > 1}
     if repeated:
         log.warning("Images with several rows in %s were ignored: %s.", file, f"{len(repeated):,}")
@@ -117,8 +121,8 @@ def _tail(path: str, depth: int) -> str:
     return "/".join(tables.SUFFIX.sub("", path).split("/")[-depth:])
 
 
-def _chexmask(file: Path) -> Iterator[tuple[str, DrawnMask]]:
-    """(name of the image, mask), without masks of low quality."""
+def _chexmask(file: Path) -> Iterator[Named]:
+    """Every image with its masks, except for masks of low quality."""
     columns = tables.header(file)
     name = next((name for name in NAMES if name in columns), "")
     absent = [each for each in (QUALITY, *STRUCTURES, "Height", "Width") if each not in columns]
@@ -133,6 +137,7 @@ def _chexmask(file: Path) -> Iterator[tuple[str, DrawnMask]]:
     for rows in tables.read_in_chunks(file, kept, ROWS):
         good = pd.to_numeric(rows[QUALITY], errors="coerce") >= LEAST_QUALITY
         poor += int((~good).sum())
+        yield from ((image, None) for image in rows.loc[~good, name])
         for row in rows[good].itertuples(index=False, name=None):
             image, _, height, width, *cells = row
             with named_mask_errors(file, image):
@@ -150,19 +155,20 @@ def _chexmask(file: Path) -> Iterator[tuple[str, DrawnMask]]:
         log.warning("Masks without pixels in %s were ignored: %s.", file, f"{blank:,}")
 
 
-def _coco(file: Path) -> Iterator[tuple[str, DrawnMask]]:
-    """(name of the image, mask) of each annotation."""
-    content = files.read_json(file)
+def _coco(file: Path) -> Iterator[Named]:
+    """Every image in the list of images, then the masks of the annotations."""
     try:
+        content = files.read_json(file)
         names = {each["id"]: structure_name(str(each["name"])) for each in content["categories"]}
         images = {each["id"]: (str(each["file_name"]), each["width"], each["height"]) for each in content["images"]}
         annotations = [
             (each["image_id"], each["category_id"], each.get("segmentation")) for each in content["annotations"]
         ]
         listed = [(*images[image], names[category], shape) for image, category, shape in annotations]
-    except (TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         said = " ".join(str(error).split())[:200]
         raise ValueError(f"{file} is not a valid COCO file ({type(error).__name__}: {said}).") from None
+    yield from ((image, None) for image, _, _ in images.values())
     empty = 0
     for image, width, height, name, shape in listed:
         with named_mask_errors(file, image):
