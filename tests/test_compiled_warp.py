@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ribcage.imaging.augment import View, apply, compiled_warp, draw_numbers, gentle_view, plain_view, strong_view
+from ribcage.imaging.augment.numbers import noise_bank
 
 MEAN, STD = 0.401, 0.25
 EVERYTHING = View(
@@ -33,7 +34,7 @@ def sampled(values: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np
 
 def warped(part: np.ndarray, table: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     out = np.full(size, np.nan, np.float32)
-    still, bank = np.zeros(1, np.float32), np.ones(out.size, np.float32)
+    still, bank = np.zeros(1, np.float32), noise_bank(out.size)
     compiled_warp.LevelWarp(table[None], matrix[None], still, np.zeros(1, np.int64), bank)(0, part, out)
     return out
 

@@ -4,7 +4,8 @@
   apply(images, numbers, mean, std) → (N, 1, H, W)
 
 A `View` (`spec`) holds the settings; `Numbers` (`numbers`) are the random numbers of each image. `cpu` applies them
-with OpenCV, `gpu` with torch on any device. Before contrast and gamma stretch them, the two results differ by at most
+with OpenCV or, in processes that read many images, with a compiled function of the same results (`compiled_warp`);
+`gpu` applies them with torch on any device. Before contrast and gamma stretch them, the two results differ by at most
 one gray level of 255 (OpenCV 4 samples up to 1/64 pixel off, OpenCV 5 does not).
 
 Geometry is one affine matrix, so an image is interpolated once, and boxes, masks and points move with the same matrix.

@@ -47,12 +47,15 @@ class LevelWarp:
     noise_at: np.ndarray
     """(N,) int64: where the noise of each image begins in the bank."""
     bank: np.ndarray
-    """float32: standard normal numbers."""
+    """float32, read-only: standard normal numbers."""
 
     def __call__(self, n: int, levels: np.ndarray, out: np.ndarray) -> None:
         """Warp image n, (H, W) uint8, into `out`, (h, w) float32."""
         if levels.dtype != np.uint8 or not 0 <= self.noise_at[n] <= len(self.bank) - out.size:
             raise ValueError(f"Image {n} has pixels of type {levels.dtype}, or its noise is not in the noise bank.")
+        if levels.flags.writeable:  # memory maps are not: the function is then compiled for one kind only
+            levels = levels.view()
+            levels.flags.writeable = False
         values, pairs = _scratch(levels.size)
         warp = compiled(_warp, contract=True)
         warp(n, levels, self.tables, self.matrices, self.noise, self.noise_at, self.bank, values, pairs, out)
@@ -75,6 +78,7 @@ def equals_opencv() -> bool:
     matrices = np.stack([cv2.getRotationMatrix2D((40.3, 47.1), angle, scale) for angle, scale in views])
     random = np.random.default_rng(0)
     tables, bank = (random.normal(size=size).astype(np.float32) for size in ((len(views), 256), 7000))
+    bank.setflags(write=False)
     noise, noise_at = random.uniform(0, 0.1, len(views)).astype(np.float32), random.integers(0, 800, len(views))
     warp = LevelWarp(tables, matrices, noise, noise_at, bank)
     flags, wanted, found = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, *np.empty((2, 64, 96), np.float32)

@@ -72,7 +72,7 @@ def _level_warp(
         return None
     noise = np.where(numbers.sigma > 0, 0, numbers.noise / std).astype(np.float32)
     bank = noise_bank(NOISE_STARTS + height * width)
-    return compiled_warp.LevelWarp(tables, matrices, noise, numbers.noise_at, bank)
+    return compiled_warp.LevelWarp(tables, np.ascontiguousarray(matrices), noise, numbers.noise_at, bank)
 
 
 def _finish(numbers: Numbers, std: float, out: Images) -> None:
