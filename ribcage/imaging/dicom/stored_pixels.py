@@ -177,7 +177,7 @@ def _settled(pixels: np.ndarray, stream: Stream, layout: Layout, overlay: bool) 
     elif not layout.signed:
         whole = stream.signed is None and stream.bits == 8 * pixels.itemsize > layout.bits
         extended = whole and _signed_bits(pixels) <= layout.bits and _negatives(pixels) >= FEWEST_NEGATIVE
-        read = _read(pixels, layout.bits if extended else bits, signed=extended)
+        read = _read(pixels, layout.bits if extended else bits, signed=extended, fits=fewer and not extended)
     else:  # a negative value can only have been stored as its two's complement
         own, other = _read(pixels, bits, signed=False), _read(pixels, bits, signed=True)
         free = stream.signed is None and stream.kind in ("lossless JPEG", "JPEG-LS") and stream.bits == layout.bits
@@ -216,7 +216,8 @@ def _valued(pixels: np.ndarray, bits: int) -> StoredPixels:
 def _within(pixels: np.ndarray, bits: int, signed: bool) -> bool:
     """Whether all these values fit into so many bits."""
     low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
-    return bool(low <= int(pixels.min()) and int(pixels.max()) <= high)
+    above = not signed and pixels.dtype.kind == "u"
+    return bool((above or low <= int(pixels.min())) and int(pixels.max()) <= high)
 
 
 def _signed_bits(patterns: np.ndarray) -> int:
