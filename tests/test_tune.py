@@ -27,7 +27,7 @@ from ribcage.bundle.spec import ModelSpec
 from ribcage.commands import finetune, tune
 from ribcage.data import batch, collection, dataset_folder
 from ribcage.data.collection import Datasets
-from ribcage.runtime import flags
+from ribcage.runtime import files, flags
 from ribcage.training import run_folder
 from ribcage.training.metrics_log import read_log, validations
 from ribcage.training.options import as_json, with_defaults, written_options
@@ -485,7 +485,7 @@ def test_without_locks_a_claim_is_abandoned_when_it_is_not_touched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim = tmp_path / "trial-0001.claim"
-    monkeypatch.setattr(claims, "_locked", lambda handle, shared=False: None)
+    monkeypatch.setattr(files, "try_lock", lambda handle, **how: None)
     with claims.held(claim):
         assert not claims.is_abandoned(claim)
         old = claim.stat().st_mtime - claims.SILENT - 10

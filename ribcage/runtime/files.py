@@ -122,24 +122,16 @@ def sync(file: Path) -> None:
 @contextlib.contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Refuse a second writer in the same folder; the lock is released when its process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such lock
+    if os.name == "nt":  # an open file cannot be removed there
         yield
         return
     file = folder / LOCK
     with contextlib.ExitStack() as held:
         for patience in (True, True, False):  # `is_written` holds the lock for a moment
             handle = held.enter_context(open_regular(file, "a"))
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if has_name(handle.fileno(), file):
-                    break
-            except OSError as error:
-                if error.errno in LOCKLESS:
-                    break
-                if error.errno not in (errno.EAGAIN, errno.EACCES):
-                    raise
+            locked = try_lock(handle.fileno())
+            if locked is None or (locked and has_name(handle.fileno(), file)):
+                break
             if not patience:
                 raise OSError(
                     f"Another process is writing to {folder}. Wait until it has finished, or choose another folder."
@@ -153,15 +145,20 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 def lock(handle: int, *, shared: bool = False, wait: bool = True) -> bool:
     """Lock an open file, or return False if others hold it; True on systems without locks."""
+    return try_lock(handle, shared=shared, wait=wait) is not False
+
+
+def try_lock(handle: int, *, shared: bool = False, wait: bool = False) -> bool | None:
+    """Whether an open file could be locked; None on systems without locks."""
     try:
         import fcntl
     except ImportError:  # Windows has no such lock
-        return True
+        return None
     try:
         fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
         if error.errno in LOCKLESS:
-            return True
+            return None
         if error.errno in (errno.EAGAIN, errno.EACCES) and not wait:
             return False
         raise
@@ -178,18 +175,14 @@ def has_name(handle: int, file: Path) -> bool:
 
 def is_written(folder: Path) -> bool | None:
     """Whether a process is writing to the folder now; None where the system cannot tell."""
-    try:
-        import fcntl
-
-        with open_regular(folder / LOCK, "r") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except ImportError:  # Windows has no such lock
+    if os.name == "nt":
         return None
-    except OSError as error:
-        return None if error.errno in LOCKLESS else False
-    return False
+    try:
+        with open_regular(folder / LOCK, "r") as handle:
+            locked = try_lock(handle.fileno(), shared=True)
+    except OSError:  # no process has written there since the last one ended
+        return False
+    return None if locked is None else not locked
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ def held(claim: Path) -> Iterator[None]:
     """Hold a claim; it is removed at the end. OSError if another process holds it."""
     with files.open_regular(claim, "a") as stream:
         for _ in range(PATIENCE):  # `is_abandoned` of another process holds the lock for a moment
-            if taken := _locked(stream.fileno()) is not False:
+            if taken := files.lock(stream.fileno(), wait=False):
                 break
             time.sleep(0.05)
         if not taken:
@@ -57,27 +57,10 @@ def is_abandoned(claim: Path) -> bool:
     try:
         with files.open_regular(claim, "r") as stream:
             owner = stream.read(200).strip()
-            locked = _locked(stream.fileno(), shared=True)
+            locked = files.try_lock(stream.fileno(), shared=True)
         return locked is not False and (bool(locked and owner == machine()) or _seconds_since(claim) > SILENT)
     except FileNotFoundError:
         return True
-
-
-def _locked(handle: int, shared: bool = False) -> bool | None:
-    """Whether the file could be locked; None where the system has no locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such lock
-        return None
-    try:
-        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in files.LOCKLESS:
-            raise
-        return None
-    return True
 
 
 def _beat(claim: Path, ended: threading.Event) -> None:

@@ -17,8 +17,8 @@ a minute is released.
 The values of trial n are drawn by TPE with a seed made from --seed and n, so a search that was stopped continues as if
 it had not been, and two processes never draw the same values. Trials are pruned by MedianPruner: after FIRST finished
 trials, a trial ends early if its best validation so far is below the median of the others after the same epoch, but
-not at its first validation, which often follows the warm-up and says little. Hyperband needs more trials than the tens
-that are usual here, and a budget per trial.
+not at its first validation, which often follows directly after the warm-up and is uninformative. Hyperband needs more
+trials than the tens that are usual here, and a budget per trial.
 """
 
 import contextlib
