@@ -286,6 +286,12 @@ def test_inspecting_no_dataset_folder_is_one_line(tmp_path: Path, capsys: pytest
     assert has_facts(capsys.readouterr().err, tmp_path, "dataset folder")
 
 
+@pytest.mark.parametrize("word", ["http://host/data", "nih:https://host/data"])
+def test_inspecting_an_address_of_another_kind_is_one_line(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["inspect", word]) == 2
+    assert has_facts(capsys.readouterr().err, word.removeprefix("nih:").partition("//")[0], "s3://")
+
+
 def test_another_import_does_not_touch_a_finished_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["import", "phantom", "--out", str(tmp_path / "p"), "--images", "10", "--size", "32"]
     assert cli.main(words) == 0

@@ -92,6 +92,14 @@ def test_what_is_wrong_is_one_line(header: str, line: str, said: str, root: Path
         datasets.index("folder", root, boxes="gone.csv")
 
 
+def test_boxes_of_no_finding_and_repeated_boxes_are_counted(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lines = ["x0.png,No finding,1,1,5,5", *["x1.png,Mass,1,1,5,5"] * 3, "x2.png,,,,,", "x2.png,,,,,"]
+    trees.text(root / "boxes.csv", "file,finding,x,y,width,height", *lines)
+    found = datasets.index("folder", root, boxes="boxes.csv")
+    assert found.findings == ("Mass",) and found.table["Mass"].tolist()[:3] == [0, 1, 0] and len(found.boxes) == 1
+    assert has_facts(caplog.text, "'No finding'", "boxes.csv", "1.") and has_facts(caplog.text, "boxes.csv", "3.")
+
+
 def test_a_list_of_its_own_is_read_line_by_line(tmp_path: Path) -> None:
     file = trees.text(tmp_path / "b.csv", "file,label,x0,y0,x1,y1", "a.png,胸腔积液,1,2,4,8", "b.png,,,,,")
     found = box_list.read_boxes(file)

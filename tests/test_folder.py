@@ -348,3 +348,17 @@ def test_a_header_in_the_wrong_letters_hints_at_the_encoding(folder: Path) -> No
     trees.text(folder / "a.csv", "图像名称,肿块", "1.png,1")
     with pytest.raises(ValueError, match=r"Columns: .*--encoding"):
         datasets.index("folder", folder, encoding="latin-1")
+
+
+def test_folders_with_the_names_of_views_are_views_and_no_classes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trees.images(tmp_path / "views", ["PA/1.png", "PA/2.png", "lateral/1.png"])
+    found = datasets.index("folder", tmp_path / "views")
+    assert found.table["view"].tolist() == ["PA", "PA", "LATERAL"] and not found.findings
+    assert has_facts(caplog.text, "PA, lateral", "views")
+    trees.images(tmp_path / "both", ["AP/normal/1.png", "frontal/Mass/2.png"])
+    found = datasets.index("folder", tmp_path / "both")
+    assert found.table["view"].tolist() == ["AP", ""] and found.table["Mass"].tolist() == [0, 1]
+    trees.images(tmp_path / "some", ["PA/1.png", "Mass/2.png"])
+    assert not datasets.index("folder", tmp_path / "some").findings and "--classes yes" in caplog.text

@@ -162,6 +162,8 @@ def _with_radiologists(label: pd.DataFrame, root: Path) -> pd.DataFrame:
     meant = {columns.vocabulary_name(name): name for name in header if name != "study_id"}
     named = {name: meant[canonical(name, "mimic")] for name in LABELS if canonical(name, "mimic") in meant}
     numbers = list(named.values())
+    if missing := [name for name in LABELS if name not in named]:
+        log.warning("%s has no column for %s; a radiologist's labels are unknown.", root / found[0], ", ".join(missing))
     read = tables.read_table(root / found[0], ["study_id", *numbers], labels=numbers)
     read = tables.one_row_each(read, "study_id", root / found[0]).set_index("study_id")
     theirs = label["study_id"].isin(read.index)

@@ -7,6 +7,7 @@ that the image is of poor quality, the findings without a term are unknown.
 
 import logging
 import re
+from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -43,8 +44,31 @@ FINDINGS = {
     "Fracture": ("Fractures, Bone",),
     "Support_Devices": ("Catheters, Indwelling", "Implanted Medical Device", "Medical Device", "Tube, Inserted"),
 }
+OTHERS = (
+    "Abdomen", "Adipose Tissue", "Aorta", "Aorta, Thoracic", "Aortic Aneurysm", "Arthritis", "Atherosclerosis",
+    "Blister", "Blood Vessels", "Bone Diseases, Metabolic", "Bone and Bones", "Breast Implants", "Bronchiectasis",
+    "Bronchiolitis", "Bronchitis", "Calcified Granuloma", "Calcinosis", "Cardiac Shadow", "Cavitation",
+    "Cervical Vertebrae", "Cholelithiasis", "Cicatrix", "Colonic Interposition", "Contrast Media", "Costophrenic Angle",
+    "Cystic Fibrosis", "Cysts", "Deformity", "Density", "Diaphragm", "Diaphragmatic Eventration", "Dislocations",
+    "Epicardial Fat", "Expansile Bone Lesions", "Fibrosis", "Foreign Bodies", "Funnel Chest", "Granuloma",
+    "Granulomatous Disease", "Heart", "Heart Atria", "Heart Failure", "Heart Ventricles", "Hemothorax", "Humerus",
+    "Hyperostosis, Diffuse Idiopathic Skeletal", "Hypertension, Pulmonary", "Hypovolemia", "Kyphosis", "Lucency",
+    "Lumbar Vertebrae", "Lung", "Lung Diseases, Interstitial", "Lung, Hyperlucent", "Lymph Nodes", "Markings",
+    "Mastectomy", "Mediastinal Emphysema", "Mediastinum", "Nipple Shadow", "Osteophyte", "Osteoporosis",
+    "Pectus Carinatum", "Pericardial Effusion", "Pleura", "Pneumonectomy", "Pneumoperitoneum", "Pulmonary Artery",
+    "Pulmonary Congestion", "Pulmonary Disease, Chronic Obstructive", "Ribs", "Sarcoidosis", "Sclerosis", "Scoliosis",
+    "Shift", "Shoulder", "Spinal Fusion", "Spine", "Spondylosis", "Stents", "Subcutaneous Emphysema", "Sulcus",
+    "Surgical Instruments", "Sutures", "Thoracic Vertebrae", "Thorax", "Trachea", "Trachea, Carina", "Tuberculosis",
+    "Volume Loss",
+)  # fmt: skip
+"""MeSH terms of other findings, without their places."""
 NOT_CODED = "no indexing"
 POOR_QUALITY = "technical quality of image unsatisfactory"
+KNOWN = {
+    word.partition("/")[0].casefold()
+    for word in (*(label for labels in FINDINGS.values() for label in labels), *OTHERS, NOT_CODED, POOR_QUALITY)
+}
+"""All terms in the published reports, without their places."""
 VIEWS = {"pa": "PA", "ap": "AP", "ll": "LATERAL", "rl": "LATERAL", "lateral": "LATERAL", "large lateral": "LATERAL"}
 TEXTS = ("indication", "comparison", "findings", "impression")
 REPORT = re.compile(r"(^|/)\d+\.xml$")
@@ -80,6 +104,8 @@ def index(root: Path) -> Index:
             "mesh_terms": rows["terms"].str.join("|").astype("str"),
         }
     )
+    words = [term.partition("/")[0].strip() for terms in rows["terms"] for term in terms]
+    coded_columns.report_strange(Counter(word for word in words if word.casefold() not in KNOWN), "MeSH terms")
     values = [_values([term.casefold() for term in terms]) for terms in rows["terms"]]
     frame[list(FINDINGS)] = np.array(values, np.float32).reshape(-1, len(FINDINGS))
     sections = rows.drop_duplicates("report").set_index("report")[list(SECTIONS)]
@@ -94,7 +120,7 @@ def _of_reports(root: Path, paths: list[str]) -> pd.DataFrame:
     found = []
     for path in sorted(paths, key=lambda path: (int(Path(path).stem), path)):
         report = _report(root / path)
-        terms = [(term.text or "").strip() for term in report.iter("major")]
+        terms = [" ".join((term.text or "").split()) for term in report.iter("major")]
         names = [IMAGE.search(image.get("id", "")) for image in report.iter("parentImage")]
         texts = {part.get("Label", "").lower(): part.text or "" for part in report.iter("AbstractText")}
         sections = [" ".join(texts.get(name, "").split()) for name in SECTIONS]
@@ -127,7 +153,7 @@ def _of_tables(reports: Path, projections: Path) -> pd.DataFrame:
     rows = tables.one_row_each(tables.read_table(projections, ("uid", "filename")), "filename", projections)
     rows = pd.DataFrame({"report": rows["uid"], "image": rows["filename"].str.extract(IMAGE)[0]})
     rows["terms"] = [
-        [term for each in text.split(";") if (term := each.strip())]
+        [term for each in text.split(";") if (term := " ".join(each.split()))]
         for text in rows["report"].map(known["MeSH"]).fillna("")
     ]
     rows = rows.join(known.reindex(columns=SECTIONS), on="report")

@@ -20,7 +20,6 @@ from ribcage.data.contradictions import report_no_finding
 from ribcage.data.index import Index, index_table
 from ribcage.data.radiology_reports import reports_of_images
 from ribcage.data.readers import coded_columns, tables
-from ribcage.data.readers.table_text import shown
 
 CHINESE = "PadChest：67,000 名患者的 160,868 张胸片，标签来自报告，此处对应 18 种征象，全部 194 种标签以文本保留"
 SOURCE = "https://bimcv.cipf.es/bimcv-projects/padchest/"
@@ -173,10 +172,7 @@ def _report(cells: list[str], lists: list[list[str]], counts: list[int]) -> None
     strange = Counter[str]()
     for words, count in zip(lists, counts, strict=True):
         strange.update({word: count for word in words if word not in KNOWN.values()})
-    if strange:
-        said = ", ".join(f"{count:,} × {shown(word)}" for word, count in strange.most_common(8))
-        more = ", …" if len(strange) > 8 else ""
-        log.warning("Labels that PadChest does not have belong to no finding: %s%s.", said, more)
+    coded_columns.report_strange(strange, "Labels of PadChest")
 
 
 def _is_contradicted(words: list[str]) -> bool:

@@ -6,14 +6,17 @@
 A line without numbers means that an image was read and nothing was drawn in it.
 """
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ribcage.data.contradictions import NO_FINDING
 from ribcage.data.readers import columns, tables
 from ribcage.data.readers.table_text import shown
 
+log = logging.getLogger("ribcage")
 FINDING = "class_name finding finding_label label class category name 征象 类别 标签"
 """Names of the column with the finding."""
 SIDES = ("x y width height", "左 上 宽 高", "x y w h", "left top width height", "bbox_x bbox_y bbox_width bbox_height")
@@ -63,8 +66,14 @@ def read_boxes(file: Path, encoding: str = "auto") -> pd.DataFrame:
                 f"{file} has {shown(name)} in line {line} as the finding of a box, which does not name a "
                 "finding that is present. Rename it, or remove the box."
             )
+    nothing = drawn & found["finding"].map(lambda name: columns.vocabulary_name(name) == NO_FINDING).astype(bool)
+    if nothing.any():
+        log.warning("Boxes of the class 'No finding' in %s were ignored: %s.", file, f"{nothing.sum():,}")
+        found.loc[nothing, ["x", "y", "width", "height"]] = np.nan
+        drawn &= ~nothing
     meant = {name: columns.vocabulary_name(name) for name in found["finding"][drawn].unique()}
-    return found.assign(finding=found["finding"].where(drawn, "").map({"": "", **meant}))
+    found = found.assign(finding=found["finding"].where(drawn, "").map({"": "", **meant}))
+    return tables.without_repeats(found, file).reset_index(drop=True)
 
 
 def has_boxes(header: list[str]) -> bool:

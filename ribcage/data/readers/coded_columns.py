@@ -5,6 +5,7 @@ sex means something else in every hospital.
 """
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,14 @@ def named_findings(column: pd.Series, dataset: str, file: Path) -> pd.Series:
             near = f" (such as {near!r})" if (near := closest_finding(name)) else ""
             raise cell_error(file, row, str(column.name), name, f"a finding of {dataset}{near}") from None
     return column.map(meant).astype("str")
+
+
+def report_strange(counts: Counter[str], what: str) -> None:
+    """Warn of words that do not occur in a published table, with the number of each. what: plural, such as Labels."""
+    if counts:
+        said = [f"{count:,} × {shown(word)}" for word, count in counts.most_common(MOST_SHOWN)]
+        more = ", …" if len(counts) > len(said) else ""
+        log.warning("%s that are not in the published table belong to no finding: %s%s.", what, ", ".join(said), more)
 
 
 def report_unread(column: pd.Series, blank: np.ndarray, what: str) -> None:

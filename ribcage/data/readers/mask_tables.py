@@ -148,7 +148,7 @@ def _chexmask(file: Path) -> Iterator[Named]:
             yield from ((image, DrawnMask(0, structure_name(name), mask, READER)) for name, mask in drawn)
     if poor:
         log.warning(
-            "Masks of %s were left out, because their %s is below %g.", count_phrase(poor, "image"), QUALITY,
+            "Masks of %s were left out, because their %s is below %g or unknown.", count_phrase(poor, "image"), QUALITY,
             LEAST_QUALITY,
         )  # fmt: skip
     if blank:

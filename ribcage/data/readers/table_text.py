@@ -15,6 +15,7 @@ from typing import IO, TextIO, cast
 import pandas as pd
 
 from ribcage.runtime.files import regular
+from ribcage.runtime.spelling import count_phrase
 
 LARGEST = 1 << 30
 """Limit on the bytes of a table, decompressed."""
@@ -90,7 +91,9 @@ def check_widths(lines: Iterable[str], separator: str, file: Path) -> list[str]:
             if not wide:
                 names, wide = [name.strip() for name in row], len(row)
             elif len(row) != wide and any(cell.strip() for cell in row):
-                raise ValueError(f"{file} has {len(row)} cells in line {reader.line_num}, but {wide} in its header.")
+                raise ValueError(
+                    f"{file} has {count_phrase(len(row), 'cell')} in line {reader.line_num}, but {wide} in its header."
+                )
     except csv.Error as error:
         raise ValueError(f"{file} cannot be read as a table: {error} in line {reader.line_num}.") from None
     return names
@@ -185,7 +188,9 @@ def plain_error(file: Path, error: Exception) -> ValueError:
     if isinstance(error, pd.errors.EmptyDataError):
         return ValueError(f"{file} is empty; a table with a header was expected.")
     if found := FEWER_OR_MORE.search(said):
-        return ValueError(f"{file} has {found[3]} cells in line {found[2]}, but {found[1]} were expected.")
+        return ValueError(
+            f"{file} has {count_phrase(int(found[3]), 'cell')} in line {found[2]}, but {found[1]} were expected."
+        )
     if isinstance(error, pd.errors.ParserWarning):
         return ValueError(f"{file} has rows with more cells than its header.")
     return (
