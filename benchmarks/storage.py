@@ -313,6 +313,27 @@ def upload(root: Path) -> None:
         client.upload_file(str(file), BUCKET, str(file.relative_to(root)), ExtraArgs={"ACL": "public-read"})
 
 
+def ranges() -> None:
+    """Print the time to read the images of a first batch one by one, and that to read their eight shards whole."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from ribcage.data.image_store import HEADER, shard_name
+    from ribcage.runtime.remote import objects
+
+    shards = [objects.describe(f"s3://{BUCKET}/ribcage/shards/{shard_name(number)}") for number in range(8)]
+    each = SIDE * SIDE
+    images = [(shard, HEADER + place * each, HEADER + (place + 1) * each) for place in range(8) for shard in shards]
+    whole = [(shard, 0, shard.size) for shard in shards]
+    with ThreadPoolExecutor(16) as pool:
+        for name, requests in (("64 images", images), ("8 shards", whole)):
+            seconds = []
+            for _ in range(5):
+                start = time.perf_counter()
+                list(pool.map(lambda one: objects.read_range(*one), requests))
+                seconds.append(time.perf_counter() - start)
+            print(f"{name:40}{statistics.median(seconds):>10.2f} s (from {min(seconds):.2f} to {max(seconds):.2f} s)")
+
+
 # ---- the table
 
 
@@ -353,6 +374,9 @@ def compare(options: argparse.Namespace, root: Path) -> None:
     server = started(options.port)
     try:
         upload(local)
+        if options.ranges:
+            ranges()
+            return
         for place in (str(local), f"s3://{BUCKET}"):
             print(f"\n{'S3' if place.startswith('s3') else 'local disk':40}{HEAD}")
             print(*table(options, root, place, pythons), sep="\n", flush=True)
@@ -398,6 +422,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, help="environment with WebDataset and LitData")
     parser.add_argument("--mosaic", type=Path, help="environment with MosaicML Streaming")
     parser.add_argument("--install", action="store_true", help="make these environments with uv")
+    parser.add_argument("--ranges", action="store_true", help="compare requests for images with requests for shards")
     parser.add_argument("--port", type=int, default=5123)
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--write", nargs=3, help=argparse.SUPPRESS)

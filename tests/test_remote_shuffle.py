@@ -13,7 +13,7 @@ from remote_servers import FaultProxy
 from trainings import words
 
 from ribcage import cli
-from ribcage.data import dataset_folder
+from ribcage.data import dataset_folder, image_store
 from ribcage.data.block_shuffle import LANES, BlockShuffle
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
@@ -135,6 +135,24 @@ def test_who_reads_at_random_from_more_shards_than_fit_into_the_cache_is_told(
     ):  # fmt: skip
         monkeypatch.setenv(cache.SIZE_VARIABLE, str(size))
         assert ("--shuffle blocks" in setup.download_warning(shuffle, Datasets.of([data]))) == said
+
+
+def test_a_download_of_one_large_file_is_announced_with_its_remedy(
+    s3: FaultProxy,
+    local: DatasetFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(image_store, "LARGE_FILE", COUNT * 32 * 32 - 1)
+    assert cli.main(["reshard", str(local.folder), "--out", str(tmp_path / "one"), "--images-per-shard", "0"]) == 0
+    for name in ("one", "sharded"):
+        on_s3(dataset_folder.open(tmp_path / "one") if name == "one" else local, name)
+    assert [("ribcage reshard" in one.message, "s3://xray/one" in one.message) for one in caplog.records] == [
+        (True, True)
+    ]
+    dataset_folder.open("s3://xray/one")
+    assert len(caplog.records) == 1, "nothing is downloaded"
 
 
 def test_a_remote_folder_is_resharded_to_a_local_one(s3: FaultProxy, local: DatasetFolder, tmp_path: Path) -> None:

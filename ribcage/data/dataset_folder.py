@@ -12,6 +12,7 @@ each time.
 import contextlib
 import functools
 import importlib.metadata
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ from ribcage.data.image_store import (
     open_array,
     shard_name,
     shard_sizes,
+    warn_of_download,
 )
 from ribcage.data.index import SIDES, Index
 from ribcage.data.masks import MASKS_FILE, load_masks, no_masks, stored_masks_of
@@ -305,6 +307,7 @@ def open_images(folder: Path, facts: Facts, index: Index) -> ImageStore:
     if facts.linked:
         return LinkedStore(_linked(folder, facts, index), shape, dtype)
     if not facts.images_per_shard:
+        warn_of_download(folder, math.prod(shape) * dtype.itemsize)
         return ArrayStore(open_array(local_file(folder, IMAGES_FILE), shape, dtype))
     if [one.images for one in facts.shards] != shard_sizes(facts.images, facts.images_per_shard):
         raise ValueError(

@@ -2,6 +2,7 @@
 shards, or in their original files. Every store may be read by several threads at once."""
 
 import contextlib
+import logging
 import threading
 import weakref
 from abc import ABC, abstractmethod
@@ -14,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from ribcage.runtime import files
-from ribcage.runtime.remote import cache
+from ribcage.runtime.remote import addresses, cache
 from ribcage.runtime.remote.cache import CachedFile, CacheFullError
 
 IMAGES_FILE = "images.npy"
 """The images of a folder without shards."""
+LARGE_FILE = 100_000_000
+"""Bytes of a file whose download takes long."""
 OPEN_SHARDS = 256
 """Maximum number of shards that are memory-mapped at the same time; each map holds an open file."""
 HEADER = 128
@@ -26,6 +29,7 @@ HEADER = 128
 DOWNLOADS = 8
 """Shards that are downloaded at the same time: one for each lane of block-wise shuffling."""
 Shape = tuple[int, int, int]
+log = logging.getLogger("ribcage")
 
 
 class ImageStore(ABC):
@@ -202,6 +206,18 @@ def shard_name(number: int) -> str:
 def shard_sizes(images: int, each: int) -> list[int]:
     """The number of images in each shard."""
     return [min(each, images - start) for start in range(0, images, each)]
+
+
+def warn_of_download(folder: Path, size: int) -> None:
+    """Warn if the images of a folder at a remote address are in one large file, which is downloaded before the first
+    image can be read."""
+    place = addresses.child(folder, IMAGES_FILE) if addresses.is_remote(folder) else ""
+    if place and size > LARGE_FILE and not cache.path_of_copy(place).exists():
+        log.warning(
+            "The images of %s are in one file (%s), which is downloaded as a whole before the first image is read. "
+            "Divide them into shards with 'ribcage reshard' to start sooner.",
+            addresses.address(folder), files.format_bytes(size),
+        )  # fmt: skip
 
 
 def open_array(file: Path, shape: Shape, dtype: np.dtype[Any]) -> np.ndarray:

@@ -102,8 +102,7 @@ atexit.register(_trees.close)
 def local_copy(place: Path | str, *, size: int | None = None, sha256: str | None = None) -> Path:
     """A local copy of an object, which is not removed from the cache while this process runs.
 
-    size, sha256: what the object must have, if known; DamagedError otherwise. With sha256, a copy in the cache is used
-    without asking the server; with both, an object is downloaded without asking for its version.
+    size, sha256: what the object must have, if known; DamagedError otherwise. With sha256, a copy needs no request.
     """
     copy = open_copy(place, size=size, sha256=sha256)
     with _kept_lock:
@@ -199,6 +198,11 @@ def open_copy(place: Path | str, *, size: int | None = None, sha256: str | None 
     raise digest.DamagedError(f"{found.address} is damaged: its SHA-256 digest does not match. Upload it again.")
 
 
+def path_of_copy(place: Path | str) -> Path:
+    """Where the copy of an object is, if there is one."""
+    return _Entry(addresses.address(place)).copy
+
+
 def cache_folder() -> Path:
     """The folder of the cache."""
     return user_cache_folder(FOLDER_VARIABLE, "remote")
@@ -259,8 +263,7 @@ class _Entry:
         return None
 
     def filled(self, found: RemoteFile, sha256: str | None) -> CachedFile:
-        """Download the object, unless another thread or process does so at the same time; _WrongHashError if it does
-        not have this SHA-256."""
+        """Download the object, if nobody else does so at this time; _WrongHashError if it has another SHA-256."""
         with files.explained(self.root, ADVICE):
             self.part.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             while True:
@@ -305,11 +308,8 @@ class _Entry:
 
 
 def _is_of(facts: CopyFacts, found: RemoteFile, sha256: str | None) -> bool:
-    """Whether a copy has this SHA-256 or, if that is unknown, is of this version of an object; never if the file system
-    does not tell versions."""
-    if sha256:
-        return facts.sha256 == sha256
-    return bool(found.version) and (facts.version, facts.size) == (found.version, found.size)
+    """Whether a copy has this SHA-256 or, if it is unknown, is of this version, which must be known."""
+    return facts.sha256 == sha256 if sha256 else (facts.version, facts.size) == (found.version or None, found.size)
 
 
 def _matches(handle: int, facts: CopyFacts) -> bool:
