@@ -355,7 +355,12 @@ def parse_word(option: str, kind: Any, word: str) -> Any:
         if abs(number) < math.inf:
             raise ValueError(f"{option} {word} is out of range: numbers must be below {limits.LARGEST:.2g}")
         raise ValueError(f"{option} takes a {'whole ' if kind is int else ''}number, not {word!r}")
-    return addresses.parse_place(word).expanduser() if kind is Path else word
+    if kind is not Path:
+        return word
+    try:
+        return addresses.parse_place(word).expanduser()
+    except ValueError as error:
+        raise ValueError(f"{option}: {str(error).removesuffix('.')}") from None
 
 
 def option_line(module: ModuleType, options: Any) -> list[str]:
