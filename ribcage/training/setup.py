@@ -231,28 +231,11 @@ def build_trainer(options: TrainingOptions, method: M, loader: Loader, device: t
     steps, images = len(loader), min(options.batch, len(loader.rows))
     micro_batches.check_batch_norms(options, method, images)
     micro_batches.check_passes(options, method, images)
-    divided = micro_batches.batch_summary(options, images, cached=isinstance(method, ContrastiveMethod))
-    say(f"{divided} {optimizer_summary(options)}")
-    if sizes := size_summary(options):
-        say(sizes)
-    if options.ema:
-        say(f"A moving average of the weights (decay {options.ema:g}) is validated and saved in the bundle.")
-    if getattr(options, "validate_every", 1) > options.epochs:
-        warn("--validate-every is longer than the run, so only the last epoch is validated.")
-    rates = optim.Rates(
-        options.lr,
-        options.epochs * steps,
-        warmup_steps(options, steps),
-        options.schedule,
-        options.min_lr,
-        options.decay_at,
-    )
+    print_summary(options, method, images)
+    rising, falling = warmup_steps(options, steps), (options.schedule, options.min_lr, options.decay_at)
+    rates = optim.Rates(options.lr, options.epochs * steps, rising, *falling)
     optimizer = optim.optimizer(
-        method,
-        options.optimizer,
-        weight_decay=decay.start,
-        layer_decay=options.layer_decay,
-        betas=options.betas,
+        method, options.optimizer, weight_decay=decay.start, layer_decay=options.layer_decay, betas=options.betas
     )
     return Trainer(
         method,
@@ -270,6 +253,18 @@ def build_trainer(options: TrainingOptions, method: M, loader: Loader, device: t
         compile=options.compile,
         whole=whole,
     )
+
+
+def print_summary(options: TrainingOptions, method: Method, images: int) -> None:
+    """Print the batch size, the optimizer, the image sizes and the averaged weights of a training."""
+    divided = micro_batches.batch_summary(options, images, cached=isinstance(method, ContrastiveMethod))
+    say(f"{divided} {optimizer_summary(options)}")
+    if sizes := size_summary(options):
+        say(sizes)
+    if options.ema:
+        say(f"A moving average of the weights (decay {options.ema:g}) is validated and saved in the bundle.")
+    if getattr(options, "validate_every", 1) > options.epochs:
+        warn("--validate-every is longer than the run, so only the last epoch is validated.")
 
 
 def accept_sizes(options: TrainingOptions, method: Method) -> None:
