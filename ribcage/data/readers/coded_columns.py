@@ -6,6 +6,7 @@ sex means something else in every hospital.
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +40,16 @@ def translated(column: pd.Series, ours: dict[str, str], what: str) -> pd.Series:
     return found.fillna("").astype("str")
 
 
-def known_words(column: pd.Series, ours: dict[str, str], file: Path) -> pd.Series:
-    """Text translated by a table, ignoring case; ValueError for any other word, and for a blank cell. The index of the
-    column is that of the file."""
-    found = column.str.strip().str.lower().map(ours)
-    if found.isna().any():
-        at = int(found.isna().to_numpy().argmax())
-        raise cell_error(file, int(column.index[at]), str(column.name), column.iloc[at], f"one of {', '.join(ours)}")
-    return found.astype("str")
+def known_words(column: pd.Series, ours: Mapping[str, str | float], file: Path) -> pd.Series:
+    """Text translated by a table, ignoring case; ValueError for a cell with any other text. The column has the index of
+    the file."""
+    words = column.str.strip().str.lower()
+    strange = ~words.isin(list(ours)).to_numpy()
+    if strange.any():
+        at = int(strange.argmax())
+        expected = f"one of {', '.join(filter(None, ours))}"
+        raise cell_error(file, int(column.index[at]), str(column.name), column.iloc[at], expected)
+    return words.map(dict(ours))
 
 
 def sexes(column: pd.Series) -> pd.Series:
