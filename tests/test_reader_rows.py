@@ -62,7 +62,7 @@ def test_another_name_of_the_column_is_proposed_and_then_taken(tmp_path: Path) -
 
 def test_a_reader_who_contradicts_himself_is_an_error_or_merged(tmp_path: Path) -> None:
     rows = ("a.png,R1,1", "a.png,R1,0", "a.png,R2,0")
-    with pytest.raises(ValueError, match=r"a\.png \(reader R1\).*--conflicts merge"):
+    with pytest.raises(ValueError, match=r"a\.png \(reader 'R1'\).*--conflicts merge"):
         read(tmp_path, "path,reader,Mass", *rows)
     found = read(tmp_path, "path,reader,Mass", *rows, conflicts="merge")
     assert found.readings["Mass"].tolist() == [1, 0] and found.labels[0, 0] == -1

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -235,6 +237,15 @@ def test_a_shard_may_store_its_images_in_any_order_of_axes(
     np.save(tmp_path / "images-00001.npy", np.asfortranarray(stored))
     copy = reshard.run(reshard.Options(tmp_path, tmp_path / "out", EACH))
     assert digest(copy.folder) == digest(sharded.folder)
+
+
+def test_a_copy_that_does_not_fit_advises_only_what_the_command_can_do(
+    sharded: dataset_folder.DatasetFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
+    with pytest.raises(OSError, match=r"0\.0 MB") as error:
+        reshard.run(reshard.Options(sharded.folder, tmp_path / "out", EACH))
+    assert "--size" not in str(error.value)
 
 
 def test_what_cannot_be_resharded_is_refused(

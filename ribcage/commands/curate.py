@@ -162,7 +162,7 @@ def write(options: Options, opened: "DatasetFolder", rows: "np.ndarray", reasons
     column[rows] = reasons
     split[rows[reasons != curation.SELECTED]] = ""
     index = replace(opened.index, table=table.assign(split=split, **{curation.COLUMN: column}))
-    with files.explained(options.out, "Free space and run the same command again."):
+    with files.explained(options.out, resharding.ADVICE):
         options.out.mkdir(parents=True, exist_ok=True)
         writer.clear(options.out)  # files of an interrupted command
         with files.only_writer(options.out):

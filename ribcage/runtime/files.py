@@ -209,13 +209,13 @@ def disk_errors(part: Path) -> Iterator[None]:
         raise
 
 
-def require_space(folder: Path, needed: int) -> None:
+def require_space(folder: Path, needed: int, advice: str = "Free some space, or use a smaller --size.") -> None:
     """Raise if the disk of `folder` has fewer free bytes than needed."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
             f"Writing {folder} requires {format_bytes(needed)}, but only {format_bytes(free)} are free on the disk. "
-            "Free some space, or use a smaller --size."
+            f"{advice}"
         )
 
 

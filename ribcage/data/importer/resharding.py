@@ -21,6 +21,7 @@ from ribcage.runtime import files
 from ribcage.runtime.remote import addresses, cache
 
 REJECTED = "rejected.csv"
+ADVICE = "Free space and run the same command again."
 
 
 def reshard(opened: DatasetFolder, out: Path, images_per_shard: int) -> Iterator[int]:
@@ -33,11 +34,11 @@ def reshard(opened: DatasetFolder, out: Path, images_per_shard: int) -> Iterator
     opened.require_tables()
     facts = replace(opened.facts, images_per_shard=images_per_shard, shards=())
     images = PixelFiles(out, facts)
-    with files.explained(out, "Free space and run the same command again."):
+    with files.explained(out, ADVICE):
         out.mkdir(parents=True, exist_ok=True)
         with files.only_writer(out):
             writer.refuse_strangers(out, writer.OURS)
-            files.require_space(out, len(opened) * images.bytes_each + HEADER)
+            files.require_space(out, len(opened) * images.bytes_each + HEADER, ADVICE)
             images.cut(0)
             for start in range(0, len(opened), writer.CHUNK):
                 rows = range(start, min(start + writer.CHUNK, len(opened)))

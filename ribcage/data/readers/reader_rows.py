@@ -8,7 +8,7 @@ import pandas as pd
 
 from ribcage.data.reader_policy import majority_labels
 from ribcage.data.readers.columns import among, column_named
-from ribcage.data.readers.table_text import printable_text
+from ribcage.data.readers.table_text import printable_text, shown
 from ribcage.runtime.spelling import count_phrase, did_you_mean
 
 log = logging.getLogger("ribcage")
@@ -64,7 +64,7 @@ def readings_of_rows(
         path, reader = unlike.index[unlike.to_numpy().argmax()]
         raise ValueError(
             f"{count_phrase(int(unlike.sum()), 'image has', 'images have')} several rows of one reader with different "
-            f"labels, such as {printable_text(path)} (reader {printable_text(reader)}). --conflicts merge combines "
+            f"labels, such as {printable_text(path)} (reader {shown(reader)}). --conflicts merge combines "
             f"them."
         )
     each = grouped.max().replace({rank: label for label, rank in ORDER.items()}).astype("float32").reset_index()
