@@ -80,7 +80,8 @@ def test_a_gradient_reaches_every_weight(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_dropped_unless_asked_for(name: str) -> None:
     def shares(drop_path: float) -> list[float]:
-        model = Backbone(name, size=(64, 64), drop_path=drop_path).model
+        with torch.device("meta"):
+            model = Backbone(name, size=(64, 64), drop_path=drop_path).model
         return [float(part.drop_prob or 0) for part in model.modules() if isinstance(part, DropPath)]
 
     assert not any(shares(0))
@@ -103,7 +104,8 @@ def test_the_head_can_be_had_and_lost(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_deeper_layers_move_faster(name: str) -> None:
-    method = Supervised(Backbone(name, size=(64, 64)), ("Mass",))
+    with torch.device("meta"):
+        method = Supervised(Backbone(name, size=(64, 64)), ("Mass",))
     scale = {id(weight): group["scale"] for group in optimizer(method, layer_decay=0.7).param_groups for weight in group["params"]}  # fmt: skip
     scales = [scale[id(weight)] for _, weight in method.backbone.model.named_parameters()]
     assert scales[0] == min(scales) and len(set(scales)) > 2
@@ -168,7 +170,8 @@ def test_a_mobile_nets_block_is_the_equation() -> None:
 
 def test_autoformer_v2_shifts_where_windows_are_smaller_than_the_map() -> None:
     """At 224 pixels windows of 7 are shifted by 3 in the first two stages; the third and fourth see all of their map."""
-    layers = Backbone("autoformer_v2_base", size=(224, 224)).model.layers
+    with torch.device("meta"):
+        layers = Backbone("autoformer_v2_base", size=(224, 224)).model.layers
     found = [[(block.window_size[0], block.shift_size[0]) for block in layer.blocks[:2]] for layer in layers]
     assert found == [[(7, 0), (7, 3)], [(7, 0), (7, 3)], [(14, 0), (14, 0)], [(7, 0), (7, 0)]]
     assert [len(layer.blocks) for layer in layers] == [2, 2, 30, 2]

@@ -276,7 +276,7 @@ def test_eight_images_are_learnt_by_heart(head: Head, model: str) -> None:
     boxes = seen.boxes[0][seen.boxes[0][:, 0].diff(prepend=torch.tensor([-1.0])) > 0]  # one in an image at most
     seen = replace(seen, boxes=[boxes], labels=torch.zeros_like(seen.labels))
     optimizer = torch.optim.Adam(method.parameters(), 3e-3 if model == "test_resnet" else 1e-3)
-    for _ in range(70):
+    for _ in range(50):
         optimizer.zero_grad()
         method(seen).loss.backward()
         optimizer.step()

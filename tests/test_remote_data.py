@@ -25,21 +25,10 @@ def uploaded(folder: Path, address: str) -> None:
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same made-up dataset in one file and in shards."""
     root = tmp_path_factory.mktemp("phantom")
-    for name, more in (("whole", []), ("shards", ["--images-per-shard", "40"])):
-        line = [
-            "import",
-            "phantom",
-            "--out",
-            str(root / name),
-            "--size",
-            "32",
-            "--images",
-            "200",
-            "--threads",
-            "1",
-            *more,
-        ]
-        assert cli.main(line) == 0
+    whole, shards = str(root / "whole"), str(root / "shards")
+    words = ["--size", "32", "--images", "200", "--threads", "1"]
+    assert cli.main(["import", "phantom", "--out", whole, *words]) == 0
+    assert cli.main(["reshard", whole, "--out", shards, "--images-per-shard", "40"]) == 0
     return root
 
 

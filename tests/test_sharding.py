@@ -59,12 +59,12 @@ def diverging(folder: str) -> None:
     """A batch that is infinite on one rank; then a weight of which one rank has a broken part."""
     with launcher.started():
         for lag in (0, 2):
-            run = stages.ten_steps(folder, "supervised", "test_vit", shard=True)
+            run = stages.six_steps(folder, "supervised", "test_vit", shard=True)
             run.loader.__class__, run.lag = Poisoned, lag
             with pytest.raises(DivergedError, match="step 2"):
                 list(run.fit())
             assert all(distributed.own_part(weight).isfinite().all() for weight in run.method.parameters())
-        run = stages.ten_steps(folder, "supervised", "test_vit", shard=True)
+        run = stages.six_steps(folder, "supervised", "test_vit", shard=True)
         run.check()
         if distributed.rank() == 1:
             distributed.own_part(run.method.head.weight).detach().fill_(torch.nan)

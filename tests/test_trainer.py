@@ -230,7 +230,7 @@ def test_a_run_that_is_resumed_by_another_number_of_processes_is_the_run_of_one(
     tmp_path: Path, name: str, model: str, how: dict[str, Any]
 ) -> None:
     """Two processes, then one, then two, with averaged weights, a queue of keys and accumulated gradients. Only the
-    order of sums differs: 1e-9 of double precision after ten steps."""
+    order of sums differs: 1e-9 of double precision after six steps."""
     folder = str(tmp_path / "phantom")
     assert cli.main(["import", "phantom", "--out", folder, "--images", "120", "--size", "32"]) == 0
     stages.compare(folder, tmp_path, name, model, **how)

@@ -77,6 +77,20 @@ def trained(run: trainer.Trainer, folder: Path, stop_at: int | None = None, resu
     return work
 
 
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Run, Path]]:
+    """A run with these options that was never stopped, and its folder."""
+    done: dict[str, tuple[Run, Path]] = {}
+
+    def run(**more: Any) -> tuple[Run, Path]:
+        if str(more) not in done:
+            folder = tmp_path_factory.mktemp("whole")
+            done[str(more)] = trained(made(data, **more), folder), folder
+        return done[str(more)]
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("stop_at", "more"),
     [
@@ -90,17 +104,16 @@ def trained(run: trainer.Trainer, folder: Path, stop_at: int | None = None, resu
     ],
 )
 def test_going_on_gives_the_same_bits_as_never_stopping(
-    data: Path, tmp_path: Path, stop_at: int, more: dict[str, Any]
+    data: Path, whole: Callable[..., tuple[Run, Path]], tmp_path: Path, stop_at: int, more: dict[str, Any]
 ) -> None:
-    whole = trained(made(data, **more), tmp_path / "whole")
-    stopped = trained(made(data, **more), tmp_path / "stopped", stop_at)
-    assert stop_at <= stopped.trainer.step < whole.trainer.step
-    resumed = trained(made(data, **more), tmp_path / "stopped", resume=True)
-    assert equal(resumed.trainer.state(), whole.trainer.state())
-    assert vars(resumed.standing) == vars(whole.standing)
+    uninterrupted, folder = whole(**more)
+    stopped = trained(made(data, **more), tmp_path, stop_at)
+    assert stop_at <= stopped.trainer.step < uninterrupted.trainer.step
+    resumed = trained(made(data, **more), tmp_path, resume=True)
+    assert equal(resumed.trainer.state(), uninterrupted.trainer.state())
+    assert vars(resumed.standing) == vars(uninterrupted.standing)
     logs = [
-        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("whole", "stopped")
+        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (folder, tmp_path)
     ]
     assert [(log["step"], log.get("loss")) for log in logs[0]] == [(log["step"], log.get("loss")) for log in logs[1]]
 
