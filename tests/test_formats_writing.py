@@ -431,7 +431,7 @@ def test_an_unknown_layout_is_refused_before_the_run() -> None:
 def test_a_finetuned_model_goes_out_as_it_was_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The averaged weights here, not those of the last step; and what cannot be written is said before the run."""
     data, out = str(tmp_path / "data"), tmp_path / "run"
-    assert cli.main(["import", "phantom", "--out", data, "--images", "100", "--size", "32"]) == 0
+    assert cli.main(["import", "phantom", "--out", data, "--images", "120", "--size", "32"]) == 0
     asked = "finetune --model resnet18 --size 32 --epochs 1 --batch 16 --ema 0.5"
     words = [*asked.split(), "--data", data, "--out", str(out)]
     assert cli.main([*words, "--export-as", "moco"]) == 2
