@@ -22,6 +22,7 @@ from ribcage.training.optim import optimizer
 MODULES = [f"ribcage.models.architectures.{module.name}" for module in pkgutil.iter_modules(architectures.__path__)]
 OURS = [name for name in timm.list_models() if timm.model_entrypoint(name).__module__ in MODULES]
 LARGE = ("autoformer_v2_small", "autoformer_v2_base", "resnet34_small", "resnet101_small")
+LARGE += ("vit_base_patch16_reg4_dinov2", "vit_large_patch16_reg4_dinov2")
 NAMES = [name for name in OURS if name not in LARGE]
 MOBILE = ("eeea_net_c1", "eeea_net_c2", "ofa_595")
 

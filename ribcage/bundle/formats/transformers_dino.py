@@ -16,13 +16,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ribcage.bundle.formats.reading.config_file import image_side, json_object
-from ribcage.bundle.formats.reading.published_weights import MEAN, STD, Evidence, Published, architecture
+from ribcage.bundle.formats.reading.dino import DINOV2, DINOV3, dino_architecture, joined, without_class_position
+from ribcage.bundle.formats.reading.published_weights import MEAN, STD, Evidence, Published
 from ribcage.bundle.spec import wrong_normalisation
-from ribcage.models.catalogue import is_known
 
 SOURCE = "https://huggingface.co"
 LICENCE = "as stated on the model card"
@@ -30,11 +29,6 @@ LAST = -1
 BESIDE = "config.json"
 PREPROCESSING = "preprocessor_config.json"
 
-SIZES = {384: "small", 768: "base", 1024: "large", 1280: "huge", 1536: "giant", 4096: "7b"}
-"""Width of the tokens → name of the size."""
-DINOV2 = ("vit_{}_patch14_dinov2", "vit_{}_patch14_reg4_dinov2")
-DINOV3 = tuple(f"vit_{{}}{plus}_patch16_dinov3{bias}" for plus in ("", "_plus") for bias in ("_qkvb", ""))
-"""Variants with biases of queries and values come first: they have all weights of those without."""
 ARCHITECTURES = {"dinov2": DINOV2, "dinov2_with_registers": DINOV2, "dinov3_vit": DINOV3}
 """Model type in config.json → timm's architectures by size."""
 
@@ -70,9 +64,7 @@ def published(weights: dict[str, Tensor], config: Path) -> Published | None:
         return None
     unused = tuple(name for name in weights if re.search(UNUSED, name))
     state, converted = timm_weights({name: value for name, value in weights.items() if name not in unused}, kind)
-    size = SIZES.get(state["cls_token"].shape[-1], "")
-    known = [name for one in ARCHITECTURES[kind] if is_known(name := one.format(size))]
-    name = architecture(state, known)
+    name = dino_architecture(state, ARCHITECTURES[kind])
     if not name:
         raise ValueError(f"no {kind} model in timm has weights of these names and shapes")
     try:
@@ -110,8 +102,7 @@ def timm_weights(weights: Mapping[str, Tensor], kind: str) -> tuple[dict[str, Te
     converted: dict[str, tuple[str, ...]] = {}
 
     def join(new: str, *parts: str) -> None:
-        values = [state.pop(part) for part in parts]
-        state[new], converted[new] = torch.cat(values), tuple(original[part] for part in parts)
+        state[new], converted[new] = joined(state, list(parts)), tuple(original[part] for part in parts)
 
     for block in sorted({match[1] for name in state if (match := re.match(r"(blocks\.\d+)\.", name))}):
         attention, mlp = f"{block}.attn", f"{block}.mlp"
@@ -130,12 +121,7 @@ def timm_weights(weights: Mapping[str, Tensor], kind: str) -> tuple[dict[str, Te
                 join(f"{mlp}.fc1.{part}", gate, up)
     if "reg_token" in state and not state["reg_token"].shape[1]:
         del state["reg_token"]
-    if "reg_token" in state and "pos_embed" in state:  # timm adds no position to the class token of these models
-        first, positions = state["pos_embed"].split([1, state["pos_embed"].shape[1] - 1], 1)
-        both = original["cls_token"], original["pos_embed"]
-        converted |= {"cls_token": both, "pos_embed": both[1:]}
-        state["cls_token"], state["pos_embed"] = state["cls_token"] + first, positions
-    return state, converted
+    return state, converted | without_class_position(state, original)
 
 
 def preprocessing(content: Mapping[str, Any], trained: int) -> dict[str, Any]:

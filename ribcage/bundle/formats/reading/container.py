@@ -27,6 +27,7 @@ WEIGHT_KEYS = (
     "net",
     "network",
     "weights",
+    "teacher",
 )
 """Keys under which training programs store the weights, in order of preference."""
 WRAPPERS = ("module.", "_orig_mod.")
