@@ -128,12 +128,15 @@ def test_what_a_command_writes_appears_at_the_address(name: str, option: str, pl
         file = getattr(options, option)
         assert isinstance(file, Path) and not str(file).startswith("memory:") and file.parent.is_dir()
         (file if place is Place.FILE_OUT else file / "a").write_text("written")
+        if place is Place.FILE_OUT:
+            file.with_suffix(".bin").write_text("beside it")
 
     command.run = run  # type: ignore[attr-defined]
     required = {flag.name: () if flag.many else "" for flag in text_flags(name) if flag.default is flags.REQUIRED}
     run_command(command, real.Options(**{**required, option: Path("memory:/xray/made")}))
     at = "memory://xray/made" if place is Place.FILE_OUT else "memory://xray/made/a"
     assert objects.read_bytes(at) == b"written"
+    assert place is not Place.FILE_OUT or objects.read_bytes("memory://xray/made.bin") == b"beside it"
 
 
 # ---- inputs
