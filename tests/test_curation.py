@@ -13,6 +13,7 @@ from ribcage.commands import curate
 from ribcage.data import audit, curation, dataset_folder
 from ribcage.data.audit import audited
 from ribcage.data.collection import Datasets
+from ribcage.data.provenance import Provenance
 from ribcage.reports.audit import dataset_facts
 
 
@@ -107,3 +108,13 @@ def test_an_interrupted_command_can_be_repeated_and_reasons_of_earlier_selection
     assert two[curation.COLUMN].tolist() == [*selected, "", curation.SELECTED, curation.DUPLICATE, ""]
     assert two["split"].tolist() == ["", "", "train", "train", "", "train"]
     assert (tmp_path / "two" / "images.npy").samefile(opened.folder / "images.npy") and not len(opened.damaged())
+
+
+def test_splits_on_which_the_model_of_the_features_was_trained_are_named(tmp_path: Path) -> None:
+    index = images(tmp_path / "in", 8)  # two images to a patient
+    splits = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
+    data = Datasets.of([imported(replace(index, table=index.table.assign(split=splits)), tmp_path / "data")])
+    for trained, selected, found in (([0, 1], [4], []), ([0, 7], [5], ["test"]), ([4, 6], [], ["test", "val"])):
+        seen = Provenance.of(data, np.array(trained), np.array(selected, int))
+        assert curate.splits_seen(seen, data, "train") == found
+    assert curate.splits_seen(Provenance.nothing(), data, "train") == []

@@ -239,6 +239,13 @@ def test_a_shard_may_store_its_images_in_any_order_of_axes(
     assert digest(copy.folder) == digest(sharded.folder)
 
 
+def test_tables_that_an_interrupted_copy_of_other_data_left_are_removed(
+    sharded: dataset_folder.DatasetFolder, tmp_path: Path
+) -> None:
+    save_masks(mask_frame([DrawnMask(0, "Heart", Mask(48, 48))]), tmp_path / MASKS_FILE)
+    assert digest(reshard.run(reshard.Options(sharded.folder, tmp_path, EACH)).folder) == digest(sharded.folder)
+
+
 def test_a_copy_that_does_not_fit_advises_only_what_the_command_can_do(
     sharded: dataset_folder.DatasetFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ribcage.data.collection import Datasets
     from ribcage.data.dataset_folder import DatasetFolder
+    from ribcage.data.provenance import Provenance
 
 POSITIONAL = ("data",)
 PLACES = {"data": Place.DATASET, "features": Place.MODEL, "out": Place.FOLDER_OUT}
@@ -56,6 +57,7 @@ def run(options: Options) -> "DatasetFolder":
     """Compute features, select, write, print; return the new dataset folder."""
     import numpy as np
 
+    from ribcage.bundle.init import initial_provenance
     from ribcage.data import curation, dataset_folder
     from ribcage.data.collection import Datasets
     from ribcage.runtime.spelling import count_phrase
@@ -66,6 +68,11 @@ def run(options: Options) -> "DatasetFolder":
     data = Datasets.of([opened])
     rows = data.rows_of(options.train)
     data.require_intact(rows)
+    for split in splits_seen(initial_provenance(str(options.features)), data, options.train):
+        print(
+            f"WARNING: the model of --features was trained on images or patients of split {split!r}, so the selection "
+            "depends on them."
+        )
     count = max(1, round(options.share * len(rows)))
     clusters = curation.cluster(
         features(options, data, rows),
@@ -108,6 +115,19 @@ def unusable(out: Path) -> list[str]:
     except ValueError as error:
         return [str(error).removesuffix(".")]
     return []
+
+
+def splits_seen(seen: "Provenance", data: "Datasets", train: str) -> list[str]:
+    """The splits other than `train` on whose images or patients a model was trained."""
+    from ribcage.evaluation import leakage
+
+    found = []
+    for split in sorted(set(data.splits) - {"", train}):
+        try:
+            leakage.check_leakage(seen, data, data.rows_of(split), selected=True)
+        except leakage.LeakError:
+            found.append(split)
+    return found
 
 
 def features(options: Options, data: "Datasets", rows: "np.ndarray") -> "np.ndarray":
