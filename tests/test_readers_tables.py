@@ -217,3 +217,13 @@ def test_a_report_in_the_wrong_column_is_not_quoted_in_errors(folder: Path) -> N
         with pytest.raises(ValueError, match="p1") as error:
             wrong()
         assert "Canary" not in str(error.value)
+
+
+def test_a_cell_of_several_lines_and_blank_lines_do_not_shift_the_line_in_a_message(folder: Path) -> None:
+    trees.text(folder / "a.csv", "path,note,Mass", '1.png,"one', 'two",1', "", "2.png,x,7")
+    with pytest.raises(ValueError, match=r"a\.csv.*'7' in line 5"):
+        datasets.index("folder", folder)
+    trees.text(folder / "a.csv", "path,note,Mass", '1.png,"one', 'two",1')
+    trees.text(folder / "boxes.csv", "file,finding,x,y,width,height", "", "1.png,Mass,1,1,0,5")
+    with pytest.raises(ValueError, match=r"boxes\.csv.*line 3"):
+        datasets.index("folder", folder, csv="a.csv", boxes="boxes.csv")

@@ -40,7 +40,7 @@ def read_boxes(file: Path, encoding: str = "auto") -> pd.DataFrame:
     numbers = np.stack([_numbers(rows[name], name, file) for name in sides], 1)
     if corners:
         numbers[:, 2:] -= numbers[:, :2]
-    found = pd.DataFrame(numbers, columns=["x", "y", "width", "height"])
+    found = pd.DataFrame(numbers, rows.index, ["x", "y", "width", "height"])
     found.insert(0, "path", rows[path].str.strip().to_numpy())
     found.insert(1, "finding", rows[finding].str.strip().to_numpy())
     drawn = found["x"].notna()
@@ -51,7 +51,7 @@ def read_boxes(file: Path, encoding: str = "auto") -> pd.DataFrame:
         "a box with incomplete coordinates": found.isna().any(axis=1)
         & found.notna()[["x", "y", "width", "height"]].any(axis=1),
     }
-    said = [f"{what} in line {int(there.to_numpy().argmax()) + 2}" for what, there in wrong.items() if there.any()]
+    said = [f"{what} in line {int(there.idxmax()) + 2}" for what, there in wrong.items() if there.any()]
     if said:
         raise ValueError(f"{file} has {'; '.join(said)}.")
     if drawn.any() and found["x"][drawn].add(found["width"]).max() <= 1 >= found["y"][drawn].add(found["height"]).max():
@@ -61,7 +61,7 @@ def read_boxes(file: Path, encoding: str = "auto") -> pd.DataFrame:
         )
     for name in found["finding"][drawn].unique():
         if columns.unnamed(name):
-            line = int((drawn & (found["finding"] == name)).to_numpy().argmax()) + 2
+            line = int((drawn & (found["finding"] == name)).idxmax()) + 2
             raise ValueError(
                 f"{file} has {shown(name)} in line {line} as the finding of a box, which does not name a "
                 "finding that is present. Rename it, or remove the box."
@@ -95,6 +95,7 @@ def _numbers(cells: pd.Series, name: str, file: Path) -> np.ndarray:
     if strange.any():
         at = int(strange.argmax())
         raise ValueError(
-            f"{file} has {cells.iloc[at]!r} in line {at + 2} of the column {name!r}; a number of pixels was expected."
+            f"{file} has {cells.iloc[at]!r} in line {cells.index[at] + 2} of the column {name!r}; a number of pixels was "
+            "expected."
         )
     return values

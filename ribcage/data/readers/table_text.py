@@ -99,6 +99,22 @@ def check_widths(lines: Iterable[str], separator: str, file: Path) -> list[str]:
     return names
 
 
+def first_cell(line: str) -> str:
+    """The file in a line such as 'a b.png', 'a.png 0 1', 'a.png,Effusion' or '"a.png"'."""
+    cell = re.split(r"[,;\t]", line)[0].strip().strip("\"'")
+    return re.sub(r"(?<=\.\w{3}|\w{4})(?:\s+[\d.]+)+$", "", cell)
+
+
+def row_lines(lines: Iterable[str], separator: str) -> list[int]:
+    """The first line of each row below the header; blank lines are no rows, and a cell may contain several lines."""
+    reader, found, before = csv.reader(lines, delimiter=separator), list[int](), 0
+    for row in reader:
+        if any(cell.strip() for cell in row) or len(row) > 1:
+            found.append(before + 1)
+        before = reader.line_num
+    return found[1:]
+
+
 @contextlib.contextmanager
 def opened_text(file: Path) -> Iterator[TextIO]:
     """The text of a published table (UTF-8), decompressed while it is read."""

@@ -23,10 +23,12 @@ from ribcage.data.readers.table_text import (
     column_names,
     decoded_text,
     explained,
+    first_cell,
     line_of_row,
     opened_text,
     plain_error,
     printable_text,
+    row_lines,
 )
 
 IMAGES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp")
@@ -323,7 +325,8 @@ def width(file: Path, sep: str = ",") -> int:
 
 
 def sniffed(file: Path, encoding: str = "auto") -> pd.DataFrame:
-    """All columns of a table of unknown origin as text, with encoding, separator and repeated names detected."""
+    """All columns of a table of unknown origin as text, with encoding, separator and repeated names detected. The index
+    plus 2 is the line of a row in the file."""
     text = decoded_text(file, encoding)
     first = next((line for line in io.StringIO(text) if line.strip()), "")
     separator = max(",;\t", key=first.count)
@@ -340,6 +343,9 @@ def sniffed(file: Path, encoding: str = "auto") -> pd.DataFrame:
         )
     if rows.empty:
         raise ValueError(f"{file} has a header, but no rows.")
+    lines = row_lines(io.StringIO(text, newline=""), separator)
+    if len(lines) == len(rows):
+        rows.index = pd.Index(lines) - 2
     if len(names) == rows.shape[1]:
         times: Counter[str] = Counter()
         if twice := [name for name, count in Counter(names).items() if count > 1]:
@@ -355,18 +361,12 @@ def sniffed(file: Path, encoding: str = "auto") -> pd.DataFrame:
 def bare_list(file: Path) -> list[str]:
     """The names in a list of images, one a line: the first column, without a header if there is one."""
     lines = [line.strip() for line in io.StringIO(decoded_text(file, "auto")) if line.strip()]
-    cells = [_first_cell(line) for line in lines]
+    cells = [first_cell(line) for line in lines]
     if cells and len(cells) > 1 and not SUFFIX.search(cells[0]) and SUFFIX.search(cells[1]):
         cells = cells[1:]  # a header
     if not cells:
         raise ValueError(f"{file} is empty; a list of image names was expected.")
     return cells
-
-
-def _first_cell(line: str) -> str:
-    """The file in a line such as 'a b.png', 'a.png 0 1', 'a.png,Effusion' or '"a.png"'."""
-    cell = re.split(r"[,;\t]", line)[0].strip().strip("\"'")
-    return re.sub(r"(?<=\.\w{3}|\w{4})(?:\s+[\d.]+)+$", "", cell)
 
 
 def _listing(folder: Path) -> tuple[tuple[int, int], list[str], list[str]]:
