@@ -95,7 +95,7 @@ def _numbers(cells: pd.Series, name: str, file: Path) -> np.ndarray:
     if strange.any():
         at = int(strange.argmax())
         raise ValueError(
-            f"{file} has {cells.iloc[at]!r} in line {cells.index[at] + 2} of the column {name!r}; a number of pixels was "
-            "expected."
+            f"{file} has {cells.iloc[at]!r} in line {cells.index[at] + 2} of the column {name!r}; a number of pixels "
+            "was expected."
         )
     return values
