@@ -27,7 +27,6 @@ from ribcage.imaging.dicom.colour import are_signed, read_colour
 from ribcage.imaging.dicom.decoders import short_error
 from ribcage.imaging.dicom.layout import Layout, read_layout
 from ribcage.imaging.dicom.level_counts import count_levels
-from ribcage.imaging.dicom.raw_elements import PIXELS, TAGGED, scanned_dataset
 from ribcage.imaging.dicom.stored_pixels import read_stored
 from ribcage.imaging.dicom.transfer_syntaxes import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, valid_uid
 from ribcage.imaging.gray_image import Depth, GrayImage, Limits, Note, UnreadableError
@@ -35,6 +34,14 @@ from ribcage.imaging.gray_image import Depth, GrayImage, Limits, Note, Unreadabl
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+TAGGED = (
+    *("SpecificCharacterSet", "PatientID", "StudyInstanceUID", "ViewPosition", "ViewCodeSequence", "PatientSex"),
+    *("SeriesInstanceUID", "PatientAge", "PatientBirthDate", "StudyDate", "Manufacturer", "Modality"),
+    "BodyPartExamined",
+)
+"""The elements from which the tags of an image are read, and the character set of names."""
+PIXELS = 0x7FE00010
+"""Tag of the pixels."""
 VIEWS = {
     **{"PA": "PA", "POSTERO ANTERIOR": "PA", "POSTEROANTERIOR": "PA"},
     **{"AP": "AP", "ANTERO POSTERIOR": "AP", "ANTEROPOSTERIOR": "AP"},
@@ -183,9 +190,7 @@ def _dataset(data: bytes, name: str, limits: Limits) -> "Dataset":
     _require(name)
     if _meta_syntax(data) == DEFLATED.encode():
         _check_deflated(data, name, limits)
-    _quieten()
-    dataset = scanned_dataset(data)
-    return _parsed(BytesIO(data), stop_when=_until_pixels()) if dataset is None else dataset
+    return _parsed(BytesIO(data), stop_when=_until_pixels())
 
 
 def _until_pixels() -> Callable[[int, Any, int], bool]:
