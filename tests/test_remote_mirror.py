@@ -13,6 +13,7 @@ from trainings import stopped, words
 
 from ribcage import cli
 from ribcage.bundle.io import load_bundle
+from ribcage.runtime import launcher
 from ribcage.runtime.remote import addresses, mirror, objects
 from ribcage.runtime.remote.mirror import Mirror
 from ribcage.runtime.remote.places import Place
@@ -83,6 +84,16 @@ def test_a_run_of_several_machines_needs_a_shared_folder(
         monkeypatch.setenv("RANK", "0")
     assert cli.main(words(data, RUN, *more)) == 2  # type: ignore[arg-type]
     assert has_facts(capsys.readouterr().err, "--out", "local")
+
+
+def test_the_processes_of_a_machine_write_to_the_local_folder(
+    s3: FaultProxy, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(launcher, "launch", lambda devices, line: started.append(line) or 0)
+    assert cli.main([*words(data, RUN), "--devices", "2"]) == 0  # type: ignore[arg-type]
+    (line,) = started
+    assert line[line.index("--out") + 1] == str(Mirror(RUN).folder)
 
 
 @dataclass(frozen=True)

@@ -247,20 +247,20 @@ def recipe_words(file: Path) -> list[str]:
     return [word for name, value in values.items() for word in option_words(name, value)]
 
 
-def option_words(name: str, value: Any) -> list[str]:
-    """An option and its value as typed."""
-    option = "--" + name.replace("_", "-")
-    if isinstance(value, bool):
-        return [option if value else f"--no-{option[2:]}"]
-    values = [plain_word(one) for one in (value if isinstance(value, tuple | list) else [value])]
-    if not values or any(map(is_option, values)):
-        return [f"{option}={one}" for one in values or [""]]
-    return [option, *values]
-
-
 def plain_word(value: object) -> str:
     """A value as typed; a local copy of a remote file is written as its address."""
     return addresses.address_text(value) if isinstance(value, Path) else str(value)
+
+
+def option_words(name: str, value: Any, write: Callable[[object], str] = plain_word) -> list[str]:
+    """An option and its value as typed; write: see `option_line`."""
+    option = "--" + name.replace("_", "-")
+    if isinstance(value, bool):
+        return [option if value else f"--no-{option[2:]}"]
+    values = [write(one) for one in (value if isinstance(value, tuple | list) else [value])]
+    if not values or any(map(is_option, values)):
+        return [f"{option}={one}" for one in values or [""]]
+    return [option, *values]
 
 
 def sort_words(flags: list[Flag], words: list[str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -363,8 +363,11 @@ def parse_word(option: str, kind: Any, word: str) -> Any:
         raise ValueError(f"{option}: {str(error).removesuffix('.')}") from None
 
 
-def option_line(module: ModuleType, options: Any) -> list[str]:
-    """The command-line words for which `parse` returns these options; defaults are left out."""
+def option_line(module: ModuleType, options: Any, write: Callable[[object], str] = plain_word) -> list[str]:
+    """The command-line words for which `parse` returns these options; defaults are left out.
+
+    write: turns a value into a word. With `str`, the words name local copies of remote files instead of the addresses.
+    """
     fields = {field.name: field for field in dataclasses.fields(options) if field.name != "member"}
     changed = [name for name, field in fields.items() if getattr(options, name) != field_default(field)]
     placed = list(getattr(module, "POSITIONAL", ()))
@@ -373,8 +376,8 @@ def option_line(module: ModuleType, options: Any) -> list[str]:
     words: list[str] = []
     for name in placed:
         value = getattr(options, name)
-        words += map(plain_word, value) if isinstance(value, tuple) else [plain_word(value)]
+        words += map(write, value) if isinstance(value, tuple) else [write(value)]
     named = {name: getattr(options, name) for name in changed if name not in placed}
     for name, value in {**dict(getattr(options, "member", {})), **named}.items():
-        words += option_words(name, value) if value is not None else []
+        words += option_words(name, value, write) if value is not None else []
     return words

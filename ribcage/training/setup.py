@@ -69,7 +69,8 @@ def run_processes(
     if options.devices > 1 and not launch_variables.launched():
         check()
         once = dataclasses.replace(options, devices=1)
-        return launcher.launch(options.devices, [command, *flags.option_line(module, once)])
+        own = flags.option_line(module, once, str)  # the local folder of a remote --out
+        return launcher.launch(options.devices, [command, *own])
     with launcher.started() as device, devices.settings_restored(device):
         distributed.run_on_first(check)
         if distributed.broadcast_from_first(options.resume) != options.resume:
