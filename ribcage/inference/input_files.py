@@ -150,6 +150,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _is_remote_image(found: RemoteFile) -> bool:
-    """Judge by the suffix or, without one, by the first bytes."""
+    """Judge by the suffix or, without one, by the first bytes; the end of a UID such as 1.2.840.10008 is no suffix."""
     suffix = PurePosixPath(found.address).suffix.lower()
-    return suffix in ENDINGS or (not suffix and _is_image(objects.read_head(found, HEAD)))
+    named = bool(suffix) and not suffix[1:].isdecimal()
+    return suffix in ENDINGS or (not named and _is_image(objects.read_head(found, HEAD)))
