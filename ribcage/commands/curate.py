@@ -60,6 +60,7 @@ def run(options: Options) -> "DatasetFolder":
     from ribcage.bundle.init import initial_provenance
     from ribcage.data import curation, dataset_folder
     from ribcage.data.collection import Datasets
+    from ribcage.runtime.messages import Message
     from ribcage.runtime.spelling import count_phrase
 
     check(options)
@@ -69,10 +70,11 @@ def run(options: Options) -> "DatasetFolder":
     rows = data.rows_of(options.train)
     data.require_intact(rows)
     for split in splits_seen(initial_provenance(str(options.features)), data, options.train):
-        print(
-            f"WARNING: the model of --features was trained on images or patients of split {split!r}, so the selection "
-            "depends on them."
+        text = (
+            f"The model of --features was trained on images or patients of split {split!r}, so the selection depends "
+            f"on them."
         )
+        print(Message(text, warning=True))
     count = max(1, round(options.share * len(rows)))
     clusters = curation.cluster(
         features(options, data, rows),
