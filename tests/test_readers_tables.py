@@ -227,3 +227,7 @@ def test_a_cell_of_several_lines_and_blank_lines_do_not_shift_the_line_in_a_mess
     trees.text(folder / "boxes.csv", "file,finding,x,y,width,height", "", "1.png,Mass,1,1,0,5")
     with pytest.raises(ValueError, match=r"boxes\.csv.*line 3"):
         datasets.index("folder", folder, csv="a.csv", boxes="boxes.csv")
+    for number, lines in enumerate((["1.png,0", "  "], [",", ""])):
+        file = trees.text(folder / f"{number}.csv", "path,Mass", *lines, "2.png,7")
+        with pytest.raises(ValueError, match=r"\.csv, line 4,.*'7'"):
+            tables.read_table(file, ["path", "Mass"], labels=["Mass"])

@@ -9,6 +9,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, TextIO, cast
 
@@ -73,12 +74,7 @@ def named_errors(file: Path) -> Iterator[None]:
 def line_of_row(file: Path, row: int) -> int:
     """The line of a row of a table with a header; rows and lines are counted from 0 and 1, blank lines are no rows."""
     with contextlib.suppress(*DAMAGED, OSError, ValueError, csv.Error), opened_text(file) as stream:
-        reader, count, before = csv.reader(stream), -2, 0
-        for cells in reader:
-            count += any(cells)
-            if count == row:
-                return before + 1
-            before = reader.line_num
+        return next(islice(row_lines(stream, ","), row, None), row + 2)
     return row + 2
 
 
@@ -105,14 +101,15 @@ def first_cell(line: str) -> str:
     return re.sub(r"(?<=\.\w{3}|\w{4})(?:\s+[\d.]+)+$", "", cell)
 
 
-def row_lines(lines: Iterable[str], separator: str) -> list[int]:
+def row_lines(lines: Iterable[str], separator: str) -> Iterator[int]:
     """The first line of each row below the header; blank lines are no rows, and a cell may contain several lines."""
-    reader, found, before = csv.reader(lines, delimiter=separator), list[int](), 0
+    reader, below, before = csv.reader(lines, delimiter=separator), False, 0
     for row in reader:
         if any(cell.strip() for cell in row) or len(row) > 1:
-            found.append(before + 1)
+            if below:
+                yield before + 1
+            below = True
         before = reader.line_num
-    return found[1:]
 
 
 @contextlib.contextmanager

@@ -343,7 +343,7 @@ def sniffed(file: Path, encoding: str = "auto") -> pd.DataFrame:
         )
     if rows.empty:
         raise ValueError(f"{file} has a header, but no rows.")
-    lines = row_lines(io.StringIO(text, newline=""), separator)
+    lines = list(row_lines(io.StringIO(text, newline=""), separator))
     if len(lines) == len(rows):
         rows.index = pd.Index(lines) - 2
     if len(names) == rows.shape[1]:
