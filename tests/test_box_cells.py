@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import trees
-from image_folders import imported
+from image_folders import facts, imported
 from refusals import has_facts
 
 from ribcage.data import datasets
+from ribcage.data.importer import writer
 from ribcage.data.readers import box_cells
 
 NAN = float("nan")
@@ -47,7 +48,7 @@ def test_flat_boxes_are_left_out_and_boxes_that_exceed_the_image_are_counted(
     found = sides(boxes, tmp_path / "a.csv", frame=(20, 30))
     np.testing.assert_equal(found, [[NAN] * 4, [NAN] * 4, [10, 10, 13, 23], [10, 10, 14, 2]])
     assert has_facts(caplog.text, "a.csv", "1") and has_facts(
-        caplog.text, "1 box exceeds", "a.csv", "3 pixels", "20 x 30"
+        caplog.text, "a.csv", "1 box exceeds", "20 x 30", "3 pixels"
     )
 
 
@@ -71,3 +72,6 @@ def test_an_image_with_a_box_outside_it_is_rejected_and_one_that_exceeds_it_is_r
     rejected = (tmp_path / "out/rejected.csv").read_text(encoding="utf-8")
     assert has_facts(rejected.splitlines()[1], "1.png", "Mass", "x 32", "32 x 32")
     assert "1 box exceeds its image by more than 3 pixels" in caplog.text
+    with pytest.raises(ValueError) as error:  # a linked folder has no list of rejected images
+        writer.link(found, facts(tmp_path), tmp_path / "linked")
+    assert has_facts(str(error.value), "1.png", "Mass", "x 32", "32 x 32")

@@ -16,6 +16,7 @@ from ribcage.data.importer.box_check import BoxCheck
 from ribcage.data.index import SIDES, Index
 from ribcage.data.masks import placed_masks
 from ribcage.data.readers.box_cells import TOLERANCE, exceeding
+from ribcage.data.readers.table_text import named_errors
 from ribcage.imaging import duplicates, fingerprint, image_file
 from ribcage.imaging.dicom import terms
 from ribcage.runtime.spelling import count_phrase
@@ -101,8 +102,9 @@ def linked_index(index: Index, facts: dataset_facts.Facts) -> Index:
     annotated = {*index.masks["row"].unique().tolist(), *index.points["row"].unique().tolist()}
     for row in sorted({*index.boxes["row"].unique().tolist(), *annotated}):
         sizes[row] = (row not in annotated and index.box_frame) or _own_size(read(row))
-        boxes.check(row, *sizes[row])
-        records += masks.read(row, *sizes[row])
+        with named_errors(index.file(row)):
+            boxes.check(row, *sizes[row])
+            records += masks.read(row, *sizes[row])
     index = mask_files.with_read(index, records)
     moved = stored_tables(index, sizes, facts)
     return replace(index, table=with_split(index.table, facts), box_frame=(facts.size, facts.size), **moved)
@@ -190,21 +192,18 @@ def without_shared_images(index: Index, prints: fingerprint_table.Fingerprints, 
 
 def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: dataset_facts.Facts) -> pd.DataFrame:
     """Boxes in pixels of the stored image, clipped to it; boxes outside it are dropped."""
-    boxes = index.boxes.copy()
-    moved, over = [], 0
-    for row, x, y, width, height in boxes[["row", *SIDES]].itertuples(index=False):
-        frame = index.box_frame or sizes[row]
-        over += bool(exceeding(np.array([[x, y, width, height]]), frame)[0])
-        matrix = image_file.fit_matrix(*sizes[row], facts.size, facts.fit)
-        scale = np.array(sizes[row]) / np.array(frame)
-        corners = np.array([[x, y], [x + width, y + height]]) * scale
-        corners = np.clip(corners @ matrix[:, :2].T + matrix[:, 2], 0, facts.size)
-        moved.append([*corners[0], *(corners[1] - corners[0])])
-    if over:
-        log.warning("%s by more than %s pixels and clipped.",
+    boxes = index.boxes
+    matrices, own = _matrices(boxes["row"], sizes, facts)
+    frames = np.broadcast_to(index.box_frame or own, own.shape)
+    sides = boxes[list(SIDES)].to_numpy(np.float64)
+    corners = np.stack([sides[:, :2], sides[:, :2] + sides[:, 2:]], 1) * (own / frames)[:, None]  # (M, 2, 2)
+    corners = corners * matrices[:, None, [0, 1], [0, 1]] + matrices[:, None, :, 2]
+    corners = corners.clip(0, facts.size)
+    if over := int(exceeding(sides, frames).sum()):
+        log.warning("%s by more than %s pixels; the part outside is clipped.",
                     count_phrase(over, "box exceeds its image", "boxes exceed their images"), TOLERANCE)  # fmt: skip
-    if moved:
-        boxes[list(SIDES)] = np.array(moved, np.float32)
+    moved = np.concatenate([corners[:, 0], corners[:, 1] - corners[:, 0]], 1).astype(np.float32)
+    boxes = boxes.assign(**dict(zip(SIDES, moved.T, strict=True)))
     return boxes[(boxes["width"] > 0) & (boxes["height"] > 0)].reset_index(drop=True)
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ribcage.data.index import SIDES
 from ribcage.data.readers.table_text import line_of_row
 from ribcage.runtime.spelling import count_phrase
 
-SIDES = ("x", "y", "width", "height")
 TOLERANCE = 3
 """Pixels by which a box may exceed its image without a message: tables contain rounded coordinates."""
+
+Frame = tuple[float, float] | np.ndarray
+"""Width and height of the image of all boxes, or (N, 2): those of the image of each box."""
 
 log = logging.getLogger("ribcage")
 
@@ -58,18 +61,18 @@ def box_sides(
         refuse(outside(sides, frame), f"a box is outside the image, which has {frame[0]} x {frame[1]} pixels")
         if over := int(exceeding(sides, frame).sum()):
             log.warning(
-                "%s in %s by more than %s pixels the image, which has %s x %s pixels, and will be clipped.",
-                count_phrase(over, "box exceeds", "boxes exceed"), file, TOLERANCE, *frame,
+                "In %s, %s the image of %s x %s pixels by more than %s pixels; the part outside is clipped.",
+                file, count_phrase(over, "box exceeds", "boxes exceed"), *frame, TOLERANCE,
             )  # fmt: skip
     return pd.DataFrame(sides, rows.index, list(SIDES))
 
 
-def outside(sides: np.ndarray, frame: tuple[float, float]) -> np.ndarray:
-    """(N,) bool: boxes x, y, width, height that have no area in an image of this width and height."""
+def outside(sides: np.ndarray, frame: Frame) -> np.ndarray:
+    """(N,) bool: boxes x, y, width, height that have no area in their image."""
     return np.asarray(((sides[:, :2] >= frame) | (sides[:, :2] + sides[:, 2:] <= 0)).any(axis=1), bool)
 
 
-def exceeding(sides: np.ndarray, frame: tuple[float, float]) -> np.ndarray:
-    """(N,) bool: boxes x, y, width, height that exceed an image by more than TOLERANCE."""
+def exceeding(sides: np.ndarray, frame: Frame) -> np.ndarray:
+    """(N,) bool: boxes x, y, width, height that exceed their image by more than TOLERANCE."""
     over = (sides[:, :2] < -TOLERANCE) | (sides[:, :2] + sides[:, 2:] > np.add(frame, TOLERANCE))
     return np.asarray(over.any(axis=1), bool)
