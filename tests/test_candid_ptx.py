@@ -1,5 +1,7 @@
 """CANDID-PTX: masks from three tables; what is not listed is unknown, what has -1 is absent."""
 
+import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,24 @@ def test_listed_findings_are_present_and_others_unknown_except_pneumothorax(tmp_
     rows, columns = np.nonzero(drawn)
     pixels = [(318, 544), (319, 544), *((316 + n, 545) for n in range(8))]  # 557374 = 544 * 1024 + 318
     assert sorted(zip(rows.tolist(), columns.tolist(), strict=True)) == sorted(pixels)
+
+
+def test_a_mask_beside_a_row_without_one_is_unknown_in_every_table(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = trees.candid_ptx(tmp_path)
+    for table in ("Pneumothorax_reports.csv", "chest_tube.csv"):
+        rows = list(csv.reader(io.StringIO((root / table).read_text(encoding="utf-8"))))
+        cell = rows[0].index("EncodedPixels" if "Pneu" in table else "mask_rle")
+        row = next(row for row in rows[1:] if row[cell] != "-1")
+        with (root / table).open("a", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerow([*row[:cell], "-1", *row[cell + 1 :]])
+    found = datasets.index("candid_ptx", root)
+    labels = found.table[["Pneumothorax", "Support_Devices"]].to_numpy()
+    assert np.isnan(labels[1, 0]) and np.isnan(labels[0, 1]) and labels[[3, 5], [0, 1]].tolist() == [1, 1]
+    assert found.masks.groupby("structure").size().to_dict() == {"Chest_Tube": 4, "Fracture": 4, "Pneumothorax": 29}
+    for table in ("Pneumothorax_reports.csv", "chest_tube.csv"):
+        assert any(line.startswith("1 image has") and table in line for line in caplog.messages)
 
 
 def test_images_without_an_ending_are_read_from_the_folder_that_is_given(tmp_path: Path) -> None:

@@ -77,6 +77,19 @@ def test_a_report_cannot_name_a_file_outside_the_folder(tmp_path: Path) -> None:
     assert datasets.index("openi", tmp_path).table["path"].tolist() == ["1_IM-2-3.png"]
 
 
+def test_an_image_of_two_reports_is_refused(tmp_path: Path) -> None:
+    trees.openi(tmp_path / "nlm")
+    file = tmp_path / "nlm/ecgen-radiology/16.xml"
+    file.write_text(file.read_text(encoding="utf-8").replace("</eC", '<parentImage id="CXR2_2_IM-0003-3001"/></eC'))
+    with pytest.raises(ValueError, match=r"2_IM-0003-3001.* 2, 16"):
+        datasets.index("openi", tmp_path / "nlm")
+    projections = trees.openi_kaggle(tmp_path / "kaggle") / "indiana_projections.csv"
+    with projections.open("a", encoding="utf-8") as stream:
+        stream.write("5,CXR2_2_IM-0003-3001.png,Frontal\n")
+    with pytest.raises(ValueError, match=r"indiana_projections\.csv.*2_IM-0003-3001"):
+        datasets.index("openi", tmp_path / "kaggle")
+
+
 def test_missing_reports_are_named(tmp_path: Path) -> None:
     trees.text(tmp_path / "indiana_reports.csv", "uid,MeSH", "1,normal")
     with pytest.raises(FileNotFoundError, match=r"1\.xml.*indiana_projections\.csv"):

@@ -49,8 +49,6 @@ def index(root: Path, *, images: str = "") -> Index:
         raise tables.missing_files(root, [TABLE], SOURCE)
     drawn = _rows(root / found[0], "SOPInstanceUID", "EncodedPixels", "Pneumothorax", "Pneumothorax")
     frame = tables.distinct_rows(drawn[["name", "study", "patient"]], "name", root / found[0])
-    unlike = contradicted_images(drawn["name"], (drawn["cell"] != "-1").where(drawn["cell"] != ""), root / found[0])
-    drawn = drawn[~drawn["name"].isin(unlike)]
     place = pd.Series(frame.index, index=frame["name"])
     others = {
         OTHERS[Path(name).name.removesuffix(".gz")]: name for name in reversed(tables.files_named(paths, *OTHERS))
@@ -72,14 +70,16 @@ def index(root: Path, *, images: str = "") -> Index:
 
 
 def _rows(file: Path, name: str, cell: str, structure: str, finding: str) -> pd.DataFrame:
-    """One row per mask: name of the image, cell with the run lengths, structure, finding, study and patient."""
+    """One row per mask: name of the image, cell with the run lengths ("" if unknown), structure, finding, study and
+    patient."""
     about = [name for name in tables.header(file) if name in ABOUT] if structure != FINDINGS[0] else ABOUT
     rows = tables.without_repeats(tables.read_table(file, (name, cell), (), about), file).reset_index(drop=True)
-    blank = pd.Series("", rows.index, dtype="str")
+    blank, cells = pd.Series("", rows.index, dtype="str"), rows[cell].str.strip()
+    unlike = contradicted_images(rows[name], (cells != "-1").where(cells != ""), file)
     return pd.DataFrame(
         {
             "name": rows[name],
-            "cell": rows[cell].str.strip(),
+            "cell": cells.mask(rows[name].isin(unlike), ""),
             "structure": structure,
             "finding": finding,
             "study": rows.get("StudyInstanceUID", blank),

@@ -130,7 +130,15 @@ def _of_reports(root: Path, paths: list[str]) -> pd.DataFrame:
     rows = pd.DataFrame(found, columns=["report", "image", "terms", *SECTIONS])
     if none := int((rows["image"].str.len() == 0).sum()):
         log.warning("%s of %s reports have no image.", f"{none:,}", f"{len(rows):,}")
-    return rows.explode("image").dropna(subset="image").drop_duplicates("image", ignore_index=True)
+    rows = rows.explode("image").dropna(subset="image")
+    reports = rows.groupby("image")["report"].unique()
+    shared = reports[reports.str.len() > 1]
+    if len(shared):
+        raise ValueError(
+            f"{root}: the image {shared.index[0]} is in the reports {', '.join(shared.iloc[0])}; one report was "
+            "expected. Download the reports again."
+        )
+    return rows.drop_duplicates("image", ignore_index=True)
 
 
 def _report(file: Path) -> ElementTree.Element:
@@ -151,13 +159,13 @@ def _of_tables(reports: Path, projections: Path) -> pd.DataFrame:
     known = tables.one_row_each(tables.read_table(reports, ("uid", "MeSH"), (), TEXTS), "uid", reports)
     known = known.set_index("uid")
     rows = tables.one_row_each(tables.read_table(projections, ("uid", "filename")), "filename", projections)
-    rows = pd.DataFrame({"report": rows["uid"], "image": rows["filename"].str.extract(IMAGE)[0]})
+    rows = pd.DataFrame({"report": rows["uid"], "image": rows["filename"].str.extract(IMAGE)[0]}).dropna()
+    rows = tables.distinct_rows(rows, "image", projections)
     rows["terms"] = [
         [term for each in text.split(";") if (term := " ".join(each.split()))]
         for text in rows["report"].map(known["MeSH"]).fillna("")
     ]
-    rows = rows.join(known.reindex(columns=SECTIONS), on="report")
-    return rows.dropna(subset="image").drop_duplicates("image", ignore_index=True)
+    return rows.join(known.reindex(columns=SECTIONS), on="report")
 
 
 def _views(root: Path, paths: list[str]) -> dict[str, str]:
