@@ -1,4 +1,4 @@
-"""PadChest: 160,868 radiographs of 67,000 patients, with 18 findings from reports and all 194 labels as text.
+"""PadChest: 160,868 radiographs of 67,000 patients, with 18 findings from reports and all 193 labels as text.
 
 Bustos et al. 2020, https://arxiv.org/abs/1901.07441. The reports of 27 % of the images were labelled by physicians, the
 others by a network. A finding is absent (0) if a report does not mention it. If a report compares with an earlier image
@@ -21,7 +21,7 @@ from ribcage.data.index import Index, index_table
 from ribcage.data.radiology_reports import reports_of_images
 from ribcage.data.readers import coded_columns, tables
 
-CHINESE = "PadChest：67,000 名患者的 160,868 张胸片，标签来自报告，此处对应 18 种征象，全部 194 种标签以文本保留"
+CHINESE = "PadChest：67,000 名患者的 160,868 张胸片，标签来自报告，此处对应 18 种征象，全部 193 种标签以文本保留"
 SOURCE = "https://bimcv.cipf.es/bimcv-projects/padchest/"
 LICENCE = "PadChest Dataset Research Use Agreement: research only, no redistribution"
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"

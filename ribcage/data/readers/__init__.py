@@ -1,4 +1,5 @@
-"""Readers: tables with arbitrary column names → columns of the Index.
+"""Readers: tables and folders of any form → the columns, boxes, masks and reports of the Index.
 
-Imports what `data` may import. The datasets use `tables`, `columns` and `box_list`.
+Imports what `data` may import. `datasets` uses all of them; other packages read their tables with `tables` and
+`columns`.
 """
