@@ -239,11 +239,18 @@ def test_a_shard_may_store_its_images_in_any_order_of_axes(
     assert digest(copy.folder) == digest(sharded.folder)
 
 
-def test_tables_that_an_interrupted_copy_of_other_data_left_are_removed(
+def test_files_that_an_interrupted_command_on_other_data_left_are_removed(
     sharded: dataset_folder.DatasetFolder, tmp_path: Path
 ) -> None:
-    save_masks(mask_frame([DrawnMask(0, "Heart", Mask(48, 48))]), tmp_path / MASKS_FILE)
-    assert digest(reshard.run(reshard.Options(sharded.folder, tmp_path, EACH)).folder) == digest(sharded.folder)
+    """Also a list of rejected images, which the other folder may not have, and the journal of an import."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    shutil.copytree(sharded.folder, source)
+    (source / "rejected.csv").unlink()
+    out.mkdir()
+    save_masks(mask_frame([DrawnMask(0, "Heart", Mask(48, 48))]), out / MASKS_FILE)
+    (out / "rejected.csv").write_text("path,reason\nother.png,damaged\n", encoding="utf-8")
+    (out / "journal.part").touch()
+    assert digest(reshard.run(reshard.Options(source, out, EACH)).folder) == digest(source)
 
 
 def test_a_copy_that_does_not_fit_advises_only_what_the_command_can_do(

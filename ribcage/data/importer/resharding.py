@@ -36,10 +36,10 @@ def reshard(opened: DatasetFolder, out: Path, images_per_shard: int) -> Iterator
     images = PixelFiles(out, facts)
     with files.explained(out, ADVICE):
         out.mkdir(parents=True, exist_ok=True)
+        writer.refuse_strangers(out, writer.OURS)
+        writer.clear(out)  # files of an interrupted command
         with files.only_writer(out):
-            writer.refuse_strangers(out, writer.OURS)
             files.require_space(out, len(opened) * images.bytes_each + HEADER, ADVICE)
-            images.cut(0)
             for start in range(0, len(opened), writer.CHUNK):
                 rows = range(start, min(start + writer.CHUNK, len(opened)))
                 images.append(_intact(opened, rows))
@@ -61,10 +61,7 @@ def link_images(opened: DatasetFolder, out: Path) -> None:
 
 
 def copy_tables(opened: DatasetFolder, out: Path) -> None:
-    """Copy the tables and the list of rejected images, and remove other tables of an interrupted command."""
-    for name in dataset_folder.TABLES:
-        if name not in opened.table_files:
-            (out / name).unlink(missing_ok=True)
+    """Copy the tables and the list of rejected images."""
     for name in opened.table_files:
         _copy(opened.folder, name, out)
     with contextlib.suppress(FileNotFoundError):  # it may not have been uploaded
