@@ -14,7 +14,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
 )
 
-from ribcage.imaging import image_file, medical_jpeg
+from ribcage.imaging import image_file, jpeg_scan, medical_jpeg
 from ribcage.imaging.image_file import UnreadableError
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
@@ -141,7 +141,7 @@ def deep_jpeg(pixels: np.ndarray, blocks_per_part: int = 0, *, length: int = 8) 
             values = (
                 np.rint(medical_jpeg.COSINES @ block @ medical_jpeg.COSINES.T)
                 .astype(int)
-                .ravel()[medical_jpeg.ZIGZAG]
+                .ravel()[jpeg_scan.ZIGZAG]
                 .tolist()
             )
             size, more = size_and_bits(values[0] - before)

@@ -15,7 +15,7 @@ from pydicom.uid import (
     JPEGLosslessSV1,
 )
 
-from ribcage.imaging import medical_jpeg
+from ribcage.imaging import jpeg_scan, medical_jpeg
 from ribcage.imaging.image_file import UnreadableError
 
 REAL = os.environ.get("RIBCAGE_REAL_DATA")
@@ -23,8 +23,8 @@ REAL = os.environ.get("RIBCAGE_REAL_DATA")
 
 def test_the_order_and_the_cosines_are_those_of_the_standard() -> None:
     """Also where the encoder above, which takes them from the decoder, would not notice."""
-    assert medical_jpeg.ZIGZAG[:15].tolist() == [0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4]
-    assert np.array_equal(medical_jpeg.ZIGZAG[::-1], 63 - medical_jpeg.ZIGZAG)
+    assert jpeg_scan.ZIGZAG[:15].tolist() == [0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4]
+    assert np.array_equal(jpeg_scan.ZIGZAG[::-1], 63 - jpeg_scan.ZIGZAG)
     block = np.random.default_rng(0).normal(size=(8, 8))
     assert np.allclose(medical_jpeg.COSINES.T @ block @ medical_jpeg.COSINES, cv2.idct(block))
 

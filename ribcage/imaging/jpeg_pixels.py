@@ -13,7 +13,7 @@ import sys
 import numpy as np
 
 from ribcage.imaging import jpeg_markers
-from ribcage.imaging.jpeg_scan import SCAN_END, SEQUENTIAL, huffman_codes
+from ribcage.imaging.jpeg_scan import AC, SCAN_END, SEQUENTIAL, ZIGZAG, huffman_codes, huffman_tables
 from ribcage.runtime.compiling import compiled, is_numba_installed
 
 AHEAD = 11
@@ -27,8 +27,8 @@ OUTSIDE = 127
 """A step that leads out of any block."""
 LONGEST = 512
 """Zeros after the coded pixels: more than the bytes of one block, which are read before their number is checked."""
-VALID = {0, 1, 2, 3, 16, 17, 18, 19}
-"""Numbers of quantisation tables (with 8 bits), DC tables and, + 16, AC tables."""
+VALID = {0, 1, 2, 3, AC, AC + 1, AC + 2, AC + 3}
+"""Numbers of quantisation tables (with 8 bits), DC tables and, + AC, AC tables."""
 KNOWN_AFTER = 3
 """Uses of the same Huffman tables after which their lookup table is built: it takes as long as decoding an image."""
 Level = np.int32
@@ -79,7 +79,7 @@ def _read_header(data: bytes) -> tuple[int, int, np.ndarray, tuple[bytes, bytes]
         elif marker == 0xDB and len(body) % 65 == 0:
             steps |= {body[k]: body[k + 1 : k + 65] for k in range(0, len(body), 65)}
         elif marker == 0xC4:
-            codes |= _codes(body)
+            codes |= huffman_tables(body)
         elif marker == jpeg_markers.SCAN:
             header, start = body, at + 4 + len(body)
         elif not (0xE0 <= marker <= 0xEF or marker == 0xFE):  # application data and comments
@@ -87,24 +87,13 @@ def _read_header(data: bytes) -> tuple[int, int, np.ndarray, tuple[bytes, bytes]
     bits, height, width, components, number, sampling, table = struct.unpack(">BHHBBBB", frame)
     if (bits, components, sampling) != (8, 1, 0x11) or len(header) != 6 or header[0] != 1 or header[1] != number:
         return None
-    found = steps.get(table), codes.get(header[2] >> 4), codes.get(0x10 | header[2] & 15)
+    found = steps.get(table), codes.get(header[2] >> 4), codes.get(AC | header[2] & 15)
     if not all(found) or header[3:] != SCAN_END or not height or not width or {*steps, *codes} - VALID:
         return None
     step, dc, ac = (each or b"" for each in found)
     if max(dc[16:], default=0) > 15:
         return None
     return height, width, np.frombuffer(step + bytes(192), np.uint8).astype(np.int64), (dc, ac), start
-
-
-def _codes(body: bytes) -> dict[int, bytes]:
-    """The Huffman tables in a segment, by their kind (0 or 16: DC or AC) + number."""
-    found = {}
-    while body:
-        size = 17 + sum(body[1:17])
-        if size > len(body):
-            raise ValueError("the segment is too short")
-        found[body[0]], body = body[1:size], body[size:]
-    return found
 
 
 @functools.lru_cache(maxsize=64)
@@ -146,15 +135,9 @@ def _coefficients(ac: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(known, found, 0), taken.astype(np.uint8)
 
 
-def _zigzag(place: int) -> tuple[int, int]:
-    """Sorting key that brings row * 8 + column of the coefficients into the order of the stream."""
-    row, column = divmod(place, 8)
-    return row + column, row if (row + column) % 2 else -row
-
-
 NATURAL = np.full(256, 64)
-"""Row * 8 + column of the coefficients in the order of the stream; 64 for those outside the block."""
-NATURAL[:64] = sorted(range(64), key=_zigzag)
+"""ZIGZAG, and 64 for coefficients outside the block."""
+NATURAL[:64] = ZIGZAG
 
 
 def _decode(

@@ -12,6 +12,10 @@ from ribcage.imaging import jpeg_markers
 SEQUENTIAL, LOSSLESS = (0xC0, 0xC1), 0xC3
 SCAN_END = bytes((0, 63, 0))
 """First and last frequency and dropped bits of a sequential scan: all and none."""
+ZIGZAG = np.array([y * 8 + x for y, x in sorted(np.ndindex(8, 8), key=lambda p: (sum(p), p[sum(p) % 2 == 0]))])
+"""(64,): row * 8 + column of the coefficients of a block, in the order of the stream."""
+AC = 16
+"""Added to the numbers of the Huffman tables of AC coefficients."""
 
 
 class UnsupportedError(ValueError):
@@ -56,7 +60,7 @@ def read_scan(data: bytes) -> JpegScan:
     """The scan of a sequential JPEG with one component or of a lossless JPEG with one or three."""
     frame, header, interval = b"", b"", 0
     quantisers: dict[int, np.ndarray] = {}
-    tables: dict[tuple[int, int], np.ndarray] = {}
+    tables: dict[int, np.ndarray] = {}
     start, kind = 0, 0
     for marker, body, at in jpeg_markers.segments(data):
         if marker in (*SEQUENTIAL, LOSSLESS):
@@ -66,7 +70,7 @@ def read_scan(data: bytes) -> JpegScan:
         elif marker == 0xDB:
             quantisers |= _quantisers(body)
         elif marker == 0xC4:
-            tables |= _huffman_tables(body)
+            tables |= {number: huffman_codes(table) for number, table in huffman_tables(body).items()}
         elif marker == 0xDD:
             (interval,) = struct.unpack(">H", body)
         elif marker == 0xDA:
@@ -83,7 +87,7 @@ def read_scan(data: bytes) -> JpegScan:
     if lossless and (not 1 <= first <= 7 or not shift < bits or (components > 1 and set(frame[7::3]) != {0x11})):
         raise ValueError("the scan header is invalid for a lossless JPEG")
     chosen, table = header[2 : 2 + 2 * components : 2], frame[8]
-    dc, ac = [tables.get((0, each >> 4)) for each in chosen], tables.get((1, chosen[0] & 15))
+    dc, ac = [tables.get(each >> 4) for each in chosen], tables.get(AC | chosen[0] & 15)
     if any(each is None for each in dc) or (not lossless and (ac is None or table not in quantisers)):
         raise ValueError("a Huffman or quantisation table is missing")
     codes = np.stack([each for each in dc if each is not None])
@@ -102,15 +106,14 @@ def _quantisers(body: bytes) -> dict[int, np.ndarray]:
     return found
 
 
-def _huffman_tables(body: bytes) -> dict[tuple[int, int], np.ndarray]:
-    """The codes of each table in this segment, by its kind and number."""
+def huffman_tables(body: bytes) -> dict[int, bytes]:
+    """The tables in a segment, in the form that `huffman_codes` reads, by their number, + AC."""
     found = {}
     while body:
         size = 17 + sum(body[1:17])
         if len(body) < size:
             raise ValueError("a Huffman table has too many codes")
-        found[body[0] >> 4, body[0] & 15] = huffman_codes(body[1:size])
-        body = body[size:]
+        found[body[0]], body = body[1:size], body[size:]
     return found
 
 

@@ -9,10 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ribcage.imaging.jpeg_scan import LOSSLESS, JpegScan, read_scan, repaired
+from ribcage.imaging.jpeg_scan import LOSSLESS, ZIGZAG, JpegScan, read_scan, repaired
 from ribcage.runtime.compiling import compiled
 
-ZIGZAG = np.array([y * 8 + x for y, x in sorted(np.ndindex(8, 8), key=lambda p: (sum(p), p[sum(p) % 2 == 0]))])
 # T.81 A.3.3: rows are the cosines of one frequency, so that block = COSINES.T @ coefficients @ COSINES.
 COSINES = np.cos(np.outer(np.arange(8), 2 * np.arange(8) + 1) * np.pi / 16) / 2
 COSINES[0] /= np.sqrt(2)
