@@ -10,7 +10,7 @@ import pytest
 import trees
 from refusals import has_facts
 
-from ribcage.data import datasets
+from ribcage.data import datasets, splits
 from ribcage.data.index import Index
 
 
@@ -68,6 +68,20 @@ def test_paths_written_on_another_machine_are_found_below_the_root(folder: Path)
     trees.images(folder, ["pics/1.png", "pics/2.png", "pics/3.png", "pics/4.png", "a/twice.png", "b/twice.png"])
     found = datasets.index("folder", folder).table["path"].tolist()
     assert found == ["pics/1.png", "pics/2.png", "pics/3.png", "pics/4.png", "twice.png"]
+
+
+def test_a_file_found_in_other_folders_than_those_in_a_table_or_list_is_named(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trees.images(folder, ["train/1.png", "train/2.png", "train/p 3/3.png"])
+    trees.text(folder / "a.csv", "path,Mass", "test/1.png,0", "D:\\x\\train\\2.png,1", "3.png,0", "gone/4.png,0")
+    trees.text(folder / "b.csv", "file,finding,x,y,width,height", "test/2.png,Mass,1,1,5,5", "p 3/3.png,Mass,1,1,5,5")
+    index = datasets.index("folder", folder, csv="a.csv", boxes="b.csv")
+    splits.lists([f"val={trees.text(folder / 'val.txt', 'val/3.png', '2.png')}"], index.table["path"].tolist())
+    said = [line for line in caplog.messages if "other folders" in line]
+    for line, name, path in zip(said, ("test/1.png", "test/2.png", "val/3.png"), index.table["path"], strict=False):
+        assert has_facts(line, "1 file", path, name)
+    assert len(said) == 3
 
 
 def test_wrong_columns_are_named_with_the_nearest_ones(folder: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data.readers import tables
+from ribcage.data.readers.image_folders import report_other_folders
 from ribcage.data.readers.table_text import printable_text
 from ribcage.imaging.fingerprint import canonical_patient
 from ribcage.runtime.remote.cache import local_place
@@ -98,7 +99,9 @@ def lists(words: Sequence[str], paths: Sequence[str]) -> dict[str, np.ndarray]:
     lists. Images are listed by path, name or stem."""
     place, found = {path: row for row, path in enumerate(paths)}, {}
     for name, images in names_listed(words).items():
-        meant = [place.get(path, -1) for path in tables.matched_files(images, paths)[0]]
+        matched = tables.matched_files(images, paths)[0]
+        report_other_folders(images, matched, f"the list {name!r}")
+        meant = [place.get(path, -1) for path in matched]
         strange = next((image for image, row in zip(images, meant, strict=True) if row < 0), "")
         rows = np.array([row for row in meant if row >= 0], np.int64)
         if not len(rows):

@@ -21,7 +21,7 @@ from ribcage.data.index import Index, index_table, no_boxes, reserved
 from ribcage.data.index import box_frame as boxes_of
 from ribcage.data.masks import mask_frame, no_masks
 from ribcage.data.readers import box_list, columns, tables
-from ribcage.data.readers.image_folders import NEUTRAL, folder_rows, may_be_dicom
+from ribcage.data.readers.image_folders import NEUTRAL, folder_rows, may_be_dicom, report_other_folders
 from ribcage.data.readers.image_rows import Given, ImageRows, csv_rows, without_slices
 from ribcage.data.readers.mask_folders import likely_mask_files, masks_in_folders
 from ribcage.data.readers.path_patients import patients_in_paths, proposed_pattern
@@ -247,7 +247,10 @@ def _with_boxes(found: pd.DataFrame, paths: pd.Series, file: Path, encoding: str
     """
     listed = box_list.read_boxes(file, encoding)
     place = pd.Series(paths.index, index=paths)
-    listed["row"] = [place.get(path, -1) for path in tables.matched_files(listed["path"].tolist(), paths.tolist())[0]]
+    names = listed["path"].tolist()
+    matched = tables.matched_files(names, paths.tolist())[0]
+    report_other_folders(names, matched, str(file))
+    listed["row"] = [place.get(path, -1) for path in matched]
     away = listed["row"] < 0
     if away.all():
         raise ValueError(f"{file} lists no image of this dataset; its first entry is {listed['path'].iloc[0]!r}.")

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pandas as pd
 from ribcage.data import findings
 from ribcage.data.readers import columns, tables
 from ribcage.data.readers.mask_folders import without_masks
+from ribcage.data.readers.table_text import printable_text
 from ribcage.runtime.spelling import count_phrase
 
 log = logging.getLogger("ribcage")
@@ -76,6 +78,23 @@ def located_in_splits(names: pd.Series, splits: pd.Series, paths: list[str], fol
     home = found.str.extract(r"(?:.*/|^)(train|val|test)(?:_data)?/", expand=False)
     other = found.duplicated(keep=False) & home.notna() & (home != splits)
     return found.mask(other, splits + "/" + names)
+
+
+def report_other_folders(names: Sequence[str], found: Sequence[str], what: str) -> None:
+    """Warn of files that were found by their names alone, in other folders than those in a table or list."""
+    listed = [(name, path) for name, path in zip(names, found, strict=True) if name != path]
+    apart = [(name, path) for name, path in listed if not _end_alike(name.replace("\\", "/"), path)]
+    if apart:
+        log.warning(
+            "%s found in other folders than those in %s, such as %s for %s. Check that they are the same images.",
+            count_phrase(len({*apart}), "file was", "files were"), what, *map(printable_text, reversed(apart[0])),
+        )  # fmt: skip
+
+
+def _end_alike(name: str, path: str) -> bool:
+    """Whether the folders of one end with those of the other."""
+    one, other = ([step for step in each.split("/")[:-1] if step not in ("", ".")] for each in (name, path))
+    return all(a == b for a, b in zip(reversed(one), reversed(other), strict=False))
 
 
 def _named(classes: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ import pandas as pd
 from ribcage.data.index import reserved
 from ribcage.data.radiology_reports import no_reports
 from ribcage.data.readers import box_list, coded_columns, columns, reader_rows, report_columns, tables
+from ribcage.data.readers.image_folders import report_other_folders
 from ribcage.data.readers.table_text import printable_text
 from ribcage.data.readings import no_readings
 from ribcage.runtime.spelling import count_phrase
@@ -188,5 +189,7 @@ def _located(names: pd.Series, root: Path) -> pd.Series:
             "Files whose extension differs from that in the table were found by the name without extension: %s.",
             f"{other:,}",
         )
+    absent = [place for place, is_file in enumerate(there) if not is_file]
+    report_other_folders([plain[place] for place in absent], [paths[place] for place in absent], "the table")
     kept = [path if is_file else other for path, is_file, other in zip(plain, there, paths, strict=True)]
     return pd.Series(kept, index=names.index, dtype="str")
