@@ -71,15 +71,23 @@ def test_predictions_of_images_at_an_address(site: Path) -> None:
 def test_images_at_an_address_are_told_from_other_files(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     memory, image = fsspec.filesystem("memory"), next((site / "download").rglob("*.png"))
     data = image.read_bytes()
-    files = {"a": data, "1.2.840.1": data, "b": b"no image", "c.txt": b"", ".d.png": b"", "DICOMDIR": b""}
+    files = {
+        "a": data,
+        "1.2.840.1": data,
+        "b": b"no image",
+        "c.txt": b"",
+        ".d.png": b"",
+        "DICOMDIR": b"",
+        "maps/e.png": data,
+    }
     for name, data in files.items():
         memory.pipe_file(f"/site/inbox/{name}", data)
     found = ribcage.predict(
-        site / "run", [f"{SITE}/inbox", f"{SITE}/none.png"], allow_unread="all", maps=f"{SITE}/maps"
+        site / "run", [f"{SITE}/inbox", f"{SITE}/none.png"], allow_unread="all", maps=f"{SITE}/inbox/maps"
     )
     assert found["path"].tolist() == [f"{SITE}/inbox/1.2.840.1", f"{SITE}/inbox/a", f"{SITE}/none.png"]
     assert found["error"].tolist() == ["", "", f"{SITE}/none.png does not exist."]
-    assert [name.rpartition(".")[2] for name in objects.list_files(f"{SITE}/maps")] == ["png"] * 2
+    assert [name.rpartition(".")[2] for name in objects.list_files(f"{SITE}/inbox/maps")] == ["png"] * 3
 
 
 def test_results_of_an_evaluation_stay_with_the_remote_run(

@@ -46,7 +46,7 @@ def input_files(paths: Sequence[Path], without: Sequence[Path] = ()) -> InputFil
     listed: list[RemoteFile] = []
     for path in itertools.chain.from_iterable(map(_fitting, paths)):
         if addresses.is_remote(path):
-            chosen, left = _remote_images(path, listed)
+            chosen, left = _remote_images(path, without, listed)
         elif path.is_dir():
             inside = list(_inside(path, without))
             chosen = [one for one in inside if _may_be_image(one)]
@@ -109,7 +109,7 @@ def _is_image(head: bytes) -> bool:
 # ---- remote files
 
 
-def _remote_images(path: Path, listed: list[RemoteFile]) -> tuple[list[Path], list[Path]]:
+def _remote_images(path: Path, without: Sequence[Path], listed: list[RemoteFile]) -> tuple[list[Path], list[Path]]:
     """The images at an address, which may be that of a file or folder or a pattern, and the other files; what was
     listed at the address is added to `listed`."""
     whole = address_text(path)
@@ -118,8 +118,13 @@ def _remote_images(path: Path, listed: list[RemoteFile]) -> tuple[list[Path], li
         return [path], []
     steps = whole.split("/")
     first = next((at for at, step in enumerate(steps) if glob.has_magic(step)), len(steps))
-    wanted = steps[first:]
-    there = {name: one for name, one in objects.list_files("/".join(steps[:first])).items() if not _is_hidden(name)}
+    wanted, folder = steps[first:], "/".join(steps[:first])
+    left = tuple(f"{each}/" for each in map(address_text, without) if each.startswith(f"{folder}/"))
+    there = {
+        name: one
+        for name, one in objects.list_files(folder).items()
+        if not _is_hidden(name) and not one.address.startswith(left)
+    }
     listed.extend(there.values())
     named = [one for name, one in there.items() if pattern and _fits(name.split("/"), wanted)]
     inside = [one for name, one in there.items() if not pattern or ("**" not in wanted and _is_inside(name, wanted))]
