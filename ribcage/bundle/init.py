@@ -29,13 +29,10 @@ from ribcage.runtime.remote.addresses import address_text
 def initial_bundle(init: str) -> Path | None:
     """The folder of the bundle that initial weights come from, also when its weights file is named; None for others."""
     place = Path(init)
-    if addresses.is_remote(init) and not objects.exists(init):
-        return find_bundle(place)
+    if place.name == WEIGHTS_FILE and objects.is_there(place.parent / "model.json"):
+        return find_bundle(place.parent)
     if addresses.is_remote(init):
-        whole = place.name == WEIGHTS_FILE and objects.exists(addresses.child(place.parent, "model.json"))
-        return find_bundle(place.parent) if whole else None
-    if place.name == WEIGHTS_FILE and (place.parent / "model.json").is_file():
-        return place.parent
+        return None if objects.exists(init) else find_bundle(place)
     return find_bundle(place) if init and place.is_dir() else None
 
 

@@ -238,6 +238,6 @@ def resumed(step: Step) -> Step:
 
 def exists(place: Path | str) -> bool:
     """Whether there is a file or folder, local or remote."""
-    from ribcage.runtime.remote import addresses, objects
+    from ribcage.runtime.remote import objects
 
-    return objects.is_there(place) if addresses.is_remote(place) else Path(place).exists()
+    return objects.is_there(place)

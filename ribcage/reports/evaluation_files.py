@@ -14,7 +14,7 @@ from ribcage.reports.console import print_table
 from ribcage.reports.details import evaluation_title
 from ribcage.reports.html import ResultWithPage, Table
 from ribcage.runtime import files, terminal
-from ribcage.runtime.remote import addresses, objects, uploading
+from ribcage.runtime.remote import objects, uploading
 from ribcage.runtime.remote.addresses import address_text
 
 NARROW = 100
@@ -33,7 +33,7 @@ class EvaluationFiles:
         notebook shows as the page."""
         again = (
             " The results of an earlier test with the same data and options were replaced."
-            if is_written(self.folder)
+            if objects.is_there(self.folder / METRICS_FILE)
             else ""
         )
         with uploading.local_folder(self.folder, METRICS_FILE) as out:
@@ -46,13 +46,6 @@ class EvaluationFiles:
         print(f"Wrote {address_text(self.folder / 'index.html')}, {METRICS_FILE} and {table}.{again}")
         note_on_card(self.run, result)
         return ResultWithPage(evaluation_json(result), lambda: page)
-
-
-def is_written(folder: Path) -> bool:
-    """Whether a local or remote folder has the results of an evaluation."""
-    if addresses.is_remote(folder):
-        return objects.exists(addresses.child(folder, METRICS_FILE))
-    return (folder / METRICS_FILE).exists()
 
 
 def note_on_card(run: Path, result: Evaluation) -> None:

@@ -110,7 +110,9 @@ def exists(place: Path | str) -> bool:
 
 
 def is_there(place: Path | str) -> bool:
-    """Whether there is an object at this address, or a folder with files."""
+    """Whether there is a local file or folder, or at an address an object or a folder with files."""
+    if not addresses.is_remote(place):
+        return Path(place).exists()
     with contextlib.suppress(FileNotFoundError):
         return exists(place) or bool(list_files(place))
     return False

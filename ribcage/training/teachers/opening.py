@@ -52,19 +52,12 @@ def teacher_provenance(name: str) -> Provenance:
     is that of the run around it; unknown training data is recorded as unknown."""
     file = Path(name) if addresses.is_remote(name) else Path(name).absolute()
     run = file.parents[2] if len(file.parts) > 3 else file
-    inside = is_table(name) and file.parents[1].name == "evaluation" and _is_run(run)
+    inside = is_table(name) and file.parents[1].name == "evaluation" and objects.is_there(run / "bundle" / SPEC_FILE)
     found = initial_provenance(str(run) if inside else name)
     if len(found.pixels) or len(found.patients) or len(found.unknown):
         return found
     spec = None if is_table(name) else initial_spec(name)
     return Provenance.nothing(spec.name if spec else file.name)
-
-
-def _is_run(folder: Path) -> bool:
-    """Whether a local or remote folder is a run with a bundle."""
-    if addresses.is_remote(folder):
-        return objects.exists(addresses.child(folder, f"bundle/{SPEC_FILE}"))
-    return (folder / "bundle" / SPEC_FILE).is_file()
 
 
 def teacher_findings(teacher: OpenedTeacher) -> tuple[str, ...]:
