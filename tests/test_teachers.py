@@ -360,7 +360,7 @@ def test_what_was_not_understood_of_a_table_is_noted(tmp_path: Path) -> None:
         ("no.csv", b"path,quality\nx.png,0.5\n", ": path, quality"),
         ("no.csv", b"Mass,Edema\n0.1,0.5\n", "image names"),
         ("no.csv", b"path,Mass\n", "no rows"),
-        ("no.csv", b"", "cannot be read"),
+        ("no.csv", b"", "empty"),
         ("no.csv", b"path,Mass\nx.png,0.5,9\n", "3 cells in line 2"),
         ("no.csv", bytes(range(256)) * 4, "no.csv"),
         ("no.csv.gz", gzip.compress(b"path,Mass\nx.png,0.5\n" * 99, mtime=0)[:-20], "is damaged"),
