@@ -38,6 +38,7 @@ from ribcage.models.detectors.cam import CamBoxes
 from ribcage.models.ensemble import Ensemble
 from ribcage.runtime import digest, distributed, files
 from ribcage.runtime.remote import addresses, cache, objects
+from ribcage.runtime.remote.addresses import address_text
 
 WEIGHTS_FILE = "model.safetensors"
 ADVICE = f"Copy the model again from its source. If you changed the file yourself, remove {digest.SUMS}."
@@ -294,4 +295,4 @@ def _check_digests(folder: Path) -> None:
     if known:
         digest.check_folder(folder, ADVICE)
     elif not distributed.rank():
-        print(f"{folder} has no {digest.SUMS}: changes to its files cannot be detected.", file=sys.stderr)
+        print(f"{address_text(folder)} has no {digest.SUMS}: changes to its files cannot be detected.", file=sys.stderr)

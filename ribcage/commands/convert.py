@@ -267,7 +267,7 @@ def report(file: Path, found: "Published", made: "Converted") -> None:
 
     coverage, model = made.coverage, made.model
     whose = f"{found.layout} ({found.source}; licence: {found.licence})" if found.layout else "unknown layout"
-    print(f"{file}: {whose}; {model.name}")
+    print(f"{address_text(file)}: {whose}; {model.name}")
     print(f"recognised by {found.evidence}" + (", and by --layout" if model.training.agreed else ""))
     for claim in made.claims:
         print(f"  {claim}")

@@ -58,7 +58,7 @@ def note_on_card(run: Path, result: Evaluation) -> None:
             part.write_text(text, encoding="utf-8", errors="backslashreplace")
         upload_changed(run, folder, file.name)
     except OSError as error:
-        print(f"The card {file} was not updated: {error.strerror or error}.")
+        print(f"The card {address_text(file)} was not updated: {error.strerror or error}.")
 
 
 def print_evaluation(result: Evaluation, table: Table, note: str) -> None:
