@@ -113,7 +113,8 @@ class BatchMaker:
         self.request_structures(structures)
 
     def request_structures(self, structures: Sequence[str]) -> None:
-        """Let batches have the masks and points of these structures and findings; ValueError if no image has any."""
+        """Include the masks and points of these structures and findings in the batches; ValueError if there are none of
+        one of them."""
         self.structures = tuple(structures)
         known = self.data.structures if structures else ()
         if unknown := [name for name in self.structures if not is_known(name, known)]:

@@ -13,7 +13,7 @@ succession. With more bits, OpenCV is faster: the tables do not fit into the pro
 
 
 def count_levels(levels: np.ndarray, bits: int, inside: np.ndarray | None = None) -> np.ndarray:
-    """(2^bits,) of an (H, W) array of levels of this many bits, where the mask is set."""
+    """(2^bits,): the number of pixels at each level of an (H, W) array; `inside` is a mask of the pixels to count."""
     count = 1 << bits
     if inside is None and 8 < bits <= MOST_BITS and "numba" in sys.modules:  # else loading it takes longer
         tables = np.zeros((TABLES, count), np.uint32)
