@@ -88,7 +88,6 @@ def _raw_colour(dataset: "Dataset", layout: Layout, name: str) -> tuple[np.ndarr
     if planar not in (0, 1):
         notes.append(Note("PlanarConfiguration is missing, read as interleaved colours", caution=True))
         dataset.PlanarConfiguration = 0
-    dataset.PixelData = bytes(dataset.PixelData)
     dataset.PhotometricInterpretation, dataset.SamplesPerPixel = photometric, layout.samples
     dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = layout.allocated, layout.allocated - 1, 0
     pixels, more = _stored_bits(get_decoder(layout.syntax).as_array(dataset, raw=True)[0], layout)
