@@ -443,9 +443,9 @@ def test_a_deleted_bundle_of_a_finished_run_is_written_again(
     shutil.rmtree(out / "bundle")
     kept.clear()
     capsys.readouterr()
-    for times in (1, 1):  # the second time, nothing is missing
+    for _ in range(2):  # the second time, nothing is missing
         work = in_folder(out, found, kept, resume=True, **plan)
-        assert kept == [again] * times and work.trainer.step == first.trainer.step == again
+        assert kept == [again] and work.trainer.step == first.trainer.step == again
         assert work.standing.best_step == again and run_folder.read_state(out).name == run_folder.FINISHED
     said = capsys.readouterr().out
     assert has_facts(said, str(out / "bundle")) and ("WARNING" in said) is warned

@@ -36,7 +36,7 @@ class Place(Enum):
     )
     FILE_OUT = "file to write", "The file is written locally and copied at the end."
     OUT = "file or folder to write", "A file is copied at the end, a folder every 30 seconds and at the end."
-    STEPS = "run folder to write", "Each step of the recipe writes to the address."
+    STEPS = "run folder to write", "Each step of the recipe writes to this address or to one that begins with it."
 
     @property
     def what(self) -> str:
