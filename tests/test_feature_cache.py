@@ -112,7 +112,7 @@ def test_files_are_read_again_only_when_all_is_as_it_was(
         cache_features(method, source, tmp_path, label="maps")
         return capsys.readouterr().err
 
-    assert has_facts(computed(method, source), "maps 18/18")
+    assert has_facts(computed(method, source), "36/36")  # 18 images, each plain and mirrored
     assert not computed(method, source)
     for other, otherwise in (
         (method, loader(dataset, plain_view(32))),

@@ -29,8 +29,8 @@ from ribcage.bundle.formats.reading.published_weights import (
 SOURCE = "https://github.com/facebookresearch/dinov2"
 LICENCE = "Apache-2.0 (DINO, DINOv2); DINOv3 License (DINOv3)"
 
-OWN = ("register_tokens", "storage_tokens", "mask_token")
-"""Names that a backbone of DINOv2 or DINOv3 has in addition to those of a plain vision transformer."""
+OWN = ("register_tokens", "storage_tokens")
+"""Names that only backbones of DINOv2 and DINOv3 have."""
 UNUSED = re.compile(r"(dino_|ibot_)?head\.(mlp|last_layer)\b|(dino|ibot|gram)_|mask_token$|rope_embed\.|.*\.bias_mask$")
 """Weights of heads and losses, and constants."""
 NAMES = (
@@ -46,9 +46,9 @@ NAMES = (
 
 def recognises(weights: Mapping[str, Tensor]) -> bool:
     """Whether there is a backbone with the tokens or the heads of DINO."""
-    names = {name.removeprefix("backbone.") for name in weights}
-    heads = any(name.startswith(("dino_head.", "head.last_layer.")) for name in names)
-    return "cls_token" in names and "patch_embed.proj.weight" in names and (heads or not names.isdisjoint(OWN))
+    return {"cls_token", "patch_embed.proj.weight"} <= {name.removeprefix("backbone.") for name in weights} and bool(
+        _evidence(weights)
+    )
 
 
 def published(weights: dict[str, Tensor]) -> Published:
@@ -72,7 +72,6 @@ def published(weights: dict[str, Tensor]) -> Published:
     if not name:
         raise ValueError("no DINO model in timm has weights of these names and shapes")
     place: dict[str, Any] = {"size": (256, 256)} if third else input_size(state, 0 if "reg_token" in state else 1)
-    seen = next(name for name in weights if name.removeprefix("backbone.").startswith((*OWN, "dino_head.", "head.")))
     return Published(
         state,
         MEAN,
@@ -80,11 +79,19 @@ def published(weights: dict[str, Tensor]) -> Published:
         name=name,
         pool="token",
         antialias="reg_token" in state,
-        evidence=Evidence("names", seen),
+        evidence=Evidence("names", _evidence(weights)),
         unused=tuple(unused),
         converted=converted,
         **place,
     )
+
+
+def _evidence(weights: Mapping[str, Tensor]) -> str:
+    """A name that only DINO's models have; "" if there is none. The mask token of MAE comes without layer scales."""
+    names = {name.removeprefix("backbone.") for name in weights}
+    scaled = any(name.endswith(".ls1.gamma") for name in names)
+    own = (name for name in sorted(names) if name in OWN or name.startswith(("dino_head.", "head.last_layer.")))
+    return next(own, "mask_token" if scaled and "mask_token" in names else "")
 
 
 def _as_dinov3(state: dict[str, Tensor], sources: dict[str, str]) -> dict[str, tuple[str, ...]]:
