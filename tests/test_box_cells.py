@@ -48,7 +48,7 @@ def test_flat_boxes_are_left_out_and_boxes_that_exceed_the_image_are_counted(
     found = sides(boxes, tmp_path / "a.csv", frame=(20, 30))
     np.testing.assert_equal(found, [[NAN] * 4, [NAN] * 4, [10, 10, 13, 23], [10, 10, 14, 2]])
     ignored, exceeding = caplog.messages
-    assert has_facts(ignored, "a.csv", "without an area", "1")
+    assert has_facts(ignored, "area", "a.csv", "1")
     assert has_facts(exceeding, "a.csv", "1 box exceeds", "20 x 30", "3 pixels")
 
 
