@@ -74,7 +74,7 @@ def of_nih(folder: Path, work: Path) -> dataset_folder.DatasetFolder:
     table, out = work / "nih.csv", work / "nih"
     table.parent.mkdir(parents=True, exist_ok=True)
     rows[["image", "split", "age", "sex", "view", "patient_id", *names]].to_csv(table, index=False)
-    given = ["--path-column", "image", "--patient-column", "patient_id", "--split-column", "split"]
+    given = ["--path-column", "image", "--patient-column", "patient_id", "--split-column", "split", "--allow-outside"]
     imported(["folder", str(table), *given, "--label-columns", *names, "--out", str(out), "--size", "256"])
     opened = dataset_folder.open(out)
     place = {Path(path).stem: row for row, path in enumerate(opened.index.table["path"])}
