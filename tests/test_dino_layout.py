@@ -64,6 +64,15 @@ def test_a_bare_backbone_is_read_and_biases_of_keys_are_refused(tmp_path: Path) 
     weights = as_authors(random_timm("vit_small_patch16_dinov3_qkvb", img_size=32))
     torch.save(weights, tmp_path / "bare.pth")
     assert formats.published(tmp_path / "bare.pth").name == "vit_small_patch16_dinov3_qkvb"
+    masked = torch.cat([torch.ones(384), torch.zeros(384), torch.ones(384)])
+    torch.save(
+        weights
+        | {"blocks.3.attn.qkv.bias": weights["blocks.3.attn.qkv.bias"] + 1, "blocks.3.attn.qkv.bias_mask": masked},
+        tmp_path / "masked.pth",
+    )
+    found = formats.published(tmp_path / "masked.pth").state
+    expected = weights["blocks.3.attn.qkv.bias"][:384] + 1
+    assert torch.equal(found["blocks.3.attn.q_bias"], expected) and "blocks.3.attn.qkv.bias_mask" not in found
     weights["blocks.3.attn.qkv.bias"] += 1
     torch.save(weights, tmp_path / "keys.pth")
     with pytest.raises(ValueError, match=re.escape("blocks.3.attn.qkv.bias")):

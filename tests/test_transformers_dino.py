@@ -25,6 +25,7 @@ RAD_DINO = {
     "rescale_factor": 0.00392156862745098,
     "size": {"shortest_edge": 518},
 }
+SCALE = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.2, 0.2, 0.2]}
 OLD = {"q_proj": "attention.query", "k_proj": "attention.key", "v_proj": "attention.value", "o_proj": "output.dense"}
 
 
@@ -150,13 +151,13 @@ def test_positions_of_dinov2_are_interpolated_without_antialiasing(tmp_path: Pat
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ({}, {"size": (64, 64), "stored": 64}),
-        ({"size": 96}, {"size": (96, 96), "stored": 96}),
+        (SCALE, {"size": (64, 64), "stored": 64}),
+        (SCALE | {"size": 96}, {"size": (96, 96), "stored": 96}),
         (
-            {"size": {"shortest_edge": 256}, "crop_size": 224, "do_center_crop": True},
+            SCALE | {"size": {"shortest_edge": 256}, "crop_size": 224, "do_center_crop": True},
             {"size": (224, 224), "stored": 256},
         ),
-        ({"size": {"height": 784, "width": 644}}, {"size": (784, 644), "stored": 784, "fit": "squash"}),
+        (SCALE | {"size": {"height": 784, "width": 644}}, {"size": (784, 644), "stored": 784, "fit": "squash"}),
         ({"do_normalize": False}, {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}),
     ],
 )
@@ -168,13 +169,15 @@ def test_the_preprocessing_is_read(content: dict[str, Any], expected: dict[str, 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"rescale_factor": 1.0},
-        {"image_std": [0, 1, 1]},
-        {"size": {"height": -1, "width": 3}},
-        {"size": {"longest_edge": 5}},
-        {"size": {"height": 9, "width": 9}, "crop_size": 8, "do_center_crop": True},
-        {"size": [3]},
-        {"crop_size": {"height": 10**9, "width": 1}, "do_center_crop": True, "size": 5},
+        SCALE | {"rescale_factor": 1.0},
+        SCALE | {"do_resize": False},
+        {"size": 96},  # without mean and standard deviation
+        SCALE | {"image_std": [0, 1, 1]},
+        SCALE | {"size": {"height": -1, "width": 3}},
+        SCALE | {"size": {"longest_edge": 5}},
+        SCALE | {"size": {"height": 9, "width": 9}, "crop_size": 8, "do_center_crop": True},
+        SCALE | {"size": [3]},
+        SCALE | {"crop_size": {"height": 10**9, "width": 1}, "do_center_crop": True, "size": 5},
     ],
 )
 def test_unsupported_preprocessing_is_refused(wrong: dict[str, Any]) -> None:
@@ -193,6 +196,9 @@ def test_a_weight_that_is_left_over_or_missing_is_refused(tmp_path: Path, model:
     with pytest.raises(ValueError, match=re.escape("blocks.3.attn.k")):
         formats.published(file)
     file = folder(tmp_path / "n", weights, {"model_type": "dinov2", "image_size": 70}, {"size": [3]})
+    with pytest.raises(ValueError, match=transformers_dino.PREPROCESSING):
+        formats.published(file)
+    (file.parent / transformers_dino.PREPROCESSING).write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=transformers_dino.PREPROCESSING):
         formats.published(file)
 

@@ -31,7 +31,7 @@ LICENCE = "Apache-2.0 (DINO, DINOv2); DINOv3 License (DINOv3)"
 
 OWN = ("register_tokens", "storage_tokens")
 """Names that only backbones of DINOv2 and DINOv3 have."""
-UNUSED = re.compile(r"(dino_|ibot_)?head\.(mlp|last_layer)\b|(dino|ibot|gram)_|mask_token$|rope_embed\.|.*\.bias_mask$")
+UNUSED = re.compile(r"(dino_|ibot_)?head\.(mlp|last_layer)\b|(dino|ibot|gram)_|mask_token$|rope_embed\.")
 """Weights of heads and losses, and constants."""
 NAMES = (
     (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),
@@ -101,5 +101,6 @@ def _as_dinov3(state: dict[str, Tensor], sources: dict[str, str]) -> dict[str, t
         if match := re.fullmatch(r"(blocks\.\d+)\.ls(\d)\.gamma", name):
             state[f"{match[1]}.gamma_{match[2]}"] = state.pop(name)
         elif match := re.fullmatch(r"(blocks\.\d+)\.attn\.qkv\.bias", name):
-            converted |= dict.fromkeys(split_bias(state, match[1]), (sources[name],))
+            used = tuple(sources[one] for one in (name, f"{name}_mask") if one in state)
+            converted |= dict.fromkeys(split_bias(state, match[1]), used)
     return converted

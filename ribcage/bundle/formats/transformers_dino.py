@@ -67,11 +67,7 @@ def published(weights: dict[str, Tensor], config: Path) -> Published | None:
     name = dino_architecture(state, ARCHITECTURES[kind])
     if not name:
         raise ValueError(f"no {kind} model in timm has weights of these names and shapes")
-    try:
-        steps = preprocessing(json_object(config.parent / PREPROCESSING), image_side(content.get("image_size", 224)))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{PREPROCESSING} beside it describes steps that are not supported: {error}") from None
-    stated = ("architecture", "preprocessing") if (config.parent / PREPROCESSING).is_file() else ("architecture",)
+    steps, stated = _steps(config.parent / PREPROCESSING, image_side(content.get("image_size", 224)))
     seen = Evidence("metadata", f"{config.name}: {kind}")
     return Published(
         state,
@@ -84,6 +80,19 @@ def published(weights: dict[str, Tensor], config: Path) -> Published | None:
         stated=stated,
         **steps,
     )
+
+
+def _steps(file: Path, trained: int) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The preprocessing as fields of Published, and what the folder states."""
+    if not file.exists():
+        assumed = {"size": (trained, trained), "stored": trained, "mean": MEAN, "std": STD}
+        return assumed, ("architecture",)
+    try:
+        return preprocessing(json_object(file), trained), ("architecture", "preprocessing")
+    except KeyError as error:
+        raise ValueError(f"{PREPROCESSING} beside it is not valid JSON or does not state {error}") from None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{PREPROCESSING} beside it describes steps that are not supported: {error}") from None
 
 
 def timm_weights(weights: Mapping[str, Tensor], kind: str) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
@@ -126,14 +135,13 @@ def timm_weights(weights: Mapping[str, Tensor], kind: str) -> tuple[dict[str, Te
 
 def preprocessing(content: Mapping[str, Any], trained: int) -> dict[str, Any]:
     """Sizes and normalisation in preprocessor_config.json, as fields of Published."""
-    if not content:
-        return {"size": (trained, trained), "stored": trained, "mean": MEAN, "std": STD}
+    if not content.get("do_resize", True):
+        raise ValueError("images that are not resized")
     rescale = content.get("rescale_factor", 1 / 255) if content.get("do_rescale", True) else 1.0
     if not math.isclose(rescale, 1 / 255, rel_tol=1e-3):
         raise ValueError(f"rescale_factor {rescale!r} instead of 1/255")
-    mean, std = content.get("image_mean", MEAN), content.get("image_std", STD)
-    if not content.get("do_normalize", True):
-        mean, std = (0.0,) * 3, (1.0,) * 3
+    normalised = content.get("do_normalize", True)
+    mean, std = (content["image_mean"], content["image_std"]) if normalised else ((0.0,) * 3, (1.0,) * 3)
     if wrong := wrong_normalisation(mean, std):
         raise ValueError(wrong)
     size = content.get("size", {"height": trained, "width": trained})

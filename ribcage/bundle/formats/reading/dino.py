@@ -34,14 +34,18 @@ def without_class_position(state: dict[str, Tensor], sources: dict[str, str]) ->
 
 
 def split_bias(state: dict[str, Tensor], block: str) -> list[str]:
-    """Split the bias of queries, keys and values, of which timm's DINOv3 has no bias of the keys, which must be zero.
+    """Split the bias of queries, keys and values. timm's DINOv3 has no bias of the keys: it must be zero, or masked by
+    `bias_mask`, by which DINOv3 multiplies the bias.
 
     Returns the new names.
     """
-    if f"{block}.attn.qkv.bias" not in state:
-        return []
-    queries, keys, values = state.pop(f"{block}.attn.qkv.bias").nan_to_num().chunk(3)
-    if keys.any():
+    queries, keys, values = state.pop(f"{block}.attn.qkv.bias").chunk(3)
+    mask = state.pop(f"{block}.attn.qkv.bias_mask", None)
+    if mask is not None:
+        kept, hidden, also = mask.chunk(3)
+        if not ((kept == 1).all() and (hidden == 0).all() and (also == 1).all()):
+            raise ValueError(f"{block}.attn.qkv.bias_mask masks other biases than those of the keys")
+    elif keys.any():
         raise ValueError(f"{block}.attn.qkv.bias has biases of the keys, which DINOv3 does not have")
     state[f"{block}.attn.q_bias"], state[f"{block}.attn.v_bias"] = queries.clone(), values.clone()
     return [f"{block}.attn.q_bias", f"{block}.attn.v_bias"]
