@@ -21,7 +21,7 @@ _BLOCK = 1 << 20  # positions at a time, so that intermediate results take littl
 # Streams: the views of an image are numbered from 0 up; other uses of random numbers are named, from the top down.
 ORDER, SAMPLE, LABELS, NOISE, SAME_PATIENT, METHOD, READER = 0xFFFF, 0xFFFE, 0xFFFD, 0xFFFC, 0xFFFB, 0xFFFA, 0xFFF9
 MIXING = 0xFFF9
-BLOCKS, WITHIN = 0xFFF8, 0xFFF7
+BLOCKS, WITHIN, PATCHES = 0xFFF8, 0xFFF7, 0xFFF6
 
 
 def uniform(seed: int, epoch: int, rows: np.ndarray, stream: int, count: int) -> np.ndarray:
