@@ -17,8 +17,8 @@ from ribcage.models.layers import choose_attention
 from ribcage.models.mask_decoder import rows
 
 
-def patch_transformer(backbone: Backbone, method: str) -> Any:
-    """The backbone's model, if it is a vision transformer of timm whose patches can be masked for this method."""
+def check_patch_transformer(backbone: Backbone, method: str) -> None:
+    """Raise unless the model is a vision transformer of timm whose patches can be masked for this method."""
     model = backbone.model
     if not isinstance(model, VisionTransformer | Eva) or type(model.patch_embed) is not PatchEmbed:
         raise ValueError(
@@ -28,7 +28,6 @@ def patch_transformer(backbone: Backbone, method: str) -> Any:
         raise ValueError(
             f"{method} does not train the attention pooling of {backbone.name}. Use --pool token or --pool avg."
         )
-    return model
 
 
 def patch_grid(backbone: Backbone, size: tuple[int, int]) -> tuple[int, int]:
