@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ribcage.models.backbone import Backbone
-from ribcage.models.tokens import patch_features, patch_grid, check_patch_transformer, token_features
+from ribcage.models.tokens import check_patch_transformer, patch_features, patch_grid, token_features
 
 SIZE = (64, 48)
 MODELS = ("test_vit", "test_vit4", "eva02_tiny_patch14_224")
