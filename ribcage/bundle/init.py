@@ -183,4 +183,5 @@ def _report(init: str, found: Published, built: Backbone) -> None:
     config = pretrained_config(built.name)
     ends = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
     description = recognised_as(found) if found.layout else "no known layout; the parameter names are those of timm"
-    print(f"{init}: {description}\n{account_summary(account(found, built.coverage, ends, False))}", flush=True)
+    summary = account_summary(account(found, built.coverage, ends, False), built.coverage)
+    print(f"{init}: {description}\n{summary}", flush=True)

@@ -273,7 +273,7 @@ def report(file: Path, found: "Published", made: "Converted") -> None:
         print(f"  {claim}")
     count = len(coverage.matched) + len(coverage.lost)
     print(f"backbone: {len(coverage.matched)} of {count} weights" + (f", {coverage}" if coverage.lost else ""))
-    print(account_summary(made.tensors))
+    print(account_summary(made.tensors, coverage))
     if made.rows and not model.findings:
         print(
             f"classification layer: {made.rows:,} outputs, omitted because they have no names; name them with "

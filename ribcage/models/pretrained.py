@@ -63,6 +63,8 @@ class Coverage:
     """Weights of the file that timm's converter for this model drops or splits."""
     unfit: frozenset[str] = frozenset()
     """Weights of the file that have another shape in the model."""
+    norm_after_pooling: bool = False
+    """Whether the last norm of the file, applied to every token, is applied to the mean of the tokens in the model."""
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -145,7 +147,8 @@ def random_model(name: str, channels: int, options: dict[str, Any]) -> Any:
 def laid_over(model: Any, name: str, state: dict[str, Tensor], where: str, *, antialias: bool = True) -> Coverage:
     """Load weights into a model where names and shapes agree; returns where they do not.
 
-    The model's own functions convert published names to timm's and resize position embeddings.
+    The model's own functions convert published names to timm's and resize position embeddings. If the model averages
+    the tokens, it has `fc_norm` after the average instead of `norm`, and starts from the `norm` of the file.
     """
     own = model.state_dict()
     try:
@@ -153,6 +156,9 @@ def laid_over(model: Any, name: str, state: dict[str, Tensor], where: str, *, an
         given = _positions(_filtered(model, name, resized), own)
     except Exception as error:
         raise ValueError(_unfit(where, name, error)) from None
+    norm = ("norm.weight", "norm.bias")
+    moved = {key: f"fc_{key}" for key in given if key in norm and f"fc_{key}" in own.keys() - given.keys()}
+    given = {moved.get(one, one): value for one, value in given.items()}
     fits = {key: value for key, value in given.items() if key in own and _alike(own[key], value)}
     model.load_state_dict(fits, strict=False)
     counted = [key for key, value in own.items() if value.is_floating_point()]
@@ -160,12 +166,13 @@ def laid_over(model: Any, name: str, state: dict[str, Tensor], where: str, *, an
     traced = {key: sources.get(id(value), key) for key, value in given.items()}  # other numbers under the same name
     return Coverage(
         tuple(key for key in counted if key in fits),
-        tuple(key for key in counted if key not in given and key.replace("fc_norm.", "norm.") not in given),
+        tuple(key for key in counted if key not in given),
         tuple(key for key in given if key not in own),
         tuple(f"{key}: {_shape(given[key])} for {_shape(own[key])}" for key in counted if key in given.keys() - fits),
         frozenset(traced[key] for key in fits),
         frozenset(state.keys() - set(traced.values())),
         frozenset(traced[key] for key in given if key in own and key not in fits),
+        bool(moved),
     )
 
 

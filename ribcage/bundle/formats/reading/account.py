@@ -41,10 +41,12 @@ def account(found: Published, coverage: Coverage, ends: Sequence[str], head_used
     return (*own, *(TensorRecord(name, None, NOT_MODEL) for name in found.other_tensors))
 
 
-def account_summary(tensors: Sequence[TensorRecord]) -> str:
+def account_summary(tensors: Sequence[TensorRecord], coverage: Coverage) -> str:
     """Numbers of tensors that are used and, by reason, left out."""
     counts = [f"{sum(not one.reason for one in tensors):,} used"]
     for reason in dict.fromkeys(one.reason for one in tensors if one.reason):
         names = [one.name for one in tensors if one.reason == reason]
         counts.append(f"{len(names):,} left out: {reason} ({names[0]}{' …' if len(names) > 1 else ''})")
+    if coverage.norm_after_pooling:
+        counts.append("the last norm is applied after average pooling (norm → fc_norm)")
     return f"{len(tensors):,} tensors in the file: {'; '.join(counts)}"

@@ -24,6 +24,7 @@ WEIGHT_KEYS = (
     "online_network_state_dict",
     "model_state_dict",
     "model",
+    "module",
     "net",
     "network",
     "weights",
