@@ -131,7 +131,8 @@ def convert(
     checkpoint is executed. With --data, temperature and thresholds are fitted on your own images.
 
     Args:
-        file: Checkpoint; with --to or --data, a run folder or bundle.
+        file: Checkpoint, folder of a published model, or hf:OWNER/NAME in the Hugging Face Hub; with --to or
+            --data, a run folder or bundle.
         out: Bundle to write; with --to, the output file or its folder (required).
         to: Published layout in which the model is written (--formats lists the layouts).
         model: Architecture: a timm model, such as resnet18, or one of Ribcage's own; 'ribcage profile --list'
@@ -311,7 +312,8 @@ def distil(
         teacher: Teachers: run folders, bundles, or tables of predictions (.parquet or .csv).
         model: Architecture of the student: a timm model, such as resnet18, or one of Ribcage's own, such as
             eeea_net_c2. 'ribcage profile --list' lists them all.
-        init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
+        init: Initial weights: imagenet, a run folder or bundle, a checkpoint file, the folder of a published
+            model, or hf:OWNER/NAME in the Hugging Face Hub (default: random).
         findings: Findings to train on (default: all findings in the data).
         labels: Fraction of the training patients whose labels are used; teachers predict on the images of all
             patients.
@@ -592,7 +594,8 @@ def finetune(
         out: Run folder to write; it may be at a remote address (docs/remote.md).
         model: Architecture: a timm model, such as resnet18 or densenet121, or one of Ribcage's own, such as
             eeea_net_c2 or, for images of up to 64 px, resnet18_small. 'ribcage profile --list' lists them all.
-        init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
+        init: Initial weights: imagenet, a run folder or bundle, a checkpoint file, the folder of a published
+            model, or hf:OWNER/NAME in the Hugging Face Hub (default: random).
         findings: Findings to train on (default: all findings in the data).
         labels: Fraction of the training patients to use; all training images of these patients are used.
         frontal: Use only frontal images (PA and AP views).
@@ -838,7 +841,8 @@ def localise(
         out: Run folder to write; it may be at a remote address (docs/remote.md).
         model: Architecture: a timm model, such as resnet50, or one of Ribcage's own; 'ribcage profile --list'
             lists them all (default: that of --init, else resnet50).
-        init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
+        init: Initial weights: imagenet, a run folder or bundle, a checkpoint file, the folder of a published
+            model, or hf:OWNER/NAME in the Hugging Face Hub (default: random).
         findings: Findings to detect (default: all that have boxes in the training split).
         labels: Fraction of the training patients to use; all training images of these patients are used.
         frontal: Use only frontal images (PA and AP views).
@@ -1051,7 +1055,8 @@ def pretrain(
         out: Run folder to write; it may be at a remote address (docs/remote.md).
         model: Architecture: a timm model, such as resnet18 or densenet121, or one of Ribcage's own, such as
             eeea_net_c2 or, for images of up to 64 px, resnet18_small. 'ribcage profile --list' lists them all.
-        init: Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random).
+        init: Initial weights: imagenet, a run folder or bundle, a checkpoint file, the folder of a published
+            model, or hf:OWNER/NAME in the Hugging Face Hub (default: random).
         findings: Findings whose labels are used, for methods that use labels (default: all findings in the data).
         labels: Fraction of the training patients to use; all training images of these patients are used.
         frontal: Use only frontal images (PA and AP views).

@@ -184,7 +184,7 @@ class Stub:
                     self.send_header(name, value)
                 self.end_headers()
                 with contextlib.suppress(ConnectionError):
-                    self.wfile.write(data[: len(data) // 2] if cut else data)
+                    self.wfile.write(b"" if self.command == "HEAD" else data[: len(data) // 2] if cut else data)
                     self.close_connection = cut
 
             do_GET = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815
@@ -267,6 +267,48 @@ class HubStub(Stub):
         if not wanted:
             return 200, self.files[name], {}
         return 206, self.files[name][wanted[0] : wanted[1] + 1], {}
+
+
+class ModelHubStub(Stub):
+    """The requests of the Hugging Face Hub that a download of lung/rad-dino needs; `files` are its files.
+
+    `gated`: the files, but not their names, need a token. `down`: the status of all replies.
+    """
+
+    COMMIT = "0123456789abcdef0123456789abcdef01234567"
+    OTHER = "f" * 40
+    """The commit of the tag v1, which has the same files."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gated, self.down = False, 0
+
+    def reply(self, command: str, path: str, headers: Message, body: bytes) -> tuple[int, bytes, dict[str, str]]:
+        place = urllib.parse.unquote(urllib.parse.urlsplit(path).path)
+        if self.down:
+            return self.down, b"{}", {}
+        if "/lung/rad-dino" not in place:  # as the Hub replies without a token
+            return 401, b"{}", {"X-Error-Code": "RepoNotFound"}
+        kind, _, rest = place.partition("/lung/rad-dino")
+        commits = {"main": self.COMMIT, "v1": self.OTHER, self.COMMIT: self.COMMIT, self.OTHER: self.OTHER}
+        word, revision, name = [*rest.strip("/").split("/", 2), "main", ""][:3] if rest else ("revision", "main", "")
+        if revision not in commits:
+            return 404, b"{}", {"X-Error-Code": "RevisionNotFound"}
+        if kind == "/api/models" and word == "revision":
+            names = [{"rfilename": one} for one in self.files]
+            return 200, json.dumps({"id": "lung/rad-dino", "sha": commits[revision], "siblings": names}).encode(), {}
+        if kind == "/api/models" and word == "tree":
+            tree = [
+                {"type": "file", "path": one, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                for one, data in self.files.items()
+            ]
+            return 200, json.dumps(tree).encode(), {}
+        if self.gated and headers.get("Authorization") != f"Bearer {self.token}":
+            return 401, b"{}", {"X-Error-Code": "GatedRepo"}
+        if name not in self.files:
+            return 404, b"{}", {"X-Error-Code": "EntryNotFound"}
+        data = self.files[name]
+        return 200, data, {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": commits[revision]}
 
 
 class CloudStub(Stub):

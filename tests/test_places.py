@@ -25,7 +25,7 @@ MEMBERS = {
 }
 """Commands whose further options depend on their first word, and these words."""
 ADDRESSES = {
-    "s3://xray/a": "s3://xray/a", "S3://xray/a": "s3://xray/a", "s3:/xray/a": "s3://xray/a", "sftp://host/a/": "sftp://host/a",
+    "s3://xray/a": "s3://xray/a", "S3://xray/a": "s3://xray/a", "s3:/xray/a": "s3://xray/a", "sftp://host/a/": "sftp://host/a", "hf:xray/a": "hf://xray/a",
 }  # fmt: skip
 """Addresses as typed, and as they are written."""
 WITHIN = {"train=s3://xray/a": "train=s3://xray/a", "nih:GS://xray/a": "nih:gs://xray/a"}

@@ -1,6 +1,5 @@
 """Conversion: a file of published weights → a bundle, with an account of every tensor in the file."""
 
-import hashlib
 import textwrap
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ribcage.bundle.formats import Published
+from ribcage.bundle.formats.reading import sharded
 from ribcage.bundle.formats.reading.account import TensorRecord, account
 from ribcage.bundle.formats.reading.published_weights import twin_architectures
 from ribcage.bundle.spec import ModelSpec
@@ -22,6 +22,7 @@ from ribcage.models.backbone import Backbone
 from ribcage.models.catalogue import known_model, pretrained_config
 from ribcage.models.pretrained import Coverage, laid_over
 from ribcage.models.stem import GRAY, fold_stem
+from ribcage.runtime.remote import hub
 from ribcage.runtime.spelling import count_phrase
 
 
@@ -151,7 +152,7 @@ def converted_model(
         rgb_normalisation=rgb_normalisation if backbone.channels == 3 else (),
         temperature=found.temperature if names == found.findings else (),
         thresholds={"published": found.thresholds} if found.thresholds and names == found.findings else {},
-        data=(origin(found),),
+        data=(origin(file, found),),
         training=conversion_record(file, found, coverage, claims, agreed, counted),
         versions=dataset_folder.versions(),
     )  # fmt: skip
@@ -279,18 +280,18 @@ def fill(method: Supervised, head: dict[str, Tensor], places: Sequence[int], whe
         method.head.bias.copy_(head["bias"][list(places)] if "bias" in head else torch.zeros(len(places)))
 
 
-def origin(found: Published) -> TrainingData:
-    """The source of the weights, described as a dataset."""
-    return TrainingData(found.data or "unknown", found.source or "unknown", found.licence or "unknown")
+def origin(file: Path, found: Published) -> TrainingData:
+    """The source of the weights, described as a dataset; of a model in the Hugging Face Hub, with its commit."""
+    source = hub.origin(file) or found.source
+    return TrainingData(found.data or "unknown", source or "unknown", found.licence or "unknown")
 
 
 def conversion_record(
     file: Path, found: Published, coverage: Coverage, claims: Sequence[Claim], agreed: bool, counted: bool
 ) -> TrainingRecord:
     """The record of a converted model."""
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest, evidence = sharded.sha256_of(file), str(found.evidence)
     return TrainingRecord(
-        method=CONVERTED, layout=found.layout, file=file.name, sha256=digest, evidence=str(found.evidence),
+        method=CONVERTED, layout=found.layout, file=file.name, sha256=digest, evidence=evidence,
         claims=tuple(map(str, claims)), agreed=agreed, random=tuple(coverage.lost) or None, counted=counted or None,
     )  # fmt: skip

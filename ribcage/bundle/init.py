@@ -12,7 +12,9 @@ import torch
 
 from ribcage.bundle.formats import Published, published
 from ribcage.bundle.formats.reading.account import account, account_summary
-from ribcage.bundle.io import WEIGHTS_FILE, find_bundle, load_bundle
+from ribcage.bundle.formats.reading.published_folder import weights_in
+from ribcage.bundle.formats.reading.published_weights import twin_architectures
+from ribcage.bundle.io import WEIGHTS_FILE, find_bundle, load_bundle, local_model
 from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.weights import load_backbone
 from ribcage.data.collection import Datasets
@@ -22,25 +24,33 @@ from ribcage.models.backbone import Backbone
 from ribcage.models.catalogue import pretrained_config
 from ribcage.models.pretrained import Weights
 from ribcage.runtime import distributed
-from ribcage.runtime.remote import addresses, cache, objects
+from ribcage.runtime.remote import addresses, cache, hub, objects
 from ribcage.runtime.remote.addresses import address_text
 
 
 def initial_bundle(init: str) -> Path | None:
     """The folder of the bundle that initial weights come from, also when its weights file is named; None for others."""
-    place = Path(init)
+    place = _downloaded(init)
     if place.name == WEIGHTS_FILE and objects.is_there(place.parent / "model.json"):
         return find_bundle(place.parent)
-    if addresses.is_remote(init):
-        return None if objects.exists(init) else find_bundle(place)
-    return find_bundle(place) if init and place.is_dir() else None
+    if addresses.is_remote(place):
+        return None if objects.exists(place) else find_bundle(place)
+    return find_bundle(place) if init and place.is_dir() and not weights_in(place) else None
 
 
 def weights_file(init: str) -> Path | None:
-    """The file of weights that `init` names, of a remote one a local copy; None for all else."""
-    if addresses.is_remote(init):
-        return cache.local_copy(init) if objects.exists(init) else None
-    return Path(init) if Path(init).is_file() else None
+    """The file of weights that `init` names, also by its folder, of a remote one a local copy; None for all else."""
+    place = _downloaded(init)
+    if addresses.is_remote(place):
+        return cache.local_copy(place) if objects.exists(place) else None
+    if init and place.is_dir():
+        return weights_in(place)
+    return place if place.is_file() else None
+
+
+def _downloaded(init: str) -> Path:
+    """The place that `init` names; of a model in the Hugging Face Hub, a local copy."""
+    return local_model(Path(init)) if hub.is_model(init) else Path(init)
 
 
 def initial_spec(init: str) -> ModelSpec | None:
@@ -66,14 +76,16 @@ def initial_provenance(init: str) -> Provenance:
     provenance.npz beside it; without one, its training data is unknown."""
     if folder := initial_bundle(init):
         return Provenance.load(folder / "provenance.npz")
-    if not weights_file(init):
+    weights = weights_file(init)
+    if not weights:
         return Provenance.nothing()
+    beside = Path(init).parent if addresses.is_remote(_downloaded(init)) else weights.parent
     for part in ("", "bundle"):
         with contextlib.suppress(FileNotFoundError):
-            file = cache.local_file(Path(init).parent / part, "provenance.npz")
+            file = cache.local_file(beside / part, "provenance.npz")
             if file.is_file():
                 return Provenance.load(file)
-    return Provenance.nothing(Path(init).name)
+    return Provenance.nothing(hub.origin(weights) or Path(init).name)
 
 
 def data_sources(data: Datasets, init: str) -> tuple[TrainingData, ...]:
@@ -96,6 +108,7 @@ def file_source(init: str) -> list[TrainingData]:
     name, source, licence = found.data or Path(init).name, found.source, found.licence
     if found.evidence.kind == "shapes":  # shapes alone do not tell the source
         name, source, licence = Path(init).name, "", ""
+    source = hub.origin(file) or source
     evidence = recognised_as(found) if found.layout else None
     return [TrainingData(name, source or "unknown", licence or "unknown", before=True, evidence=evidence)]
 
@@ -121,6 +134,13 @@ def read_initial_weights(file: Path) -> Published:
     return found
 
 
+def check_architecture(init: str, found: Published, name: str) -> None:
+    """Raise if the configuration file beside the weights states another architecture."""
+    same = (found.name.partition(".")[0], *twin_architectures(found.name))
+    if found.name and found.evidence.kind == "metadata" and name.partition(".")[0] not in same:
+        raise ValueError(f"{init} has the architecture {found.name}, not {name}: pass --model {found.name}.")
+
+
 def initial_backbone(spec: ModelSpec, init: str, drop_path: float) -> Backbone:
     """The backbone of a model that is to be trained, with its initial weights."""
     shape: dict[str, Any] = {
@@ -135,6 +155,7 @@ def initial_backbone(spec: ModelSpec, init: str, drop_path: float) -> Backbone:
 
         def read(file: Path) -> Published:
             found.append(read_initial_weights(file))
+            check_architecture(init, found[-1], spec.name)
             return found[-1]
 
         built = _built(spec, init=str(weights_file(init) or init), mean=spec.mean, std=spec.std, read=read, **shape)

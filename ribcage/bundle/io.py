@@ -17,6 +17,7 @@ import torch
 
 from ribcage.bundle import card, ood
 from ribcage.bundle.formats import error_text
+from ribcage.bundle.formats.reading.published_folder import model_files, weights_in
 from ribcage.bundle.formats.reading.safetensors_header import read_header
 from ribcage.bundle.spec import CAM_HEAD, MemberSpec, ModelSpec
 from ribcage.bundle.weights import (
@@ -37,7 +38,7 @@ from ribcage.models.backbone import Backbone
 from ribcage.models.detectors.cam import CamBoxes
 from ribcage.models.ensemble import Ensemble
 from ribcage.runtime import digest, distributed, files
-from ribcage.runtime.remote import addresses, cache, objects
+from ribcage.runtime.remote import addresses, cache, hub, objects
 from ribcage.runtime.remote.addresses import address_text
 
 WEIGHTS_FILE = "model.safetensors"
@@ -150,7 +151,14 @@ def find_bundle(folder: Path) -> Path:
 
 def local_model(place: Path) -> Path:
     """A local file or folder itself; of a remote one, a local copy of the file, of the bundle, or of the files directly
-    in the folder."""
+    in the folder. The folder of a published model stands for its file of weights."""
+    if hub.is_model(place):
+        return hub.local_model(addresses.address(place), model_files)
+    found = _local_model(place)
+    return weights_in(found) or found
+
+
+def _local_model(place: Path) -> Path:
     if addresses.is_remote(place) and not objects.exists(place):
         with contextlib.suppress(FileNotFoundError):
             return find_bundle(place)

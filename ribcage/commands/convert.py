@@ -26,6 +26,7 @@ POSITIONAL = ("file",)
 PLACES = {"file": Place.WEIGHTS, "data": Place.DATASET, "out": Place.OUT}
 EXAMPLES = (
     "convert model.pth.tar --out models/chexnet --layout chexnet",
+    "convert hf:microsoft/rad-dino --out models/rad-dino",
     "convert models/chexnet --data data/ours --out models/calibrated",
     "convert models/chexnet --to torchvision --out chexnet.pth",
 )
@@ -51,7 +52,8 @@ class Options:
     """What to convert into what."""
 
     file: Path | None = None
-    """Checkpoint; with --to or --data, a run folder or bundle."""
+    """Checkpoint, folder of a published model, or hf:OWNER/NAME in the Hugging Face Hub; with --to or --data, a run
+    folder or bundle."""
     out: Path | None = None
     """Bundle to write; with --to, the output file or its folder (required)."""
     to: str = ""
@@ -99,17 +101,12 @@ def run(options: Options) -> "ModelSpec | Path | None":
 
 
 def weights_file(options: Options) -> Options:
-    """The same, with a local copy of a remote file; a folder in the layout of Hugging Face stands for its file of
-    weights."""
+    """The same, with a local copy of a remote file; the folder of a published model stands for its file of weights."""
     from dataclasses import replace
 
     from ribcage.bundle.io import local_model
 
-    folder = local_model(options.file) if options.file else None
-    options = replace(options, file=folder)
-    if not folder or not (folder / "config.json").is_file() or (folder / "model.json").exists():
-        return options
-    return replace(options, file=folder / "model.safetensors")
+    return replace(options, file=local_model(options.file) if options.file else None)
 
 
 def wrong(options: Options) -> list[str]:
@@ -159,6 +156,7 @@ def converted(options: Options) -> "ModelSpec":
     from ribcage.bundle import conversion, formats
     from ribcage.bundle.io import save_bundle
     from ribcage.data.provenance import Provenance
+    from ribcage.runtime.remote import hub
 
     assert options.file and options.out
     found = described(formats.published(options.file, layout(options)), options)
@@ -170,7 +168,8 @@ def converted(options: Options) -> "ModelSpec":
         given=[name for name, value in said.items() if value], agreed=bool(options.layout),
     )  # fmt: skip
     report(options.file, found, made)
-    model = fitted(options, Model(made.method, made.model, Provenance.nothing(options.file.name)))
+    unknown = hub.origin(options.file) or options.file.name
+    model = fitted(options, Model(made.method, made.model, Provenance.nothing(unknown)))
     save_bundle(options.out, model.method, model.spec, model.seen, model.ood)
     write_account(options.out / ACCOUNT, made.tensors)
     print(f"Wrote {options.out}; {ACCOUNT} in this folder lists every tensor of the checkpoint.")

@@ -28,7 +28,8 @@ class TrainingOptions:
     """Architecture: a timm model, such as resnet18 or densenet121, or one of Ribcage's own, such as eeea_net_c2 or, for
     images of up to 64 px, resnet18_small. 'ribcage profile --list' lists them all."""
     init: str = ""
-    """Initial weights: imagenet, a run folder or bundle, or a checkpoint file (default: random)."""
+    """Initial weights: imagenet, a run folder or bundle, a checkpoint file, the folder of a published model, or
+    hf:OWNER/NAME in the Hugging Face Hub (default: random)."""
     findings: tuple[str, ...] = ()
     """Findings to train on (default: all findings in the data)."""
     labels: float = 1.0

@@ -1,7 +1,7 @@
 """Addresses: which places are remote, and how their addresses are written.
 
 Options are of type Path, which merges the two slashes of `s3://bucket/key` into one. Such a path is therefore still
-recognised as remote, and `address` writes it with both slashes again.
+recognised as remote, and `address` writes it with both slashes again. `hf:OWNER/NAME` is short for `hf://OWNER/NAME`.
 """
 
 import functools
@@ -25,7 +25,7 @@ REFUSED = frozenset(
      "asynclocal", "cached", "filecache", "simplecache", "blockcache")
 )  # fmt: skip
 """Schemes that fsspec knows, but that name no folder of files on a server, or none that can be listed and written."""
-FORM = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/]|$)(.*)", re.DOTALL)
+FORM = re.compile(r"([a-z][a-z0-9+.-]+):(?:/{1,2}|(?<=^hf:))(?=[^/]|$)(.*)", re.DOTALL)
 TYPED = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]+)://")
 LOCAL_FORM = re.compile(r"file:(?://(?:localhost)?)?(/.*)", re.DOTALL | re.IGNORECASE)
 SECRETS = re.compile(r"[?&;][^=/]*(key|token|secret|sig|password|credential)[^=/]*=", re.IGNORECASE)

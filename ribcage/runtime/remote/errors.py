@@ -35,7 +35,7 @@ PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 def explained(error: BaseException, address: str) -> OSError:
     """The error as one line; the type says what kind it is: FileNotFoundError, PermissionError, TimeoutError or
     ConnectionError. The last two may pass when the request is repeated."""
-    found = set(_marks(error))
+    found = set(error_marks(error))
     bucket = bucket_of(address)
     if found & NO_REPOSITORY:  # the reply is the same where a private one exists
         return FileNotFoundError(f"{bucket} does not exist, or the credentials in use give no access to it.")
@@ -83,11 +83,11 @@ def is_passing(error: OSError) -> bool:
 
 def is_unexplained(error: BaseException) -> bool:
     """Whether only the status of a reply without content is known, as of a HEAD request."""
-    found = set(_marks(error))
+    found = set(error_marks(error))
     return bool(found & {"400", "403"}) and not found & (EXPIRED | INVALID | {"AccessDenied"})
 
 
-def _marks(error: BaseException) -> Iterator[str]:
+def error_marks(error: BaseException) -> Iterator[str]:
     """Names of the types of an error and of its causes, and the codes of the server."""
     seen: set[int] = set()
     one: BaseException | None = error

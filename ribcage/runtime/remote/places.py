@@ -22,7 +22,10 @@ class Place(Enum):
 
     DATASET = "dataset folder", "Tables are copied to the cache when the folder is opened, images when they are needed."
     MODEL = "bundle, or run with a bundle", "The bundle is copied to the cache."
-    WEIGHTS = "bundle, run with a bundle, or weights file", "The bundle or the file is copied to the cache."
+    WEIGHTS = (
+        "bundle, run with a bundle, weights file, or model in the Hugging Face Hub",
+        "The bundle or the file is copied to the cache; a model in the Hub (`hf:OWNER/NAME`), to the cache of the Hub.",
+    )
     RESULTS = "run, evaluation folder or table of predictions", "The results are copied to the cache."
     PREDICTOR = "bundle, run with a bundle, or table of predictions", "The bundle or the table is copied to the cache."
     RUNS = "folder with runs", "The files with options, states and results are copied to the cache."

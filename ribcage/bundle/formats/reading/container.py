@@ -1,4 +1,4 @@
-"""Reading weights from safetensors, both formats of torch.save, Paddle's .pdparams and NumPy's .npz.
+"""Reading weights from safetensors (one file or several), both formats of torch.save, Paddle's .pdparams and .npz.
 
 No code in a file is executed. safetensors and .npz files contain only arrays. The files of torch and Paddle are
 pickles, which could call any Python function; they are read by unpicklers with a short list of harmless ones.
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ribcage.bundle.formats.reading import pickled
+from ribcage.bundle.formats.reading import pickled, sharded
 from ribcage.bundle.formats.reading.torch_files import read_torch_file
 
 WEIGHT_KEYS = (
@@ -61,7 +61,7 @@ def read_weights(file: Path) -> WeightsFile:
     try:
         chosen = _weights_dict(content)
         found = _tensors(chosen)
-        _check_plain(found, file.stat().st_size)
+        _check_plain(found, sharded.size_of(file))
     except ValueError as error:
         raise ValueError(f"{file} cannot be read as weights: {error}.") from None
     if not found:
@@ -123,6 +123,8 @@ def read_container(file: Path) -> Any:
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist.")
     try:
+        if sharded.is_index(file):
+            return sharded.read_shards(file)
         with file.open("rb") as stream:
             start = stream.read(64)
         if not start:
