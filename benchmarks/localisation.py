@@ -5,7 +5,7 @@
 Backbones are trained by `ribcage pretrain METHOD --recipe small-METHOD` on synthetic radiographs, as in
 `python -m benchmarks.pretraining`, whose DIR can be used here, too. For `random`, only the batch-norm statistics are
 estimated on the images; `other task` is trained on the labels of four findings without boxes. Then
-`ribcage localise --freeze backbone` trains an FCOS head with the boxes of a share of the patients. Every detector is
+`ribcage localise --adapt head` trains an FCOS head with the boxes of a share of the patients. Every detector is
 trained on the same number of images, and its last epoch is tested once on the test split. Intervals are of the mean
 over seeds, by a bootstrap over patients and seeds; differences are paired. A box plot shows the same results. Results
 of the same command that are already in DIR are reused.
@@ -69,7 +69,7 @@ def localised(one: Trial, images: int, options: argparse.Namespace) -> list[str]
     epochs = str(max(1, round(options.shown / (images * one.labels))))
     folder = options.work / f"{one.backbone} {one.seed}"
     return [
-        "localise", "--data", str(options.data), "--init", str(folder / "pretrained"), "--freeze", "backbone",
+        "localise", "--data", str(options.data), "--init", str(folder / "pretrained"), "--adapt", "head",
         "--out", str(folder / f"boxes {one.labels:g}"), "--labels", str(one.labels), "--findings", *DRAWN,
         "--augment", "plain", "--size", str(options.size), "--head-width", "64", "--head-depth", "2", "--batch", "32",
         "--lr", "2e-3", "--keep", "last", "--epochs", epochs, "--validate-every", epochs, "--threads", "1",

@@ -285,7 +285,10 @@ def distil(
     smoothing: float = 0.0,
     mixup: float = 0.0,
     cutmix: float = 0.0,
-    freeze: Literal['', 'backbone'] = '',
+    adapt: Literal['full', 'head', 'bitfit', 'lora'] = 'full',
+    lora_rank: int = 8,
+    lora_alpha: float = 16.0,
+    lora_layers: Literal['attention', 'mlp', 'all'] = 'attention',
     keep: Literal['best', 'last'] = 'best',
     patience: int = 0,
     validate_every: int = 1,
@@ -388,7 +391,12 @@ def distil(
         mixup: Mixup: alpha of the beta distribution; 0 means no mixup.
         cutmix: CutMix: alpha of the beta distribution; 0 means no CutMix. With --mixup, one of the two is chosen
             for each batch.
-        freeze: Part of the model to keep frozen during training.
+        adapt: Weights of the backbone that are trained besides the head: all (full), none (head), the biases
+            (bitfit), or low-rank adapters (lora), which are merged into the weights of the saved model
+            (docs/training.md).
+        lora_rank: Rank of the adapters of --adapt lora.
+        lora_alpha: Alpha of the adapters, which are multiplied by alpha / rank.
+        lora_layers: Layers with adapters: attention, mlp, or all linear layers and convolutions, which CNNs need.
         keep: Epoch whose model is saved: the one with the best validation result, or the last.
         patience: Early stopping after this many validations without improvement; 0 means no early stopping.
         validate_every: Validate every N epochs.
@@ -577,7 +585,10 @@ def finetune(
     smoothing: float = 0.0,
     mixup: float = 0.0,
     cutmix: float = 0.0,
-    freeze: Literal['', 'backbone'] = '',
+    adapt: Literal['full', 'head', 'bitfit', 'lora'] = 'full',
+    lora_rank: int = 8,
+    lora_alpha: float = 16.0,
+    lora_layers: Literal['attention', 'mlp', 'all'] = 'attention',
     keep: Literal['best', 'last'] = 'best',
     patience: int = 0,
     validate_every: int = 1,
@@ -669,7 +680,12 @@ def finetune(
         mixup: Mixup: alpha of the beta distribution; 0 means no mixup.
         cutmix: CutMix: alpha of the beta distribution; 0 means no CutMix. With --mixup, one of the two is chosen
             for each batch.
-        freeze: Part of the model to keep frozen during training.
+        adapt: Weights of the backbone that are trained besides the head: all (full), none (head), the biases
+            (bitfit), or low-rank adapters (lora), which are merged into the weights of the saved model
+            (docs/training.md).
+        lora_rank: Rank of the adapters of --adapt lora.
+        lora_alpha: Alpha of the adapters, which are multiplied by alpha / rank.
+        lora_layers: Layers with adapters: attention, mlp, or all linear layers and convolutions, which CNNs need.
         keep: Epoch whose model is saved: the one with the best validation result, or the last.
         patience: Early stopping after this many validations without improvement; 0 means no early stopping.
         validate_every: Validate every N epochs.
@@ -820,7 +836,7 @@ def localise(
     nms_iou: float = 0.4,
     cam_threshold: float = 0.5,
     max_detections: int = 100,
-    freeze: Literal['', 'backbone'] = '',
+    adapt: Literal['full', 'head'] = 'full',
     cache: bool = True,
     cache_gb: float = 16.0,
     train: Word = 'train',
@@ -907,7 +923,8 @@ def localise(
         nms_iou: IoU threshold of non-maximum suppression.
         cam_threshold: Threshold of the boxes of --head cam, as a fraction of the maximum of the activation map.
         max_detections: Maximum number of detections per image.
-        freeze: Part of the model to keep frozen during training; needs --init.
+        adapt: Weights of the backbone that are trained besides the head: all (full), or none (head), which needs
+            --init.
         cache: Cache the feature maps of a frozen backbone on disk during the run, if flips are the only
             augmentation.
         cache_gb: Maximum size of the cache in GB, separately for training and validation.

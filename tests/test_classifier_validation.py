@@ -170,5 +170,5 @@ def test_the_loss_is_that_of_the_known_labels() -> None:
 
 
 def test_a_head_on_random_features_is_warned_of(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(words(data, tmp_path / "run", "--freeze", "backbone", "--findings", "Edema")) == 0
-    assert "WARNING: --freeze backbone without --init" in capsys.readouterr().out
+    assert cli.main(words(data, tmp_path / "run", "--adapt", "head", "--findings", "Edema")) == 0
+    assert "WARNING: --adapt head without --init" in capsys.readouterr().out

@@ -21,7 +21,7 @@ MEMBERS = {
     "import": ("dataset", "phantom", {"images": 12}),
     "pretrain": ("method", "moco", {"queue": 512}),
     "run": ("name", "small-moco", {"epochs": 1, "queue": 512}),
-    "tune": ("command", "finetune", {"epochs": 1, "freeze": "backbone"}),
+    "tune": ("command", "finetune", {"epochs": 1, "adapt": "head"}),
 }
 
 

@@ -230,8 +230,8 @@ def test_findings_that_are_the_same_in_all_images_contrast_nothing() -> None:
         ({"decay_at": (0.5,)}, "--decay-at needs --schedule step"),
         ({"betas": (0.9, 0.95), "optimizer": "sgd"}, "--betas needs --optimizer adamw"),
         ({"betas": (0.9, 1.0)}, "--betas 1 "),
-        ({"freeze": "backbone", "layer_decay": 0.5}, "--layer-decay and --drop-path"),
-        ({"freeze": "backbone", "drop_path": 0.5}, "--layer-decay and --drop-path"),
+        ({"adapt": "head", "layer_decay": 0.5}, "--layer-decay and --drop-path"),
+        ({"adapt": "head", "drop_path": 0.5}, "--layer-decay and --drop-path"),
     ],
 )
 def test_options_without_effect_beside_others_are_refused(given: dict[str, Any], says: str) -> None:

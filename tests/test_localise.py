@@ -74,7 +74,7 @@ def words(data: Path, out: Path, *more: str) -> list[str]:
 def run(data: Path, classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detector on the frozen classifier."""
     out = tmp_path_factory.mktemp("运行 runs") / "frozen"
-    assert cli.main(words(data, out, "--init", str(classifier), "--freeze", "backbone")) == 0
+    assert cli.main(words(data, out, "--init", str(classifier), "--adapt", "head")) == 0
     return out
 
 
@@ -130,7 +130,7 @@ def test_it_has_seen_what_its_backbone_has_seen(run: Path, classifier: Path, dat
 def test_going_on_gives_the_same_bits_as_never_stopping(
     run: Path, data: Path, classifier: Path, tmp_path: Path
 ) -> None:
-    asked = words(data, tmp_path / "run", "--init", str(classifier), "--freeze", "backbone")
+    asked = words(data, tmp_path / "run", "--init", str(classifier), "--adapt", "head")
     assert stopped(asked, tmp_path / "run", after=2) == 75
     whole = checkpoint.load_checkpoint(run / "checkpoint.pt")
     assert checkpoint.load_checkpoint(tmp_path / "run" / "checkpoint.pt")["run"]["step"] < whole["run"]["step"]
@@ -143,7 +143,7 @@ def test_maps_that_are_kept_teach_what_fresh_ones_do_and_are_gone_in_the_end(
     run: Path, data: Path, classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """To the rounding of half precision."""
-    frozen = ["--init", str(classifier), "--freeze", "backbone"]
+    frozen = ["--init", str(classifier), "--adapt", "head"]
     assert cli.main(words(data, tmp_path / "fresh", *frozen, "--no-cache")) == 0
     assert "not cached" not in capsys.readouterr().out
     kept, fresh = ([line["loss"] for line in log(one) if "loss" in line] for one in (run, tmp_path / "fresh"))
@@ -180,7 +180,7 @@ def detections_of(run: Path, data: Path, kept: bool) -> np.ndarray:
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains(run: Path, data: Path, classifier: Path, tmp_path: Path) -> None:
-    asked = words(data, tmp_path / "two", "--init", str(classifier), "--freeze", "backbone")
+    asked = words(data, tmp_path / "two", "--init", str(classifier), "--adapt", "head")
     processes.together(processes.command, asked, said=tmp_path / "said")
     steps = [[line["loss"] for line in log(one) if "loss" in line] for one in (tmp_path / "two", run)]
     assert len(steps[1]) == 6 and steps[0] == pytest.approx(steps[1], rel=2e-3)
@@ -237,8 +237,8 @@ def test_a_classifier_becomes_a_detector_by_its_saliency_maps(
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--freeze", "backbone", "--patience", "2", "--keep", "last", "--nms-iou", "1.5", "--head-width", "0"],
-         ["--freeze backbone needs --init", "--patience", "--nms-iou 1.5", "--head-width 0"]),
+        (["--adapt", "head", "--patience", "2", "--keep", "last", "--nms-iou", "1.5", "--head-width", "0"],
+         ["--adapt head needs --init", "--patience", "--nms-iou 1.5", "--head-width 0"]),
         (["--head", "cam"], ["--init"]),
         (["--findings", "Mass"], ["Mass"]),
         (["--export-as", "torchvision"], ["not of detectors"]),

@@ -75,7 +75,7 @@ def test_every_weight_is_in_one_group(name: str, layer_decay: float) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_frozen_backbone_is_in_no_group(name: str) -> None:
-    assert set(of_each_weight(method(name, freeze=True), layer_decay=0.5)) == {"head.weight", "head.bias"}
+    assert set(of_each_weight(method(name, adapt="head"), layer_decay=0.5)) == {"head.weight", "head.bias"}
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -109,7 +109,7 @@ def test_who_goes_on_with_it_has_its_weights_and_has_seen_what_it_saw(
 ) -> None:
     tune = ["finetune", "--data", str(data), "--model", model(name), "--init", str(runs[name]), "--labels", "0.3"]
     tune += ["--size", "64" if name == "mae" else "32", "--lr", "0", "--epochs", "1", "--batch", "8", "--threads", "1"]
-    assert cli.main([*tune, "--out", str(tmp_path / "tuned"), "--freeze", "backbone"]) == 0
+    assert cli.main([*tune, "--out", str(tmp_path / "tuned"), "--adapt", "head"]) == 0
     before, after = (load_file(folder / "bundle" / "model.safetensors") for folder in (runs[name], tmp_path / "tuned"))
     assert all(torch.equal(after[key], value) for key, value in before.items())
     seen = {folder: initial_provenance(str(folder)) for folder in (runs[name], tmp_path / "tuned")}

@@ -34,6 +34,7 @@ from ribcage.data.provenance import Provenance
 from ribcage.methods import Method
 from ribcage.methods.detect import Detect
 from ribcage.methods.supervised import Supervised
+from ribcage.models.adapters import merged_state
 from ribcage.models.backbone import Backbone
 from ribcage.models.detectors.cam import CamBoxes
 from ribcage.models.ensemble import Ensemble
@@ -90,7 +91,7 @@ def save_bundle(
 
     folder.mkdir(parents=True, exist_ok=True)
     plain = plain_shapes(spec)
-    state = {} if spec.members else dict(method.backbone.model.state_dict())
+    state = {} if spec.members else merged_state(method.backbone.model)
     if isinstance(method, Supervised) and spec.findings:
         state = convolutional_head(plain_state(method), plain)
     if isinstance(method, Detect):

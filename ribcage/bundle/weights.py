@@ -14,6 +14,7 @@ from ribcage.bundle.formats.reading.safetensors_header import StoredTensor
 from ribcage.bundle.spec import ModelSpec
 from ribcage.methods.detect import Detect
 from ribcage.methods.supervised import Supervised
+from ribcage.models.adapters import merged_state
 from ribcage.models.backbone import Backbone
 from ribcage.models.ensemble import Ensemble
 from ribcage.runtime.spelling import count_phrase
@@ -70,7 +71,7 @@ def plain_state(method: Supervised) -> dict[str, Tensor]:
     if isinstance(method.backbone, Ensemble):
         return ensemble_state(method.backbone, method.head)
     names = method.backbone.model.pretrained_cfg["classifier"]
-    state = dict(method.backbone.model.state_dict())
+    state = merged_state(method.backbone.model)
     if not method.findings:
         return state
     for head in (names,) if isinstance(names, str) else names:

@@ -214,7 +214,7 @@ def localise(options: Options, log: CommandLog) -> None:
     from ribcage.commands import localise as localising
 
     given = localising.Options(
-        data=(str(data(options)),), out=options.out / "boxes", init=str(options.out / "model"), freeze="backbone",
+        data=(str(data(options)),), out=options.out / "boxes", init=str(options.out / "model"), adapt="head",
         size=(options.input_size,), augment="plain", head_width=64, head_depth=2, batch=32, lr=2e-3,
         epochs=options.localise_epochs, seed=options.seed,
     )  # fmt: skip

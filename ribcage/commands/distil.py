@@ -106,10 +106,10 @@ def wrong(options: Options) -> list[str]:
             f"{' and '.join(mixes)} requires bundles as teachers and --teacher-mode live, because the teachers predict "
             "on the mixed images"
         )
-    if options.freeze and not options.init:
-        found.append("--freeze backbone needs --init")
-    if options.freeze and inside:
-        found.append(f"--freeze backbone leaves nothing to train by {' and '.join(inside)}")
+    if options.adapt != "full" and not options.init:
+        found.append(f"--adapt {options.adapt} needs --init")
+    if options.adapt == "head" and inside:
+        found.append(f"--adapt head leaves nothing to train by {' and '.join(inside)}")
     if options.label_weight == 1 and not inside:
         found.append("--label-weight 1 excludes the distillation loss: use ribcage finetune")
     if options.distil_loss == "mse" and options.temperature != Options.temperature:
@@ -290,7 +290,7 @@ def build(
         spec.findings,
         teachers=build_teachers(teachers, task),
         columns=[spec.findings.index(name) for name in there],
-        **method_options(Distil, options, freeze=options.freeze == "backbone"),
+        **method_options(Distil, options),
     )
 
     def views(size: tuple[int, int]) -> "Sequence[View]":

@@ -71,8 +71,15 @@ class Options(TrainingOptions):
     cutmix: float = 0.0
     """CutMix: alpha of the beta distribution; 0 means no CutMix. With --mixup, one of the two is chosen for each
     batch."""
-    freeze: Literal["", "backbone"] = ""
-    """Part of the model to keep frozen during training."""
+    adapt: Literal["full", "head", "bitfit", "lora"] = "full"
+    """Weights of the backbone that are trained besides the head: all (full), none (head), the biases (bitfit), or
+    low-rank adapters (lora), which are merged into the weights of the saved model (docs/training.md)."""
+    lora_rank: int = 8
+    """Rank of the adapters of --adapt lora."""
+    lora_alpha: float = 16.0
+    """Alpha of the adapters, which are multiplied by alpha / rank."""
+    lora_layers: Literal["attention", "mlp", "all"] = "attention"
+    """Layers with adapters: attention, mlp, or all linear layers and convolutions, which CNNs need."""
     keep: Literal["best", "last"] = "best"
     """Epoch whose model is saved: the one with the best validation result, or the last."""
     patience: int = 0
@@ -223,14 +230,14 @@ def build(
     method = Supervised(
         backbone,
         model.findings,
-        **method_options(Supervised, options, freeze=options.freeze == "backbone"),
+        **method_options(Supervised, options),
     )
     views = augment.preset_views(options.augment, options.augment_options)
     loader = setup.build_loader(options, data, views, train_rows, model, device, policy=policy)
     if options.loss == "cross-entropy":
         classifier_validation.check_exclusive(loader.labels(0, train_rows))
-    if options.freeze and not options.init:
-        run_folder.warn("--freeze backbone without --init: the features of the backbone are random.")
+    if options.adapt != "full" and not options.init:
+        run_folder.warn(f"--adapt {options.adapt} without --init: the weights of the backbone that stay are random.")
     setup.count_labels(method, loader)
     if options.sampling == "classes":
         setup.sample_by_class(loader)

@@ -31,13 +31,13 @@ POSITIONAL = ()
 PLACES = {"data": Place.DATASET, "init": Place.WEIGHTS, "out": Place.FOLDER_OUT}
 UNAVAILABLE = ("export_as",)
 """Inherited options that detectors do not have; the help does not list them."""
-EXAMPLES = ("localise --data data/rsna --model resnet50 --init runs/moco --freeze backbone --out runs/boxes",)
+EXAMPLES = ("localise --data data/rsna --model resnet50 --init runs/moco --adapt head --out runs/boxes",)
 MODEL = "resnet50"
 """The architecture of LoVT's protocol, where neither --model nor --init names one."""
 COUNTS = {"head_width": 1024, "head_depth": 16, "max_detections": 4096}
 """Maximum values of options."""
 UNUSED_BY_CAM = (
-    "findings", "labels", "size", "model", "channels", "freeze", "epochs", "lr", "augment", "augment_options", "keep",
+    "findings", "labels", "size", "model", "channels", "adapt", "epochs", "lr", "augment", "augment_options", "keep",
     "track", "ema")  # fmt: skip
 """Options without effect on --head cam, which trains nothing."""
 
@@ -71,8 +71,8 @@ class Options(TrainingOptions):
     """Threshold of the boxes of --head cam, as a fraction of the maximum of the activation map."""
     max_detections: int = 100
     """Maximum number of detections per image."""
-    freeze: Literal["", "backbone"] = ""
-    """Part of the model to keep frozen during training; needs --init."""
+    adapt: Literal["full", "head"] = "full"
+    """Weights of the backbone that are trained besides the head: all (full), or none (head), which needs --init."""
     cache: bool = True
     """Cache the feature maps of a frozen backbone on disk during the run, if flips are the only augmentation."""
     cache_gb: float = 16.0
@@ -125,8 +125,8 @@ def wrong(options: Options) -> list[str]:
         said += [f"--{name.replace('_', '-')} has no effect with --head cam, which trains nothing" for name in idle]
     if not 0 < options.cam_threshold <= 1:
         said.append(f"--cam-threshold {options.cam_threshold:g} must be above 0 and at most 1")
-    if options.freeze and not options.init:
-        said.append("--freeze backbone needs --init")
+    if options.adapt == "head" and not options.init:
+        said.append("--adapt head needs --init")
     if not 0 < options.nms_iou <= 1:
         said.append(f"--nms-iou {options.nms_iou:g} must be above 0 and at most 1")
     said += [
@@ -165,7 +165,7 @@ def train(options: Options, device: "torch.device") -> Path:
     plan = Plan("map" if options.keep == "best" else "", options.save_minutes, options.validate_every, options.patience)
     run = Run(trainer, options.out, plan, validation, keep)
     with opened_run("localise", options, run, data):
-        if options.cache and options.freeze:
+        if options.cache and options.adapt == "head":
             detector_maps.cache_maps(trainer, validation, options.out, options.cache_gb)
         fit(options, run, validation)
         if distributed.rank() == 0:
@@ -314,7 +314,7 @@ def build(
 
     torch.manual_seed(options.seed)
     backbone = initial_backbone(model, options.init, options.drop_path)
-    method = build_detector(model, backbone, "The detector", freeze=options.freeze == "backbone")
+    method = build_detector(model, backbone, "The detector", freeze=options.adapt == "head")
     method.measure(detections.boxes_in_view(data, train_rows, model.findings, model.size, policy), model.size)
     views = augment.preset_views(options.augment, options.augment_options)
     loader = setup.build_loader(options, data, views, train_rows, model, device, policy=policy)

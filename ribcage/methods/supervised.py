@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ribcage.data.batch import Batch
 from ribcage.methods.base import LabelCounts, Method, Step, refuse_faults
 from ribcage.models import losses
+from ribcage.models.adapters import Adaptation, AdaptedLayers, LowRank, adapt_backbone
 from ribcage.models.backbone import Backbone
 from ribcage.models.mixing import mixed
 from ribcage.runtime import distributed
@@ -31,7 +32,11 @@ class Supervised(Method):
     mixup: alpha of the beta distribution of mixup; 0 means no mixup
     cutmix: alpha of the beta distribution of CutMix; 0 means no CutMix
     dropout: dropout probability before the classification head
-    freeze: train only the head; the backbone stays in evaluation mode
+    adapt: weights of the backbone that are trained: all (full), none (head; it stays in evaluation mode), the biases
+        (bitfit), or low-rank adapters (lora), which are merged into the weights of the saved model
+    lora_rank: rank of the adapters
+    lora_alpha: alpha of the adapters, which are multiplied by alpha / rank
+    lora_layers: layers with adapters: attention, mlp, or all linear layers and convolutions
     """
 
     from_labels = True
@@ -51,7 +56,10 @@ class Supervised(Method):
         mixup: float = 0.0,
         cutmix: float = 0.0,
         dropout: float = 0.0,
-        freeze: bool = False,
+        adapt: Adaptation = "full",
+        lora_rank: int = 8,
+        lora_alpha: float = 16.0,
+        lora_layers: AdaptedLayers = "attention",
     ) -> None:
         super().__init__(backbone, findings)
         refuse_faults(
@@ -66,7 +74,7 @@ class Supervised(Method):
             self.head = nn.Linear(backbone.dim, len(self.findings))
             nn.init.normal_(self.head.weight, std=0.01)
             nn.init.zeros_(self.head.bias)
-        self.loss, self.smoothing, self.freeze = losses.LOSSES[loss], smoothing, freeze
+        self.loss, self.smoothing, self.adapt = losses.LOSSES[loss], smoothing, adapt
         self.mixup, self.cutmix = mixup, cutmix
         self.balanced, self.prior, self.exclusive = balanced, prior, loss == "cross-entropy"
         self.latest: tuple[Tensor, Tensor] | None = None
@@ -75,8 +83,7 @@ class Supervised(Method):
         """Those of the last forward passes, for monitoring during training; a batch in parts leaves several."""
         self.register_buffer("present", torch.ones(len(self.findings)))
         self.register_buffer("absent", torch.ones(len(self.findings)))
-        if freeze:
-            backbone.requires_grad_(False)
+        adapt_backbone(backbone, adapt, LowRank(lora_rank, lora_alpha, lora_layers))
 
     def forward(self, batch: Batch) -> Step:
         """The loss over all known labels of the global batch."""
@@ -108,9 +115,9 @@ class Supervised(Method):
             self.outputs.append(self.latest)
 
     def train(self, mode: bool = True) -> "Supervised":
-        """A frozen backbone stays in evaluation mode."""
+        """A backbone of which nothing is trained stays in evaluation mode."""
         super().train(mode)
-        if self.freeze:
+        if self.adapt == "head":
             self.backbone.eval()
         return self
 

@@ -21,6 +21,8 @@ OPTIONS: dict[str, str] = {
     "decode_share": "decode_ratio", "group": "bn_group",
 }  # fmt: skip
 """… in the options.json of a run, which has no format."""
+ADAPT = {"": "full", "backbone": "head"}
+"""Old value of `freeze` in options.json → that of `adapt`."""
 SOURCES = {"drawn by Ribcage (ribcage.phantom)": "drawn by Ribcage (ribcage.data.phantom)"}
 """Old source of a dataset → that of today, by which models of synthetic images are recognised."""
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -40,6 +42,15 @@ def current(values: Any, file: str, format: int) -> Any:
     except RecursionError:
         raise ValueError(f"The JSON in {file} is nested too deeply.") from None
     return {**DEFAULTS.get(file, {}), **known, "format": format}
+
+
+def options(values: dict[str, Any]) -> dict[str, Any]:
+    """The options of a run with today's names."""
+    found: dict[str, Any] = renamed(values, OPTIONS)
+    if "freeze" in found:
+        frozen = found.pop("freeze")
+        found["adapt"] = ADAPT.get(frozen, frozen)
+    return found
 
 
 def renamed(values: Any, names: dict[str, str]) -> Any:

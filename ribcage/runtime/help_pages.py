@@ -65,7 +65,10 @@ GROUPS = {
             "pool",
             "dropout",
             "drop_path",
-            "freeze",
+            "adapt",
+            "lora_rank",
+            "lora_alpha",
+            "lora_layers",
             "prior",
             "mean",
             "std",
@@ -129,7 +132,7 @@ in no group come last."""
 COMMON = frozenset(
     (
         *("data", "out", "model", "init", "findings", "size", "epochs", "batch", "lr", "augment", "devices", "seed"),
-        *("resume", "teacher", "head", "split", "html", "policy", "val", "train", "labels", "freeze", "loss", "maps"),
+        *("resume", "teacher", "head", "split", "html", "policy", "val", "train", "labels", "adapt", "loss", "maps"),
         *(
             "rule",
             "threads",

@@ -10,6 +10,7 @@ from ribcage.runtime.remote import addresses
 
 Limit = tuple[str, Callable[[float], bool]]
 _COUNT: Limit = ("at least 1", lambda value: value >= 1)
+_POSITIVE: Limit = ("more than 0", lambda value: value > 0)
 _NOT_NEGATIVE: Limit = ("0 or more", lambda value: value >= 0)
 _THREADS: Limit = ("from 0 to 1,024", lambda value: 0 <= value <= 1024)
 _PART: Limit = ("from 0 to less than 1", lambda value: 0 <= value < 1)
@@ -19,6 +20,8 @@ _TEMPERATURE: Limit = ("at least 1e-6", lambda value: value >= 1e-6)
 _BETWEEN: Limit = ("between 0 and 1", lambda value: 0 < value < 1)
 LIMITS: dict[str, Limit] = {
     **dict.fromkeys(("size", "epochs", "batch", "devices", "seeds", "validate_every", "evaluate_every"), _COUNT),
+    "lora_rank": _COUNT,
+    "lora_alpha": _POSITIVE,
     **dict.fromkeys(("lr", "min_lr", "warmup", "weight_decay", "mixup", "cutmix", "clip", "patience"), _NOT_NEGATIVE),
     **dict.fromkeys(("save_minutes", "micro_batch", "worst", "resamples"), _NOT_NEGATIVE),
     **dict.fromkeys(("drop_path", "dropout", "ema", "smoothing", "betas"), _PART),
@@ -38,6 +41,8 @@ LONG = 1000
 """Epochs of a run in which a sequence of image sizes is checked as long as the number of epochs is not known."""
 SCHEDULED = ("weight_decay", "temperature")
 """Options that may be given as START:END."""
+LORA = ("lora_rank", "lora_alpha", "lora_layers")
+"""Options of --adapt lora."""
 TEST = "test"
 """The split on which finished models are evaluated."""
 MAX_INTEGER_DIGITS = 18
@@ -157,7 +162,9 @@ def _crossed(options: Any) -> list[str]:
     """Errors in combinations of training options: one has no effect with the other, or they contradict."""
     least, most = options.min_lr or 0.0, math.inf if options.lr is None else options.lr
     falls = options.decay_at != type(options).decay_at
-    frozen = getattr(options, "freeze", "") == "backbone"
+    adapt = getattr(options, "adapt", "full")
+    changed = [name for name in LORA if getattr(options, name, None) != getattr(type(options), name, None)]
+    lora = [f"--{name.replace('_', '-')}" for name in changed]
     wrong = {
         "--min-lr is the final rate of the cosine schedule and requires --schedule cosine": least
         and options.schedule != "cosine",
@@ -165,7 +172,8 @@ def _crossed(options: Any) -> list[str]:
         "--decay-at needs --schedule step": falls and options.schedule != "step",
         f"--betas needs --optimizer adamw, not {options.optimizer}": options.betas
         and options.optimizer not in (None, "adamw"),
-        "--layer-decay and --drop-path have no effect with --freeze backbone": frozen
+        "--layer-decay and --drop-path have no effect with --adapt head": adapt == "head"
         and (options.layer_decay < 1 or options.drop_path > 0),
+        f"{' and '.join(lora)} without --adapt lora has no effect": lora and adapt != "lora",
     }
     return [text for text, is_so in wrong.items() if is_so]

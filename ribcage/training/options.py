@@ -183,7 +183,7 @@ def written_options(folder: Path) -> dict[str, object]:
         or not all(isinstance(one, dict) for one in history)
     ):
         raise ValueError(f"{file} is damaged: it does not contain the options of a run. Choose another --out.")
-    return format_1.renamed(values, format_1.OPTIONS)
+    return format_1.options(values)
 
 
 def _is_valid(name: str, value: object) -> bool:

@@ -28,6 +28,7 @@ from ribcage.data.provenance import Provenance
 from ribcage.imaging.augment import View
 from ribcage.methods import Method
 from ribcage.methods.base import ContrastiveMethod, LabelCounts
+from ribcage.models.adapters import trained_summary
 from ribcage.models.backbone import Backbone
 from ribcage.models.recomputation import recompute_blocks
 from ribcage.runtime import devices, distributed, files, flags, launch_variables, launcher, limits, schedules
@@ -262,6 +263,8 @@ def print_summary(options: TrainingOptions, method: Method, images: int) -> None
     say(f"{divided} {optimizer_summary(options)}")
     if sizes := size_summary(options):
         say(sizes)
+    if getattr(options, "adapt", "full") != "full":
+        say(trained_summary(method))
     if options.ema:
         say(f"A moving average of the weights (decay {options.ema:g}) is validated and saved in the bundle.")
     if getattr(options, "validate_every", 1) > options.epochs:
