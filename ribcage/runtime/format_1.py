@@ -44,11 +44,11 @@ def current(values: Any, file: str, format: int) -> Any:
     return {**DEFAULTS.get(file, {}), **known, "format": format}
 
 
-def options(values: dict[str, Any]) -> dict[str, Any]:
+def options(values: dict[str, object]) -> dict[str, object]:
     """The options of a run with today's names."""
-    found: dict[str, Any] = renamed(values, OPTIONS)
+    found: dict[str, object] = renamed(values, OPTIONS)
     if "freeze" in found:
-        frozen = found.pop("freeze")
+        frozen = str(found.pop("freeze"))
         found["adapt"] = ADAPT.get(frozen, frozen)
     return found
 
