@@ -24,6 +24,7 @@ OURS = [name for name in timm.list_models() if timm.model_entrypoint(name).__mod
 LARGE = ("autoformer_v2_small", "autoformer_v2_base", "resnet34_small", "resnet101_small")
 LARGE += ("vit_base_patch16_reg4_dinov2", "vit_large_patch16_reg4_dinov2")
 LARGE += ("eva_x_small_patch16", "eva_x_base_patch16", "eva_x_base_patch16_rope16")
+LARGE += ("monai_resnet34", "monai_resnet50", "monai_resnet101")
 NAMES = [name for name in OURS if name not in LARGE]
 MOBILE = ("eeea_net_c1", "eeea_net_c2", "ofa_595")
 

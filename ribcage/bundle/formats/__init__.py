@@ -6,7 +6,8 @@ recognises(names), published(weights)       whether a file is in this layout, ju
 
 `names` is the dict of weights if a layout also compares shapes. A layout with BESIDE is recognised by the presence of a
 file of that name beside the weights; its published(weights, beside) returns None if that file is not in the layout's
-format. Layouts are tried in ascending order of LAST (default 0). Shared code is in `reading` and `writing`.
+format. A layout with recognises_if_named(names) also reads files that look like those of another layout, but only if
+the user names it. Layouts are tried in ascending order of LAST (default 0). Shared code is in `reading` and `writing`.
 """
 
 import importlib
@@ -49,7 +50,7 @@ def published(file: Path, layout: str = "") -> Published:
     """Read a file of weights in the given layout, or in the most specific layout that recognises it."""
     content = read_weights(file)
     fits = [name for name, one in readable_layouts().items() if _recognised(one, file, content.weights)]
-    if layout and layout not in fits:
+    if layout and layout not in fits and not _recognised_if_named(layout, content.weights):
         raise ValueError(_layout_mismatch(file, layout, fits))
     for name in (layout,) if layout else fits:
         try:
@@ -88,6 +89,12 @@ def _recognised(layout: Any, file: Path, weights: dict[str, Any]) -> bool:
         return bool(layout.recognises(weights))
     described = file.name.startswith(("model.", "pytorch_model."))  # config.json describes these files only
     return described and (file.parent / layout.BESIDE).is_file()
+
+
+def _recognised_if_named(name: str, weights: dict[str, Any]) -> bool:
+    """Whether a layout reads the file only because the user named the layout."""
+    check = getattr(readable_layouts().get(name), "recognises_if_named", None)
+    return bool(check and check(weights))
 
 
 def _read(layout: Any, file: Path, weights: dict[str, Any]) -> Published | None:

@@ -17,6 +17,8 @@ from torch import Tensor
 from ribcage.bundle.formats.reading import pickled, sharded
 from ribcage.bundle.formats.reading.torch_files import read_torch_file
 
+TEACHER = "teacher"
+"""Key of a moving average, which is preferred to weights of the same names and shapes."""
 WEIGHT_KEYS = (
     "state_dict_ema",
     "model_ema",
@@ -28,7 +30,7 @@ WEIGHT_KEYS = (
     "net",
     "network",
     "weights",
-    "teacher",
+    TEACHER,
 )
 """Keys under which training programs store the weights, in order of preference."""
 WRAPPERS = ("module.", "_orig_mod.")
@@ -229,8 +231,19 @@ def _weights_dict(content: Any) -> Any:
     while isinstance(content, dict) and id(content) not in seen:  # a dict can contain itself
         seen.add(id(content))
         inner = (dict.get(content, name) for name in WEIGHT_KEYS)
-        content = next((one for one in inner if _tensors(one)), content)
+        content = _averaged(content, next((one for one in inner if _tensors(one)), content))
     return content
+
+
+def _averaged(content: dict[Any, Any], student: Any) -> Any:
+    """The teacher beside these weights if it has the same weights: it is their moving average."""
+    teacher = dict.get(content, TEACHER)
+    return teacher if _shapes(teacher) and _shapes(teacher) == _shapes(student) else student
+
+
+def _shapes(content: Any) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors among the values of a dict."""
+    return {name: tuple(value.shape) for name, value in _tensors(content).items()}
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:
