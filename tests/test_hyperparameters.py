@@ -28,6 +28,9 @@ PUBLISHED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # BYOL, section 3.3: 0.2 × 4096 / 256
     "byol": ({"batch": 4096}, {"optimizer": "lars", "lr": 3.2, "betas": (), "weight_decay": 1.5e-6, "warmup": 10,
                                "epochs": 1000, "member": {}}),
+    # DINO, section 3.2: 5e-4 × 1024 / 256
+    "dino": ({"batch": 1024}, {"optimizer": "adamw", "lr": 2e-3, "min_lr": 1e-6, "weight_decay": "0.04:0.4", "clip": 3.0,
+                               "warmup": 10, "epochs": 100, "member": {}}),
     "moco": ({"batch": 128}, {"optimizer": "sgd", "lr": 0.015, "weight_decay": 1e-4, "warmup": 0, "epochs": 200}),
     "supcon": ({"batch": 256}, {"optimizer": "sgd", "lr": 0.05, "min_lr": 5e-5, "weight_decay": 1e-4, "epochs": 1000}),
     "swav": ({"batch": 4096}, {"optimizer": "lars", "lr": 4.8, "min_lr": 0.0048, "weight_decay": 1e-6, "warmup": 10,

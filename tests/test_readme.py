@@ -85,7 +85,8 @@ def training_table() -> str:
     rows = [
         f"| `{name}` | {one.batch} | {one.epochs} | {one.optimizer}"
         f"{' ' + ' '.join(map(str, one.betas)) if one.optimizer == 'adamw' else ''} | {one.lr:g} | "
-        f"{f'{one.end:g} of the peak' if one.end else '0'} | {one.warmup:g} | {one.weight_decay:g} | "
+        f"{f'{one.end:g} of the peak' if one.end else '0'} | {one.warmup:g} | "
+        f"{one.weight_decay if isinstance(one.weight_decay, str) else f'{one.weight_decay:g}'} | "
         f"{' '.join(f'--{option} {value}' for option, value in one.own.items()) or '–'} | {one.source} |"
         for name, kind in kinds.items()
         for one in kind.hyperparameters

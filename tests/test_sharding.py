@@ -36,6 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("supcon", {"accumulate": 2, "kind": "sgd"}),
         ("byol", {"kind": "lars", "recompute": True}),
         ("swav", {"kind": "lars"}),
+        ("dino", {}),
         ("distil", {}),
     ],
 )

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from ribcage.data.batch import Batch
-from ribcage.methods.swav import SwAV, prototypes_used, sinkhorn
+from ribcage.methods.swav import SwAV
 from ribcage.models.backbone import Backbone
+from ribcage.models.prototypes import prototypes_used, sinkhorn
 
 SIDES = (32, 32, 16, 16, 16)
 

@@ -14,7 +14,6 @@ thousandth; in batches of 4096 with a rate of 4.8, ten epochs of warm-up and 800
 warm-up, a queue and 400 epochs.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -28,6 +27,8 @@ from ribcage.methods.base import Augment, ContrastiveMethod, Step, lowest, refus
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import perceptron
+from ribcage.models.multi_crop import by_size, crop_multiple, small_size
+from ribcage.models.prototypes import prototypes_used, sinkhorn
 from ribcage.runtime import distributed
 
 CHINESE = "SwAV：由一个视图预测另一视图所属的原型，并要求各原型被均匀使用"
@@ -99,7 +100,7 @@ class SwAV(ContrastiveMethod):
         self.crops, self.epsilon, self.iterations = crops, epsilon, iterations
         self.schedule("temperature", temperature)
         self.queue_from, self.freeze_prototypes = queue_from, freeze_prototypes
-        self.multiple = _multiple(backbone) if crops else 0
+        self.multiple = crop_multiple(backbone) if crops else 0
         self.head = perceptron(backbone.dim, hidden, dim, norm=True)
         self.prototypes = nn.Linear(dim, prototypes, bias=False)
         self.register_buffer("queue", torch.zeros(2, queue, dim))
@@ -126,8 +127,7 @@ class SwAV(ContrastiveMethod):
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
         """Large and small views, with sides as 224 to 96. The crops for radiographs are larger than the paper's."""
-        height, width = (self._small(side) for side in size)
-        small = (height, width)
+        small = small_size(size, self.multiple)
         if augment == "paper":
             return [published_view(size, (0.14, 1.0))] * 2 + [published_view(small, (0.05, 0.14))] * self.crops
         return [replace(strong_view(size), crop=(0.3, 1.0))] * 2 + [
@@ -136,8 +136,7 @@ class SwAV(ContrastiveMethod):
 
     def representations(self, batch: Batch) -> Tensor:
         """(n, V, dim), of length 1: views of one size are passed through the backbone together."""
-        groups = itertools.groupby(batch.views, key=lambda view: view.shape[2:])
-        features = torch.cat([self.backbone(torch.cat(list(views))) for _, views in groups])
+        features = by_size(batch.views, self.backbone)
         return F.normalize(self.head(features).float(), dim=1).unflatten(0, (len(batch.views), -1)).transpose(0, 1)
 
     def loss_of(self, z: Tensor, batch: Batch) -> Step:
@@ -150,10 +149,6 @@ class SwAV(ContrastiveMethod):
         loss = -(q * (log_p.sum(0) - log_p[:2])).sum(2).mean() / (len(z) - 1)
         self._enqueue(z[:2].detach())
         return Step(loss, {"prototypes": prototypes_used(scores[:2].detach())})
-
-    def _small(self, side: int) -> int:
-        """Side of a small view that the backbone accepts."""
-        return min(side, max(1, round(side * 96 / 224 / self.multiple)) * self.multiple) if self.multiple else side
 
     def _centres(self) -> Tensor:
         """(prototypes, dim), without gradients while they are frozen.
@@ -199,27 +194,3 @@ class SwAV(ContrastiveMethod):
         self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
         self.progress.fill_(progress)
         self.queue_due = progress >= self.queue_from
-
-
-def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """(n, K) in -1 … 1, with the rows of all processes → (n, K): rows sum to 1, columns to about the same."""
-    q = ((scores - 1) / epsilon).exp()  # the subtraction cancels out and prevents overflow
-    for _ in range(iterations):
-        q = q / distributed.total(q.sum(0))
-        q = q / q.sum(1, keepdim=True)
-    return q
-
-
-def prototypes_used(scores: Tensor) -> Tensor:
-    """Effective number of prototypes nearest to an image of the global batch, as exp(entropy): 1 on collapse."""
-    nearest = scores.argmax(-1).flatten()
-    counts = scores.new_zeros(scores.shape[-1]).index_add_(0, nearest, scores.new_ones(len(nearest)))
-    share = distributed.total(counts)
-    return torch.special.entr(share / share.sum()).sum().exp()
-
-
-def _multiple(backbone: Backbone) -> int:
-    """The divisor of sides of small views; 0 where the model accepts one size only. Position embeddings of a vision
-    transformer are made to adapt to the image size."""
-    backbone.accept_any_size()
-    return 0 if backbone.has_one_size else int(backbone.model.feature_info[-1]["reduction"])

@@ -19,7 +19,8 @@ class Hyperparameters:
     optimizer: Optimizer
     lr: float
     """Peak learning rate; if `scaled`, for a batch of 256."""
-    weight_decay: float
+    weight_decay: float | str
+    """START:END is a cosine, as in --weight-decay."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Betas of AdamW."""
     warmup: float = 0.0
@@ -28,6 +29,8 @@ class Hyperparameters:
     """Limit on warm-up as a share of the run, for short runs."""
     end: float = 0.0
     """Final rate of the cosine, as a share of the peak."""
+    clip: float = 0.0
+    """Maximum norm of the gradient; 0: not clipped."""
     scaled: bool = True
     """Whether the rate is proportional to the batch size."""
     epochs: int = 0
@@ -82,8 +85,8 @@ def default_texts(row: Hyperparameters, rows: Sequence[Hyperparameters] = ()) ->
         "lr": f"{row.lr:g}{scaled}{_of_shorter(row, rows, 'lr', scaled)}",
         "min_lr": f"{row.end:g} × lr" if row.end else "0",
         "warmup": f"{row.warmup:g}{cut}",
-        "weight_decay": f"{row.weight_decay:g}{_of_shorter(row, rows, 'weight_decay')}",
-        "clip": "0",
+        "weight_decay": f"{_as_text(row.weight_decay)}{_of_shorter(row, rows, 'weight_decay')}",
+        "clip": f"{row.clip:g}",
         **({"betas": f"{row.betas[0]:g} {row.betas[1]:g}"} if row.optimizer == "adamw" else {}),
         **({"epochs": str(row.epochs)} if row.epochs else {}),
         **{name: str(value) for name, value in row.own.items()},
@@ -94,4 +97,10 @@ def _of_shorter(row: Hyperparameters, rows: Sequence[Hyperparameters], option: s
     """The values of an option in shorter published runs with the same batch size where they differ, as text."""
     alike = sorted((one for one in rows if one.batch == row.batch), key=lambda one: -one.epochs)
     pairs = [(getattr(short, option), getattr(long, option), long.epochs) for long, short in pairwise(alike)]
-    return "".join(f", {value:g}{unit} below {epochs} epochs" for value, longer, epochs in pairs if value != longer)
+    return "".join(
+        f", {_as_text(value)}{unit} below {epochs} epochs" for value, longer, epochs in pairs if value != longer
+    )
+
+
+def _as_text(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"

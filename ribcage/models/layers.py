@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – the usual name
 
@@ -62,6 +63,15 @@ Network = TypeVar("Network", bound=nn.Module)
 def follower(module: Network) -> Network:
     """A copy without gradients, such as a momentum encoder."""
     return copy.deepcopy(module).requires_grad_(False)
+
+
+def teacher_copy(module: Network) -> Network:
+    """A copy without gradients and without stochastic depth."""
+    copied = follower(module)
+    for part in copied.modules():
+        if isinstance(part, DropPath):
+            part.drop_prob = 0.0
+    return copied
 
 
 @torch.no_grad()

@@ -153,7 +153,7 @@ def with_defaults(options: AnyOptions, published: Hyperparameters | None = None)
         "warmup": default.rise(known.get("epochs", default.epochs)),
         "betas": default.betas if default.optimizer == "adamw" else (),
         "weight_decay": default.weight_decay,
-        "clip": 0.0,
+        "clip": default.clip,
     }
     return dataclasses.replace(options, **{**filled, **known})
 
