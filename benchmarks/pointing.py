@@ -218,7 +218,7 @@ def main() -> None:
     blank = Supervised(Backbone(options.model, size=trained.spec.size), trained.spec.findings)
     looked = {
         name: map_points.points(method, data.data, data.rows, model=trained.spec, batch=32, threads=1)[:, places]
-        for name, method in (("Grad-CAM", trained.method), ("random weights", blank))
+        for name, method in (("Grad-CAM", trained.network("have Grad-CAM maps")), ("random weights", blank))
     }
     validation = trained.spec.metrics["validation"]["auroc"]
     learnt = len(data.data.rows_of("train"))
@@ -226,7 +226,7 @@ def main() -> None:
     print(f"{len(data.rows):,} test images of {len(np.unique(data.patients)):,} patients with boxes.")
     show_game({name: game(points, data) for name, points in looked.items()} | without_looking(data), data)
     finder = cam_detector.CamDetector(
-        trained.method, temperature=trained.spec.temperature, boxes=CamBoxes(options.share)
+        trained.network("be used as a detector"), temperature=trained.spec.temperature, boxes=CamBoxes(options.share)
     )
     seen = detections.detect(finder, data.data, data.rows, model=trained.spec, batch=32, threads=1)
     every = {name: seen.box_table(name) for name in data.findings}

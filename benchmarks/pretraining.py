@@ -128,7 +128,7 @@ def backbone(subject: Subject, data: Datasets) -> tuple[Backbone, ModelSpec]:
     """The network to ask, and how its images are prepared."""
     if not subject.random:
         opened = load_bundle(subject.pretrained)
-        return opened.method.backbone, opened.spec
+        return opened.network("be probed").backbone, opened.spec
     torch.manual_seed(subject.seed)
     side = subject.recipe["size"][0]
     built = Backbone(subject.recipe["model"], size=(side, side), pool=pool(subject))

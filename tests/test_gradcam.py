@@ -407,12 +407,10 @@ def test_occlusion_is_hot_where_the_evidence_is_and_needs_no_layer() -> None:
 
 def test_maps_that_are_too_coarse_are_called_so_with_what_is_finer() -> None:
     method = Supervised(Backbone("resnet18", size=(64, 64)), ("Mass",))
-    said = gradcam.coarseness(method.backbone, (2, 2), (64, 64))
+    said = gradcam.coarseness(method, (2, 2), (64, 64))
     assert "2 × 2 cells" in said and "64 × 64 px" in said and "--map-method layercam --map-layer 2" in said
-    assert not gradcam.coarseness(method.backbone, (7, 7), (224, 224))
-    assert gradcam.map_grid_note(method.backbone, (64, 64)) == said and "7 × 7" in gradcam.map_grid_note(
-        method.backbone, (224, 224)
-    )
+    assert not gradcam.coarseness(method, (7, 7), (224, 224))
+    assert gradcam.map_grid_note(method, (64, 64)) == said and "7 × 7" in gradcam.map_grid_note(method, (224, 224))
     plain = Supervised(Backbone("test_vit", size=(32, 32)), ("Mass",))
-    assert "--map-layer" not in gradcam.coarseness(plain.backbone, (2, 2), (32, 32))
-    assert "occlusion" in gradcam.coarseness(plain.backbone, (2, 2), (32, 32))
+    assert "--map-layer" not in gradcam.coarseness(plain, (2, 2), (32, 32))
+    assert "occlusion" in gradcam.coarseness(plain, (2, 2), (32, 32))

@@ -56,6 +56,8 @@ def open_members(folders: Sequence[Path], mean: Mean) -> list[Classifier]:
     if not FEWEST <= len(folders) <= MOST_MEMBERS:
         raise ValueError(f"A blend needs {FEWEST} to {MOST_MEMBERS} models, not {len(folders)}.")
     members = [load_classifier(folder) for folder in folders]
+    for member in members:
+        network_to_blend(member)
     known: dict[str, Path] = {}
     for member in members:
         found = weights_digest(member)
@@ -86,6 +88,11 @@ def _shown(value: object) -> str:
     return text if len(text) <= 100 else f"{text[:100]} …"
 
 
+def network_to_blend(member: Classifier) -> Supervised:
+    """The network of a member; ValueError for an opaque network, whose weights and predictions are not a layer's."""
+    return member.network("be blended")
+
+
 def weights_digest(member: Classifier) -> str:
     """SHA-256 of the file with the weights."""
     return digest.file_digest(member.folder / WEIGHTS_FILE)
@@ -113,9 +120,9 @@ def mean_predictions(members: Sequence[Classifier]) -> Supervised:
     first = members[0].spec
     backbones = [build_member(first, member_spec(first, one.spec)) for one in members]
     for built, one in zip(backbones, members, strict=True):
-        built.model.load_state_dict(one.method.backbone.model.state_dict())
+        built.model.load_state_dict(network_to_blend(one).backbone.model.state_dict())
     scales = [torch.tensor(one.spec.temperature or [1.0] * len(first.findings)).double() for one in members]
-    heads = [one.method.head for one in members]
+    heads = [network_to_blend(one).head for one in members]
     method = Supervised(Ensemble(backbones), first.findings, loss=first.loss)  # type: ignore[arg-type]
     weight = [head.weight.double() / scale[:, None] for head, scale in zip(heads, scales, strict=True)]
     bias = [head.bias.double() / scale for head, scale in zip(heads, scales, strict=True)]

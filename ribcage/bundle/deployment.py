@@ -28,6 +28,7 @@ from ribcage.bundle.io import Classifier
 from ribcage.bundle.spec import ModelSpec
 from ribcage.imaging import augment
 from ribcage.metrics import multiclass, sigmoid
+from ribcage.models.opaque.onnx_graph import has_external_data
 from ribcage.runtime import digest, files
 
 Predictor = Callable[[np.ndarray], np.ndarray]
@@ -46,7 +47,7 @@ class Deployed(nn.Module):
     def __init__(self, opened: Classifier) -> None:
         super().__init__()
         model = opened.spec
-        self.network, self.channels = onnx_export.Network(opened.method), model.channels
+        self.network, self.channels = onnx_export.Network(opened.network("be exported")), model.channels
         self.mean, self.std, self.exclusive = model.mean, model.std, model.loss == "cross-entropy"
         self.factor, grid = augment.fixed_view_grid(augment.plain_view(model.size), model.stored)
         self.same_size = model.size == (model.stored, model.stored)
@@ -80,6 +81,11 @@ def expected(opened: Classifier, images: np.ndarray, batch: int = 16) -> np.ndar
             found.append(opened.method.eval().logits(resized).double().numpy() / temperature)
     logits = np.concatenate(found)
     return multiclass.softmax(logits) if model.loss == "cross-entropy" else sigmoid(logits)
+
+
+def file_probabilities(opened: Classifier, images: np.ndarray) -> np.ndarray:
+    """(N, F) float32: the same of an opaque network, which needs no export."""
+    return expected(opened, images, max(1, len(images))).astype(np.float32)
 
 
 def patterns(side: int, count: int = 12) -> np.ndarray:
@@ -122,18 +128,6 @@ def write_digests(written: Sequence[Path]) -> None:
 def digest_file(file: Path) -> Path:
     """The file of the digests of an export."""
     return file.with_name(file.name + ".sha256")
-
-
-def has_external_data(message: Any) -> bool:
-    """Whether an ONNX message refers to external files; their paths are untrusted."""
-    import onnx
-
-    if isinstance(message, onnx.TensorProto):
-        return bool(message.external_data) or message.data_location == onnx.TensorProto.EXTERNAL
-    parts = (value for field, value in message.ListFields() if field.message_type is not None)
-    return any(
-        has_external_data(one) for part in parts for one in (part if not hasattr(part, "ListFields") else (part,))
-    )
 
 
 def write_onnx(opened: Classifier, file: Path) -> None:

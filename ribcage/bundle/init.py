@@ -163,6 +163,7 @@ def initial_backbone(spec: ModelSpec, init: str, drop_path: float) -> Backbone:
             _report(init, one, built)
         return built
     trained = load_bundle(folder)
+    network = trained.network("be used as initial weights")
     if trained.spec.members:
         raise ValueError(f"{init} is an ensemble, which cannot be used as initial weights. Pass one of its models.")
     if trained.spec.name != spec.name:
@@ -171,12 +172,12 @@ def initial_backbone(spec: ModelSpec, init: str, drop_path: float) -> Backbone:
         )
     if trained.spec.rgb_normalisation:  # a trained model has one normalisation of gray
         mean, std = trained.spec.rgb_normalisation
-        expected = Weights(trained.method.backbone.model.state_dict(), mean, std)
+        expected = Weights(network.backbone.model.state_dict(), mean, std)
         return _built(
             spec, init=str(folder / WEIGHTS_FILE), mean=spec.mean, std=spec.std, read=lambda _: expected, **shape
         )
     built = _built(spec, **shape)
-    load_backbone(built, trained.method.backbone, init)
+    load_backbone(built, network.backbone, init)
     built.pretrained = True
     return built
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ribcage.bundle import card, ood
 from ribcage.bundle.formats import error_text
 from ribcage.bundle.formats.reading.published_folder import model_files, weights_in
 from ribcage.bundle.formats.reading.safetensors_header import read_header
-from ribcage.bundle.spec import CAM_HEAD, MemberSpec, ModelSpec
+from ribcage.bundle.spec import CAM_HEAD, EXCLUSIVE, MemberSpec, ModelSpec
 from ribcage.bundle.weights import (
     check_state,
     convolutional_head,
@@ -38,6 +39,8 @@ from ribcage.models.adapters import merged_state
 from ribcage.models.backbone import Backbone
 from ribcage.models.detectors.cam import CamBoxes
 from ribcage.models.ensemble import Ensemble
+from ribcage.models.opaque.network import OpaqueNetwork
+from ribcage.models.opaque.network_file import MOST_BYTES
 from ribcage.runtime import digest, distributed, files
 from ribcage.runtime.remote import addresses, cache, hub, objects
 from ribcage.runtime.remote.addresses import address_text
@@ -52,8 +55,18 @@ class Bundle:
 
     folder: Path
     spec: ModelSpec
-    method: Method
+    method: Method | OpaqueNetwork
     provenance: Provenance
+
+    def network(self, use: str) -> Method:
+        """Its backbone with all that is trained; ValueError for an opaque network. use: what needs one, such as "be
+        exported"."""
+        if isinstance(self.method, OpaqueNetwork):
+            raise ValueError(
+                f"{self.folder} is an opaque network ({self.spec.training.file}), of which only the predictions are "
+                f"available: it cannot {use}."
+            )
+        return self.method
 
     @functools.cached_property
     def ood(self) -> ood.OODCheck | None:
@@ -65,7 +78,13 @@ class Bundle:
 class Classifier(Bundle):
     """A model that predicts findings; with no findings, a pretrained backbone."""
 
-    method: Supervised
+    method: Supervised | OpaqueNetwork
+
+    def network(self, use: str) -> Supervised:
+        """Its backbone and head."""
+        found = super().network(use)
+        assert isinstance(found, Supervised)
+        return found
 
 
 @dataclass(frozen=True)
@@ -83,22 +102,25 @@ class Detector(Bundle):
 
 
 def save_bundle(
-    folder: Path, method: Method, spec: ModelSpec, provenance: Provenance, check: ood.OODCheck | None = None
+    folder: Path,
+    method: Method | OpaqueNetwork,
+    spec: ModelSpec,
+    provenance: Provenance,
+    check: ood.OODCheck | None = None,
 ) -> None:
     """Write a bundle, with its out-of-distribution check if there is one. All files are written under temporary names
     first; model.json is removed first and renamed last, so that half of one bundle never opens with half of another."""
     from safetensors.torch import save as dump
 
     folder.mkdir(parents=True, exist_ok=True)
-    plain = plain_shapes(spec)
-    state = {} if spec.members else merged_state(method.backbone.model)
-    if isinstance(method, Supervised) and spec.findings:
-        state = convolutional_head(plain_state(method), plain)
-    if isinstance(method, Detect):
-        state = detector_state(method)
-    fits, unknown = {name: value.shape for name, value in state.items()} == plain, provenance.unknown.tolist()
-    text = card.model_card(spec, plain=fits, unknown=unknown)
-    weights = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    if isinstance(method, OpaqueNetwork):
+        content, fits = method.content, False
+    else:
+        plain, state = plain_shapes(spec), _saved_state(method, spec)
+        fits = {name: value.shape for name, value in state.items()} == plain
+        weights = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+        content = dump(weights, metadata={"format": "pt"})
+    text = card.model_card(spec, plain=fits, unknown=provenance.unknown.tolist())
     with files.explained(folder, "Free some."), contextlib.ExitStack() as ready:  # renamed in reverse order
         parts = {"model.json": ready.enter_context(files.atomic(folder / "model.json"))}
         spec.save(parts["model.json"])
@@ -110,13 +132,28 @@ def save_bundle(
         if check is not None:
             parts[ood.FILE] = ready.enter_context(files.atomic(folder / ood.FILE))
             check.save(parts[ood.FILE])
-        parts[WEIGHTS_FILE] = ready.enter_context(files.atomic(folder / WEIGHTS_FILE))
-        parts[WEIGHTS_FILE].write_bytes(dump(weights, metadata={"format": "pt"}))
-        files.sync(parts[WEIGHTS_FILE])
+        name = weights_name(spec)
+        parts[name] = ready.enter_context(files.atomic(folder / name))
+        parts[name].write_bytes(content)
+        files.sync(parts[name])
         sums.write_text(digest.digest_lines(parts), encoding="utf-8")
         (folder / "model.json").unlink(missing_ok=True)
         if check is None:
             (folder / ood.FILE).unlink(missing_ok=True)
+
+
+def _saved_state(method: Method, spec: ModelSpec) -> dict[str, Tensor]:
+    """The weights of a bundle, by name."""
+    if isinstance(method, Detect):
+        return detector_state(method)
+    if isinstance(method, Supervised) and spec.findings:
+        return convolutional_head(plain_state(method), plain_shapes(spec))
+    return {} if spec.members else merged_state(method.backbone.model)
+
+
+def weights_name(spec: ModelSpec) -> str:
+    """The name of the file with the weights: for an opaque network, the file of the network."""
+    return spec.opaque.file if spec.opaque else WEIGHTS_FILE
 
 
 # ---- opening
@@ -187,9 +224,12 @@ def load_bundle(folder: Path | str) -> Bundle:
 
     folder = find_bundle(addresses.parse_place(str(folder)))
     spec = ModelSpec.load(folder / "model.json")
-    _check_shapes(spec, folder)
+    if not spec.opaque:
+        _check_shapes(spec, folder)
     seen = Provenance.load(folder / "provenance.npz")
-    _check_digests(folder)
+    _check_digests(folder, weights_name(spec))
+    if spec.opaque:
+        return Classifier(folder, spec, _opened_network(spec, folder), seen)
     try:
         weights = load_file(folder / WEIGHTS_FILE)
     except Exception as error:  # the library has an exception of its own
@@ -230,6 +270,28 @@ def load_detector(folder: Path | str) -> Detector:
             f"{opened.folder} predicts no boxes, but a detector is required. Train one with 'ribcage localise --init'."
         )
     return opened
+
+
+def build_opaque(spec: ModelSpec, content: bytes, where: str) -> OpaqueNetwork:
+    """The network in a file, as its spec describes it."""
+    assert spec.opaque
+    network = OpaqueNetwork(
+        content, spec.opaque, spec.findings, size=spec.size, channels=spec.channels, scale=(spec.mean, spec.std),
+        rgb_normalisation=spec.rgb_normalisation, exclusive=spec.loss == EXCLUSIVE, where=where,
+    )  # fmt: skip
+    return network.eval()
+
+
+def _opened_network(spec: ModelSpec, folder: Path) -> OpaqueNetwork:
+    """The opaque network of a bundle; its file must be the one that model.json describes."""
+    assert spec.opaque
+    file = folder / spec.opaque.file
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} has no {spec.opaque.file}.")
+    if files.regular(file).stat().st_size > MOST_BYTES:
+        raise ValueError(f"{file} is larger than {MOST_BYTES:,} bytes.")
+    digest.check_digest(file, spec.opaque.sha256, ADVICE)
+    return build_opaque(spec, file.read_bytes(), address_text(file))
 
 
 def build_detector(spec: ModelSpec, backbone: Backbone, where: str, *, freeze: bool = True) -> Detect:
@@ -294,11 +356,11 @@ def _check_shapes(spec: ModelSpec, folder: Path) -> None:
     check_state(own, there, str(folder))
 
 
-def _check_digests(folder: Path) -> None:
+def _check_digests(folder: Path, weights: str) -> None:
     """Raise where a file has changed since the bundle was written; older bundles and those made by hand have no
     digests."""
     known = digest.recorded_digests(folder)
-    required = ("model.json", "provenance.npz", WEIGHTS_FILE)
+    required = ("model.json", "provenance.npz", weights)
     if known and (unknown := [name for name in required if name not in known]):
         raise ValueError(f"{folder / digest.SUMS} does not list {unknown[0]}. {ADVICE}")
     if known:

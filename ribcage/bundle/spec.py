@@ -5,6 +5,7 @@ The file may come from anybody, so each value is checked when it is read, and al
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,6 +18,7 @@ from ribcage.metrics.evaluation_context import TrainingData
 from ribcage.metrics.reliability import FindingReliability, is_reliability
 from ribcage.models import losses
 from ribcage.models.backbone import POOLS
+from ribcage.models.opaque.network_file import MOST_OUTPUTS, NetworkFile
 from ribcage.models.pretrained import LEAST_STD, MOST_MEAN, MOST_STD
 from ribcage.runtime import files, format_1, limits, terminal, typed_json
 from ribcage.runtime.typed_json import INLINE
@@ -87,6 +89,8 @@ class ModelSpec:
     """Of a detector; {} in the JSON of other models."""
     members: tuple[MemberSpec, ...] = ()
     """The backbones of an ensemble; none for a single model."""
+    opaque: NetworkFile | None = None
+    """Of an opaque network; {} in the JSON of other models."""
     temperature: tuple[float, ...] = ()
     """Logits are divided by it; one per finding, fitted on validation."""
     thresholds: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
@@ -119,7 +123,8 @@ class ModelSpec:
 
     def save(self, part: Path) -> None:
         """Write as JSON into a temporary file, if it can be read again."""
-        content = typed_json.to_json(self) | ({} if self.detector else {"detector": {}})
+        content = typed_json.to_json(self)
+        content |= {name: {} for name in ("detector", "opaque") if content[name] is None}
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         values = json.loads(text)
         if invalid := _invalid(values):
@@ -139,7 +144,7 @@ class ModelSpec:
             raise ValueError(f"{file} is not valid JSON ({error}).") from None
         values = format_1.current(values, "model.json", MODEL_FORMAT)
         if isinstance(values, dict):
-            values = {"members": [], **values}  # files from before there were ensembles
+            values = {"members": [], "opaque": {}, **values}  # files from before there were such models
         known = {item.name for item in fields(cls)}
         if not isinstance(values, dict) or values.get("format") != MODEL_FORMAT or known != set(values):
             raise ValueError(f"{file} was written by another version of Ribcage (this is {__version__}).")
@@ -148,6 +153,7 @@ class ModelSpec:
         for name in ("findings", "size", "temperature"):
             values[name] = tuple(values[name])
         values["detector"] = _read_detector(values["detector"]) if values["detector"] else None
+        values["opaque"] = _read_opaque(values["opaque"]) if values["opaque"] else None
         values["members"] = tuple(map(_read_member, values["members"]))
         values["data"] = tuple(map(_read_data, values["data"]))
         values["training"] = read_training_record(values["training"])
@@ -172,6 +178,10 @@ def wrong_normalisation(mean: Sequence[float], std: Sequence[float]) -> str:
 
 def _read_detector(value: object) -> DetectorSpec:
     return typed_json.from_json(DetectorSpec, value)
+
+
+def _read_opaque(value: object) -> NetworkFile:
+    return typed_json.from_json(NetworkFile, value)
 
 
 def _read_member(value: object) -> MemberSpec:
@@ -199,6 +209,8 @@ def _wrong_lengths(values: dict[str, Any]) -> list[str]:
     given = [member["normalisation"] for member in values["members"] if member.get("normalisation")]
     if any(len(one[0]) != values["channels"] for one in given) or (values["members"] and values["detector"]):
         return ["members"]
+    if values["opaque"] and (values["members"] or values["detector"] or len(values["opaque"]["columns"]) != count):
+        return ["opaque"]
     wrong = [name for name in ("temperature", "reliability") if len(values[name]) not in (0, count)]
     return wrong + (["thresholds"] if any(len(one) != count for one in values["thresholds"].values()) else [])
 
@@ -255,6 +267,17 @@ def _members(value: Any) -> bool:
     return valid and all(one["pool"] in POOLS for one in value)
 
 
+def _opaque(value: Any) -> bool:
+    """Whether a JSON value describes the file of an opaque network."""
+    if value == {}:
+        return True
+    if not _readable(_read_opaque, value):
+        return False
+    columns, count = value["columns"], value["count"]
+    whole = all(0 <= one < count for one in columns) and len(columns) == len(set(columns))
+    return 1 <= count <= MOST_OUTPUTS and whole and re.fullmatch("[0-9a-f]{64}", value["sha256"]) is not None
+
+
 def _readable(read: Callable[[object], object], value: Any) -> bool:
     """Whether the reader of a part of model.json takes this JSON value."""
     try:
@@ -283,6 +306,7 @@ SPEC_CHECKS: dict[str, Callable[[Any], bool]] = {
     "loss": lambda value: isinstance(value, str) and value in losses.LOSSES,
     "detector": lambda value: value == {} or (_readable(_read_detector, value) and all(map(_option, value.values()))),
     "members": _members,
+    "opaque": _opaque,
     "temperature": lambda value: isinstance(value, list) and all(_finite(one) and 1e-6 < one < 1e6 for one in value),
     "thresholds": lambda value: isinstance(value, dict) and all(map(_thresholds, value.values())),
     "metrics": _metrics,

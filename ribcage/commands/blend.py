@@ -101,7 +101,7 @@ def averaged(options: Options, members: "Sequence[Classifier]") -> "ModelSpec":
     from ribcage.bundle.io import save_bundle
     from ribcage.bundle.training_record import BlendRecord
 
-    if options.mean == "weights" and blend.batch_norms(members[0].method):
+    if options.mean == "weights" and blend.batch_norms(blend.network_to_blend(members[0])):
         raise ValueError(
             f"{members[0].spec.name} has batch normalisation, whose statistics cannot be averaged. Pass --data with "
             "training images on which to recompute them."
@@ -111,7 +111,11 @@ def averaged(options: Options, members: "Sequence[Classifier]") -> "ModelSpec":
     record = BlendRecord(options.mean, False, lines)
     spec = blend.blend_spec(members, record, seen, as_json(options), same_policy(members))
     averages = options.mean == "weights"
-    method = blend.mean_weights([one.method for one in members]) if averages else blend.mean_predictions(members)
+    method = (
+        blend.mean_weights([blend.network_to_blend(one) for one in members])
+        if averages
+        else blend.mean_predictions(members)
+    )
     save_bundle(options.out, method, spec, seen)
     print(
         f"Wrote {options.out}: the mean of the {options.mean} of {len(members)} models, without temperature and "
@@ -135,7 +139,7 @@ def blended_on_data(options: Options, members: "Sequence[Classifier]") -> "Model
     leak = check_members(options, members, images)
     blends = Blends(members, options.mean, images)
     check_labels(options, blends)
-    if options.mean == "weights" and blend.batch_norms(members[0].method) and blends.augmentation_note:
+    if options.mean == "weights" and blend.batch_norms(blend.network_to_blend(members[0])) and blends.augmentation_note:
         print(
             f"{blends.augmentation_note} The batch norm statistics are recomputed with the augmentation preset "
             f"{blends.augmentation}."
@@ -189,7 +193,7 @@ def opened_images(options: Options, members: "Sequence[Classifier]") -> "BlendIm
 
     data = Datasets.open(options.data)
     selection.distinct(data)
-    norms = options.mean == "weights" and blend.batch_norms(members[0].method)
+    norms = options.mean == "weights" and blend.batch_norms(blend.network_to_blend(members[0]))
     needed = options.train in data.splits or bool(norms)
     rows = [data.rows_of(split, frontal=options.frontal) for split in (options.val, *[options.train] * needed)]
     if options.drop_shared:

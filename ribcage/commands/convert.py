@@ -3,6 +3,8 @@
 A checkpoint is recognised by its parameter names; all inferred and assumed settings are printed. Every tensor is
 accounted for: a checkpoint that does not cover the whole backbone is refused unless --partial is given. No code in a
 checkpoint is executed. With --data, temperature and thresholds are fitted on your own images.
+
+An ONNX or TFLite file becomes an opaque model: the file is run as it is, and only its predictions are available.
 """
 
 from collections.abc import Sequence
@@ -18,9 +20,11 @@ if TYPE_CHECKING:
     from ribcage.bundle.formats.reading.account import TensorRecord
     from ribcage.bundle.formats.reading.published_weights import Published
     from ribcage.bundle.ood import OODCheck
+    from ribcage.bundle.opaque_conversion import Stated
     from ribcage.bundle.spec import ModelSpec
     from ribcage.data.provenance import Provenance
     from ribcage.methods.supervised import Supervised
+    from ribcage.models.opaque.network import OpaqueNetwork
 
 POSITIONAL = ("file",)
 PLACES = {"file": Place.WEIGHTS, "data": Place.DATASET, "out": Place.OUT}
@@ -29,8 +33,16 @@ EXAMPLES = (
     "convert hf:microsoft/rad-dino --out models/rad-dino",
     "convert models/chexnet --data data/ours --out models/calibrated",
     "convert models/chexnet --to torchvision --out chexnet.pth",
+    "convert network.onnx --findings Mass Edema --mean 0.5 --std 0.25 --out models/network",
 )
-GROUPS = {"findings": "Model", "size": "Model", "to": "Output"}
+GROUPS = {
+    "findings": "Model", "size": "Model", "fit": "Model", "to": "Output", "value_range": "Opaque networks",
+    "input_layout": "Opaque networks", "output_name": "Opaque networks", "output_kind": "Opaque networks",
+    "exclusive": "Opaque networks",
+}  # fmt: skip
+UNKNOWN_DATA = (
+    "The training data of the checkpoint are unknown: test results are too optimistic if they include the test images."
+)
 ACCOUNT = "account.csv"
 """File with the use of every tensor of the checkpoint."""
 
@@ -39,7 +51,7 @@ ACCOUNT = "account.csv"
 class Model:
     """A model to save."""
 
-    method: "Supervised"
+    method: "Supervised | OpaqueNetwork"
     spec: "ModelSpec"
     seen: "Provenance"
     """What it was trained and validated on."""
@@ -80,6 +92,20 @@ class Options:
     split afterwards."""
     layout: str = ""
     """Layout of the checkpoint (default: recognised from parameter names and shapes; --formats lists the layouts)."""
+    fit: Literal["squash", "crop", "pad"] = "squash"
+    """Conversion to a square for an ONNX or TFLite file: squash (stretch), crop (centre square) or pad (with black)."""
+    value_range: tuple[float, ...] = ()
+    """Range of the pixel values that an ONNX or TFLite file takes, such as 0 255 or -1024 1024, instead of --mean and
+    --std."""
+    input_layout: Literal["", "NCHW", "NHWC"] = ""
+    """Order of the dimensions of the input (default: from the shape in the file, otherwise NCHW for ONNX and NHWC for
+    TFLite)."""
+    output_name: str = ""
+    """Output with one score per finding; needed if a file has several outputs."""
+    output_kind: Literal["", "logits", "probabilities"] = ""
+    """What the outputs are (default: logits; refused if all outputs for test images are between 0 and 1)."""
+    exclusive: bool = False
+    """The findings are mutually exclusive: the outputs are those of a softmax."""
     partial: bool = False
     """Accept a checkpoint with missing or unknown weights; missing weights are initialised at random."""
     formats: bool = False
@@ -88,6 +114,7 @@ class Options:
 
 def run(options: Options) -> "ModelSpec | Path | None":
     """Convert, calibrate or write; return the spec of the model, or the file in a published layout."""
+    from ribcage.bundle.opaque_conversion import is_network_file
     from ribcage.runtime import limits
 
     if options.formats:
@@ -97,7 +124,9 @@ def run(options: Options) -> "ModelSpec | Path | None":
     limits.check_options(options, wrong(options))
     if options.to:
         return published_file(options)
-    return calibrated(options) if options.file and options.file.is_dir() else converted(options)
+    if options.file and options.file.is_dir():
+        return calibrated(options)
+    return opaque(options) if options.file and is_network_file(options.file) else converted(options)
 
 
 def weights_file(options: Options) -> Options:
@@ -125,6 +154,7 @@ def wrong(options: Options) -> list[str]:
             if getattr(options, name)
         ]
         said += ["--channels applies to checkpoints, not to model folders"] * (options.channels != Options.channels)
+    said += wrong_for_networks(options)
     if options.to and options.out and options.out.is_file():
         said.append(f"--out {options.out} exists already: pass another one")
     if options.to and options.out and options.file and options.file.resolve() in options.out.resolve().parents:
@@ -151,6 +181,52 @@ def wrong(options: Options) -> list[str]:
     return said
 
 
+def wrong_for_networks(options: Options) -> list[str]:
+    """What is wrong with the options for an ONNX or TFLite file, or which apply only to one."""
+    from ribcage.bundle.opaque_conversion import is_network_file
+
+    names = ("fit", "value_range", "input_layout", "output_name", "output_kind", "exclusive")
+    own = [name for name in names if getattr(options, name) != getattr(Options, name)]
+    if not options.file or options.file.is_dir() or not is_network_file(options.file):
+        return [f"--{name.replace('_', '-')} applies to ONNX and TFLite files" for name in own]
+    others = [name for name in ("to", "model", "layout", "partial") if getattr(options, name)]
+    said = [f"--{name} does not apply to ONNX and TFLite files, which are run as they are" for name in others]
+    return said + stated(options).errors()
+
+
+def opaque(options: Options) -> "ModelSpec":
+    """An ONNX or TFLite file as a bundle that runs it."""
+    from ribcage.bundle.io import save_bundle
+    from ribcage.bundle.opaque_conversion import opaque_model
+    from ribcage.data.provenance import Provenance
+
+    assert options.file and options.out
+    method, spec = opaque_model(options.file, stated(options))
+    assert spec.opaque
+    print(f"{address_text(options.file)}: {spec.opaque.format} network, output {spec.opaque.output!r}")
+    for claim in spec.training.claims or ():
+        print(f"  {claim}")
+    model = fitted(options, Model(method, spec, Provenance.nothing(options.file.name)))
+    save_bundle(options.out, model.method, model.spec, model.seen, model.ood)
+    print(
+        f"Wrote {options.out}, an opaque model: it predicts, teaches and is served, but cannot be trained, blended or "
+        f"exported. {UNKNOWN_DATA}"
+    )
+    return model.spec
+
+
+def stated(options: Options) -> "Stated":
+    """What the options state about an ONNX or TFLite file."""
+    from ribcage.bundle.opaque_conversion import Stated
+
+    return Stated(
+        findings=tuple("" if name == "-" else name for name in options.findings), mean=options.mean, std=options.std,
+        value_range=options.value_range, size=(options.size[0], options.size[-1]) if options.size else None,
+        channels=options.channels, fit=options.fit, layout=options.input_layout, output=options.output_name,
+        kind=options.output_kind, exclusive=options.exclusive,
+    )  # fmt: skip
+
+
 def converted(options: Options) -> "ModelSpec":
     """A checkpoint as a bundle."""
     from ribcage.bundle import conversion, formats
@@ -173,10 +249,7 @@ def converted(options: Options) -> "ModelSpec":
     save_bundle(options.out, model.method, model.spec, model.seen, model.ood)
     write_account(options.out / ACCOUNT, made.tensors)
     print(f"Wrote {options.out}; {ACCOUNT} in this folder lists every tensor of the checkpoint.")
-    print(
-        "The training data of the checkpoint are unknown: test results are too optimistic if they include the "
-        "test images."
-    )
+    print(UNKNOWN_DATA)
     return model.spec
 
 

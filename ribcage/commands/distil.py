@@ -88,7 +88,7 @@ def wrong(options: Options) -> list[str]:
     from ribcage.training.teachers.tables import is_table
 
     tables = [is_table(name) for name in options.teacher]
-    inside = [f"--{name.replace('_', '-')}" for name in ("feature_weight", "relation_weight") if getattr(options, name)]
+    inside = inside_losses(options)
     found = []
     if not options.teacher:
         found.append("--teacher requires a bundle or a table of predictions")
@@ -117,11 +117,16 @@ def wrong(options: Options) -> list[str]:
     return found
 
 
+def inside_losses(options: Options) -> list[str]:
+    """The options of losses that need the features of a teacher."""
+    return [f"--{name.replace('_', '-')}" for name in ("feature_weight", "relation_weight") if getattr(options, name)]
+
+
 def live(options: Options) -> bool:
     """Whether teachers predict on each augmented image, and not once on each image as it is."""
     augmented = options.augment != "plain" or bool(options.augment_options)
-    inside = bool(options.feature_weight or options.relation_weight)
-    return options.teacher_mode == "live" or (options.teacher_mode == "auto" and (augmented or inside))
+    needed = bool(augmented or inside_losses(options))
+    return options.teacher_mode == "live" or (options.teacher_mode == "auto" and needed)
 
 
 def train(options: Options, device: "torch.device") -> Path:
@@ -139,7 +144,8 @@ def train(options: Options, device: "torch.device") -> Path:
     if options.resume:
         run_folder.check_resumable("distil", options, data, hashes)
     teachers = opening.open_teachers(options.teacher)
-    report_teachers(teachers, data)
+    opening.report_teachers(teachers, data)
+    opening.check_features(inside_losses(options), teachers)
     of_all = replace(options, findings=findings(options, data, teachers), labels=1.0)
     train_rows, val_rows = finetune.split_rows(of_all, data)
     leak = check_teachers(options, data, val_rows)
@@ -162,24 +168,6 @@ def train(options: Options, device: "torch.device") -> Path:
             report(options, run, validation)
             finetune.export(options)
     return options.out
-
-
-def report_teachers(teachers: "Mapping[str, OpenedTeacher]", data: "Datasets") -> None:
-    """Print what is unusual about the teachers."""
-    from ribcage.bundle.io import Classifier
-    from ribcage.training.run_folder import warn
-
-    for name, one in teachers.items():
-        if isinstance(one, Classifier):
-            fits = [each.facts.fit for each in data if each.facts.fit != one.spec.fit]
-            notes = [
-                f"it was trained on images with --fit {one.spec.fit}, but the data were imported with --fit {fit}"
-                for fit in fits
-            ]
-        else:
-            notes = list(one.notes)
-        for note in dict.fromkeys(notes):
-            warn(f"{name}: {note}.")
 
 
 def findings(options: Options, data: "Datasets", teachers: "Mapping[str, OpenedTeacher]") -> tuple[str, ...]:
@@ -330,9 +318,11 @@ def view_sizes(
 def check_maps(method: "Distil", spec: "ModelSpec") -> None:
     """Raise where a feature map has a single location, so that there are no relations between locations."""
     from ribcage.methods.distil import map_places
+    from ribcage.methods.supervised import Supervised
     from ribcage.training.teachers.live import LiveTeacher
 
-    models = [(one.method.backbone, one.model) for one in method.teachers if isinstance(one, LiveTeacher)]
+    networks = [(one.method, one.model) for one in method.teachers if isinstance(one, LiveTeacher)]
+    models = [(own.backbone, model) for own, model in networks if isinstance(own, Supervised)]
     single = [
         f"{one.name} at {one.size[0]} × {one.size[1]}"
         for backbone, one in [(method.backbone, spec), *models]

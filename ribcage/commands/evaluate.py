@@ -188,7 +188,7 @@ def evaluate_findings(options: Options, tested: "Tested[Classifier, Predictions]
         seed=options.seed,
     )  # fmt: skip
     context = test.context(data.findings, command_line(options))
-    maps = gradcam.map_grid_note(model.method.backbone, model.spec.size)
+    maps = gradcam.map_grid_note(model.method, model.spec.size)
     result = replace(result, context=replace(context, leak=tested.leak, maps=maps))
     own = (
         *notes.shift_notes(result, model.spec.reliability, model.spec, str(options.run)),

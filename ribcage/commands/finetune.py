@@ -127,9 +127,7 @@ def train(options: Options, device: "torch.device") -> Path:
     trainer = build(options, data, train_rows, model, policy, device)
     setup.check_layout(options, trainer.result, model)
     validation = validator(options, trainer, data, val_rows, model, policy, device)
-    keep = setup.bundle_saver(
-        options, data, train_rows, val_rows, lambda: (validation.method(), validation.chosen_spec())
-    )
+    keep = setup.bundle_saver(options, data, train_rows, val_rows, lambda: (trainer.result, validation.chosen_spec()))
     plan = Plan(
         "auroc" if options.keep == "best" else "", options.save_minutes, options.validate_every, options.patience
     )
@@ -332,4 +330,4 @@ def export(options: Options) -> None:
 
     if options.export_as:
         kept = load_classifier(options.out)
-        setup.export_layout(options, kept.method, kept.spec)
+        setup.export_layout(options, kept.network("be exported"), kept.spec)

@@ -16,6 +16,7 @@ from ribcage.runtime.remote.places import Place
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ribcage.bundle.io import Classifier, Detector
     from ribcage.bundle.spec import ModelSpec
     from ribcage.inference.file_predictions import FilePredictions
     from ribcage.inference.gradcam import MapMethod
@@ -62,8 +63,9 @@ class Options:
     """Folder for saliency maps, or for images with the boxes of a detector, at the resolution of the image file."""
     map_findings: tuple[str, ...] = ()
     """Findings for which maps are computed (default: those at or above their threshold, else the most probable one)."""
-    map_method: Literal["gradcam", "layercam", "occlusion"] = "gradcam"
-    """Saliency method: layercam suits earlier layers; occlusion covers one square at a time and is slow."""
+    map_method: Literal["auto", "gradcam", "layercam", "occlusion"] = "auto"
+    """Saliency method: auto (gradcam, or occlusion for an opaque network); layercam suits earlier layers; occlusion
+    covers one square at a time and is slow."""
     map_layer: int = 0
     """Layer at which the maps are computed: 0 for the last layer, 1 for the last layer at the next higher resolution,
     and so on."""
@@ -123,7 +125,7 @@ def run(options: Options) -> "pd.DataFrame":
     out = address_text(options.out) if options.out else ""
     show(options, found, PredictionLines(model, options.rule, options.notes, out), ood.weakness(opened.ood))
     maps = MapFiles(
-        opened, decoded, map_method(options), options.maps, options.sheet, options.map_findings, options.rule
+        opened, decoded, map_method(options, opened), options.maps, options.sheet, options.map_findings, options.rule
     )
     if options.maps or options.sheet:
         maps.write(found)
@@ -189,10 +191,17 @@ def unsuitable(options: Options, model: "ModelSpec") -> list[str]:
         of_classifiers = {
             "--rule": options.rule, "--ten-crop": options.ten_crop, "--sheet": options.sheet,
             "--check-maps": options.check_maps, "--map-layer": options.map_layer,
-            "--map-method": options.map_method != "gradcam",
+            "--map-method": options.map_method != "auto",
         }  # fmt: skip
         given = ", ".join(name for name, value in of_classifiers.items() if value)
         return found + ([f"{given} applies to classifiers only, but {options.model} is a detector"] if given else [])
+    if model.opaque:
+        of_networks = {
+            "--check-maps": options.check_maps, "--map-layer": options.map_layer,
+            f"--map-method {options.map_method}": options.map_method not in ("auto", "occlusion"),
+        }  # fmt: skip
+        given = ", ".join(name for name, value in of_networks.items() if value)
+        found += [f"{given} needs the layers of a network, but {options.model} is opaque"] if given else []
     if options.min_score is not None:
         found.append(f"--min-score applies to detectors only, but {options.model} is a classifier")
     rules = (*model.thresholds, HALF)
@@ -220,8 +229,10 @@ def show(options: Options, found: "FilePredictions", text: "PredictionLines", we
         print(Message(text.model.warning, warning=True))
 
 
-def map_method(options: Options) -> "MapMethod":
+def map_method(options: Options, opened: "Classifier | Detector") -> "MapMethod":
     """How the maps are made."""
+    from ribcage.bundle.io import Classifier
     from ribcage.inference import gradcam
 
-    return gradcam.MapMethod(options.map_method, options.map_layer)
+    asked = gradcam.MapMethod(options.map_method, options.map_layer)
+    return gradcam.chosen_method(opened.method, asked) if isinstance(opened, Classifier) else asked

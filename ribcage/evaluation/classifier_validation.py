@@ -14,8 +14,8 @@ from ribcage.evaluation.calibration import class_numbers, fit_on_validation
 from ribcage.evaluation.labelled import patient_names
 from ribcage.evaluation.validation import DIVERGED
 from ribcage.inference import predictions as inference
-from ribcage.methods.supervised import Supervised
 from ribcage.metrics.reliability import finding_reliability
+from ribcage.models.logit_model import LogitModel
 from ribcage.runtime import distributed
 
 
@@ -24,7 +24,7 @@ class ClassifierValidation:
 
     def __init__(
         self,
-        method: Callable[[], Supervised],
+        method: Callable[[], LogitModel],
         data: Datasets,
         rows: np.ndarray,
         model: ModelSpec,

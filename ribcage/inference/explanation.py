@@ -24,6 +24,7 @@ from ribcage.imaging.heatmaps import Cells
 from ribcage.inference import detections, gradcam
 from ribcage.inference.gradcam import MapMethod
 from ribcage.methods.supervised import Supervised
+from ribcage.models.opaque.network import OpaqueNetwork
 
 HALF = 0.5
 """Share of a map's maximum at which its contour and its boxes are drawn."""
@@ -86,7 +87,7 @@ def shrunk_size(size: tuple[int, int], side: int | None) -> tuple[int, int]:
 
 def file_saliency(opened: Bundle, read: image_file.GrayImage, map_method: MapMethod | None = None) -> FileSaliency:
     """Saliency maps of a classifier for all of its findings. Not thread-safe: hooks are registered on the network."""
-    if not isinstance(opened.method, Supervised):
+    if not isinstance(opened.method, Supervised | OpaqueNetwork):
         raise ValueError(f"{opened.folder} is a detector, but saliency maps need a classifier.")
     size, model = (read.width, read.height), opened.spec
     seen = gradcam.saliency_maps(opened.method, view_tensor(stored_square(read, model), model), map_method)

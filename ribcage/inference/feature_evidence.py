@@ -12,6 +12,7 @@ from ribcage.inference.map_cells import grid_of, height_width
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone, Hidden
 from ribcage.models.ensemble import Ensemble, side_by_side
+from ribcage.models.logit_model import LogitModel
 
 PREFIX = 16
 """Maximum number of tokens without a position in the image (class, distillation and register tokens)."""
@@ -121,7 +122,7 @@ def earlier_evidence(method: Supervised, images: Tensor, layer: int) -> Evidence
     )
 
 
-def logit_of_each(method: Supervised, logits: Tensor) -> Tensor:
+def logit_of_each(method: LogitModel, logits: Tensor) -> Tensor:
     """(N, F) what a map explains: each logit or, for exclusive findings, the log-odds against the others."""
     return _against_others(logits) if method.exclusive else logits
 

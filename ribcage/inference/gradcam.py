@@ -20,7 +20,7 @@ or occlusion (Zeiler & Fergus 2014, https://arxiv.org/abs/1311.2901): how much z
 the image's mean. Occlusion needs one forward pass per square and works for any network.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -33,7 +33,7 @@ from ribcage.inference.feature_evidence import earlier_evidence, gathered_eviden
 from ribcage.inference.forward_pass import evaluation_mode
 from ribcage.inference.map_cells import COARSE, grid_of, height_width, measured_cells, too_coarse
 from ribcage.methods.supervised import Supervised
-from ribcage.models.backbone import Backbone
+from ribcage.models.logit_model import LogitModel
 
 SQUARES = 14
 """Number of occluded squares along the longer side."""
@@ -43,14 +43,17 @@ SQUARES = 14
 class MapMethod:
     """Method and layer of saliency maps."""
 
-    method: Literal["gradcam", "layercam", "occlusion"] = "gradcam"
+    method: Literal["auto", "gradcam", "layercam", "occlusion"] = "auto"
+    """auto: gradcam, or occlusion for an opaque network."""
     layer: int = 0
     """0: the last features; n: the n-th next finer grid of features before them."""
 
     @property
     def name(self) -> str:
         """Name for display."""
-        named = {"gradcam": "Grad-CAM", "layercam": "LayerCAM", "occlusion": "occlusion"}[self.method]
+        named = {"auto": "Grad-CAM", "gradcam": "Grad-CAM", "layercam": "LayerCAM", "occlusion": "occlusion"}[
+            self.method
+        ]
         return named + (f", {self.layer} grid{'s' * (self.layer > 1)} earlier" if self.layer else "")
 
 
@@ -66,7 +69,7 @@ class SaliencyMaps:
     """(N, F), before temperature scaling."""
 
 
-def saliency_maps(method: Supervised, images: Tensor, map_method: MapMethod | None = None) -> SaliencyMaps:
+def saliency_maps(method: LogitModel, images: Tensor, map_method: MapMethod | None = None) -> SaliencyMaps:
     """Saliency maps of (N, C, H, W) images for each finding.
 
     For mutually exclusive findings z_f is the log-odds of one finding against all others, since only differences of
@@ -74,11 +77,11 @@ def saliency_maps(method: Supervised, images: Tensor, map_method: MapMethod | No
     """
     if not method.findings:
         raise ValueError(
-            f"The model ({method.backbone.name}) predicts no findings, so there is nothing to explain. Fine-tune the "
-            f"model first."
+            "The model is a backbone, which predicts no findings, so there is nothing to explain. Fine-tune the model "
+            "first."
         )
-    map_method = map_method or MapMethod()
-    if map_method.method == "occlusion":
+    map_method = chosen_method(method, map_method)
+    if map_method.method == "occlusion" or not isinstance(method, Supervised):
         return _occluded(method, images)
     with evaluation_mode(method), torch.inference_mode(False), torch.enable_grad():
         images = images.clone() if images.is_inference() else images.detach()
@@ -96,11 +99,25 @@ def saliency_maps(method: Supervised, images: Tensor, map_method: MapMethod | No
     return SaliencyMaps(heat, cells.get(grid) or Cells.even(grid, height_width(images)), found.logits)
 
 
+def chosen_method(method: LogitModel, map_method: MapMethod | None = None) -> MapMethod:
+    """The method of the maps of a model; ValueError for maps that need features, of an opaque network."""
+    asked = map_method or MapMethod()
+    opaque = not isinstance(method, Supervised)
+    if opaque and asked.method not in ("auto", "occlusion"):
+        raise ValueError(
+            f"--map-method {asked.method} needs the features of a network, which an opaque network does not have. Use "
+            "--map-method occlusion."
+        )
+    return replace(asked, method="occlusion" if opaque else "gradcam") if asked.method == "auto" else asked
+
+
 def coarseness(
-    backbone: Backbone, grid: tuple[int, int], size: tuple[int, int], map_method: MapMethod | None = None
+    method: LogitModel, grid: tuple[int, int], size: tuple[int, int], map_method: MapMethod | None = None
 ) -> str:
     """The warning of `too_coarse`, with options that give finer maps."""
-    reductions = {one["reduction"] for one in backbone.model.feature_info}
+    if not isinstance(method, Supervised):
+        return too_coarse(grid, size)
+    reductions = {one["reduction"] for one in method.backbone.model.feature_info}
     earlier = (map_method.layer if map_method else 0) + int(
         np.ceil(np.log2(COARSE / min(grid)))
     )  # each finer grid has twice as many cells per side
@@ -110,17 +127,27 @@ def coarseness(
     return warning and warning + finer
 
 
-def map_grid_note(backbone: Backbone, size: tuple[int, int]) -> str:
+def map_grid(method: LogitModel, size: tuple[int, int]) -> tuple[int, int]:
+    """(rows, columns) of the default maps for an input of this (height, width)."""
+    return grid_of(method.backbone, size) if isinstance(method, Supervised) else occlusion_grid(size)
+
+
+def map_grid_note(method: LogitModel, size: tuple[int, int]) -> str:
     """One line on the resolution of the default maps for an input of this (height, width)."""
-    grid = grid_of(backbone, size)
-    return coarseness(backbone, grid, size) or f"The heat-maps of this model have {grid[0]} × {grid[1]} cells."
+    grid = map_grid(method, size)
+    return coarseness(method, grid, size) or f"The heat-maps of this model have {grid[0]} × {grid[1]} cells."
 
 
-def _occluded(method: Supervised, images: Tensor) -> SaliencyMaps:
+def occlusion_grid(size: tuple[int, int]) -> tuple[int, int]:
+    """(rows, columns) of occluded squares in an image of this (height, width)."""
+    cell = max(size) / SQUARES
+    return max(1, round(size[0] / cell)), max(1, round(size[1] / cell))
+
+
+def _occluded(method: LogitModel, images: Tensor) -> SaliencyMaps:
     """Decrease of each logit when a square, twice as wide as its cell, is replaced by the mean of the image."""
     size = height_width(images)
-    cell = max(size) / SQUARES
-    grid = (max(1, round(size[0] / cell)), max(1, round(size[1] / cell)))
+    grid = occlusion_grid(size)
     cells = Cells.even(grid, size)
     with evaluation_mode(method), torch.no_grad():
         logits = method.logits(images)

@@ -16,8 +16,8 @@ from ribcage.data.loader import Loader
 from ribcage.imaging import augment
 from ribcage.inference.forward_pass import batch_outputs, evaluation_mode, rows_of_process
 from ribcage.inference.prediction_table import IMAGE_COLUMNS
-from ribcage.methods.supervised import Supervised
 from ribcage.metrics import multiclass, sigmoid
+from ribcage.models.logit_model import LogitModel
 from ribcage.runtime import distributed
 from ribcage.runtime.devices import autocast
 
@@ -51,7 +51,7 @@ class Predictions:
 
 
 def predict(
-    method: Supervised,
+    method: LogitModel,
     data: Datasets,
     rows: np.ndarray,
     *,
@@ -95,7 +95,7 @@ def predict(
 
 
 def _logits(
-    method: Supervised,
+    method: LogitModel,
     loader: Loader,
     device: torch.device,
     joint: Callable[[Tensor], Tensor],
@@ -111,7 +111,7 @@ def _logits(
         yield from batch_outputs(loader, compute, label)
 
 
-def _of_views(method: Supervised, batch: Batch, device: torch.device, dtype: torch.dtype) -> Tensor:
+def _of_views(method: LogitModel, batch: Batch, device: torch.device, dtype: torch.dtype) -> Tensor:
     """(views, n, F) float32; one view at a time, so that ten views need no more memory than one."""
     with autocast(device, dtype):
         shown = (view.to(device, memory_format=torch.channels_last) for view in batch.views)

@@ -60,7 +60,7 @@ def map_likeness(
     map_method: MapMethod | None = None,
 ) -> Likeness:
     """Compare the maps of these stored images with those of networks with random weights."""
-    method, model = opened.method, opened.spec
+    method, model = opened.network("be compared with a network of random weights (--check-maps)"), opened.spec
     images = torch.cat([explanation.view_tensor(square, model) for square in squares])
     trained, heads, networks = _maps(method, images, map_method), [], []
     with torch.random.fork_rng(devices=()):

@@ -222,7 +222,7 @@ def map_grid(folder: Path) -> str:
     opened = load_classifier(folder / "model")
     seen = torch.zeros(1, opened.spec.channels, *opened.spec.size)
     with torch.inference_mode():
-        high, wide = opened.method.backbone.eval().maps(seen).shape[-2:]
+        high, wide = opened.network("have Grad-CAM maps").backbone.eval().maps(seen).shape[-2:]
     return f"{high} × {wide}"
 
 

@@ -64,7 +64,7 @@ class MapFiles:
     def _coarse(self, grid: tuple[int, int]) -> str:
         """A warning where the maps have few cells."""
         assert isinstance(self.opened, Classifier)
-        return gradcam.coarseness(self.opened.method.backbone, grid, self.opened.spec.size, self.map_method)
+        return gradcam.coarseness(self.opened.method, grid, self.opened.spec.size, self.map_method)
 
     def _maps(self, one: FilePrediction, place: Path, say: Callable[[str], None]) -> list[Path]:
         """The maps and the sheet of a file."""

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 
 from ribcage import __version__
 from ribcage.imaging.gray_image import Depth, GrayImage, Limits, UnreadableError
-from ribcage.inference import map_cells
+from ribcage.inference import gradcam, map_cells
 from ribcage.inference.feature_evidence import NoFeatureMapsError
 from ribcage.server import reference_page, schemas
 from ribcage.server.batching import Batcher, FullError
@@ -190,7 +190,7 @@ class Service:
         _, coded = cv2.imencode(".png", (heat.clip(0, 1) * 255).round().astype("uint8"))
         names = ("x", "y", "width", "height", "mean_saliency")
         size = model.opened.spec.size
-        grid = map_cells.grid_of(model.opened.method.backbone, size)
+        grid = gradcam.map_grid(model.opened.method, size)
         return {
             "finding": finding,
             "width": heat.shape[1],

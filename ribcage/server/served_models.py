@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,10 @@ class ServedClassifier(ServedModel):
             )
 
     def _exported(self, threads: int) -> deployment.Predictor:
-        """The model in ONNX Runtime: the file that this site exported, else a new export in a temporary folder."""
+        """The model in ONNX Runtime: the file that this site exported, else a new export in a temporary folder. An
+        opaque network runs as it is."""
+        if self.opened.spec.opaque:
+            return partial(deployment.file_probabilities, self.opened)
         kept = self.opened.folder / deployment.FILES["onnx"]
         if os.path.lexists(kept):
             content = attestation.attested(kept, self.opened.folder)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ribcage.bundle.blend import Mean, batch_norms, mean_predictions, mean_weights
+from ribcage.bundle.blend import Mean, batch_norms, mean_predictions, mean_weights, network_to_blend
 from ribcage.bundle.io import Classifier
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data.collection import Datasets
@@ -46,7 +46,7 @@ class Blends:
     """Blends of some of the members, which are given by their numbers."""
 
     def __init__(self, members: Sequence[Classifier], mean: Mean, images: BlendImages) -> None:
-        self.members, self.mean, self.images, self.current = members, mean, images, members[0].method
+        self.members, self.mean, self.images, self.current = members, mean, images, network_to_blend(members[0])
         spec = members[0].spec
         self.validation = ClassifierValidation(
             lambda: self.current, images.data, images.val_rows, spec, device=images.device, batch=images.batch,
@@ -61,10 +61,10 @@ class Blends:
     def blended(self, chosen: Sequence[int]) -> Supervised:
         """The mean of these members; a single one is left as it is."""
         if len(chosen) == 1:
-            return self.members[chosen[0]].method
+            return network_to_blend(self.members[chosen[0]])
         if self.mean == "predictions":
             return mean_predictions([self.members[one] for one in chosen])
-        found = mean_weights([self.members[one].method for one in chosen])
+        found = mean_weights([network_to_blend(self.members[one]) for one in chosen])
         recompute_statistics(found, self.statistics)
         return found
 
@@ -85,7 +85,7 @@ class Blends:
 
     def statistics_rows(self, chosen: Sequence[int]) -> np.ndarray:
         """The training images on which the batch norms of this blend were recomputed."""
-        needed = self.mean == "weights" and len(chosen) > 1 and batch_norms(self.members[0].method)
+        needed = self.mean == "weights" and len(chosen) > 1 and batch_norms(network_to_blend(self.members[0]))
         return self.statistics.drawn if needed else np.empty(0, np.int64)
 
     def calibrated(self, chosen: Sequence[int], spec: ModelSpec) -> tuple[Supervised, ModelSpec]:

@@ -67,7 +67,7 @@ def built(one: Subject) -> Supervised:
                 f"{opened.folder} is a detector, which cannot be profiled. Profile the architecture of its backbone, "
                 f"{opened.spec.name}."
             )
-        return opened.method
+        return opened.network("be profiled")
     backbone = Backbone(one.name, channels=one.channels, size=one.size, pool=one.pool)
     return Supervised(backbone, tuple(map(str, range(one.classes)))).eval()
 

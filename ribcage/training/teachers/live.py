@@ -1,6 +1,7 @@
 """Live teachers: classifiers that predict on the augmented image of the student."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from ribcage.bundle.io import Classifier
 from ribcage.bundle.spec import EXCLUSIVE, ModelSpec
 from ribcage.data.batch import Batch
 from ribcage.methods.distil import TeacherOutput
+from ribcage.methods.supervised import Supervised
 from ribcage.runtime.devices import on_device
 
 
@@ -31,7 +33,7 @@ class LiveTeacher:
         self.name, self.nonfinite = str(opened.folder), torch.zeros((), dtype=torch.bool, device=device)
         self.method = opened.method.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
         self.model, self.weight, self.view, self.scale = opened.spec, weight.to(device), view, scale
-        self.dim = opened.method.backbone.dim
+        self.dim = opened.method.backbone.dim if isinstance(opened.method, Supervised) else 0
         own = [place for place, name in enumerate(opened.spec.findings) if name in findings]
         self.own = torch.tensor(own, dtype=torch.int64, device=device)
         """Columns of its findings that the student has, too; and below, their columns in the student."""
@@ -43,19 +45,27 @@ class LiveTeacher:
     def __call__(self, batch: Batch, views: list[Tensor], inside: bool) -> TeacherOutput:
         """Its calibrated logits; with `inside`, features and feature maps, too. Logits that are not finite stop the run
         by its loss, without synchronising the device in each step; `nonfinite` then tells which teacher it was."""
-        model, backbone = self.model, self.method.backbone
+        model = self.model
         shown = (views[self.view][:, :1] * self.scale[1] + self.scale[0] - model.mean) / model.std
         with torch.no_grad():
             shown = shown.expand(-1, model.channels, -1, -1).contiguous(memory_format=torch.channels_last)
-            hidden = backbone.hidden(shown)
-            features = backbone.pool(hidden)
-            predicted = calibrated_logits(self.method.head(features).float(), model, self.exclusive)
+            found = self._output(shown, inside)
+            predicted = calibrated_logits(found.logits.float(), model, self.exclusive)
             own = predicted[:, self.own]
             self.nonfinite |= ~own.isfinite().all()
             logits = predicted.new_full((len(predicted), self.count), torch.nan)
             logits[:, self.places] = own.nan_to_num(torch.inf, torch.inf, -torch.inf)  # NaN: not predicted
-            maps = backbone.grid(hidden, (shown.shape[2], shown.shape[3])) if inside else None
-        return TeacherOutput(logits, features if inside else None, maps)
+        return replace(found, logits=logits)
+
+    def _output(self, shown: Tensor, inside: bool) -> TeacherOutput:
+        """Its own logits and, with `inside`, features and feature maps; an opaque network has none."""
+        if not isinstance(self.method, Supervised):
+            return TeacherOutput(self.method.logits(shown))
+        backbone = self.method.backbone
+        hidden = backbone.hidden(shown)
+        features = backbone.pool(hidden)
+        maps = backbone.grid(hidden, (shown.shape[2], shown.shape[3])) if inside else None
+        return TeacherOutput(self.method.head(features), features if inside else None, maps)
 
 
 def calibrated_logits(logits: Tensor, model: ModelSpec, exclusive: bool = False) -> Tensor:

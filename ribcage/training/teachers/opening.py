@@ -1,14 +1,17 @@
 """Opening teachers: bundles and tables, their hashes, and the provenance of their training data."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ribcage.bundle.init import initial_provenance, initial_spec
-from ribcage.bundle.io import WEIGHTS_FILE, Classifier, find_bundle, load_classifier
+from ribcage.bundle.io import Classifier, find_bundle, load_classifier, weights_name
+from ribcage.bundle.spec import ModelSpec
+from ribcage.data.collection import Datasets
 from ribcage.data.provenance import Provenance
 from ribcage.runtime.remote import addresses, objects
 from ribcage.runtime.remote.cache import local_place
+from ribcage.training.run_folder import warn
 from ribcage.training.teachers.tables import TeacherTable, is_table, read_teacher_table, require_file
 
 SPEC_FILE = "model.json"
@@ -18,6 +21,31 @@ OpenedTeacher = Classifier | TeacherTable
 def open_teachers(names: Sequence[str]) -> dict[str, OpenedTeacher]:
     """The bundle or table of each teacher."""
     return {name: read_teacher_table(local_place(name)) if is_table(name) else load_classifier(name) for name in names}
+
+
+def report_teachers(teachers: Mapping[str, OpenedTeacher], data: Datasets) -> None:
+    """Print what is unusual about the teachers."""
+    for name, one in teachers.items():
+        if isinstance(one, Classifier):
+            fits = [each.facts.fit for each in data if each.facts.fit != one.spec.fit]
+            notes = [
+                f"it was trained on images with --fit {one.spec.fit}, but the data were imported with --fit {fit}"
+                for fit in fits
+            ]
+        else:
+            notes = list(one.notes)
+        for note in dict.fromkeys(notes):
+            warn(f"{name}: {note}.")
+
+
+def check_features(losses: Sequence[str], teachers: Mapping[str, OpenedTeacher]) -> None:
+    """Raise where losses need the features of a teacher, but all bundles among the teachers are opaque networks."""
+    bundles = {name: one.spec for name, one in teachers.items() if isinstance(one, Classifier)}
+    if losses and bundles and all(spec.opaque for spec in bundles.values()):
+        raise ValueError(
+            f"{' and '.join(losses)}: features of a teacher are needed, but of an opaque network such as "
+            f"{next(iter(bundles))} only the predictions are available. Leave {' and '.join(losses)} out."
+        )
 
 
 def content_hashes(names: Sequence[str]) -> list[str]:
@@ -35,16 +63,17 @@ def content_hashes(names: Sequence[str]) -> list[str]:
 
 def content_hash(name: str) -> str:
     """A hash of a teacher's weights or predictions, wherever they lie."""
-    there = (
-        [local_place(name)]
-        if is_table(name)
-        else [find_bundle(Path(name)) / part for part in (WEIGHTS_FILE, SPEC_FILE)]
-    )
+    there = [local_place(name)] if is_table(name) else _bundle_files(find_bundle(Path(name)))
     digest = hashlib.blake2b(digest_size=16)
     for file in there:
         with require_file(file).open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
+
+
+def _bundle_files(folder: Path) -> list[Path]:
+    """The weights and the spec of a bundle."""
+    return [folder / name for name in (weights_name(ModelSpec.load(folder / SPEC_FILE)), SPEC_FILE)]
 
 
 def teacher_provenance(name: str) -> Provenance:
