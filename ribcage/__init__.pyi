@@ -121,6 +121,12 @@ def convert(
     data: Words = (),
     val: Word = 'val',
     layout: Word = '',
+    fit: Literal['squash', 'crop', 'pad'] = 'squash',
+    value_range: float | Sequence[float] = (),
+    input_layout: Literal['', 'NCHW', 'NHWC'] = '',
+    output_name: Word = '',
+    output_kind: Literal['', 'logits', 'probabilities'] = '',
+    exclusive: bool = False,
     partial: bool = False,
     formats: bool = False,
 ) -> ModelSpec | Path | None:
@@ -129,6 +135,8 @@ def convert(
     A checkpoint is recognised by its parameter names; all inferred and assumed settings are printed. Every tensor is
     accounted for: a checkpoint that does not cover the whole backbone is refused unless --partial is given. No code in a
     checkpoint is executed. With --data, temperature and thresholds are fitted on your own images.
+
+    An ONNX or TFLite file becomes an opaque model: the file is run as it is, and only its predictions are available.
 
     Args:
         file: Checkpoint, folder of a published model, or hf:OWNER/NAME in the Hugging Face Hub; with --to or
@@ -149,6 +157,16 @@ def convert(
             this split afterwards.
         layout: Layout of the checkpoint (default: recognised from parameter names and shapes; --formats lists the
             layouts).
+        fit: Conversion to a square for an ONNX or TFLite file: squash (stretch), crop (centre square) or pad
+            (with black).
+        value_range: Range of the pixel values that an ONNX or TFLite file takes, such as 0 255 or -1024 1024,
+            instead of --mean and --std.
+        input_layout: Order of the dimensions of the input (default: from the shape in the file, otherwise NCHW
+            for ONNX and NHWC for TFLite).
+        output_name: Output with one score per finding; needed if a file has several outputs.
+        output_kind: What the outputs are (default: logits; refused if all outputs for test images are between 0
+            and 1).
+        exclusive: The findings are mutually exclusive: the outputs are those of a softmax.
         partial: Accept a checkpoint with missing or unknown weights; missing weights are initialised at random.
         formats: List the layouts that can be read and written, then exit.
     """
@@ -961,7 +979,7 @@ def predict(
     ten_crop: bool = False,
     maps: Word | None = None,
     map_findings: Words = (),
-    map_method: Literal['gradcam', 'layercam', 'occlusion'] = 'gradcam',
+    map_method: Literal['auto', 'gradcam', 'layercam', 'occlusion'] = 'auto',
     map_layer: int = 0,
     sheet: Word | None = None,
     check_maps: bool = False,
@@ -989,8 +1007,8 @@ def predict(
             file.
         map_findings: Findings for which maps are computed (default: those at or above their threshold, else the
             most probable one).
-        map_method: Saliency method: layercam suits earlier layers; occlusion covers one square at a time and is
-            slow.
+        map_method: Saliency method: auto (gradcam, or occlusion for an opaque network); layercam suits earlier
+            layers; occlusion covers one square at a time and is slow.
         map_layer: Layer at which the maps are computed: 0 for the last layer, 1 for the last layer at the next
             higher resolution, and so on.
         sheet: Figure with the maps for all findings: an .svg file for one image, or a folder for several images.

@@ -15,6 +15,7 @@ import processes
 import pytest
 import trees
 from clinics import clinic
+from networks import Tiny
 from test_tutorials import healthy, published
 
 from ribcage import cli
@@ -109,6 +110,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     trees.image(disk / "clinic" / "inbox" / "study.dcm", side=64)
     trees.image(disk / "clinic" / "inbox" / "2024-01.dcm", seed=1, side=64)
     published(place / "model.pth.tar")
+    Tiny(size=(64, 64)).save(place / "network.onnx")
     for name in ("study.dcm", "image.png", "chest.png"):
         trees.image(place / name, seed=2, side=64)
     (place / "token.txt").write_text("a token of enough letters\n", encoding="utf-8")

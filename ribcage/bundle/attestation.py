@@ -9,7 +9,7 @@ import hashlib
 import hmac
 from pathlib import Path
 
-from ribcage.bundle.io import WEIGHTS_FILE
+from ribcage.bundle.spec import WEIGHTS_FILE
 from ribcage.data import site_key
 from ribcage.runtime import digest, files
 

@@ -21,8 +21,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ribcage.bundle import history
-from ribcage.bundle.io import WEIGHTS_FILE, Classifier, build_member, load_classifier
-from ribcage.bundle.spec import EXCLUSIVE, MOST_MEMBERS, MemberSpec, ModelSpec
+from ribcage.bundle.io import Classifier, build_member, load_classifier
+from ribcage.bundle.spec import EXCLUSIVE, MOST_MEMBERS, WEIGHTS_FILE, MemberSpec, ModelSpec
 from ribcage.bundle.training_record import BlendRecord, MemberRecord, TrainingRecord
 from ribcage.data import dataset_folder
 from ribcage.data.provenance import Provenance

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ribcage.bundle.spec import ModelSpec
 from ribcage.runtime import files, format_1, terminal
 
 FILE = "tests.json"
@@ -65,7 +66,7 @@ class PastTest:
 
 def weights_of(folder: Path) -> str:
     """Hash of the weights of the bundle in this folder."""
-    with (folder / "model.safetensors").open("rb") as stream:
+    with (folder / ModelSpec.load(folder / "model.json").weights_file).open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
 

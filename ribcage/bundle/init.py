@@ -14,8 +14,8 @@ from ribcage.bundle.formats import Published, published
 from ribcage.bundle.formats.reading.account import account, account_summary
 from ribcage.bundle.formats.reading.published_folder import weights_in
 from ribcage.bundle.formats.reading.published_weights import twin_architectures
-from ribcage.bundle.io import WEIGHTS_FILE, find_bundle, load_bundle, local_model
-from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.io import find_bundle, load_bundle, local_model
+from ribcage.bundle.spec import WEIGHTS_FILE, ModelSpec
 from ribcage.bundle.weights import load_backbone
 from ribcage.data.collection import Datasets
 from ribcage.data.provenance import Provenance

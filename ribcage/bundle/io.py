@@ -20,7 +20,7 @@ from ribcage.bundle import card, ood
 from ribcage.bundle.formats import error_text
 from ribcage.bundle.formats.reading.published_folder import model_files, weights_in
 from ribcage.bundle.formats.reading.safetensors_header import read_header
-from ribcage.bundle.spec import CAM_HEAD, EXCLUSIVE, MemberSpec, ModelSpec
+from ribcage.bundle.spec import CAM_HEAD, EXCLUSIVE, WEIGHTS_FILE, MemberSpec, ModelSpec
 from ribcage.bundle.weights import (
     check_state,
     convolutional_head,
@@ -45,7 +45,6 @@ from ribcage.runtime import digest, distributed, files
 from ribcage.runtime.remote import addresses, cache, hub, objects
 from ribcage.runtime.remote.addresses import address_text
 
-WEIGHTS_FILE = "model.safetensors"
 ADVICE = f"Copy the model again from its source. If you changed the file yourself, remove {digest.SUMS}."
 
 
@@ -132,7 +131,7 @@ def save_bundle(
         if check is not None:
             parts[ood.FILE] = ready.enter_context(files.atomic(folder / ood.FILE))
             check.save(parts[ood.FILE])
-        name = weights_name(spec)
+        name = spec.weights_file
         parts[name] = ready.enter_context(files.atomic(folder / name))
         parts[name].write_bytes(content)
         files.sync(parts[name])
@@ -149,11 +148,6 @@ def _saved_state(method: Method, spec: ModelSpec) -> dict[str, Tensor]:
     if isinstance(method, Supervised) and spec.findings:
         return convolutional_head(plain_state(method), plain_shapes(spec))
     return {} if spec.members else merged_state(method.backbone.model)
-
-
-def weights_name(spec: ModelSpec) -> str:
-    """The name of the file with the weights: for an opaque network, the file of the network."""
-    return spec.opaque.file if spec.opaque else WEIGHTS_FILE
 
 
 # ---- opening
@@ -227,7 +221,7 @@ def load_bundle(folder: Path | str) -> Bundle:
     if not spec.opaque:
         _check_shapes(spec, folder)
     seen = Provenance.load(folder / "provenance.npz")
-    _check_digests(folder, weights_name(spec))
+    _check_digests(folder, spec.weights_file)
     if spec.opaque:
         return Classifier(folder, spec, _opened_network(spec, folder), seen)
     try:

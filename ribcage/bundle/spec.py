@@ -24,6 +24,7 @@ from ribcage.runtime import files, format_1, limits, terminal, typed_json
 from ribcage.runtime.typed_json import INLINE
 
 MODEL_FORMAT = 2
+WEIGHTS_FILE = "model.safetensors"
 DEFAULT_RULE = "youden"
 """The rule that thresholds are chosen by unless another one is asked for."""
 HALF = "half"
@@ -115,6 +116,11 @@ class ModelSpec:
                 "This model was trained on synthetic images only: its predictions for real radiographs are meaningless."
             )
         return "The training data of this model include synthetic images."
+
+    @property
+    def weights_file(self) -> str:
+        """The name of the file with the weights: for an opaque network, the file of the network."""
+        return self.opaque.file if self.opaque else WEIGHTS_FILE
 
     @property
     def converted(self) -> bool:

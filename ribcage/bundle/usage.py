@@ -8,6 +8,8 @@ def usage_lines(spec: ModelSpec, *, plain: bool) -> list[str]:
     """The lines for this model; plain: its weights fit timm's model of this name."""
     if spec.detector:
         return _of_detector()
+    if spec.opaque:
+        return _of_ribcage(f"{spec.opaque.file} can also be run by its own runtime", "")
     if spec.members:
         return _of_ribcage("an ensemble is not a timm model")
     return _of_timm(spec) if plain else _of_ribcage(f"timm's {spec.name} has another head")
@@ -27,12 +29,12 @@ def _of_timm(spec: ModelSpec) -> list[str]:
     ]
 
 
-def _of_ribcage(reason: str) -> list[str]:
+def _of_ribcage(reason: str, more: str = "; model.backbone(images): features") -> list[str]:
     """For a model that is not one of timm's."""
     return [
         f"from ribcage.bundle.io import load_bundle  # {reason}",
         'opened = load_bundle(".")  # this folder',
-        "model = opened.method  # model.logits(images): predictions; model.backbone(images): features",
+        f"model = opened.method  # model.logits(images): predictions{more}",
     ]
 
 

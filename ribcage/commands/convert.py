@@ -377,7 +377,7 @@ def published_file(options: Options) -> Path:
         raise ValueError(
             f"{options.file} is an ensemble, which cannot be written in a published layout. Convert its members."
         )
-    file: Path = layout.export(opened.method, opened.spec, options.out)
+    file: Path = layout.export(opened.network("be written in a published layout"), opened.spec, options.out)
     print(f"Wrote {address_text(file)}.")
     return file
 

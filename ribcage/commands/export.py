@@ -88,6 +88,7 @@ def run(options: Options) -> Exported:
 
     limits.check_options(options, wrong(options))
     opened = load_classifier(options.model)
+    opened.network("be exported")
     if absent := deployment.missing_packages(options.to):
         raise ImportError(f"--to {options.to} needs {', '.join(absent)}: pip install 'ribcage[export]'")
     if options.data:  # what is wrong with them is reported now, and not after the export

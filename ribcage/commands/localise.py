@@ -363,10 +363,9 @@ def build_cam(options: Options, data: "Datasets", device: "torch.device") -> Pat
     from ribcage.training import chosen_rows, run_folder
 
     known = load_classifier(options.init)
-    network = known.network("be used as a detector")
     model = replace(known.spec, detector=detector(options), thresholds={}, metrics={})  # those were of probabilities
     seen = known.provenance
-    looking = Detector(known.folder, model, network.to(device), seen)
+    looking = Detector(known.folder, model, known.network("be used as a detector").to(device), seen)
     val_rows = chosen_rows.usable_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
     validation = DetectorValidation(
         lambda: cam_detector.as_detector(looking), data, val_rows, model, device=device, batch=options.batch,

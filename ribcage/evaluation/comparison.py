@@ -9,13 +9,15 @@ adjusted over the models only. The cost of each model is added if its bundle is 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ribcage import metrics
 from ribcage.bundle import cost
-from ribcage.bundle.io import WEIGHTS_FILE, find_bundle
+from ribcage.bundle.io import find_bundle
+from ribcage.bundle.spec import WEIGHTS_FILE, ModelSpec
 from ribcage.evaluation.alignment import Aligned, align
 from ribcage.evaluation.classification import LEVEL
 from ribcage.evaluation.comparison_entries import ComparisonEntry
@@ -182,9 +184,15 @@ def rated(thresholds: Sequence[np.ndarray]) -> np.ndarray:
     return known.any(axis=0) & known[known.any(axis=1)].all(axis=0)
 
 
+def subject_of(bundle: Path) -> cost.Subject | None:
+    """The model to measure; None for an opaque network, whose operations cannot be counted."""
+    opaque = ModelSpec.load(find_bundle(bundle) / "model.json").opaque
+    return None if opaque else cost.Subject.of(bundle)
+
+
 def costs(entries: Sequence[ComparisonEntry], timing: cost.Timing | None = None) -> list[ComparedCosts | None]:
-    """Cost of each model; None if its bundle is not known."""
-    subjects = [None if one.bundle is None else cost.Subject.of(one.bundle) for one in entries]
+    """Cost of each model; None if its bundle is not known, or if it is opaque."""
+    subjects = [None if one.bundle is None else subject_of(one.bundle) for one in entries]
     known = [one for one in subjects if one is not None]
     times = iter(cost.measured_by_turns(known, timing) if timing else [None] * len(known))
     return [

@@ -75,10 +75,10 @@ def saliency_maps(method: LogitModel, images: Tensor, map_method: MapMethod | No
     For mutually exclusive findings z_f is the log-odds of one finding against all others, since only differences of
     their logits have a meaning. The forward pass runs in evaluation mode; the previous mode is restored.
     """
-    if not method.findings:
+    if isinstance(method, Supervised) and not method.findings:
         raise ValueError(
-            "The model is a backbone, which predicts no findings, so there is nothing to explain. Fine-tune the model "
-            "first."
+            f"The model ({method.backbone.name}) predicts no findings, so there is nothing to explain. Fine-tune the "
+            f"model first."
         )
     map_method = chosen_method(method, map_method)
     if map_method.method == "occlusion" or not isinstance(method, Supervised):

@@ -44,6 +44,8 @@ class Subject:
     def of(cls, folder: Path) -> "Subject":
         """The bundle in a folder or in a run."""
         model = ModelSpec.load(find_bundle(folder) / "model.json")
+        if model.opaque:
+            raise ValueError(f"{folder} is an opaque network, whose layers cannot be counted.")
         return cls(model.name, len(model.findings), model.channels, model.size, folder, bool(model.members), model.pool)
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ribcage.bundle.init import initial_provenance, initial_spec
-from ribcage.bundle.io import Classifier, find_bundle, load_classifier, weights_name
+from ribcage.bundle.io import Classifier, find_bundle, load_classifier
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data.collection import Datasets
 from ribcage.data.provenance import Provenance
@@ -73,7 +73,7 @@ def content_hash(name: str) -> str:
 
 def _bundle_files(folder: Path) -> list[Path]:
     """The weights and the spec of a bundle."""
-    return [folder / name for name in (weights_name(ModelSpec.load(folder / SPEC_FILE)), SPEC_FILE)]
+    return [folder / name for name in (ModelSpec.load(folder / SPEC_FILE).weights_file, SPEC_FILE)]
 
 
 def teacher_provenance(name: str) -> Provenance:
