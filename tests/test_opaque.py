@@ -122,7 +122,11 @@ def test_evaluate_compare_and_calibrate(model: Path, data: Path, tmp_path: Path)
     spec, before = (ModelSpec.load(place / "model.json") for place in (tmp_path / "c", model))
     assert len(spec.temperature) == 3 and spec.thresholds and spec.opaque == before.opaque
     text = (tmp_path / "c" / "README.md").read_text(encoding="utf-8")
-    assert has_facts(text, "Opaque", "network.onnx") and has_facts(text, "ONNX", "tiny.onnx") and has_facts(text, "fitted", spec.training.fitted)
+    assert (
+        has_facts(text, "Opaque", "network.onnx")
+        and has_facts(text, "ONNX", "tiny.onnx")
+        and has_facts(text, "fitted", spec.training.fitted)
+    )
     assert (tmp_path / "c" / "network.onnx").read_bytes() == (model / "network.onnx").read_bytes()
 
 

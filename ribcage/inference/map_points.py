@@ -8,11 +8,11 @@ from ribcage.data.collection import Datasets
 from ribcage.data.loader import Loader
 from ribcage.imaging import augment, heatmaps
 from ribcage.inference.gradcam import saliency_maps
-from ribcage.methods.supervised import Supervised
+from ribcage.models.logit_model import LogitModel
 
 
 def points(
-    method: Supervised,
+    method: LogitModel,
     data: Datasets,
     rows: np.ndarray,
     *,
