@@ -35,11 +35,7 @@ EXAMPLES = (
     "convert models/chexnet --to torchvision --out chexnet.pth",
     "convert network.onnx --findings Mass Edema --mean 0.5 --std 0.25 --out models/network",
 )
-GROUPS = {
-    "findings": "Model", "size": "Model", "fit": "Model", "to": "Output", "value_range": "Opaque networks",
-    "input_layout": "Opaque networks", "output_name": "Opaque networks", "output_kind": "Opaque networks",
-    "exclusive": "Opaque networks",
-}  # fmt: skip
+GROUPS = {"findings": "Model", "size": "Model", "fit": "Model", "to": "Output"}
 UNKNOWN_DATA = (
     "The training data of the checkpoint are unknown: test results are too optimistic if they include the test images."
 )

@@ -77,6 +77,7 @@ GROUPS = {
         ),
         *("to", "int8", "int8_images", "classes", "list", "baselines", "input_size"),
     ),
+    "Opaque networks": ("value_range", "input_layout", "output_name", "output_kind", "exclusive"),
     "Detector": (
         *("head", "head_width", "head_depth", "quality", "anchors", "nms_iou", "max_detections", "cam_threshold"),
     ),
