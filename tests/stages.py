@@ -43,11 +43,12 @@ def six_steps(
     accumulate: int = 1,
     kind: str = "adamw",
     recompute: bool = False,
+    adapt: str = "full",
 ) -> trainer.Trainer:
     """A run of two epochs of three steps on images, of this process or of several, which may divide the weights among
     them, and recompute the blocks, of which a transformer has two."""
     data = Datasets.open([folder])
-    method = made(name, model)
+    method = made(name, model, **({} if adapt == "full" else {"adapt": adapt}))
     for part in method.modules():
         if isinstance(part, VisionTransformer):
             part.blocks = part.blocks[:2]

@@ -1,5 +1,6 @@
 """Adaptation of a backbone: which weights move, adapters that merge into plain weights, resumed and parallel runs."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ribcage.bundle.weights import load_plain_state, plain_state
 from ribcage.methods.supervised import Supervised
 from ribcage.models.adapters import Adapter, LowRank, adapt_backbone, merged_state
 from ribcage.models.backbone import Backbone
-from ribcage.training import optim
+from ribcage.training import checkpoint, optim
 
 LORA = ["--model", "test_vit", "--adapt", "lora", "--lora-rank", "4"]
 
@@ -208,6 +209,31 @@ def test_a_stopped_run_with_adapters_ends_the_same(data: Path, whole: Path, tmp_
     assert stopped(asked, tmp_path / "run", 7) == 75
     assert cli.main([*asked, "--resume"]) == 0
     assert equal(weights(tmp_path / "run"), weights(whole))
+
+
+def test_checkpoints_hold_what_is_trained_and_need_the_same_initial_weights(
+    data: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init, out = tmp_path / "init", tmp_path / "run"
+    shutil.copytree(whole, init)
+    more = [*LORA, "--init", str(init), "--epochs", "4", "--ema", "0.9"]
+    asked = words(data, out, *more)
+    assert stopped(asked, out, 3) == 75
+    saved = checkpoint.load_checkpoint(out / "checkpoint.pt")["run"]
+    kinds = {name.rpartition(".")[2] if "lora" in name else name for name in saved["method"]}
+    assert kinds == {"lora_a", "lora_b", "head.weight", "head.bias", "present", "absent"}
+    assert saved["average"] is not None and saved["average"].keys() == saved["method"].keys()
+    assert cli.main(words(data, tmp_path / "other", "--model", "test_vit", "--epochs", "1")) == 0
+    shutil.rmtree(init / "bundle")
+    shutil.copytree(tmp_path / "other" / "bundle", init / "bundle")
+    capsys.readouterr()
+    assert cli.main([*asked, "--resume"]) == 2
+    assert has_facts(capsys.readouterr().err, "checkpoint.pt", "--init")
+    shutil.rmtree(init)
+    shutil.copytree(whole, init)
+    assert cli.main([*asked, "--resume"]) == 0
+    assert cli.main(words(data, tmp_path / "straight", *more)) == 0
+    assert equal(weights(out), weights(tmp_path / "straight"))
 
 
 def test_the_bundle_is_plain_and_only_adapted_layers_have_changed(data: Path, whole: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from typing import Any
 
 import pytest
@@ -137,6 +138,35 @@ def test_layers_are_counted_as_beit_and_mae_count_them(name: str, pool: str) -> 
     head = max(layers.values()) + 1
     assert {key: head - layers.get(key, head) for key in EXPONENTS[name, pool]} == EXPONENTS[name, pool]
     assert set(layers) < {key for key, _ in model.named_parameters()} or name.startswith("resnet")
+
+
+FAMILIES = (
+    "vit_tiny_patch16_224", "deit_tiny_patch16_224", "eva02_tiny_patch14_224", "swinv2_cr_tiny_224", "davit_tiny",
+    "hiera_tiny_224", "pvt_v2_b0", "mvitv2_tiny", "tiny_vit_5m_224", "levit_128s", "caformer_s18", "pit_ti_224",
+    "convmixer_768_32", "inception_next_atto", "repvit_m1", "resnet18", "resnetv2_18", "res2net50d", "skresnet18",
+    "regnetx_002", "densenet121", "dpn68", "dla34", "vgg11", "ghostnet_050", "mobilenetv3_small_050", "mobilevit_s",
+    "efficientvit_b0", "hgnet_tiny", "rexnet_100", "eeea_net_c1", "resnet18_small",
+)  # fmt: skip
+"""A small member of many families of timm, of PiT and MetaFormer, which do not number their layers, and of our own."""
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_layers_of_every_family_are_numbered_in_their_order(name: str) -> None:
+    """In each series of weights that differ by the numbers of their blocks only, a later one is no less deep."""
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=0)
+    layers, names = optim.layers(model), [key for key, _ in model.named_parameters()]
+    last = max(layers.values())
+    depths = {key: layers.get(key, last + 1) for key in names}
+    assert set(depths.values()) - {last + 1} == set(range(last + 1)) and last > 2 and depths[names[0]] == 0
+    series: dict[str, list[tuple[list[int], int]]] = {}
+    for key, depth in depths.items():
+        numbers = [int(digits) for digits in re.findall(r"\d+", key)]
+        series.setdefault(re.sub(r"\d+", "#", key), []).append((numbers, depth))
+    assert max(map(len, series.values())) > 2
+    for pattern, found in series.items():
+        in_order = [depth for _, depth in sorted(found)]
+        assert in_order == sorted(in_order), pattern
 
 
 @pytest.mark.parametrize("pool", ["avg", "token"])

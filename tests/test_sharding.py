@@ -30,6 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     ("name", "how"),
     [
         ("supervised", {"accumulate": 2, "recompute": True}),
+        ("supervised", {"adapt": "lora", "accumulate": 2, "recompute": True}),
         ("mae", {"accumulate": 2}),
         ("moco", {"accumulate": 2, "kind": "sgd", "recompute": True}),
         ("simclr", {"kind": "lars"}),

@@ -114,6 +114,11 @@ class Method(nn.Module):
         """The published hyperparameters nearest to this batch size and number of epochs (None: as published)."""
         return nearest_published(cls.hyperparameters, epochs, batch)
 
+    @property
+    def frozen(self) -> frozenset[str]:
+        """Names of weights that stay as they are when training starts; checkpoints leave them out."""
+        return frozenset()
+
     def faults(self, images: int, batch: int) -> list[str]:
         """What is wrong with training on so many images in such batches."""
         return []

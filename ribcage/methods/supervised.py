@@ -122,6 +122,13 @@ class Supervised(Method):
         return self
 
     @property
+    def frozen(self) -> frozenset[str]:
+        """Names of the weights of the backbone that are not trained."""
+        if self.adapt == "full":
+            return frozenset()
+        return frozenset(f"backbone.{name}" for name, one in self.backbone.named_parameters() if not one.requires_grad)
+
+    @property
     def counts_labels(self) -> bool:
         """`balanced` and `prior` depend on the number of positive labels."""
         return bool(self.balanced or self.prior)

@@ -20,6 +20,7 @@ from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.models.backbone import Backbone
 from ribcage.models.linear import linear
+from ribcage.runtime.distributed import is_divided
 
 Adaptation = Literal["full", "head", "bitfit", "lora"]
 AdaptedLayers = Literal["attention", "mlp", "all"]
@@ -50,7 +51,9 @@ class Adapter(nn.Module):
 
     @property
     def weight(self) -> Tensor:  # some models (BEiT, EVA) use the weight and do not call the layer
-        """The merged weight, W + (alpha / r) B A."""
+        """The merged weight, W + (alpha / r) B A; W while it is divided among processes, where FSDP asks for it."""
+        if is_divided(self.own_weight):
+            return self.own_weight
         update = self.up @ self.lora_a.flatten(1)
         return self.own_weight + self.scaling * update.view_as(self.own_weight)
 

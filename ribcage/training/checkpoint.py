@@ -11,6 +11,7 @@ The previous checkpoint is kept, and is used if the newer one is damaged. A file
 """
 
 import errno
+import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +44,8 @@ class TrainerState(TypedDict):
     optimizer: dict[str, object]
     average: dict[str, Tensor] | None
     """The averaged weights with --ema."""
+    frozen: NotRequired[str]
+    """Digest of the weights that are not trained, which are left out; older checkpoints have them."""
     scale: NotRequired[dict[str, Tensor] | None]
     """The scale of the loss in fp16; older checkpoints have none."""
 
@@ -53,6 +56,15 @@ class SavedRun(TypedDict):
     run: TrainerState
     standing: dict[str, float]
     """The best validation so far, and how long ago it was."""
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names and values of tensors, in this order."""
+    found = hashlib.sha256()
+    for name, value in tensors.items():
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def save_checkpoint(file: Path, state: Mapping[str, object], *, again: bool = False) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from ribcage.methods import Method
 from ribcage.models.hyperparameters import Optimizer
+from ribcage.models.recomputation import blocks
 
 Schedule = Literal["cosine", "step", "constant"]
 
@@ -80,15 +81,18 @@ def layers(model: Any) -> dict[str, int]:
 
     As in BEiT (Bao et al. 2021, https://arxiv.org/abs/2106.08254) and in MAE's code (util/lr_decay.py), everything
     before the first block is one layer, each block is one, and the last norm (`norm` or `fc_norm`, depending on the
-    pooling) belongs to the head. Blocks are numbered as in timm. Weights without a number, such as transitions between
-    blocks, belong to the layer before them.
+    pooling) belongs to the head. Blocks are numbered as in timm or, if timm does not number them (MetaFormer, PiT), in
+    their order. Weights without a number, such as transitions between blocks, belong to the layer before them.
     """
-    if not hasattr(model, "group_matcher"):
+    if hasattr(model, "group_matcher"):
+        place = _places(model.group_matcher())
+        places = {name: place(name) for name, _ in model.named_parameters()}
+    else:
+        places = _block_places(model)
+    if not any(places.values()):
         raise ValueError(
             f"--layer-decay must be 1, because {type(model).__name__} does not define the depth of its layers."
         )
-    place = _places(model.group_matcher())
-    places = {name: place(name) for name, _ in model.named_parameters()}
     order = {known: depth for depth, known in enumerate(sorted({known for known in places.values() if known}))}
     found: dict[str, int] = {}
     before = 0
@@ -116,6 +120,16 @@ def _places(matcher: Any) -> Callable[[str], tuple[float, ...]]:
         return () if known[-1] in (math.inf, *_AS_BEFORE) or name.startswith("norm.") else known
 
     return by_function if callable(matcher) else by_rules
+
+
+def _block_places(model: nn.Module) -> dict[str, tuple[float, ...]]:
+    """Weight → the number of its block, counted from 1, or 0 before the first block; () between and after blocks."""
+    inside = {id(weight): number for number, block in enumerate(blocks(model), 1) for weight in block.parameters()}
+    places, before = dict[str, tuple[float, ...]](), bool(inside)
+    for name, weight in model.named_parameters():
+        before = before and id(weight) not in inside
+        places[name] = (inside[id(weight)],) if id(weight) in inside else (0,) * before
+    return places
 
 
 _AS_BEFORE = (99999,)

@@ -96,12 +96,16 @@ def fill_whole(complete: nn.Module, module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def load_weights(module: nn.Module, values: Mapping[str, Tensor | SavedTensor]) -> None:
-    """Restore a module from whole weights or weights in files; a divided one takes its parts of them."""
-    if not is_sharded(module):
-        module.load_state_dict({name: whole(value) for name, value in values.items()})
-        return
+def load_weights(
+    module: nn.Module, values: Mapping[str, Tensor | SavedTensor], frozen: frozenset[str] = frozenset()
+) -> None:
+    """Restore a module from whole weights or weights in files, of which a divided one takes its parts. Frozen weights
+    may be missing."""
     own = module.state_dict()
+    kept = {name: own.pop(name) for name in frozen - values.keys()}
+    if not is_sharded(module):
+        module.load_state_dict(kept | {name: whole(value) for name, value in values.items()})
+        return
     if own.keys() != values.keys():
         raise KeyError(f"the weight {next(iter(own.keys() ^ values.keys()))} is missing or unexpected")
     for name, target in own.items():

@@ -33,7 +33,7 @@ from ribcage.runtime.devices import Precision, autocast, choose_kernels, compute
 from ribcage.runtime.schedules import Ramp
 from ribcage.training import gradient_caching, sharding
 from ribcage.training import optim as optims
-from ribcage.training.checkpoint import TrainerState
+from ribcage.training.checkpoint import TrainerState, tensors_digest
 from ribcage.training.micro_batches import micro_batches
 from ribcage.training.skipping import LossScale, unchanged_if
 from ribcage.training.step_log import StepLog, StepNumbers
@@ -87,7 +87,7 @@ class Trainer(Generic[M_co]):
         self.average: M_co | None = copy.deepcopy(whole or method).requires_grad_(False) if ema else None
         if self.average is not None and whole is not None:
             sharding.sharded(self.average, device)
-        self.step = 0
+        self.frozen, self.step = method.frozen, 0
         self.lag = LAG if device.type == "cuda" else 0
         self.diverged = torch.zeros((), device=device, dtype=torch.float32)
         """1 once a step was not finite: no weight changes any more."""
@@ -134,9 +134,10 @@ class Trainer(Generic[M_co]):
         """All that is needed to resume; with --shard, each rank has its parts of the tensors."""
         return {
             "step": self.step,
-            "method": self.method.state_dict(),
+            "method": self._unfrozen(self.method),
             "optimizer": self.optimizer.state_dict(),
-            "average": self.average.state_dict() if self.average is not None else None,
+            "average": self._unfrozen(self.average) if self.average is not None else None,
+            "frozen": self._frozen_digest,
             "scale": self.scale.state() if self.scale is not None else None,
         }
 
@@ -147,17 +148,28 @@ class Trainer(Generic[M_co]):
         own = [{name: value for name, value in group.items() if name != "params"} for group in self._groups()]
         self.diverged.zero_()
         self._unread.clear()
-        sharding.load_weights(self.method, state["method"])
+        if state.get("frozen", self._frozen_digest) != self._frozen_digest:
+            raise ValueError("its run was started with other weights in --init")
+        sharding.load_weights(self.method, state["method"], self.frozen)
         self.optimizer.load_state_dict(sharding.divided_states(self.optimizer, state["optimizer"]))
         for group, options in zip(self._groups(), own, strict=True):  # the options of this run
             group.update(options)
         if self.average is not None and state["average"] is not None:
-            sharding.load_weights(self.average, state["average"])
+            sharding.load_weights(self.average, state["average"], self.frozen)
         scale = state.get("scale")
         if self.scale is not None and scale is not None:
             self.scale.restore(scale)
         self.step = state["step"]
         self.gather()
+
+    def _unfrozen(self, method: Method) -> dict[str, Tensor]:
+        """The weights and buffers of the method, or of its average, that a step may change."""
+        return {name: value for name, value in method.state_dict().items() if name not in self.frozen}
+
+    @functools.cached_property
+    def _frozen_digest(self) -> str:
+        state = (self.whole or self.method).state_dict() if self.frozen else {}
+        return tensors_digest({name: state[name] for name in sorted(self.frozen)})
 
     def fit(self) -> Iterator[StepLog]:
         """Train from the current step to the end."""
