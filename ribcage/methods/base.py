@@ -115,7 +115,7 @@ class Method(nn.Module):
         return nearest_published(cls.hyperparameters, epochs, batch)
 
     @property
-    def frozen(self) -> frozenset[str]:
+    def untrained(self) -> frozenset[str]:
         """Names of weights that stay as they are when training starts; checkpoints leave them out."""
         return frozenset()
 

@@ -122,7 +122,7 @@ class Supervised(Method):
         return self
 
     @property
-    def frozen(self) -> frozenset[str]:
+    def untrained(self) -> frozenset[str]:
         """Names of the weights of the backbone that are not trained."""
         if self.adapt == "full":
             return frozenset()

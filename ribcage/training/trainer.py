@@ -87,7 +87,7 @@ class Trainer(Generic[M_co]):
         self.average: M_co | None = copy.deepcopy(whole or method).requires_grad_(False) if ema else None
         if self.average is not None and whole is not None:
             sharding.sharded(self.average, device)
-        self.frozen, self.step = method.frozen, 0
+        self.frozen, self.step = method.untrained, 0
         self.lag = LAG if device.type == "cuda" else 0
         self.diverged = torch.zeros((), device=device, dtype=torch.float32)
         """1 once a step was not finite: no weight changes any more."""
