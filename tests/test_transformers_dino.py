@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ribcage.bundle import formats
 from ribcage.bundle.conversion import Converted, converted_model
-from ribcage.bundle.formats import transformers_dino
+from ribcage.bundle.formats.reading import preprocessor_config
 
 RAD_DINO = {
     "crop_size": {"height": 518, "width": 518},
@@ -89,7 +89,7 @@ def folder(
     save_file(weights, path / "model.safetensors")
     (path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     if preprocessing is not None:
-        (path / transformers_dino.PREPROCESSING).write_text(json.dumps(preprocessing), encoding="utf-8")
+        (path / preprocessor_config.PREPROCESSING).write_text(json.dumps(preprocessing), encoding="utf-8")
     return path / "model.safetensors"
 
 
@@ -162,7 +162,7 @@ def test_positions_of_dinov2_are_interpolated_without_antialiasing(tmp_path: Pat
     ],
 )
 def test_the_preprocessing_is_read(content: dict[str, Any], expected: dict[str, Any]) -> None:
-    found = transformers_dino.preprocessing(content, 64)
+    found = preprocessor_config.preprocessing(content, 64)
     assert {name: found[name] for name in expected} == expected
 
 
@@ -182,7 +182,7 @@ def test_the_preprocessing_is_read(content: dict[str, Any], expected: dict[str, 
 )
 def test_unsupported_preprocessing_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
-        transformers_dino.preprocessing(wrong, 64)
+        preprocessor_config.preprocessing(wrong, 64)
 
 
 def test_a_weight_that_is_left_over_or_missing_is_refused(tmp_path: Path, model: Any) -> None:
@@ -196,10 +196,10 @@ def test_a_weight_that_is_left_over_or_missing_is_refused(tmp_path: Path, model:
     with pytest.raises(ValueError, match=re.escape("blocks.3.attn.k")):
         formats.published(file)
     file = folder(tmp_path / "n", weights, {"model_type": "dinov2", "image_size": 70}, {"size": [3]})
-    with pytest.raises(ValueError, match=transformers_dino.PREPROCESSING):
+    with pytest.raises(ValueError, match=preprocessor_config.PREPROCESSING):
         formats.published(file)
-    (file.parent / transformers_dino.PREPROCESSING).write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match=transformers_dino.PREPROCESSING):
+    (file.parent / preprocessor_config.PREPROCESSING).write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=preprocessor_config.PREPROCESSING):
         formats.published(file)
 
 

@@ -5,9 +5,10 @@ recognises(names), published(weights)       whether a file is in this layout, ju
                                             under timm's names. SOURCE and LICENCE state where such files come from.
 
 `names` is the dict of weights if a layout also compares shapes. A layout with BESIDE is recognised by the presence of a
-file of that name beside the weights; its published(weights, beside) returns None if that file is not in the layout's
-format. A layout with recognises_if_named(names) also reads files that look like those of another layout, but only if
-the user names it. Layouts are tried in ascending order of LAST (default 0). Shared code is in `reading` and `writing`.
+file of that name beside the weights, whose name starts with one of FILES (default model. and pytorch_model.); its
+published(weights, beside) returns None if that file is not in the layout's format. A layout with
+recognises_if_named(names) also reads files that look like those of another layout, but only if the user names it.
+Layouts are tried in ascending order of LAST (default 0). Shared code is in `reading` and `writing`.
 """
 
 import importlib
@@ -23,6 +24,9 @@ from ribcage.runtime.spelling import did_you_mean
 
 __all__ = ["Published", "error_text", "fits", "layouts", "load_layout", "published", "readable_layouts",
            "writable_layouts"]  # fmt: skip
+
+DESCRIBED = ("model.", "pytorch_model.")
+"""How the names of files begin that config.json describes."""
 
 
 def writable_layouts() -> tuple[str, ...]:
@@ -87,7 +91,7 @@ def _recognised(layout: Any, file: Path, weights: dict[str, Any]) -> bool:
     """Whether a layout recognises the weight names or, for a layout with BESIDE, the file beside the weights."""
     if not hasattr(layout, "BESIDE"):
         return bool(layout.recognises(weights))
-    described = file.name.startswith(("model.", "pytorch_model."))  # config.json describes these files only
+    described = file.name.startswith(getattr(layout, "FILES", DESCRIBED))
     return described and (file.parent / layout.BESIDE).is_file()
 
 

@@ -10,24 +10,21 @@ norm (`pooler_output`). Files of transformers 4 and 5 name the weights of the at
 Oquab et al. 2023, https://arxiv.org/abs/2304.07193; Perez-Garcia et al. 2024, https://arxiv.org/abs/2401.10815
 """
 
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from ribcage.bundle.formats.reading.config_file import image_side, json_object
 from ribcage.bundle.formats.reading.dino import DINOV2, DINOV3, dino_architecture, joined, without_class_position
+from ribcage.bundle.formats.reading.preprocessor_config import folder_preprocessing
 from ribcage.bundle.formats.reading.published_weights import MEAN, STD, Evidence, Published
-from ribcage.bundle.spec import wrong_normalisation
 
 SOURCE = "https://huggingface.co"
 LICENCE = "as stated on the model card"
 LAST = -1
 BESIDE = "config.json"
-PREPROCESSING = "preprocessor_config.json"
 
 ARCHITECTURES = {"dinov2": DINOV2, "dinov2_with_registers": DINOV2, "dinov3_vit": DINOV3}
 """Model type in config.json → timm's architectures by size."""
@@ -67,7 +64,8 @@ def published(weights: dict[str, Tensor], config: Path) -> Published | None:
     name = dino_architecture(state, ARCHITECTURES[kind])
     if not name:
         raise ValueError(f"no {kind} model in timm has weights of these names and shapes")
-    steps, stated = _steps(config.parent / PREPROCESSING, image_side(content.get("image_size", 224)))
+    trained = image_side(content.get("image_size", 224))
+    steps, stated = folder_preprocessing(config.parent, trained, MEAN, STD)
     seen = Evidence("metadata", f"{config.name}: {kind}")
     return Published(
         state,
@@ -80,19 +78,6 @@ def published(weights: dict[str, Tensor], config: Path) -> Published | None:
         stated=stated,
         **steps,
     )
-
-
-def _steps(file: Path, trained: int) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The preprocessing as fields of Published, and what the folder states."""
-    if not file.exists():
-        assumed = {"size": (trained, trained), "stored": trained, "mean": MEAN, "std": STD}
-        return assumed, ("architecture",)
-    try:
-        return preprocessing(json_object(file), trained), ("architecture", "preprocessing")
-    except KeyError as error:
-        raise ValueError(f"{PREPROCESSING} beside it is not valid JSON or does not state {error}") from None
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{PREPROCESSING} beside it describes steps that are not supported: {error}") from None
 
 
 def timm_weights(weights: Mapping[str, Tensor], kind: str) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
@@ -131,29 +116,3 @@ def timm_weights(weights: Mapping[str, Tensor], kind: str) -> tuple[dict[str, Te
     if "reg_token" in state and not state["reg_token"].shape[1]:
         del state["reg_token"]
     return state, converted | without_class_position(state, original)
-
-
-def preprocessing(content: Mapping[str, Any], trained: int) -> dict[str, Any]:
-    """Sizes and normalisation in preprocessor_config.json, as fields of Published."""
-    if not content.get("do_resize", True):
-        raise ValueError("images that are not resized")
-    rescale = content.get("rescale_factor", 1 / 255) if content.get("do_rescale", True) else 1.0
-    if not math.isclose(rescale, 1 / 255, rel_tol=1e-3):
-        raise ValueError(f"rescale_factor {rescale!r} instead of 1/255")
-    normalised = content.get("do_normalize", True)
-    mean, std = (content["image_mean"], content["image_std"]) if normalised else ((0.0,) * 3, (1.0,) * 3)
-    if wrong := wrong_normalisation(mean, std):
-        raise ValueError(wrong)
-    size = content.get("size", {"height": trained, "width": trained})
-    size = {"shortest_edge": size} if isinstance(size, int) else size
-    crop = content.get("crop_size") if content.get("do_center_crop") else None
-    crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
-    found: dict[str, Any] = {"mean": tuple(map(float, mean)), "std": tuple(map(float, std))}
-    if "shortest_edge" in size:
-        stored = image_side(size["shortest_edge"])
-        side = crop or {"height": stored, "width": stored}
-        return found | {"size": (image_side(side["height"]), image_side(side["width"])), "stored": stored}
-    height, width = image_side(size["height"]), image_side(size["width"])
-    if crop and (crop["height"], crop["width"]) != (height, width):
-        raise ValueError(f"a resize to {height} × {width} before another crop")
-    return found | {"size": (height, width), "stored": max(height, width), "fit": "squash"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ribcage.bundle.formats.reading.published_weights import Published
 from ribcage.models.pretrained import Coverage
 
-TRAINING_ONLY, NOT_MODEL = "used in training only", "not part of the model"
+NOT_MODEL = "not part of the model"
 UNUSED_HEAD, SECOND_HEAD = "unused last layer", "second last layer"
 """Reasons for which a tensor is left out, in addition to those of `pretrained.Coverage`."""
 
@@ -32,7 +32,7 @@ def account(found: Published, coverage: Coverage, ends: Sequence[str], head_used
 
     def reason(name: str) -> str:
         if name in found.unused:
-            return TRAINING_ONLY
+            return found.unused_because
         if timm_names[name] in heads:
             return UNUSED_HEAD if not head_used else SECOND_HEAD if heads[timm_names[name]] else ""
         return coverage.reason_unused(timm_names[name])

@@ -63,6 +63,8 @@ class Published(Weights):
     """Findings of the outputs of the last layer; () if they are unknown or there is no last layer."""
     unused: tuple[str, ...] = ()
     """Names of weights in the file that the model does not need: decoders, queues, projections."""
+    unused_because: str = "used in training only"
+    """Why the model does not need them."""
     converted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """timm's name → names in the file, for weights that are transposed, joined or otherwise converted in `state`."""
     file_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
