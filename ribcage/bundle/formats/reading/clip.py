@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import timm
 import torch
@@ -35,7 +36,8 @@ def tower_architecture(state: Mapping[str, Tensor], family: str, heads: int, act
 @functools.cache
 def _heads_and_activation(name: str) -> tuple[int, str]:
     with torch.device("meta"):
-        block = timm.create_model(name, num_classes=0).blocks[0]  # type: ignore[index, union-attr]
+        model: Any = timm.create_model(name, num_classes=0)
+    block = model.blocks[0]
     return int(block.attn.num_heads), type(block.mlp.act).__name__
 
 
