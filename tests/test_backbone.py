@@ -175,11 +175,13 @@ def stem_output(model: nn.Module, images: Tensor) -> Tensor:
     return found[0]
 
 
-def test_a_whole_model_without_padding_is_folded_exactly() -> None:
-    model = rgb("test_vit")
+@pytest.mark.parametrize(("name", "side"), [("test_vit", 160), ("vit_xsmall_patch16_clip_224", 224)])
+def test_a_whole_model_without_padding_is_folded_exactly(name: str, side: int) -> None:
+    """CLIP's first layer has no bias: its position embeddings take the constant."""
+    model = rgb(name)
     folded = copy.deepcopy(model)
-    fold_stem(folded, timm.get_pretrained_cfg("test_vit"), *GRAY)
-    gray = torch.rand(2, 1, 160, 160)
+    fold_stem(folded, timm.get_pretrained_cfg(name), *GRAY)
+    gray = torch.rand(2, 1, side, side)
     with torch.inference_mode():
         torch.testing.assert_close(folded((gray - GRAY[0]) / GRAY[1]), model(as_rgb(gray, model)), rtol=1e-4, atol=1e-5)
 

@@ -6,14 +6,17 @@ what it gave as RGB. With w the stem's weights and m_c, s_c the means and standa
     sum_c w_c (x - m_c) / s_c  =  (sum_c w_c s / s_c) (x - m) / s  +  sum_c w_c (m - m_c) / s_c,
 
 the first factor is the new weight for images normalised by m and s, and the last term is a constant for each output:
-it goes into the convolution's bias or the batch norm behind it. This is exact wherever the stem sees no zero padding.
-A stem with neither (ResNets with group norms) loses that term, which GRAY keeps small: there it is not exact.
+it goes into the convolution's bias, the batch norm behind it or the position embeddings that are added to its output
+(CLIP's transformers). This is exact wherever the stem sees no zero padding.
+A stem with none of them (ResNets with group norms) loses that term, which GRAY keeps small: there it is not exact.
 """
 
 import copy
 from typing import Any
 
 import torch
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 GRAY = (0.449, 0.226)
@@ -45,6 +48,9 @@ def _fold(model: nn.Module, stem: str, config: Any, mean: float, std: float) -> 
         gray.bias = nn.Parameter(rgb.bias.detach() + constant)
     elif norm is not None and norm.running_mean is not None:
         norm.running_mean -= constant
+    elif isinstance(model, VisionTransformer | Eva) and model.pos_embed is not None:
+        prefix = 0 if model.no_embed_class else model.num_prefix_tokens
+        model.pos_embed.data[:, prefix:] += constant
     parent, _, name = stem.rpartition(".")
     setattr(model.get_submodule(parent), name, gray)
 
