@@ -26,9 +26,10 @@ from ribcage.runtime import distributed, launcher, synchronised_norms
 from ribcage.training.teachers.live import LiveTeacher
 
 SIZE, FINDINGS, BATCH, STEPS = (32, 32), ("a", "b", "c"), 16, 2
-TRANSFORMERS_ONLY = ("mae",)
+TRANSFORMERS_ONLY = ("ijepa", "mae")
 CNNS_ONLY = ("mae_unet",)
 SMALL = {"queue": 32, "hidden": 24, "dim": 12, "bn_group": 4, "prototypes": 20, "crops": 2, "decoder": "dec128d2b"}
+SMALL |= {"targets": 2, "predictor_dim": 24, "predictor_depth": 1}
 """Options that make a method small, where it has them."""
 DETECTOR = {"width": 16, "depth": 1, "freeze": False}
 """A small detector without frozen layers."""

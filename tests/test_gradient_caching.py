@@ -21,9 +21,12 @@ from ribcage.runtime import distributed, launcher
 from ribcage.training import optim, trainer
 from ribcage.training.micro_batches import micro_batches
 
-NAMES = ("simclr", "supcon", "swav")
+NAMES = ("mocov3", "simclr", "supcon", "swav")
 PARTS = 3  # of 16 images: 6, 5 and 5
 CPU = torch.device("cpu")
+ROUNDED = {"mocov3": 0.5}
+"""Rounding errors of the whole batch in half precision as shares of the gradient, if above 0.1: without their batch norms,
+the heads of MoCo v3 map all images to nearly the same direction."""
 every_method = pytest.mark.parametrize("name", NAMES)
 
 
@@ -132,7 +135,7 @@ def test_in_half_precision_rounding_errors_are_those_of_the_whole_batch(name: st
         if run.scale is not None:
             run.scale.value.fill_(256.0)
     exact, whole, cached = (torch.cat([one.flatten() for one in step(run)[1].values()]) for run in runs)
-    assert (cached - exact).norm() < 1.1 * (whole - exact).norm() < 0.1 * exact.norm()
+    assert (cached - exact).norm() < 1.1 * (whole - exact).norm() < ROUNDED.get(name, 0.1) * exact.norm()
 
 
 @every_method

@@ -19,9 +19,10 @@ from ribcage.bundle.io import save_bundle
 from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.training_record import TrainingRecord
 from ribcage.data.provenance import Provenance
-from ribcage.methods.mae import MAE, _positions
+from ribcage.methods.mae import MAE
 from ribcage.models import layers
 from ribcage.models.backbone import Backbone
+from ribcage.models.positions import sine_positions
 
 
 def made(model: str = "test_vit", size: tuple[int, int] = (64, 48), channels: int = 1, **options: Any) -> MAE:
@@ -139,11 +140,11 @@ def test_lightly_finds_the_same_loss(lightly: Any, norm_pix: bool) -> None:
 @pytest.mark.parametrize("prefix", [0, 1, 5])
 def test_positions_are_lightlys(lightly: Any, prefix: int) -> None:
     expected = lightly[1].get_2d_sine_cosine_positional_embedding(64, 7, num_prefix_tokens=prefix)
-    torch.testing.assert_close(_positions((7, 7), 64, prefix)[0], torch.tensor(expected, dtype=torch.float32))
+    torch.testing.assert_close(sine_positions((7, 7), 64, prefix)[0], torch.tensor(expected, dtype=torch.float32))
 
 
 def test_positions_of_a_wide_grid_are_those_of_a_square_one() -> None:
-    square, wide = _positions((5, 5), 64, 0)[0].view(5, 5, 64), _positions((3, 5), 64, 0)[0].view(3, 5, 64)
+    square, wide = sine_positions((5, 5), 64, 0)[0].view(5, 5, 64), sine_positions((3, 5), 64, 0)[0].view(3, 5, 64)
     assert torch.equal(wide, square[:3])
 
 
@@ -241,7 +242,7 @@ def test_positions_are_fixed_and_the_last_norm_is_trained(pool: str) -> None:
     method = made(pool=pool)
     method(images()).loss.backward()
     model = method.backbone.model
-    assert torch.equal(model.pos_embed, _positions((4, 3), 64, 1)) and model.pos_embed.grad is None
+    assert torch.equal(model.pos_embed, sine_positions((4, 3), 64, 1)) and model.pos_embed.grad is None
     norm = model.fc_norm if pool == "avg" else model.norm
     assert norm.weight.grad.any() and model.cls_token.grad.any()
 

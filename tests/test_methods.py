@@ -103,7 +103,9 @@ class NoWaiting(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-SCHEDULED = {name: {"temperature": "0.4:0.2"} for name in ("moco", "simclr", "supcon", "swav", "dino", "distil")}
+SCHEDULED = {
+    name: {"temperature": "0.4:0.2"} for name in ("moco", "mocov3", "simclr", "supcon", "swav", "dino", "distil")
+}
 MIXED = {name: {"mixup": 0.5, "cutmix": 1.0} for name in ("supervised", "distil")}
 MORE: dict[str, dict[str, Any]] = {
     name: {**SCHEDULED.get(name, {}), **MIXED.get(name, {})} for name in (*SCHEDULED, *MIXED)

@@ -11,6 +11,7 @@ import processes
 import pytest
 import timm
 import torch
+from ranks import TRANSFORMERS_ONLY
 from refusals import has_facts, line
 from safetensors.torch import load_file
 from trainings import equal, stopped
@@ -28,6 +29,7 @@ CNN, VIT = "test_resnet", "test_vit"
 NAMES = [name for name in methods.method_names() if methods.load_method(name).command == "pretrain"]
 SMALL = {
     "crops": 2, "decoder": "dec128d2b", "dim": 8, "bn_group": 8, "hidden": 16, "patch": 8, "prototypes": 8, "queue": 40,
+    "predictor_dim": 24, "predictor_depth": 1, "targets": 2,
 }  # fmt: skip
 """What makes a method small where it has such an option."""
 
@@ -40,7 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def model(name: str) -> str:
-    return VIT if name == "mae" else CNN
+    return VIT if name in TRANSFORMERS_ONLY else CNN
 
 
 def own(name: str) -> list[str]:
@@ -54,7 +56,7 @@ def own(name: str) -> list[str]:
 
 
 def words(name: str, data: Path, out: Path, *more: str) -> list[str]:
-    size = "64" if name == "mae" else "32"
+    size = "64" if model(name) == VIT else "32"
     plain = ["pretrain", name, "--data", str(data), "--out", str(out), "--model", model(name), "--size", size]
     return [*plain, *own(name), "--batch", "16", "--epochs", "3", "--evaluate-every", "2", "--threads", "1", *more]
 
@@ -95,7 +97,7 @@ def test_a_run_leaves_logs_a_checkpoint_images_and_a_backbone(runs: dict[str, Pa
 def test_the_backbone_is_a_plain_timm_model(runs: dict[str, Path], name: str) -> None:
     folder = runs[name] / "bundle"
     facts = ModelSpec.load(folder / "model.json")
-    options = {"img_size": facts.size, "global_pool": facts.pool} if name == "mae" else {}
+    options = {"img_size": facts.size, "global_pool": facts.pool} if model(name) == VIT else {}
     plain = timm.create_model(facts.name, in_chans=1, num_classes=0, **options).eval()
     plain.load_state_dict(load_file(folder / "model.safetensors"))
     images = torch.randn(2, 1, *facts.size)
@@ -108,7 +110,8 @@ def test_who_goes_on_with_it_has_its_weights_and_has_seen_what_it_saw(
     runs: dict[str, Path], name: str, data: Path, tmp_path: Path
 ) -> None:
     tune = ["finetune", "--data", str(data), "--model", model(name), "--init", str(runs[name]), "--labels", "0.3"]
-    tune += ["--size", "64" if name == "mae" else "32", "--lr", "0", "--epochs", "1", "--batch", "8", "--threads", "1"]
+    side = "64" if model(name) == VIT else "32"
+    tune += ["--size", side, "--lr", "0", "--epochs", "1", "--batch", "8", "--threads", "1"]
     assert cli.main([*tune, "--out", str(tmp_path / "tuned"), "--adapt", "head"]) == 0
     before, after = (load_file(folder / "bundle" / "model.safetensors") for folder in (runs[name], tmp_path / "tuned"))
     assert all(torch.equal(after[key], value) for key, value in before.items())

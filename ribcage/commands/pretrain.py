@@ -48,7 +48,7 @@ class Options(TrainingOptions):
     findings: tuple[str, ...] = ()
     """Findings whose labels are used, for methods that use labels (default: all findings in the data)."""
     pool: str = ""
-    """Global pooling: a timm pool type, such as avg or token (default: avg for mae, else that of the architecture)."""
+    """Global pooling: a timm pool type, such as avg or token (default: avg for ijepa and mae, else the model's own)."""
     epochs: int | None = None  # type: ignore[assignment]  # until it is settled
     """Training epochs."""
     batch: int = 256
@@ -186,8 +186,9 @@ def describe(options: Options, data: "Datasets", rows: "np.ndarray") -> tuple["M
     from ribcage.training import setup
 
     findings = setup.findings_of(options, data)
-    learnt = findings if methods.load_method(options.method).from_labels else ()
-    if methods.load_method(options.method).from_labels and not learnt:
+    kind = methods.load_method(options.method)
+    learnt = findings if kind.from_labels else ()
+    if kind.from_labels and not learnt:
         raise ValueError(f"{options.method} needs labels, but there are none in {', '.join(options.data)}.")
     scales = [(one.mean, one.std) for one in data]
     common = np.average(scales, axis=0, weights=shares(options, data, rows)).round(6).tolist()
@@ -210,7 +211,7 @@ def describe(options: Options, data: "Datasets", rows: "np.ndarray") -> tuple["M
         mean=mean,
         std=std,
         channels=options.channels,
-        pool=options.pool or initial_pool(options.init) or ("avg" if options.method == "mae" else ""),
+        pool=options.pool or initial_pool(options.init) or kind.pool,
         data=data_sources(data, options.init),
         training=training,
         versions=dataset_folder.versions(),

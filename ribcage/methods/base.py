@@ -97,6 +97,8 @@ class Method(nn.Module):
     """The attributes that have a schedule."""
     any_size: ClassVar[bool] = True
     """Whether the size of the images may change during training."""
+    pool: ClassVar[str] = ""
+    """Pooling of the features of its backbone, if none is given; "": that of the architecture."""
     not_averaged: ClassVar[tuple[str, ...]] = ()
     """Buffers of which an average of the weights (--ema) has a copy, because their mean is meaningless."""
     same_patient: ClassVar[bool] = False

@@ -25,6 +25,7 @@ from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import choose_attention, permutation_tensor
 from ribcage.models.linear import linear
 from ribcage.models.mask_decoder import FirstBlock, LastBlock, rows
+from ribcage.models.positions import fix_positions, sine_positions
 
 CHINESE = "MAE：遮住视觉 Transformer 的大部分图像块，由其余部分重建"
 
@@ -50,6 +51,7 @@ class MAE(Method):
     )  # fmt: skip
 
     shardable = True
+    pool = "avg"
     any_size = False  # the decoder has position embeddings of one grid of patches
 
     def __init__(
@@ -73,7 +75,7 @@ class MAE(Method):
         width, depth = DECODERS[decoder]
         self.decoder_embed = nn.Linear(model.embed_dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.decoder_pos_embed = nn.Parameter(_positions(self.grid, width, self.prefix), requires_grad=False)
+        self.decoder_pos_embed = nn.Parameter(sine_positions(self.grid, width, self.prefix), requires_grad=False)
         kinds = [FirstBlock, *[Block] * (depth - 2), LastBlock]
         self.decoder_blocks = nn.ModuleList(kind(width, HEADS, qkv_bias=True, norm_layer=LayerNorm) for kind in kinds)
         self.decoder_norm = LayerNorm(width)
@@ -162,8 +164,7 @@ class MAE(Method):
         embeddings, since they may be learnt ones."""
         model = self.backbone.model
         if not self.backbone.pretrained:
-            prefix = 0 if model.no_embed_class else self.prefix
-            model.pos_embed = nn.Parameter(_positions(self.grid, model.embed_dim, prefix), requires_grad=False)
+            fix_positions(model)
             nn.init.xavier_uniform_(model.patch_embed.proj.weight.data.view(model.embed_dim, -1))
             for token in (model.cls_token, model.reg_token):
                 if token is not None:
@@ -179,16 +180,6 @@ def _xavier(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def _positions(grid: tuple[int, int], width: int, prefix: int) -> Tensor:
-    """(1, prefix + L, width): sines and cosines of column and row, zeros for prefix tokens."""
-    rows, columns = (torch.arange(side, dtype=torch.float64) for side in grid)
-    rates = 10000 ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
-    across, down = (place[:, None] * rates for place in (columns, rows))  # (side, width / 4)
-    across, down = (torch.cat([turn.sin(), turn.cos()], dim=1) for turn in (across, down))
-    places = torch.cat([across.expand(grid[0], -1, -1), down[:, None].expand(-1, grid[1], -1)], dim=2)
-    return torch.cat([places.new_zeros(prefix, width), places.flatten(0, 1)])[None].float()
 
 
 def _moments(patches: Tensor) -> tuple[Tensor, Tensor]:
