@@ -30,7 +30,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ from safetensors.torch import save as safetensors_bytes
 from benchmarks import fuzz_upload
 from benchmarks.fuzz_upload import CHANGES, Draw
 from ribcage import cli
-from ribcage.bundle import attestation, deployment, formats, history, ood
+from ribcage.bundle import attestation, deployment, formats, history, ood, opaque_conversion
 from ribcage.bundle.io import load_bundle, save_bundle
 from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.training_record import TrainingRecord
@@ -64,8 +64,8 @@ from ribcage.training.shards import Rows, shard_bytes, whole
 SECONDS = 20.0
 """For one input; a sound one takes milliseconds."""
 SHARES = {
-    "image": 0.28, "dicom": 0.28, "weights": 0.14, "tables": 0.07, "bundle": 0.07, "dataset": 0.05, "run": 0.03,
-    "upload": 0.03, "predictions": 0.02, "folder": 0.02, "export": 0.01,
+    "image": 0.28, "dicom": 0.28, "weights": 0.13, "tables": 0.07, "bundle": 0.07, "dataset": 0.05, "run": 0.03,
+    "upload": 0.03, "predictions": 0.02, "folder": 0.02, "export": 0.01, "network": 0.01,
 }  # fmt: skip
 """Of the corpus."""
 WORDS = (
@@ -456,6 +456,32 @@ def of_export(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
     return read
 
 
+def of_network(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
+    """An ONNX file to be run as it is: damaged, with strange operators, loops, branches, sizes, or numbers."""
+    given = [onnx.helper.make_tensor_value_info("scan", 1, ["N", 1, *_one(((8, 8), (8, "W"), (2**20, 8)), draw)])]
+    sizes = onnx.helper.make_tensor("w", 7, [2], [_one((1, 8, 2**31), draw), _one((8, 2**33, -1), draw)])
+    parts = [onnx.helper.make_node("Flatten", ["scan"], ["a"])]
+    for number in range(int(draw.integers(0, 4))):
+        kind = _one(
+            ("Relu", "Log", "Loop", "If", "ConstantOfShape", "Expand", "Reshape", "Nope", "Concat", "Tile"), draw
+        )
+        branch = onnx.helper.make_graph(list(parts), "b", [], [onnx.helper.make_tensor_value_info("a", 1, None)])
+        inner = {"Loop": {"body": branch}, "If": {"then_branch": branch, "else_branch": branch}}.get(kind, {})
+        inputs = {"ConstantOfShape": ["w"], "Expand": ["a", "w"], "Reshape": ["a", "w"], "Tile": ["a", "w"]}
+        more: dict[str, Any] = inner | ({"axis": _one((0, 1, -1), draw)} if kind == "Concat" else {})
+        parts.append(onnx.helper.make_node(kind, inputs.get(kind, ["a"]), [f"b{number}"], **more))
+    parts.append(onnx.helper.make_node("ReduceMean", ["a"], ["m"], axes=[1]))
+    last = f"b{len(parts) - 3}" if len(parts) > 2 and draw.random() < 0.5 else "m"
+    parts.append(onnx.helper.make_node("Concat", [last, "m"], ["scores"], axis=1))
+    out = [onnx.helper.make_tensor_value_info("scores", 1, _one((["N", 2], ["N"], None, [2**40, 2**40]), draw))]
+    graph = onnx.helper.make_graph(parts, "g", given, out, initializer=[sizes])
+    opsets = [onnx.helper.make_opsetid("", int(_one((17, 17, 17, 1, 10**6), draw)))]
+    content = onnx.helper.make_model(graph, ir_version=8, opset_imports=opsets).SerializeToString()
+    (file := place / "a.onnx").write_bytes(changed(content, draw) if draw.random() < 0.5 else content)
+    stated = opaque_conversion.Stated(findings=("Mass", "Edema"), mean=(0.5,), std=(0.25,), size=(8, 8), channels=1)
+    return lambda: opaque_conversion.opaque_model(file, replace(stated, kind="logits"))
+
+
 def of_run(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
     """A run folder, one or two of whose files are others."""
     shutil.copytree(made.folder / "run", place / "r")
@@ -568,7 +594,7 @@ def of_upload(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
 KINDS: dict[str, Callable[[Sound, Draw, Path], Callable[[], object]]] = {
     "image": of_image, "dicom": of_dicom, "weights": of_weights, "tables": of_tables, "bundle": of_bundle,
     "dataset": of_dataset, "run": of_run, "upload": of_upload, "predictions": of_predictions,
-    "folder": of_folder, "export": of_export,
+    "folder": of_folder, "export": of_export, "network": of_network,
 }  # fmt: skip
 
 

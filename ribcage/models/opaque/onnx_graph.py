@@ -4,6 +4,7 @@ A file may refer to other files, contain operators of unknown libraries, loops w
 gigabytes from nothing. None of this is needed by a network that classifies images.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,8 @@ REFUSED = frozenset(
 """Operators that may run without end, read files, or draw random numbers."""
 MOST_NODES, MOST_DEPTH = 100_000, 8
 """Maximum number of operators, and maximum nesting of conditional branches."""
+MOST_VALUES = 1 << 28
+"""Maximum size of a tensor: 1 GiB in float32."""
 
 
 def has_external_data(message: Any) -> bool:
@@ -56,7 +59,26 @@ def checked_graph(content: bytes, where: str) -> Any:
                              f"part of ONNX.")  # fmt: skip
         if node.op_type in REFUSED:
             raise ValueError(f"{where} has the operator {node.op_type}, which no classifier of images needs.")
+    _check_sizes(model, where)
     return model.graph
+
+
+def _check_sizes(model: Any, where: str) -> None:
+    """Raise ValueError for a tensor, given or computed, that is too large, as far as its shape follows from the file.
+    Sizes that the file leaves open, such as that of the batch, count as 1."""
+    import onnx
+
+    try:
+        known = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception as error:  # the library raises its own exception types
+        raise ValueError(f"{where} is not a valid ONNX file ({one_line(error)}).") from None
+    shapes = [(one.name, one.dims) for one in known.graph.initializer]
+    values = (*known.graph.value_info, *known.graph.input, *known.graph.output)
+    shapes += [(one.name, [size.dim_value for size in one.type.tensor_type.shape.dim]) for one in values]
+    for name, sizes in shapes:
+        if math.prod(max(1, size) for size in sizes) > MOST_VALUES:
+            listed = " × ".join(map(str, sizes))
+            raise ValueError(f"{where} has the tensor {name[:60]!r} of {listed} values, which is too large.")
 
 
 def _is_function(node: Any, model: Any) -> bool:

@@ -9,7 +9,7 @@ import torch
 
 from ribcage.models.opaque.network_file import Port, Quantisation, one_line
 
-KINDS = ("float32", "float16", "uint8", "int8")
+PACKAGE = "ai_edge_litert"
 
 
 class TfliteRuntime:
@@ -17,7 +17,7 @@ class TfliteRuntime:
     time."""
 
     def __init__(self, content: bytes, where: str) -> None:
-        if importlib.util.find_spec("ai_edge_litert") is None:
+        if importlib.util.find_spec(PACKAGE) is None:
             raise ImportError("TFLite files need ai-edge-litert: pip install 'ribcage[tflite]'")
         if content[4:8] != b"TFL3":
             raise ValueError(f"{where} is not a TFLite file.")
