@@ -26,6 +26,7 @@ LARGE += ("vit_base_patch16_reg4_dinov2", "vit_large_patch16_reg4_dinov2")
 LARGE += ("eva_x_small_patch16", "eva_x_base_patch16", "eva_x_base_patch16_rope16")
 LARGE += ("monai_resnet34", "monai_resnet50", "monai_resnet101")
 LARGE += ("vit_base_patch16_siglip_tanh_224", "vit_so400m_patch14_siglip_tanh_224")
+LARGE += ("monai_resnet34", "monai_resnet50", "monai_resnet101", "xrv_resnet101_encoder")
 NAMES = [name for name in OURS if name not in LARGE]
 MOBILE = ("eeea_net_c1", "eeea_net_c2", "ofa_595")
 

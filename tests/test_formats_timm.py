@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ribcage import cli
 from ribcage.bundle import formats
+from ribcage.bundle.conversion import converted_model
 from ribcage.bundle.formats import timm_names, xrayvision
 from ribcage.bundle.formats.reading.published_weights import DENSENETS, RESNETS
 from ribcage.bundle.io import load_bundle
@@ -222,6 +223,27 @@ def test_a_resnet_of_torchxrayvision(folder: Path) -> None:
     torch.save(net.state_dict(), folder / "bare.pt")
     found = formats.published(folder / "bare.pt")
     assert (found.layout, found.findings, found.thresholds) == ("xrayvision", xrayvision.OUTPUTS, ())
+
+
+def test_the_encoder_of_an_autoencoder_is_a_backbone(tmp_path: Path) -> None:
+    """A ResNet-101 whose last stage has two blocks, a stride of 6 and a quarter of the channels."""
+    net: Any = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [3, 4, 23, 2])
+    net.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    net.inplanes = 1024
+    net.layer4 = net._make_layer(torchvision.models.resnet.Bottleneck, 128, 2, stride=6)
+    net.fc = nn.Identity()
+    state = stirred(net).state_dict()
+    decoder = {f"{name}.weight": torch.ones(2) for name in ("uplayer1.0.conv1", "uplayer_top.conv1", "conv1_1")}
+    torch.save(state | decoder, tmp_path / "ae.pt")
+    found = formats.published(tmp_path / "ae.pt")
+    assert (found.layout, found.name, set(found.unused)) == ("xrayvision", "xrv_resnet101_encoder", set(decoder))
+    made = converted_model(tmp_path / "ae.pt", found)
+    with torch.inference_mode():
+        given = (gray(128) - made.model.mean) / made.model.std
+        torch.testing.assert_close(made.method.backbone(given), net((2 * gray(128) - 1) * 1024), atol=1e-4, rtol=1e-4)
+    lost = {name: value for name, value in state.items() if name != "layer3.7.bn2.weight"}
+    torch.save(lost | decoder, tmp_path / "ae.pt")
+    assert formats.published(tmp_path / "ae.pt").name == ""
 
 
 def test_thresholds_go_with_their_own_findings_only(folder: Path) -> None:

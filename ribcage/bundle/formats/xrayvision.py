@@ -1,9 +1,10 @@
-"""TorchXRayVision: a DenseNet-121 or ResNet-50 with one input channel and 18 outputs.
+"""TorchXRayVision: a DenseNet-121 or ResNet-50 with one input channel and 18 outputs, and its autoencoder.
 
 A file contains a plain state dict:
     features.*, classifier.*    a DenseNet under torchvision's names
     conv1.*, layerN.*, fc.*     a ResNet under torchvision's names, also with the prefix `model.`
     op_threshs                  (18,), one probability per output; NaN if it was not trained
+    uplayerN.*, uplayer_top.*, conv1_1.*    the decoder of the autoencoder, not read; its encoder has a ResNet's names
 
 The input is 2048 x - 1024 with x in 0 … 1, that is (x - .5) / s with s = .5 / 1024. Images are cropped to a square and
 resized to 224 pixels, for the ResNet to 512. Models trained on one dataset have untrained outputs: in the file of a
@@ -45,10 +46,15 @@ OUTPUTS = (
     "Enlarged_Cardiomediastinum",
 )
 THRESHOLDS = "op_threshs"
+ENCODER = "xrv_resnet101_encoder"
+DECODER = ("uplayer", "conv1_1.")
+"""Prefixes of the weights of the autoencoder's decoder."""
 
 
 def recognises(weights: Mapping[str, Tensor]) -> bool:
-    """Whether there are thresholds, or one input channel and 18 outputs."""
+    """Whether there are thresholds, or one input channel and 18 outputs, or the autoencoder."""
+    if is_autoencoder(weights):
+        return True
     state = resnet_weights(weights)
     stem, head = ("conv1", "fc") if "conv1.weight" in state else ("features.conv0", "classifier")
     known = f"{stem}.weight" in state and len(state.get(f"{head}.bias", ())) == len(OUTPUTS)
@@ -57,6 +63,8 @@ def recognises(weights: Mapping[str, Tensor]) -> bool:
 
 def published(weights: dict[str, Tensor]) -> Published:
     """The weights under timm's names, and what the layout implies about them."""
+    if is_autoencoder(weights):
+        return autoencoder(weights)
     state = resnet_weights(weights)
     dense = "conv1.weight" not in state
     stem, candidates, side = ("features.conv0", DENSENETS, 224) if dense else ("conv1", RESNETS, 512)
@@ -84,3 +92,22 @@ def published(weights: dict[str, Tensor]) -> Published:
 def resnet_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights without thresholds and without the prefix of a ResNet."""
     return {name.removeprefix("model."): value for name, value in weights.items() if name != THRESHOLDS}
+
+
+def is_autoencoder(weights: Mapping[str, Tensor]) -> bool:
+    """Whether there are a ResNet and the decoder of the autoencoder."""
+    return {"conv1.weight", "layer4.0.conv2.weight", "uplayer_top.conv1.weight", "conv1_1.weight"} <= set(weights)
+
+
+def autoencoder(weights: Mapping[str, Tensor]) -> Published:
+    """The encoder as a backbone; its features are averaged over the positions."""
+    state = {name: value for name, value in weights.items() if not name.startswith(DECODER)}
+    return Published(
+        state,
+        (MEAN,),
+        (STD,),
+        name=architecture(state, (ENCODER,)),
+        evidence=Evidence("names", "uplayer_top. and conv1_1."),
+        unused=tuple(name for name in weights if name.startswith(DECODER)),
+        stored=224,
+    )
