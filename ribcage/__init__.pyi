@@ -21,6 +21,7 @@ from ribcage.imaging.augment import gentle_view as gentle_view
 from ribcage.reports.html import ResultWithPage
 from ribcage.runtime.recipe import Recipe
 from ribcage.training.checkup import Report
+from ribcage.training.label_efficiency import LabelCurves
 from ribcage.training.probe import ProbeResult
 from ribcage.training.runs import RunFacts
 from ribcage.training.search.result import SearchResult
@@ -348,7 +349,8 @@ def distil(
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
-        pool: Global pooling: a timm pool type, such as avg or token (default: that of the architecture).
+        pool: Pooling: a timm pool type, such as avg or token, or query for attention pooling with one learnt
+            query per finding (default: that of the architecture).
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 10).
         batch: Batch size: images per optimizer step, summed over all processes.
@@ -637,7 +639,8 @@ def finetune(
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
-        pool: Global pooling: a timm pool type, such as avg or token (default: that of the architecture).
+        pool: Pooling: a timm pool type, such as avg or token, or query for attention pooling with one learnt
+            query per finding (default: that of the architecture).
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 10).
         batch: Batch size: images per optimizer step, summed over all processes.
@@ -803,6 +806,73 @@ def inspect(
         options: its own, as `ribcage … --help` lists them.
     """
 
+def labels(
+    model: Word,
+    *,
+    data: Words,
+    init: Word = '',
+    labels: float | Sequence[float] = (),
+    seeds: int = 5,
+    findings: Words = (),
+    train: Word = 'train',
+    val: Word = 'val',
+    split: Word = 'test',
+    frontal: bool = False,
+    drop_copies: bool = True,
+    drop_shared: Words = (),
+    policy: Word = 'ignore',
+    size: int | Sequence[int] = (),
+    channels: Literal[1, 3] = 1,
+    pool: Word = '',
+    layers: int = 1,
+    batch: int = 64,
+    threads: int = 0,
+    allow_leak: bool = False,
+    out: Word | None = None,
+    counts: int | Sequence[int] = (),
+    forecast: float | Sequence[float] = (2.0, 5.0, 10.0),
+) -> LabelCurves:
+    """Measure the AUROC of a probe on frozen features for several numbers of labelled images, and forecast it for more.
+
+    MODEL is a run folder or bundle, or an architecture with --init. The features are computed once. Each number of images
+    is drawn several times, by patient; a power law is fitted to the mean AUROCs, and the AUROC is forecast with prediction
+    intervals. There is no forecast from fewer than 4 numbers of images, or if the AUROC does not increase significantly.
+
+    Args:
+        model: Run folder, bundle, or name of an architecture.
+        data: Dataset folders.
+        init: Initial weights, if MODEL is an architecture: imagenet, a run folder or bundle, or a checkpoint file
+            (default: random).
+        labels: Fractions of the training patients whose labels are used.
+        seeds: Number of random subsets of patients per number of images.
+        findings: Findings to classify (default: all findings in the data).
+        train: Split on which the classifiers are fitted.
+        val: Split used to select the regularisation strength and the number of nearest neighbours.
+        split: Split to evaluate on.
+        frontal: Use only frontal images (PA and AP views).
+        drop_copies: Drop training images that are identical to an image in another split.
+        drop_shared: Splits from which an image is dropped if its patient, or a copy of the image, is also in
+            another split. From the evaluated split, images are also dropped if the patient or a copy is in the
+            training data of the model.
+        policy: Label policy for uncertain labels (ignore, ones, zeros …). Comma-separated additions set the
+            policy for single findings (Edema=zeros), blank labels (blank=zeros), single datasets (chexpert:zeros,
+            chexpert:Edema=ones) and disagreement between readers (readers=any); see docs/datasets.md.
+        size: Input height and width in pixels, or one number for both (default: the input size of the bundle,
+            else 224).
+        channels: Number of input channels, if MODEL is an architecture; 3 repeats the greyscale image.
+        pool: Pooling: a timm pool type, such as avg or token, or query, which adds a classifier with attention
+            over patches or cells (default: that of the model).
+        layers: Number of last blocks whose features are concatenated; DINOv2's linear evaluation uses 4.
+        batch: Batch size: images per forward pass.
+        threads: Number of threads that load images; 0 means one per core.
+        allow_leak: Evaluate even if the model was trained on these patients or images; the leakage is stated in
+            the result.
+        out: Output folder for labels.json and labels.html.
+        counts: Numbers of training images whose labels are used, in addition to --labels (default without both:
+            all images, and half as many up to six times, but at least 50).
+        forecast: Multiples of the largest number of images for which the AUROC is forecast, at most 10.
+    """
+
 def localise(
     *,
     data: Words,
@@ -889,7 +959,8 @@ def localise(
         size: Input height and width in pixels, or one number for both. With 128:0.6,224, the model is trained on
             images of 128 pixels for 60 % of the epochs and then on images of 224 pixels (docs/training.md).
         channels: Number of input channels; 3 repeats the greyscale image.
-        pool: Global pooling: a timm pool type, such as avg or token (default: that of the architecture).
+        pool: Pooling: a timm pool type, such as avg or token, or query for attention pooling with one learnt
+            query per finding (default: that of the architecture).
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
         epochs: Training epochs (default: 30).
         batch: Batch size: images per optimizer step, summed over all processes.
@@ -1194,6 +1265,7 @@ def probe(
     size: int | Sequence[int] = (),
     channels: Literal[1, 3] = 1,
     pool: Word = '',
+    layers: int = 1,
     batch: int = 64,
     threads: int = 0,
     allow_leak: bool = False,
@@ -1227,8 +1299,9 @@ def probe(
         size: Input height and width in pixels, or one number for both (default: the input size of the bundle,
             else 224).
         channels: Number of input channels, if MODEL is an architecture; 3 repeats the greyscale image.
-        pool: Global pooling, if MODEL is an architecture: a timm pool type, such as avg or token (default: that
-            of the architecture).
+        pool: Pooling: a timm pool type, such as avg or token, or query, which adds a classifier with attention
+            over patches or cells (default: that of the model).
+        layers: Number of last blocks whose features are concatenated; DINOv2's linear evaluation uses 4.
         batch: Batch size: images per forward pass.
         threads: Number of threads that load images; 0 means one per core.
         allow_leak: Evaluate even if the model was trained on these patients or images; the leakage is stated in

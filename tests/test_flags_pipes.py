@@ -36,6 +36,7 @@ GIVEN = {
     "finetune": "--data DATA --out OUT --model test_resnet",
     "import": "folder ROOT --out OUT --csv list.csv",
     "inspect": "folder:ROOT",
+    "labels": "RUN --data DATA",
     "localise": "--data DATA --out OUT --model test_resnet",
     "merge": "DATA",
     "predict": "RUN IMAGE",

@@ -83,6 +83,7 @@ SELECTING = {
     "distil": ["--data", "set", "--out", "run", "--teacher", "a"],
     "export": ["run", "--data", "set"],
     "finetune": ["--data", "set", "--out", "run"],
+    "labels": ["run", "--data", "set"],
     "localise": ["--data", "set", "--out", "run"],
     "probe": ["run", "--data", "set"],
     "tune": ["finetune", "--data", "set", "--out", "run", "--space", "lr=1,2"],

@@ -153,6 +153,7 @@ INPUTS = {
     "finetune": "--data {data} --init {run} --out out --epochs 1",
     "import": "nih {download} --out out --masks {none} --split-list train={none} --limit 1",
     "inspect": "{data} --split-list train={none}",
+    "labels": "{run} --data {data}",
     "localise": "--data {data} --init {run} --out out --epochs 1",
     "predict": "{run} {download}",
     "pretrain": "simclr --model test_resnet --size 32 --batch 4 --data {data} --init {run} --probe {data} --out out",

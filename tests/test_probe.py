@@ -20,6 +20,7 @@ from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.training import probe
+from ribcage.training.logistic import logistic
 from ribcage.training.probe import FeatureTable
 
 
@@ -50,7 +51,7 @@ def test_logistic_regression_is_scikit_learns_for_every_strength(wide: bool) -> 
     x = np.random.default_rng(1).normal(size=(60, 90)) if wide else part.features.astype(np.float64)
     x = (x - x.mean(0)) / x.std(0)
     y = part.labels.astype(np.float64)
-    fitted = probe.logistic(torch.from_numpy(x), torch.from_numpy(y), (1.0, 0.1, 0.01))
+    fitted = logistic(torch.from_numpy(x), torch.from_numpy(y), (1.0, 0.1, 0.01))
     for strength, (w, b) in zip((1.0, 0.1, 0.01), fitted, strict=True):
         for f in range(3):
             known = ~np.isnan(y[:, f])

@@ -28,6 +28,7 @@ from ribcage.data import dataset_folder
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
 from ribcage.models.ensemble import Ensemble, ensemble_name
+from ribcage.models.query_head import POOL
 from ribcage.runtime import digest
 
 FEWEST = 2
@@ -66,6 +67,11 @@ def open_members(folders: Sequence[Path], mean: Mean) -> list[Classifier]:
         known[found] = member.folder
         if member.spec.members:
             raise ValueError(f"{member.folder} is already an ensemble. Pass the models that it was made from instead.")
+        if mean == "predictions" and member.spec.pool == POOL:
+            raise ValueError(
+                f"{member.folder} uses query pooling, so its predictions cannot be averaged in one model. Leave it "
+                f"out, or average the weights of models that were fine-tuned from the same weights."
+            )
         refuse_different(members[0], member, mean)
     return members
 

@@ -33,7 +33,7 @@ class Network(nn.Module):
         for part in self.backbone.modules():
             if hasattr(part, "fused_attn"):
                 setattr(part, "fused_attn", False)  # noqa: B010 – an attribute of timm's
-        return self.head(self.backbone.pool(self.backbone.forward_features(images)))
+        return self.head(self.backbone.head_input(self.backbone.forward_features(images)))
 
 
 def missing_onnx_packages() -> tuple[str, ...]:

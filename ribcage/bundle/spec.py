@@ -20,6 +20,7 @@ from ribcage.models import losses
 from ribcage.models.backbone import POOLS
 from ribcage.models.opaque.network_file import MOST_OUTPUTS, NetworkFile
 from ribcage.models.pretrained import LEAST_STD, MOST_MEAN, MOST_STD
+from ribcage.models.query_head import POOL
 from ribcage.runtime import files, format_1, limits, terminal, typed_json
 from ribcage.runtime.typed_json import INLINE
 
@@ -80,7 +81,7 @@ class ModelSpec:
     std: float
     channels: int = 1
     pool: str = ""
-    """Pooling of the features; "" for the architecture's own."""
+    """Pooling of the features; "" for the architecture's own, "query" for attention pooling in the head."""
     rgb_normalisation: tuple[tuple[float, ...], ...] = ()
     """(means, standard deviations) of three channels, for published weights that are kept unchanged: the gray image is
     repeated in three channels and normalised by these instead of `mean` and `std`."""
@@ -270,7 +271,7 @@ def _members(value: Any) -> bool:
         return False
     several = [one.get("normalisation") or [[0.0], [1.0]] for one in value]
     valid = all(len(one) == 2 and len(one[0]) == len(one[1]) and not wrong_normalisation(*one) for one in several)
-    return valid and all(one["pool"] in POOLS for one in value)
+    return valid and all(one["pool"] in POOLS and one["pool"] != POOL for one in value)
 
 
 def _opaque(value: Any) -> bool:

@@ -15,8 +15,9 @@ from ribcage.bundle.spec import ModelSpec
 from ribcage.methods.detect import Detect
 from ribcage.methods.supervised import Supervised
 from ribcage.models.adapters import merged_state
-from ribcage.models.backbone import Backbone
+from ribcage.models.backbone import Backbone, timm_pool
 from ribcage.models.ensemble import Ensemble
+from ribcage.models.query_head import POOL
 from ribcage.runtime.spelling import count_phrase
 
 
@@ -26,13 +27,13 @@ def timm_options(name: str, size: tuple[int, int], pool: str) -> dict[str, Any]:
 
     config: Any = timm.get_pretrained_cfg(name)
     sized = {"img_size": tuple(size)} if config.fixed_input_size else {}
-    return sized | ({"global_pool": pool} if pool else {})
+    return sized | ({"global_pool": timm_pool(pool)} if pool else {})
 
 
 def plain_shapes(spec: ModelSpec) -> dict[str, torch.Size]:
     """Names and shapes of the weights of the timm model that the lines on the model card create; none for an
-    ensemble."""
-    if spec.members:
+    ensemble and for query pooling, which timm does not have."""
+    if spec.members or (spec.findings and spec.pool == POOL):
         return {}
     return _plain_shapes(spec.name, spec.channels, len(spec.findings), spec.size, spec.pool)
 
@@ -65,7 +66,8 @@ def member_state(place: int, member: Backbone) -> dict[str, Tensor]:
 
 
 def plain_state(method: Supervised) -> dict[str, Tensor]:
-    """The weights as a plain timm model with as many classes names them. Where timm averages the outputs of two heads,
+    """The weights as a plain timm model with as many classes names them; a head with query pooling, which timm does not
+    have, is under `query_head.`. Where timm averages the outputs of two heads,
     both get the same weights, which gives the head of the averaged features. A head whose output is added (VOLO's, for
     each place) gets zeros."""
     if isinstance(method.backbone, Ensemble):
@@ -74,6 +76,8 @@ def plain_state(method: Supervised) -> dict[str, Tensor]:
     state = merged_state(method.backbone.model)
     if not method.findings:
         return state
+    if method.backbone.pools_by_query:
+        return state | {f"query_head.{name}": value for name, value in method.head.state_dict().items()}
     for head in (names,) if isinstance(names, str) else names:
         share = 0.0 if head == "aux_head" else 1.0
         own = {"weight": method.head.weight, "bias": method.head.bias}
@@ -129,8 +133,10 @@ def _alike(value: Tensor, there: StoredTensor) -> bool:
 
 
 def load_backbone(built: Backbone, trained: Backbone, where: str) -> None:
-    """Copy all weights of another backbone; position embeddings are resampled to the new size."""
+    """Copy all weights of another backbone; position embeddings are resampled to the new size. The last
+    norm of a transformer is applied to each token or to their average, whatever the other backbone does."""
     state = trained.model.state_dict()
+    state = _last_norm(state, built.model.state_dict())
     if hasattr(built.model, "pos_embed") and built.model.pos_embed is not None:
         from timm.layers import resample_abs_pos_embed
 
@@ -150,3 +156,11 @@ def load_backbone(built: Backbone, trained: Backbone, where: str) -> None:
             f"{other[0]}."
         )
     built.model.load_state_dict(state)
+
+
+def _last_norm(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights with timm's name for the last norm of this pooling: `fc_norm` after averaging, `norm` before it."""
+    for old, new in (("fc_norm.", "norm."), ("norm.", "fc_norm.")):
+        if f"{new}weight" in wanted and f"{old}weight" in state and f"{new}weight" not in state:
+            return {new + name[len(old) :] if name.startswith(old) else name: one for name, one in state.items()}
+    return state

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from ribcage.data.collection import Datasets
     from ribcage.data.loader import Loader
     from ribcage.data.provenance import Provenance
+    from ribcage.metrics.evaluation_context import LeakageCheck
     from ribcage.models.backbone import Backbone
-    from ribcage.training.probe import ProbeResult, ScoreSummary
+    from ribcage.training.probe import FeatureTable, ProbeResult, ScoreSummary
 
 POSITIONAL = ("model",)
 PLACES = {"model": Place.MODEL, "data": Place.DATASET, "init": Place.WEIGHTS, "out": Place.FOLDER_OUT}
@@ -68,8 +69,10 @@ class Options:
     channels: Literal[1, 3] = 1
     """Number of input channels, if MODEL is an architecture; 3 repeats the greyscale image."""
     pool: str = ""
-    """Global pooling, if MODEL is an architecture: a timm pool type, such as avg or token (default: that of the
-    architecture)."""
+    """Pooling: a timm pool type, such as avg or token, or query, which adds a classifier with attention over patches or
+    cells (default: that of the model)."""
+    layers: int = 1
+    """Number of last blocks whose features are concatenated; DINOv2's linear evaluation uses 4."""
     batch: int = 64
     """Batch size: images per forward pass."""
     threads: int = 0
@@ -82,32 +85,12 @@ class Options:
 
 def run(options: Options) -> "ProbeResult":
     """Open, guard, extract, learn, show, write; return the numbers."""
-    import torch
-
-    from ribcage.data import dataset_folder, selection
-    from ribcage.data.collection import Datasets
-    from ribcage.data.provenance import Provenance
-    from ribcage.evaluation import leakage
+    from ribcage.data import dataset_folder
     from ribcage.runtime import typed_json
     from ribcage.training import probe
 
     check(options)
-    data = Datasets.open(options.data)
-    selection.distinct(data)
-    train_rows, val_rows, tested = split_rows(options, data)
-    model, backbone, seen = subject(options, data)
-    seen = [Provenance.of(data, train_rows, val_rows), *seen]
-    if options.split in options.drop_shared:
-        for each in seen:
-            tested, left = leakage.unseen(each, data, tested)
-            for note in leakage.left_out_note(left):
-                print(note)
-    leaks = [leakage.check_leakage(each, data, tested, allow=options.allow_leak) for each in seen]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    parts = [
-        probe.extract(backbone, loader(options, data, rows, model), device, name)
-        for name, rows in zip((options.train, options.val, options.split), (train_rows, val_rows, tested), strict=True)
-    ]
+    data, model, parts, leaks = features(options)
     found = list(probe.scores(data, parts[0], parts[1], parts[2], options.labels, options.seeds))
     result: ProbeResult = {
         **probe.probe_scores(found, model.findings),
@@ -125,13 +108,46 @@ def run(options: Options) -> "ProbeResult":
     return result
 
 
+def features(options: Options) -> tuple["Datasets", "ModelSpec", list["FeatureTable"], list["LeakageCheck"]]:
+    """The data, the model, the features of the three splits, and the leakage checks."""
+    import torch
+
+    from ribcage.data import selection
+    from ribcage.data.collection import Datasets
+    from ribcage.data.provenance import Provenance
+    from ribcage.evaluation import leakage
+    from ribcage.training import probe
+
+    data = Datasets.open(options.data)
+    selection.distinct(data)
+    train_rows, val_rows, tested = split_rows(options, data)
+    model, backbone, seen = subject(options, data)
+    seen = [Provenance.of(data, train_rows, val_rows), *seen]
+    if options.split in options.drop_shared:
+        for each in seen:
+            tested, left = leakage.unseen(each, data, tested)
+            for note in leakage.left_out_note(left):
+                print(note)
+    leaks = [leakage.check_leakage(each, data, tested, allow=options.allow_leak) for each in seen]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    parts = [
+        probe.extract(backbone, loader(options, data, rows, model), device, name, blocks=options.layers)
+        for name, rows in zip((options.train, options.val, options.split), (train_rows, val_rows, tested), strict=True)
+    ]
+    return data, model, parts, leaks
+
+
 def check(options: Options) -> None:
     """All that is wrong with the numbers asked for, at once."""
+    check_numbers(options, ["--labels needs at least one fraction"] if not options.labels else [])
+
+
+def check_numbers(options: Options, wrong: list[str]) -> None:
+    """The same with the errors of a command that has these options, too."""
     from ribcage.runtime import limits
 
-    own = {"--init": options.init, "--pool": options.pool, "--channels": options.channels > 1}
+    own = {"--init": options.init, "--channels": options.channels > 1}
     said = [name for name, given in own.items() if given and named(options)]
-    wrong = ["--labels needs at least one fraction"] if not options.labels else []
     wrong += [f"{name} applies only if MODEL is the name of an architecture, not a folder" for name in said]
     limits.check_options(options, wrong)
 
@@ -186,7 +202,8 @@ def subject(options: Options, data: "Datasets") -> tuple["ModelSpec", "Backbone"
     size = (options.size[0], options.size[-1]) if options.size else None
     if named(options):
         opened = load_bundle(options.model)
-        model = replace(opened.spec, findings=findings, size=size or opened.spec.size)
+        pool = options.pool or opened.spec.pool
+        model = replace(opened.spec, findings=findings, size=size or opened.spec.size, pool=pool)
         return model, initial_backbone(model, options.model, 0.0), [opened.provenance]
     torch.manual_seed(0)
     own = np.mean([(one.mean, one.std) for one in data], axis=0).round(6).tolist()

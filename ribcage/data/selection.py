@@ -34,15 +34,29 @@ def share_of_patients(data: Datasets, rows: np.ndarray, share: float, seed: int 
         raise ValueError(f"The fraction of the patients must be above 0 and at most 1, not {share}.")
     if share == 1:
         return rows
+    place = _patient_order(data, rows, seed)
+    return rows[place < max(1, round(share * (place.max() + 1)))]
+
+
+def images_of_patients(data: Datasets, rows: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+    """The rows of the fewest patients with at least this number of images, in the order of `share_of_patients`: a
+    smaller number is a subset of a larger one with the same seed."""
+    if not 1 <= count <= len(rows):
+        raise ValueError(f"The number of images must be from 1 to {len(rows):,}, not {count:,}.")
+    place = _patient_order(data, rows, seed)
+    return rows[place <= np.searchsorted(np.cumsum(np.bincount(place)), count)]
+
+
+def _patient_order(data: Datasets, rows: np.ndarray, seed: int) -> np.ndarray:
+    """(N,) the place of each row's patient in a random order; a row without a patient is its own."""
     people = data.table.iloc[rows]
     unknown = people["patient"] == ""
     names = people["name"] + "\0" + people["patient"].mask(unknown, "\0" + people["path"])
     codes, unique = pd.factorize(names)
     digests = [hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest() for name in unique]
-    order = np.argsort(np.frombuffer(b"".join(digests), ">u8"), kind="stable")
-    chosen = np.zeros(len(unique), bool)
-    chosen[order[: max(1, round(share * len(unique)))]] = True
-    return rows[chosen[codes]]
+    place = np.empty(len(unique), np.int64)
+    place[np.argsort(np.frombuffer(b"".join(digests), ">u8"), kind="stable")] = np.arange(len(unique))
+    return np.asarray(place[codes])
 
 
 def distinct(data: Datasets) -> None:

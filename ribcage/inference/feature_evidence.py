@@ -39,7 +39,7 @@ def pooled_evidence(method: Supervised, images: Tensor) -> Evidence | None:
     if not isinstance(hidden, Tensor):
         return None
     leaf = hidden.detach().requires_grad_()
-    logits = method.head(method.backbone.pool(leaf.clone()))  # a clone: some models pool in place
+    logits = method.head(method.backbone.head_input(leaf.clone()))  # a clone: some models pool in place
     found = _owed(method, leaf, logits, height_width(images))
     return found if found and found.gradients.any() else None
 
@@ -79,7 +79,7 @@ def gathered_evidence(method: Supervised, images: Tensor) -> Evidence:
     """From the last features on a grid, among the outputs of all blocks, that the logits depend on."""
     _refuse_ensemble(method.backbone)
     with _given_on(method.backbone) as given:
-        logits = method.head(method.backbone(images.requires_grad_()))
+        logits = method.head(method.backbone.head_input(method.backbone.hidden(images.requires_grad_())))
     found = None
     for features in reversed(given):
         found = _owed(method, features, logits, height_width(images)) or found
@@ -97,7 +97,7 @@ def earlier_evidence(method: Supervised, images: Tensor, layer: int) -> Evidence
     _refuse_ensemble(method.backbone)
     size = height_width(images)
     with _given_on(method.backbone) as given:
-        logits = method.head(method.backbone(images.requires_grad_()))
+        logits = method.head(method.backbone.head_input(method.backbone.hidden(images.requires_grad_())))
     last = grid_of(method.backbone, size)
     by_grid: dict[tuple[int, int], list[Tensor]] = {}
     for features in given:

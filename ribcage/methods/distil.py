@@ -105,8 +105,7 @@ class Distil(Supervised):
         inside = bool(self.feature_weight or self.relation_weight)
         answers = [teacher(batch, views, inside) for teacher in self.teachers]
         hidden = self.backbone.hidden(views[0])
-        features = self.backbone.pool(hidden)
-        logits = self.head(self.dropout(features)).float()  # (N, F)
+        logits = self.head(self.dropout(self.backbone.head_input(hidden))).float()  # (N, F)
         self.latest = logits.detach(), labels
         taught = self._whole(agreed(answers, [teacher.weight for teacher in self.teachers], logits))  # (N, F)
         weights = targets.nan_to_num() * self.present + (1 - targets.nan_to_num()) * self.absent
@@ -115,7 +114,7 @@ class Distil(Supervised):
             "soft": (1 - self.label_weight, per_known(self.apart(logits, taught), taught)),
         }
         if inside and self.feature_weight:
-            parts["features"] = (self.feature_weight, self._unlike(features.float(), answers))
+            parts["features"] = (self.feature_weight, self._unlike(self.backbone.pool(hidden).float(), answers))
         if inside and self.relation_weight:
             parts["relations"] = (self.relation_weight, self._unrelated(hidden, views[0], answers))
         loss = torch.stack([share * part for share, part in parts.values()]).sum()

@@ -17,13 +17,14 @@ from ribcage.models import losses
 from ribcage.models.adapters import Adaptation, AdaptedLayers, LowRank, adapt_backbone
 from ribcage.models.backbone import Backbone
 from ribcage.models.mixing import mixed
+from ribcage.models.query_head import QueryHead
 from ribcage.runtime import distributed
 
 CHINESE = "监督预训练：特征上接一个线性层，未知标签不参与损失"
 
 
 class Supervised(Method):
-    """A backbone and a linear head.
+    """A backbone and a linear head, or one with query pooling.
 
     loss: loss function: cross-entropy for mutually exclusive findings, otherwise one of the others
     smoothing: label smoothing factor (towards 0.5, or 1/F for F mutually exclusive findings); 0 means no smoothing
@@ -71,9 +72,7 @@ class Supervised(Method):
         self.dropout = nn.Dropout(dropout)
         self.head: Any = nn.Identity()
         if self.findings:
-            self.head = nn.Linear(backbone.dim, len(self.findings))
-            nn.init.normal_(self.head.weight, std=0.01)
-            nn.init.zeros_(self.head.bias)
+            self.head = classification_head(backbone, self.findings)
         self.loss, self.smoothing, self.adapt = losses.LOSSES[loss], smoothing, adapt
         self.mixup, self.cutmix = mixup, cutmix
         self.balanced, self.prior, self.exclusive = balanced, prior, loss == "cross-entropy"
@@ -107,7 +106,7 @@ class Supervised(Method):
 
     def logits(self, images: Tensor) -> Tensor:
         """(N, F)"""
-        return self.head(self.dropout(self.backbone(images)))
+        return self.head(self.dropout(self.backbone.head_input(self.backbone.hidden(images))))
 
     def after_forward(self) -> None:
         """Keep logits and labels. In a compiled graph, a growing list would have to be compiled anew in each step."""
@@ -159,3 +158,13 @@ class Supervised(Method):
     def _mixed(self, views: list[Tensor], targets: Tensor, chance: Tensor) -> tuple[list[Tensor], Tensor]:
         """Mixup or CutMix of all views and the targets, in training only."""
         return mixed(views, targets, chance, self.mixup, self.cutmix) if self.training else (views, targets)
+
+
+def classification_head(backbone: Backbone, findings: Sequence[str]) -> nn.Module:
+    """One logit per finding, from the pooled features or by query pooling."""
+    if backbone.pools_by_query:
+        return QueryHead(backbone.dim, len(findings))
+    head = nn.Linear(backbone.dim, len(findings))
+    nn.init.normal_(head.weight, std=0.01)
+    nn.init.zeros_(head.bias)
+    return head

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ribcage.models.catalogue import known_model, pretrained_config
 from ribcage.models.layers import choose_attention
 from ribcage.models.pretrained import Coverage, Weights, pretrained_model, weights_in
+from ribcage.models.query_head import POOL
 from ribcage.models.stem import GRAY, fold_stem
 from ribcage.runtime.spelling import did_you_mean
 
@@ -38,8 +39,8 @@ POOLS: tuple[str, ...] = (
     "fastavgmax",
     "fastcatavgmax",
 )
-POOLS += ("token", "map", "prr")
-"""timm's pooling methods; "": the model's own."""
+POOLS += ("token", "map", "prr", POOL)
+"""timm's pooling methods; "": the model's own. With "query", the head pools (`query_head.py`)."""
 
 
 class Backbone(nn.Module):
@@ -51,7 +52,7 @@ class Backbone(nn.Module):
         size: (height, width) of the images, for position embeddings; None: the model's own.
         init: "" for random weights, "imagenet" for timm's pretrained ones, else a file of weights.
         drop_path: share of residual branches dropped in training.
-        pool: pooling of features in timm's words (avg, token, max …); "": the model's own.
+        pool: pooling of features in timm's words (avg, token, max …), or query; "": the model's own.
         mean, std: normalisation of the images; pretrained weights are adapted to it.
         read: reads the weights in a file under timm's names; None: the names in the file are used.
         rgb_normalisation: (means, standard deviations) of three channels, for published weights used unchanged:
@@ -84,8 +85,9 @@ class Backbone(nn.Module):
             )
         self.name, self.channels, self.pretrained = known_model(name), channels, bool(init)
         options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": drop_path} if drop_path else {"num_classes": 0}
+        self.pool_name, self.pools_by_query = pool, pool == POOL
         if pool:
-            options["global_pool"] = pool
+            options["global_pool"] = timm_pool(pool)
         if size is not None and pretrained_config(name).fixed_input_size:
             options["img_size"] = size
         self.coverage: Coverage | None = None
@@ -139,8 +141,24 @@ class Backbone(nn.Module):
         return (images * std + mean - self.rgb_mean.to(images)) / self.rgb_std.to(images)
 
     def pool(self, hidden: Hidden) -> Tensor:
-        """Output of `model.forward_features` → (N, dim), pooled as the model does before its head."""
+        """Output of `model.forward_features` → (N, dim), pooled as the model does before its head; with query pooling,
+        which belongs to the head, the average."""
+        if self.pools_by_query:
+            return self.places(hidden).mean(1)
         return self.model.forward_head(hidden, pre_logits=True)
+
+    def head_input(self, hidden: Hidden) -> Tensor:
+        """Output of `model.forward_features` → the input of a classification head: (N, dim), or (N, places, dim) with
+        query pooling."""
+        return self.places(hidden) if self.pools_by_query else self.pool(hidden)
+
+    def places(self, hidden: Hidden) -> Tensor:
+        """(N, places, dim): the patch tokens or the cells of the last map, for query pooling."""
+        features = self.model.forward_head(hidden, pre_logits=True)
+        if features.ndim == 3:
+            return features[:, getattr(self.model, "num_prefix_tokens", 0) :]
+        last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+        return features.flatten(1, 2) if last else features.flatten(2).transpose(1, 2)
 
     def maps(self, images: Tensor) -> Tensor:
         """(N, dim, h, w) features by position; a transformer's tokens are arranged on their grid.
@@ -155,6 +173,11 @@ class Backbone(nn.Module):
         stages = {stage["reduction"]: stage["num_chs"] for stage in self._stages()}
         last = max(stages)
         return {step: stages[step] for step in sorted(stages)[-LEVELS:-1]} | {last: self.model.num_features}
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks of a transformer, or of stages of a CNN."""
+        return len(self._stages())
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """(N, channels, h, w) for each of `levels`: the last map of each size. A vision transformer has one."""
@@ -179,3 +202,8 @@ class Backbone(nn.Module):
         tokens = hidden[:, getattr(self.model, "num_prefix_tokens", 0) :]
         reduction = self.model.feature_info[-1]["reduction"]
         return tokens.transpose(1, 2).unflatten(2, (-(-size[0] // reduction), -(-size[1] // reduction)))
+
+
+def timm_pool(pool: str) -> str:
+    """The pooling by timm's name; "" for none, where the head pools."""
+    return "" if pool == POOL else pool

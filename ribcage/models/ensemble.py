@@ -36,7 +36,7 @@ class Ensemble(Backbone):
         self.name = ensemble_name([one.name for one in members])
         self.channels, self.size, self.pretrained = members[0].channels, members[0].size, True
         self.scale, self.rgb_normalisation, self.coverage = members[0].scale, (), None
-        self.dim = sum(one.dim for one in members)
+        self.dim, self.pool_name, self.pools_by_query = sum(one.dim for one in members), "", False
 
     @property
     def backbones(self) -> list[Backbone]:

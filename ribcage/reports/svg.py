@@ -35,6 +35,15 @@ class Dots:
 
 
 @dataclass(frozen=True)
+class Area:
+    """The area between two curves."""
+
+    x: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True)
 class Axes:
     """Range, label and ticks of both axes."""
 
@@ -46,11 +55,11 @@ class Axes:
     y_ticks: Ticks = ((0.0, "0"), (0.5, ".5"), (1.0, "1"))
 
 
-def plot(name: str, parts: Sequence[Line | Dots], axes: Axes | None = None) -> Markup:
+def plot(name: str, parts: Sequence[Line | Dots | Area], axes: Axes | None = None) -> Markup:
     """One plot."""
     axes = axes or Axes()
     across, down = _scale(axes.x, LEFT, WIDTH - RIGHT), _scale(axes.y, HEIGHT - BOTTOM, TOP)
-    drawn = [_line(part, across, down) if isinstance(part, Line) else _dots(part, across, down) for part in parts]
+    drawn = [_part(part, across, down) for part in parts]
     title = escape(name)
     inner = f'<text class="name" x="{LEFT}" y="12">{title}</text>{_frame(axes, across, down)}{"".join(drawn)}'
     return Markup(f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">{inner}</svg>')
@@ -112,6 +121,18 @@ def _frame(axes: Axes, across: Callable[[float], float], down: Callable[[float],
     turn = f"translate(9 {(top + bottom) / 2}) rotate(-90)"
     parts.append(f'<text transform="{turn}" text-anchor="middle">{escape(axes.y_label)}</text>')
     return "".join(parts)
+
+
+def _part(part: Line | Dots | Area, across: Callable[[float], float], down: Callable[[float], float]) -> str:
+    if isinstance(part, Area):
+        return _area(part, across, down)
+    return _line(part, across, down) if isinstance(part, Line) else _dots(part, across, down)
+
+
+def _area(area: Area, across: Callable[[float], float], down: Callable[[float], float]) -> str:
+    x, y = np.concatenate([area.x, area.x[::-1]]), np.concatenate([area.high, area.low[::-1]])
+    points = [f"{across(a):.1f} {down(b):.1f}" for a, b in zip(x.tolist(), y.tolist(), strict=True)]
+    return f'<path class="area" d="M{"L".join(points)}Z"/>'
 
 
 def _line(line: Line, across: Callable[[float], float], down: Callable[[float], float]) -> str:

@@ -19,7 +19,9 @@ _PORTION: Limit = ("from 0 to 1", lambda value: 0 <= value <= 1)
 _TEMPERATURE: Limit = ("at least 1e-6", lambda value: value >= 1e-6)
 _BETWEEN: Limit = ("between 0 and 1", lambda value: 0 < value < 1)
 LIMITS: dict[str, Limit] = {
-    **dict.fromkeys(("size", "epochs", "batch", "devices", "seeds", "validate_every", "evaluate_every"), _COUNT),
+    **dict.fromkeys(
+        ("size", "epochs", "batch", "devices", "seeds", "layers", "validate_every", "evaluate_every"), _COUNT
+    ),
     "lora_rank": _COUNT,
     "lora_alpha": _POSITIVE,
     **dict.fromkeys(("lr", "min_lr", "warmup", "weight_decay", "mixup", "cutmix", "clip", "patience"), _NOT_NEGATIVE),

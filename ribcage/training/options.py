@@ -51,7 +51,8 @@ class TrainingOptions:
     channels: Literal[1, 3] = 1
     """Number of input channels; 3 repeats the greyscale image."""
     pool: str = ""
-    """Global pooling: a timm pool type, such as avg or token (default: that of the architecture)."""
+    """Pooling: a timm pool type, such as avg or token, or query for attention pooling with one learnt query per finding
+    (default: that of the architecture)."""
     augment_options: tuple[str, ...] = ()
     """Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0."""
     epochs: int

@@ -3,9 +3,11 @@ labels.
 
 Logistic regression, one per finding:  min_w  mean_n l(w.x_n + b, t_n) + strength / 2 |w|^2,  x standardised. Nearest
 neighbours, as in Wu et al. 2018, https://arxiv.org/abs/1805.01978: the k most similar images vote with weight
-exp(cosine / 0.07). Strength and k are selected for each finding on validation images, never on test images.
+exp(cosine / 0.07). With query pooling, also attention over patches or cells (`attention_probe.py`). Strength and k are
+selected for each finding on validation images, never on test images.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict, Unpack
@@ -24,7 +26,11 @@ from ribcage.data.loader import Loader
 from ribcage.imaging.augment import plain_view
 from ribcage.inference.forward_pass import batch_outputs
 from ribcage.models.backbone import Backbone
+from ribcage.models.block_features import block_features, refuse_blocks
+from ribcage.runtime import files
 from ribcage.runtime.devices import autocast
+from ribcage.training.attention_probe import attended
+from ribcage.training.logistic import logistic
 
 STRENGTHS = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
 """Strongest first; ties are resolved in favour of the first."""
@@ -45,10 +51,14 @@ class FeatureTable:
     """(N, F) 1, 0 and NaN (unknown)."""
     rows: np.ndarray
     """(N,) rows of the `Datasets`."""
+    cells: np.ndarray | None = None
+    """(N, T, D) float16: the features of each patch or cell, if the backbone has query pooling; `features` is their
+    mean."""
 
     def take(self, places: np.ndarray) -> "FeatureTable":
         """The images at these positions."""
-        return FeatureTable(self.features[places], self.labels[places], self.rows[places])
+        cells = None if self.cells is None else self.cells[places]
+        return FeatureTable(self.features[places], self.labels[places], self.rows[places], cells)
 
 
 @dataclass(frozen=True)
@@ -93,22 +103,43 @@ def extract(
     device: torch.device,
     label: str = "",
     dtype: torch.dtype = torch.float32,
+    blocks: int = 1,
 ) -> FeatureTable:
-    """Features and labels of the images of a loader; the backbone is not changed."""
+    """Features and labels of the images of a loader, from the last blocks; the backbone is not changed."""
     backbone = backbone.to(device).eval()
+    refuse_blocks(backbone, blocks)
+    if backbone.pools_by_query:
+        _refuse_memory(backbone, loader, device, blocks)
 
-    def compute(batch: Batch) -> np.ndarray:
+    def compute(batch: Batch) -> tuple[np.ndarray, np.ndarray | None]:
         shown = batch.views[0].to(device, memory_format=torch.channels_last)
         with autocast(device, dtype):
-            return np.asarray(backbone(shown).float().cpu().numpy())
+            found = block_features(backbone, shown, blocks).float()
+        if found.ndim == 2:
+            return found.cpu().numpy(), None
+        return found.mean(1).cpu().numpy(), found.clamp(-65504, 65504).half().cpu().numpy()
 
-    features = np.concatenate(list(batch_outputs(loader, compute, label)))
+    found = list(batch_outputs(loader, compute, label))
+    features = np.concatenate([one for one, _ in found])
+    cells = np.concatenate([one for _, one in found if one is not None]) if backbone.pools_by_query else None
     if not np.isfinite(features).all():
         raise ValueError(
             f"The features of {backbone.name} contain NaN or infinity: its weights are damaged, or they were trained "
             f"with a different input normalisation."
         )
-    return FeatureTable(features, loader.labels(0, loader.rows), loader.rows)
+    return FeatureTable(features, loader.labels(0, loader.rows), loader.rows, cells)
+
+
+def _refuse_memory(backbone: Backbone, loader: Loader, device: torch.device, blocks: int) -> None:
+    """Raise if the features of all cells do not fit into the free memory."""
+    with torch.inference_mode():
+        one = block_features(backbone, torch.zeros(1, loader.channels, *loader.views[0].shape, device=device), blocks)
+    needed, free = 2 * one.numel() * len(loader.rows), os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if 2 * needed > free:  # twice, while the batches are joined
+        raise ValueError(
+            f"The features of all cells of {len(loader.rows):,} images need {files.format_bytes(2 * needed)} of "
+            f"memory, and {files.format_bytes(free)} are free. Use a smaller --size, fewer --layers or --pool avg."
+        )
 
 
 class LoaderOptions(TypedDict, total=False):
@@ -141,7 +172,7 @@ def scores(
         for seed in range(seeds if share < 1 else 1):
             chosen = selection.share_of_patients(data, train.rows, share, seed)
             part = train.take(np.isin(train.rows, chosen))
-            for name, read in CLASSIFIERS.items():
+            for name, read in classifiers(train).items():
                 found = chosen_auroc(read(part, val, test), val.labels, test.labels)
                 yield Score(name, share, seed, len(part.rows), tuple(np.where(two_classes(part.labels), found, np.nan)))
 
@@ -169,7 +200,12 @@ def _summary(draws: Sequence[Score]) -> ScoreSummary:
 
 
 def chosen_auroc(scores_of_settings: Sequence[Scores], val: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """(F,) test AUROC of each finding with the setting that is best on validation images.
+    """(F,) test AUROC of each finding with the setting that is best on validation images."""
+    return metrics.auroc(chosen_scores(scores_of_settings, val), test)
+
+
+def chosen_scores(scores_of_settings: Sequence[Scores], val: np.ndarray) -> np.ndarray:
+    """(N, F) scores of the test images, for each finding with the setting that is best on validation images.
 
     scores_of_settings: for every setting the scores (N, F) of validation and test images. A finding without both
     classes in validation uses the setting that is best for the others on average.
@@ -183,8 +219,8 @@ def chosen_auroc(scores_of_settings: Sequence[Scores], val: np.ndarray, test: np
         )
     common = validation[:, judged].mean(axis=1).argmax()
     best = np.where(judged, np.where(judged, validation, 0).argmax(axis=0), common)
-    tested = np.stack([metrics.auroc(scores, test) for _, scores in scores_of_settings])
-    return tested[best, np.arange(len(best))]
+    tested = np.stack([scores for _, scores in scores_of_settings])
+    return np.asarray(tested[best, :, np.arange(len(best))].T)
 
 
 def two_classes(labels: np.ndarray) -> np.ndarray:
@@ -204,46 +240,6 @@ def regressed(
     x, first, second = (torch.from_numpy((part.features - mean) / std) for part in (train, val, test))
     fitted = logistic(x, torch.from_numpy(train.labels.astype(np.float64)), strengths)
     return [((first @ w + b).numpy(), (second @ w + b).numpy()) for w, b in fitted]
-
-
-def logistic(x: Tensor, targets: Tensor, strengths: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
-    """Weights (D, F) and biases (F,) for every strength, strongest first; x (N, D) and targets (N, F) in float64.
-
-    Solved along the principal axes of x, each scaled by about its curvature: the problem is then well conditioned and
-    L-BFGS converges in a few dozen steps.
-    """
-    curvature, axes = torch.linalg.eigh(x.T @ x / len(x))
-    spanned = curvature > 1e-10 * curvature.max().clamp(min=1e-300)  # weights stay in the span of the images
-    curvature, axes = curvature[spanned], axes[:, spanned]
-    z, known = x @ axes, ~targets.isnan()
-    t, share = targets.nan_to_num(), known.double() / known.sum(0).clamp(min=1)
-    w = torch.zeros(z.shape[1], targets.shape[1], dtype=torch.float64)
-    b = torch.logit((t * share).sum(0), eps=1e-3)
-    fitted = []
-    for strength in strengths:  # warm start: from the solution for the next stronger one
-        w, b = _minimum(z, t, share, w, b, strength, (curvature / 4 + strength).rsqrt()[:, None])
-        fitted.append((axes @ w, b))
-    return fitted
-
-
-def _minimum(
-    z: Tensor, t: Tensor, share: Tensor, w: Tensor, b: Tensor, strength: float, scale: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Weights and biases with the minimum loss."""
-    u, b = (w / scale).requires_grad_(), b.clone().requires_grad_()
-    search = torch.optim.LBFGS(
-        [u, b], max_iter=200, tolerance_grad=1e-7, tolerance_change=1e-13, line_search_fn="strong_wolfe"
-    )
-
-    def loss() -> Tensor:
-        search.zero_grad()
-        logits = z @ (scale * u) + b
-        value = ((F.softplus(logits) - t * logits) * share).sum() + strength / 2 * (scale * u).square().sum()
-        value.backward()
-        return value
-
-    search.step(loss)
-    return (scale * u).detach(), b.detach()
 
 
 # ---- nearest neighbours
@@ -281,6 +277,17 @@ CLASSIFIERS: dict[str, Callable[[FeatureTable, FeatureTable, FeatureTable], list
     "logistic": regressed,
     "kNN": neighbours,
 }
+
+
+def attention(train: FeatureTable, val: FeatureTable, test: FeatureTable) -> list[Scores]:
+    """Scores of query pooling for every strength."""
+    assert train.cells is not None and val.cells is not None and test.cells is not None
+    return [(first, second) for first, second in attended(train.cells, train.labels, (val.cells, test.cells))]
+
+
+def classifiers(train: FeatureTable) -> dict[str, Callable[[FeatureTable, FeatureTable, FeatureTable], list[Scores]]]:
+    """The classifiers for these features: attention only where there are cells."""
+    return CLASSIFIERS if train.cells is None else {**CLASSIFIERS, "attention": attention}
 
 
 class ProbeSummary(TypedDict):

@@ -12,6 +12,7 @@ from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd
 from torch.utils.flop_counter import FlopCounterMode
 
 from ribcage.bundle.cost.subject import Subject, shapes
+from ribcage.models.query_head import QueryHead
 
 BY_FUNCTION = ("DenseNet", "MobileNet")
 """Architectures that pool by a layer in timm, but by a function, which thop does not count, in the published code."""
@@ -57,12 +58,14 @@ def _pool(model: nn.Module) -> nn.Module:
 
 
 def products(layer: nn.Module, x: Tensor, y: Tensor) -> int:
-    """Multiply-adds of a convolution or a linear layer."""
+    """Multiply-adds of a convolution, a linear layer or a head with query pooling."""
     match layer:
         case _ConvNd():
             return y.numel() * x.shape[1] // layer.groups * layer.weight[0, 0].numel()
         case nn.Linear():
             return y.numel() * layer.in_features
+        case QueryHead():
+            return 2 * x.shape[1] * layer.query.numel()
     return 0
 
 

@@ -63,9 +63,10 @@ class LiveTeacher:
             return TeacherOutput(self.method.logits(shown))
         backbone = self.method.backbone
         hidden = backbone.hidden(shown)
-        features = backbone.pool(hidden)
-        maps = backbone.grid(hidden, (shown.shape[2], shown.shape[3])) if inside else None
-        return TeacherOutput(self.method.head(features), features if inside else None, maps)
+        logits = self.method.head(backbone.head_input(hidden))
+        if not inside:
+            return TeacherOutput(logits)
+        return TeacherOutput(logits, backbone.pool(hidden), backbone.grid(hidden, (shown.shape[2], shown.shape[3])))
 
 
 def calibrated_logits(logits: Tensor, model: ModelSpec, exclusive: bool = False) -> Tensor:
