@@ -131,7 +131,7 @@ def label_curves(
     """The curves of the macro mean and of each finding."""
     found = sorted(found, key=lambda one: float(one.images.mean()))
     defined = np.array([_defined(one) for one in found])  # (K, F)
-    always: np.ndarray = defined.all(0)
+    always = np.asarray(defined.all(0))
     if not always.any():
         raise ValueError(
             f"No finding has positive and negative labels in all subsets of {found[0].images.mean():,.0f} images and "
