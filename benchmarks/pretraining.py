@@ -38,9 +38,11 @@ from ribcage.models.backbone import Backbone
 from ribcage.runtime import recipe
 from ribcage.training import probe as probing
 
-METHODS = ("supervised", "supcon", "moco", "byol", "swav", "mae_unet", "mae", "mae --decode-ratio 0.25")
+METHODS = ("supervised", "supcon", "moco", "byol", "swav", "mae_unet", "mae", "mocov3", "dino", "dinov2", "ijepa")
 VARIANTS = {"mae --decode-ratio 0.25": ("mae", ["--decode-ratio", "0.25"])}
-"""Which method with which options: probed, not fine-tuned."""
+"""Which method with which options: probed, not fine-tuned. Named by --methods only."""
+LAYER_DECAY = 0.75
+"""Of fine-tuned transformers, random and pretrained ones: better for both in the development run."""
 RANDOM = {"random CNN": "supervised", "random ViT": "mae"}
 """Networks that learnt nothing, and the recipe whose architecture they have."""
 PIXELS, SIDE = "pixels", 32
@@ -93,7 +95,8 @@ def commands(subject: Subject, options: argparse.Namespace) -> list[list[str]]:
         recipe += ["--epochs", str(subject.recipe["epochs"] * options.times)] if options.times > 1 else []
         asked.append(["pretrain", subject.method, *recipe, *VARIANTS.get(subject.name, ("", []))[1], *once])
     how = ["--size", *size, "--epochs", str(options.tune_epochs), "--batch", "32", "--lr", "1e-3"]
-    how += ["--pool", pool(subject)]
+    how += ["--validate-every", "3", "--pool", pool(subject)]
+    how += ["--layer-decay", str(LAYER_DECAY)] if "vit" in subject.recipe["model"] else []
     init = [] if subject.random else ["--init", str(subject.pretrained)]
     for share in options.labels if options.folds == 0 and subject.name not in VARIANTS else ():
         out = ["--out", str(subject.tuned(share)), "--labels", str(share)]
@@ -249,8 +252,8 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=METHODS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    parser.add_argument("--labels", type=float, nargs="*", default=[0.05])
-    parser.add_argument("--tune-epochs", type=int, default=20)
+    parser.add_argument("--labels", type=float, nargs="*", default=[0.1])
+    parser.add_argument("--tune-epochs", type=int, default=30)
     parser.add_argument("--folds", type=int, default=0)
     parser.add_argument("--times", type=int, default=1, help="as many epochs as the recipes have")
     parser.add_argument("--least", type=int, default=20, help="of positives, for a finding to be asked for")

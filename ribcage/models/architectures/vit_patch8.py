@@ -9,7 +9,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
 FACTS = {
-    "input_size": (3, 64, 64),
+    "input_size": (3, 224, 224),
     "fixed_input_size": True,
     "first_conv": "patch_embed.proj",
     "classifier": "head",
@@ -25,7 +25,7 @@ def _built(name: str, pretrained: bool, options: dict[str, Any]) -> VisionTransf
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
         feature_cfg={"out_indices": 3, "feature_cls": "getter"},
-        **({"img_size": 64, "patch_size": 8} | options),
+        **({"patch_size": 8} | options),
     )
     return built
 
