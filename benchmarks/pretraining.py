@@ -38,7 +38,7 @@ from ribcage.models.backbone import Backbone
 from ribcage.runtime import recipe
 from ribcage.training import probe as probing
 
-METHODS = ("supervised", "supcon", "moco", "byol", "swav", "mae_unet", "mae", "mocov3", "dino", "dinov2", "ijepa")
+METHODS = ("supervised", "supcon", "moco", "byol", "swav", "mae_unet", "mocov3", "mae")
 VARIANTS = {"mae --decode-ratio 0.25": ("mae", ["--decode-ratio", "0.25"])}
 """Which method with which options: probed, not fine-tuned. Named by --methods only."""
 LAYER_DECAY = 0.75
