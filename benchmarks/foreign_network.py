@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -152,8 +153,13 @@ def calibration_table(test: Scores, others: Scores) -> None:
     """Mean ECE and Brier score over the findings of each way."""
     print("| probabilities | ECE | Brier score (95 %) |\n|---|---|---|")
     for name, found in calibrated(test, others).items():
-        brier = over_patients(lambda weights, p=found: metrics.brier(p, test.labels, weights).mean(), test.patients)
+        brier = over_patients(partial(mean_brier, found, test.labels), test.patients)
         print(f"| {name} | {metrics.ece(found, test.labels).mean():.3f} | {limits(*brier)} |")
+
+
+def mean_brier(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
+    """The mean Brier score over the findings."""
+    return float(metrics.brier(probabilities, labels, weights).mean())
 
 
 def over_patients(measure: Callable[[np.ndarray], float], patients: np.ndarray) -> tuple[float, float, float]:
