@@ -25,6 +25,7 @@ LARGE = ("autoformer_v2_small", "autoformer_v2_base", "resnet34_small", "resnet1
 LARGE += ("vit_base_patch16_reg4_dinov2", "vit_large_patch16_reg4_dinov2")
 LARGE += ("eva_x_small_patch16", "eva_x_base_patch16", "eva_x_base_patch16_rope16")
 LARGE += ("monai_resnet34", "monai_resnet50", "monai_resnet101")
+LARGE += ("vit_small_patch16_clip_224", "vit_small_patch32_clip_224")
 LARGE += ("vit_base_patch16_siglip_tanh_224", "vit_so400m_patch14_siglip_tanh_224")
 LARGE += ("monai_resnet34", "monai_resnet50", "monai_resnet101", "xrv_resnet101_encoder")
 NAMES = [name for name in OURS if name not in LARGE]

@@ -123,6 +123,18 @@ def test_the_activation_decides_between_models_with_the_same_weights(tmp_path: P
     assert (type(activation).__name__ == "QuickGELU") == quick
 
 
+@pytest.mark.parametrize("patch", [16, 32])
+def test_the_small_transformers_of_openclip_are_known(tmp_path: Path, patch: int) -> None:
+    """Heads of 64 channels, and the norms of OpenCLIP."""
+    config = folder(tmp_path, {"a": torch.zeros(1)}, OWN).with_name(open_clip.BESIDE)
+    with torch.device("meta"):
+        weights = {name: torch.empty(shape) for name, shape in tower(384, 12, 224, patch).items()}
+        found = open_clip.published(weights, config)
+        model: Any = timm.create_model(found.name)
+    assert found.name == f"vit_small_patch{patch}_clip_224"
+    assert (model.blocks[0].attn.num_heads, model.norm_pre.eps, model.norm.eps) == (6, 1e-5, 1e-5)
+
+
 def test_a_weight_that_is_left_over_or_missing_is_refused(tmp_path: Path, weights: dict[str, Tensor]) -> None:
     for strange in ("visual.transformer.resblocks.3.adapter.weight", "audio.conv.weight"):
         file = folder(tmp_path / "m", weights | {strange: torch.zeros(3)}, OWN)

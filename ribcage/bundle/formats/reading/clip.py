@@ -12,8 +12,8 @@ from ribcage.bundle.formats.reading.published_weights import architecture
 
 TEXT = "text tower or projection"
 """Reason for which weights of a model of images and texts are left out."""
-SIZES = {256: "xsmall", 512: "medium", 640: "betwixt", 768: "base", 896: "base", 1024: "large", 1152: "so400m",
-         1280: "huge", 1408: "giant", 1536: "giantopt", 1664: "gigantic"}  # fmt: skip
+SIZES = {256: "xsmall", 384: "small", 512: "medium", 640: "betwixt", 768: "base", 896: "base", 1024: "large",
+         1152: "so400m", 1280: "huge", 1408: "giant", 1536: "giantopt", 1664: "gigantic"}  # fmt: skip
 """Width of the tokens → name of the size."""
 ACTIVATIONS = {"gelu": "GELU", "gelu_pytorch_tanh": "GELUTanh", "quick_gelu": "QuickGELU"}
 """Name in config.json → timm's class: GELU, its approximation with tanh, and x sigmoid(1.702 x)."""
