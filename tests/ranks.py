@@ -24,9 +24,10 @@ from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.runtime import distributed, launcher, synchronised_norms
 from ribcage.training.teachers.live import LiveTeacher
+from ribcage.training.teachers.patches import FrozenPatches
 
 SIZE, FINDINGS, BATCH, STEPS = (32, 32), ("a", "b", "c"), 16, 2
-TRANSFORMERS_ONLY = ("ijepa", "mae")
+TRANSFORMERS_ONLY = ("eva", "ijepa", "mae")
 CNNS_ONLY = ("mae_unet",)
 SMALL = {"queue": 32, "hidden": 24, "dim": 12, "bn_group": 4, "prototypes": 20, "crops": 2, "decoder": "dec128d2b"}
 SMALL |= {"targets": 2, "predictor_dim": 24, "predictor_depth": 1}
@@ -68,6 +69,18 @@ def teacher(student: str, size: tuple[int, int], device: torch.device | None = N
     return LiveTeacher(opened, FINDINGS, torch.ones(3), view=0, scale=(0.5, 0.25), device=device)
 
 
+def patch_teacher(
+    size: tuple[int, int] = (32, 32), scale: tuple[float, float] = (0.5, 0.25), device: torch.device | None = None
+) -> FrozenPatches:
+    """A transformer of three channels, with another normalisation than the student's."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(7)
+        method = Supervised(Backbone("test_vit", channels=3, size=size), ("a",))
+    model = ModelSpec("test_vit", method.findings, size, 32, "pad", 0.45, 0.22, channels=3)
+    opened = Classifier(Path(), model, method, Provenance.nothing())
+    return FrozenPatches(opened, scale, device or torch.device("cpu"))
+
+
 def made(
     name: str, model: str = "test_resnet", channels: int = 1, size: tuple[int, int] = SIZE, seed: int = 0, **more: Any
 ) -> Method:
@@ -77,6 +90,8 @@ def made(
     chosen = {**options(name), **more}
     if "relation_weight" in chosen:
         chosen.setdefault("teachers", [teacher(model, size)])
+    if methods.load_method(name).takes_teacher:
+        chosen.setdefault("teacher", patch_teacher(size))
     return methods.load_method(name)(backbone, FINDINGS, **chosen).train()  # type: ignore[call-arg]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from batches import batch as images
-from ranks import TRANSFORMERS_ONLY
+from ranks import TRANSFORMERS_ONLY, patch_teacher
 
 from ribcage import cli, methods
 from ribcage.commands import finetune, localise, pretrain
@@ -28,6 +28,9 @@ PUBLISHED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # configs/in1k_vith14_ep300.yaml: 1e-3 for 2048 images, ends at 1e-6
     "ijepa": ({"batch": 2048}, {"optimizer": "adamw", "lr": 1e-3, "min_lr": 1e-6, "weight_decay": "0.04:0.4",
                                 "warmup": 40, "epochs": 300}),
+    # EVA-02/asuka/README.md
+    "eva": ({"batch": 4000}, {"optimizer": "adamw", "lr": 3e-3, "betas": (0.9, 0.98), "min_lr": 0.0, "weight_decay": 0.05,
+                              "warmup": 1, "epochs": 240}),
     "mae_unet": ({"batch": 2048}, {"optimizer": "adamw", "lr": 1.2e-3, "betas": (0.9, 0.95), "warmup": 40, "epochs": 800}),
     # BYOL, section 3.3: 0.2 × 4096 / 256
     "byol": ({"batch": 4096}, {"optimizer": "lars", "lr": 3.2, "betas": (), "weight_decay": 1.5e-6, "warmup": 10,
@@ -211,7 +214,9 @@ def test_options_that_would_train_nothing_are_named_at_once(
 @pytest.mark.parametrize("name", PRETRAIN)
 def test_batch_norms_of_single_images_are_refused(name: str) -> None:
     kind = methods.load_method(name)
-    method = kind(Backbone("test_vit" if name in TRANSFORMERS_ONLY else "test_resnet", size=(64, 64)), ("a",))
+    model = "test_vit" if name in TRANSFORMERS_ONLY else "test_resnet"
+    more = {"teacher": patch_teacher((64, 64))} if kind.takes_teacher else {}
+    method = kind(Backbone(model, size=(64, 64)), ("a",), **more)
     if name in TRANSFORMERS_ONLY:
         micro_batches.check_batch_norms(settled(name, batch=1), method, 1)
         return

@@ -26,6 +26,7 @@ from ribcage.imaging.augment import View
 from ribcage.methods import Method
 from ribcage.methods.base import ContrastiveMethod
 from ribcage.methods.distil import Distil, Teachers
+from ribcage.methods.eva import EVA
 from ribcage.models import layers, mixing
 from ribcage.models.detectors import yolo
 from ribcage.training import gradient_caching, optim
@@ -128,6 +129,8 @@ def test_no_step_waits_for_the_device(
     if isinstance(method, Distil):
         stored = StoredTeacher(np.zeros((len(batch), 3), np.float32), torch.ones(3), device)
         method.teachers = Teachers([ranks.teacher(model, ranks.SIZE, device), stored])
+    if isinstance(method, EVA):
+        method.teacher = ranks.patch_teacher(device=device)
     with monkeypatch.context() as patched, NoWaiting():
         patched.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no such device
         patched.setattr(torch, "tensor", on_cpu(torch.tensor))

@@ -38,6 +38,7 @@ SMALL = {
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("数据 set") / "phantom"
     assert cli.main(["import", "phantom", "--out", str(folder), "--images", "120", "--size", "48"]) == 0
+    assert cli.main([*words("mae", folder, folder.parent / "teacher"), "--epochs", "1"]) == 0
     return folder
 
 
@@ -58,6 +59,8 @@ def own(name: str) -> list[str]:
 def words(name: str, data: Path, out: Path, *more: str) -> list[str]:
     size = "64" if model(name) == VIT else "32"
     plain = ["pretrain", name, "--data", str(data), "--out", str(out), "--model", model(name), "--size", size]
+    if methods.load_method(name).takes_teacher:
+        plain += ["--teacher", str(data.parent / "teacher")]
     return [*plain, *own(name), "--batch", "16", "--epochs", "3", "--evaluate-every", "2", "--threads", "1", *more]
 
 

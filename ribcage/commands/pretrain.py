@@ -31,7 +31,13 @@ if TYPE_CHECKING:
     from ribcage.training.trainer import Trainer
 
 POSITIONAL = ("method",)
-PLACES = {"data": Place.DATASET, "init": Place.WEIGHTS, "probe": Place.DATASET, "out": Place.FOLDER_OUT}
+PLACES = {
+    "data": Place.DATASET,
+    "init": Place.WEIGHTS,
+    "teacher": Place.PREDICTOR,
+    "probe": Place.DATASET,
+    "out": Place.FOLDER_OUT,
+}
 EXAMPLES = (
     "pretrain moco --data data/nih --model resnet50 --out runs/moco",
     "pretrain mae --data data/nih data/chexpert --model vit_base_patch16_224 --out runs/mae",
@@ -47,8 +53,10 @@ class Options(TrainingOptions):
     model: str = "resnet50"
     findings: tuple[str, ...] = ()
     """Findings whose labels are used, for methods that use labels (default: all findings in the data)."""
+    teacher: str = ""
+    """Frozen teacher of eva: a run folder or bundle of a vision transformer, such as one made by 'ribcage convert'."""
     pool: str = ""
-    """Global pooling: a timm pool type, such as avg or token (default: avg for ijepa and mae, else the model's own)."""
+    """Global pooling: a timm pool type, such as avg or token (default: avg for eva, ijepa, mae, else the model's)."""
     epochs: int | None = None  # type: ignore[assignment]  # until it is settled
     """Training epochs."""
     batch: int = 256
@@ -128,11 +136,13 @@ def train(options: Options, device: "torch.device") -> Path:
     from ribcage.runtime import distributed
     from ribcage.training import chosen_rows, metrics_log, run_folder, setup
     from ribcage.training.run import Plan, Run, opened_run
+    from ribcage.training.teachers import opening
 
     data = Datasets.open(options.data)
     selection.distinct(data)
+    hashes = opening.content_hashes([options.teacher]) if options.teacher else []
     if options.resume:
-        run_folder.check_resumable("pretrain", options, data)
+        run_folder.check_resumable("pretrain", options, data, hashes)
     rows, said = chosen_rows.training_rows(options, data, *options.train)
     run_folder.say(f"{said}.")
     model, findings = describe(options, data, rows)
@@ -141,8 +151,8 @@ def train(options: Options, device: "torch.device") -> Path:
     monitor = watcher(options, trainer, data, rows, model, device)
     keep = keeper(options, trainer, data, rows, model, monitor)
     plan = Plan("", options.save_minutes, options.evaluate_every)
-    run = Run(trainer, options.out, plan, looking(monitor), keep)
-    with opened_run("pretrain", options, run, data):
+    run = Run(trainer, options.out, plan, monitor.warned(run_folder.warn), keep)
+    with opened_run("pretrain", options, run, data, hashes):
         monitor.found += metrics_log.validations(metrics_log.read_log(options.out / metrics_log.LOG_FILE))
         fit(options, run, monitor)
         if distributed.rank() == 0:
@@ -163,6 +173,7 @@ def wrong(options: Options) -> list[str]:
     wrong, processes = setup.loader_faults(options), launch_variables.number_of_processes(options.devices)
     if options.batch > 0 and micro_batches.accumulation_steps(options, options.batch, processes) > 1:
         wrong += kind.faults_of_parts(options.micro_batch)
+    wrong += kind.faults_of_teacher(options.teacher)
     if options.data_weights and len(options.data_weights) != len(options.data):
         datasets = count_phrase(len(options.data), "dataset")
         wrong.append(f"--data-weights has {len(options.data_weights)} numbers for {datasets}")
@@ -184,6 +195,7 @@ def describe(options: Options, data: "Datasets", rows: "np.ndarray") -> tuple["M
     from ribcage.data import dataset_folder, selection
     from ribcage.models.stem import GRAY
     from ribcage.training import setup
+    from ribcage.training.teachers.patches import with_patch_teacher
 
     findings = setup.findings_of(options, data)
     kind = methods.load_method(options.method)
@@ -202,7 +214,7 @@ def describe(options: Options, data: "Datasets", rows: "np.ndarray") -> tuple["M
         learnt=tuple(learnt),
         options=as_json(options),
     )
-    return ModelSpec(
+    spec = ModelSpec(
         name=options.model,
         findings=(),
         size=options.final_size,
@@ -215,7 +227,8 @@ def describe(options: Options, data: "Datasets", rows: "np.ndarray") -> tuple["M
         data=data_sources(data, options.init),
         training=training,
         versions=dataset_folder.versions(),
-    ), learnt
+    )
+    return with_patch_teacher(spec, options.teacher), learnt
 
 
 def shares(options: Options, data: "Datasets", rows: "np.ndarray") -> "np.ndarray":
@@ -239,10 +252,12 @@ def build(
     from ribcage import methods
     from ribcage.bundle.init import initial_backbone
     from ribcage.training import setup
+    from ribcage.training.teachers.patches import taught
 
     torch.manual_seed(options.seed)
     kind = methods.load_method(options.method)
-    method = kind(initial_backbone(model, options.init, options.drop_path), findings, **options.member)
+    backbone = initial_backbone(model, options.init, options.drop_path)
+    method = kind(backbone, findings, **options.member, **taught(options.teacher, model, device))
     loader = loader_of(options, data, rows, model, method, device)
     if wrong := method.faults(len(rows), options.batch):
         raise ValueError("; ".join(wrong) + ".")
@@ -253,7 +268,7 @@ def build(
 def loader_of(
     options: Options, data: "Datasets", rows: "np.ndarray", model: "ModelSpec", method: "Method", device: "torch.device"
 ) -> "Loader":
-    """The loader; without --init, each dataset is normalised by its own mean and standard deviation."""
+    """The loader; without --init and --teacher, each dataset is normalised by its own mean and standard deviation."""
     from ribcage.data.label_policy import Policy
     from ribcage.imaging import augment
     from ribcage.training import setup
@@ -273,7 +288,7 @@ def loader_of(
         weights=options.data_weights or None,
         same_patient=bool(options.member.get("patient_aware")) and method.same_patient,
         drop_last=True,
-        per_dataset=not options.init,
+        per_dataset=not options.init and not options.teacher,
     )
 
 
@@ -286,42 +301,24 @@ def watcher(
     device: "torch.device",
 ) -> "Monitor":
     """The monitor of the features."""
-    from ribcage.data.collection import Datasets
     from ribcage.training import monitor, run_folder
 
-    labelled = None
-    if options.probe:
-        opened = Datasets.open(options.probe)
-        if "val" in options.train:
-            run_folder.warn(
-                "--probe evaluates on the val split, which is also used for training: the AUROC is biased upwards."
-            )
-        labelled = monitor.Labelled(opened, opened.rows_of("train"), opened.rows_of("val"))
+    if options.probe and "val" in options.train:
+        run_folder.warn(
+            "--probe evaluates on the val split, which is also used for training: the AUROC is biased upwards."
+        )
     return monitor.Monitor(
         lambda: trainer.result,
         data,
         rows,
         size=model.size,
         device=device,
-        labelled=labelled,
+        labelled=monitor.labelled_images(options.probe) if options.probe else None,
         channels=model.channels,
         normalise=trainer.loader.normalise,
         threads=options.threads or None,
         dtype=trainer.dtype,
     )
-
-
-def looking(monitor: "Monitor") -> Callable[[], dict[str, float]]:
-    """An evaluation of the features that warns of a collapse."""
-    from ribcage.training import run_folder
-
-    def look() -> dict[str, float]:
-        found: dict[str, float] = monitor()
-        if warning := monitor.warning():
-            run_folder.warn(f"{warning}")
-        return found
-
-    return look
 
 
 def keeper(
@@ -335,8 +332,10 @@ def keeper(
     """A function that saves the backbone."""
     from ribcage.bundle.io import save_bundle
     from ribcage.training import run_folder, setup
+    from ribcage.training.teachers.opening import teacher_provenance
 
-    provenance = setup.lazy_provenance(options, data, rows, rows[:0])
+    seen = [teacher_provenance(options.teacher)] if options.teacher else []
+    provenance = setup.lazy_provenance(options, data, rows, rows[:0], seen)
 
     def keep() -> None:
         found = dataclasses.replace(model, metrics={"features": monitor.found[-1]})

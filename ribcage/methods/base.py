@@ -97,6 +97,8 @@ class Method(nn.Module):
     """The attributes that have a schedule."""
     any_size: ClassVar[bool] = True
     """Whether the size of the images may change during training."""
+    takes_teacher: ClassVar[bool] = False
+    """Whether it learns from a frozen teacher, which is its keyword `teacher`."""
     pool: ClassVar[str] = ""
     """Pooling of the features of its backbone, if none is given; "": that of the architecture."""
     not_averaged: ClassVar[tuple[str, ...]] = ()
@@ -142,6 +144,14 @@ class Method(nn.Module):
             f"--micro-batch {micro_batch} is not possible with {cls.__name__}, whose loss cannot be computed in parts: "
             f"use a smaller --batch, or more processes"
         ]
+
+    @classmethod
+    def faults_of_teacher(cls, teacher: str) -> list[str]:
+        """What is wrong with this teacher, or with none."""
+        name = cls.__module__.rpartition(".")[2]
+        if cls.takes_teacher and not teacher:
+            return [f"{name} needs --teacher: a run folder or bundle of a pretrained vision transformer"]
+        return [f"--teacher has no effect with {name}"] if teacher and not cls.takes_teacher else []
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
         """The views of each image: the paper's augmentation, or one for radiographs."""

@@ -48,6 +48,12 @@ class Labelled:
     """None: all findings of the datasets."""
 
 
+def labelled_images(folders: Sequence[str]) -> Labelled:
+    """The training and validation splits of dataset folders."""
+    opened = Datasets.open(folders)
+    return Labelled(opened, opened.rows_of("train"), opened.rows_of("val"))
+
+
 class Monitor:
     """Computes the properties of a method's features during training; call it for the current values.
 
@@ -104,6 +110,17 @@ class Monitor:
     def warning(self) -> str:
         """One line if the last values indicate a collapse; else ""."""
         return warning(self.found)
+
+    def warned(self, warn: Callable[[str], None]) -> Callable[[], dict[str, float]]:
+        """This monitor, which also warns of a collapse."""
+
+        def values() -> dict[str, float]:
+            found = self()
+            if text := self.warning():
+                warn(text)
+            return found
+
+        return values
 
     def _probed(self, method: Method) -> dict[str, float]:
         """The mean AUROC of the linear probe and of nearest neighbours."""
