@@ -1,9 +1,10 @@
 """Time of a pretraining step, compared with a plain float32 RGB implementation of the paper.
 
-    python benchmarks/pretrain.py [--batch 32] [--rounds 5] [--threads 1] [--precision float32]
+    python benchmarks/pretrain.py [--batch 32] [--rounds 5] [--threads 1] [--precision float32] [--methods mae moco …]
 
 MAE: ViT-S/16 at 224 pixels, mask ratio .90, decoder dec512d2b; the baseline is lightly's modules on timm. MoCo v2:
-ResNet-18 at 224 pixels, a queue of 65,536; the baseline is the paper's two encoders from torchvision. Ribcage runs the
+ResNet-18 at 224 pixels, a queue of 65,536; the baseline is the paper's two encoders from torchvision. MoCo v3: ViT-S/16
+at 224 pixels; the baseline is lightly's heads and momentum updates on timm. Ribcage runs the
 loop of `ribcage pretrain` on gray images from a dataset folder, in the fastest precision of the machine unless
 --precision is given. All alternate in one process; medians are compared. On a GPU the baselines run in bf16, too.
 
@@ -13,6 +14,7 @@ torch, relative to that of one large matrix product in the same precision, which
 matrix product by MKL, which is slower there."""
 
 import argparse
+import copy
 import os
 import statistics
 import tempfile
@@ -38,6 +40,7 @@ from ribcage.data.loader import Loader
 from ribcage.methods import Method
 from ribcage.methods.mae import MAE
 from ribcage.methods.moco import MoCo
+from ribcage.methods.mocov3 import MoCoV3
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Optimizer
 from ribcage.models.linear import count_products, linear, onednn_is_faster
@@ -123,6 +126,36 @@ def plain_moco(batch: int, device: torch.device, bf16: bool) -> Callable[[], Non
     return step
 
 
+def plain_mocov3(batch: int, device: torch.device, bf16: bool) -> Callable[[], None]:
+    """Chen et al. 2021, algorithm 1, with lightly's heads and momentum updates."""
+    modules, utils = _lightly()
+    query = timm.create_model("vit_small_patch16_224", num_classes=0).to(device)
+    query.patch_embed.requires_grad_(False)
+    projector = modules.MoCoProjectionHead(384, 4096, 256, num_layers=3, batch_norm=True).to(device)
+    predictor = modules.MoCoProjectionHead(256, 4096, 256, num_layers=2, batch_norm=True).to(device)
+    key, key_projector = copy.deepcopy(query), copy.deepcopy(projector)
+    for part in (key, key_projector):
+        utils.deactivate_requires_grad(part)
+    weights = [weight for part in (query, projector, predictor) for weight in part.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=1.5e-4, weight_decay=0.1)
+    views = [torch.randn(batch, 3, SIDE, SIDE, device=device) for _ in range(2)]
+    own = torch.arange(batch, device=device)
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            utils.update_momentum(query, key, 0.99)
+            utils.update_momentum(projector, key_projector, 0.99)
+            q = [F.normalize(predictor(projector(query(view))), dim=1) for view in views]
+            with torch.no_grad():
+                k = [F.normalize(key_projector(key(view)), dim=1) for view in views]
+            logits = [q[0] @ k[1].T, q[1] @ k[0].T]
+        optimizer.zero_grad()
+        sum(2 * 0.2 * F.cross_entropy(one.float() / 0.2, own) for one in logits).backward()
+        optimizer.step()
+
+    return step
+
+
 def _lightly() -> tuple[Any, Any]:
     """Its modules and tools, without a look at the network."""
     os.environ["LIGHTLY_DID_VERSION_CHECK"] = "True"
@@ -180,6 +213,23 @@ def moco(
     yield Contestant("two torchvision encoders, RGB", plain_moco(batch, device, bf16), bf16)
     method = MoCo(Backbone("resnet18"), bn_group=min(32, batch // 2))
     yield ours("ribcage, gray", method, opened, batch, device, precision, "sgd", 2.0)
+
+
+def mocov3(
+    opened: dataset_folder.DatasetFolder, batch: int, device: torch.device, bf16: bool, precision: devices.Precision
+) -> Iterator[Contestant]:
+    """All of MoCo v3."""
+    yield Contestant("lightly on timm, RGB", plain_mocov3(batch, device, bf16), bf16)
+    method = MoCoV3(Backbone("vit_small_patch16_224"))
+    yield ours("ribcage, gray", method, opened, batch, device, precision, "adamw", 2.0)
+
+
+METHODS = {
+    "mae": ("MAE, ViT-S/16, 224 px, mask 0.9, dec512d2b", mae),
+    "moco": ("MoCo v2, ResNet-18, 224 px", moco),
+    "mocov3": ("MoCo v3, ViT-S/16, 224 px", mocov3),
+}
+"""Method → title of its table, and contestants."""
 
 
 # ---- the clock
@@ -250,6 +300,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--precision", choices=("auto", "float32", "bf16"), default="auto", help="of Ribcage's steps")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -261,7 +312,7 @@ def main() -> None:
         folder = Path(place) / "phantom"
         cli.main(["import", "phantom", "--out", str(folder), "--images", str(max(64, 4 * options.batch))])
         opened = dataset_folder.open(folder)
-        for title, made in (("MAE, ViT-S/16, 224 px, mask 0.9, dec512d2b", mae), ("MoCo v2, ResNet-18, 224 px", moco)):
+        for title, made in (METHODS[name] for name in options.methods):
             contestants = list(made(opened, options.batch, device, device.type == "cuda", options.precision))
             machine = list(products(device))
             compare(contestants + machine, options.rounds, device)
