@@ -4,9 +4,9 @@
 
 MAE: ViT-S/16 at 224 pixels, mask ratio .90, decoder dec512d2b; the baseline is lightly's modules on timm. MoCo v2:
 ResNet-18 at 224 pixels, a queue of 65,536; the baseline is the paper's two encoders from torchvision. MoCo v3: ViT-S/16
-at 224 pixels; the baseline is lightly's heads and momentum updates on timm. Ribcage runs the
-loop of `ribcage pretrain` on gray images from a dataset folder, in the fastest precision of the machine unless
---precision is given. All alternate in one process; medians are compared. On a GPU the baselines run in bf16, too.
+at 224 pixels; the baseline is lightly's heads and momentum updates on timm. Ribcage runs the loop of `ribcage pretrain`
+on gray images from a dataset folder, in the fastest precision of the machine unless --precision is given. All alternate
+in one process; medians are compared. On a GPU the baselines run in bf16, too.
 
 The last column is the rate of floating-point operations of the step's matrix products and convolutions, as counted by
 torch, relative to that of one large matrix product in the same precision, which alternates with the steps. It exceeds
