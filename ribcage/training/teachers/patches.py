@@ -22,7 +22,7 @@ class FrozenPatches:
     """
 
     def __init__(self, opened: Classifier, scale: tuple[float, float], device: torch.device) -> None:
-        self.model, self.scale, self.backbone = opened.spec, scale, opened.method.backbone
+        self.model, self.scale, self.backbone = opened.spec, scale, opened.network("teach patch features").backbone
         check_patch_transformer(self.backbone, f"--teacher {opened.folder}: patch features")
         self.backbone.accept_any_size()
         self.backbone.eval().requires_grad_(False).to(device)
