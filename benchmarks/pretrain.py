@@ -150,7 +150,9 @@ def plain_mocov3(batch: int, device: torch.device, bf16: bool) -> Callable[[], N
                 k = [F.normalize(key_projector(key(view)), dim=1) for view in views]
             logits = [q[0] @ k[1].T, q[1] @ k[0].T]
         optimizer.zero_grad()
-        sum(2 * 0.2 * F.cross_entropy(one.float() / 0.2, own) for one in logits).backward()
+        (
+            2 * 0.2 * (F.cross_entropy(logits[0].float() / 0.2, own) + F.cross_entropy(logits[1].float() / 0.2, own))
+        ).backward()
         optimizer.step()
 
     return step
