@@ -4,9 +4,11 @@
 
 MAE: ViT-S/16 at 224 pixels, mask ratio .90, decoder dec512d2b; the baseline is lightly's modules on timm. MoCo v2:
 ResNet-18 at 224 pixels, a queue of 65,536; the baseline is the paper's two encoders from torchvision. MoCo v3: ViT-S/16
-at 224 pixels; the baseline is lightly's heads and momentum updates on timm. Ribcage runs the loop of `ribcage pretrain`
-on gray images from a dataset folder, in the fastest precision of the machine unless --precision is given. All alternate
-in one process; medians are compared. On a GPU the baselines run in bf16, too.
+at 224 pixels; the baseline is lightly's heads and momentum updates on timm. DINO and DINOv2: ViT-S/16, two crops of 224
+pixels and eight of 96, 65,536 prototypes; the baselines are lightly's modules, heads, masks and losses on timm, which
+centre the teacher where DINOv2 here uses Sinkhorn-Knopp. Ribcage runs the loop of `ribcage pretrain` on gray images
+from a dataset folder, in the fastest precision of the machine unless --precision is given. All alternate in one
+process; medians are compared. On a GPU the baselines run in bf16, too.
 
 The last column is the rate of floating-point operations of the step's matrix products and convolutions, as counted by
 torch, relative to that of one large matrix product in the same precision, which alternates with the steps. It exceeds
@@ -38,6 +40,8 @@ from ribcage import cli
 from ribcage.data import dataset_folder
 from ribcage.data.loader import Loader
 from ribcage.methods import Method
+from ribcage.methods.dino import DINO
+from ribcage.methods.dinov2 import DINOv2
 from ribcage.methods.mae import MAE
 from ribcage.methods.moco import MoCo
 from ribcage.methods.mocov3 import MoCoV3
@@ -48,6 +52,7 @@ from ribcage.runtime import devices
 from ribcage.training import optim, trainer
 
 SIDE, QUEUE = 224, 65536
+CROPS, CROP, PROTOTYPES = 8, 96, 65536
 MASK = 0.9
 
 
@@ -158,6 +163,48 @@ def plain_mocov3(batch: int, device: torch.device, bf16: bool) -> Callable[[], N
     return step
 
 
+def plain_dino(batch: int, device: torch.device, bf16: bool, masked: bool) -> Callable[[], None]:
+    """Caron et al. 2021 and, if masked, Oquab et al. 2023 as in lightly's examples."""
+    modules, utils = _lightly()
+    from lightly import loss as losses
+
+    def network() -> Any:
+        model = timm.create_model("vit_small_patch16_224", num_classes=0, dynamic_img_size=True)
+        head = modules.DINOProjectionHead(384, 2048, 256, PROTOTYPES)
+        return nn.ModuleList([modules.MaskedVisionTransformerTIMM(model), head]).to(device)
+
+    student, teacher = network(), network().requires_grad_(False)
+    teacher.load_state_dict(student.state_dict())
+    dino, ibot, koleo = (kind.to(device) for kind in (losses.DINOLoss(), losses.IBOTPatchLoss(), losses.KoLeoLoss()))
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4, weight_decay=0.04)
+    large = torch.randn(2 * batch, 3, SIDE, SIDE, device=device)
+    small = torch.randn(CROPS * batch, 3, CROP, CROP, device=device)
+
+    def step() -> None:
+        utils.update_momentum(student, teacher, m=0.996)
+        mask = torch.zeros(2 * batch, 197, dtype=torch.bool, device=device)
+        blocks = utils.random_block_mask((2 * batch, 14, 14), device=device)
+        mask[:, 1:] = blocks.flatten(1)
+        (encoder, head), (momentum, target) = student, teacher
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            with torch.no_grad():
+                taught = momentum.encode(large)
+                t, t_patches = target(taught[:, 0]), target(taught[mask]) if masked else None
+            tokens = encoder.encode(large, mask=mask if masked else None)
+            features = tokens[:, 0]
+            s = head(torch.cat([features, encoder.encode(small)[:, 0]]))
+            s_patches = head(tokens[mask]) if masked else None
+        loss = dino(list(t.float().chunk(2)), list(s.float().chunk(2 + CROPS)), teacher_temp=0.04)
+        if s_patches is not None and t_patches is not None:
+            loss = loss + ibot(t_patches.float(), s_patches.float(), blocks, teacher_temp=0.04)
+            loss = loss + 0.1 * sum(koleo(one.float()) for one in features.chunk(2))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
 def _lightly() -> tuple[Any, Any]:
     """Its modules and tools, without a look at the network."""
     os.environ["LIGHTLY_DID_VERSION_CHECK"] = "True"
@@ -226,10 +273,30 @@ def mocov3(
     yield ours("ribcage, gray", method, opened, batch, device, precision, "adamw", 2.0)
 
 
+def dino(
+    opened: dataset_folder.DatasetFolder, batch: int, device: torch.device, bf16: bool, precision: devices.Precision
+) -> Iterator[Contestant]:
+    """All of DINO."""
+    yield Contestant("lightly on timm, RGB", plain_dino(batch, device, bf16, masked=False), bf16)
+    method = DINO(Backbone("vit_small_patch16_224"), crops=CROPS, prototypes=PROTOTYPES, freeze_prototypes=0.0)
+    yield ours("ribcage, gray", method, opened, batch, device, precision, "adamw", 2.0)
+
+
+def dinov2(
+    opened: dataset_folder.DatasetFolder, batch: int, device: torch.device, bf16: bool, precision: devices.Precision
+) -> Iterator[Contestant]:
+    """All of DINOv2."""
+    yield Contestant("lightly on timm, RGB", plain_dino(batch, device, bf16, masked=True), bf16)
+    method = DINOv2(Backbone("vit_small_patch16_224"), crops=CROPS, prototypes=PROTOTYPES, freeze_prototypes=0.0)
+    yield ours("ribcage, gray", method, opened, batch, device, precision, "adamw", 2.0)
+
+
 METHODS = {
     "mae": ("MAE, ViT-S/16, 224 px, mask 0.9, dec512d2b", mae),
     "moco": ("MoCo v2, ResNet-18, 224 px", moco),
     "mocov3": ("MoCo v3, ViT-S/16, 224 px", mocov3),
+    "dino": ("DINO, ViT-S/16, 2 × 224 + 8 × 96 px", dino),
+    "dinov2": ("DINOv2, ViT-S/16, 2 × 224 + 8 × 96 px", dinov2),
 }
 """Method → title of its table, and contestants."""
 

@@ -1179,8 +1179,8 @@ def pretrain(
         pool: Global pooling: a timm pool type, such as avg or token (default: avg for eva, ijepa, mae, else the
             model's).
         augment_options: Changes to the augmentation preset, such as flip=0.5 or crop=0.8,1.0.
-        epochs: Training epochs (default: byol 1000; dino 100; eva 240; ijepa 300; mae 800; mae_unet 800; moco
-            200; mocov3 300; simclr 100; supcon 1000; supervised 100; swav 400).
+        epochs: Training epochs (default: byol 1000; dino 100; dinov2 100; eva 240; ijepa 300; mae 800; mae_unet
+            800; moco 200; mocov3 300; simclr 100; supcon 1000; supervised 100; swav 400).
         batch: Batch size: images per optimizer step, summed over all processes.
         shuffle: Order of the training images: rows (all images are shuffled) or blocks (blocks of consecutive
             images are shuffled, and images are shuffled within a few blocks at a time; for data that fit neither
@@ -1190,33 +1190,33 @@ def pretrain(
             larger batches are accumulated or, if the loss compares the images of a batch with each other,
             computed by gradient caching.
         lr: Peak learning rate (default: byol 0.2 × batch / 256, 0.3 × batch / 256 below 1000 epochs, 0.45 × batch
-            / 256 below 300 epochs; dino 0.0005 × batch / 256; eva 0.000192 × batch / 256; ijepa 0.000125 × batch
-            / 256; mae 0.00015 × batch / 256; mae_unet 0.00015 × batch / 256; moco 0.03 × batch / 256; mocov3
-            0.00015 × batch / 256; simclr 0.3 × batch / 256; supcon 0.05 × batch / 256; supervised 0.001 × batch /
-            256; swav 0.6 × batch / 256).
-        min_lr: Final learning rate of the cosine schedule (default: byol 0; dino 0.0005 × lr; eva 0; ijepa 0.001
-            × lr; mae 0; mae_unet 0; moco 0; mocov3 0; simclr 0; supcon 0.001 × lr; supervised 0; swav 0.001 ×
-            lr).
+            / 256 below 300 epochs; dino 0.0005 × batch / 256; dinov2 0.001 × batch / 256; eva 0.000192 × batch /
+            256; ijepa 0.000125 × batch / 256; mae 0.00015 × batch / 256; mae_unet 0.00015 × batch / 256; moco
+            0.03 × batch / 256; mocov3 0.00015 × batch / 256; simclr 0.3 × batch / 256; supcon 0.05 × batch / 256;
+            supervised 0.001 × batch / 256; swav 0.6 × batch / 256).
+        min_lr: Final learning rate of the cosine schedule (default: byol 0; dino 0.0005 × lr; dinov2 0.00025 ×
+            lr; eva 0; ijepa 0.001 × lr; mae 0; mae_unet 0; moco 0; mocov3 0; simclr 0; supcon 0.001 × lr;
+            supervised 0; swav 0.001 × lr).
         schedule: Learning rate schedule; the rate is updated every step.
         decay_at: Fractions of the run after which --schedule step divides the learning rate by 10.
         warmup: Epochs of linear learning rate warm-up (default: byol 10, at most 10% of the run; dino 10, at most
-            10% of the run; eva 1; ijepa 40, at most 15% of the run; mae 40, at most 10% of the run; mae_unet 40,
-            at most 10% of the run; moco 0; mocov3 40, at most 15% of the run; simclr 10, at most 10% of the run;
-            supcon 10, at most 10% of the run; supervised 1; swav 0).
+            10% of the run; dinov2 10, at most 10% of the run; eva 1; ijepa 40, at most 15% of the run; mae 40, at
+            most 10% of the run; mae_unet 40, at most 10% of the run; moco 0; mocov3 40, at most 15% of the run;
+            simclr 10, at most 10% of the run; supcon 10, at most 10% of the run; supervised 1; swav 0).
         optimizer: Optimizer; each has its own default learning rate and weight decay (default: byol lars; dino
-            adamw; eva adamw; ijepa adamw; mae adamw; mae_unet adamw; moco sgd; mocov3 adamw; simclr lars; supcon
-            sgd; supervised adamw; swav lars).
-        betas: Beta 1 and beta 2 of AdamW (default: dino 0.9 0.999; eva 0.9 0.98; ijepa 0.9 0.999; mae 0.9 0.95;
-            mae_unet 0.9 0.95; mocov3 0.9 0.999; supervised 0.9 0.999).
+            adamw; dinov2 adamw; eva adamw; ijepa adamw; mae adamw; mae_unet adamw; moco sgd; mocov3 adamw; simclr
+            lars; supcon sgd; supervised adamw; swav lars).
+        betas: Beta 1 and beta 2 of AdamW (default: dino 0.9 0.999; dinov2 0.9 0.999; eva 0.9 0.98; ijepa 0.9
+            0.999; mae 0.9 0.95; mae_unet 0.9 0.95; mocov3 0.9 0.999; supervised 0.9 0.999).
         weight_decay: Weight decay, which is not applied to biases and normalisation layers. With 0.04:0.4, the
             weight decay follows a cosine from 0.04 to 0.4, as in DINO (default: byol 1.5e-06, 1e-06 below 1000
-            epochs; dino 0.04:0.4; eva 0.05; ijepa 0.04:0.4; mae 0.05; mae_unet 0.05; moco 0.0001; mocov3 0.1;
-            simclr 1e-06; supcon 0.0001; supervised 0.05; swav 1e-06).
+            epochs; dino 0.04:0.4; dinov2 0.04:0.4; eva 0.05; ijepa 0.04:0.4; mae 0.05; mae_unet 0.05; moco
+            0.0001; mocov3 0.1; simclr 1e-06; supcon 0.0001; supervised 0.05; swav 1e-06).
         layer_decay: Layer-wise learning rate decay: factor per layer from the head down to the stem, as in BEiT;
             1 means no decay.
         drop_path: Stochastic depth rate (timm's drop_path_rate).
-        clip: Maximum norm of the gradient; 0 means no clipping (default: byol 0; dino 3; eva 0; ijepa 0; mae 0;
-            mae_unet 0; moco 0; mocov3 0; simclr 0; supcon 0; supervised 0; swav 0).
+        clip: Maximum norm of the gradient; 0 means no clipping (default: byol 0; dino 3; dinov2 3; eva 0; ijepa
+            0; mae 0; mae_unet 0; moco 0; mocov3 0; simclr 0; supcon 0; supervised 0; swav 0).
         ema: Decay of the exponential moving average (EMA) of the weights, such as 0.999; the averaged weights are
             validated and saved in the bundle. 0 means no EMA.
         precision: Precision of the forward pass; auto: bf16 if the hardware supports it natively, fp16 on older

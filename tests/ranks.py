@@ -27,7 +27,7 @@ from ribcage.training.teachers.live import LiveTeacher
 from ribcage.training.teachers.patches import FrozenPatches
 
 SIZE, FINDINGS, BATCH, STEPS = (32, 32), ("a", "b", "c"), 16, 2
-TRANSFORMERS_ONLY = ("eva", "ijepa", "mae")
+TRANSFORMERS_ONLY = ("dinov2", "eva", "ijepa", "mae")
 CNNS_ONLY = ("mae_unet",)
 SMALL = {"queue": 32, "hidden": 24, "dim": 12, "bn_group": 4, "prototypes": 20, "crops": 2, "decoder": "dec128d2b"}
 SMALL |= {"targets": 2, "predictor_dim": 24, "predictor_depth": 1}

@@ -38,6 +38,8 @@ PUBLISHED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # DINO, section 3.2: 5e-4 × 1024 / 256
     "dino": ({"batch": 1024}, {"optimizer": "adamw", "lr": 2e-3, "min_lr": 1e-6, "weight_decay": "0.04:0.4", "clip": 3.0,
                                "warmup": 10, "epochs": 100, "member": {}}),
+    "dinov2": ({"batch": 1024}, {"optimizer": "adamw", "lr": 4e-3, "min_lr": 1e-6, "weight_decay": "0.04:0.4", "clip": 3.0,
+                                 "warmup": 10, "epochs": 100, "member": {}}),
     "moco": ({"batch": 128}, {"optimizer": "sgd", "lr": 0.015, "weight_decay": 1e-4, "warmup": 0, "epochs": 200}),
     # CONFIG.md of moco-v3: 1.5e-4 × 4096 / 256
     "mocov3": ({"batch": 4096}, {"optimizer": "adamw", "lr": 2.4e-3, "min_lr": 0.0, "weight_decay": 0.1, "warmup": 40,

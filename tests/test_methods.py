@@ -27,7 +27,7 @@ from ribcage.methods import Method
 from ribcage.methods.base import ContrastiveMethod
 from ribcage.methods.distil import Distil, Teachers
 from ribcage.methods.eva import EVA
-from ribcage.models import layers, mixing
+from ribcage.models import layers, mixing, patch_masks
 from ribcage.models.detectors import yolo
 from ribcage.training import gradient_caching, optim
 from ribcage.training.micro_batches import micro_batches
@@ -136,7 +136,7 @@ def test_no_step_waits_for_the_device(
         patched.setattr(torch, "tensor", on_cpu(torch.tensor))
         patched.setattr(torch, "as_tensor", on_cpu(torch.as_tensor))
         patched.setattr(torch.Tensor, "new_tensor", None)  # it copies from memory that is not pinned
-        for module in (layers, live, mixing, stored_teachers):
+        for module in (layers, live, mixing, patch_masks, stored_teachers):
             patched.setattr(module, "on_device", without_waiting)
         on_meta = {name: [x.to(device, non_blocking=True) for x in getattr(batch, name)] for name in ("views", "boxes")}
         there = replace(

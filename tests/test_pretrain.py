@@ -100,7 +100,8 @@ def test_a_run_leaves_logs_a_checkpoint_images_and_a_backbone(runs: dict[str, Pa
 def test_the_backbone_is_a_plain_timm_model(runs: dict[str, Path], name: str) -> None:
     folder = runs[name] / "bundle"
     facts = ModelSpec.load(folder / "model.json")
-    options = {"img_size": facts.size, "global_pool": facts.pool} if model(name) == VIT else {}
+    options = {"img_size": facts.size} | ({"global_pool": facts.pool} if facts.pool else {})
+    options = options if name in TRANSFORMERS_ONLY else {}
     plain = timm.create_model(facts.name, in_chans=1, num_classes=0, **options).eval()
     plain.load_state_dict(load_file(folder / "model.safetensors"))
     images = torch.randn(2, 1, *facts.size)

@@ -38,6 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("byol", {"kind": "lars", "recompute": True}),
         ("swav", {"kind": "lars"}),
         ("dino", {}),
+        ("dinov2", {}),
         ("distil", {}),
     ],
 )

@@ -17,6 +17,7 @@ Trained as in section 3.2 and by the authors' code, main_dino.py of https://gith
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +28,8 @@ from ribcage.methods.base import Augment, Method, Step, lowest, refuse_faults
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import follow, teacher_copy
-from ribcage.models.multi_crop import by_size, crop_multiple, small_size
-from ribcage.models.prototypes import PrototypeHead, prototypes_used
+from ribcage.models.multi_crop import by_image, by_size, crop_multiple, different_crops, small_size
+from ribcage.models.prototypes import PrototypeHead, cross_entropy, prototypes_used
 from ribcage.runtime import distributed
 from ribcage.runtime.schedules import Ramp
 
@@ -55,6 +56,8 @@ class DINO(Method):
 
     same_patient = True
     shardable = True
+    between: ClassVar[float] = 0.4
+    """Share of the area that large crops have at least and small ones at most, as published."""
     hyperparameters = (
         Hyperparameters(
             optimizer="adamw", lr=5e-4, weight_decay="0.04:0.4", warmup=10, end=5e-4, clip=3.0, epochs=100, batch=1024,
@@ -125,31 +128,30 @@ class DINO(Method):
         which do not apply to gray images. Small crops for radiographs are larger than the paper's."""
         small = small_size(size, self.multiple, self.crop_side)
         if augment == "paper":
-            large = [replace(published_view(size, (0.4, 1.0)), blur_probability=share) for share in (1.0, 0.1)]
-            return large + [published_view(small, (0.05, 0.4))] * self.crops
-        return [replace(strong_view(size), crop=(0.4, 1.0))] * 2 + [
-            replace(strong_view(small), crop=(0.1, 0.4))
+            large = [replace(published_view(size, (self.between, 1.0)), blur_probability=share) for share in (1.0, 0.1)]
+            return large + [published_view(small, (0.05, self.between))] * self.crops
+        return [replace(strong_view(size), crop=(self.between, 1.0))] * 2 + [
+            replace(strong_view(small), crop=(0.1, self.between))
         ] * self.crops
 
     def forward(self, batch: Batch) -> Step:
         """Eq. 1 to 3 with all crops, the mean over pairs of different crops."""
-        s = self._student(batch.views)  # (V, n, K)
-        t = self._teacher(batch.views[:2])  # (2, n, K)
+        s = self._student(batch.views)  # (n, V, K)
+        t = self._teacher(batch.views[:2])  # (n, 2, K)
         p = ((t - self.centre) / self.tau_teacher).softmax(2)
-        log_p = (s / self.temperature).log_softmax(2)
-        loss = -(p * (log_p.sum(0) - log_p[:2])).sum(2).mean() / (len(s) - 1)
+        loss = different_crops(cross_entropy(p, s / self.temperature)).mean()
         if self.training:
             self.latest = torch.cat([t.sum((0, 1)), t.new_full((1,), t.shape[0] * t.shape[1])])
         return Step(loss, {"prototypes": prototypes_used(t)})
 
     def _student(self, views: Sequence[Tensor]) -> Tensor:
-        """(V, n, K): cosines of all crops."""
-        return self.head(by_size(views, self.backbone), self.frozen).unflatten(0, (len(views), -1))
+        """(n, V, K): cosines of all crops."""
+        return self.head(by_image(by_size(views, self.backbone), len(views)), self.frozen)
 
     @torch.no_grad()
     def _teacher(self, views: Sequence[Tensor]) -> Tensor:
-        """(2, n, K): cosines of the large crops."""
-        return self.teacher(torch.cat(list(views))).unflatten(0, (len(views), -1))
+        """(n, 2, K): cosines of the large crops."""
+        return by_image(self.teacher(torch.cat(list(views))), len(views))
 
     def before_step(self, progress: float) -> dict[str, float]:
         """Set the teacher's temperature, and freeze the prototypes or not."""

@@ -37,3 +37,16 @@ def by_size(views: Sequence[Tensor], network: Callable[[Tensor], Tensor]) -> Ten
     passed through it together."""
     groups = itertools.groupby(views, key=lambda view: view.shape[2:])
     return torch.cat([network(torch.cat(list(group))) for _, group in groups])
+
+
+def by_image(outputs: Tensor, views: int) -> Tensor:
+    """(V · n, …) of `by_size` → (n, V, …)."""
+    return outputs.unflatten(0, (views, -1)).transpose(0, 1)
+
+
+def different_crops(values: Tensor) -> Tensor:
+    """(n, U, V), a value for each of U large crops and V crops, of which the first U are the large ones → (n,): the
+    mean over pairs of different crops."""
+    large, crops = values.shape[1:]
+    same = torch.eye(large, crops, device=values.device)
+    return (values * (1 - same)).sum((1, 2)) / (large * (crops - 1))

@@ -35,6 +35,36 @@ def _mask_like(chance: Tensor, rows: int, columns: int, low: float, high: float,
     return torch.empty((len(chance), rows * columns), dtype=torch.bool, device=device)
 
 
+@torch.library.custom_op("ribcage::masked_crops", mutates_args=())
+def masked_crops(
+    chance: Tensor, rows: int, columns: int, low: float, high: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """For two crops of each image, of which a random one is masked: (2N, rows · columns), the first crops of all images
+    before the second ones; and (N · K,), the places among all these patches of the masked ones of each image, followed
+    by unmasked ones up to the largest possible number K: its shape does not depend on the draws."""
+    numbers, size = chance.numpy(), rows * columns
+    masks = block_masks(numbers, (rows, columns), (low, high)).reshape(len(numbers), size)
+    second = rng.uniform(0, 0, numbers, rng.METHOD, 1) < 0.5
+    both = np.concatenate([masks & ~second, masks & second])
+    order = np.argsort(~masks, axis=1, kind="stable")[:, : _most(size, high)]
+    places = order + size * (np.arange(len(numbers))[:, None] + len(numbers) * second)
+    return on_device(both, device), on_device(places.flatten(), device)
+
+
+@masked_crops.register_fake
+def _crops_like(
+    chance: Tensor, rows: int, columns: int, low: float, high: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    count, size = len(chance), rows * columns
+    masks = torch.empty((2 * count, size), dtype=torch.bool, device=device)
+    return masks, torch.empty(count * _most(size, high), dtype=torch.int64, device=device)
+
+
+def _most(size: int, high: float) -> int:
+    """The largest number of masked patches."""
+    return max(1, int(high * size))
+
+
 def block_masks(chance: np.ndarray, grid: tuple[int, int], ratios: tuple[float, float]) -> np.ndarray:
     """(N, rows, columns): True for masked patches, for each number in `chance`. The share of masked patches is uniform
     between two ratios; at least one patch is masked."""

@@ -33,13 +33,29 @@ class PrototypeHead(nn.Module):
         return F.linear(z, F.normalize(weight.float(), dim=1)).float()
 
 
-def sinkhorn(scores: Tensor, epsilon: float | Tensor, iterations: int) -> Tensor:
-    """(n, K) in -1 … 1, with the rows of all processes → (n, K): rows sum to 1, columns to about the same."""
-    q = ((scores - 1) / epsilon).exp()  # the subtraction cancels out and prevents overflow
-    for _ in range(iterations):
-        q = q / distributed.total(q.sum(0))
-        q = q / q.sum(1, keepdim=True)
-    return q
+def sinkhorn(scores: Tensor, epsilon: float | Tensor, iterations: int, counted: Tensor | None = None) -> Tensor:
+    """(n, K) in -1 … 1, with the rows of all processes → (n, K): rows sum to 1, columns to about the same.
+
+    counted: (n,), 1 for rows that are assigned and 0 for others, whose result is 0; None: all are.
+
+    Only the factors r and c of q_ik = r_i exp(score_ik / epsilon) c_k change in an iteration: nothing of the size of q
+    is computed before the end.
+    """
+    with torch.autocast(scores.device.type, enabled=False):
+        e = ((scores - 1) / epsilon).exp()  # the subtraction cancels out and prevents overflow
+        rows = e.new_ones(len(e)) if counted is None else counted
+        r = rows
+        for _ in range(iterations):
+            c = 1 / distributed.total(r @ e)
+            c = c / c.sum()  # r makes up for it; without it, both would leave the range of float32
+            r = rows / (e @ c)
+        return r[:, None] * e * c
+
+
+def cross_entropy(p: Tensor, s: Tensor) -> Tensor:
+    """(…, U, K) and (…, V, K) → (…, U, V): -p_u.log softmax(s_v) for p that sum to 1, as logsumexp(s_v) - p_u.s_v."""
+    with torch.autocast(s.device.type, enabled=False):
+        return s.logsumexp(-1)[..., None, :] - p @ s.mT
 
 
 def prototypes_used(scores: Tensor) -> Tensor:
