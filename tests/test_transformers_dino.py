@@ -185,6 +185,15 @@ def test_unsupported_preprocessing_is_refused(wrong: dict[str, Any]) -> None:
         preprocessor_config.preprocessing(wrong, 64)
 
 
+def test_stretching_images_to_another_shape_than_a_square_is_refused(tmp_path: Path, model: Any) -> None:
+    steps = SCALE | {"size": {"height": 84, "width": 70}}
+    file = folder(tmp_path / "m", as_transformers(model), {"model_type": "dinov2", "image_size": 70}, steps)
+    with pytest.raises(ValueError, match="84 × 70") as error:
+        converted_model(file, found := formats.published(file))
+    assert "--size" in str(error.value)
+    assert converted_model(file, found, size=(70, 70)).model.fit == "squash"
+
+
 def test_a_weight_that_is_left_over_or_missing_is_refused(tmp_path: Path, model: Any) -> None:
     weights = as_transformers(model)
     more = weights | {"encoder.layer.0.adapter.weight": torch.zeros(3, 3)}

@@ -97,6 +97,11 @@ def converted_model(
         )
     own, rgb_normalisation = (GRAY, (mean, std)) if stem == 3 else ((mean[0], std[0]), ())
     size = size or found.size
+    if found.fit == "squash" and size[0] != size[1]:  # a view of another shape is cut out of the square
+        raise ValueError(
+            f"{file} expects images that are stretched to {size[0]} × {size[1]} pixels, but images can only be "
+            f"stretched to a square. Pass one number with --size."
+        )
     outputs = tuple(name for name in names if name)
     claims = claimed(found, outputs, mean, std, size, given)
     torch.manual_seed(0)
