@@ -1,6 +1,7 @@
 """Features of published foundation models: the library that defines them beside the model of `ribcage convert`.
 
-    pip install --target peers --no-deps transformers tokenizers regex monai torchxrayvision imageio scikit-image
+    pip install --target peers --no-deps transformers open_clip_torch ftfy wcwidth tokenizers regex
+    pip install --target peers --no-deps monai torchxrayvision imageio scikit-image
     python -m benchmarks.foundation_parity --packages peers
     python -m benchmarks.foundation_parity --packages peers --images data/nih/images
 
@@ -17,22 +18,20 @@ import argparse
 import contextlib
 import importlib
 import io
-import json
 import os
 import platform
-import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import timm
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from benchmarks.foundation_models import CASES, RAD_DINO, Case, Side
 from ribcage import cli
 from ribcage.bundle import formats
 from ribcage.bundle.io import load_bundle
@@ -40,117 +39,11 @@ from ribcage.bundle.spec import ModelSpec
 from ribcage.imaging import image_file
 from ribcage.inference import explanation
 
-Side = tuple[int, int]
-Features = Callable[[Tensor], Tensor]
-"""(N, 3, H, W) normalised images → (N, D) features of the library."""
-RAD_DINO: dict[str, Any] = {
-    "image_processor_type": "BitImageProcessor", "do_convert_rgb": True, "do_resize": True, "resample": 3,
-    "size": {"shortest_edge": 518}, "do_center_crop": True, "crop_size": {"height": 518, "width": 518},
-    "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
-    "image_mean": [0.5307, 0.5307, 0.5307], "image_std": [0.2583, 0.2583, 0.2583],
-}  # fmt: skip
-"""As in the preprocessor_config.json of RAD-DINO."""
-SMALL: dict[str, Any] = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6}
 NAMES_ONLY = {
-    "ark": "no package", "dino": "no package", "eva_x": "no package; the blocks are those of timm",
-    "medical_mae": "no package; the blocks are those of timm", "medmnist": "its package has no models",
+    "ark": "no package", "dino": "no package", "medical_mae": "no package; the blocks are those of timm",
+    "medmnist": "its package has no models",
 }  # fmt: skip
 """Layout → why there is no library to compare with."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model of a library."""
-
-    layout: str
-    library: str
-    what: str
-    sizes: tuple[Side, ...]
-    build: Callable[[Path, Side], tuple[Path, Features]]
-    """(empty folder, size) → what the library wrote there, and its features."""
-    options: tuple[str, ...] = ()
-    """Further options of `convert`."""
-
-
-def stirred(model: Any) -> Any:
-    """The model in evaluation mode, with random weights of which each matters."""
-    drawing = torch.Generator().manual_seed(3)
-    for name, value in model.named_parameters():
-        vector, embedding = value.ndim < 2, value.ndim > 1 and value.shape[0] == 1
-        spread = 0.1 if vector else 0.5 if embedding else value[0].numel() ** -0.5
-        plain = vector and bool(re.search("weight|lambda|gamma", name))
-        value.data = torch.randn(value.shape, generator=drawing) * spread + plain
-    return model.eval()
-
-
-def settled(model: Any, channels: int) -> Any:
-    """A CNN whose batch norms have the statistics of some images, without which its features would hardly vary."""
-    for part in model.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.momentum = None
-    with torch.no_grad():
-        model.train()(torch.randn(4, channels, 96, 96, generator=torch.Generator().manual_seed(4)))
-    return model.eval()
-
-
-# ---- models
-
-
-def transformers_folder(folder: Path, model: Any, scale: dict[str, Any] = RAD_DINO) -> Path:
-    model.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(scale))
-    return folder
-
-
-def dinov2(folder: Path, registers: bool = False, **options: Any) -> tuple[Path, Features]:
-    transformers: Any = importlib.import_module("transformers")
-    name = "Dinov2WithRegisters" if registers else "Dinov2"
-    config = getattr(transformers, f"{name}Config")(image_size=518, patch_size=14, **options)
-    model = stirred(getattr(transformers, f"{name}Model")(config))
-    return transformers_folder(folder, model), lambda images: model(images).pooler_output
-
-
-def dinov3(folder: Path, **options: Any) -> tuple[Path, Features]:
-    transformers: Any = importlib.import_module("transformers")
-    config = transformers.DINOv3ViTConfig(image_size=224, patch_size=16, num_register_tokens=4, **options)
-    model = stirred(transformers.DINOv3ViTModel(config))
-    return transformers_folder(folder, model), lambda images: model(images).pooler_output
-
-
-def monai_densenet(folder: Path, size: Side) -> tuple[Path, Features]:
-    nets: Any = importlib.import_module("monai.networks.nets")
-    model = settled(stirred(nets.DenseNet121(spatial_dims=2, in_channels=3, out_channels=14)), 3)
-    torch.save(model.state_dict(), folder / "model.pt")
-    model.class_layers.out = nn.Identity()
-    return folder / "model.pt", model
-
-
-def xrayvision_densenet(folder: Path, size: Side) -> tuple[Path, Features]:
-    models: Any = importlib.import_module("torchxrayvision.models")
-    model = stirred(models.DenseNet(num_classes=18, in_channels=1, apply_sigmoid=False))
-    settled(model, 1)
-    torch.save(model.state_dict(), folder / "model.pt")
-    return folder / "model.pt", lambda images: model.features2(images[:, :1])
-
-
-SCALE = ("--mean", "0.5307", "0.5307", "0.5307", "--std", "0.2583", "0.2583", "0.2583")
-GRAY_SCALE = ("--mean", "0.5307", "--std", "0.2583")
-PATCH14: tuple[Side, ...] = ((224, 224), (280, 224), (518, 518))
-PATCH16: tuple[Side, ...] = ((224, 224), (256, 192))
-CASES = (
-    Case("transformers_dino", "transformers", "DINOv2, ViT-S/14", PATCH14, lambda at, _: dinov2(at, **SMALL)),
-    Case("transformers_dino", "transformers", "RAD-DINO: DINOv2, ViT-B/14", ((224, 224), (518, 518)),
-         lambda at, _: dinov2(at, hidden_size=768, num_hidden_layers=12, num_attention_heads=12)),
-    Case("transformers_dino", "transformers", "DINOv2 with 4 registers, ViT-S/14", PATCH14,
-         lambda at, _: dinov2(at, True, num_register_tokens=4, **SMALL)),
-    Case("transformers_dino", "transformers", "DINOv3, ViT-S/16", PATCH16,
-         lambda at, _: dinov3(at, intermediate_size=1536, **SMALL)),
-    Case("monai", "monai", "DenseNet-121", ((128, 128),), monai_densenet, SCALE),
-    Case("xrayvision", "torchxrayvision", "DenseNet-121", ((224, 224),), xrayvision_densenet, GRAY_SCALE),
-)  # fmt: skip
-
-
-# ---- comparison
 
 
 def main(words: Sequence[str] | None = None) -> None:
