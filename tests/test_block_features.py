@@ -108,7 +108,7 @@ def test_attention_with_a_strong_regularisation_is_the_regression_of_the_average
 
 def test_a_probe_with_attention_and_several_blocks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = str(tmp_path / "data")
-    assert cli.main(["import", "phantom", "--out", data, "--images", "200", "--size", "64"]) == 0
+    assert cli.main(["import", "phantom", "--out", data, "--images", "600", "--size", "64"]) == 0
     words = [
         "probe",
         "test_vit",

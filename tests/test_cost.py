@@ -115,7 +115,7 @@ def test_what_cannot_be_made_without_numbers_is_counted_all_the_same(monkeypatch
 class Tiny(nn.Module):
     """A convolution 1 → 4, a ReLU and a mean; every number of it can be followed."""
 
-    dim = 4
+    dim, pools_by_query = 4, False
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,6 +124,12 @@ class Tiny(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return F.relu(self.norm(self.conv(images))).mean((2, 3))
+
+    def hidden(self, images: Tensor) -> Tensor:
+        return self(images)
+
+    def head_input(self, hidden: Tensor) -> Tensor:
+        return hidden
 
 
 def test_memory_is_that_of_the_activations_and_weights_are_none() -> None:

@@ -238,10 +238,10 @@ def test_wrong_options_are_one_clear_line(
 
 
 def test_what_is_for_a_name_is_not_passed_over_for_a_folder(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["probe", "runs/x", "--data", str(data), "--pool", "avg", "--channels", "3", "--init", "imagenet"]
+    words = ["probe", "runs/x", "--data", str(data), "--channels", "3", "--init", "imagenet"]
     assert cli.main(words) == 2
     said = capsys.readouterr().err
-    assert all(has_facts(said, f"--{name}", "name", "folder") for name in ("init", "pool", "channels"))
+    assert all(has_facts(said, f"--{name}", "name", "folder") for name in ("init", "channels"))
 
 
 def test_a_model_that_is_nowhere_is_one_clear_line(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
