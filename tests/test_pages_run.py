@@ -39,7 +39,7 @@ QUICK = (
     (r"import phantom (.*)--images \d+", r"import phantom \g<1>--images 150"),
     (r"--labels 0.01", "--labels 0.5"),
     (r"ribcage labels .*", r"\g<0> --seeds 2 --findings Effusion"),
-    (r"ribcage probe .*", r"\g<0> --labels 1 --findings Effusion"),
+    (r"ribcage probe .*", r"\g<0> --labels 1 --findings Effusion Atelectasis Cardiomegaly Infiltration"),
     (r" --port \d+", ""),
     (r"ribcage serve .*", r"\g<0> --port 0 --threads 1 --workers 1"),
     (r"profile .*", "profile test_resnet --no-latency"),
