@@ -9,18 +9,12 @@ Yao et al. 2024, https://arxiv.org/abs/2405.05237; Fang et al. 2023, https://arx
 
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from timm.models.eva import Eva, checkpoint_filter_fn
 
-FACTS = {
-    "input_size": (3, 224, 224),
-    "fixed_input_size": True,
-    "first_conv": "patch_embed.proj",
-    "classifier": "head",
-    "num_classes": 1000,
-    "mean": (0.49185243,) * 3,
-    "std": (0.28509309,) * 3,
-}
+from ribcage.models.architectures.vit import VIT_FACTS, build_transformer
+
+FACTS = VIT_FACTS | {"mean": (0.49185243,) * 3, "std": (0.28509309,) * 3}
 NAMES = ("eva_x_tiny_patch16", "eva_x_small_patch16", "eva_x_base_patch16", "eva_x_base_patch16_rope16")
 default_cfgs = generate_default_cfgs(dict.fromkeys(NAMES, FACTS))
 OPTIONS: dict[str, Any] = {
@@ -36,15 +30,7 @@ BASE: dict[str, Any] = {"embed_dim": 768, "num_heads": 12, "qkv_fused": False, "
 
 
 def _built(name: str, pretrained: bool, options: dict[str, Any]) -> Eva:
-    built: Eva = build_model_with_cfg(
-        Eva,
-        name,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": 3, "feature_cls": "getter"},
-        **(OPTIONS | options),
-    )
-    return built
+    return build_transformer(Eva, checkpoint_filter_fn, name, pretrained, OPTIONS | options)
 
 
 @register_model

@@ -7,16 +7,12 @@ from functools import partial
 from typing import Any
 
 from timm.layers import LayerNorm
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from timm.models import generate_default_cfgs, register_model
+from timm.models.vision_transformer import VisionTransformer
 
-FACTS = {
-    "input_size": (3, 224, 224),
-    "fixed_input_size": True,
-    "first_conv": "patch_embed.proj",
-    "classifier": "head",
-    "num_classes": 512,
-}
+from ribcage.models.architectures.vit import VIT_FACTS, build_vit
+
+FACTS = VIT_FACTS | {"num_classes": 512}
 NAMES = ("vit_small_patch16_clip_224", "vit_small_patch32_clip_224")
 default_cfgs = generate_default_cfgs(dict.fromkeys(NAMES, FACTS))
 OPTIONS: dict[str, Any] = {
@@ -29,15 +25,7 @@ OPTIONS: dict[str, Any] = {
 
 
 def _built(name: str, pretrained: bool, options: dict[str, Any]) -> VisionTransformer:
-    built: VisionTransformer = build_model_with_cfg(
-        VisionTransformer,
-        name,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": 3, "feature_cls": "getter"},
-        **(OPTIONS | options),
-    )
-    return built
+    return build_vit(name, pretrained, OPTIONS | options)
 
 
 @register_model

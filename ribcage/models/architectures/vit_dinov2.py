@@ -7,18 +7,13 @@ Oquab et al. 2023, https://arxiv.org/abs/2304.07193; Darcet et al. 2023, https:/
 
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from timm.models import generate_default_cfgs, register_model
+from timm.models.vision_transformer import VisionTransformer
 
-FACTS = {
-    "input_size": (3, 224, 224),
-    "fixed_input_size": True,
-    "first_conv": "patch_embed.proj",
-    "classifier": "head",
-    "num_classes": 1000,
-}
+from ribcage.models.architectures.vit import VIT_FACTS, build_vit
+
 NAMES = ("vit_small_patch16_reg4_dinov2", "vit_base_patch16_reg4_dinov2", "vit_large_patch16_reg4_dinov2")
-default_cfgs = generate_default_cfgs(dict.fromkeys(NAMES, FACTS))
+default_cfgs = generate_default_cfgs(dict.fromkeys(NAMES, VIT_FACTS))
 OPTIONS: dict[str, Any] = {
     "patch_size": 16,
     "init_values": 1e-5,
@@ -29,15 +24,7 @@ OPTIONS: dict[str, Any] = {
 
 
 def _built(name: str, pretrained: bool, options: dict[str, Any]) -> VisionTransformer:
-    built: VisionTransformer = build_model_with_cfg(
-        VisionTransformer,
-        name,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": 3, "feature_cls": "getter"},
-        **(OPTIONS | options),
-    )
-    return built
+    return build_vit(name, pretrained, OPTIONS | options)
 
 
 @register_model

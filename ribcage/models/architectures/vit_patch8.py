@@ -5,29 +5,16 @@ Of an image of 64 px, timm's small transformers see 16 patches of 16 × 16 px; t
 
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from timm.models import generate_default_cfgs, register_model
+from timm.models.vision_transformer import VisionTransformer
 
-FACTS = {
-    "input_size": (3, 224, 224),
-    "fixed_input_size": True,
-    "first_conv": "patch_embed.proj",
-    "classifier": "head",
-    "num_classes": 1000,
-}
-default_cfgs = generate_default_cfgs({"vit_nano_patch8": FACTS, "vit_tiny_patch8": FACTS})
+from ribcage.models.architectures.vit import VIT_FACTS, build_vit
+
+default_cfgs = generate_default_cfgs({"vit_nano_patch8": VIT_FACTS, "vit_tiny_patch8": VIT_FACTS})
 
 
 def _built(name: str, pretrained: bool, options: dict[str, Any]) -> VisionTransformer:
-    built: VisionTransformer = build_model_with_cfg(
-        VisionTransformer,
-        name,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": 3, "feature_cls": "getter"},
-        **({"patch_size": 8} | options),
-    )
-    return built
+    return build_vit(name, pretrained, {"patch_size": 8} | options)
 
 
 @register_model

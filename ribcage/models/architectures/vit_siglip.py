@@ -6,33 +6,19 @@ the other sizes. Zhai et al. 2023, https://arxiv.org/abs/2303.15343
 
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from timm.models import generate_default_cfgs, register_model
+from timm.models.vision_transformer import VisionTransformer
 
-FACTS = {
-    "input_size": (3, 224, 224),
-    "fixed_input_size": True,
-    "first_conv": "patch_embed.proj",
-    "classifier": "head",
-    "num_classes": 0,
-    "mean": (0.5,) * 3,
-    "std": (0.5,) * 3,
-}
+from ribcage.models.architectures.vit import VIT_FACTS, build_vit
+
+FACTS = VIT_FACTS | {"num_classes": 0, "mean": (0.5,) * 3, "std": (0.5,) * 3}
 NAMES = ("vit_base_patch16_siglip_tanh_224", "vit_so400m_patch14_siglip_tanh_224")
 default_cfgs = generate_default_cfgs(dict.fromkeys(NAMES, FACTS))
 OPTIONS: dict[str, Any] = {"class_token": False, "global_pool": "map", "act_layer": "gelu_tanh"}
 
 
 def _built(name: str, pretrained: bool, options: dict[str, Any]) -> VisionTransformer:
-    built: VisionTransformer = build_model_with_cfg(
-        VisionTransformer,
-        name,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": 3, "feature_cls": "getter"},
-        **(OPTIONS | options),
-    )
-    return built
+    return build_vit(name, pretrained, OPTIONS | options)
 
 
 @register_model
