@@ -142,9 +142,11 @@ def open_clip(folder: Path, custom: bool, vision: dict[str, Any], **options: Any
 
 def eva_x(folder: Path, width: int, heads: int, **options: Any) -> tuple[Path, Features]:
     """A pretraining checkpoint with the names of EVA-X's program, and timm's model after its own conversion of it."""
-    facts = {"img_size": 224, "patch_size": 16, "embed_dim": width, "depth": 12, "num_heads": heads, "num_classes": 0,
-             "mlp_ratio": 8 / 3, "swiglu_mlp": True, "use_rot_pos_emb": True, "ref_feat_shape": (14, 14)}  # fmt: skip
-    weights = {}
+    facts: dict[str, Any] = {
+        "img_size": 224, "patch_size": 16, "embed_dim": width, "depth": 12, "num_heads": heads, "num_classes": 0,
+        "mlp_ratio": 8 / 3, "swiglu_mlp": True, "use_rot_pos_emb": True, "ref_feat_shape": (14, 14),
+    }  # fmt: skip
+    weights: dict[str, Tensor] = {}
     for name, value in stirred(Eva(**facts, **options)).state_dict().items():
         for one, other in EVA_NAMES:
             name = name.replace(one, other)
@@ -154,7 +156,7 @@ def eva_x(folder: Path, width: int, heads: int, **options: Any) -> tuple[Path, F
     weights |= {"lm_head.bias": torch.zeros(768)}
     weights |= {"rope.freqs_cos": angles.cos(), "rope.freqs_sin": angles.sin()}
     model = Eva(**facts, **options).eval()
-    model.load_state_dict(checkpoint_filter_fn({"module": dict(weights)}, model), strict=True)
+    model.load_state_dict(checkpoint_filter_fn(dict(weights), model), strict=True)
     torch.save({"module": weights}, folder / "model.pt")
     return folder / "model.pt", model
 

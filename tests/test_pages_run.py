@@ -16,6 +16,7 @@ import pytest
 import trees
 from clinics import clinic
 from networks import Tiny
+from test_transformers_dino import RAD_DINO, as_transformers, folder, random_timm
 from test_tutorials import healthy, published
 
 from ribcage import cli
@@ -30,6 +31,9 @@ SMALL = "--epochs 1 --batch 8 --threads 1"
 QUICK = (
     (r"--model resnet18 (--out runs/plain)", r"--model test_vit --size 64 \g<1>"),
     (r"--model (densenet121 --init imagenet|resnet18)", "--model test_resnet --size 64"),
+    (r"--model vit_base_patch16_224 --init imagenet", "--model test_vit --size 64"),
+    (r"hf:microsoft/rad-dino", "rad-dino/model.safetensors"),
+    (r"--model vit_base_patch14_dinov2 --size 224", "--model vit_small_patch14_dinov2 --size 70"),
     (r"--model eeea_net_c2", r"\g<0> --size 64"),
     (r"ribcage (pretrain \w+|finetune|distil|localise) .*", rf"\g<0> {SMALL}"),
     (r"ribcage tune .*", rf"\g<0> --model test_resnet --size 64 --trials 1 {SMALL}"),
@@ -113,6 +117,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     trees.image(disk / "clinic" / "inbox" / "2024-01.dcm", seed=1, side=64)
     published(place / "model.pth.tar")
     Tiny(size=(64, 64)).save(place / "network.onnx")
+    rad_dino = as_transformers(random_timm("vit_small_patch14_dinov2", img_size=70))
+    folder(place / "rad-dino", rad_dino, {"model_type": "dinov2", "image_size": 70}, RAD_DINO)
     for name in ("study.dcm", "image.png", "chest.png"):
         trees.image(place / name, seed=2, side=64)
     (place / "token.txt").write_text("a token of enough letters\n", encoding="utf-8")
@@ -145,9 +151,9 @@ def follow(page: Path, place: Path, capsys: pytest.CaptureFixture) -> None:
         if words[0] == "serve":
             served(words, place)
             continue
-        for option, folder in pairwise(words):  # a second page that makes a run makes it anew
+        for option, run in pairwise(words):  # a second page that makes a run makes it anew
             if option == "--out" and words[0] != "import":
-                shutil.rmtree(place / folder, ignore_errors=True)
+                shutil.rmtree(place / run, ignore_errors=True)
         code = cli.main(words)
         assert code == 0, f"{page.name}: {line}\n{shlex.join(words)}\n{capsys.readouterr().err}"
 
